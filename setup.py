@@ -1,0 +1,66 @@
+"""Packages and extras. A Jetson installs `.[edge,export,jetson]` and never torch; see constraints/ for exact versions."""
+
+from setuptools import find_packages, setup
+
+ROOMS = ["wire", "edge_runtime", "familial", "export", "calibration", "cloud_bridge", "firmware_configs"]
+
+WIRE = [
+    "numpy>=2.1",
+    "protobuf>=7.36,<7.37",  # the generated code refuses a runtime older than its compiler
+    "cryptography>=44",
+]
+EDGE = [
+    "onnxruntime>=1.23",
+    "paho-mqtt>=2.1,<3",
+    "tomli>=2; python_version < '3.11'",
+]
+CAMERA = ["opencv-python-headless>=4.10"]  # not on a Jetson: JetPack's own OpenCV knows its cameras
+JETSON = ["pycuda>=2024.1"]  # compiled on the device; TensorRT's Python package comes with JetPack
+EXPORT = [
+    "onnx>=1.18",
+    "onnxruntime>=1.23",
+    "onnxscript>=0.7; python_version >= '3.11'",  # tracing only, which a device never does
+]
+CLOUD = [
+    "torch==2.13.0",
+    "transformers==5.23.*",
+    "safetensors>=0.6",
+    "paho-mqtt>=2.1,<3",
+    "amqtt==0.12.*",  # the demo's embedded broker
+]
+TRAIN = ["torch==2.13.0", "transformers==5.23.*", "safetensors>=0.6", *CAMERA]
+TEST = [
+    "pytest>=9",
+    "pytest-timeout>=2.4",
+    "hypothesis>=6",
+    "mpmath>=1.3",
+    "opendp>=0.14",  # a second sampler to hold ours against
+    "grpcio-tools==1.85.*",  # carries the protobuf compiler the committed code came from
+    "psutil>=7",
+    "ruff==0.17.*",
+    "mypy==2.4.*",
+    "types-protobuf>=7.35",
+]
+
+setup(
+    name="veilsight",
+    version="0.1.0",
+    description="A camera that says what happens and limits, by a stated number, who it can be about.",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    # One directory on the path: a room made after the install is importable without installing again.
+    package_dir={"": "."},
+    packages=find_packages(include=[name for room in ROOMS for name in (room, f"{room}.*")]),
+    package_data={"wire": ["*.proto", "py.typed"], "firmware_configs": ["overlay/**/*", "overlay/**/.*"]},
+    install_requires=WIRE,
+    extras_require={
+        "edge": EDGE,
+        "camera": CAMERA,
+        "jetson": JETSON,
+        "export": EXPORT,
+        "cloud": CLOUD,
+        "train": TRAIN,
+        "test": TEST,
+    },
+)
