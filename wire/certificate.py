@@ -1,0 +1,302 @@
+"""Ground floor. What a release, an event, an incident, a visit, an hour and a day can reveal at most.
+
+    C, sigma, n, slot, reach  ->  S per release  ->  S over r releases = S sqrt(r)  ->  bits, guessing bounds, zCDP, time
+
+The certificate depends on the clip norm C, the noise sigma and the cadence alone: never on the network, its weights or its
+precision. The integer core keeps every code within norm C; a discrete Gaussian of parameter sigma is added; so the Renyi
+divergence of order a between a release and pure noise is at most a S^2 / 2 with S = C / sigma (Canonne, Kamath and Steinke,
+"The Discrete Gaussian for Differential Privacy", 2020, Proposition 5), it adds over releases, and processing cannot raise it.
+
+What is NOT proved is part of the document (`NOT_PROVED`) and is shown wherever the numbers are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from .errors import CertificateError
+
+__all__ = [
+    "GALLERIES",
+    "NOT_PROVED",
+    "PROFILES",
+    "Certificate",
+    "bits",
+    "eps_at_delta",
+    "guess_bound",
+    "guess_bound_simple",
+    "sigma_for",
+    "zcdp_rho",
+]
+
+PROFILES: Mapping[str, float] = {"strict": 2.0, "balanced": 3.0, "detailed": 4.0}
+"""Profile name -> S per event. At `detailed` nothing is left of a bound for naming one of 1,000."""
+
+GALLERIES = (10, 1_000, 100_000)
+"""Sizes M of the galleries for which the chance to name one person is bounded."""
+
+NOT_PROVED = (
+    "what behaviour itself gives away to someone who knows whose behaviour it is",
+    "anything about a person who stays in view longer than the time to vacuous",
+    "anything that leaves the place outside the feature tensor",
+    "the secrecy of the device itself: who holds the device holds the camera",
+)
+
+_SIGMA_GRID = 64  # sigma is a multiple of 1/64: exact as a fraction, and rounded up costs less than 1/60 %
+_TABLE_BITS = 128
+_DELTA = 1e-6
+_VISIT_S, _HOUR_S, _DAY_S = 300.0, 3600.0, 86400.0
+_INCIDENT_S = 10.0
+
+
+def sigma_for(clip_norm: int, s_event: float, releases: int = 8) -> Fraction:
+    """The smallest sigma on the grid of 1/64 for which `releases` releases together have a shift of at most `s_event`."""
+    if not (math.isfinite(s_event) and s_event > 0):
+        raise CertificateError(f"S per event is {s_event}; it must be a positive number, such as 3.0 (profile balanced)")
+    exact = clip_norm * math.sqrt(releases) / s_event
+    sigma = Fraction(math.ceil(exact * _SIGMA_GRID), _SIGMA_GRID)
+    while float(sigma) * s_event < clip_norm * math.sqrt(releases):  # the safe side, whatever the rounding above did
+        sigma += Fraction(1, _SIGMA_GRID)
+    return sigma
+
+
+def bits(shift: float) -> float:
+    """Mutual information in bits between the scene and releases of total shift S: at most S^2 / (2 ln 2)."""
+    return shift * shift / (2.0 * math.log(2.0))
+
+
+def zcdp_rho(shift: float) -> float:
+    """zCDP between any two scenes: codes are at most 2 C apart, so rho = (2 S)^2 / 2 = 2 S^2."""
+    return 2.0 * shift * shift
+
+
+def eps_at_delta(shift: float, delta: float) -> float:
+    """Epsilon at `delta` for total shift S: rho + 2 sqrt(rho ln(1/delta)) (Bun and Steinke 2016, Proposition 1.3)."""
+    if not 0.0 < delta < 1.0:
+        raise CertificateError(f"delta is {delta}; it must lie between 0 and 1, such as 1e-6")
+    rho = zcdp_rho(shift)
+    return rho + 2.0 * math.sqrt(rho * math.log(1.0 / delta))
+
+
+def guess_bound_simple(shift: float, prior: float) -> float:
+    """The closed form of `guess_bound`, never below it: exp(-(sqrt(2 ln(1/kappa)) - S)^2 / 2), and 1 from there on."""
+    _check_prior(prior)
+    edge = math.sqrt(2.0 * math.log(1.0 / prior))
+    return 1.0 if shift >= edge else math.exp(-((edge - shift) ** 2) / 2.0)
+
+
+def guess_bound(shift: float, prior: float) -> float:
+    """The largest success probability of any guess whose prior success is `prior`, after releases of total shift S.
+
+    The largest p with p^a k^(1-a) + (1-p)^a (1-k)^(1-a) <= exp(a (a-1) S^2 / 2) for all a > 1 (k = prior): the Renyi
+    divergence between "the guess is right" with and without the releases. Each single order a gives a valid bound, so a
+    coarse search over a errs on the safe side only; the bisection keeps its upper end.
+
+    Args: shift S >= 0; prior in (0, 1): 1/M to name one of M, k/M for rank k, the majority's share for an attribute.
+    """
+    _check_prior(prior)
+    if not (math.isfinite(shift) and shift >= 0.0):
+        raise CertificateError(f"S is {shift}; it must be a number of at least 0")
+    if shift * shift >= 2.0 * math.log(1.0 / prior):
+        return 1.0
+    if shift == 0.0:
+        return prior
+    low, high = math.log(1e-5), math.log(1e5)
+    best = 1.0
+    for _ in range(4):  # each pass looks at the neighbourhood of the best order of the pass before
+        grid = np.linspace(low, high, 201)
+        candidates = _largest_p(1.0 + np.exp(grid), shift, prior)
+        index = int(np.argmin(candidates))
+        best = min(best, float(candidates[index]))
+        low, high = float(grid[max(index - 1, 0)]), float(grid[min(index + 1, len(grid) - 1)])
+    return min(best, guess_bound_simple(shift, prior))
+
+
+def _largest_p(orders: np.ndarray[Any, Any], shift: float, prior: float) -> np.ndarray[Any, Any]:
+    """Per order a: the upper end of a bisection for the largest p that the order allows; shape of `orders`."""
+    limit = orders * (orders - 1.0) * shift * shift / 2.0
+    low = np.full_like(orders, prior)
+    high = np.ones_like(orders)
+    for _ in range(60):
+        p = (low + high) / 2.0
+        with np.errstate(divide="ignore"):
+            right = orders * np.log(p) + (1.0 - orders) * math.log(prior)
+            wrong = orders * np.log1p(-p) + (1.0 - orders) * math.log1p(-prior)
+        allowed = np.logaddexp(right, wrong) <= limit
+        low, high = np.where(allowed, p, low), np.where(allowed, high, p)
+    return high
+
+
+def _check_prior(prior: float) -> None:
+    if not 0.0 < prior < 1.0:
+        raise CertificateError(f"prior is {prior}; it must lie between 0 and 1: 1/M to name one of M people")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was fixed when the engine was built, and everything that follows from it.
+
+    clip_norm: C, lattice units. sigma: noise parameter, lattice units, exact. n: coordinates of a code. slot_s: seconds
+    between releases. reach_s: longest time in seconds for which a frame is still part of a release. event_releases:
+    releases read together for one verdict. lifetime_years: the device's, for tau.
+    Raises CertificateError for values that cannot carry a promise.
+    """
+
+    clip_norm: int
+    sigma: Fraction
+    n: int
+    slot_s: float
+    reach_s: float
+    event_releases: int = 8
+    lifetime_years: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.clip_norm < 1:
+            raise CertificateError(f"clip_norm is {self.clip_norm}; it must be an integer of at least 1")
+        if self.n < 1:
+            raise CertificateError(f"n is {self.n}; a code has at least one coordinate")
+        if self.n * self.clip_norm**2 >= 2**31:
+            raise CertificateError(
+                f"n * clip_norm^2 = {self.n * self.clip_norm**2} does not fit in int32, and the norm guard would overflow; "
+                "lower clip_norm (and sigma with it)"
+            )
+        if self.sigma <= 0:
+            raise CertificateError(f"sigma is {self.sigma}; it must be positive: run calibration.noise")
+        if not (self.slot_s > 0 and self.reach_s >= self.slot_s):
+            raise CertificateError(f"slot_s is {self.slot_s}, reach_s is {self.reach_s}; 0 < slot_s <= reach_s must hold")
+        if self.event_releases < 1:
+            raise CertificateError(f"event_releases is {self.event_releases}; it must be at least 1")
+
+    @property
+    def s_release(self) -> float:
+        """S of one release: C / sigma."""
+        return float(self.clip_norm / self.sigma)
+
+    def shift(self, releases: int) -> float:
+        """S over `releases` releases: S^2 adds."""
+        return self.s_release * math.sqrt(releases)
+
+    @property
+    def s_event(self) -> float:
+        """S of the releases that one verdict reads."""
+        return self.shift(self.event_releases)
+
+    def releases_touched(self, seconds: float) -> int:
+        """How many releases can depend on something that lasts `seconds`: its length plus the reach, in slots, rounded up."""
+        return math.ceil((seconds + self.reach_s) / self.slot_s - 1e-9)
+
+    def time_to_vacuous_s(self, gallery: int, cameras: int = 1) -> float:
+        """Seconds in view after which the bound on naming one of `gallery` reaches 1; 0 where one glance is enough."""
+        releases = math.ceil(2.0 * math.log(gallery) / (cameras * self.s_release**2))
+        return max(0.0, (releases - 1) * self.slot_s - self.reach_s)
+
+    @property
+    def log2_tau(self) -> float:
+        """log2 of the sampler's total variation from ideal noise over the device's life.
+
+        Every draw of a coordinate is within (J + 1) 2^-128 of ideal, where J <= 13.5 sigma + 2 is the table's length (each
+        entry is rounded down by less than 2^-128, and less than 2^-128 lies beyond the last).
+        """
+        draws = self.lifetime_years * 365.25 * _DAY_S / self.slot_s * self.n
+        return math.log2(draws * (13.5 * float(self.sigma) + 3.0)) - _TABLE_BITS
+
+    def reveals(self, releases: int) -> dict[str, Any]:
+        """Everything that `releases` releases together can reveal at most, for ideal noise; add tau = 2^log2_tau to each p."""
+        shift = self.shift(releases)
+        return {
+            "releases": releases,
+            "S": _round(shift),
+            "bits": _round(bits(shift)),
+            "name_one_of": {str(m): _round(guess_bound(shift, 1.0 / m)) for m in GALLERIES},
+            "attribute_half": _round(guess_bound(shift, 0.5)),
+            "zcdp_rho": _round(zcdp_rho(shift)),
+            "eps": _round(eps_at_delta(shift, _DELTA)),
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The certificate as it is published and stored: the inputs, all that follows, and what is not proved."""
+        spans = {"incident_10s": _INCIDENT_S, "visit_5min": _VISIT_S, "hour": _HOUR_S, "day": _DAY_S}
+        return {
+            "version": 1,
+            "inputs": {
+                "clip_norm": self.clip_norm,
+                "sigma": str(self.sigma),
+                "n": self.n,
+                "slot_s": self.slot_s,
+                "reach_s": self.reach_s,
+                "event_releases": self.event_releases,
+                "lifetime_years": self.lifetime_years,
+            },
+            "release": self.reveals(1),
+            "event": self.reveals(self.event_releases),
+            **{name: self.reveals(self.releases_touched(seconds)) for name, seconds in spans.items()},
+            "time_to_vacuous_s": {str(m): _round(self.time_to_vacuous_s(m)) for m in GALLERIES},
+            "log2_tau": _round(self.log2_tau),
+            "eps_delta": _DELTA,
+            "assumes": "the key stream (ChaCha20, keyed by the operating system) is indistinguishable from random",
+            "not_proved": list(NOT_PROVED),
+        }
+
+    def to_json(self) -> str:
+        """`document()` as JSON text, the same text for the same certificate."""
+        return json.dumps(self.document(), indent=1, sort_keys=True) + "\n"
+
+    def sha256(self) -> str:
+        """Hash of `to_json()` in hex: what a manifest pins."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str) -> Certificate:
+        """Read a certificate and refuse it (CertificateError) unless every number in it is what its inputs give."""
+        try:
+            found = json.loads(text)
+            given = found["inputs"]
+            certificate = cls(
+                clip_norm=_integer(given, "clip_norm"),
+                sigma=Fraction(given["sigma"]),
+                n=_integer(given, "n"),
+                slot_s=float(given["slot_s"]),
+                reach_s=float(given["reach_s"]),
+                event_releases=_integer(given, "event_releases"),
+                lifetime_years=float(given["lifetime_years"]),
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise CertificateError(f"certificate: unreadable ({error!r}); build the engine again") from error
+        difference = _first_difference(certificate.document(), found, "certificate")
+        if difference:
+            raise CertificateError(f"{difference}; a certificate is computed, never edited: build the engine again")
+        return certificate
+
+
+def _integer(given: Mapping[str, Any], name: str) -> int:
+    value = given[name]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} is {value!r}, not an integer")
+    return value
+
+
+def _round(value: float) -> float:
+    """Six significant digits: the last ones differ between machines, and nobody needs them."""
+    return float(f"{value:.6g}")
+
+
+def _first_difference(expected: Any, found: Any, path: str) -> str:
+    """Where `found` is not what was `expected`, in words; empty where it is. Floats agree to 1e-4."""
+    if isinstance(expected, Mapping):
+        if not isinstance(found, Mapping) or set(expected) != set(found):
+            return f"{path}: the fields are not {sorted(expected)}"
+        differences = (_first_difference(expected[key], found[key], f"{path}.{key}") for key in expected)
+        return next((text for text in differences if text), "")
+    if isinstance(expected, float) and isinstance(found, (int, float)) and not isinstance(found, bool):
+        same = math.isclose(expected, found, rel_tol=1e-4, abs_tol=1e-12)
+    else:
+        same = type(expected) is type(found) and expected == found
+    return "" if same else f"{path} is {found!r}, but C, sigma and the cadence give {expected!r}"

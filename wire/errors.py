@@ -1,0 +1,105 @@
+"""Ground floor. Every error Veilsight raises on purpose, in one tree; the message names the field, the value and the cure.
+
+VeilsightError
+├── ConfigError             a configuration file or a command line that cannot be meant
+├── DataError               clips and clip manifests
+├── CheckpointError         a checkpoint folder
+├── GraphError              an ONNX graph that does not prove the trusted core
+├── ManifestError           an engine folder whose parts do not belong together
+│   └── CertificateError    a certificate that is not what C, sigma and cadence give
+├── EngineError             an engine that cannot run
+├── CameraError             a source that cannot be opened or has gone
+├── BrokerError             the MQTT broker cannot be reached or refuses us
+├── DeviceKeyError          a signing key that is missing, malformed or readable by others
+├── MessageError            a received message that is refused; `.reason` is the counter's name
+└── PrivacyError            fail closed: the process stops before anything else is published
+    ├── NoiseError          a draw used twice, a table that is not the pinned one, noise that is not there
+    └── LedgerError         the ledger cannot be read, written or trusted
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BrokerError",
+    "CameraError",
+    "CertificateError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DeviceKeyError",
+    "EngineError",
+    "GraphError",
+    "LedgerError",
+    "ManifestError",
+    "MessageError",
+    "NoiseError",
+    "PrivacyError",
+    "VeilsightError",
+]
+
+
+class VeilsightError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class ConfigError(VeilsightError):
+    """A configuration file or a command line that cannot be meant."""
+
+
+class DataError(VeilsightError):
+    """A clip or a clip manifest that cannot be used."""
+
+
+class CheckpointError(VeilsightError):
+    """A checkpoint folder that is incomplete or contradicts itself."""
+
+
+class GraphError(VeilsightError):
+    """An ONNX graph for which the trusted core could not be proved."""
+
+
+class ManifestError(VeilsightError):
+    """An engine folder whose parts do not belong together."""
+
+
+class CertificateError(ManifestError):
+    """A certificate that is not what C, sigma and cadence give."""
+
+
+class EngineError(VeilsightError):
+    """An engine that cannot be loaded or run."""
+
+
+class CameraError(VeilsightError):
+    """A source that cannot be opened, or that has gone."""
+
+
+class BrokerError(VeilsightError):
+    """The MQTT broker cannot be reached, or refuses the connection."""
+
+
+class DeviceKeyError(VeilsightError):
+    """A key that is missing, malformed or readable by others."""
+
+
+class MessageError(VeilsightError):
+    """A received message that is refused.
+
+    `reason` is one word, used as the name of the counter that it raises (`truncated`, `oversized`, `forged`, ...).
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+class PrivacyError(VeilsightError):
+    """A privacy check failed or could not be made: the process stops (fail closed)."""
+
+
+class NoiseError(PrivacyError):
+    """A draw used twice, a table that is not the pinned one, or noise that is not there."""
+
+
+class LedgerError(PrivacyError):
+    """The ledger cannot be read, written or trusted."""

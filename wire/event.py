@@ -1,0 +1,53 @@
+"""Ground floor. An event: the last releases of one camera in slot order, gaps marked (for `decide` and for the cloud)."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["EventWindow"]
+
+
+class EventWindow:
+    """A sliding view of the last `releases` slots.
+
+    After `push(slot, z)` the arrays describe the slots slot - releases + 1 .. slot, oldest first; a slot that never came is
+    zeros in `z` and False in `present`. The arrays are owned here and overwritten by the next push: copy what you keep.
+    """
+
+    def __init__(self, releases: int, tokens: int, width: int) -> None:
+        self.z: npt.NDArray[np.int32] = np.zeros((releases, tokens, width), np.int32)
+        self.present: npt.NDArray[np.bool_] = np.zeros(releases, np.bool_)
+        self.last_slot = -1
+
+    @property
+    def first_slot(self) -> int:
+        """Number of the first slot that the event spans; never below 0."""
+        return max(0, self.last_slot - len(self.present) + 1)
+
+    @property
+    def count(self) -> int:
+        """Releases that are present."""
+        return int(self.present.sum())
+
+    @property
+    def whole(self) -> bool:
+        """Whether as many slots as an event spans have passed since slot 0, gaps or not."""
+        return self.last_slot + 1 >= len(self.present)
+
+    def push(self, slot: int, z: npt.NDArray[np.int16]) -> None:
+        """Append the release of `slot`, z int16 (n,). Slots only grow: ValueError else."""
+        if slot <= self.last_slot:
+            raise ValueError(f"slot {slot} after slot {self.last_slot}: releases are pushed in slot order")
+        self._advance(slot)
+        self.z[-1] = z.reshape(self.z.shape[1:])
+        self.present[-1] = True
+
+    def _advance(self, slot: int) -> None:
+        size = len(self.present)
+        step = min(slot - self.last_slot, size)
+        self.z[: size - step] = self.z[step:].copy()
+        self.present[: size - step] = self.present[step:].copy()
+        self.z[size - step :] = 0
+        self.present[size - step :] = False
+        self.last_slot = slot

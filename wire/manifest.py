@@ -1,0 +1,261 @@
+"""Ground floor. The engine manifest: what was built, from what, with which hashes; JSON beside the ONNX graphs.
+
+    engine folder = encode.onnx + decide.onnx + noise_table.bin + certificate.json + manifest.json (+ parity.json)
+
+`EngineManifest.load(folder)` reads it, `.check(folder)` holds every file against it. `model_id`, the first 8 bytes of the
+manifest's own hash, is in every message: it names C, sigma, the cadence and the certificate behind that message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .certificate import Certificate
+from .errors import ManifestError
+from .noise_table import NoiseTable
+
+__all__ = ["FILES", "EngineManifest", "WindowSpec", "sha256_file"]
+
+FILES: Mapping[str, str] = {
+    "encode": "encode.onnx",
+    "decide": "decide.onnx",
+    "noise_table": "noise_table.bin",
+    "certificate": "certificate.json",
+}
+"""Part of an engine folder -> file name; each part's hash is in the manifest under the part's name."""
+
+_MANIFEST = "manifest.json"
+_CURE = "build the engine again: python -m export.build_engine"
+_EPSILON_S = 1e-6  # times are sums of binary fractions of a second and of 1/fps: equal to a microsecond is equal
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpec:
+    """Which instants make a window, and how small its frames are.
+
+    The window of slot s ends at e = (s + 1) slot_s. It holds, oldest first, `context_frames` frames `context_step_s` apart,
+    the last of them one slot before e, then `new_frames` frames evenly over the slot, the last of them at e. Each instant
+    takes the newest frame that is not younger than the instant, if it is less than `hold_s` older; else a black frame.
+    So no pixel is part of a release for longer than `reach_s`.
+    """
+
+    height: int
+    width: int
+    slot_s: float
+    new_frames: int
+    context_frames: int
+    context_step_s: float
+    hold_s: float
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "new_frames"):
+            if getattr(self, name) < 1:
+                raise ManifestError(f"window.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("slot_s", "hold_s"):
+            if not getattr(self, name) > 0:
+                raise ManifestError(f"window.{name} is {getattr(self, name)}; it must be positive (seconds)")
+        if self.context_frames < 0 or (self.context_frames and not self.context_step_s > 0):
+            raise ManifestError(
+                f"window.context_frames is {self.context_frames}, context_step_s is {self.context_step_s}; "
+                "no context, or frames a positive step apart"
+            )
+
+    @property
+    def frames(self) -> int:
+        """Frames in a window, context included."""
+        return self.context_frames + self.new_frames
+
+    @property
+    def offsets_s(self) -> tuple[float, ...]:
+        """Seconds before the slot's end of each instant, oldest first."""
+        context = (self.slot_s + self.context_step_s * j for j in reversed(range(self.context_frames)))
+        new = (self.slot_s * k / self.new_frames for k in reversed(range(self.new_frames)))
+        return (*context, *new)
+
+    @property
+    def reach_s(self) -> float:
+        """Longest time in seconds from a moment to the end of the last window that can hold it (open at that end)."""
+        return max(self.slot_s, max(self.offsets_s) + self.hold_s)
+
+    def pick(self, frame_times_s: npt.NDArray[np.float64], slot_end_s: float) -> npt.NDArray[np.int64]:
+        """Index of the frame for each instant, or -1 for black; int64 (frames,).
+
+        frame_times_s: capture times in seconds, sorted, float64 (any,), on the clock that `slot_end_s` is on.
+        """
+        if len(frame_times_s) == 0:
+            return np.full(self.frames, -1, np.int64)
+        instants = slot_end_s - np.asarray(self.offsets_s)
+        index = np.searchsorted(frame_times_s, instants + _EPSILON_S, side="right") - 1
+        age = instants - frame_times_s[np.maximum(index, 0)]
+        return np.where((index >= 0) & (age < self.hold_s - _EPSILON_S), index, -1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """What was built. Shapes: code (tokens, width), n = tokens * width; frames uint8 (1, window.frames, height, width).
+
+    hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration` ("" where the
+    precision needs none). tools: name -> version of what built it. Raises ManifestError, naming field, value and cure.
+    """
+
+    family: str
+    labels: tuple[str, ...]
+    window: WindowSpec
+    tokens: int
+    width: int
+    event_releases: int
+    clip_norm: int
+    sigma: Fraction
+    profile: str
+    precision: str
+    opset: int
+    hashes: Mapping[str, str]
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ManifestError(f"labels are {list(self.labels)}; at least two different ones are needed; {_CURE}")
+        if self.tokens < 1 or self.width < 1:
+            raise ManifestError(f"tokens is {self.tokens}, width is {self.width}; both must be at least 1; {_CURE}")
+        missing = sorted({*FILES, "checkpoint", "calibration"} - set(self.hashes))
+        if missing:
+            raise ManifestError(f"hashes: {', '.join(missing)} missing; {_CURE}")
+        self.certificate()  # refuses what cannot carry a promise
+
+    @property
+    def n(self) -> int:
+        """Coordinates of a code."""
+        return self.tokens * self.width
+
+    def certificate(self) -> Certificate:
+        """The certificate that C, sigma and the cadence of this manifest give."""
+        return Certificate(
+            clip_norm=self.clip_norm,
+            sigma=self.sigma,
+            n=self.n,
+            slot_s=self.window.slot_s,
+            reach_s=self.window.reach_s,
+            event_releases=self.event_releases,
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the manifest's canonical JSON, hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def model_id(self) -> int:
+        """The first 8 bytes of `sha256` as an unsigned integer: the name of this model in every message."""
+        return int(self.sha256[:16], 16)
+
+    def to_json(self) -> str:
+        """Canonical JSON: the same text for the same manifest."""
+        return json.dumps(self._document(), indent=1, sort_keys=True) + "\n"
+
+    def _document(self) -> dict[str, Any]:
+        window = {name: getattr(self.window, name) for name in WindowSpec.__dataclass_fields__}
+        return {
+            "version": 1,
+            "family": self.family,
+            "labels": list(self.labels),
+            "window": window,
+            "tokens": self.tokens,
+            "width": self.width,
+            "event_releases": self.event_releases,
+            "clip_norm": self.clip_norm,
+            "sigma": str(self.sigma),
+            "profile": self.profile,
+            "precision": self.precision,
+            "opset": self.opset,
+            "hashes": dict(self.hashes),
+            "tools": dict(self.tools),
+            "graphs": self._graphs(),
+        }
+
+    def _graphs(self) -> dict[str, Any]:
+        """Names, dtypes and shapes of the graphs' inputs and outputs."""
+        code = [1, self.tokens, self.width]
+        frames = [1, self.window.frames, self.window.height, self.window.width]
+        event = [1, self.event_releases, self.tokens, self.width]
+        return {
+            "encode": {
+                "inputs": {"frames": ["uint8", frames], "noise": ["int32", code]},
+                "outputs": {"z": ["int32", code]},
+            },
+            "decide": {
+                "inputs": {"z": ["int32", event], "present": ["bool", [1, self.event_releases]]},
+                "outputs": {"logits": ["float32", [1, len(self.labels)]]},
+            },
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> EngineManifest:
+        """Parse and validate; unknown or missing fields are errors (ManifestError)."""
+        try:
+            found = json.loads(text)
+            manifest = cls(
+                family=str(found["family"]),
+                labels=tuple(str(label) for label in found["labels"]),
+                window=WindowSpec(**found["window"]),
+                tokens=int(found["tokens"]),
+                width=int(found["width"]),
+                event_releases=int(found["event_releases"]),
+                clip_norm=int(found["clip_norm"]),
+                sigma=Fraction(found["sigma"]),
+                profile=str(found["profile"]),
+                precision=str(found["precision"]),
+                opset=int(found["opset"]),
+                hashes={str(k): str(v) for k, v in found["hashes"].items()},
+                tools={str(k): str(v) for k, v in found["tools"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+            raise ManifestError(f"{_MANIFEST}: unreadable ({error!r}); {_CURE}") from error
+        if manifest._document() != found:
+            different = sorted(k for k in {*found, *manifest._document()} if manifest._document().get(k) != found.get(k))
+            raise ManifestError(f"{_MANIFEST}: {', '.join(different)} is not what the other fields give; {_CURE}")
+        return manifest
+
+    @classmethod
+    def load(cls, folder: Path | str) -> EngineManifest:
+        """Read `manifest.json` of an engine folder."""
+        file = Path(folder) / _MANIFEST
+        try:
+            text = file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"{file}: {error}; {_CURE}") from error
+        return cls.from_json(text)
+
+    def save(self, folder: Path | str) -> None:
+        """Write `manifest.json` into an engine folder."""
+        (Path(folder) / _MANIFEST).write_text(self.to_json())
+
+    def check(self, folder: Path | str) -> None:
+        """Hold every file of the folder against this manifest; raises ManifestError (or its CertificateError)."""
+        for part, name in FILES.items():
+            found = sha256_file(Path(folder) / name)
+            if found != self.hashes[part]:
+                raise ManifestError(f"{name}: sha256 {found[:12]}..., but the manifest says {self.hashes[part][:12]}...; {_CURE}")
+        certificate = Certificate.from_json((Path(folder) / FILES["certificate"]).read_text())
+        if certificate != self.certificate():
+            raise ManifestError(f"{FILES['certificate']}: not what C, sigma and the cadence of the manifest give; {_CURE}")
+        table = NoiseTable.load(Path(folder) / FILES["noise_table"], self.hashes["noise_table"])
+        if table.sigma != self.sigma:
+            raise ManifestError(f"{FILES['noise_table']}: made for sigma {table.sigma}, the manifest says {self.sigma}; {_CURE}")
+
+
+def sha256_file(path: Path | str) -> str:
+    """sha256 of a file in hex; ManifestError where it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}; {_CURE}") from error

@@ -1,0 +1,81 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Signed(_message.Message):
+    __slots__ = ("body", "signature")
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    body: bytes
+    signature: bytes
+    def __init__(self, body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Features(_message.Message):
+    __slots__ = ("schema", "boot_id", "slot", "model_id", "flags", "z")
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
+    Z_FIELD_NUMBER: _ClassVar[int]
+    schema: int
+    boot_id: int
+    slot: int
+    model_id: int
+    flags: int
+    z: bytes
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., flags: _Optional[int] = ..., z: _Optional[bytes] = ...) -> None: ...
+
+class Verdict(_message.Message):
+    __slots__ = ("schema", "boot_id", "first_slot", "last_slot", "model_id", "member", "present", "labels", "probabilities", "sentence", "start_s", "end_s")
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SLOT_FIELD_NUMBER: _ClassVar[int]
+    LAST_SLOT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    START_S_FIELD_NUMBER: _ClassVar[int]
+    END_S_FIELD_NUMBER: _ClassVar[int]
+    schema: int
+    boot_id: int
+    first_slot: int
+    last_slot: int
+    model_id: int
+    member: int
+    present: int
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    probabilities: _containers.RepeatedScalarFieldContainer[float]
+    sentence: str
+    start_s: float
+    end_s: float
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., model_id: _Optional[int] = ..., member: _Optional[int] = ..., present: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., sentence: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ...) -> None: ...
+
+class Alert(_message.Message):
+    __slots__ = ("schema", "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s")
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    RAISED_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    AT_S_FIELD_NUMBER: _ClassVar[int]
+    schema: int
+    boot_id: int
+    slot: int
+    model_id: int
+    raised: bool
+    label: str
+    probability: float
+    sentence: str
+    at_s: float
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., raised: _Optional[bool] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., sentence: _Optional[str] = ..., at_s: _Optional[float] = ...) -> None: ...
