@@ -1,0 +1,116 @@
+"""One frozen description of a family: everything that shapes its weights, and nothing of a machine.
+
+    FamilyConfig --save--> config.json (Hugging Face form: model_type, architectures) --load--> FamilyConfig
+
+The noise is not here: it is chosen by `calibration.noise` and lies beside config.json; the family is only told at which
+`profile` it was trained, since the lifter measures z in units of that sigma.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wire.certificate import PROFILES, sigma_for
+from wire.errors import CheckpointError
+from wire.manifest import WindowSpec
+
+__all__ = ["FamilyConfig", "nano"]
+
+_FORM = {"model_type": "veilsight", "architectures": ["Family"], "torch_dtype": "float16"}
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyConfig:
+    """The sizes of one family.
+
+    Window and labels: what the edge sees and what may be said (`labels[0]` is the one that is no risk).
+    Code: `tokens` x `width` integers of Euclidean norm at most `clip_norm`; `event_releases` of them make an event.
+    Tower: a name in `towers.TOWERS` and its `channels`. Backbone: Qwen3-VL's text decoder, sized by `hidden`, `layers`,
+    `heads`, `mlp`; `words` is the vocabulary (special and label tokens first), at most 1,000.
+    label_bias: added to the label logits of both exits; fitted on held-out events and stated in the model card.
+    Raises CheckpointError for sizes that do not fit together.
+    """
+
+    window: WindowSpec
+    words: tuple[str, ...]
+    family: str = "nano"
+    labels: tuple[str, ...] = ("normal", "fall", "fight")
+    tokens: int = 4
+    width: int = 16
+    clip_norm: int = 64
+    event_releases: int = 8
+    profile: str = "balanced"
+    tower: str = "motion"
+    channels: tuple[int, ...] = (32, 64, 64, 128, 128, 192)
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    mlp: int = 256
+    caption_words: int = 12
+    label_bias: tuple[float, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.label_bias:
+            object.__setattr__(self, "label_bias", (0.0,) * len(self.labels))
+        problems = list(self._problems())
+        if problems:
+            raise CheckpointError("family config: " + "; ".join(problems))
+
+    def _problems(self) -> list[str]:
+        found = []
+        if self.tokens * self.width * self.clip_norm**2 >= 2**31:
+            found.append(f"tokens * width * clip_norm^2 with clip_norm {self.clip_norm} overflows int32: lower clip_norm")
+        if self.clip_norm < 2:
+            found.append(f"clip_norm is {self.clip_norm}, it must be at least 2")
+        if len(self.words) > 1000:
+            found.append(f"words has {len(self.words)} entries, a vocabulary holds at most 1000")
+        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+            found.append(f"hidden {self.hidden} does not divide into {self.heads} heads of even width")
+        if len(self.label_bias) != len(self.labels):
+            found.append(f"label_bias has {len(self.label_bias)} entries for {len(self.labels)} labels")
+        if self.profile not in PROFILES:
+            found.append(f"profile is {self.profile!r}, known are {sorted(PROFILES)}")
+        return found
+
+    @property
+    def n(self) -> int:
+        """Coordinates of one code."""
+        return self.tokens * self.width
+
+    @property
+    def sigma(self) -> float:
+        """Noise the family was trained at, in lattice units: a scale for the lifter, not the sampler's parameter."""
+        return float(sigma_for(self.clip_norm, PROFILES[self.profile], self.event_releases))
+
+    def save(self, path: Path) -> None:
+        """Write config.json."""
+        path.write_text(json.dumps(_FORM | dataclasses.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> FamilyConfig:
+        """Read config.json; unknown, missing or ill-typed fields raise CheckpointError."""
+        try:
+            found: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+        if found.get("model_type") != _FORM["model_type"]:
+            raise CheckpointError(f"{path}: model_type is {found.get('model_type')!r}, expected 'veilsight'")
+        fields = {key: value for key, value in found.items() if key not in _FORM}
+        try:
+            fields["window"] = WindowSpec(**fields["window"])
+            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: {error}; the file belongs to another version of the family") from error
+
+
+def nano(words: tuple[str, ...]) -> FamilyConfig:
+    """The shipped size: under 1.9 million parameters, so that fp16 weights stay below 4 MB."""
+    window = WindowSpec(
+        height=96, width=96, slot_s=1.0, new_frames=8, context_frames=8, context_step_s=0.5, hold_s=0.5
+    )
+    return FamilyConfig(window=window, words=words)

@@ -1,0 +1,92 @@
+"""The desensitizer (features -> code), the trusted core (code + noise -> z) and the lifter (z -> tokens).
+
+    features (B, F) --map--> x float (B, K, d), |x| < C --core, integers only--> mu, |mu| <= C --+ noise--> z int32
+    z (B, R, K, d), present (B, R) --lifter--> tokens (B, R*K + 1, hidden), read by the backbone
+
+`trusted_core` is the only part of the family on which the promise rests; it holds for any x, NaN and infinity included.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Z_MAX", "Desensitizer", "Lifter", "straight_through", "trusted_code", "trusted_core"]
+
+Z_MAX = 32767  # z travels as int16
+_BOUND = 16.0  # keeps the squares of the map finite in half precision
+
+
+class Desensitizer(nn.Module):
+    """Pooled features -> x float (B, K, d) of norm below C - 1, so that rounding practically never trips the guard.
+
+    The radius is soft, h / sqrt(1 + |h|^2): a window of which the network is unsure may lie near the centre.
+    """
+
+    def __init__(self, features: int, hidden: int, tokens: int, width: int, clip_norm: int) -> None:
+        super().__init__()
+        self.tokens, self.width, self.radius = tokens, width, float(clip_norm - 1)
+        self.inner = nn.Linear(features, hidden)
+        self.outer = nn.Linear(hidden, tokens * width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, F) -> x float (B, K, d), lattice units."""
+        h = self.outer(torch.nn.functional.gelu(self.inner(features)))
+        h = torch.clamp(h, -_BOUND, _BOUND)
+        x = h * torch.rsqrt(1.0 + (h * h).sum(dim=1, keepdim=True)) * self.radius
+        return x.reshape(-1, self.tokens, self.width)
+
+
+def trusted_code(x: Tensor, clip_norm: int) -> Tensor:
+    """x float (B, K, d) -> mu int32 (B, K, d) with |mu| <= C for ANY x: steps 1 and 2 of the trusted core.
+
+    a: rounded, b: truncated, both clipped per coordinate, which catches whatever NaN and infinity became. mu is a where
+    its squared norm is at most C^2, else b where its is, else 0. Integers of 32 bits; n * C^2 < 2^31 keeps sums exact.
+    """
+    a = torch.round(x).to(torch.int32).clamp(-clip_norm, clip_norm)
+    b = torch.trunc(x).to(torch.int32).clamp(-clip_norm, clip_norm)
+    a_fits = (a * a).sum(dim=(1, 2), keepdim=True, dtype=torch.int32) <= clip_norm * clip_norm
+    b_fits = (b * b).sum(dim=(1, 2), keepdim=True, dtype=torch.int32) <= clip_norm * clip_norm
+    return torch.where(a_fits, a, torch.where(b_fits, b, torch.zeros_like(b)))
+
+
+def trusted_core(x: Tensor, noise: Tensor, clip_norm: int) -> Tensor:
+    """x float, noise int32, both (B, K, d) -> z int32 (B, K, d) in int16's range: the whole trusted core, noise used once."""
+    return (trusted_code(x, clip_norm) + noise).clamp(-Z_MAX - 1, Z_MAX)
+
+
+def straight_through(x: Tensor, clip_norm: int) -> Tensor:
+    """For training: the value of `trusted_code` as float, with the gradient of the identity."""
+    return x + (trusted_code(x.detach(), clip_norm).to(x.dtype) - x.detach())
+
+
+class Lifter(nn.Module):
+    """Releases of one event -> tokens of the backbone.
+
+    Every release becomes K tokens with the embedding of its place in the event and of its presence; missing ones are
+    zero. The last token is the question: it also carries a linear summary of all releases, so that even one decoder block
+    sees the sum in which S^2 adds up.
+    """
+
+    def __init__(self, releases: int, tokens: int, width: int, hidden: int, sigma: float) -> None:
+        super().__init__()
+        self.scale = 1.0 / sigma
+        self.token = nn.Linear(width, hidden)
+        self.kind = nn.Parameter(torch.zeros(tokens, hidden))
+        self.place = nn.Parameter(torch.zeros(releases, hidden))
+        self.presence = nn.Parameter(torch.zeros(releases, hidden))
+        self.question = nn.Parameter(torch.zeros(hidden))
+        self.summary = nn.Linear(releases * tokens * width, hidden, bias=False)
+        for parameter in (self.kind, self.place, self.presence, self.question):
+            nn.init.normal_(parameter, std=0.02)
+        self.releases, self.tokens, self.width, self.hidden = releases, tokens, width, hidden
+
+    def forward(self, z: Tensor, present: Tensor) -> Tensor:
+        """z (B, R, K, d) of any number type, present bool (B, R) -> (B, R*K + 1, hidden)."""
+        there = present.to(self.question.dtype)  # (B, R)
+        scaled = z.to(self.question.dtype) * self.scale * there[:, :, None, None]
+        tokens = self.token(scaled) + self.kind + self.place[:, None, :]  # (B, R, K, hidden)
+        tokens = tokens.reshape(-1, self.releases * self.tokens, self.hidden)
+        flat = scaled.reshape(-1, self.releases * self.tokens * self.width)
+        question = self.question + self.summary(flat) + there @ self.presence  # (B, hidden)
+        return torch.cat((tokens, question[:, None, :]), dim=1)

@@ -1,0 +1,267 @@
+"""The family: one set of weights, members by slicing, two exits in one forward.
+
+    frames --tower--> features --desensitizer--> x --trusted core(+ noise)--> z          EncodeGraph, on the edge
+    z x 8 --lifter--> tokens --block 1--> EDGE EXIT (3 logits)                            DecideGraph, on the edge
+                               --blocks 2..--> CLOUD EXIT: next token = label, then the caption's words
+
+The backbone is transformers' Qwen3-VL text decoder (its blocks, norms and rotary positions); one loop runs its blocks for
+training, for both members and for tracing. The edge member holds block 1 alone; the cloud member holds all blocks and can go
+on from the edge's exit state with a difference of exactly zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
+
+from .config import FamilyConfig
+from .desensitizer import Desensitizer, Lifter, straight_through, trusted_core
+from .towers import make_tower
+from .vocabulary import END, FIRST_LABEL, Vocabulary
+
+__all__ = ["Backbone", "CloudMember", "DecideGraph", "EdgeMember", "EncodeGraph", "Family"]
+
+_FAR = -30000.0  # added to the score of what may not be attended; finite in half precision
+
+
+class Backbone(nn.Module):
+    """Some consecutive blocks of the decoder, with the positions and the mask that all blocks share.
+
+    Made whole by `of_config`; `sliced` shares blocks, it never copies them.
+    """
+
+    causal: Tensor
+    eye: Tensor
+    spread: Tensor
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, layers: Sequence[nn.Module], buffers: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        for name, value in buffers.items():
+            self.register_buffer(name, value.detach().clone(), persistent=False)
+
+    @classmethod
+    def of_config(cls, config: FamilyConfig) -> tuple[Backbone, nn.Module, nn.Embedding]:
+        """All blocks, the last norm and the word embeddings (tied with the word head), freshly initialised."""
+        text = Qwen3VLTextModel(_text_config(config))
+        read = config.event_releases * config.tokens + 1  # release tokens, then the question
+        length = read + 1 + config.caption_words  # then the label token and the caption
+        cos, sin = text.rotary_emb(torch.zeros(1), torch.arange(length).reshape(1, 1, length))
+        spread = torch.zeros(config.event_releases, length)
+        for release in range(config.event_releases):
+            spread[release, release * config.tokens : (release + 1) * config.tokens] = 1.0
+        buffers = {
+            "causal": torch.full((length, length), _FAR).triu(1),
+            "eye": torch.eye(length),
+            "spread": spread,
+            "cos": cos,
+            "sin": sin,
+        }
+        return cls(list(text.layers), buffers), text.norm, text.embed_tokens
+
+    def sliced(self, first: int, last: int) -> Backbone:
+        """Blocks first..last-1, shared with this backbone."""
+        names = ("causal", "eye", "spread", "cos", "sin")
+        return Backbone(list(self.layers)[first:last], {name: getattr(self, name) for name in names})
+
+    def forward(self, hidden: Tensor, present: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+        """Run blocks first..last-1 on hidden (B, T, hidden), T tokens of an event whose releases are `present` (B, R).
+
+        Causal; tokens of missing releases are seen by themselves only.
+        """
+        length = hidden.shape[1]
+        missing = (1.0 - present.to(hidden.dtype)) @ self.spread[:, :length]  # (B, T): 1 at tokens of missing releases
+        hide = missing[:, None, None, :] * (1.0 - self.eye[:length, :length]) * _FAR
+        bias = hide + self.causal[:length, :length]  # (B, 1, T, T)
+        positions = (self.cos[:, :length], self.sin[:, :length])
+        for layer in list(self.layers)[first:last]:
+            hidden = layer(hidden, position_embeddings=positions, attention_mask=bias)
+        return hidden
+
+
+def _text_config(config: FamilyConfig) -> Any:
+    half = config.hidden // config.heads // 2
+    sections = [half - 2 * (half // 3), half // 3, half // 3]
+    text = Qwen3VLTextConfig(
+        vocab_size=len(config.words),
+        hidden_size=config.hidden,
+        intermediate_size=config.mlp,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        head_dim=config.hidden // config.heads,
+        max_position_embeddings=256,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections},
+        pad_token_id=0,
+    )
+    text._attn_implementation = "eager"
+    return text
+
+
+class Family(nn.Module):
+    """All members in one: what is trained and what a checkpoint holds. Inputs and outputs per method."""
+
+    def __init__(self, config: FamilyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = Vocabulary(config.words, config.labels)
+        self.tower = make_tower(config)
+        self.desensitizer = Desensitizer(
+            self.tower.features, config.hidden, config.tokens, config.width, config.clip_norm
+        )
+        self.lifter = Lifter(config.event_releases, config.tokens, config.width, config.hidden, config.sigma)
+        self.backbone, self.norm, self.embed = Backbone.of_config(config)
+        self.exit_norm = nn.RMSNorm(config.hidden, eps=1e-6)
+        self.exit_head = nn.Linear(config.hidden, len(config.labels))
+        self.register_buffer("label_bias", torch.tensor(config.label_bias), persistent=False)
+
+    # --- the edge's half: frames to z
+
+    def features(self, frames: Tensor) -> Tensor:
+        """Frames u8 (B, F, H, W) -> x float (B, K, d), norm below C - 1; clean, so it never leaves the process."""
+        return cast(Tensor, self.desensitizer(self.tower(frames)))
+
+    def code(self, x: Tensor) -> Tensor:
+        """x float (B, K, d) -> mu float (B, K, d), integers by value, with a straight-through gradient: for training."""
+        return straight_through(x, self.config.clip_norm)
+
+    def core(self, x: Tensor, noise: Tensor) -> Tensor:
+        """x float, noise int32, both (B, K, d) -> z int32 (B, K, d): the trusted core."""
+        return trusted_core(x, noise, self.config.clip_norm)
+
+    # --- the reading half: z to verdicts
+
+    def exit_state(self, z: Tensor, present: Tensor) -> Tensor:
+        """z (B, R, K, d), present bool (B, R) -> hidden (B, R*K + 1, hidden) after block 1: what the relay hands on."""
+        return cast(Tensor, self.backbone(self.lifter(z, present), present, 0, 1))
+
+    def edge_logits(self, z: Tensor, present: Tensor) -> Tensor:
+        """z (B, R, K, d), present bool (B, R) -> label logits (B, L) of the first exit."""
+        return edge_exit(self, self.exit_state(z, present))
+
+    def cloud_logits(self, z: Tensor, present: Tensor) -> Tensor:
+        """z (B, R, K, d), present bool (B, R) -> label logits (B, L) at full depth: the next token over the label tokens."""
+        return self.continue_from(self.exit_state(z, present), present)
+
+    def continue_from(self, state: Tensor, present: Tensor) -> Tensor:
+        """The edge's exit state (B, R*K + 1, hidden) -> cloud label logits (B, L); equal to `cloud_logits` to the last bit."""
+        return cloud_exit(self, self.backbone(state, present, 1))
+
+    def both_exits(self, z: Tensor, present: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One forward for training: z, present, and words int64 (B, W) = the label token, then the caption's but the last.
+
+        Returns edge logits (B, L), cloud logits (B, L), word logits (B, W, V) for the token after each of `words`.
+        """
+        lifted = self.lifter(z, present)
+        read = lifted.shape[1]
+        first = self.backbone(torch.cat((lifted, self.embed(words)), dim=1), present, 0, 1)
+        last = self.backbone(first, present, 1)
+        tokens = self.norm(last[:, read:]) @ self.embed.weight.T
+        return edge_exit(self, first[:, :read]), cloud_exit(self, last[:, :read]), tokens
+
+    @torch.no_grad()
+    def caption(self, z: Tensor, present: Tensor) -> list[str]:
+        """z (B, R, K, d), present bool (B, R) -> B sentences: greedy words after the label's token, at most `caption_words`."""
+        lifted = self.lifter(z, present)
+        label = self.cloud_logits(z, present).argmax(dim=1)
+        words = (label + FIRST_LABEL)[:, None]  # (B, 1)
+        for _ in range(self.config.caption_words):
+            last = self.backbone(torch.cat((lifted, self.embed(words)), dim=1), present)
+            following = (self.norm(last[:, -1]) @ self.embed.weight.T).argmax(dim=1, keepdim=True)
+            words = torch.cat((words, following), dim=1)
+            if bool((words == END).any(dim=1).all()):
+                break
+        return [self.vocabulary.decode(row.tolist()[1:]) for row in words]
+
+    # --- members
+
+    def edge_member(self) -> EdgeMember:
+        """Tower, desensitizer, lifter and ONE block, sharing weights with this family."""
+        return EdgeMember(self)
+
+    def cloud_member(self) -> CloudMember:
+        """Lifter and all blocks, sharing weights with this family; it has no tower: it cannot see, only read z."""
+        return CloudMember(self)
+
+
+def edge_exit(member: Family | EdgeMember, state: Tensor) -> Tensor:
+    """Hidden states (B, R*K + 1, hidden) after block 1 -> label logits (B, L)."""
+    return cast(Tensor, member.exit_head(member.exit_norm(state[:, -1]))) + cast(Tensor, member.label_bias)
+
+
+def cloud_exit(member: Family | CloudMember, state: Tensor) -> Tensor:
+    """Hidden states (B, R*K + 1, hidden) after the last block -> next-token logits over the label tokens (B, L)."""
+    rows = member.embed.weight[FIRST_LABEL : FIRST_LABEL + len(member.config.labels)]
+    return cast(Tensor, member.norm(state[:, -1])) @ rows.T + cast(Tensor, member.label_bias)
+
+
+class EdgeMember(nn.Module):
+    """What the edge box holds: tower, desensitizer, lifter, one block and the first exit."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.config = family.config
+        self.tower, self.desensitizer, self.lifter = family.tower, family.desensitizer, family.lifter
+        self.backbone = family.backbone.sliced(0, 1)
+        self.exit_norm, self.exit_head = family.exit_norm, family.exit_head
+        self.register_buffer("label_bias", family.label_bias, persistent=False)
+
+    def exit_state(self, z: Tensor, present: Tensor) -> Tensor:
+        """As `Family.exit_state`."""
+        return cast(Tensor, self.backbone(self.lifter(z, present), present))
+
+    def forward(self, z: Tensor, present: Tensor) -> Tensor:
+        """z (B, R, K, d), present bool (B, R) -> label logits (B, L)."""
+        return edge_exit(self, self.exit_state(z, present))
+
+
+class CloudMember(nn.Module):
+    """What the cloud holds: lifter, all blocks, the word head."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.config = family.config
+        self.lifter = family.lifter
+        self.first, self.rest = family.backbone.sliced(0, 1), family.backbone.sliced(1, family.config.layers)
+        self.norm, self.embed = family.norm, family.embed
+        self.register_buffer("label_bias", family.label_bias, persistent=False)
+
+    def continue_from(self, state: Tensor, present: Tensor) -> Tensor:
+        """The edge's exit state (B, R*K + 1, hidden), present bool (B, R) -> label logits (B, L)."""
+        return cloud_exit(self, self.rest(state, present))
+
+    def forward(self, z: Tensor, present: Tensor) -> Tensor:
+        """z (B, R, K, d), present bool (B, R) -> label logits (B, L)."""
+        return self.continue_from(self.first(self.lifter(z, present), present), present)
+
+
+class EncodeGraph(nn.Module):
+    """What is traced into encode.onnx: frames u8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d), nothing else."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.tower = family.tower.for_export()
+        self.desensitizer = family.desensitizer
+        self.clip_norm = family.config.clip_norm
+
+    def forward(self, frames: Tensor, noise: Tensor) -> Tensor:
+        """Run the edge's half; `noise` meets the code in one addition and nowhere else."""
+        return trusted_core(self.desensitizer(self.tower(frames)), noise, self.clip_norm)
+
+
+class DecideGraph(nn.Module):
+    """What is traced into decide.onnx: z int32 (1, R, K, d), present bool (1, R) -> label logits float32 (1, L)."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.member = family.edge_member()
+
+    def forward(self, z: Tensor, present: Tensor) -> Tensor:
+        """The edge member's verdict on one event."""
+        return cast(Tensor, self.member(z, present))
