@@ -1,11 +1,13 @@
 """Ground floor. What a release, an event, an incident, a visit, an hour and a day can reveal at most.
 
-    C, sigma, n, slot, reach  ->  S per release  ->  S over r releases = S sqrt(r)  ->  bits, guessing bounds, zCDP, time
+    C, sigma, n, slot, reach  ->  S per release  ->  S over r releases = S sqrt(r)  ->  bits, guessing bounds,
+    zCDP, time
 
-The certificate depends on the clip norm C, the noise sigma and the cadence alone: never on the network, its weights or its
-precision. The integer core keeps every code within norm C; a discrete Gaussian of parameter sigma is added; so the Renyi
-divergence of order a between a release and pure noise is at most a S^2 / 2 with S = C / sigma (Canonne, Kamath and Steinke,
-"The Discrete Gaussian for Differential Privacy", 2020, Proposition 5), it adds over releases, and processing cannot raise it.
+The certificate depends on the clip norm C, the noise sigma and the cadence alone: never on the network, its
+weights or its precision. The integer core keeps every code within norm C; a discrete Gaussian of parameter
+sigma is added; so the Renyi divergence of order a between a release and pure noise is at most a S^2 / 2 with
+S = C / sigma (Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", 2020,
+Proposition 5), it adds over releases, and processing cannot raise it.
 
 What is NOT proved is part of the document (`NOT_PROVED`) and is shown wherever the numbers are.
 """
@@ -58,9 +60,11 @@ _INCIDENT_S = 10.0
 
 
 def sigma_for(clip_norm: int, s_event: float, releases: int = 8) -> Fraction:
-    """The smallest sigma on the grid of 1/64 for which `releases` releases together have a shift of at most `s_event`."""
+    """The smallest sigma on the grid of 1/64 that keeps `releases` releases within a shift of `s_event`."""
     if not (math.isfinite(s_event) and s_event > 0):
-        raise CertificateError(f"S per event is {s_event}; it must be a positive number, such as 3.0 (profile balanced)")
+        raise CertificateError(
+            f"S per event is {s_event}; it must be a positive number, such as 3.0 (profile balanced)"
+        )
     exact = clip_norm * math.sqrt(releases) / s_event
     sigma = Fraction(math.ceil(exact * _SIGMA_GRID), _SIGMA_GRID)
     while float(sigma) * s_event < clip_norm * math.sqrt(releases):  # the safe side, whatever the rounding above did
@@ -79,7 +83,7 @@ def zcdp_rho(shift: float) -> float:
 
 
 def eps_at_delta(shift: float, delta: float) -> float:
-    """Epsilon at `delta` for total shift S: rho + 2 sqrt(rho ln(1/delta)) (Bun and Steinke 2016, Proposition 1.3)."""
+    """Epsilon at `delta` for total shift S: rho + 2 sqrt(rho ln(1/delta)) (Bun, Steinke 2016, Prop. 1.3)."""
     if not 0.0 < delta < 1.0:
         raise CertificateError(f"delta is {delta}; it must lie between 0 and 1, such as 1e-6")
     rho = zcdp_rho(shift)
@@ -87,7 +91,7 @@ def eps_at_delta(shift: float, delta: float) -> float:
 
 
 def guess_bound_simple(shift: float, prior: float) -> float:
-    """The closed form of `guess_bound`, never below it: exp(-(sqrt(2 ln(1/kappa)) - S)^2 / 2), and 1 from there on."""
+    """The closed form, never below `guess_bound`: exp(-(sqrt(2 ln(1/prior)) - S)^2 / 2), from there on 1."""
     _check_prior(prior)
     edge = math.sqrt(2.0 * math.log(1.0 / prior))
     return 1.0 if shift >= edge else math.exp(-((edge - shift) ** 2) / 2.0)
@@ -96,11 +100,12 @@ def guess_bound_simple(shift: float, prior: float) -> float:
 def guess_bound(shift: float, prior: float) -> float:
     """The largest success probability of any guess whose prior success is `prior`, after releases of total shift S.
 
-    The largest p with p^a k^(1-a) + (1-p)^a (1-k)^(1-a) <= exp(a (a-1) S^2 / 2) for all a > 1 (k = prior): the Renyi
-    divergence between "the guess is right" with and without the releases. Each single order a gives a valid bound, so a
-    coarse search over a errs on the safe side only; the bisection keeps its upper end.
+    The largest p with p^a k^(1-a) + (1-p)^a (1-k)^(1-a) <= exp(a (a-1) S^2 / 2) for all a > 1 (k = prior):
+    the Renyi divergence between "the guess is right" with and without the releases. Each single order a gives
+    a valid bound, so a coarse search over a errs on the safe side only; the bisection keeps its upper end.
 
-    Args: shift S >= 0; prior in (0, 1): 1/M to name one of M, k/M for rank k, the majority's share for an attribute.
+    Args: shift S >= 0; prior in (0, 1): 1/M to name one of M, k/M for rank k, the majority's share for an
+    attribute.
     """
     _check_prior(prior)
     if not (math.isfinite(shift) and shift >= 0.0):
@@ -144,9 +149,9 @@ def _check_prior(prior: float) -> None:
 class Certificate:
     """What was fixed when the engine was built, and everything that follows from it.
 
-    clip_norm: C, lattice units. sigma: noise parameter, lattice units, exact. n: coordinates of a code. slot_s: seconds
-    between releases. reach_s: longest time in seconds for which a frame is still part of a release. event_releases:
-    releases read together for one verdict. lifetime_years: the device's, for tau.
+    clip_norm: C, lattice units. sigma: noise parameter, lattice units, exact. n: coordinates of a code.
+    slot_s: seconds between releases. reach_s: longest time in seconds for which a frame is still part of a
+    release. event_releases: releases read together for one verdict. lifetime_years: the device's, for tau.
     Raises CertificateError for values that cannot carry a promise.
     """
 
@@ -171,7 +176,9 @@ class Certificate:
         if self.sigma <= 0:
             raise CertificateError(f"sigma is {self.sigma}; it must be positive: run calibration.noise")
         if not (self.slot_s > 0 and self.reach_s >= self.slot_s):
-            raise CertificateError(f"slot_s is {self.slot_s}, reach_s is {self.reach_s}; 0 < slot_s <= reach_s must hold")
+            raise CertificateError(
+                f"slot_s is {self.slot_s}, reach_s is {self.reach_s}; 0 < slot_s <= reach_s must hold"
+            )
         if self.event_releases < 1:
             raise CertificateError(f"event_releases is {self.event_releases}; it must be at least 1")
 
@@ -190,11 +197,11 @@ class Certificate:
         return self.shift(self.event_releases)
 
     def releases_touched(self, seconds: float) -> int:
-        """How many releases can depend on something that lasts `seconds`: its length plus the reach, in slots, rounded up."""
+        """Releases that can depend on something `seconds` long: its length plus the reach, in slots."""
         return math.ceil((seconds + self.reach_s) / self.slot_s - 1e-9)
 
     def time_to_vacuous_s(self, gallery: int, cameras: int = 1) -> float:
-        """Seconds in view after which the bound on naming one of `gallery` reaches 1; 0 where one glance is enough."""
+        """Seconds in view until the bound on naming one of `gallery` reaches 1; 0: one glance is enough."""
         releases = math.ceil(2.0 * math.log(gallery) / (cameras * self.s_release**2))
         return max(0.0, (releases - 1) * self.slot_s - self.reach_s)
 
@@ -202,14 +209,14 @@ class Certificate:
     def log2_tau(self) -> float:
         """log2 of the sampler's total variation from ideal noise over the device's life.
 
-        Every draw of a coordinate is within (J + 1) 2^-128 of ideal, where J <= 13.5 sigma + 2 is the table's length (each
-        entry is rounded down by less than 2^-128, and less than 2^-128 lies beyond the last).
+        Every draw of a coordinate is within (J + 1) 2^-128 of ideal, where J <= 13.5 sigma + 2 is the table's
+        length (each entry is rounded down by less than 2^-128, and less than 2^-128 lies beyond the last).
         """
         draws = self.lifetime_years * 365.25 * _DAY_S / self.slot_s * self.n
         return math.log2(draws * (13.5 * float(self.sigma) + 3.0)) - _TABLE_BITS
 
     def reveals(self, releases: int) -> dict[str, Any]:
-        """Everything that `releases` releases together can reveal at most, for ideal noise; add tau = 2^log2_tau to each p."""
+        """What `releases` releases together reveal at most, for ideal noise; add 2^log2_tau to each p."""
         shift = self.shift(releases)
         return {
             "releases": releases,

@@ -1,4 +1,4 @@
-"""Ground floor. An event: the last releases of one camera in slot order, gaps marked (for `decide` and for the cloud)."""
+"""Ground floor. An event: the last releases of one camera in slot order, gaps marked."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ __all__ = ["EventWindow"]
 class EventWindow:
     """A sliding view of the last `releases` slots.
 
-    After `push(slot, z)` the arrays describe the slots slot - releases + 1 .. slot, oldest first; a slot that never came is
-    zeros in `z` and False in `present`. The arrays are owned here and overwritten by the next push: copy what you keep.
+    After `push(slot, z)` the arrays describe the slots slot - releases + 1 .. slot, oldest first; a slot that
+    never came is zeros in `z` and False in `present`. The arrays are owned here and overwritten by the next
+    push: copy what you keep.
     """
 
     def __init__(self, releases: int, tokens: int, width: int) -> None:

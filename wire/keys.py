@@ -24,7 +24,9 @@ class PublicKey:
 
     def __init__(self, raw: bytes) -> None:
         if len(raw) != _SEED_BYTES:
-            raise DeviceKeyError(f"public key: {len(raw)} bytes, expected {_SEED_BYTES}; copy the device's hex line whole")
+            raise DeviceKeyError(
+                f"public key: {len(raw)} bytes, expected {_SEED_BYTES}; copy the device's hex line whole"
+            )
         self._key = Ed25519PublicKey.from_public_bytes(raw)
         self.hex = raw.hex()
 
@@ -68,13 +70,15 @@ class DeviceKey:
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != _SEED_BYTES:
-            raise DeviceKeyError(f"device key: {len(seed)} bytes, expected {_SEED_BYTES}; delete the file to make a new key")
+            raise DeviceKeyError(
+                f"device key: {len(seed)} bytes, expected {_SEED_BYTES}; delete the file to make a new key"
+            )
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.public = PublicKey(self._key.public_key().public_bytes_raw())
 
     @classmethod
     def load_or_make(cls, path: Path | str) -> DeviceKey:
-        """Read the 32-byte key at `path` (mode 0600), or make one there with its public half beside it in `<path>.pub`.
+        """Read the 32-byte key at `path` (mode 0600), or make one with its public half in `<path>.pub`.
 
         Raises DeviceKeyError where the file is malformed, or readable by group or others.
         """

@@ -2,8 +2,9 @@
 
     engine folder = encode.onnx + decide.onnx + noise_table.bin + certificate.json + manifest.json (+ parity.json)
 
-`EngineManifest.load(folder)` reads it, `.check(folder)` holds every file against it. `model_id`, the first 8 bytes of the
-manifest's own hash, is in every message: it names C, sigma, the cadence and the certificate behind that message.
+`EngineManifest.load(folder)` reads it, `.check(folder)` holds every file against it. `model_id`, the first 8
+bytes of the manifest's own hash, is in every message: it names C, sigma, the cadence and the certificate
+behind that message.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ _EPSILON_S = 1e-6  # times are sums of binary fractions of a second and of 1/fps
 class WindowSpec:
     """Which instants make a window, and how small its frames are.
 
-    The window of slot s ends at e = (s + 1) slot_s. It holds, oldest first, `context_frames` frames `context_step_s` apart,
-    the last of them one slot before e, then `new_frames` frames evenly over the slot, the last of them at e. Each instant
-    takes the newest frame that is not younger than the instant, if it is less than `hold_s` older; else a black frame.
-    So no pixel is part of a release for longer than `reach_s`.
+    The window of slot s ends at e = (s + 1) slot_s. It holds, oldest first, `context_frames` frames
+    `context_step_s` apart, the last of them one slot before e, then `new_frames` frames evenly over the slot,
+    the last of them at e. Each instant takes the newest frame that is not younger than the instant, if it is
+    less than `hold_s` older; else a black frame. So no pixel is part of a release for longer than `reach_s`.
     """
 
     height: int
@@ -84,7 +85,7 @@ class WindowSpec:
 
     @property
     def reach_s(self) -> float:
-        """Longest time in seconds from a moment to the end of the last window that can hold it (open at that end)."""
+        """Seconds from a moment to the end of the last window that can hold it (open at that end)."""
         return max(self.slot_s, max(self.offsets_s) + self.hold_s)
 
     def pick(self, frame_times_s: npt.NDArray[np.float64], slot_end_s: float) -> npt.NDArray[np.int64]:
@@ -102,10 +103,11 @@ class WindowSpec:
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """What was built. Shapes: code (tokens, width), n = tokens * width; frames uint8 (1, window.frames, height, width).
+    """What was built. A code is (tokens, width), n = tokens * width; frames are as `window` says.
 
-    hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration` ("" where the
-    precision needs none). tools: name -> version of what built it. Raises ManifestError, naming field, value and cure.
+    hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration`
+    ("" where the precision needs none). tools: name -> version of what built it. Raises ManifestError, naming
+    field, value and cure.
     """
 
     family: str
@@ -221,7 +223,9 @@ class EngineManifest:
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise ManifestError(f"{_MANIFEST}: unreadable ({error!r}); {_CURE}") from error
         if manifest._document() != found:
-            different = sorted(k for k in {*found, *manifest._document()} if manifest._document().get(k) != found.get(k))
+            different = sorted(
+                k for k in {*found, *manifest._document()} if manifest._document().get(k) != found.get(k)
+            )
             raise ManifestError(f"{_MANIFEST}: {', '.join(different)} is not what the other fields give; {_CURE}")
         return manifest
 
@@ -244,13 +248,19 @@ class EngineManifest:
         for part, name in FILES.items():
             found = sha256_file(Path(folder) / name)
             if found != self.hashes[part]:
-                raise ManifestError(f"{name}: sha256 {found[:12]}..., but the manifest says {self.hashes[part][:12]}...; {_CURE}")
+                raise ManifestError(
+                    f"{name}: sha256 {found[:12]}..., but the manifest says {self.hashes[part][:12]}...; {_CURE}"
+                )
         certificate = Certificate.from_json((Path(folder) / FILES["certificate"]).read_text())
         if certificate != self.certificate():
-            raise ManifestError(f"{FILES['certificate']}: not what C, sigma and the cadence of the manifest give; {_CURE}")
+            raise ManifestError(
+                f"{FILES['certificate']}: not what C, sigma and the cadence of the manifest give; {_CURE}"
+            )
         table = NoiseTable.load(Path(folder) / FILES["noise_table"], self.hashes["noise_table"])
         if table.sigma != self.sigma:
-            raise ManifestError(f"{FILES['noise_table']}: made for sigma {table.sigma}, the manifest says {self.sigma}; {_CURE}")
+            raise ManifestError(
+                f"{FILES['noise_table']}: made for sigma {table.sigma}, the manifest says {self.sigma}; {_CURE}"
+            )
 
 
 def sha256_file(path: Path | str) -> str:

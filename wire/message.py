@@ -2,9 +2,9 @@
 
     FeatureMessage --seal(key)--> bytes --open_features(bytes, public key, manifest)--> FeatureMessage
 
-Order of the checks on receipt: size, envelope, signature, body, canonical form, schema, model, values. Whatever fails raises
-MessageError with a one-word reason, and nothing was allocated by then but the payload itself.
-Only noised data has a message type: a clean feature cannot be said. Layout: `veilsight.proto`.
+Order of the checks on receipt: size, envelope, signature, body, canonical form, schema, model, values.
+Whatever fails raises MessageError with a one-word reason, and nothing was allocated by then but the payload
+itself. Only noised data has a message type: a clean feature cannot be said. Layout: `veilsight.proto`.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def features_size(n: int) -> int:
 
 
 def trace_id(boot_id: int, slot: int) -> str:
-    """32 hex digits that name a release from edge to cloud: a hash of boot id and slot, so it tells nothing else."""
+    """32 hex digits that name a release from edge to cloud: a hash of boot id and slot, nothing else."""
     return hashlib.sha256(boot_id.to_bytes(8, "little") + slot.to_bytes(8, "little")).hexdigest()[:32]
 
 
@@ -182,7 +182,8 @@ def open_features(payload: bytes, public: PublicKey, n: int, model_id: int) -> F
 def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_releases: int = 8) -> Verdict:
     """Validate and read a verdict. Raises MessageError."""
     body = _open("verdict", payload, public, pb.Verdict())
-    _present(body, "boot_id", "first_slot", "last_slot", "model_id", "member", "present", "sentence", "start_s", "end_s")
+    _present(body, "boot_id", "first_slot", "last_slot", "model_id", "member", "present")
+    _present(body, "sentence", "start_s", "end_s")
     _same_model(body.model_id, model_id)
     members = {number: name for name, number in _MEMBERS.items()}
     if body.member not in members:
@@ -251,7 +252,8 @@ def _open(kind: str, payload: bytes, public: PublicKey, body: M) -> M:
         raise MessageError("oversized", f"{len(payload)} bytes, at most {MAX_PAYLOAD} are read")
     envelope = _parse(payload, pb.Signed())
     _present(envelope, "body", "signature")
-    if len(envelope.signature) != SIGNATURE_BYTES or not public.verify(envelope.signature, _context(kind) + envelope.body):
+    right_length = len(envelope.signature) == SIGNATURE_BYTES
+    if not (right_length and public.verify(envelope.signature, _context(kind) + envelope.body)):
         raise MessageError("forged", f"the signature is not one of {public} over this {kind} message")
     _parse(envelope.body, body)
     _present(body, "schema")

@@ -2,11 +2,11 @@
 
     P(X = k) proportional to exp(-k^2 / (2 sigma^2));   entry j = floor(2^128 P(|X| <= j))
 
-With U uniform on 128 bits, the magnitude is the number of entries <= U; the sign is an independent fair bit. Built offline
-(`calibration.noise`, mpmath), pinned by its hash in the manifest, used by `edge_runtime.noise`.
+With U uniform on 128 bits, the magnitude is the number of entries <= U; the sign is an independent fair bit.
+Built offline (`calibration.noise`, mpmath), pinned by its hash in the manifest, used by `edge_runtime.noise`.
 
-File layout, little-endian: magic `VSNOISE1`, sigma's numerator and denominator (uint64 each), J (uint64), then J high words
-and J low words (uint64).
+File layout, little-endian: magic `VSNOISE1`, sigma's numerator and denominator (uint64 each), J (uint64),
+then J high words and J low words (uint64).
 """
 
 from __future__ import annotations
@@ -39,12 +39,16 @@ class NoiseTable:
 
     def __post_init__(self) -> None:
         if self.high.shape != self.low.shape or self.high.ndim != 1 or len(self.high) == 0:
-            raise NoiseError(f"noise table: words of shapes {self.high.shape} and {self.low.shape}; run calibration.noise")
+            raise NoiseError(
+                f"noise table: words of shapes {self.high.shape} and {self.low.shape}; run calibration.noise"
+            )
         later, earlier = slice(1, None), slice(None, -1)
         higher = self.high[later] > self.high[earlier]
         tied = (self.high[later] == self.high[earlier]) & (self.low[later] > self.low[earlier])
         if not bool(np.all(higher | tied)):
-            raise NoiseError("noise table: the entries do not increase, so this is no distribution; run calibration.noise")
+            raise NoiseError(
+                "noise table: the entries do not increase, so this is no distribution; run calibration.noise"
+            )
 
     def to_bytes(self) -> bytes:
         """The file's bytes: the same bytes for the same table."""
@@ -61,9 +65,13 @@ class NoiseTable:
         try:
             data = file.read_bytes()
         except OSError as error:
-            raise NoiseError(f"noise table {file}: {error.strerror}; run calibration.noise, then build_engine") from error
+            raise NoiseError(
+                f"noise table {file}: {error.strerror}; run calibration.noise, then build_engine"
+            ) from error
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise NoiseError(f"noise table {file}: its hash is not the pinned one; build the engine again from its checkpoint")
+            raise NoiseError(
+                f"noise table {file}: its hash is not the pinned one; build the engine again from its checkpoint"
+            )
         return cls.from_bytes(data)
 
     @classmethod
@@ -75,6 +83,8 @@ class NoiseTable:
         if magic != _MAGIC or denominator == 0 or not 0 < entries <= _MAX_ENTRIES:
             raise NoiseError("noise table: the header is not one of ours; run calibration.noise")
         if len(data) != _HEADER.size + 16 * entries:
-            raise NoiseError(f"noise table: {len(data)} bytes for {entries} entries; the file is cut; run calibration.noise")
+            raise NoiseError(
+                f"noise table: {len(data)} bytes for {entries} entries; the file is cut; run calibration.noise"
+            )
         words = np.frombuffer(data, dtype="<u8", offset=_HEADER.size).astype(np.uint64)
         return cls(Fraction(numerator, denominator), words[:entries], words[entries:])

@@ -1,10 +1,10 @@
-"""Ground floor. Everything that crosses the network, in one table: topic, QoS, retain, and what each field is a function of.
+"""Ground floor. One table of everything that crosses the network: topic, QoS, retain, source of each field.
 
     veilsight/v1/{site}/{camera}/{name}
 
-`Source` is the privacy statement of a field. A field a device publishes may depend on the scene through Z alone: noised data,
-whose processing reveals nothing more. CONSTANT is fixed by build and configuration, HARDWARE by the device and its network.
-Nothing else exists; tests hold the messages against this table.
+`Source` is the privacy statement of a field. A field a device publishes may depend on the scene through Z
+alone: noised data, whose processing reveals nothing more. CONSTANT is fixed by build and configuration,
+HARDWARE by the device and its network. Nothing else exists; tests hold the messages against this table.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ TOPICS: Mapping[str, TopicRow] = {
         "Features: one a slot, always the same size, scene or no scene",
         {**_MESSAGE, "slot": Source.CLOCK, "flags": Source.CLOCK, "z": Source.Z},
     ),
-    "verdict/edge": TopicRow("edge", 1, False, "Verdict of the edge member, one a slot, always the same size", _VERDICT),
+    "verdict/edge": TopicRow(
+        "edge", 1, False, "Verdict of the edge member, one a slot, always the same size", _VERDICT
+    ),
     "state": TopicRow(
         "edge",
         1,
@@ -105,10 +107,12 @@ TOPICS: Mapping[str, TopicRow] = {
 
 
 def topic(site: str, camera: str, name: str) -> str:
-    """The topic `name` (a key of TOPICS, or a filter such as `#`) of a camera. Raises ConfigError for unusable names."""
+    """The topic `name` (a key of TOPICS, or a filter) of a camera. ConfigError for unusable names."""
     for field, value in (("site", site), ("camera", camera)):
         if not _NAME.fullmatch(value) and value != "+":
-            raise ConfigError(f"{field} is {value!r}; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+            raise ConfigError(
+                f"{field} is {value!r}; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+            )
     return f"{PREFIX}/{site}/{camera}/{name}"
 
 
