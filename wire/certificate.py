@@ -170,8 +170,8 @@ class Certificate:
             raise CertificateError(f"n is {self.n}; a code has at least one coordinate")
         if self.n * self.clip_norm**2 >= 2**31:
             raise CertificateError(
-                f"n * clip_norm^2 = {self.n * self.clip_norm**2} does not fit in int32, and the norm guard would overflow; "
-                "lower clip_norm (and sigma with it)"
+                f"n * clip_norm^2 = {self.n * self.clip_norm**2} does not fit in int32: the norm guard would "
+                "overflow; lower clip_norm (and sigma with it)"
             )
         if self.sigma <= 0:
             raise CertificateError(f"sigma is {self.sigma}; it must be positive: run calibration.noise")
