@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 ROOMS = ["wire", "edge_runtime", "familial", "export", "calibration", "cloud_bridge", "firmware_configs"]
 
 WIRE = [
-    "numpy>=2.1",
+    "numpy>=1.26",  # 1.26 on a device, where JetPack was compiled against NumPy 1
     "protobuf>=7.36,<7.37",  # the generated code refuses a runtime older than its compiler
     "cryptography>=44",
 ]
