@@ -1,0 +1,1 @@
+"""What the family learns from: made clips of motion, and manifests of recorded ones."""

@@ -1,0 +1,529 @@
+"""Bodies in rooms -> frames, with labels, key points and silhouettes for free.
+
+    seed -> scene, people, sensor, length   (each from a stream of its own, none of them told the label)
+         -> plan of what happens            -> joints -> hulls of spheres, painted far to near over the still room
+
+`render_clip(seed)` is the whole of it. Scene, camera, light, sensor, clip length and number of people come from streams that
+do not know the label; so the same seed with another kind shows the same room. The one exception is what a kind needs to make
+sense: a fight, or a handshake, brings in a second person where the seed has one, and an empty room shows nobody.
+
+    python -m familial.data.render --out DIR --clips N     mp4 files and manifest.csv
+    python -m familial.data.render --sheet FILE.png        a contact sheet of every kind
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import math
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from familial.data.motion import COCO, JOINTS, Actor, Body, Floats, draw_body, perform, radii
+from familial.data.rooms import Scene, draw_scene, paint, plain_scene
+from familial.data.scenes import KINDS, LABELS, Happening, Plan, direct, draw_kind, people_needed
+
+__all__ = ["KINDS", "Happening", "RenderedClip", "demo_clip", "main", "render_clip"]
+
+_J = {name: i for i, name in enumerate(JOINTS)}
+_SHIFT = 4  # fractional bits of the coordinates OpenCV draws with
+_ROUND = np.stack([np.cos(np.arange(10) * np.pi / 5), np.sin(np.arange(10) * np.pi / 5)], -1)  # a circle's outline
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedClip:
+    """A made clip and all that is known of it. T frames of H x W pixels, P people (0 in an empty room)."""
+
+    frames: NDArray[np.uint8]  # (T, H, W, 3) BGR
+    times_s: Floats  # (T,)
+    label: str
+    caption: str
+    happenings: tuple[Happening, ...]
+    lying_s: tuple[tuple[float, float], ...]  # spans in which somebody lies on the floor after a fall
+    keypoints: NDArray[np.float32]  # (T, P, 17, 3) x, y in pixels and visible (0 or 1), COCO order
+    silhouettes: NDArray[np.uint8]  # (T, H, W), 0 is background, p + 1 is person p
+    identities: NDArray[np.int64]  # (P,) the seed of each person's build and clothes
+
+
+def _stream(seed: int, number: int) -> Generator:
+    return np.random.default_rng([seed, number])
+
+
+# -- people ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A piece of a body: the convex hull of spheres about joints, of one colour (BGR, 0..1)."""
+
+    joints: NDArray[np.int64]  # (n,)
+    radii: Floats  # (n,) metres
+    colour: Floats  # (3,)
+    lit: bool = False  # large enough to show a lighter side
+    stripes: Floats | None = None
+
+
+_SKINS = np.array([[0.72, 0.80, 0.92], [0.60, 0.70, 0.88], [0.45, 0.57, 0.78], [0.30, 0.42, 0.62], [0.18, 0.26, 0.42]])
+
+
+def _dress(body: Body, rng: Generator, room_tone: Floats | None) -> tuple[_Part, ...]:
+    """Clothes, hair and skin drawn from `rng`, as the parts to paint. `room_tone` (3,) asks for clothes near that colour."""
+
+    def cloth() -> Floats:
+        if room_tone is not None:
+            return np.asarray(np.clip(room_tone * rng.uniform(0.8, 1.2) + rng.normal(0, 0.03, 3), 0.03, 1))
+        return np.asarray(np.clip(rng.uniform(0.04, 0.95) * (1 + 0.6 * rng.uniform(-1, 1, 3)), 0.03, 1.0))
+
+    size = radii(body)
+    skin = _SKINS[rng.integers(len(_SKINS))] * rng.uniform(0.9, 1.08)
+    hair_colour = np.array([0.9, 0.92, 0.93]) * rng.uniform(0.5, 1) if rng.random() < 0.2 else rng.uniform(
+        0.02, 0.35
+    ) * np.array([0.6, 0.8, 1.0])  # fmt: skip
+    top, legs, shoe = cloth(), cloth(), np.full(3, rng.choice([rng.uniform(0.03, 0.2), rng.uniform(0.2, 0.95)]))
+    legs = top * rng.uniform(0.85, 1.1) if rng.random() < 0.15 else legs
+    sleeve, trouser = skin if rng.random() < 0.45 else top, skin if rng.random() < 0.15 else legs
+    lower = str(rng.choice(["trousers", "skirt", "coat"], p=[0.74, 0.14, 0.12]))
+    wide = rng.uniform(1.0, 1.25)  # loose or tight
+    stripes = cloth() if rng.random() < 0.22 else None
+    parts: list[_Part] = []
+
+    def add(names: str, scale: float, colour: Floats, *, lit: bool = False, stripes: Floats | None = None) -> None:
+        at = np.array([_J[n] for n in names.split()])
+        parts.append(_Part(at, size[at] * scale, np.asarray(colour), lit, stripes))
+
+    for s in ("_l", "_r"):
+        add(f"heel{s} toe{s}", 1.0, shoe)
+        add(f"knee{s} ankle{s}", wide if trouser is not skin else 1.0, trouser)
+        add(f"hip{s} knee{s}", wide, legs, lit=True)
+        add(f"shoulder{s} elbow{s}", wide, top)
+        add(f"elbow{s} wrist{s}", wide if sleeve is not skin else 1.0, sleeve)
+        add(f"wrist{s} hand{s}", 0.95, skin)
+    add("hip_l hip_r pelvis belly", 1.0, legs, lit=True)
+    add("shoulder_l shoulder_r chest belly pelvis", 1.0 if lower != "coat" else 1.08, top, lit=True, stripes=stripes)
+    if lower != "trousers":
+        at = np.array([_J[n] for n in ("hip_l", "hip_r", "knee_l", "knee_r")])
+        flare = rng.uniform(1.6, 2.4) if lower == "skirt" else rng.uniform(1.5, 1.9)
+        grow = np.array([1.1, 1.1, flare, flare])
+        parts.append(_Part(at, size[at] * grow, top if lower == "coat" else legs, True))
+    add("neck head", 0.55, skin)
+    add("head chin", 1.0, skin, lit=True)
+    if rng.random() < 0.92:
+        add("crown", rng.uniform(0.96, 1.06), hair_colour)
+        if rng.random() < 0.35:
+            add("crown tail", 0.95, hair_colour)
+    return tuple(parts)
+
+
+# -- the camera's electronics ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Sensor:
+    """What happens between the light and the frame."""
+
+    exposures: int  # moments averaged into one frame
+    shutter_s: float
+    soft: int  # blur kernel, 0 is none
+    noise: float  # grey levels
+    quality: int  # JPEG, 0 is none
+    smear: float  # how much of the last frame stays
+    vignette: float
+    gains: Floats  # (T,) brightness over time
+    shadow: float
+    low_contrast: bool
+
+
+def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
+    gains = np.ones(len(times))
+    style = rng.choice(["steady", "flicker", "drift", "switch"], p=[0.6, 0.16, 0.16, 0.08])
+    if style == "flicker":
+        gains += rng.uniform(0.01, 0.05) * np.sin(2 * np.pi * rng.uniform(0.5, 5) * times) + rng.normal(0, 0.01, len(times))
+    elif style == "drift":
+        gains += rng.uniform(0.05, 0.25) * np.sin(2 * np.pi * rng.uniform(0.02, 0.12) * times + rng.uniform(0, 6))
+    elif style == "switch":
+        dim = rng.uniform(0.25, 0.6)
+        before = times < rng.uniform(1.0, times[-1] - 1.0)
+        gains = np.where(before == (rng.random() < 0.5), 1.0, dim)
+    return _Sensor(
+        exposures=2 if rng.random() < 0.35 else 1, shutter_s=float(rng.uniform(0.02, 0.05)),
+        soft=int(rng.choice([0, 3, 5], p=[0.55, 0.37, 0.08])),
+        noise=float(rng.uniform(0.5, 4.0) * (2.2 if night else 1.0)),
+        quality=int(rng.integers(18, 85)) if rng.random() < 0.6 else 0,
+        smear=float(rng.uniform(0.1, 0.4)) if rng.random() < 0.2 else 0.0,
+        vignette=float(rng.uniform(0, 0.35)), gains=gains,
+        shadow=0.0 if night else float(rng.uniform(0.0, 0.5)), low_contrast=bool(rng.random() < 0.12),
+    )  # fmt: skip
+
+
+_CLEAR = _Sensor(2, 0.03, 0, 1.0, 0, 0.0, 0.05, np.ones(0), 0.35, False)
+
+
+# -- painting bodies ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Painted:
+    """One part of one person over all moments: outline (S, V, 2) fixed point, depth and near edge (S,), colours (S, 3)."""
+
+    person: int
+    outline: NDArray[np.int32]
+    depth: Floats
+    near: Floats
+    colours: Floats
+    bright: NDArray[np.int32] | None
+    bands: NDArray[np.int32] | None
+    band_colour: Floats | None
+
+
+def _fixed(points: Floats) -> NDArray[np.int32]:
+    return np.clip(np.rint(points * (1 << _SHIFT)), -(1 << 18), 1 << 18).astype(np.int32)
+
+
+def _prepare(scene: Scene, joints: Floats, outfits: list[tuple[_Part, ...]], vignette: float) -> list[_Painted]:
+    """Outlines, depths and colours of every part at every moment: joints (S, P, J, 3)."""
+    camera, light = scene.camera, scene.light
+    pixels, depth = camera.project(joints)
+    scale = camera.focal / np.maximum(depth, 0.2)
+    bright = light.on(joints, None, camera.at) * _fall_off(camera.size, pixels, vignette)
+    # a part's lighter side looks up, and to the lamp
+    lean = 0.0 if light.night else float(np.sign((light.lamps[0] - camera.at) @ camera.turn[0]))
+    painted: list[_Painted] = []
+    for person, outfit in enumerate(outfits):
+        for part in outfit:
+            at = part.joints
+            centre, radius = pixels[:, person, at], scale[:, person, at] * part.radii
+            outline = (centre[:, :, None] + radius[:, :, None, None] * _ROUND).reshape(len(joints), -1, 2)
+            tone = part.colour.mean() * np.ones(3) if light.night else part.colour * light.tint
+            glow = bright[:, person, at].mean(1)
+            colours = np.clip(255 * tone * glow[:, None], 0, 255)
+            inner = None
+            if part.lit:
+                move = radius.mean(1)[:, None, None] * np.array([0.22 * lean, -0.16])
+                small = centre + move
+                inner = _fixed((small[:, :, None] + 0.62 * radius[:, :, None, None] * _ROUND).reshape(len(joints), -1, 2))
+            bands = None
+            if part.stripes is not None:
+                u = np.linspace(0.05, 0.8, 5)[:, None]
+                pair = [(_J["shoulder" + s], _J["hip" + s]) for s in ("_l", "_r")]
+                ends = [pixels[:, person, a, None] * (1 - u) + pixels[:, person, b, None] * u for a, b in pair]
+                bands = _fixed(np.stack(ends, 2))  # (S, 5, 2, 2)
+            near = (depth[:, person, at] - part.radii).min(1)
+            back = depth[:, person, at].mean(1)
+            painted.append(
+                _Painted(person, _fixed(outline), back, near, colours, inner, bands, part.stripes)
+            )
+    return painted
+
+
+def _fall_off(size: tuple[int, int], pixels: Floats, strength: float) -> Floats:
+    """Vignette at pixels (..., 2)."""
+    away = (pixels - np.array([size[1] / 2, size[0] / 2])) / (0.5 * math.hypot(*size))
+    return 1.0 - strength * np.clip((away**2).sum(-1), 0, 1.5)
+
+
+_BONES = [("neck", "pelvis", 0.3), ("shoulder_l", "elbow_l", 0.1), ("shoulder_r", "elbow_r", 0.1),
+          ("elbow_l", "hand_l", 0.08), ("elbow_r", "hand_r", 0.08), ("hip_l", "knee_l", 0.15), ("hip_r", "knee_r", 0.15),
+          ("knee_l", "ankle_l", 0.11), ("knee_r", "ankle_r", 0.11), ("neck", "crown", 0.18)]  # fmt: skip
+
+
+def _shadows(scene: Scene, joints: Floats) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The bones' shadows on the floor: ends (S, P * B, 2, 2) fixed point and thickness (S, P * B) in pixels."""
+    lamp = scene.light.lamps[np.argmin(np.hypot(*(scene.light.lamps[:, :2] - joints[0, 0, 0, :2]).T))]
+    lamp = np.array([*joints[0, 0, 0, :2] + np.clip(lamp[:2] - joints[0, 0, 0, :2], -1.5, 1.5), max(lamp[2], 3.2)])
+    high = np.clip(joints[..., 2:], 0, 2.2)
+    floor = joints + (joints - lamp) * high / (lamp[2] - high)
+    floor[..., 2] = 0.0
+    pixels, depth = scene.camera.project(floor)
+    ends = np.stack([pixels[:, :, [_J[a] for a, _, _ in _BONES]], pixels[:, :, [_J[b] for _, b, _ in _BONES]]], -2)
+    wide = np.array([w for *_, w in _BONES]) * scene.camera.focal / np.maximum(depth[:, :, :1], 0.5)
+    wide = np.where(depth[:, :, :1] > 0.4, wide, 0)
+    moments = len(joints)
+    return _fixed(ends).reshape(moments, -1, 2, 2), np.clip(np.rint(wide), 0, 60).astype(np.int32).reshape(moments, -1)
+
+
+class _Painter:
+    """Paints people over one still room. Holds its buffers; `moment` gives views that the next call overwrites."""
+
+    def __init__(self, scene: Scene, joints: Floats, outfits: list[tuple[_Part, ...]], sensor: _Sensor) -> None:
+        picture, self._depth = paint(scene)
+        h, w = scene.camera.size
+        rows, columns = np.mgrid[0:h, 0:w]
+        picture *= _fall_off((h, w), np.stack([columns, rows], -1).astype(float), sensor.vignette)[..., None]
+        self._room = np.clip(picture, 0, 255).astype(np.uint8)
+        self._frame = self._room.copy()
+        self._layer = np.zeros((h, w, 2), np.float32)  # whose, and how far
+        self._parts = _prepare(scene, joints, outfits, sensor.vignette) if outfits else []
+        self._order = np.argsort(-np.stack([p.depth for p in self._parts], 1), 1) if outfits else None
+        self._shade = sensor.shadow
+        self._bones, self._wide = _shadows(scene, joints) if outfits and sensor.shadow > 0.03 else (None, None)
+
+    def moment(self, s: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Frame (H, W, 3) and silhouettes (H, W) of moment `s`."""
+        frame, layer = self._frame, self._layer
+        frame[:] = self._room
+        layer[:] = 0.0
+        if self._order is None:
+            return frame, layer[..., 0].astype(np.uint8)
+        self._cast_shadows(s)
+        for i in self._order[s]:
+            part = self._parts[i]
+            if part.near[s] > 0.25:
+                self._paint_part(part, s)
+        hidden = layer[..., 1] > self._depth + 0.1
+        if hidden.any():
+            frame[hidden] = self._room[hidden]
+            layer[hidden] = 0.0
+        return frame, layer[..., 0].astype(np.uint8)
+
+    def _paint_part(self, part: _Painted, s: int) -> None:
+        hull = cv2.convexHull(part.outline[s])
+        b, g, r = part.colours[s].tolist()
+        rim = 0.86 if part.bright is not None else 1.0
+        cv2.fillConvexPoly(self._frame, hull, (b * rim, g * rim, r * rim), cv2.LINE_AA, _SHIFT)
+        cv2.fillConvexPoly(self._layer, hull, (part.person + 1, float(part.near[s])), cv2.LINE_8, _SHIFT)
+        if part.bright is not None:
+            cv2.fillConvexPoly(
+                self._frame, cv2.convexHull(part.bright[s]), (b * 1.06, g * 1.06, r * 1.06), cv2.LINE_AA, _SHIFT
+            )
+        if part.bands is not None and part.band_colour is not None:
+            tone = (part.band_colour * 255 * part.colours[s].max() / 255).tolist()
+            thick = max(1, round(self._frame.shape[0] / 110))
+            cv2.polylines(self._frame, list(part.bands[s]), False, tone, thick, cv2.LINE_AA, _SHIFT)
+
+    def _cast_shadows(self, s: int) -> None:
+        if self._bones is None or self._wide is None:
+            return
+        h, w = self._depth.shape
+        bones, wide = self._bones[s], self._wide[s]
+        low = (bones.min((0, 1)) >> _SHIFT) - int(wide.max()) - 6
+        high = (bones.max((0, 1)) >> _SHIFT) + int(wide.max()) + 7
+        x0, y0, x1, y1 = max(0, int(low[0])), max(0, int(low[1])), min(w, int(high[0])), min(h, int(high[1]))
+        if x1 - x0 < 2 or y1 - y0 < 2:
+            return
+        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        corner = np.array([x0, y0], np.int32) << _SHIFT
+        for (start, end), thick in zip(bones - corner, wide.tolist(), strict=True):
+            if thick:
+                cv2.line(mask, start.tolist(), end.tolist(), 255, thick, cv2.LINE_8, _SHIFT)
+        mask = cv2.blur(mask, (5, 5) if h < 200 else (9, 9)).astype(np.uint8)
+        keep = 255 - cv2.convertScaleAbs(mask, alpha=self._shade)
+        view = self._frame[y0:y1, x0:x1]
+        view[:] = cv2.multiply(view, cv2.merge([keep, keep, keep]), scale=1 / 255)
+
+
+class _Electronics:
+    """Turns painted moments into frames: light level, softness, smear, noise, compression."""
+
+    def __init__(self, sensor: _Sensor, size: tuple[int, int], night: bool, rng: Generator) -> None:
+        self._sensor, self._size, self._rng = sensor, size, rng
+        h, w = size
+        grain = rng.standard_normal((h + 16, w + 16, 1 if night else 3)).astype(np.float32)
+        grain = cv2.blur(grain, (2, 2)) * 2.0 if rng.random() < 0.4 else grain
+        grain = grain.reshape(h + 16, w + 16, -1) * sensor.noise
+        self._grain = np.ascontiguousarray(np.broadcast_to(grain, (h + 16, w + 16, 3))).astype(np.int16)
+        self._last: NDArray[np.uint8] | None = None
+
+    def frame(self, picture: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
+        """A frame (H, W, 3) of what was painted, at brightness `gain`."""
+        sensor, (h, w) = self._sensor, self._size
+        out = cv2.convertScaleAbs(picture, alpha=gain) if gain != 1.0 else picture
+        if sensor.soft:
+            out = cv2.GaussianBlur(out, (sensor.soft, sensor.soft), 0)
+        if sensor.smear:
+            out = out if self._last is None else cv2.addWeighted(out, 1 - sensor.smear, self._last, sensor.smear, 0)
+            self._last = out.astype(np.uint8)
+        y, x = self._rng.integers(0, 16, 2)
+        out = cv2.add(out, self._grain[y : y + h, x : x + w], dtype=cv2.CV_8U)
+        if sensor.quality:
+            _, packed = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, sensor.quality])
+            out = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        return np.asarray(out, dtype=np.uint8)
+
+
+# -- clips -------------------------------------------------------------------------------------------------------------
+
+
+def _film(
+    scene: Scene, sensor: _Sensor, plan: Plan, identities: list[int], label: str, times: Floats, rng: Generator
+) -> RenderedClip:
+    """Render a directed plan."""
+    count, (h, w) = len(plan.actors), scene.camera.size
+    step = sensor.shutter_s / max(1, sensor.exposures)
+    back = np.arange(sensor.exposures - 1, -1, -1) * step
+    moments = (times[:, None] - back).reshape(-1)
+    tone = None
+    if sensor.low_contrast:
+        tone = scene.room.walls.mean(0) if identities and identities[0] % 2 else scene.room.floor[1]
+    outfits = [_dress(a.body, _stream(i, 1), tone) for a, i in zip(plan.actors, identities, strict=True)]
+    shape = (len(moments), count, len(JOINTS), 3)
+    joints = np.stack([perform(a, moments) for a in plan.actors], 1) if count else np.zeros(shape)
+    painter = _Painter(scene, joints, outfits, sensor)
+    electronics = _Electronics(sensor, (h, w), scene.light.night, rng)
+    frames = np.zeros((len(times), h, w, 3), np.uint8)
+    silhouettes = np.zeros((len(times), h, w), np.uint8)
+    for t in range(len(times)):
+        picture, silhouettes[t] = painter.moment(t * sensor.exposures)
+        if sensor.exposures == 2:
+            first = picture.copy()
+            picture, silhouettes[t] = painter.moment(2 * t + 1)
+            picture = cv2.addWeighted(first, 0.5, picture, 0.5, 0).astype(np.uint8)
+        frames[t] = electronics.frame(picture, float(sensor.gains[t]))
+    points, _ = scene.camera.project(joints[sensor.exposures - 1 :: sensor.exposures][:, :, list(COCO)])
+    return RenderedClip(
+        frames, times, label, plan.caption, plan.happenings, plan.lying_s, _seen(points, silhouettes), silhouettes,
+        np.array(identities, dtype=np.int64),
+    )  # fmt: skip
+
+
+def _seen(points: Floats, silhouettes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Key points (T, P, 17, 3): a point is visible where its pixel shows its own person."""
+    t, h, w = silhouettes.shape
+    x, y = np.floor(points[..., 0]).astype(np.int64), np.floor(points[..., 1]).astype(np.int64)
+    inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+    owner = silhouettes[np.arange(t)[:, None, None], np.clip(y, 0, h - 1), np.clip(x, 0, w - 1)]
+    mine = owner == np.arange(1, points.shape[1] + 1)[:, None]
+    return np.concatenate([points, (inside & mine)[..., None]], -1).astype(np.float32)
+
+
+def _headcount(rng: Generator) -> int:
+    return int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.42, 0.3, 0.14, 0.08, 0.03, 0.02, 0.01]))
+
+
+def render_clip(
+    seed: int, kind: str | None = None, *, size: tuple[int, int] = (120, 160), fps: float = 12.0, seconds: float | None = None
+) -> RenderedClip:
+    """The clip of `seed`: the same arguments give the same bytes.
+
+    `kind` is a key of KINDS, a label (a kind of it is drawn), or None (label drawn too, a third each). `size` is (H, W).
+    `seconds` defaults to 10 to 16, drawn without regard to the label. Raises ValueError for an unknown kind.
+    """
+    if kind is not None and kind not in KINDS and kind not in LABELS:
+        raise ValueError(f"kind is {kind!r}: use one of {', '.join((*LABELS, *KINDS))}, or None")
+    length = float(_stream(seed, 3).uniform(10.0, 16.0))
+    seconds = length if seconds is None else seconds
+    times = np.arange(max(2, round(seconds * fps))) / fps
+    which = _stream(seed, 4)
+    drawn = LABELS[which.integers(3)]
+    label = kind if kind in LABELS else KINDS[kind] if kind is not None else drawn
+    kind = kind if kind in KINDS else draw_kind(which, label)
+    scene = draw_scene(_stream(seed, 0), size)
+    sensor = _draw_sensor(_stream(seed, 1), times, scene.light.night)
+    people = _stream(seed, 2)
+    need, count = people_needed(kind), _headcount(people)
+    identities = [int(people.integers(1 << 31)) for _ in range(9)][: max(need, count) if need else 0]
+    bodies = [draw_body(_stream(i, 0), i) for i in identities]
+    plan = direct(kind, bodies, scene.stage, _stream(seed, 5), float(times[-1]) + 1 / fps)
+    return _film(scene, sensor, plan, identities, label, times, _stream(seed, 6))
+
+
+def demo_clip(
+    size: tuple[int, int] = (240, 320), fps: float = 15.0, *, onset_s: float = 9.02, seconds: float = 17.0
+) -> RenderedClip:
+    """One person walks in, walks about, falls with onset at `onset_s` and lies still to the end; the same every time."""
+    scene = plain_scene(size)
+    times = np.arange(round(seconds * fps)) / fps
+    identity = 20
+    body = replace(draw_body(_stream(identity, 0), identity), height=1.76, mass=1.0, limb=1.0, stoop=2.0, pace=1.1)
+    actor = Actor(body, _stream(identity, 2), (0.35, 2.3), 20.0)
+    actor.hold(0.6)
+    actor.walk(np.array([2.5, 3.4]))
+    actor.gesture(actor.now + 0.8, 0.4)
+    actor.walk(np.array([4.0, 3.0]))
+    actor.hold(0.2)
+    actor.walk(np.array([1.6, 2.9]), until=onset_s, stop=False)
+    actor.gesture(onset_s, 0.2)
+    actor.hold_until(onset_s)
+    start, impact = actor.fall(25.0, momentum=0.5)
+    actor.lie(seconds + 0.5 - actor.now, still=1.0)
+    plan = Plan(
+        (actor,), (Happening("fall", "fall_forward", start, impact),), ((impact, seconds),),
+        "a person walks in, falls forward and lies on the floor",
+    )  # fmt: skip
+    sensor = replace(_CLEAR, gains=np.ones(len(times)))
+    return _film(scene, sensor, plan, [identity], "fall", times, _stream(identity, 6))
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def _sheet(path: Path, kinds: list[str], seed: int, size: tuple[int, int], rows_each: int) -> None:
+    """Write a contact sheet: a row of eight frames for each of `rows_each` clips of each kind."""
+    rows = []
+    for kind in kinds:
+        for i in range(rows_each):
+            clip = render_clip(seed + i + 101 * sorted(KINDS).index(kind), kind, size=size)
+            happening = clip.happenings[0]
+            length = float(clip.times_s[-1])
+            middle = np.linspace(happening.start_s - 0.3, max(happening.end_s, happening.start_s + 1.2) + 0.2, 6)
+            at = [happening.start_s * 0.4, *middle, length]
+            picks = [clip.frames[min(len(clip.frames) - 1, max(0, round(t * 12)))].copy() for t in at]
+            cv2.putText(picks[0], kind, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 2)
+            cv2.putText(picks[0], kind, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1)
+            rows.append(np.hstack(picks))
+    if not cv2.imwrite(str(path), np.vstack(rows)):
+        raise OSError(f"sheet {path} could not be written: use a .png path in a folder that exists")
+
+
+def _write_clip(seed: int, folder: Path, size: tuple[int, int]) -> dict[str, str]:
+    """Render the clip of `seed` into `folder` unless it is there; returns its manifest row."""
+    label = LABELS[_stream(seed, 4).integers(3)]
+    name = f"{label}_{seed:08d}.mp4"
+    row = {"file": name, "label": label, "set": "rendered", "group": f"seed{seed}", "note": ""}
+    if (folder / name).exists():
+        return row
+    clip = render_clip(seed, size=size)
+    partial = folder / f".{name}"
+    film = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (size[1], size[0]))
+    if not film.isOpened():
+        raise OSError(f"{partial} could not be opened for writing: check the folder and OpenCV's mp4v encoder")
+    for frame in clip.frames:
+        film.write(frame)
+    film.release()
+    partial.rename(folder / name)
+    return row
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write clips with a manifest, or a contact sheet."""
+    parser = argparse.ArgumentParser(prog="python -m familial.data.render", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, help="folder for mp4 files and manifest.csv; clips already there are kept")
+    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0, help="the first clip's seed")
+    parser.add_argument("--size", default="120x160", help="HxW")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sheet", type=Path, help="write a contact sheet (png) instead")
+    parser.add_argument("--kinds", default="", help="comma-separated kinds for the sheet; all by default")
+    parser.add_argument("--rows", type=int, default=1, help="rows of each kind on the sheet")
+    args = parser.parse_args(argv)
+    height, width = (int(v) for v in args.size.split("x"))
+    size = (height, width)
+    if args.sheet:
+        _sheet(args.sheet, args.kinds.split(",") if args.kinds else list(KINDS), args.seed, size, args.rows)
+        return 0
+    if args.out is None:
+        parser.error("give --out DIR for clips or --sheet FILE.png for a contact sheet")
+    args.out.mkdir(parents=True, exist_ok=True)
+    work = functools.partial(_write_clip, folder=args.out, size=size)
+    rows = []
+    with ProcessPoolExecutor(args.workers) as pool:
+        for row in pool.map(work, range(args.seed, args.seed + args.clips), chunksize=4):
+            rows.append(row)
+            print(f"\r{len(rows)}/{args.clips} clips", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    with (args.out / "manifest.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["file", "label", "set", "group", "note"])
+        table.writeheader()
+        table.writerows(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
