@@ -1,4 +1,4 @@
-"""Packages and extras. A Jetson installs `.[edge,export,jetson]` and never torch; see constraints/ for exact versions."""
+"""Packages and extras. A Jetson installs `.[edge,export,jetson]`, never torch; exact versions are in constraints/."""
 
 from setuptools import find_packages, setup
 

@@ -27,6 +27,7 @@ TORCH = {"torch", "transformers", "safetensors", "onnxscript"}
 TORCH_ROOMS = {"familial", "cloud_bridge", "calibration", "tests", "benchmarks"}
 TORCH_FILES = {"export/trace.py", "export/parity.py"}
 ONNX = {"onnx", "onnx_ir", "onnxscript"}
+IMPORTERS = {"importlib.import_module", "import_module", "__import__"}
 DEVICE_ROOMS = ("wire", "edge_runtime")
 
 
@@ -44,9 +45,8 @@ def imports(path: Path, source: str) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             yield node.lineno, ".".join([*base, *([node.module] if node.module else [])])
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
-            if node.args and isinstance(node.args[0], ast.Constant):
-                yield node.lineno, str(node.args[0].value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in IMPORTERS and node.args:
+            yield node.lineno, str(getattr(node.args[0], "value", ""))
 
 
 def offences(path: Path, source: str) -> list[str]:

@@ -1,0 +1,275 @@
+"""Everything a board needs beside NVIDIA's own files: a root file system overlay, its packages, a flash plan.
+
+    board table + units + configuration + engine  ->  DIR/overlay   laid over NVIDIA's root file system
+                                                      DIR/flash_plan.json, DIR/flash.sh   the steps, in order
+
+    python -m firmware_configs.image --board orin-nano --out DIR [--camera-config edge.toml] [--engine DIR] [--dry-run]
+
+The same input gives the same bytes, and no command is run here: flash.sh runs them, and only with --run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edge_runtime.config import load as load_edge_config
+from firmware_configs.boards import BOARDS, Board, board
+from wire.errors import ConfigError, VeilsightError
+from wire.manifest import FILES, EngineManifest
+
+__all__ = ["Entry", "Step", "edge_config", "main", "overlay", "packages", "steps", "write"]
+
+_HERE = Path(__file__).resolve().parent
+_CONSTRAINTS = _HERE.parent / "constraints" / "edge-py310.txt"
+_UNITS = ("veilsight-install.service", "veilsight-edge.service", "veilsight-power.service")
+_PIP = "pip==25.3"  # travels as a wheel: the device's own Python has none
+
+# Ubuntu and JetPack packages that the image does not carry. (package, when it is needed)
+_APT_CSI = ("nvidia-opencv",)
+_APT_TENSORRT = ("tensorrt", "python3-libnvinfer", "cuda-toolkit")
+
+EDGE_TOML = """\
+# Veilsight edge. Every key is explained in the edge_runtime package; unknown keys are errors.
+[device]
+site = "site"                                # the first two words of every topic: choose them before the first boot
+camera = "camera"
+key = "/var/lib/veilsight/device.key"        # made at the first start; its public half is in the retained state
+state_dir = "/var/lib/veilsight"             # the ledger: losing it means counting from nothing
+
+[camera]
+source = "0"                                 # first USB camera; csi, rtsp and files are the other kinds
+
+[engine]
+folder = "/opt/veilsight/engine"
+
+[broker]
+url = "mqtt://127.0.0.1:1883"                # mqtts:// with ca, cert and key for a broker elsewhere
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of the overlay (`data`, `mode`) or one symbolic link (`link`)."""
+
+    data: bytes = b""
+    mode: int = 0o644
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of the flash plan and why it is there; `$names` are flash.sh's variables."""
+
+    why: str
+    run: tuple[str, ...]
+
+
+def edge_config(file: Path | None) -> str:
+    """The text of the device's edge.toml: `file`, or the template.
+
+    Raises ConfigError where `file` cannot be read or the edge process would refuse it.
+    """
+    if file is None:
+        return EDGE_TOML
+    try:
+        text = file.read_text()
+        tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--camera-config {file}: {error}; give a readable edge.toml") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--camera-config {file}: not TOML: {error}") from error
+    load_edge_config(file)
+    return text
+
+
+def packages(row: Board, config: str) -> dict[str, list[str]]:
+    """Pinned Python packages (`pip`) and the JetPack packages to add on the device (`apt`) for this board.
+
+    A CSI camera needs JetPack's own OpenCV, which a wheel would shadow; any other camera takes the wheel.
+    """
+    if not _CONSTRAINTS.is_file():
+        raise ConfigError(f"{_CONSTRAINTS} is missing; run this from a checkout of the project")
+    csi = str(tomllib.loads(config).get("camera", {}).get("source", "")).startswith("csi")
+    lines = (line.strip() for line in _CONSTRAINTS.read_text().splitlines())
+    pins = [line for line in lines if line and not line.startswith("#")]
+    return {
+        "pip": [pin for pin in pins if not (csi and pin.startswith("opencv"))],
+        "apt": [*(_APT_CSI if csi else ()), *_APT_TENSORRT],
+    }
+
+
+def overlay(row: Board, config: str, engine: Path | None) -> dict[str, Entry]:
+    """Path inside the root file system -> what goes there, sorted by path.
+
+    Raises ManifestError where `engine` is not a folder whose hashes hold.
+    """
+    found: dict[str, Entry] = {}
+    base = _HERE / "overlay"
+    for file in base.rglob("*"):
+        if file.is_file():
+            name = file.relative_to(base).as_posix()
+            found[name] = Entry(file.read_bytes(), 0o755 if "/bin/" in name else 0o644)
+    for unit in _UNITS:
+        found[f"etc/systemd/system/multi-user.target.wants/{unit}"] = Entry(link=f"/etc/systemd/system/{unit}")
+    # Ubuntu's crash collector would keep the memory of a crashed process, pictures included.
+    found["etc/systemd/system/apport.service"] = Entry(link="/dev/null")
+    allow = "".join(f"DeviceAllow={device} rw\n" for device in row.gpu_devices)
+    found["etc/systemd/system/veilsight-edge.service.d/10-board.conf"] = Entry(
+        f"# The GPU of {row.name}, Jetson Linux {row.l4t}.\n[Service]\n{allow}".encode()
+    )
+    found["etc/veilsight/board.env"] = Entry(
+        f"VEILSIGHT_BOARD={row.name}\nVEILSIGHT_POWER_MODE={row.power_mode}\n".encode(), 0o640
+    )
+    found["etc/veilsight/edge.toml"] = Entry(config.encode(), 0o640)
+    wanted = packages(row, config)
+    found["opt/veilsight/requirements.txt"] = Entry("".join(f"{pin}\n" for pin in wanted["pip"]).encode())
+    found["opt/veilsight/apt.txt"] = Entry("".join(f"{name}\n" for name in wanted["apt"]).encode())
+    if engine is not None:
+        EngineManifest.load(engine).check(engine)
+        for name in (*FILES.values(), "manifest.json"):
+            found[f"opt/veilsight/engine/{name}"] = Entry((engine / name).read_bytes())
+    return dict(sorted(found.items()))
+
+
+def steps(row: Board) -> tuple[Step, ...]:
+    """The flash plan, in order: package, root file system, drivers, our files, flash."""
+    major, revision = row.release
+    platforms = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
+    wheels = ("python3", "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--no-deps")
+    return (
+        Step("NVIDIA's board support package", ("tar", "xf", "$bsp", "-C", "$work")),
+        Step("NVIDIA's root file system", ("as_root", "tar", "xpf", "$rootfs", "-C", "$l4t/rootfs")),
+        Step("what the flashing tools need on this host", ("in_l4t", "as_root", "./tools/l4t_flash_prerequisites.sh")),
+        Step("NVIDIA's drivers into it", ("in_l4t", "as_root", "./apply_binaries.sh", *row.apply_binaries)),
+        Step(
+            f"it is Jetson Linux {row.l4t}, which the engine and the units were written for",
+            ("grep", "-F", f"R{major} (release), REVISION: {revision},", "$l4t/rootfs/etc/nv_tegra_release"),
+        ),
+        Step(
+            f"the device's Python packages, for Python {row.python} on aarch64",
+            (
+                *wheels,
+                *(f"--platform={name}" for name in platforms),
+                f"--python-version={row.python}",
+                "--dest=$work/wheels",
+                "-r",
+                "$here/overlay/opt/veilsight/requirements.txt",
+                _PIP,
+            ),
+        ),
+        Step(
+            "our own package",
+            ("python3", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir=$work/wheels", "$source"),
+        ),
+        Step(
+            "our files over the root file system",
+            ("as_root", "cp", "-rP", "--preserve=mode", "$here/overlay/.", "$l4t/rootfs/"),
+        ),
+        Step("and the packages", ("as_root", "cp", "-r", "$work/wheels", "$l4t/rootfs/opt/veilsight/")),
+        Step("a login user, if one was asked for", ("maybe_create_admin",)),
+        Step("the board is in recovery mode", ("in_recovery", *row.recovery_usb)),
+        Step(f"flash; the root file system goes to {row.storage}", ("in_l4t", "as_root", *_local(row.flash))),
+    )
+
+
+def _local(command: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"./{command[0]}", *command[1:])
+
+
+def _quote(word: str) -> str:
+    """For bash: `$name` is a variable of the script, everything else is literal."""
+    return f'"{word}"' if "$" in word else shlex.quote(word)
+
+
+def _flash_script(row: Board) -> str:
+    lines = [f"step {shlex.quote(step.why)} {' '.join(map(_quote, step.run))}" for step in steps(row)]
+    text = (_HERE / "flash.sh.in").read_text()
+    values = {"NAME": row.name, "MODULE": row.module, "L4T": row.l4t, "JETPACK": row.jetpack, "STORAGE": row.storage}
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    return text.replace("@STEPS@", "\n".join(lines))
+
+
+def _plan(row: Board, config: str, engine: Path | None) -> str:
+    document = {
+        "board": asdict(row),
+        "model_id": "" if engine is None else f"{EngineManifest.load(engine).model_id:016x}",
+        "packages": packages(row, config),
+        "steps": [{"why": step.why, "run": list(step.run)} for step in steps(row)],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def write(row: Board, out: Path, config: str, engine: Path | None) -> list[Path]:
+    """Write overlay, plan and script under `out`; the files written, in order.
+
+    Raises ConfigError where `out` exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
+    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, engine).items()}
+    entries["flash_plan.json"] = Entry(_plan(row, config, engine).encode())
+    entries["flash.sh"] = Entry(_flash_script(row).encode(), 0o755)
+    written = []
+    for name, entry in entries.items():
+        target = out / name
+        _make_folder(target.parent)
+        if entry.link:
+            target.symlink_to(entry.link)
+        else:
+            target.write_bytes(entry.data)
+            target.chmod(entry.mode)
+        written.append(target)
+    return written
+
+
+def _make_folder(folder: Path) -> None:
+    """A folder anybody may enter, whatever the umask: its mode is laid over the root file system's."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir()
+        folder.chmod(0o755)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m firmware_configs.image", description=__doc__.splitlines()[0])
+    parser.add_argument("--board", required=True, help=", ".join(row.name for row in BOARDS))
+    parser.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet, or is empty")
+    parser.add_argument("--camera-config", type=Path, help="the device's edge.toml (default: a template to edit)")
+    parser.add_argument("--engine", type=Path, help="an engine folder, such as build/engines/nano")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be written; write nothing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 0, or 2 with one line on stderr."""
+    args = _parser().parse_args(argv)
+    try:
+        row = board(args.board)
+        config = edge_config(args.camera_config)
+        if args.dry_run:
+            for name, entry in overlay(row, config, args.engine).items():
+                print(f"overlay/{name}" + (f" -> {entry.link}" if entry.link else f" ({len(entry.data)} bytes)"))
+            for step in steps(row):
+                print(f"# {step.why}\n{' '.join(map(_quote, step.run))}")
+            return 0
+        written = write(row, args.out, config, args.engine)
+    except VeilsightError as error:
+        print(f"firmware_configs.image: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(written)} files for {row.name} (Jetson Linux {row.l4t}) in {args.out}")
+    if args.engine is None:
+        print("no engine yet: flash.sh refuses to run without one (--engine build/engines/nano)")
+    print(f"next: {args.out}/flash.sh prints the plan, {args.out}/flash.sh --run flashes; see docs/flash.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
