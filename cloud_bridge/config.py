@@ -1,0 +1,250 @@
+"""One TOML file, typed. Unknown keys are errors, and all errors of a file are told at once.
+
+    [broker]     url, username, password_file, ca, cert, key
+    [model]      checkpoint, engine, threads
+    [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them)
+    [alerts]     raise_at, raise_for, clear_at, clear_for
+    [state]      dir
+    [run]        exit_when_offline
+
+Paths are relative to the directory the process is started in. Secrets are never in the file, only the names of
+their files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from wire.errors import ConfigError, DeviceKeyError
+from wire.keys import PublicKey
+from wire.topics import topic
+
+__all__ = ["AlertRule", "BridgeConfig", "BrokerConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
+
+_TYPES: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """Where the broker is. TLS with `mqtts://`; `ca`, `cert`, `key` are PEM files, the last two for mutual TLS."""
+
+    url: str = "mqtt://127.0.0.1:1883"
+    username: str = ""
+    password_file: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/"):
+            raise ConfigError(f"url is {self.url!r}; write mqtt://HOST[:PORT], or mqtts://HOST[:PORT] for TLS")
+        if parts.username or parts.password:
+            raise ConfigError("url holds a user or a password; use username and password_file")
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise ConfigError(f"url is {self.url!r}: {error}; ports are 1 to 65535") from error
+        if bool(self.cert) != bool(self.key):
+            raise ConfigError("cert and key belong together; give both, or neither")
+        if (self.ca or self.cert) and not self.tls:
+            raise ConfigError(f"ca, cert and key are for TLS, but url is {self.url!r}; write mqtts://")
+
+    @property
+    def host(self) -> str:
+        """Name or address of the broker."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """TCP port; 1883, or 8883 with TLS, where the URL has none."""
+        parts = urlsplit(self.url)
+        return parts.port or _PORTS[parts.scheme]
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return urlsplit(self.url).scheme == "mqtts"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The checkpoint to read with, the engine folder whose manifest names it, torch's threads (0: torch decides)."""
+
+    checkpoint: str = "checkpoints/nano"
+    engine: str = "build/engines/nano"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"threads is {self.threads}; it must be 0 (torch decides) or more")
+
+
+@dataclass(frozen=True, slots=True)
+class CameraConfig:
+    """One camera and the only key its messages are believed with."""
+
+    site: str
+    camera: str
+    public_key: str
+
+    def __post_init__(self) -> None:
+        if "+" in (self.site, self.camera):
+            raise ConfigError("site and camera name one camera each; '+' stands for many")
+        topic(self.site, self.camera, "features")
+        try:
+            PublicKey.parse(self.public_key)
+        except DeviceKeyError as error:
+            raise ConfigError(str(error)) from error
+
+    @property
+    def name(self) -> str:
+        """`site/camera`: the camera's name in counters, logs and the state file."""
+        return f"{self.site}/{self.camera}"
+
+    @property
+    def public(self) -> PublicKey:
+        """The key, parsed."""
+        return PublicKey.parse(self.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRule:
+    """Raised by `raise_for` verdicts in a row at or above `raise_at`; cleared by `clear_for` at or below `clear_at`."""
+
+    raise_at: float = 0.6
+    raise_for: int = 2
+    clear_at: float = 0.4
+    clear_for: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.clear_at < self.raise_at <= 1.0:
+            raise ConfigError(
+                f"clear_at is {self.clear_at}, raise_at is {self.raise_at}; 0 <= clear_at < raise_at <= 1"
+            )
+        for name in ("raise_for", "clear_for"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it counts verdicts, so at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class StateConfig:
+    """Where the bridge's own key and each camera's last slot are kept between starts."""
+
+    dir: str = "build/bridge"
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """exit_when_offline: end once every camera has said offline and was read to its end (demo, benchmarks)."""
+
+    exit_when_offline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeConfig:
+    """The whole file."""
+
+    cameras: tuple[CameraConfig, ...]
+    broker: BrokerConfig = BrokerConfig()
+    model: ModelConfig = ModelConfig()
+    alerts: AlertRule = AlertRule()
+    state: StateConfig = StateConfig()
+    run: RunConfig = RunConfig()
+
+    @classmethod
+    def load(cls, path: Path | str) -> BridgeConfig:
+        """Read and check a file. Raises ConfigError that lists every problem with its cure."""
+        try:
+            document = tomllib.loads(Path(path).read_text())
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; give the bridge's file with --config") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML ({error})") from error
+        return cls.parse(document, str(path))
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any], name: str = "bridge.toml") -> BridgeConfig:
+        """From a parsed TOML document; `name` is shown in errors."""
+        problems: list[str] = []
+        _unknown(document, ["cameras", *_SECTIONS], "section", "", problems)
+        sections: dict[str, Any] = {
+            key: _read(kind, document.get(key, {}), key, problems) for key, kind in _SECTIONS.items()
+        }
+        cameras = _cameras(document.get("cameras", []), problems)
+        if problems:
+            lines = "".join(f"\n  - {problem}" for problem in problems)
+            raise ConfigError(f"{name}: {len(problems)} problem{'s'[: len(problems) > 1]}{lines}")
+        return cls(cameras=tuple(cameras), **sections)
+
+
+_SECTIONS: Mapping[str, type[Any]] = {
+    "broker": BrokerConfig,
+    "model": ModelConfig,
+    "alerts": AlertRule,
+    "state": StateConfig,
+    "run": RunConfig,
+}
+
+T = TypeVar("T")
+
+
+def _read(kind: type[T], table: Any, where: str, problems: list[str]) -> T | None:
+    """One section as `kind`; None where `problems` has grown."""
+    if not isinstance(table, dict):
+        problems.append(f"{where}: a {type(table).__name__}; write it as a table, [{where}]")
+        return None
+    before = len(problems)
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # every kind is one of our dataclasses
+    _unknown(table, list(known), "key", f"{where}.", problems)
+    for name, field in known.items():
+        if name not in table and field.default is MISSING:
+            problems.append(f"{where}.{name}: missing")
+        elif name in table and not _fits(table[name], str(field.type)):
+            problems.append(f"{where}.{name} is {table[name]!r}; expected {field.type}")
+    if len(problems) > before:
+        return None
+    try:
+        return kind(**table)
+    except ConfigError as error:
+        problems.append(f"{where}: {error}")
+        return None
+
+
+def _fits(value: Any, kind: str) -> bool:
+    return isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
+
+
+def _unknown(table: Mapping[str, Any], known: list[str], what: str, where: str, problems: list[str]) -> None:
+    for name in sorted(set(table) - set(known)):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        problems.append(f"{where}{name}: unknown {what}; {hint}")
+
+
+def _cameras(tables: Any, problems: list[str]) -> list[CameraConfig]:
+    if not isinstance(tables, list) or not tables:
+        problems.append("cameras: none; add a [[cameras]] table with site, camera and public_key for each")
+        return []
+    found = [_read(CameraConfig, table, f"cameras[{index}]", problems) for index, table in enumerate(tables)]
+    cameras = [camera for camera in found if camera is not None]
+    names: set[str] = set()
+    owners: dict[str, str] = {}
+    for camera in cameras:
+        if camera.name in names:
+            problems.append(f"cameras: {camera.name} is there twice; one table for each camera")
+        other = owners.setdefault(camera.public.hex, camera.name)
+        if other != camera.name:
+            problems.append(
+                f"cameras: {camera.name} has the public key of {other}; every device makes its own, "
+                "or one could speak for the other"
+            )
+        names.add(camera.name)
+    return cameras

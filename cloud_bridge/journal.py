@@ -1,0 +1,74 @@
+"""What the bridge must not forget: per camera the last boot id and slot it has read, and which alerts are raised.
+
+One small JSON file, replaced in one move. It is written BEFORE what it records is acted on, so that a message that was
+read once is refused after any restart; a crash in between loses verdicts, and never reads a release twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wire.errors import ConfigError
+
+__all__ = ["CameraRecord", "Journal"]
+
+
+@dataclass(slots=True)
+class CameraRecord:
+    """Where one camera's stream stands. boot_id -1: nothing was ever read; next_slot: the first slot not yet read."""
+
+    boot_id: int = -1
+    next_slot: int = 0
+    raised: list[str] = field(default_factory=list)
+
+
+class Journal:
+    """The records of all cameras, by `site/camera`, and the file they are kept in."""
+
+    def __init__(self, path: Path, records: dict[str, CameraRecord]) -> None:
+        self._path = path
+        self._records = records
+        self._written = self._text()
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Read the file, or begin a new one. ConfigError where it is damaged: without it, replays would pass."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            found = json.loads(path.read_text()) if path.exists() else {}
+            records = {
+                str(name): CameraRecord(int(row["boot_id"]), int(row["next_slot"]), [str(x) for x in row["raised"]])
+                for name, row in found.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{path}: unreadable ({error!r}); delete it to accept every camera's next message as its first"
+            ) from error
+        return cls(path, records)
+
+    def record(self, camera: str) -> CameraRecord:
+        """The record of a camera, made where there is none; change it in place, then `save`."""
+        return self._records.setdefault(camera, CameraRecord())
+
+    def save(self) -> None:
+        """Make the records durable; costs nothing where nothing has changed."""
+        text = self._text()
+        if text == self._written:
+            return
+        part = self._path.with_suffix(".part")
+        with part.open("w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(self._path)
+        self._written = text
+
+    def _text(self) -> str:
+        rows = {
+            name: {"boot_id": row.boot_id, "next_slot": row.next_slot, "raised": row.raised}
+            for name, row in sorted(self._records.items())
+        }
+        return json.dumps(rows, indent=1) + "\n"

@@ -1,0 +1,86 @@
+"""Events -> verdicts: the cloud member of the family, in torch, many events in one forward.
+
+`Member` is the one seam: whoever can read events can stand behind the bridge. torch is imported when a checkpoint is
+loaded, so that the rest of the bridge, its tests and `--help` do not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from wire.errors import CheckpointError
+from wire.manifest import EngineManifest
+
+from .events import Event
+
+if TYPE_CHECKING:
+    from familial.family import Family
+
+__all__ = ["FamilyMember", "Member", "Reading"]
+
+_MAX_BATCH = 64
+
+
+class Reading(NamedTuple):
+    """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1."""
+
+    probabilities: dict[str, float]
+    sentence: str
+
+
+class Member(Protocol):
+    """Reads events."""
+
+    def read(self, events: Sequence[Event]) -> list[Reading]:
+        """One reading per event, in order."""
+
+
+class FamilyMember:
+    """The cloud member of a checkpoint: lifter and all decoder blocks."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._labels = family.config.labels
+
+    @classmethod
+    def load(cls, checkpoint: Path | str, manifest: EngineManifest, threads: int = 0) -> FamilyMember:
+        """Load the checkpoint that `manifest` names; CheckpointError where the folder holds another one.
+
+        threads: torch's threads for the whole process; 0 leaves the choice to torch.
+        """
+        import torch
+
+        from familial import checkpoint as folder
+
+        found = folder.checkpoint_hash(checkpoint)
+        if found != manifest.hashes["checkpoint"]:
+            raise CheckpointError(
+                f"{checkpoint}: its hash is {found[:12]}..., but the engine was built from "
+                f"{manifest.hashes['checkpoint'][:12]}...; give the checkpoint of the engine, or build the engine again"
+            )
+        if threads:
+            torch.set_num_threads(threads)
+        return cls(folder.load(checkpoint))
+
+    def read(self, events: Sequence[Event]) -> list[Reading]:
+        """One reading per event, in order; at most 64 events a forward."""
+        batches = (events[start : start + _MAX_BATCH] for start in range(0, len(events), _MAX_BATCH))
+        return [reading for batch in batches for reading in self._forward(batch)]
+
+    def _forward(self, events: Sequence[Event]) -> list[Reading]:
+        import torch
+
+        z = torch.from_numpy(np.stack([event.z for event in events]))  # (B, R, K, d) int32
+        present = torch.from_numpy(np.stack([event.present for event in events]))  # (B, R) bool
+        with torch.inference_mode():
+            logits = self._family.cloud_logits(z, present).double()  # (B, L)
+            sentences = self._family.caption(z, present)
+            rows = torch.softmax(logits, dim=1).tolist()
+        return [
+            Reading(dict(zip(self._labels, row, strict=True)), sentence)
+            for row, sentence in zip(rows, sentences, strict=True)
+        ]

@@ -1,0 +1,87 @@
+"""What the bridge tells: a readable line for people, one JSON document a line for programs. Times count from slot 0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from wire.message import Alert, Verdict, trace_id
+
+__all__ = ["Timeline"]
+
+_BAR = 20
+
+
+class Timeline:
+    """Writes to `people` and, where given, to `programs`; both are flushed line by line."""
+
+    def __init__(self, people: TextIO, programs: TextIO | None = None) -> None:
+        self._people = people
+        self._programs = programs
+
+    def verdict(self, camera: str, verdict: Verdict) -> None:
+        """One line: span, camera, label, its probability as a bar, sentence, and what was missing."""
+        full = round(verdict.probability * _BAR)
+        missing = len(verdict.present) - sum(verdict.present)
+        note = f"  ({missing} of {len(verdict.present)} releases missing)" if missing else ""
+        self._say(
+            f"{_clock(verdict.start_s)}-{_clock(verdict.end_s)}  {camera}  {verdict.label:<8}"
+            f"{verdict.probability:4.2f} |{'#' * full}{'.' * (_BAR - full)}|  {verdict.sentence}{note}"
+        )
+        self._write(
+            type="verdict",
+            camera=camera,
+            member=verdict.member,
+            boot_id=verdict.boot_id,
+            first_slot=verdict.first_slot,
+            last_slot=verdict.last_slot,
+            start_s=verdict.start_s,
+            end_s=verdict.end_s,
+            label=verdict.label,
+            probability=verdict.probability,
+            probabilities=dict(verdict.probabilities),
+            sentence=verdict.sentence,
+            present=list(verdict.present),
+            trace=trace_id(verdict.boot_id, verdict.last_slot),
+        )
+
+    def alert(self, camera: str, alert: Alert) -> None:
+        """One marked line."""
+        turn = "RAISED" if alert.raised else "cleared"
+        self._say(f"{_clock(alert.at_s)}  {camera}  >>> ALERT {alert.label} {turn} ({alert.probability:.2f})")
+        self._write(
+            type="alert",
+            camera=camera,
+            boot_id=alert.boot_id,
+            slot=alert.slot,
+            at_s=alert.at_s,
+            raised=alert.raised,
+            label=alert.label,
+            probability=alert.probability,
+            sentence=alert.sentence,
+        )
+
+    def note(self, text: str) -> None:
+        """A line for people alone."""
+        self._say(text)
+
+    def stats(self, stats: Mapping[str, Any]) -> None:
+        """The last line: what came, what was refused and why, what was missing, what was said."""
+        refused = ", ".join(f"{why} {count}" for why, count in stats["refused"].items()) or "none"
+        self._say(
+            f"received {stats['received']}, refused: {refused}; gaps {stats['gaps']}, dropped {stats['dropped']}, "
+            f"verdicts {stats['verdicts']}, alerts {stats['alerts']}, unpublished {stats['unpublished']}"
+        )
+        self._write(type="stats", **stats)
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._people, flush=True)
+
+    def _write(self, **document: Any) -> None:
+        if self._programs is not None:
+            print(json.dumps(document), file=self._programs, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60):02d}:{seconds % 60:04.1f}"
