@@ -1,0 +1,271 @@
+"""Top floor. MQTT brokers for the demo, the benchmarks and the tests: an embedded one, a real one, a tap on the wire.
+
+    EmbeddedBroker  amqtt in a process of its own; pure Python, loopback only; for runs that must need no server
+    Mosquitto       the broker that users have; for benchmarks and tests
+    Tap             a TCP relay before either that counts bytes, MQTT packets and, where the kernel tells, IP packets
+
+A broker holds one loopback port for as long as it lives and can be stopped and started again on it.
+`python -m benchmarks.broker PORT` is the embedded broker itself; it ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+__all__ = ["ROOT", "Broker", "EmbeddedBroker", "Mosquitto", "Tap", "child_env", "find_mosquitto", "free_port", "main"]
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The project's root: where `python -m ROOM` finds our rooms."""
+
+_START_S = 20.0
+_STOP_S = 5.0
+
+
+class Broker(Protocol):
+    """What listens on `port` of 127.0.0.1."""
+
+    @property
+    def port(self) -> int: ...
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def child_env(**extra: str) -> dict[str, str]:
+    """The environment for a child that runs one of our rooms from any working directory; `extra` overrides."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def find_mosquitto() -> str | None:
+    """The path of mosquitto, or None where it is not installed."""
+    return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+class _BrokerProcess:
+    """A broker in a child process, started on entry; a subclass says which command line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._log = folder / f"broker-{self.port}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections. Raises RuntimeError with its output when it does not."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(), stdin=subprocess.PIPE, stdout=log, stderr=log, env=child_env()
+            )
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        self.stop()
+        raise RuntimeError(f"the broker did not start:\n{self._log.read_text(errors='replace')}")
+
+    def stop(self) -> None:
+        """Stop it; its clients lose their connections."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin:
+            process.stdin.close()
+        process.terminate()
+        try:
+            process.wait(timeout=_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> _BrokerProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class EmbeddedBroker(_BrokerProcess):
+    """A broker that needs nothing installed but our own packages."""
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.broker", str(self.port)]
+
+
+class Mosquitto(_BrokerProcess):
+    """A real Mosquitto. Raises RuntimeError where it is not installed."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        binary = find_mosquitto()
+        if binary is None:
+            raise RuntimeError("mosquitto is not installed; apt-get install mosquitto, or use the embedded broker")
+        self._binary = binary
+        self._config = folder / f"mosquitto-{self.port}.conf"
+        # No limit on what waits for a subscriber: a benchmark counts messages, it must not lose them to a default.
+        self._config.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
+            "log_type error\nlog_type warning\n"
+        )
+
+    def _command(self) -> list[str]:
+        return [self._binary, "-c", str(self._config)]
+
+
+class Tap:
+    """Relays connections on its own `port` to a broker and counts what passes in each direction.
+
+    `up` is from the client to the broker, `down` the other way. Counts are over all connections since the start.
+    With `keep`, `sent` holds every byte that clients sent, in the order it came.
+    """
+
+    def __init__(self, broker: Broker, keep: bool = False) -> None:
+        self.sent = bytearray()
+        self._keep = keep
+        self._broker = broker
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._live: dict[socket.socket, tuple[int, int]] = {}
+
+    def counts(self) -> Mapping[str, int]:
+        """bytes_up, bytes_down (TCP payload), chunks_up, chunks_down (reads), segments_up, segments_down (IP packets).
+
+        Segments, bare acknowledgements included, are the kernel's own count (TCP_INFO); absent where it gives none.
+        """
+        with self._lock:
+            total = Counter(self._counts)
+            for side in self._live:
+                total.update(_segments(side))
+        return dict(total)
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            ready, _, _ = select.select([self._server], [], [], 0.1)
+            if ready:
+                client, _ = self._server.accept()
+                thread = threading.Thread(target=self._relay, args=(client,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _relay(self, client: socket.socket) -> None:
+        with client:
+            try:
+                upstream = socket.create_connection(("127.0.0.1", self._broker.port), timeout=5)
+            except OSError:
+                return  # the broker is away: the client sees its connection end, as it would without us
+            with upstream:
+                for side in (client, upstream):
+                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with self._lock:
+                    self._live[client] = (0, 0)
+                try:
+                    self._pump(client, upstream)
+                finally:
+                    with self._lock:
+                        self._live.pop(client, None)
+                        self._counts.update(_segments(client))
+
+    def _pump(self, client: socket.socket, upstream: socket.socket) -> None:
+        routes = {client: (upstream, "up"), upstream: (client, "down")}
+        while not self._stopping.is_set():
+            ready, _, _ = select.select(list(routes), [], [], 0.1)
+            for source in ready:
+                target, way = routes[source]
+                try:
+                    data = source.recv(65536)
+                    target.sendall(data)
+                except OSError:
+                    return
+                if not data:
+                    return
+                with self._lock:
+                    self._counts.update({f"bytes_{way}": len(data), f"chunks_{way}": 1})
+                    if self._keep and way == "up":
+                        self.sent += data
+
+    def __enter__(self) -> Tap:
+        thread = threading.Thread(target=self._accept, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout=2)
+        self._server.close()
+
+
+_SEGS_OUT = 136  # offset of tcpi_segs_out, then tcpi_segs_in (uint32 each), in Linux's struct tcp_info since 4.2
+
+
+def _segments(client: socket.socket) -> dict[str, int]:
+    """IP packets that the kernel has sent to and received from the client on this connection."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None or not sys.platform.startswith("linux"):
+        return {}
+    try:
+        info = client.getsockopt(socket.IPPROTO_TCP, option, 256)
+    except OSError:
+        return {}
+    if len(info) < _SEGS_OUT + 8:
+        return {}
+    sent, received = struct.unpack_from("=II", info, _SEGS_OUT)
+    return {"segments_down": sent, "segments_up": received}
+
+
+async def _serve(port: int) -> None:
+    # amqtt is imported by the broker's own process alone: nothing else of ours needs it
+    from amqtt.broker import Broker as Amqtt
+    from amqtt.contexts import BrokerConfig, ListenerConfig, default_broker_plugins
+
+    # Of its default plugins the one that lets clients in: loopback only, and payloads are signed by their writers.
+    plugins: dict[str, Any] = {name: options for name, options in default_broker_plugins().items() if "auth" in name}
+    broker = Amqtt(BrokerConfig(listeners={"default": ListenerConfig(bind=f"127.0.0.1:{port}")}, plugins=plugins))
+    await broker.start()
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The embedded broker on the loopback port given; returns when standard input ends."""
+    (port,) = argv if argv is not None else sys.argv[1:]
+    logging.disable(logging.ERROR)  # a client that goes away is no news here
+    asyncio.run(_serve(int(port)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
