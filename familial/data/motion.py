@@ -2,15 +2,16 @@
 
     Body + Actor (key frames, gait, falling)  ->  channels (T, C)  ->  perform()  ->  joints (T, J, 3)
 
-An Actor is told what to do (`walk`, `sit`, `fall`, ...) and writes joint angles at RATE ticks a second. `perform` adds
-the gait that the path implies and a little sway, finds each joint by forward kinematics, and stands the body on the floor
-by its lowest point. World axes: x and y on the floor, z up, metres. Body axes: x forward, y left, z up. Angles of
-channels are degrees. This module knows nothing of cameras, rooms or labels.
+An Actor is told what to do (`walk`, `sit`, `fall`, ...) and writes joint angles at RATE ticks a second. `perform`
+adds the gait that the path implies and a little sway, finds each joint by forward kinematics, and stands the body on
+the floor by its lowest point. World axes: x and y on the floor, z up, metres. Body axes: x forward, y left, z up.
+Angles of channels are degrees. This module knows nothing of cameras, rooms or labels.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,11 +65,12 @@ _POSES: dict[str, dict[str, float]] = {
     "squat_reach": {"hip": 72, "knee": 88, "lean": 52, "curl": 15, "sho": 66, "elb": 8, "gait": 0},
     "fours": {"tip_f": 84, "hip": 86, "knee": 92, "sho": 88, "elb": 8, "nod": -25, "gait": 0, "pin": 1},
     "supine": {"tip_f": -90, "hip": 8, "knee": 12, "arm": 18, "elb": 15, "abd": 9, "gait": 0, "pin": 1, "sway": 0.25},
-    "prone": {"tip_f": 90, "hip": 4, "knee": 8, "sho": 120, "arm": 30, "elb": 70, "abd": 10, "gait": 0, "pin": 1,
+    "prone": {"tip_f": 90, "hip": 0, "knee": 8, "sho": 168, "arm": 35, "elb": 12, "abd": 10, "gait": 0, "pin": 1,
               "sway": 0.25},
     "aside": {"tip_l": 90, "hip": 42, "knee": 60, "lean": 6, "sho": 55, "elb": 60, "gait": 0, "pin": 1, "sway": 0.25},
     "guard": {"sho": 48, "elb": 105, "arm": 12, "hip_l": 18, "knee_l": 22, "hip_r": -8, "knee_r": 18, "lean": 10},
 }  # fmt: skip
+_DOWN = {"supine", "prone", "aside", "fours"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def _drop(u: Floats) -> Floats:
     return u**1.8  # slow at first: what gravity does
 
 
-_EASES = {"smooth": _smooth, "fast": _fast, "drop": _drop, "even": lambda u: u}
+_EASES: dict[str, Callable[[Floats], Floats]] = {"smooth": _smooth, "fast": _fast, "drop": _drop, "even": lambda u: u}
 
 
 class Actor:
@@ -161,10 +163,12 @@ class Actor:
         self._set(row, _STAND)
         row[_AT["lean"]] = self.body.stoop
         self._set(row, _POSES[pose])
+        if pose in _DOWN:
+            row[_AT["lean"]] = _POSES[pose].get("lean", 0.0)
         return _mirrored(row) if flip else row
 
     @staticmethod
-    def _set(row: Floats, values: dict[str, float]) -> None:
+    def _set(row: Floats, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             if name in _PAIRS:
                 row[_AT[name + "_l"]] = row[_AT[name + "_r"]] = value
@@ -179,13 +183,20 @@ class Actor:
     # -- plain key frames -------------------------------------------------------------------------------------------
 
     def go(
-        self, seconds: float, pose: str | None = None, *, ease: str = "smooth", flip: bool = False, **values: float
+        self,
+        seconds: float,
+        pose: str | None = None,
+        angles: Mapping[str, float] | None = None,
+        *,
+        ease: str = "smooth",
+        flip: bool = False,
+        **values: float,
     ) -> None:
-        """Move to `pose` (or stay in the present one) with `values` on top, in `seconds`."""
+        """Move to `pose` (or stay in the present one) with `angles` and `values` on top, in `seconds`."""
         target = self._row.copy()
         if pose is not None:
             target[3:] = self._full(pose, flip)[3:]
-        self._set(target, values)
+        self._set(target, {**(angles or {}), **values})
         n = max(1, round(seconds * RATE))
         u = _EASES[ease](np.arange(1, n + 1) / n)[:, None]
         self._write(self._row + u * (target - self._row))
@@ -333,8 +344,8 @@ class Actor:
     def lie_down(self, seconds: float, *, height: float = 0.0, rise: bool = True) -> None:
         """Lie down under control and (with `rise`) get up again.
 
-        On the floor (`height` 0) by way of kneeling or sitting; on a bed of `height` metres by sitting on its edge, which
-        stands behind the feet, and swinging round. Lying bodies keep turning their heads and arms a little.
+        On the floor (`height` 0) by way of kneeling or sitting; on a bed of `height` metres by sitting on its edge,
+        which stands behind the feet, and swinging round. Lying bodies keep turning their heads and arms a little.
         """
         rng = self.rng
         slow = rng.uniform(0.8, 1.4)
@@ -365,7 +376,7 @@ class Actor:
             self.go(
                 min(self.rng.uniform(0.5, 1.2), stop - self.now),
                 nod=self.rng.uniform(-12, 20), elb_l=self.rng.uniform(10, 80), elb_r=self.rng.uniform(10, 80),
-                knee_l=self.rng.uniform(8, 60), hip_l=self.rng.uniform(5, 45),
+                knee_l=self.rng.uniform(8, 60), hip_l=self.rng.uniform(0, 5 if self._row[_AT["tip_f"]] > 45 else 45),
             )  # fmt: skip
             self.hold(min(self.rng.uniform(0.2, 2.0), max(0.02, stop - self.now)))
         self.hold_until(stop)
@@ -389,9 +400,9 @@ class Actor:
     def fall(self, direction: float, *, style: str = "tip", momentum: float = 0.0) -> tuple[float, float]:
         """Lose balance and end on the floor; returns (onset, impact) in seconds.
 
-        `direction` in degrees: 0 forward, 90 to the left, 180 backward. Styles: `tip` (the body as an inverted pendulum, the
-        feet its pivot), `fold` (the knees give way first, as in fainting) and `slump` (slowly down to sitting, then over).
-        `momentum` in m/s carries the body on along its heading while it tips.
+        `direction` in degrees: 0 forward, 90 to the left, 180 backward. Styles: `tip` (the body as an inverted
+        pendulum, the feet its pivot), `fold` (the knees give way first, as in fainting) and `slump` (slowly down to
+        sitting, then over). `momentum` in m/s carries the body on along its heading while it tips.
         """
         onset = self.now
         if style == "slump":
@@ -409,21 +420,12 @@ class Actor:
         rng = self.rng
         c, s = math.cos(math.radians(direction)), math.sin(math.radians(direction))
         angle = _pendulum(self.body.height, start, rng.uniform(15, 55) + 25 * momentum)
-        n = len(angle)
         u = angle / 90.0
         pose = "prone" if c > 0.6 else "supine" if c < -0.6 else "aside"
         end = self._full(pose)
-        end[3:6] = 0
-        loose = {
-            "knee_l": rng.uniform(5, 70), "knee_r": rng.uniform(5, 70), "hip_l": rng.uniform(0, 40),
-            "hip_r": rng.uniform(0, 40), "abd_l": rng.uniform(0, 22), "abd_r": rng.uniform(0, 22),
-            "elb_l": rng.uniform(10, 95), "elb_r": rng.uniform(10, 95), "arm_l": rng.uniform(10, 60),
-            "arm_r": rng.uniform(10, 60), "nod": rng.uniform(-10, 15), "sway": rng.uniform(0.05, 0.3),
-        }  # fmt: skip
-        if pose == "prone":
-            loose |= {"hip_l": rng.uniform(-4, 10), "hip_r": rng.uniform(-4, 40), "sho_l": rng.uniform(40, 150),
-                      "sho_r": rng.uniform(40, 150)}  # fmt: skip
-        self._set(end, loose)
+        flat = {"prone": 0.0, "supine": 180.0}.get(pose, 90.0 if s > 0 else -90.0)
+        end[:6] = *self._row[:3], 0, 0, (direction - flat + 180) % 360 - 180  # turns so as to land flat
+        self._set(end, _sprawl(pose, s > 0, rng))
         # the arms reach for the ground before the body is there; the legs and trunk buckle on the way
         block = self._row + _smooth(np.clip(u * 1.1, 0, 1))[:, None] * (end - self._row)
         reach = np.sin(np.pi * np.clip(u, 0, 1))[:, None]
@@ -454,8 +456,39 @@ class Actor:
             block[:, _AT[name]] += size * ring * self.rng.uniform(0.4, 1.2)
         self._write(block)
         if self.rng.random() < 0.35:
-            roll = self.rng.uniform(-35, 35)
+            roll = self.rng.uniform(-18, 18)
             self.go(self.rng.uniform(0.3, 0.8), spin=float(self._row[_AT["spin"]] + roll))
+
+
+def _sprawl(pose: str, left: bool, rng: Generator) -> dict[str, float]:
+    """How the limbs come to lie in `pose` (on the `left` side or the right), none of them below the floor."""
+    values = {"nod": rng.uniform(-10, 15), "sway": rng.uniform(0.05, 0.3)}
+    if pose == "prone":
+        for side in ("_l", "_r"):
+            up = rng.random() < 0.6
+            values |= {"sho" + side: rng.uniform(160, 178) if up else rng.uniform(-8, 6),
+                       "elb" + side: rng.uniform(0, 20), "arm" + side: rng.uniform(15, 75),
+                       "abd" + side: rng.uniform(0, 28),
+                       "hip" + side: rng.uniform(-4, 5), "knee" + side: rng.uniform(2, 30)}  # fmt: skip
+    elif pose == "supine":
+        for side in ("_l", "_r"):
+            bent = rng.uniform(0, 45) if rng.random() < 0.6 else rng.uniform(0, 8)
+            if rng.random() < 0.3:  # a hand on the belly
+                values |= {"sho" + side: 12.0, "elb" + side: rng.uniform(85, 105), "arm" + side: 12.0}
+            else:
+                values |= {"sho" + side: rng.uniform(-6, 4), "elb" + side: rng.uniform(0, 18),
+                           "arm" + side: rng.uniform(8, 95)}  # fmt: skip
+            values |= {"abd" + side: rng.uniform(2, 25), "hip" + side: bent, "knee" + side: bent * 1.8 + 4}  # fmt: skip
+    else:
+        low, high = ("_l", "_r") if left else ("_r", "_l")
+        values |= {"sho" + low: rng.uniform(10, 130), "arm" + low: rng.uniform(-6, 6), "elb" + low: rng.uniform(0, 90),
+                   "sho" + high: rng.uniform(10, 110), "arm" + high: rng.uniform(-25, 5),
+                   "elb" + high: rng.uniform(0, 90),
+                   "abd" + low: 0.0, "abd" + high: rng.uniform(-8, 4), "hip" + low: rng.uniform(5, 70),
+                   "hip" + high: rng.uniform(5, 70), "knee" + low: rng.uniform(10, 90),
+                   "knee" + high: rng.uniform(10, 90),
+                   "side": rng.uniform(-6, 0) if left else rng.uniform(0, 6)}  # fmt: skip
+    return values
 
 
 def _pendulum(height: float, start_deg: float, rate_deg: float) -> Floats:
@@ -465,7 +498,7 @@ def _pendulum(height: float, start_deg: float, rate_deg: float) -> Floats:
         rate += 1.5 * 9.81 / height * math.sin(angle + 0.03) / RATE
         angle += rate / RATE
         angles.append(min(angle, math.pi / 2))
-    return np.degrees(np.array(angles))
+    return np.asarray(np.degrees(angles), dtype=np.float64)
 
 
 def _mirrored(row: Floats) -> Floats:
@@ -485,7 +518,7 @@ def radii(body: Body) -> Floats:
     k, m, limb = body.height / 1.75, body.mass, body.limb
     by_name = {
         "pelvis": 0.115 * m, "belly": 0.12 * m, "chest": 0.115 * m, "neck": 0.055, "head": 0.098, "chin": 0.062,
-        "crown": 0.101, "tail": 0.06, "shoulder_l": 0.068 * limb, "elbow_l": 0.045 * limb, "wrist_l": 0.034 * limb,
+        "crown": 0.088, "tail": 0.06, "shoulder_l": 0.068 * limb, "elbow_l": 0.045 * limb, "wrist_l": 0.034 * limb,
         "hand_l": 0.045, "hip_l": 0.092 * m, "knee_l": 0.058 * limb, "ankle_l": 0.043 * limb, "toe_l": 0.036,
         "heel_l": 0.04,
     }  # fmt: skip
@@ -500,7 +533,7 @@ def perform(actor: Actor, times_s: Floats) -> Floats:
     low = np.minimum(at.astype(np.int64), max(0, len(rows) - 2))
     high = np.minimum(low + 1, len(rows) - 1)
     part = (at - low)[:, None, None]
-    return joints[low] * (1.0 - part) + joints[high] * part
+    return np.asarray(joints[low] * (1.0 - part) + joints[high] * part)
 
 
 def _low_pass(x: Floats, width: int) -> Floats:
@@ -508,7 +541,7 @@ def _low_pass(x: Floats, width: int) -> Floats:
     padded = np.concatenate([np.repeat(x[:1], width, axis=0), x, np.repeat(x[-1:], width, axis=0)])
     sums = np.cumsum(np.concatenate([np.zeros_like(padded[:1]), padded]), axis=0)
     span = 2 * width + 1
-    return (sums[span:] - sums[:-span]) / span
+    return np.asarray((sums[span:] - sums[:-span]) / span)
 
 
 def _with_gait(rows: Floats, body: Body) -> Floats:
@@ -596,7 +629,7 @@ def _kinematics(rows: Floats, body: Body) -> Floats:
     joints = np.zeros((len(rows), len(JOINTS), 3))
 
     def put(name: str, base: Floats, frame: Floats, offset: Floats) -> Floats:
-        place = base + np.einsum("tij,tj->ti", frame, np.broadcast_to(offset, base.shape))
+        place: Floats = base + np.einsum("tij,tj->ti", frame, np.broadcast_to(offset, base.shape))
         joints[:, _J[name]] = place
         return place
 
@@ -612,8 +645,8 @@ def _kinematics(rows: Floats, body: Body) -> Floats:
     head = put("head", neck, skull, np.array([0.012 * h, 0, 0.087 * h]))
     face = 0.057 * h
     put("chin", head, skull, face * np.array([0.35, 0, -0.75]))
-    put("crown", head, skull, face * np.array([-0.22, 0, 0.25]))
-    put("tail", head, skull, face * np.array([-0.95, 0, -1.9]))
+    put("crown", head, skull, face * np.array([-0.5, 0, 0.36]))
+    put("tail", head, skull, face * np.array([-0.85, 0, -1.7]))
     put("nose", head, skull, face * np.array([1.08, 0, -0.2]))
     for side, sign in (("_l", 1.0), ("_r", -1.0)):
         put("eye" + side, head, skull, face * np.array([0.9, 0.32 * sign, 0.15]))

@@ -3,9 +3,10 @@
     seed -> scene, people, sensor, length   (each from a stream of its own, none of them told the label)
          -> plan of what happens            -> joints -> hulls of spheres, painted far to near over the still room
 
-`render_clip(seed)` is the whole of it. Scene, camera, light, sensor, clip length and number of people come from streams that
-do not know the label; so the same seed with another kind shows the same room. The one exception is what a kind needs to make
-sense: a fight, or a handshake, brings in a second person where the seed has one, and an empty room shows nobody.
+`render_clip(seed)` is the whole of it. Scene, camera, light, sensor, clip length and number of people come from streams
+that do not know the label; so the same seed with another kind shows the same room. The one exception is what a kind
+needs to make sense: a fight, or a handshake, brings in a second person where the seed has one, and an empty room shows
+nobody.
 
     python -m familial.data.render --out DIR --clips N     mp4 files and manifest.csv
     python -m familial.data.render --sheet FILE.png        a contact sheet of every kind
@@ -24,11 +25,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from familial.data.motion import COCO, JOINTS, Actor, Body, Floats, draw_body, perform, radii
-from familial.data.rooms import Scene, draw_scene, paint, plain_scene
+from familial.data.rooms import Scene, Still, draw_scene, paint, plain_scene
 from familial.data.scenes import KINDS, LABELS, Happening, Plan, direct, draw_kind, people_needed
 
 __all__ = ["KINDS", "Happening", "RenderedClip", "demo_clip", "main", "render_clip"]
@@ -75,7 +77,7 @@ _SKINS = np.array([[0.72, 0.80, 0.92], [0.60, 0.70, 0.88], [0.45, 0.57, 0.78], [
 
 
 def _dress(body: Body, rng: Generator, room_tone: Floats | None) -> tuple[_Part, ...]:
-    """Clothes, hair and skin drawn from `rng`, as the parts to paint. `room_tone` (3,) asks for clothes near that colour."""
+    """Clothes, hair and skin drawn from `rng`, as parts to paint; `room_tone` (3,) asks for clothes near it."""
 
     def cloth() -> Floats:
         if room_tone is not None:
@@ -145,7 +147,8 @@ def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
     gains = np.ones(len(times))
     style = rng.choice(["steady", "flicker", "drift", "switch"], p=[0.6, 0.16, 0.16, 0.08])
     if style == "flicker":
-        gains += rng.uniform(0.01, 0.05) * np.sin(2 * np.pi * rng.uniform(0.5, 5) * times) + rng.normal(0, 0.01, len(times))
+        gains += rng.uniform(0.01, 0.05) * np.sin(2 * np.pi * rng.uniform(0.5, 5) * times)
+        gains += rng.normal(0, 0.01, len(times))
     elif style == "drift":
         gains += rng.uniform(0.05, 0.25) * np.sin(2 * np.pi * rng.uniform(0.02, 0.12) * times + rng.uniform(0, 6))
     elif style == "switch":
@@ -171,7 +174,7 @@ _CLEAR = _Sensor(2, 0.03, 0, 1.0, 0, 0.0, 0.05, np.ones(0), 0.35, False)
 
 @dataclass(frozen=True, slots=True)
 class _Painted:
-    """One part of one person over all moments: outline (S, V, 2) fixed point, depth and near edge (S,), colours (S, 3)."""
+    """One part of one person over all moments: outline (S, V, 2) fixed point, depth, near edge (S,), colours (S, 3)."""
 
     person: int
     outline: NDArray[np.int32]
@@ -187,12 +190,14 @@ def _fixed(points: Floats) -> NDArray[np.int32]:
     return np.clip(np.rint(points * (1 << _SHIFT)), -(1 << 18), 1 << 18).astype(np.int32)
 
 
-def _prepare(scene: Scene, joints: Floats, outfits: list[tuple[_Part, ...]], vignette: float) -> list[_Painted]:
+def _prepare(
+    scene: Scene, joints: Floats, outfits: list[tuple[_Part, ...]], vignette: float, gain: float
+) -> list[_Painted]:
     """Outlines, depths and colours of every part at every moment: joints (S, P, J, 3)."""
     camera, light = scene.camera, scene.light
     pixels, depth = camera.project(joints)
     scale = camera.focal / np.maximum(depth, 0.2)
-    bright = light.on(joints, None, camera.at) * _fall_off(camera.size, pixels, vignette)
+    bright = gain * light.on(joints, None, camera.at) * _fall_off(camera.size, pixels, vignette)
     # a part's lighter side looks up, and to the lamp
     lean = 0.0 if light.night else float(np.sign((light.lamps[0] - camera.at) @ camera.turn[0]))
     painted: list[_Painted] = []
@@ -207,8 +212,8 @@ def _prepare(scene: Scene, joints: Floats, outfits: list[tuple[_Part, ...]], vig
             inner = None
             if part.lit:
                 move = radius.mean(1)[:, None, None] * np.array([0.22 * lean, -0.16])
-                small = centre + move
-                inner = _fixed((small[:, :, None] + 0.62 * radius[:, :, None, None] * _ROUND).reshape(len(joints), -1, 2))
+                small = (centre + move)[:, :, None] + 0.62 * radius[:, :, None, None] * _ROUND
+                inner = _fixed(small.reshape(len(joints), -1, 2))
             bands = None
             if part.stripes is not None:
                 u = np.linspace(0.05, 0.8, 5)[:, None]
@@ -226,11 +231,12 @@ def _prepare(scene: Scene, joints: Floats, outfits: list[tuple[_Part, ...]], vig
 def _fall_off(size: tuple[int, int], pixels: Floats, strength: float) -> Floats:
     """Vignette at pixels (..., 2)."""
     away = (pixels - np.array([size[1] / 2, size[0] / 2])) / (0.5 * math.hypot(*size))
-    return 1.0 - strength * np.clip((away**2).sum(-1), 0, 1.5)
+    return np.asarray(1.0 - strength * np.clip((away**2).sum(-1), 0, 1.5))
 
 
 _BONES = [("neck", "pelvis", 0.3), ("shoulder_l", "elbow_l", 0.1), ("shoulder_r", "elbow_r", 0.1),
-          ("elbow_l", "hand_l", 0.08), ("elbow_r", "hand_r", 0.08), ("hip_l", "knee_l", 0.15), ("hip_r", "knee_r", 0.15),
+          ("elbow_l", "hand_l", 0.08), ("elbow_r", "hand_r", 0.08), ("hip_l", "knee_l", 0.15),
+          ("hip_r", "knee_r", 0.15),
           ("knee_l", "ankle_l", 0.11), ("knee_r", "ankle_r", 0.11), ("neck", "crown", 0.18)]  # fmt: skip
 
 
@@ -252,18 +258,22 @@ def _shadows(scene: Scene, joints: Floats) -> tuple[NDArray[np.int32], NDArray[n
 class _Painter:
     """Paints people over one still room. Holds its buffers; `moment` gives views that the next call overwrites."""
 
-    def __init__(self, scene: Scene, joints: Floats, outfits: list[tuple[_Part, ...]], sensor: _Sensor) -> None:
-        picture, self._depth = paint(scene)
+    def __init__(
+        self, scene: Scene, still: Still, joints: Floats, outfits: list[tuple[_Part, ...]], sensor: _Sensor
+    ) -> None:
+        bare, self._depth, gain = still
         h, w = scene.camera.size
         rows, columns = np.mgrid[0:h, 0:w]
-        picture *= _fall_off((h, w), np.stack([columns, rows], -1).astype(float), sensor.vignette)[..., None]
+        picture = bare * _fall_off((h, w), np.stack([columns, rows], -1).astype(float), sensor.vignette)[..., None]
         self._room = np.clip(picture, 0, 255).astype(np.uint8)
         self._frame = self._room.copy()
         self._layer = np.zeros((h, w, 2), np.float32)  # whose, and how far
-        self._parts = _prepare(scene, joints, outfits, sensor.vignette) if outfits else []
+        self._parts = _prepare(scene, joints, outfits, sensor.vignette, gain) if outfits else []
         self._order = np.argsort(-np.stack([p.depth for p in self._parts], 1), 1) if outfits else None
         self._shade = sensor.shadow
-        self._bones, self._wide = _shadows(scene, joints) if outfits and sensor.shadow > 0.03 else (None, None)
+        self._bones: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+        if outfits and sensor.shadow > 0.03:
+            self._bones = list(zip(*_shadows(scene, joints), strict=True))
 
     def moment(self, s: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Frame (H, W, 3) and silhouettes (H, W) of moment `s`."""
@@ -299,10 +309,10 @@ class _Painter:
             cv2.polylines(self._frame, list(part.bands[s]), False, tone, thick, cv2.LINE_AA, _SHIFT)
 
     def _cast_shadows(self, s: int) -> None:
-        if self._bones is None or self._wide is None:
+        if not self._bones:
             return
         h, w = self._depth.shape
-        bones, wide = self._bones[s], self._wide[s]
+        bones, wide = self._bones[s]
         low = (bones.min((0, 1)) >> _SHIFT) - int(wide.max()) - 6
         high = (bones.max((0, 1)) >> _SHIFT) + int(wide.max()) + 7
         x0, y0, x1, y1 = max(0, int(low[0])), max(0, int(low[1])), min(w, int(high[0])), min(h, int(high[1]))
@@ -331,10 +341,10 @@ class _Electronics:
         self._grain = np.ascontiguousarray(np.broadcast_to(grain, (h + 16, w + 16, 3))).astype(np.int16)
         self._last: NDArray[np.uint8] | None = None
 
-    def frame(self, picture: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
+    def frame(self, picture: MatLike, gain: float) -> NDArray[np.uint8]:
         """A frame (H, W, 3) of what was painted, at brightness `gain`."""
         sensor, (h, w) = self._sensor, self._size
-        out = cv2.convertScaleAbs(picture, alpha=gain) if gain != 1.0 else picture
+        out: MatLike = cv2.convertScaleAbs(picture, alpha=gain) if gain != 1.0 else picture
         if sensor.soft:
             out = cv2.GaussianBlur(out, (sensor.soft, sensor.soft), 0)
         if sensor.smear:
@@ -344,15 +354,38 @@ class _Electronics:
         out = cv2.add(out, self._grain[y : y + h, x : x + w], dtype=cv2.CV_8U)
         if sensor.quality:
             _, packed = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, sensor.quality])
-            out = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+            out = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
         return np.asarray(out, dtype=np.uint8)
 
 
 # -- clips -------------------------------------------------------------------------------------------------------------
 
 
+def _shows(scene: Scene, room_depth: NDArray[np.float32], plan: Plan) -> bool:
+    """Whether the plan's leads are mostly in the picture, and not behind things or people, while it happens."""
+    if not plan.leads:
+        return True
+    event = plan.happenings[0]
+    times = np.linspace(event.start_s, max(event.end_s, event.start_s + 1.0) + 0.5, 8)
+    core = [_J[n] for n in ("head", "chest", "pelvis", "knee_l", "knee_r", "ankle_l", "ankle_r")]
+    joints = np.stack([perform(a, times)[:, core] for a in plan.actors], 1)  # (8, P, 7, 3)
+    pixels, depth = scene.camera.project(joints)
+    h, w = scene.camera.size
+    x, y = pixels[..., 0], pixels[..., 1]
+    seen = (x > 2) & (x < w - 2) & (y > 2) & (y < h - 2) & (depth > 0.6)
+    column, row = np.clip(x, 0, w - 1).astype(np.int64), np.clip(y, 0, h - 1).astype(np.int64)
+    seen &= room_depth[row, column] > depth - 0.3
+    for other in range(plan.leads, len(plan.actors)):
+        away = np.linalg.norm(pixels[:, : plan.leads, :, None] - pixels[:, other, None, None], axis=-1)
+        wide = 0.16 * scene.camera.focal / np.maximum(depth[:, other], 0.3)[:, None, None]
+        nearer = depth[:, other, None, None] < depth[:, : plan.leads, :, None]
+        seen[:, : plan.leads] &= ~(nearer & (away < wide)).any(-1)
+    return bool(seen[:, : plan.leads].mean() > 0.7)
+
+
 def _film(
-    scene: Scene, sensor: _Sensor, plan: Plan, identities: list[int], label: str, times: Floats, rng: Generator
+    scene: Scene, still: Still, sensor: _Sensor, plan: Plan, identities: list[int], label: str, times: Floats,
+    rng: Generator,
 ) -> RenderedClip:
     """Render a directed plan."""
     count, (h, w) = len(plan.actors), scene.camera.size
@@ -365,7 +398,7 @@ def _film(
     outfits = [_dress(a.body, _stream(i, 1), tone) for a, i in zip(plan.actors, identities, strict=True)]
     shape = (len(moments), count, len(JOINTS), 3)
     joints = np.stack([perform(a, moments) for a in plan.actors], 1) if count else np.zeros(shape)
-    painter = _Painter(scene, joints, outfits, sensor)
+    painter = _Painter(scene, still, joints, outfits, sensor)
     electronics = _Electronics(sensor, (h, w), scene.light.night, rng)
     frames = np.zeros((len(times), h, w, 3), np.uint8)
     silhouettes = np.zeros((len(times), h, w), np.uint8)
@@ -398,12 +431,17 @@ def _headcount(rng: Generator) -> int:
 
 
 def render_clip(
-    seed: int, kind: str | None = None, *, size: tuple[int, int] = (120, 160), fps: float = 12.0, seconds: float | None = None
+    seed: int,
+    kind: str | None = None,
+    *,
+    size: tuple[int, int] = (120, 160),
+    fps: float = 12.0,
+    seconds: float | None = None,
 ) -> RenderedClip:
     """The clip of `seed`: the same arguments give the same bytes.
 
-    `kind` is a key of KINDS, a label (a kind of it is drawn), or None (label drawn too, a third each). `size` is (H, W).
-    `seconds` defaults to 10 to 16, drawn without regard to the label. Raises ValueError for an unknown kind.
+    `kind` is a key of KINDS, a label (a kind of it is drawn), or None (label drawn too, a third each). `size` is
+    (H, W). `seconds` defaults to 10 to 16, drawn without regard to the label. Raises ValueError for an unknown kind.
     """
     if kind is not None and kind not in KINDS and kind not in LABELS:
         raise ValueError(f"kind is {kind!r}: use one of {', '.join((*LABELS, *KINDS))}, or None")
@@ -420,35 +458,38 @@ def render_clip(
     need, count = people_needed(kind), _headcount(people)
     identities = [int(people.integers(1 << 31)) for _ in range(9)][: max(need, count) if need else 0]
     bodies = [draw_body(_stream(i, 0), i) for i in identities]
-    plan = direct(kind, bodies, scene.stage, _stream(seed, 5), float(times[-1]) + 1 / fps)
-    return _film(scene, sensor, plan, identities, label, times, _stream(seed, 6))
+    still = paint(scene)
+    for take in range(4):  # what a clip is named for is to be seen: else it is directed anew
+        plan = direct(kind, bodies, scene.stage, _stream(seed, 50 + take), float(times[-1]) + 1 / fps)
+        if _shows(scene, still[1], plan):
+            break
+    return _film(scene, still, sensor, plan, identities, label, times, _stream(seed, 6))
 
 
 def demo_clip(
     size: tuple[int, int] = (240, 320), fps: float = 15.0, *, onset_s: float = 9.02, seconds: float = 17.0
 ) -> RenderedClip:
-    """One person walks in, walks about, falls with onset at `onset_s` and lies still to the end; the same every time."""
+    """One person walks in and about, falls with onset at `onset_s` and lies still to the end; the same every time."""
     scene = plain_scene(size)
     times = np.arange(round(seconds * fps)) / fps
     identity = 20
     body = replace(draw_body(_stream(identity, 0), identity), height=1.76, mass=1.0, limb=1.0, stoop=2.0, pace=1.1)
     actor = Actor(body, _stream(identity, 2), (0.35, 2.3), 20.0)
     actor.hold(0.6)
-    actor.walk(np.array([2.5, 3.4]))
-    actor.gesture(actor.now + 0.8, 0.4)
-    actor.walk(np.array([4.0, 3.0]))
-    actor.hold(0.2)
-    actor.walk(np.array([1.6, 2.9]), until=onset_s, stop=False)
-    actor.gesture(onset_s, 0.2)
+    actor.walk(np.array([2.5, 3.4]), until=onset_s)
+    actor.gesture(min(onset_s, actor.now + 1.3), 0.4)
+    actor.walk(np.array([4.5, 3.1]), until=onset_s)
+    actor.hold(min(0.5, max(0.0, onset_s - actor.now)))
+    actor.walk(np.array([1.4, 2.7]), until=onset_s, stop=False)
     actor.hold_until(onset_s)
-    start, impact = actor.fall(25.0, momentum=0.5)
+    start, impact = actor.fall(-15.0, momentum=0.5)
     actor.lie(seconds + 0.5 - actor.now, still=1.0)
     plan = Plan(
         (actor,), (Happening("fall", "fall_forward", start, impact),), ((impact, seconds),),
-        "a person walks in, falls forward and lies on the floor",
+        "a person walks in, falls forward and lies on the floor", 1,
     )  # fmt: skip
     sensor = replace(_CLEAR, gains=np.ones(len(times)))
-    return _film(scene, sensor, plan, [identity], "fall", times, _stream(identity, 6))
+    return _film(scene, paint(scene), sensor, plan, [identity], "fall", times, _stream(identity, 6))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

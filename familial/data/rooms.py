@@ -3,8 +3,8 @@
     draw_scene(rng) -> Scene: Room (walls, boxes, panels) + Camera + Light + Stage (where there is place to act)
     paint(scene)    -> picture (H, W, 3) and depth (H, W), by one ray per sample against planes and boxes
 
-Nothing here depends on what will happen in the room: a scene is drawn before, and apart from, the label. World axes: x and
-y on the floor, z up, metres; a room fills [0, width] x [0, depth] x [0, ceiling]. Colours are BGR floats in 0..1.
+Nothing here depends on what will happen in the room: a scene is drawn before, and apart from, the label. World axes: x
+and y on the floor, z up, metres; a room fills [0, width] x [0, depth] x [0, ceiling]. Colours are BGR floats in 0..1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from familial.data.motion import Floats
 
-__all__ = ["Box", "Camera", "Light", "Panel", "Place", "Room", "Scene", "Stage", "draw_scene", "paint", "plain_scene"]
+__all__ = [
+    "Box", "Camera", "Light", "Panel", "Place", "Room", "Scene", "Stage", "Still", "draw_scene", "paint", "plain_scene",
+]  # fmt: skip
 
 _NEAR = 0.15  # metres before the lens at which points are cut off
 
@@ -142,20 +144,21 @@ class Light:
     power: float
     night: bool
     tint: Floats  # (3,) BGR
-    level: float
+    level: float  # before exposure, brightness
+    exposure: float  # the mean grey level that the camera gives the empty room
 
     def on(self, points: Floats, normals: Floats | None, eye: Floats) -> Floats:
         """Brightness (...) of points (..., 3) with normals (..., 3), or of round bodies where None."""
         if self.night:
             away = ((points - eye) ** 2).sum(-1)
-            return self.level * (self.ambient + 1.5 / (0.7 + away / 9.0))
+            return np.asarray(self.level * (self.ambient + 1.5 / (0.7 + away / 9.0)))
         total = np.full(points.shape[:-1], self.ambient)
         for lamp in self.lamps:
             way = lamp - points
             square = (way**2).sum(-1)
             cosine = 0.62 if normals is None else np.abs((way * normals).sum(-1)) / np.sqrt(square + 1e-6)
             total = total + self.power * cosine / (0.5 + square / 6.0)
-        return self.level * total
+        return np.asarray(self.level * total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +262,7 @@ def _look(at: Floats, yaw: float, pitch: float, roll: float) -> Floats:
 
 def _draw_camera(rng: Generator, room: Room, size: tuple[int, int]) -> Camera:
     height = float(min(rng.uniform(1.2, 3.2), room.ceiling - 0.12))
-    reach = rng.uniform(2.6, 6.5)  # metres to what it looks at
+    reach = rng.uniform(2.3, 5.8)  # metres to what it looks at
     for _ in range(30):
         at = np.array([rng.uniform(0.1, room.width - 0.1), rng.uniform(0.1, room.depth - 0.1), height])
         if room.ceiling < 50:  # indoors cameras hang by a wall or in a corner
@@ -291,7 +294,7 @@ def _grid(room: Room, camera: Camera) -> tuple[Floats, Floats]:
     feet, depth = camera.project(np.column_stack([floor, np.full(len(floor), 0.0)]))
     head, _ = camera.project(np.column_stack([floor, np.full(len(floor), 1.75)]))
     tall = np.hypot(*(feet - head).T) / h
-    seen = (depth > 1.0) & (tall > 0.2) & (tall < 1.0)
+    seen = (depth > 1.0) & (tall > 0.24) & (tall < 1.0)
     for point in (feet, head):
         seen &= (point[:, 0] > 0.06 * w) & (point[:, 0] < 0.94 * w)
         seen &= (point[:, 1] > -0.02 * h) & (point[:, 1] < 0.97 * h)
@@ -322,7 +325,8 @@ def _chair(rng: Generator, place: Place) -> list[Box]:
         boxes += [part(0, 0, 0.04, 0.04, 0.05, high), part(0, 0, 0.25, 0.04, 0.0, 0.06)]
         boxes += [part(-half, 0, 0.03, half * 0.9, high + 0.1, high + 0.5)]
     else:
-        boxes += [part(u, v, 0.02, 0.02, 0, high) for u in (-half + 0.03, half - 0.03) for v in (-half + 0.03, half - 0.03)]
+        ends = (-half + 0.03, half - 0.03)
+        boxes += [part(u, v, 0.02, 0.02, 0, high) for u in ends for v in ends]
         if style == "chair":
             boxes.append(part(-half, 0, 0.02, half, high, high + 0.45))
     return boxes
@@ -421,8 +425,9 @@ def _draw_light(rng: Generator, room: Room) -> Light:
     power = 0.0 if night else float(rng.uniform(0.5, 1.3)) / count * (30.0 if open_air else 1.6)
     tint = np.array([rng.uniform(0.75, 1.05), rng.uniform(0.92, 1.02), rng.uniform(0.9, 1.1)])
     return Light(
-        ambient=float(rng.uniform(0.3, 0.65)) if not night else float(rng.uniform(0.02, 0.15)), lamps=lamps, power=power,
-        night=night, tint=np.ones(3) if night else tint, level=float(rng.uniform(0.45, 1.15)),
+        ambient=float(rng.uniform(0.02, 0.15) if night else rng.uniform(0.3, 0.65)), lamps=lamps, power=power,
+        night=night, tint=np.ones(3) if night else tint, level=1.0,
+        exposure=float(rng.uniform(28, 62) if rng.random() < 0.15 else rng.uniform(70, 165)),
     )  # fmt: skip
 
 
@@ -433,10 +438,10 @@ def plain_scene(size: tuple[int, int]) -> Scene:
         floor=("planks", np.array([0.42, 0.55, 0.66]), np.array([0.37, 0.49, 0.60]), 0.22),
         walls=np.array([[0.86, 0.90, 0.92]] * 4), skirting=np.array([0.95, 0.95, 0.95]), stripes=0.0,
         top=np.array([0.97, 0.97, 0.97]),
-        boxes=tuple(
-            [Box(0.8, 5.05, 0.6, 0.28, 0.0, 0.85, 0.0, (0.3, 0.4, 0.5), (0.3, 0.4, 0.5)),
-             Box(5.6, 3.6, 0.75, 0.33, 0.0, 0.42, 90.0, (0.5, 0.4, 0.25), (0.5, 0.4, 0.25)),
-             Box(5.9, 3.6, 0.75, 0.1, 0.0, 0.85, 90.0, (0.46, 0.36, 0.22), (0.46, 0.36, 0.22))]
+        boxes=(
+            Box(0.8, 5.05, 0.6, 0.28, 0.0, 0.85, 0.0, (0.3, 0.4, 0.5), (0.3, 0.4, 0.5)),
+            Box(5.6, 3.6, 0.75, 0.33, 0.0, 0.42, 90.0, (0.5, 0.4, 0.25), (0.5, 0.4, 0.25)),
+            Box(5.9, 3.6, 0.75, 0.1, 0.0, 0.85, 90.0, (0.46, 0.36, 0.22), (0.46, 0.36, 0.22)),
         ),
         panels=(Panel(3, 2.1, 3.7, 1.0, 2.1, (0.98, 0.95, 0.92), (0.9, 0.9, 0.9), True),
                 Panel(3, 4.5, 5.2, 1.3, 1.9, (0.55, 0.45, 0.2), (0.2, 0.2, 0.2), False),
@@ -451,7 +456,7 @@ def plain_scene(size: tuple[int, int]) -> Scene:
     place = Place(5.0, 4.6, 180.0, 0.45, 0.3)
     stage = Stage(spots, wings, _blocks(list(room.boxes)), place, place)
     lamps = np.array([[2.0, 2.5, 2.75], [4.0, 2.5, 2.75]])
-    return Scene(room, camera, Light(0.5, lamps, 0.85, False, np.ones(3), 0.95), stage)
+    return Scene(room, camera, Light(0.5, lamps, 0.85, False, np.ones(3), 1.0, 150.0), stage)
 
 
 # -- painting it -------------------------------------------------------------------------------------------------------
@@ -472,7 +477,8 @@ def _pattern(name: str, u: Floats, v: Floats, pitch: float, first: Floats, secon
     if name == "stripes":
         return np.where((np.floor(u / (pitch * 0.5)) % 2 > 0)[:, None], second, first)
     if name == "speckle":
-        tone = (0.5 + 0.25 * np.sin(7 * u / pitch) * np.sin(6.1 * v / pitch + 1) + 0.25 * np.sin(17 * u + 13 * v))[:, None]
+        tone = 0.5 + 0.25 * np.sin(7 * u / pitch) * np.sin(6.1 * v / pitch + 1) + 0.25 * np.sin(17 * u + 13 * v)
+        tone = tone[:, None]
         return first * (1 - tone) + second * tone
     return np.broadcast_to(first, (len(u), 3)).copy()
 
@@ -549,8 +555,11 @@ def _add_box(
     glow[some] = 0.0
 
 
-def paint(scene: Scene, fine: int = 2) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The empty room: picture float32 (H, W, 3) BGR in 0..255, and depth float32 (H, W) in metres."""
+Still = tuple[NDArray[np.float32], NDArray[np.float32], float]
+
+
+def paint(scene: Scene, fine: int = 2) -> Still:
+    """The empty room: picture float32 (H, W, 3) BGR, 0..255; depth float32 (H, W) in metres; the camera's gain."""
     room, camera, light = scene.room, scene.camera, scene.light
     h, w = camera.size
     ways = camera.rays(fine)
@@ -562,11 +571,13 @@ def paint(scene: Scene, fine: int = 2) -> tuple[NDArray[np.float32], NDArray[np.
     corner = np.minimum(np.abs(points[:, 2]) + 0.15, np.abs(inside) + 0.15)  # soft dark where surfaces meet
     bright *= np.clip(0.72 + 0.5 * corner, 0, 1)
     noise = np.random.default_rng(room.grain).standard_normal((64, 64))
-    rough = noise[(points[:, 0] * 9 + points[:, 2] * 7).astype(np.int64) % 64, (points[:, 1] * 9).astype(np.int64) % 64]
+    across, along = (points[:, 0] + points[:, 1]) * 8, (points[:, 0] - points[:, 1]) * 8 + points[:, 2] * 11
+    rough = noise[across.astype(np.int64) % 64, along.astype(np.int64) % 64]
     bright *= 1 + 0.018 * rough
-    bright = np.where(glow > 0, np.maximum(bright, 0.95 * light.level * (not light.night) + 0.1), bright)
+    bright = np.where(glow > 0, np.maximum(bright, 0.1 if light.night else 1.3 * np.median(bright)), bright)
     if light.night:
         colours = np.repeat(colours.mean(1, keepdims=True), 3, axis=1)
     picture = 255.0 * colours * light.tint * bright[:, None]
     picture = picture.reshape(h, fine, w, fine, 3).mean((1, 3))
-    return picture.astype(np.float32), depth.reshape(h, fine, w, fine).mean((1, 3)).astype(np.float32)
+    gain = light.exposure / max(1.0, float(picture.mean()))
+    return (picture * gain).astype(np.float32), depth.reshape(h, fine, w, fine).mean((1, 3)).astype(np.float32), gain

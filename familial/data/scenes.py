@@ -2,8 +2,9 @@
 
     direct(kind, bodies, stage, rng, seconds) -> Plan: actors with their motion written, happenings, caption
 
-Every plan opens with ordinary life (walking, standing, sitting, bending) and what it is named for comes at a time spread
-evenly over the clip, so neither the opening nor speed alone tells the label. Rooms, cameras and light are drawn elsewhere.
+Every plan opens with ordinary life (walking, standing, sitting, bending) and what it is named for comes at a time
+spread evenly over the clip, so neither the opening nor speed alone tells the label. Rooms, cameras and light are drawn
+elsewhere.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Plan:
     happenings: tuple[Happening, ...]
     lying_s: tuple[tuple[float, float], ...]
     caption: str
+    leads: int  # the first so many actors are those whom the happening is about
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def people_needed(kind: str) -> int:
 def direct(kind: str, bodies: list[Body], stage: Stage, rng: Generator, seconds: float) -> Plan:
     """Write the motion of `bodies` for a clip of `kind` that lasts `seconds`."""
     if kind == "empty":
-        return Plan((), (Happening("normal", "empty", 0.0, seconds),), (), _TABLE[kind].caption)
+        return Plan((), (Happening("normal", "empty", 0.0, seconds),), (), _TABLE[kind].caption, 0)
     cast = _Cast(bodies, stage, rng, seconds)
     label = KINDS[kind]
     act: Callable[[_Cast, str], tuple[float, float]]
@@ -115,7 +117,7 @@ def direct(kind: str, bodies: list[Body], stage: Stage, rng: Generator, seconds:
     for actor in cast.actors:
         _ordinary(cast, actor, seconds + 0.5)
     happenings = (Happening(label, kind, start, min(end, seconds)),)
-    return Plan(tuple(cast.actors), happenings, tuple(cast.lying), _TABLE[kind].caption)
+    return Plan(tuple(cast.actors), happenings, tuple(cast.lying), _TABLE[kind].caption, min(2, people_needed(kind)))
 
 
 class _Cast:
@@ -130,9 +132,14 @@ class _Cast:
         for i, body in enumerate(bodies):
             own = np.random.default_rng([int(rng.integers(1 << 31)), i])
             at = stage.spots[order[i % len(order)]] + own.uniform(-0.1, 0.1, 2)
-            if len(stage.wings) and own.random() < 0.4:  # comes in from out of view
+            outside = len(stage.wings) and own.random() < 0.4
+            if outside:
                 at = stage.wings[own.integers(len(stage.wings))]
-            self.actors.append(Actor(body, own, (float(at[0]), float(at[1])), float(own.uniform(0, 360))))
+            actor = Actor(body, own, (float(at[0]), float(at[1])), float(own.uniform(0, 360)))
+            if outside:  # comes in after a while
+                actor.hold(own.exponential(0.5))
+                actor.walk(self.spot(actor), until=self.onset)
+            self.actors.append(actor)
 
     def spot(self, actor: Actor, low: float = 0.8, high: float = 6.0) -> Floats:
         """A place in view that the actor can walk to, between `low` and `high` metres off where there is one."""
@@ -318,8 +325,8 @@ def _hug(cast: _Cast, kind: str) -> tuple[float, float]:
     start = a.now
     stop = start + cast.rng.uniform(1.5, 5.0)
     for actor, high in ((a, 72.0), (b, 52.0)):
-        actor.go(0.5, sho=high, elb=20, arm=22, **actor.shift(0.08))
-        actor.go(0.4, sho=high, elb=70, arm=20, lean=9, **actor.shift(0.06))
+        actor.go(0.5, None, actor.shift(0.08), sho=high, elb=20, arm=22)
+        actor.go(0.4, None, actor.shift(0.06), sho=high, elb=70, arm=20, lean=9)
         while actor.now < stop - 0.4:
             actor.go(0.22, elb_r=cast.rng.uniform(55, 85), side=cast.rng.uniform(-4, 4))
         actor.hold_until(stop)
@@ -490,7 +497,7 @@ def _fight(cast: _Cast, kind: str) -> tuple[float, float]:
             goal = centre + reach * np.array([math.cos(angles[i]), math.sin(angles[i])])
             values = _blow("hit" if hit else moves[i], fighter.rng)
             values |= {"x": float(goal[0]), "y": float(goal[1]), "yaw": fighter.yaw + turn}
-            fighter.go(seconds, "guard" if moves[i] != "grab" else "stand", ease="fast", **values)
+            fighter.go(seconds, "guard" if moves[i] != "grab" else "stand", values, ease="fast")
     end = min(stop, cast.seconds)
     for fighter in fighters:
         fighter.go(0.4, "stand")
