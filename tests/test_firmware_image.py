@@ -163,6 +163,63 @@ def test_the_flash_script_refuses_to_run_without_its_parts(tmp_path: Path) -> No
     assert "--bsp" in result.stderr
 
 
+def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run flash.sh --run on a made board support package whose scripts only write down that they ran."""
+    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, None)
+    (tmp_path / "out/overlay/opt/veilsight/engine").mkdir()
+    (tmp_path / "out/overlay/opt/veilsight/engine/manifest.json").write_text("{}")
+    log = f'#!/bin/bash\necho "${{0##*/}} $*" >>{tmp_path}/log\n'
+    l4t = tmp_path / "made" / "Linux_for_Tegra"
+    rootfs = tmp_path / "made" / "rootfs" / "etc"
+    rootfs.mkdir(parents=True)
+    made = {
+        l4t / "tools/l4t_flash_prerequisites.sh": log,
+        l4t / "apply_binaries.sh": log + f"echo '# {release}, GCID: 1' >rootfs/etc/nv_tegra_release\n",
+        l4t / "tools/kernel_flash/l4t_initrd_flash.sh": log,
+        l4t / "rootfs/README": "",
+        tmp_path / "tools/lsusb": log,
+        tmp_path / "tools/sudo": '#!/bin/bash\nexec "$@"\n',
+        tmp_path / "tools/python3": log + f"mkdir -p {tmp_path}/work/wheels\ntouch {tmp_path}/work/wheels/a.whl\n",
+        tmp_path / "checkout/setup.py": "",
+    }
+    for path, text in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    subprocess.run(["tar", "cf", tmp_path / "bsp.tar", "-C", tmp_path / "made", "Linux_for_Tegra"], check=True)
+    subprocess.run(["tar", "cf", tmp_path / "rootfs.tar", "-C", tmp_path / "made/rootfs", "etc"], check=True)
+    options = ["--bsp", "bsp.tar", "--rootfs", "rootfs.tar", "--source", "checkout", "--work", "work"]
+    result = subprocess.run(
+        [str(tmp_path / "out" / "flash.sh"), "--run", *options],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}/tools:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return result, (tmp_path / "log").read_text().splitlines()
+
+
+def test_told_to_run_it_lays_the_overlay_before_it_flashes(tmp_path: Path) -> None:
+    result, log = flash(tmp_path, "R36 (release), REVISION: 4.4")
+    assert result.returncode == 0, result.stderr
+    order = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", "python3", "python3", "lsusb", "l4t_initrd_flash.sh"]
+    assert [line.split()[0] for line in log] == order
+    assert "-c bootloader/generic/cfg/flash_t234_qspi.xml --showlogs --network usb0 jetson-orin-nano-devkit" in log[-1]
+    laid = tmp_path / "work" / "Linux_for_Tegra" / "rootfs"
+    assert (laid / "opt/veilsight/wheels/a.whl").is_file()
+    assert (laid / UNITS / "multi-user.target.wants/veilsight-edge.service").is_symlink()
+    assert (laid / "opt/veilsight/bin/install").stat().st_mode & 0o777 == 0o755
+    assert (laid / "etc").stat().st_mode & 0o777 == 0o755
+
+
+def test_another_release_is_never_flashed(tmp_path: Path) -> None:
+    result, log = flash(tmp_path, "R36 (release), REVISION: 3.0")
+    assert result.returncode != 0
+    assert not any("l4t_initrd_flash" in line for line in log)
+
+
 def test_the_plan_is_the_script(row: Board, tmp_path: Path) -> None:
     write(row, tmp_path / "out", EDGE_TOML, None)
     plan = json.loads((tmp_path / "out" / "flash_plan.json").read_text())
