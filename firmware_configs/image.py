@@ -44,7 +44,7 @@ key = "/var/lib/veilsight/device.key"        # made at the first start; its publ
 state_dir = "/var/lib/veilsight"             # the ledger: losing it means counting from nothing
 
 [camera]
-source = "0"                                 # first USB camera; csi, rtsp and files are the other kinds
+source = "0"                                 # the first USB camera; or csi://0, rtsp://..., a file
 
 [engine]
 folder = "/opt/veilsight/engine"

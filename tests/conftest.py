@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,12 @@ def data_dir() -> Path:
     if not (folder / "clips" / "manifest.csv").is_file():
         pytest.skip(f"no real clips: {folder}/clips/manifest.csv is missing (set VEILSIGHT_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def have() -> Callable[[str], str]:
+    """`have("node")` is the path of a command; the test skips where it is not installed."""
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -263,8 +263,8 @@ def test_the_edge_process_accepts_the_template(tmp_path: Path) -> None:
 
 def test_a_csi_camera_takes_jetpacks_opencv_and_any_other_the_wheel() -> None:
     row = board("orin-nano")
-    csi = EDGE_TOML.replace('source = "0"', 'source = "csi"')
-    assert tomllib.loads(csi)["camera"]["source"] == "csi"
+    csi = EDGE_TOML.replace('source = "0"', 'source = "csi://0"')
+    assert tomllib.loads(csi)["camera"]["source"] == "csi://0"
     assert b"opencv" not in overlay(row, csi, None)["opt/veilsight/requirements.txt"].data
     assert b"nvidia-opencv" in overlay(row, csi, None)["opt/veilsight/apt.txt"].data
     assert b"opencv" in overlay(row, EDGE_TOML, None)["opt/veilsight/requirements.txt"].data
