@@ -20,10 +20,7 @@ from wire.event import EventWindow
 from .config import AlertRule
 from .intake import Release
 
-__all__ = ["BLIND", "NORMAL", "AlertBook", "AlertChange", "Event", "EventReader"]
-
-NORMAL = "normal"
-"""The label that is no risk and raises no alert."""
+__all__ = ["BLIND", "AlertBook", "AlertChange", "Event", "EventReader"]
 
 BLIND = "blind"
 """The alert for a camera that sends cover noise alone, because its budget is spent."""
@@ -106,9 +103,9 @@ class AlertBook:
         self._row: dict[str, int] = {}  # label -> verdicts in a row that speak for a change
 
     def update(self, probabilities: Mapping[str, float]) -> list[AlertChange]:
-        """Take the probabilities of the next event; what changes."""
-        risks = {label: p for label, p in probabilities.items() if label != NORMAL}
-        return [change for label, p in risks.items() for change in self._step(label, p)]
+        """Take the probabilities of the next event, in the model's order: the first label is no risk. What changes."""
+        risks = list(probabilities.items())[1:]
+        return [change for label, p in risks for change in self._step(label, p)]
 
     def blind(self, spent: bool) -> list[AlertChange]:
         """Raise BLIND with the first release of noise alone, clear it with the first that says something again."""

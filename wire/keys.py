@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -15,6 +16,7 @@ __all__ = ["SIGNATURE_BYTES", "DeviceKey", "PublicKey"]
 
 SIGNATURE_BYTES = 64
 _SEED_BYTES = 32
+_HEX = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class PublicKey:
@@ -35,7 +37,7 @@ class PublicKey:
         """From 64 hex digits, or from the path of a file that holds them."""
         candidate = text.strip()
         path = Path(candidate)
-        if len(candidate) != 2 * _SEED_BYTES and path.is_file():
+        if not _HEX.fullmatch(candidate) and path.is_file():
             candidate = path.read_text().strip()
         try:
             return cls(bytes.fromhex(candidate))
