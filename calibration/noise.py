@@ -102,7 +102,7 @@ def _entries(sigma: Fraction, guard: int) -> list[int] | None:
 
 
 def target_shift(target: str) -> tuple[str, float]:
-    """(profile, S per event) of a target: a profile's name, or per event a number S, `S=2.5` or `bits=6`; ConfigError."""
+    """(profile, S per event) of a target: a profile's name, or per event S=2.5 or bits=6; ConfigError."""
     if target in PROFILES:
         return target, PROFILES[target]
     unit, _, number = target.rpartition("=")
@@ -124,7 +124,7 @@ def choose(config: FamilyConfig, target: str) -> Noise:
     capacity = config.event_releases * config.n * math.log2(2 * config.clip_norm + 1)
     if bits(shift) >= capacity:
         raise ConfigError(
-            f"--target {target}: S = {shift:g} an event would allow {bits(shift):.0f} bits, but {config.event_releases} "
+            f"--target {target}: S = {shift:g} an event allows {bits(shift):.0f} bits, but {config.event_releases} "
             f"codes of {config.n} coordinates hold at most {capacity:.0f}: that promises nothing; "
             "give a smaller S, such as 3"
         )
