@@ -1,1 +1,1 @@
-"""First floor. The family: a vision tower, a desensitizer and a language backbone that edge and cloud share; its data and its training."""
+"""First floor. The family that edge and cloud share: tower, desensitizer, language backbone; data, training."""

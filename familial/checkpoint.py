@@ -1,7 +1,8 @@
-"""Checkpoint folders in Hugging Face form: config.json, model.safetensors (fp16), vocab.json; the noise lies beside them.
+"""Checkpoint folders in Hugging Face form: config.json, model.safetensors (fp16), vocab.json; the noise lies
+beside them.
 
-    save(family, folder)    load(folder) -> Family in float32, eval mode    checkpoint_hash(folder) -> hex
-    adopt(family, base): take over every weight of `base` that has the same name and shape, and say which were not
+save(family, folder)    load(folder) -> Family in float32, eval mode    checkpoint_hash(folder) -> hex
+adopt(family, base): take over every weight of `base` that has the same name and shape, and say which were not
 """
 
 from __future__ import annotations
@@ -36,25 +37,36 @@ def save(family: Family, folder: Path) -> None:
 
 
 def load(folder: Path | str) -> Family:
-    """Read a folder that `save` wrote; raises CheckpointError for a file that is missing, corrupt or of another shape."""
+    """Read a folder that `save` wrote.
+
+    Raises CheckpointError for a file that is missing, corrupt or of another shape.
+    """
     folder = Path(folder)
     for name in (_CONFIG, _WEIGHTS, _VOCABULARY):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: {name} is missing; a checkpoint folder comes from familial.train --out")
+            raise CheckpointError(
+                f"{folder}: {name} is missing; a checkpoint folder comes from familial.train --out"
+            )
     config = FamilyConfig.load(folder / _CONFIG)
     words = json.loads((folder / _VOCABULARY).read_text())
     if words != {word: index for index, word in enumerate(config.words)}:
-        raise CheckpointError(f"{folder}: vocab.json and the words of config.json differ; take both from one training run")
+        raise CheckpointError(
+            f"{folder}: vocab.json and the words of config.json differ; take both from one training run"
+        )
     family = Family(config)
     try:
         found = load_file(folder / _WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder / _WEIGHTS}: unreadable ({error}); copy or train it again") from error
     expected = _floats(family)
-    wrong = [name for name, value in expected.items() if name not in found or found[name].shape != value.shape]
+    wrong = [
+        name for name, value in expected.items() if name not in found or found[name].shape != value.shape
+    ]
     extra = sorted(set(found) - set(expected))
     if wrong or extra:
-        raise CheckpointError(f"{folder}: weights do not fit config.json: missing or misshapen {wrong[:3]}, unknown {extra[:3]}")
+        raise CheckpointError(
+            f"{folder}: weights do not fit config.json: missing or misshapen {wrong[:3]}, unknown {extra[:3]}"
+        )
     family.load_state_dict({name: value.float() for name, value in found.items()}, strict=False)
     return family.eval()
 
@@ -72,7 +84,8 @@ def checkpoint_hash(folder: Path | str) -> str:
 
 
 def adopt(family: Family, base: Path | str) -> list[str]:
-    """Take over the weights of the checkpoint `base` wherever name and shape agree; returns the names left as they were.
+    """Take over the weights of the checkpoint `base` wherever name and shape agree; returns the names left as they
+    were.
 
     Word embeddings are carried over word by word, since vocabularies differ.
     """

@@ -32,6 +32,7 @@ class FamilyConfig:
     Tower: a name in `towers.TOWERS` and its `channels`. Backbone: Qwen3-VL's text decoder, sized by `hidden`, `layers`,
     `heads`, `mlp`; `words` is the vocabulary (special and label tokens first), at most 1,000.
     label_bias: added to the label logits of both exits; fitted on held-out events and stated in the model card.
+    risk_at: a clip is called by its riskiest label when the risk of its riskiest event reaches this; fitted likewise.
     Raises CheckpointError for sizes that do not fit together.
     """
 
@@ -52,6 +53,7 @@ class FamilyConfig:
     mlp: int = 256
     caption_words: int = 12
     label_bias: tuple[float, ...] = field(default=())
+    risk_at: float = 0.5
 
     def __post_init__(self) -> None:
         if not self.label_bias:
@@ -63,7 +65,9 @@ class FamilyConfig:
     def _problems(self) -> list[str]:
         found = []
         if self.tokens * self.width * self.clip_norm**2 >= 2**31:
-            found.append(f"tokens * width * clip_norm^2 with clip_norm {self.clip_norm} overflows int32: lower clip_norm")
+            found.append(
+                f"tokens * width * clip_norm^2 with clip_norm {self.clip_norm} overflows int32: lower clip_norm"
+            )
         if self.clip_norm < 2:
             found.append(f"clip_norm is {self.clip_norm}, it must be at least 2")
         if len(self.words) > 1000:
@@ -102,10 +106,14 @@ class FamilyConfig:
         fields = {key: value for key, value in found.items() if key not in _FORM}
         try:
             fields["window"] = WindowSpec(**fields["window"])
-            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+            fields = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+            }
             return cls(**fields)
         except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: {error}; the file belongs to another version of the family") from error
+            raise CheckpointError(
+                f"{path}: {error}; the file belongs to another version of the family"
+            ) from error
 
 
 def nano(words: tuple[str, ...]) -> FamilyConfig:

@@ -51,7 +51,8 @@ def trusted_code(x: Tensor, clip_norm: int) -> Tensor:
 
 
 def trusted_core(x: Tensor, noise: Tensor, clip_norm: int) -> Tensor:
-    """x float, noise int32, both (B, K, d) -> z int32 (B, K, d) in int16's range: the whole trusted core, noise used once."""
+    """x float, noise int32, both (B, K, d) -> z int32 (B, K, d) in int16's range: the whole trusted core, noise
+    used once."""
     return (trusted_code(x, clip_norm) + noise).clamp(-Z_MAX - 1, Z_MAX)
 
 
@@ -64,8 +65,8 @@ class Lifter(nn.Module):
     """Releases of one event -> tokens of the backbone.
 
     Every release becomes K tokens with the embedding of its place in the event and of its presence; missing ones are
-    zero. The last token is the question: it also carries a linear summary of all releases, so that even one decoder block
-    sees the sum in which S^2 adds up.
+    zero. The last token is the question: it also carries a linear summary of all releases, so that even one
+    decoder block sees the sum in which S^2 adds up.
     """
 
     def __init__(self, releases: int, tokens: int, width: int, hidden: int, sigma: float) -> None:

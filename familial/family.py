@@ -4,9 +4,9 @@
     z x 8 --lifter--> tokens --block 1--> EDGE EXIT (3 logits)                            DecideGraph, on the edge
                                --blocks 2..--> CLOUD EXIT: next token = label, then the caption's words
 
-The backbone is transformers' Qwen3-VL text decoder (its blocks, norms and rotary positions); one loop runs its blocks for
-training, for both members and for tracing. The edge member holds block 1 alone; the cloud member holds all blocks and can go
-on from the edge's exit state with a difference of exactly zero.
+The backbone is transformers' Qwen3-VL text decoder (its blocks, norms and rotary positions); one loop runs its
+blocks for training, for both members and for tracing. The edge member holds block 1 alone; the cloud member holds
+all blocks and can go on from the edge's exit state with a difference of exactly zero.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Backbone(nn.Module):
         Causal; tokens of missing releases are seen by themselves only.
         """
         length = hidden.shape[1]
-        missing = (1.0 - present.to(hidden.dtype)) @ self.spread[:, :length]  # (B, T): 1 at tokens of missing releases
+        missing = (1.0 - present.to(hidden.dtype)) @ self.spread[
+            :, :length
+        ]  # (B, T): 1 at tokens of missing releases
         hide = missing[:, None, None, :] * (1.0 - self.eye[:length, :length]) * _FAR
         bias = hide + self.causal[:length, :length]  # (B, 1, T, T)
         positions = (self.cos[:, :length], self.sin[:, :length])
@@ -128,7 +130,8 @@ class Family(nn.Module):
         return cast(Tensor, self.desensitizer(self.tower(frames)))
 
     def code(self, x: Tensor) -> Tensor:
-        """x float (B, K, d) -> mu float (B, K, d), integers by value, with a straight-through gradient: for training."""
+        """x float (B, K, d) -> mu float (B, K, d), integers by value, with a straight-through gradient: for
+        training."""
         return straight_through(x, self.config.clip_norm)
 
     def core(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -146,15 +149,20 @@ class Family(nn.Module):
         return edge_exit(self, self.exit_state(z, present))
 
     def cloud_logits(self, z: Tensor, present: Tensor) -> Tensor:
-        """z (B, R, K, d), present bool (B, R) -> label logits (B, L) at full depth: the next token over the label tokens."""
+        """z (B, R, K, d), present bool (B, R) -> label logits (B, L) at full depth: the next token over the label
+        tokens."""
         return self.continue_from(self.exit_state(z, present), present)
 
     def continue_from(self, state: Tensor, present: Tensor) -> Tensor:
-        """The edge's exit state (B, R*K + 1, hidden) -> cloud label logits (B, L); equal to `cloud_logits` to the last bit."""
+        """The edge's exit state (B, R*K + 1, hidden) -> cloud label logits (B, L).
+
+        Equal to `cloud_logits` to the last bit.
+        """
         return cloud_exit(self, self.backbone(state, present, 1))
 
     def both_exits(self, z: Tensor, present: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One forward for training: z, present, and words int64 (B, W) = the label token, then the caption's but the last.
+        """One forward for training: z, present, and words int64 (B, W) = the label token, then the caption's but
+        the last.
 
         Returns edge logits (B, L), cloud logits (B, L), word logits (B, W, V) for the token after each of `words`.
         """
@@ -167,7 +175,8 @@ class Family(nn.Module):
 
     @torch.no_grad()
     def caption(self, z: Tensor, present: Tensor) -> list[str]:
-        """z (B, R, K, d), present bool (B, R) -> B sentences: greedy words after the label's token, at most `caption_words`."""
+        """z (B, R, K, d), present bool (B, R) -> B sentences: greedy words after the label's token, at most
+        `caption_words`."""
         lifted = self.lifter(z, present)
         label = self.cloud_logits(z, present).argmax(dim=1)
         words = (label + FIRST_LABEL)[:, None]  # (B, 1)
@@ -242,7 +251,8 @@ class CloudMember(nn.Module):
 
 
 class EncodeGraph(nn.Module):
-    """What is traced into encode.onnx: frames u8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d), nothing else."""
+    """What is traced into encode.onnx: frames u8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d), nothing
+    else."""
 
     def __init__(self, family: Family) -> None:
         super().__init__()

@@ -1,16 +1,18 @@
-"""Towers: frames of one window -> features. Everything here is untrusted by design; the desensitizer's core holds the promise.
+"""Towers: frames of one window -> features. Everything here is untrusted by design; the desensitizer's core holds
+the promise.
 
-    frames u8 (B, F, H, W) --normalise, difference--> (B, 2F-1, H, W) --convolutions--> (B, C, H/16, W/16) --pool--> (B, 2C)
+    frames u8 (B, F, H, W) --normalise, difference--> (B, 2F-1, H, W) --convolve--> (B, C, H/16, W/16) --pool--> (B, 2C)
 
-A tower is an nn.Module with an attribute `features` (width of its output) and this forward. Only operations that ONNX opset 18
-and TensorRT both have: fixed strides, means and maxima over whole maps; no adaptive pooling, no data-dependent shapes.
-A black frame (all pixels 0) is one that is missing: before a stream's start, or lost.
+A tower is an nn.Module with an attribute `features` (width of its output) and this forward. Only operations that
+ONNX opset 18 and TensorRT both have: fixed strides, means and maxima over whole maps; no adaptive pooling, no
+data-dependent shapes. A black frame (all pixels 0) is one that is missing: before a stream's start, or lost.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,36 +36,52 @@ class Tower(nn.Module):
 
 
 def normalise(frames: Tensor) -> Tensor:
-    """Frames u8 (B, F, H, W) -> (B, 2F-1, H, W): pixels of zero mean and unit spread per window, then frame differences.
+    """Frames u8 (B, F, H, W) -> float (B, F, H, W) of zero mean and unit spread per window, gaps filled.
 
-    Mean and spread come from this window's own frames, missing ones left out, so that brightness and contrast carry
-    nothing and no later frame is looked at. A difference with a missing frame is zero.
+    Mean and spread come from this window's own frames (every second pixel, missing frames left out), so that brightness
+    and contrast carry nothing and no later frame is looked at. A missing frame takes the next present one's pixels: the
+    start of a stream then looks like a still picture, not like a flash. Windows without any frame are all zeros.
     """
-    pixels = frames.float() * (1.0 / 255.0)
-    mean_of_frame = pixels.mean(dim=(2, 3), keepdim=True)  # (B, F, 1, 1)
+    batch, count, height, width = frames.shape
+    pixels = frames.reshape(batch, count, height * width).float() * (1.0 / 255.0)
+    coarse = frames[:, :, ::2, ::2].float() * (1.0 / 255.0)
+    mean_of_frame = coarse.mean(dim=(2, 3))  # (B, F)
     there = torch.clamp(mean_of_frame * 1e4, 0.0, 1.0)
     share = there.mean(dim=1, keepdim=True) + 1e-4
-    mean = mean_of_frame.mean(dim=1, keepdim=True) / share
-    centred = (pixels - mean) * there
-    variance = (centred * centred).mean(dim=(2, 3), keepdim=True).mean(dim=1, keepdim=True) / share
-    scaled = centred * torch.rsqrt(variance + 1e-3)
-    both = there[:, 1:] * there[:, :-1]
-    differences = (scaled[:, 1:] - scaled[:, :-1]) * both * 2.0
-    return torch.cat((scaled, differences), dim=1)
+    mean = mean_of_frame.mean(dim=1, keepdim=True) / share  # (B, 1)
+    centred = coarse - mean[:, :, None, None]
+    variance = ((centred * centred).mean(dim=(2, 3)) * there).mean(dim=1, keepdim=True) / share
+    gain = torch.rsqrt(variance + 2e-4)[:, :, None]  # (B, 1, 1)
+    # fill[i, j] = 1 where j is the first present frame from i on: present, not before i, none present between
+    earlier = there @ torch.ones(count, count).triu(1).to(there.device)  # how many are present before j
+    between = earlier[:, None, :] - earlier[:, :, None]
+    fill = there[:, None, :] * torch.relu(1.0 - between) * torch.ones(count, count).triu(0).to(there.device)
+    filled = (fill * gain) @ pixels - mean[:, :, None] * gain * fill.sum(dim=2, keepdim=True)
+    return filled.reshape(batch, count, height, width)
+
+
+def _with_differences(count: int) -> Tensor:
+    """(2F - 1, F): the frames themselves, then three times each frame's difference from the one before."""
+    eye = torch.eye(count)
+    return torch.cat((eye, 3.0 * (eye[1:] - eye[:-1])))
 
 
 class MotionTower(Tower):
     """Early fusion: all frames of a window are the channels of one small convolutional network.
 
-    The first convolution (6 x 6, stride 4) reads shape and motion together; then 3 x 3 convolutions that halve the map
-    whenever the channels grow. Mean and maximum over the last map keep small movements in large pictures.
+    The first convolution (6 x 6, stride 4) reads frames and their differences; differences are linear, so they cost
+    nothing: they are folded into its weights. Then 3 x 3 convolutions that halve the map whenever the channels grow.
+    Mean and maximum over the last map keep small movements in large pictures.
     """
+
+    views: Tensor
 
     def __init__(self, frames: int, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.features = 2 * channels[-1]
         self.stem = nn.Conv2d(2 * frames - 1, channels[0], kernel_size=6, stride=4, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(channels[0])
+        self.register_buffer("views", _with_differences(frames), persistent=False)
         pairs = list(zip(channels, channels[1:], strict=False))
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, kernel_size=3, stride=2 if b > a and index < 4 else 1, padding=1, bias=False)
@@ -71,27 +89,49 @@ class MotionTower(Tower):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b in pairs)
 
+    def _stem_weight(self) -> Tensor:
+        """The first convolution's weights on frames alone (C, F, 6, 6)."""
+        return torch.einsum("ovhw,vf->ofhw", self.stem.weight, self.views)
+
     def forward(self, frames: Tensor) -> Tensor:
         """Frames u8 (B, F, H, W) -> (B, features)."""
-        x = normalise(frames)
-        if self.training:
-            x = x.contiguous(memory_format=torch.channels_last)
-        x = torch.relu(self.stem_norm(self.stem(x)))
+        x = nn.functional.conv2d(normalise(frames), self._stem_weight(), stride=4, padding=1)
+        return self._rest(torch.relu(self.stem_norm(x)))
+
+    def _rest(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             y = torch.relu(norm(conv(x)))
             x = x + y if x.shape == y.shape else y
         return torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3))), dim=1)
 
-    def for_export(self) -> MotionTower:
-        """A copy whose batch norms are folded into the convolutions."""
-        tower = copy.deepcopy(self).eval()
-        tower.stem = fuse_conv_bn_eval(tower.stem, tower.stem_norm)
-        tower.stem_norm = nn.Identity()  # type: ignore[assignment]  # folded into the line above
-        for index, (conv, norm) in enumerate(zip(tower.convs, tower.norms, strict=True)):
-            assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            tower.convs[index] = fuse_conv_bn_eval(conv, norm)
-            tower.norms[index] = nn.Identity()
-        return tower
+    def for_export(self) -> Tower:
+        """A copy with differences and batch norms folded into the convolutions."""
+        return _FoldedMotionTower(copy.deepcopy(self).eval())
+
+
+class _FoldedMotionTower(Tower):
+    """`MotionTower` as plain convolutions with biases: what the engines run."""
+
+    def __init__(self, tower: MotionTower) -> None:
+        super().__init__()
+        self.features = tower.features
+        weight = tower._stem_weight().detach()
+        stem = nn.Conv2d(weight.shape[1], weight.shape[0], kernel_size=6, stride=4, padding=1, bias=False).eval()
+        stem.weight = nn.Parameter(weight)
+        self.stem = fuse_conv_bn_eval(stem, tower.stem_norm)
+        pairs = zip(tower.convs, tower.norms, strict=True)
+        self.convs = nn.ModuleList(
+            fuse_conv_bn_eval(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm)) for conv, norm in pairs
+        )
+        self.eval()
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames u8 (B, F, H, W) -> (B, features), as the tower it was made from."""
+        x = torch.relu(self.stem(normalise(frames)))
+        for conv in self.convs:
+            y = torch.relu(conv(x))
+            x = x + y if x.shape == y.shape else y
+        return torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3))), dim=1)
 
 
 TOWERS: dict[str, Callable[[FamilyConfig], Tower]] = {

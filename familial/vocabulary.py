@@ -39,7 +39,10 @@ class Vocabulary:
         return len(self.words)
 
     def encode(self, caption: str, length: int) -> list[int]:
-        """Ids of the known words, at most `length` - 1 of them, then <end>, padded to `length`; unknown words are left out."""
+        """Ids of the known words, at most `length` - 1 of them, then <end>, padded to `length`.
+
+        Unknown words are left out.
+        """
         known = [self._ids[word] for word in _WORD.findall(caption.lower()) if word in self._ids]
         ids = [*known[: length - 1], END]
         return ids + [PAD] * (length - len(ids))

@@ -1,0 +1,200 @@
+"""Clip manifests and clips: CSV rows -> checked entries -> small grey frames with times -> windows, slot by slot.
+
+    manifest.csv: file,label,set,group,note    (file relative to the manifest; `uncertain` rows are not scored)
+    clip --OpenCV--> frames u8 (T, H, W), times (T,) --WindowSpec.pick--> windows u8 (S, F, H, W), one per slot
+
+Small frames are cached under build/cache by the clip's hash, so a clip is decoded once. Errors are DataError and
+name the manifest's line.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wire.errors import DataError
+from wire.manifest import WindowSpec
+
+__all__ = [
+    "CACHE",
+    "Clip",
+    "Footage",
+    "check_folds",
+    "grouped_folds",
+    "read_clip",
+    "read_manifests",
+    "small_grey",
+    "slots",
+    "windows",
+]
+
+CACHE = Path(__file__).resolve().parents[2] / "build" / "cache"
+UNSCORED = "uncertain"
+_COLUMNS = ("file", "label", "set", "group")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One row of a manifest: where the clip lies, what it shows, which set it comes from, what it must not be
+    parted from."""
+
+    file: Path
+    name: str
+    label: str
+    set: str
+    group: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """Decoded small frames: frames u8 (T, H, W), times float64 (T,) in seconds from the first frame, duration in
+    seconds."""
+
+    frames: npt.NDArray[np.uint8]
+    times: npt.NDArray[np.float64]
+    duration: float
+
+
+def read_manifests(paths: Iterable[Path | str], labels: Sequence[str]) -> list[Clip]:
+    """All rows of all manifests, in order; labels must be among `labels` or `uncertain`; files must exist."""
+    clips = [clip for path in paths for clip in _read(Path(path), labels)]
+    if not clips:
+        raise DataError("no clips: the manifests given have no rows")
+    return clips
+
+
+def _read(path: Path, labels: Sequence[str]) -> list[Clip]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not readable as a clip manifest ({error})") from error
+    clips = []
+    for line, row in enumerate(rows, start=2):
+        lacking = [name for name in _COLUMNS if not row.get(name)]
+        if lacking:
+            raise DataError(
+                f"{path}:{line}: {', '.join(lacking)} missing; the header is file,label,set,group,note"
+            )
+        if row["label"] not in (*labels, UNSCORED):
+            raise DataError(
+                f"{path}:{line}: label is {row['label']!r}, known are {', '.join(labels)} and {UNSCORED}"
+            )
+        file = path.parent / row["file"]
+        if not file.is_file():
+            raise DataError(f"{path}:{line}: file {row['file']} is missing (looked for {file})")
+        clips.append(Clip(file, row["file"], row["label"], row["set"], row["group"], row.get("note") or ""))
+    return clips
+
+
+def small_grey(frame: npt.NDArray[np.uint8], spec: WindowSpec) -> npt.NDArray[np.uint8]:
+    """BGR u8 (h, w, 3) or grey u8 (h, w) -> grey u8 (H, W), squashed to the window's size as the edge does it."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if frame.ndim == 3 else frame
+    return np.asarray(cv2.resize(grey, (spec.width, spec.height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def read_clip(path: Path, spec: WindowSpec, cache: Path | None = CACHE) -> Footage:
+    """Decode a clip to small grey frames; raises DataError where it is missing, empty, corrupt or has no frame rate."""
+    try:
+        digest = hashlib.sha256(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: not readable ({error})") from error
+    digest.update(f"{spec.height}x{spec.width}".encode())
+    stored = cache / "clips" / f"{digest.hexdigest()[:32]}.npz" if cache else None
+    if stored is not None and stored.is_file():
+        with np.load(stored) as found:
+            return Footage(found["frames"], found["times"], float(found["duration"]))
+    footage = _decode(path, spec)
+    if stored is not None:
+        store(stored, frames=footage.frames, times=footage.times, duration=np.float64(footage.duration))
+    return footage
+
+
+def store(path: Path, **arrays: Any) -> None:
+    """Write an .npz in one move, so that two processes never read half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+    part.replace(path)
+
+
+def _decode(path: Path, spec: WindowSpec) -> Footage:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        frames = []
+        while True:
+            there, frame = capture.read()
+            if not there:
+                break
+            frames.append(small_grey(np.asarray(frame, np.uint8), spec))
+    finally:
+        capture.release()
+    if not frames:
+        raise DataError(f"{path}: no frame could be decoded; the file is empty, corrupt or no video")
+    if not 0.5 <= rate <= 1000:
+        raise DataError(f"{path}: the frame rate is {rate}; re-encode the clip with a constant rate")
+    return Footage(np.stack(frames), np.arange(len(frames)) / rate, len(frames) / rate)
+
+
+def slots(duration: float, spec: WindowSpec) -> int:
+    """Whole slots of a clip of `duration` seconds: at least 1; a last slot counts when at least half of it was seen."""
+    return max(1, int(duration / spec.slot_s + 0.5))
+
+
+def windows(footage: Footage, ends: Sequence[float], spec: WindowSpec) -> npt.NDArray[np.uint8]:
+    """Windows u8 (len(ends), F, H, W) of the slots that end at `ends` seconds; instants without a frame are black."""
+    picked = np.stack([spec.pick(footage.times, float(end)) for end in ends])
+    made = footage.frames[np.maximum(picked, 0)]
+    made[picked < 0] = 0
+    return np.ascontiguousarray(made)
+
+
+def grouped_folds(clips: Sequence[Clip], count: int) -> list[int]:
+    """A fold 0..count-1 for each clip: groups stay whole, each set and label spreads over the folds; always the same.
+
+    Groups are dealt largest first to the fold that has least of their set and label.
+    """
+    if count < 2:
+        raise DataError(f"folds is {count}; at least 2 are needed")
+    groups: dict[tuple[str, str], list[Clip]] = {}
+    for clip in clips:
+        groups.setdefault((clip.set, clip.group), []).append(clip)
+    load = [dict[tuple[str, str], int]() for _ in range(count)]
+    fold_of: dict[tuple[str, str], int] = {}
+    for key, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        kinds = [(clip.set, clip.label) for clip in members]
+        costs = [
+            (sum(held.get(kind, 0) for kind in kinds), sum(held.values()), index)
+            for index, held in enumerate(load)
+        ]
+        fold = min(costs)[2]
+        fold_of[key] = fold
+        for kind in kinds:
+            load[fold][kind] = load[fold].get(kind, 0) + 1
+    folds = [fold_of[clip.set, clip.group] for clip in clips]
+    check_folds(clips, folds)
+    return folds
+
+
+def check_folds(clips: Sequence[Clip], folds: Sequence[int]) -> None:
+    """Raise DataError where a group lies in two folds: the same people or room would be trained on and tested on."""
+    seen: dict[tuple[str, str], int] = {}
+    for clip, fold in zip(clips, folds, strict=True):
+        first = seen.setdefault((clip.set, clip.group), fold)
+        if first != fold:
+            raise DataError(
+                f"group {clip.group!r} of set {clip.set!r} lies in folds {first} and {fold}; "
+                "a group never crosses a split"
+            )

@@ -1,0 +1,181 @@
+"""What a stream shows, release by release and event by event: takes -> runs -> labelled releases and events.
+
+    Take (footage, what happens in it) --start, phase--> Run (slot ends) --last k releases--> labels
+
+A take is a clip for training: rendered, where every happening is known to the frame, or real, where only the
+clip's label is. Black context, stream starts and the number of releases are drawn without a look at the label, so
+that none predicts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wire.manifest import WindowSpec
+
+from .clips import Footage
+
+__all__ = [
+    "UNKNOWN",
+    "Happening",
+    "Run",
+    "Take",
+    "augment",
+    "draw_run",
+    "event_label",
+    "release_label",
+    "run_windows",
+]
+
+UNKNOWN = -1  # a span that nobody can name fairly: it is not trained on
+_BEFORE_S = 0.5  # a happening that began less than this before the end may not show yet
+_SEEN_FALL_S = 0.35
+_FIGHT_EVENT_S = 1.0
+_FIGHT_RELEASE_S = 0.8
+_EVENT_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something with a risk label: index of the label (> 0), start and end in seconds, and whether it leaves a
+    body lying."""
+
+    label: int
+    start: float
+    end: float
+    sudden: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A clip for training. happenings: None where only the clip's label is known."""
+
+    footage: Footage
+    label: int
+    caption: str
+    set: str
+    happenings: tuple[Happening, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One way to play a take: the stream starts at `start`; slot ends at `ends` (seconds of the take's clock)."""
+
+    start: float
+    ends: tuple[float, ...]
+
+
+def draw_run(take: Take, spec: WindowSpec, rng: np.random.Generator) -> Run:
+    """A stream start anywhere that leaves at least half a slot; short or early starts as likely as late ones."""
+    slack = max(0.0, take.footage.duration - spec.slot_s)
+    start = float(rng.uniform(0.0, slack)) if rng.random() < 0.6 else float(rng.uniform(0.0, min(1.0, slack)))
+    count = max(1, int((take.footage.duration - start) / spec.slot_s + 0.3))
+    return Run(start, tuple(start + spec.slot_s * (index + 1) for index in range(count)))
+
+
+def event_label(take: Take, start: float, ends: Sequence[float], reach: float) -> int:
+    """The label of the releases that end at `ends` in a stream from `start`, or UNKNOWN.
+
+    `reach` as in WindowSpec, seconds.
+    """
+    last = ends[-1]
+    seen_from = max(start, ends[0] - reach + 0.5)
+    if take.happenings is None:
+        covers = seen_from <= take.footage.duration / 2 and last >= take.footage.duration - 0.75
+        return take.label if take.label == 0 or covers else UNKNOWN
+    labels = {_part_of_event(happening, seen_from, last) for happening in take.happenings}
+    labels.discard(0)
+    return labels.pop() if len(labels) == 1 else (UNKNOWN if labels else 0)
+
+
+def _part_of_event(happening: Happening, seen_from: float, last: float) -> int:
+    if happening.start > last + 0.2:
+        return 0
+    if happening.sudden:
+        shows = max(last - _EVENT_S, seen_from) <= happening.start <= last - _BEFORE_S
+        return happening.label if shows else UNKNOWN
+    overlap = min(happening.end, last) - max(happening.start, seen_from, last - _EVENT_S)
+    if overlap >= _FIGHT_EVENT_S:
+        return happening.label
+    return 0 if happening.end < seen_from - 0.5 else UNKNOWN
+
+
+def release_label(take: Take, start: float, end: float, reach: float) -> int:
+    """The label of one release that ends at `end` in a stream from `start`, or UNKNOWN."""
+    if take.happenings is None:
+        return UNKNOWN if take.label == 1 else take.label
+    seen_from = max(start, end - reach + 0.5)
+    labels = set()
+    for happening in take.happenings:
+        if happening.start > end:
+            continue
+        overlap = min(happening.end, end) - max(happening.start, seen_from)
+        began = seen_from <= happening.start <= end - _SEEN_FALL_S
+        shows = began if happening.sudden else overlap >= _FIGHT_RELEASE_S
+        gone = not happening.sudden and happening.end < seen_from - 0.5
+        labels.add(happening.label if shows else (0 if gone else UNKNOWN))
+    labels.discard(0)
+    return labels.pop() if len(labels) == 1 else (UNKNOWN if labels else 0)
+
+
+_GRAIN = np.random.default_rng(7).normal(0.0, 1.0, 1 << 20).astype(np.float32)
+
+
+def augment(frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Small frames u8 (N, H, W) of one stream, all changed alike: mirror, crop up to 25 %, shift, zoom, tone.
+
+    Grain per frame.
+    """
+    height, width = frames.shape[1:]
+    scale_x, scale_y = 1.0 / rng.uniform(0.75, 1.06), 1.0 / rng.uniform(0.75, 1.06)
+    span_x, span_y = width * (1 - scale_x), height * (1 - scale_y)
+    shift_x = span_x * rng.uniform(0, 1) + rng.uniform(-2, 2)
+    shift_y = span_y * rng.uniform(0, 1) + rng.uniform(-2, 2)
+    matrix = np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]])
+    if rng.random() < 0.5:
+        matrix[0] = [-scale_x, 0, width - 1 - shift_x]
+    levels = np.linspace(0, 1, 256) ** rng.uniform(0.6, 1.6)
+    levels = np.clip(levels * rng.uniform(0.6, 1.3) + rng.uniform(-0.02, 0.1), 0.02, 1) * 255
+    table = levels.astype(np.uint8)
+    grain = float(rng.uniform(0, 4)) if rng.random() < 0.5 else 0.0
+    out = np.empty_like(frames)
+    for index, frame in enumerate(frames):
+        moved = cv2.warpAffine(
+            frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        toned = cv2.LUT(moved, table)
+        if grain:
+            offset = int(rng.integers(0, len(_GRAIN) - height * width))
+            noise = _GRAIN[offset : offset + height * width].reshape(height, width)
+            toned = np.clip(toned + grain * noise, 1, 255).astype(np.uint8)
+        out[index] = toned
+    return out
+
+
+def run_windows(
+    take: Take, start: float, ends: Sequence[float], spec: WindowSpec, rng: np.random.Generator | None
+) -> npt.NDArray[np.uint8]:
+    """Windows u8 (len(ends), F, H, W) of a stream from `start`.
+
+    With `rng`, frames are dropped and changed at random.
+    """
+    times, index = take.footage.times, np.flatnonzero(take.footage.times >= start - 1e-6)
+    if rng is not None and rng.random() < 0.3:
+        kept = index[rng.random(len(index)) > rng.uniform(0.05, 0.4)]
+        index = kept if len(kept) else index
+    picked = np.stack([spec.pick(times[index], float(end)) for end in ends])
+    black = picked < 0
+    if black.all():
+        return np.zeros((len(ends), spec.frames, spec.height, spec.width), np.uint8)
+    used, places = np.unique(index[picked[~black]], return_inverse=True)
+    frames = np.ascontiguousarray(take.footage.frames[used])
+    if rng is not None:
+        frames = augment(frames, rng)
+    made = np.zeros((len(ends), spec.frames, spec.height, spec.width), np.uint8)
+    made[~black] = frames[places.reshape(-1)]
+    return made

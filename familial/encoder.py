@@ -1,0 +1,34 @@
+"""Windows -> clean codes, in chunks, in this process only: for training and evaluation; the device never forms a
+clean code.
+
+windows u8 (S, F, H, W) --tower (folded), desensitizer--> x --integer core--> mu int16 (S, K, d)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .desensitizer import trusted_code
+from .family import Family
+
+__all__ = ["Encoder"]
+
+
+class Encoder:
+    """Windows u8 (S, F, H, W) -> clean codes int16 (S, K, d), through the integer core, in chunks."""
+
+    def __init__(self, family: Family, chunk: int = 64) -> None:
+        self.tower, self.desensitizer = family.tower.for_export(), family.desensitizer
+        self.clip_norm, self.chunk = family.config.clip_norm, chunk
+
+    @torch.inference_mode()
+    def __call__(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+        parts = [
+            trusted_code(
+                self.desensitizer(self.tower(torch.from_numpy(windows[i : i + self.chunk]))), self.clip_norm
+            )
+            for i in range(0, len(windows), self.chunk)
+        ]
+        return np.asarray(torch.cat(parts).numpy(), np.int16)

@@ -1,0 +1,362 @@
+"""How good a member is on labelled clips, noise on as on the device, next to what chance and clip length reach.
+
+    clip -> windows, slot by slot -> clean codes (in this process only) -> + noise -> events of 8 releases, stride 1
+         -> probabilities (E, L) -> clip_verdict -> tables over all clips, per set, per label
+
+A clip shorter than an event is read once, with the releases that exist. A clip's verdict is made from all its events by
+`clip_verdict`. `first_verdicts` measures the other thing that matters: how soon after a fall the first verdict
+names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wire.certificate import PROFILES, sigma_for
+from wire.errors import CheckpointError, ConfigError
+
+from . import checkpoint
+from .data.clips import UNSCORED, Clip, Footage, grouped_folds, read_clip, read_manifests, slots, windows
+from .encoder import Encoder
+from .family import Family
+from .losses import rounded_gaussian
+
+__all__ = [
+    "baselines",
+    "clip_codes",
+    "clip_verdict",
+    "event_probabilities",
+    "first_verdicts",
+    "main",
+    "metrics",
+    "sigma_of",
+]
+
+_REPEATS = 5
+_BATCH = 512
+_Probabilities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One clip with its verdict."""
+
+    clip: Clip
+    predicted: int
+    probability: float
+    releases: int
+    duration: float
+
+
+def sigma_of(folder: Path, family: Family, profile: str | None) -> tuple[str, Fraction]:
+    """Profile name and sigma: of `profile` where given, else of the checkpoint's noise.json, else of its training
+    profile."""
+    config = family.config
+    if profile is not None:
+        if profile not in PROFILES:
+            raise ConfigError(f"--profile {profile}: known are {', '.join(PROFILES)}")
+        return profile, sigma_for(config.clip_norm, PROFILES[profile], config.event_releases)
+    path = folder / "noise.json"
+    if not path.is_file():
+        return config.profile, sigma_for(config.clip_norm, PROFILES[config.profile], config.event_releases)
+    try:
+        found = json.loads(path.read_text())
+        return str(found["profile"]), Fraction(found["sigma"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error!r}; write it again with calibration.noise") from error
+
+
+def clip_codes(family: Family, footage: Footage) -> Tensor:
+    """Clean codes float (S, K, d) of a clip's slots; they are for noise to be added to and never leave the process."""
+    spec = family.config.window
+    ends = [spec.slot_s * (slot + 1) for slot in range(slots(footage.duration, spec))]
+    return torch.from_numpy(Encoder(family)(windows(footage, ends, spec))).float()
+
+
+def _events(z: Tensor, releases: int) -> tuple[Tensor, Tensor]:
+    """Releases (D, S, K, d) of D draws -> events (D, E, R, K, d) and their presence bool (E, R): whole ones, or
+    one short one."""
+    draws, count = z.shape[:2]
+    if count < releases:
+        padded = torch.zeros(draws, releases, *z.shape[2:])
+        padded[:, releases - count :] = z
+        present = torch.arange(releases) >= releases - count
+        return padded[:, None], present[None]
+    stacked = torch.stack([z[:, i : i + releases] for i in range(count - releases + 1)], dim=1)
+    return stacked, torch.ones(count - releases + 1, releases, dtype=torch.bool)
+
+
+@torch.inference_mode()
+def event_probabilities(family: Family, z: Tensor, member: str) -> _Probabilities:
+    """Noised releases float (D, S, K, d) of D independent draws -> label probabilities float64 (D, E, L) of the
+    clip's events."""
+    events, present = _events(z, family.config.event_releases)
+    draws, count = events.shape[:2]
+    flat, there = events.flatten(0, 1), present.repeat(draws, 1)
+    read = {"edge": family.edge_logits, "cloud": family.cloud_logits}[member]
+    logits = torch.cat(
+        [read(flat[i : i + _BATCH], there[i : i + _BATCH]) for i in range(0, len(flat), _BATCH)]
+    )
+    return np.asarray(logits.double().softmax(dim=1).reshape(draws, count, -1).numpy())
+
+
+def clip_verdict(probabilities: _Probabilities, risk_at: float = 0.5) -> tuple[int, float]:
+    """Event probabilities (E, L) of one clip -> (label index, its probability).
+
+    Each event is averaged with its neighbour before, so that one unlucky draw decides nothing; the riskiest of these
+    gives its likeliest risk label if its risk (1 - P(label 0)) is at least `risk_at`, else the clip is label 0.
+    """
+    smooth = probabilities if len(probabilities) == 1 else (probabilities[1:] + probabilities[:-1]) / 2
+    worst = smooth[int(np.argmin(smooth[:, 0]))]
+    risk = 1.0 - float(worst[0])
+    if risk < risk_at:
+        return 0, 1.0 - risk
+    label = 1 + int(np.argmax(worst[1:]))
+    return label, float(worst[label])
+
+
+def first_verdicts(
+    family: Family,
+    footage: Footage,
+    onset_s: float,
+    member: str,
+    sigma: float,
+    draws: int = 2000,
+    label: str = "fall",
+    within_s: float = 4.0,
+) -> dict[str, float]:
+    """Over `draws` noise draws: how often the first event whose likeliest label is `label` ends within
+    0..`within_s` s of the onset.
+
+    Whole events only, stride 1, from the slot that completes the first. Returns the shares `in_time`, `early`, `late`
+    (after the limit) and `never`, and the median `delay_s` where one came in time.
+    """
+    clean = clip_codes(family, footage)
+    index = family.config.labels.index(label)
+    parts = []
+    for begin in range(0, draws, 250):
+        z = clean[None].expand(min(250, draws - begin), *clean.shape)
+        parts.append(
+            event_probabilities(family, z + rounded_gaussian(z, sigma), member).argmax(axis=2) == index
+        )
+    named = np.concatenate(parts)  # (D, E)
+    slot = family.config.window.slot_s
+    ends = slot * (np.arange(named.shape[1]) + min(family.config.event_releases, len(clean)))
+    delay = np.where(named.any(axis=1), ends[named.argmax(axis=1)] - onset_s, np.inf)
+    in_time = (delay >= 0) & (delay <= within_s)
+    return {
+        "in_time": float(in_time.mean()),
+        "early": float((delay < 0).mean()),
+        "late": float((np.isfinite(delay) & (delay > within_s)).mean()),
+        "never": float(np.isinf(delay).mean()),
+        "delay_s": float(np.median(delay[in_time])) if in_time.any() else float("nan"),
+    }
+
+
+def metrics(truth: Sequence[int], predicted: Sequence[int], positive: Sequence[int]) -> dict[str, float]:
+    """n, accuracy over all labels; precision, recall and F1 of "one of `positive`" against the rest.
+
+    0 where undefined.
+    """
+    t, p = np.asarray(truth), np.asarray(predicted)
+    is_true, is_said = np.isin(t, positive), np.isin(p, positive)
+    hits = int((is_true & is_said).sum())
+    precision = hits / int(is_said.sum()) if is_said.any() else 0.0
+    recall = hits / int(is_true.sum()) if is_true.any() else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    accuracy = float((t == p).mean()) if len(t) else 0.0
+    return {"n": len(t), "accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1}
+
+
+def baselines(
+    clips: Sequence[Clip], durations: Sequence[float], labels: Sequence[str], folds: int = 3
+) -> dict[str, Any]:
+    """What needs no look at the picture, on grouped folds: the commonest label, and the labels of the nearest clip
+    lengths."""
+    truth = np.array([labels.index(clip.label) for clip in clips])
+    length = np.log(np.asarray(durations))
+    fold = np.array(grouped_folds(clips, folds))
+    common, nearest = np.zeros_like(truth), np.zeros_like(truth)
+    for index in range(len(truth)):
+        rest = np.flatnonzero(fold != fold[index])
+        if len(rest) == 0:
+            continue
+        common[index] = np.bincount(truth[rest]).argmax()
+        close = rest[np.argsort(np.abs(length[rest] - length[index]), kind="stable")[:9]]
+        nearest[index] = np.bincount(truth[close]).argmax()
+    risks = range(1, len(labels))
+    sets = sorted({clip.set for clip in clips})
+    of_set = {name: np.array([clip.set == name for clip in clips]) for name in sets}
+    return {
+        "chance": metrics(truth.tolist(), common.tolist(), list(risks)),
+        "length_only": metrics(truth.tolist(), nearest.tolist(), list(risks)),
+        "length_only_sets": {
+            name: metrics(truth[m].tolist(), nearest[m].tolist(), list(risks)) for name, m in of_set.items()
+        },
+        "folds": folds,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate as the command line says; writes the JSON, prints the tables, returns 0."""
+    args = _parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    families = _families(args.checkpoint, args.folds)
+    family = families[0][0]
+    labels = family.config.labels
+    profile, exact = sigma_of(args.checkpoint, family, args.profile)
+    sigma = float(exact) if args.noise == "on" else 0.0
+    clips = [clip for clip in read_manifests(args.data, labels) if clip.label != UNSCORED]
+    passes: list[list[Scored]] = [[] for _ in range(_REPEATS if sigma else 1)]
+    for index, clip in enumerate(clips):
+        for result, score in zip(
+            passes, _score(_reader(families, clip), clip, args.member, sigma, len(passes)), strict=True
+        ):
+            result.append(score)
+        if sys.stderr.isatty():
+            print(f"\r{index + 1}/{len(clips)}", end="", file=sys.stderr, flush=True)
+    summary = _summary(passes, labels)
+    releases = max(score.releases for score in passes[0])
+    s_release = float(family.config.clip_norm / exact)
+    summary = {
+        "member": args.member,
+        "noise": args.noise,
+        "profile": profile,
+        "S_release": s_release,
+        "S_event": s_release * family.config.event_releases**0.5,
+        "S_used": s_release * releases**0.5,
+        **summary,
+        "baselines": baselines(clips, [score.duration for score in passes[0]], labels),
+        "left_out": args.folds is not None,
+    }
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(summary, indent=1) + "\n")
+    _print(summary)
+    return 0
+
+
+def _families(folder: Path, folds: Path | None) -> list[tuple[Family, set[str] | None]]:
+    """Families with the clips each may be scored on: one for all (None), or one per fold for what it left out."""
+    if folds is None:
+        return [(checkpoint.load(folder), None)]
+    parts = sorted(folds.glob("fold-*/left_out.json"))
+    if not parts:
+        raise CheckpointError(
+            f"{folds}: no fold-*/left_out.json; make them with familial.train --folds N --out {folds}"
+        )
+    return [(checkpoint.load(part.parent), set(json.loads(part.read_text()))) for part in parts]
+
+
+def _reader(families: Sequence[tuple[Family, set[str] | None]], clip: Clip) -> Family:
+    for family, names in families:
+        if names is None or clip.name in names:
+            return family
+    raise CheckpointError(
+        f"{clip.name} was left out of no fold: it would be scored by a family that was trained on it"
+    )
+
+
+def _score(family: Family, clip: Clip, member: str, sigma: float, draws: int) -> list[Scored]:
+    footage = read_clip(clip.file, family.config.window)
+    clean = clip_codes(family, footage)
+    z = clean[None].repeat(draws, 1, 1, 1)
+    if sigma:
+        z = z + rounded_gaussian(z, sigma)
+    verdicts = [clip_verdict(rows, family.config.risk_at) for rows in event_probabilities(family, z, member)]
+    return [Scored(clip, label, probability, len(clean), footage.duration) for label, probability in verdicts]
+
+
+def _summary(passes: Sequence[Sequence[Scored]], labels: Sequence[str]) -> dict[str, Any]:
+    scores = passes[0]
+    truth = [labels.index(score.clip.label) for score in scores]
+    said = [score.predicted for score in scores]
+    risks = list(range(1, len(labels)))
+    tables = [metrics(truth, [score.predicted for score in result], risks) for result in passes]
+    sets = {}
+    for name in sorted({score.clip.set for score in scores}):
+        rows = [i for i, score in enumerate(scores) if score.clip.set == name]
+        sets[name] = metrics([truth[i] for i in rows], [said[i] for i in rows], risks)
+    repeats = {
+        key: {"mean": float(np.mean([t[key] for t in tables])), "sd": float(np.std([t[key] for t in tables]))}
+        for key in ("accuracy", "f1")
+    }
+    return {
+        "overall": metrics(truth, said, risks),
+        "sets": sets,
+        "labels": {label: metrics(truth, said, [index]) for index, label in enumerate(labels)},
+        "repeats": {"draws": len(passes), **repeats},
+        "clips": [
+            {
+                "file": score.clip.name,
+                "label": score.clip.label,
+                "predicted": labels[score.predicted],
+                "probability": round(score.probability, 4),
+                "releases": score.releases,
+            }
+            for score in scores
+        ],
+    }
+
+
+def _print(summary: dict[str, Any]) -> None:
+    print(
+        f"{summary['member']} member, noise {summary['noise']}, profile {summary['profile']}, "
+        f"S per event {summary['S_event']:.2f}"
+    )
+    rows = [
+        ("all", summary["overall"]),
+        *summary["sets"].items(),
+        *(("label " + k, v) for k, v in summary["labels"].items()),
+    ]
+    rows += [("chance", summary["baselines"]["chance"]), ("length only", summary["baselines"]["length_only"])]
+    print(f"{'':16}{'n':>5}{'accuracy':>10}{'precision':>11}{'recall':>8}{'F1':>7}")
+    for name, m in rows:
+        print(
+            f"{name:16}{m['n']:5}{m['accuracy']:10.3f}{m['precision']:11.3f}{m['recall']:8.3f}{m['f1']:7.3f}"
+        )
+    accuracy = summary["repeats"]["accuracy"]
+    print(
+        f"over {summary['repeats']['draws']} noise draws: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m familial.evaluate", description="Accuracy, precision, recall, F1 per label and set."
+    )
+    default = Path(__file__).resolve().parents[1] / "checkpoints" / "nano"
+    parser.add_argument("--checkpoint", type=Path, default=default, metavar="DIR")
+    parser.add_argument(
+        "--folds",
+        type=Path,
+        metavar="DIR",
+        help="score each clip by the family of familial.train --folds that left it out",
+    )
+    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv")
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    parser.add_argument("--member", choices=("edge", "cloud"), default="cloud")
+    parser.add_argument("--noise", choices=("on", "off"), default="on")
+    parser.add_argument(
+        "--profile", metavar="NAME", help=f"one of {', '.join(PROFILES)}; default: the checkpoint's"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
