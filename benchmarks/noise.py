@@ -1,7 +1,7 @@
 """Top floor. `python -m benchmarks.noise`: a draw of our noise, as the device makes it, against OpenDP's sampler.
 
-Ours is `edge_runtime.noise`: fresh key, table, taken once, overwritten. OpenDP's is its exact discrete Gaussian on a vector of
-as many integers, at the same sigma, through its Python interface. One process, one thread, turns taken.
+Ours is `edge_runtime.noise`: fresh key, table, taken once, overwritten. OpenDP's is its exact discrete Gaussian on a
+vector of as many integers, at the same sigma, through its Python interface. One process, one thread, turns taken.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ROUNDS = 20
 
 
 def _timed(draw: Callable[[], object], times: int) -> list[float]:
-    """Microseconds of each of `times` calls."""
+    """Microseconds of each of `times` calls, on the wall clock."""
     took = []
     for _ in range(times):
         begin = time.perf_counter_ns()
