@@ -105,10 +105,15 @@ class MqttTransport:
         self._open = 0
         self.connections = 0
         self.unpublished = 0
-        self._client = self._make(MQTTProtocolVersion.MQTTv5)
+        self._client = self._make(MQTTProtocolVersion.MQTTv5, probe=True)
 
     def __enter__(self) -> MqttTransport:
-        if not self._connect(MQTTProtocolVersion.MQTTv5) and not self._connect(MQTTProtocolVersion.MQTTv311):
+        # A broker of 3.1.1 can say no to MQTT 5 only while the properties are empty, hence the probe.
+        five = self._connect(MQTTProtocolVersion.MQTTv5, probe=True)
+        if five:
+            self._client.disconnect()
+            self._client.loop_stop()
+        if not self._connect(MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311):
             raise BrokerError(f"{self._config.url}: closes the connection; it speaks neither MQTT 5 nor 3.1.1")
         if not self._subscribed.wait(_ANSWER_S):
             self._client.loop_stop()
@@ -134,11 +139,14 @@ class MqttTransport:
                 self._open -= 1
                 self.unpublished += 1
 
-    def _make(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
-        """A client of that version with our callbacks, credentials and TLS."""
+    def _make(self, protocol: MQTTProtocolVersion, probe: bool) -> mqtt.Client:
+        """A client of that version with our credentials and TLS, and our callbacks for the connection."""
         config, five = self._config, protocol == MQTTProtocolVersion.MQTTv5
         client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, self._client_id, clean_session=None if five else False, protocol=protocol
+            CallbackAPIVersion.VERSION2,
+            self._client_id + ("p" if probe else ""),
+            clean_session=None if five else False,
+            protocol=protocol,
         )
         client.max_queued_messages_set(_MAX_QUEUED)
         if config.username:
@@ -148,27 +156,29 @@ class MqttTransport:
                 client.tls_set(config.ca or None, config.cert or None, config.key or None)
             except (OSError, ValueError) as error:
                 raise ConfigError(f"broker: ca, cert or key cannot be used ({error})") from error
-        client.on_connect = self._on_connect
+        client.on_connect = self._on_probe if probe else self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         return client
 
-    def _connect(self, protocol: MQTTProtocolVersion) -> bool:
-        """Connect and wait for the broker's answer; False where it does not speak `protocol`."""
-        url, five = self._config.url, protocol == MQTTProtocolVersion.MQTTv5
-        self._client = self._make(protocol)
+    def _connect(self, protocol: MQTTProtocolVersion, probe: bool = False) -> bool:
+        """Connect and wait for the broker's answer; False where it does not speak `protocol`. A probe leaves nothing
+        behind and subscribes to nothing."""
+        url = self._config.url
+        self._client = self._make(protocol, probe)
         self._answers = queue.SimpleQueue()
-        properties = None
-        if five:
+        only_five: dict[str, Any] = {}
+        if probe:
+            only_five = {"clean_start": True}
+        elif protocol == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
             properties.SessionExpiryInterval = _SESSION_S
             properties.MaximumPacketSize = _MAX_PACKET
+            only_five = {"clean_start": False, "properties": properties}
         try:
-            self._client.connect(
-                self._config.host, self._config.port, keepalive=30, clean_start=False, properties=properties
-            )
+            self._client.connect(self._config.host, self._config.port, keepalive=30, **only_five)
         except OSError as error:
             raise BrokerError(f"{url}: cannot connect ({error}); is a broker running at that address?") from error
         self._client.loop_start()
@@ -184,6 +194,9 @@ class MqttTransport:
         raise BrokerError(f"{url}: {answer}; check user, password and the broker's access list")
 
     # --- on the network's thread: note it down and return
+
+    def _on_probe(self, client: mqtt.Client, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
+        self._answers.put(str(code) if code.is_failure else _WELCOME)
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if not code.is_failure:

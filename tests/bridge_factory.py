@@ -1,4 +1,4 @@
-"""What the bridge's tests share: a manifest, sealed releases, a member that reads without a model, a bridge without MQTT."""
+"""What the bridge's tests share: a manifest, sealed releases, a member without a model, a bridge without MQTT."""
 
 from __future__ import annotations
 

@@ -62,9 +62,7 @@ def test_a_verdict_carries_its_span_and_is_signed_by_the_bridge(harness: Harness
 
 def test_events_of_all_cameras_are_read_in_one_forward(harness: Harness) -> None:
     batch = [Inbound("lab/door", "features", at(slot), False) for slot in range(8)]
-    batch += [
-        Inbound("lab/hall", "features", release(slot, manifest=MANIFEST, key=OTHER), False) for slot in range(8)
-    ]
+    batch += [Inbound("lab/hall", "features", release(slot, manifest=MANIFEST, key=OTHER), False) for slot in range(8)]
     harness.bridge.handle(batch)
     assert harness.member.batches == [2]
 
