@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edge_runtime.config import load as load_edge_config
+from edge_runtime.config import load_config
 from firmware_configs.boards import BOARDS, Board, board
 from wire.errors import ConfigError, VeilsightError
 from wire.manifest import FILES, EngineManifest
@@ -74,19 +74,12 @@ class Step:
 def edge_config(file: Path | None) -> str:
     """The text of the device's edge.toml: `file`, or the template.
 
-    Raises ConfigError where `file` cannot be read or the edge process would refuse it.
+    Raises ConfigError, naming every fault, where `file` cannot be read or the edge process would refuse it.
     """
     if file is None:
         return EDGE_TOML
-    try:
-        text = file.read_text()
-        tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--camera-config {file}: {error}; give a readable edge.toml") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--camera-config {file}: not TOML: {error}") from error
-    load_edge_config(file)
-    return text
+    load_config(file)
+    return file.read_text()
 
 
 def packages(row: Board, config: str) -> dict[str, list[str]]:
