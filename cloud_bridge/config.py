@@ -7,8 +7,8 @@
     [state]      dir
     [run]        exit_when_offline
 
-Paths are relative to the directory the process is started in. Secrets are never in the file, only the names of
-their files.
+Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
+never in the file, only the names of their files.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class BridgeConfig:
             raise ConfigError(f"{path}: {error.strerror}; give the bridge's file with --config") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not TOML ({error})") from error
-        return cls.parse(document, str(path))
+        return cls.parse(_rooted(document, Path(path).parent), str(path))
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], name: str = "bridge.toml") -> BridgeConfig:
@@ -193,7 +193,32 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "run": RunConfig,
 }
 
+_PATHS: Mapping[str, tuple[str, ...]] = {
+    "broker": ("password_file", "ca", "cert", "key"),
+    "model": ("checkpoint", "engine"),
+    "state": ("dir",),
+    "cameras": ("public_key",),
+}
+
 T = TypeVar("T")
+
+
+def _rooted(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The document with its paths made relative to `folder`; whatever is of a wrong type is left for the checks."""
+
+    def table(section: str, values: Any) -> Any:
+        if isinstance(values, list):
+            return [table(section, value) for value in values]
+        if not isinstance(values, dict):
+            return values
+        paths = {
+            key: values[key] for key in _PATHS.get(section, ()) if isinstance(values.get(key), str) and values[key]
+        }
+        if section == "cameras":  # a key itself, or the name of its file
+            paths = {key: value for key, value in paths.items() if (folder / value).is_file()}
+        return {**values, **{key: str(folder / value) for key, value in paths.items()}}
+
+    return {section: table(section, values) for section, values in document.items()}
 
 
 def _read(kind: type[T], table: Any, where: str, problems: list[str]) -> T | None:

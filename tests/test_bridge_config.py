@@ -36,10 +36,11 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         username = "bridge"
         [model]
         threads = 2
+        checkpoint = "mine"
         [[cameras]]
         site = "lab"
         camera = "door"
-        public_key = "{key}"
+        public_key = "{key.name}"
         [alerts]
         raise_at = 1
         [run]
@@ -50,6 +51,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert config.cameras[0].public == DEVICE.public
     assert (config.broker.port, config.broker.tls) == (8883, True)
     assert config.alerts.raise_at == 1 and config.run.exit_when_offline and config.model.threads == 2
+    assert config.model.checkpoint == str(tmp_path / "mine") and config.model.engine == "build/engines/nano"
 
 
 @pytest.mark.parametrize(

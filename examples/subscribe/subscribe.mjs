@@ -1,0 +1,29 @@
+// mosquitto_sub -h BROKER -t 'veilsight/v1/#' -F '%t %x' | node subscribe.mjs DEVICE_KEY BRIDGE_KEY
+import { createPublicKey, verify } from "node:crypto";
+import { createInterface } from "node:readline";
+import { veilsight } from "./veilsight.mjs"; // generated from wire/veilsight.proto by `npm install`
+
+const ed25519 = Buffer.from("302a300506032b6570032100", "hex"); // what a DER public key of this kind begins with
+const asKey = (hex) => createPublicKey({ key: Buffer.concat([ed25519, Buffer.from(hex, "hex")]), format: "der", type: "spki" });
+const [device, bridge] = process.argv.slice(2).map(asKey);
+const { Signed, Features, Verdict, Alert } = veilsight.v1;
+const norm = (z) => Math.hypot(...Array.from({ length: z.length / 2 }, (_, i) => Buffer.from(z).readInt16LE(2 * i)));
+const verdict = (m) => `${m.labels[m.probabilities.indexOf(Math.max(...m.probabilities))]} ${Math.max(...m.probabilities).toFixed(2)}`;
+const topics = {
+  features: ["features", device, Features, (m) => `slot ${m.slot} |z| ${norm(m.z).toFixed(1)}`],
+  "verdict/edge": ["verdict", device, Verdict, verdict],
+  "verdict/cloud": ["verdict", bridge, Verdict, (m) => `${verdict(m)} "${m.sentence}"`],
+  alert: ["alert", bridge, Alert, (m) => `${m.label} ${m.raised ? "raised" : "cleared"} ${m.probability.toFixed(2)}`],
+};
+for await (const line of createInterface({ input: process.stdin })) {
+  const [topic, payload] = line.split(" ");
+  const [kind, key, type, tell] = topics[topic.split("/").slice(4).join("/")] ?? [];
+  if (!kind) continue; // state and certificate are JSON: no example needed
+  try {
+    const { body, signature } = Signed.decode(Buffer.from(payload, "hex"));
+    const genuine = verify(null, Buffer.concat([Buffer.from(`veilsight/v1/${kind}\0`), body]), key, signature);
+    console.log(topic, genuine ? tell(type.decode(body)) : "REFUSED: not signed by the key of its writer");
+  } catch (error) {
+    console.log(topic, `REFUSED: ${error.message}`);
+  }
+}
