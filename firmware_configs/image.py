@@ -157,6 +157,7 @@ def steps(row: Board) -> tuple[Step, ...]:
                 _PIP,
             ),
         ),
+        Step("no stale module of an earlier build", ("rm", "-rf", "$source/build/lib")),
         Step(
             "our own package",
             ("python3", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir=$work/wheels", "$source"),

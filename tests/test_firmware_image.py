@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from engine_factory import make_engine
 
 from firmware_configs.boards import BOARDS, Board, board
 from firmware_configs.image import EDGE_TOML, edge_config, main, overlay, steps, write
@@ -277,6 +278,14 @@ def test_an_engine_that_is_not_its_manifests_is_refused(tmp_path: Path, capsys: 
     assert main(["--board", "thor", "--out", str(tmp_path / "out"), "--engine", str(engine)]) == 2
     assert "manifest.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_travels_whole(tmp_path: Path) -> None:
+    make_engine(tmp_path / "engine")
+    (tmp_path / "engine" / "engine.json").write_text("{}")  # made on another device: stays behind
+    names = [name for name in overlay(board("thor"), EDGE_TOML, tmp_path / "engine") if "/engine/" in name]
+    parts = ["certificate.json", "decide.onnx", "encode.onnx", "manifest.json", "noise_table.bin"]
+    assert names == [f"opt/veilsight/engine/{part}" for part in parts]
 
 
 def power_mode(tmp_path: Path, mode: str, table: str) -> subprocess.CompletedProcess[str]:
