@@ -1,0 +1,123 @@
+"""The device's process: parse, load, run. `python -m edge_runtime --config edge.toml`
+
+Exit codes: 0 the source ended or a stop was asked for, 2 configuration or input, 3 a privacy check failed,
+4 the camera is lost and a restart may help, 1 anything unforeseen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import secrets
+import signal
+import sys
+import time
+from contextlib import ExitStack, closing
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from wire.errors import PrivacyError, VeilsightError
+from wire.keys import DeviceKey
+from wire.manifest import FILES, EngineManifest
+from wire.noise_table import NoiseTable
+
+from .camera import Camera, CameraLost
+from .config import Config, load_config
+from .engine import OnnxEngine, self_test
+from .health import Health, notify
+from .ledger import Ledger
+from .loop import Loop, LoopStats
+from .noise import Sampler
+from .publisher import Publisher
+from .window import SlotClock
+
+log = logging.getLogger("veilsight")
+
+_BEGAN = time.monotonic()
+_LOST_AGAIN_S = 3600.0  # a lost camera ends the process at most once an hour
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the process; the exit code."""
+    parser = argparse.ArgumentParser(prog="edge_runtime", description="camera -> noised feature tensor -> MQTT")
+    parser.add_argument("--config", required=True, help="edge.toml")
+    parser.add_argument("--source", help="instead of [camera] source")
+    parser.add_argument("--engine", help="instead of [engine] folder")
+    parser.add_argument("--broker", help="instead of [broker] url")
+    parser.add_argument("--summary", help="write local figures to this JSON file at the end; they are never published")
+    given = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    flags = (("camera", "source", given.source), ("engine", "folder", given.engine), ("broker", "url", given.broker))
+    try:
+        figures = serve(load_config(given.config, {part: {key: value} for part, key, value in flags if value}))
+    except VeilsightError as error:
+        code = 4 if isinstance(error, CameraLost) else 3 if isinstance(error, PrivacyError) else 2
+        log.error("%s%s", "stopped, nothing more is published: " if code == 3 else "", error)
+        return code
+    if given.summary:
+        Path(given.summary).write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def serve(config: Config) -> dict[str, Any]:
+    """Load everything, run the loop to its end, return the local figures."""
+    manifest = EngineManifest.load(config.engine.folder)
+    clock = SlotClock(manifest.window.slot_s, config.run.release_delay_s, config.camera.speed)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: clock.stop.set())
+    state_dir, folder = Path(config.device.state_dir), Path(config.engine.folder)
+    device, stats = config.device, LoopStats()
+    with ExitStack() as stack:
+        key = DeviceKey.load_or_make(device.key)
+        camera = Camera(config.camera, manifest.window, clock, _lost_after_s(config.camera.lost_after_s, state_dir))
+        if camera.starts_at_once:
+            clock.start()
+        stack.enter_context(camera)
+        engine = stack.enter_context(closing(OnnxEngine(folder, config.engine.threads)))
+        self_test(engine)
+        table = NoiseTable.load(folder / FILES["noise_table"], manifest.hashes["noise_table"])
+        noise = Sampler(table, manifest.tokens, manifest.width)
+        price, limit = (manifest.clip_norm / manifest.sigma) ** 2, config.privacy.max_releases_per_day
+        ledger = stack.enter_context(closing(Ledger(state_dir, Fraction(price), clock.slot_s, limit)))
+        state = {
+            "boot_id": ledger.boots << 32 | secrets.randbits(32),
+            "model_id": manifest.model_id,
+            "started_at": round(time.time()),
+            "slot_s": clock.slot_s,
+            "public_key": key.public.hex,
+            "software": "veilsight/0.1.0",
+        }
+        certificate = (folder / FILES["certificate"]).read_bytes()
+        publisher = Publisher(config.broker, device.site, device.camera, state, certificate)
+        gauges = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
+        health = Health(config.health.listen, {**gauges, "camera": camera.figures}, stalled_s=10 + 10 * clock.slot_s)
+        stack.callback(health.close)
+        log.info("camera %s/%s from %s, S = %.3g a release", device.site, device.camera, camera.name, price**0.5)
+        notify("READY=1")
+        loop = Loop(camera, clock, engine, noise, ledger, publisher, health, key, state["boot_id"], stats)
+        try:
+            with publisher:
+                publisher.reason = loop.run(config.run.windows)
+        except CameraLost:
+            (state_dir / "camera-lost").touch()
+            raise
+        return {
+            **health.figures(),
+            "bytes_per_window": stats.payload_bytes / max(1, stats.windows),
+            "first_publish_s": round(stats.first_publish_at - _BEGAN, 3),
+            "cpu_s": round(time.process_time(), 3),
+        }
+
+
+def _lost_after_s(lost_after_s: float, state_dir: Path) -> float:
+    """How long a camera may be lost before the process ends: longer where that was the end less than an hour ago."""
+    mark = state_dir / "camera-lost"
+    if not lost_after_s or not mark.exists():
+        return lost_after_s
+    return max(lost_after_s, _LOST_AGAIN_S - (time.time() - mark.stat().st_mtime))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The ledger: the durable sum of S^2 that this device has spent, and its boot counter.
+
+    charge(slot) --> reserved on disk, in blocks, before it is granted --> Charge
+
+What is on disk is never below what was published: a block of releases is written and fsynced before its first one is
+granted, and after a crash the whole block counts as spent. Time is counted in slots, never read from the wall clock, which
+may jump. Does not know the scene: a charge is a function of slot and configuration alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+from wire.errors import LedgerError
+
+__all__ = ["Charge", "Ledger"]
+
+_BLOCK = 60  # slots reserved with one write
+_UNIT = 10**12  # S^2 is kept in integer units of 10^-12, rounded up
+_CURE = "restore it from a backup, or delete it to start a new ledger (bridges must then register the device again)"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a slot may reveal. granted: the window may be encoded; else the release is noise alone."""
+
+    slot: int
+    granted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """What is on disk. day_slots is never above the truth, the others never below it."""
+
+    boots: int = 0
+    spent: int = 0
+    releases: int = 0
+    day_slots: int = 0
+    day_releases: int = 0
+
+    def plus(self, releases: int, price: int) -> _Book:
+        spent = self.spent + releases * price
+        return replace(self, spent=spent, releases=self.releases + releases, day_releases=self.day_releases + releases)
+
+    def document(self) -> dict[str, Any]:
+        content = asdict(self)
+        return {"book": content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+class Ledger:
+    """One open ledger in `folder`; `close` gives back what was reserved and not used.
+
+    s_squared: S^2 of one release. slot_s: seconds. max_releases_per_day: 0, or the cut-off after which nothing is granted
+    until a day's worth of slots is over. Raises LedgerError where the file is corrupt, unwritable or in use.
+    """
+
+    def __init__(self, folder: Path | str, s_squared: Fraction, slot_s: float, max_releases_per_day: int = 0) -> None:
+        self._folder, self._file = Path(folder), Path(folder) / "ledger.json"
+        self._price, self._maximum = math.ceil(s_squared * _UNIT), max_releases_per_day
+        self._day, self._hour = max(1, round(86400 / slot_s)), max(1, round(3600 / slot_s))
+        self._slot, self._left = -1, 0  # the last slot charged; how many more the block on disk covers
+        self._hour_slots = self._hour_releases = 0
+        self._lock = self._take_lock()
+        book = self._read()
+        self._book = replace(book, boots=book.boots + 1)
+        self._write(self._book)
+
+    @property
+    def boots(self) -> int:
+        """How often this ledger was opened, this time included: it only grows."""
+        return self._book.boots
+
+    def charge(self, slot: int) -> Charge:
+        """Charge `slot`, durably, before anything of it is published. Slots only grow; LedgerError else."""
+        if slot <= self._slot:
+            raise LedgerError(f"slot {slot} was charged after slot {self._slot}; a slot is charged once")
+        self._advance(slot - self._slot)
+        self._slot = slot
+        if self._left == 0:
+            self._write(self._book.plus(min(_BLOCK, self._allowance()), self._price))
+            self._left = _BLOCK
+        self._left -= 1
+        granted = self._allowance() > 0
+        if granted:
+            self._book = self._book.plus(1, self._price)
+            self._hour_releases += 1
+        return Charge(slot, granted)
+
+    def _allowance(self) -> int:
+        """Releases that may still be granted in this day."""
+        return max(0, self._maximum - self._book.day_releases) if self._maximum else _BLOCK
+
+    def _advance(self, slots: int) -> None:
+        """Let `slots` slots pass; a new day begins with a block of its own."""
+        days, position = divmod(self._book.day_slots + slots, self._day)
+        self._book = replace(self._book, day_slots=position, day_releases=0 if days else self._book.day_releases)
+        self._left = 0 if days else self._left
+        hours, self._hour_slots = divmod(self._hour_slots + slots, self._hour)
+        self._hour_releases = 0 if hours else self._hour_releases
+
+    def totals(self) -> dict[str, float]:
+        """S^2 spent in all, in the current day and hour of slots (the hour since start), and the releases behind them."""
+        book, price = self._book, self._price / _UNIT
+        return {
+            "s2_total": book.spent / _UNIT,
+            "s2_day": book.day_releases * price,
+            "s2_hour": self._hour_releases * price,
+            "releases_total": book.releases,
+            "releases_day": book.day_releases,
+            "day_left_slots": self._day - book.day_slots,
+            "spent": float(self._allowance() == 0),
+            "boots": book.boots,
+        }
+
+    def close(self) -> None:
+        """Write what was spent to the last release; without this the whole block counts as spent."""
+        self._write(self._book)
+        self._lock.close()
+
+    def _take_lock(self) -> IO[str]:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self._folder / "ledger.lock", "a")  # noqa: SIM115 - held until `close`
+        except OSError as error:
+            raise LedgerError(f"{self._folder}: {error.strerror}; make [device] state_dir writable") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise LedgerError(f"{self._file}: another process has it; one process per [device] state_dir") from error
+        return lock
+
+    def _read(self) -> _Book:
+        try:
+            found = json.loads(self._file.read_text())
+            book = _Book(**found["book"])
+            sound = all(type(v) is int and v >= 0 for v in asdict(book).values()) and found == book.document()
+        except FileNotFoundError:
+            return _Book()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LedgerError(f"{self._file}: unreadable ({error!r}); {_CURE}") from error
+        if not sound:
+            raise LedgerError(f"{self._file}: its checksum is not that of its content; {_CURE}")
+        return book
+
+    def _write(self, book: _Book) -> None:
+        """Replace the file atomically and wait until file and name are on the disk."""
+        new = self._file.with_suffix(".new")
+        try:
+            with open(new, "w") as out:
+                out.write(json.dumps(book.document()))
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(new, self._file)
+            folder = os.open(self._folder, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+        except OSError as error:
+            raise LedgerError(f"{self._file}: {error.strerror}; free space, or make [device] state_dir writable") from error
