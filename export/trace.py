@@ -1,0 +1,151 @@
+"""A checkpoint's edge half as two ONNX graphs. Here, and for comparison in parity.py, export meets torch.
+
+    checkpoint --load, every weight finite--> Family --torch.onnx (dynamo)--> tidy --> encode, decide
+
+The graphs say what is computed and nothing else: no source paths, stack traces, producer or shape notes, and the same
+checkpoint gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from familial import checkpoint as folder
+from familial.config import FamilyConfig
+from familial.family import DecideGraph, EncodeGraph, Family
+from wire.errors import CheckpointError, GraphError
+
+from .lint import OPSET
+
+__all__ = ["load_family", "tidy", "trace_decide", "trace_encode", "trace_module"]
+
+_IR_VERSION = 8  # what opset 18 came with: every ONNX Runtime and TensorRT that knows the opset reads it
+
+
+def load_family(checkpoint: Path | str) -> Family:
+    """The family of a checkpoint folder, in eval mode; CheckpointError where a weight is not a finite number."""
+    family = folder.load(checkpoint).eval()
+    for name, value in family.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            count = int((~torch.isfinite(value)).sum())
+            raise CheckpointError(
+                f"{checkpoint}: {name} holds {count} weights that are NaN or infinite; train it again"
+            )
+    return family
+
+
+def trace_encode(family: Family) -> ModelProto:
+    """frames uint8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d)."""
+    config = family.config
+    inputs = {"frames": _frames(config), "noise": torch.zeros(1, config.tokens, config.width, dtype=torch.int32)}
+    return trace_module(EncodeGraph(family), inputs, "z", "encode")
+
+
+def trace_decide(family: Family) -> ModelProto:
+    """z int32 (1, R, K, d), present bool (1, R) -> logits float32 (1, L)."""
+    config = family.config
+    z = torch.zeros(1, config.event_releases, config.tokens, config.width, dtype=torch.int32)
+    inputs = {"z": z, "present": torch.ones(1, config.event_releases, dtype=torch.bool)}
+    return trace_module(DecideGraph(family), inputs, "logits", "decide")
+
+
+def _frames(config: FamilyConfig) -> Tensor:
+    window = config.window
+    count = window.frames * window.height * window.width
+    return (torch.arange(count) % 251).to(torch.uint8).reshape(1, window.frames, window.height, window.width)
+
+
+def trace_module(module: nn.Module, inputs: dict[str, Tensor], output: str, name: str) -> ModelProto:
+    """Trace `module` at fixed shapes, tidied; inputs in the order of its forward. GraphError where torch cannot."""
+    with _quiet(), torch.inference_mode():
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=[output],
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            first = str(error).strip().splitlines()[0]
+            raise GraphError(
+                f"{name}: torch cannot export this network ({first}); use operations with fixed shapes"
+            ) from error
+    if program is None:
+        raise GraphError(f"{name}: torch exported nothing")
+    return tidy(program.model_proto, name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes on packages that it does not need off the screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def tidy(model: ModelProto, name: str) -> ModelProto:
+    """The same computation with nothing beside it, fixed shapes in every Reshape, and constants in order of name."""
+    made = ModelProto(ir_version=_IR_VERSION, producer_name="veilsight")
+    made.opset_import.append(helper.make_opsetid("", OPSET))
+    graph = made.graph
+    graph.CopyFrom(model.graph)
+    graph.name, graph.doc_string = name, ""
+    del graph.value_info[:], graph.metadata_props[:]
+    described: list[Any] = [*graph.node, *graph.input, *graph.output, *graph.initializer]
+    for item in described:
+        item.ClearField("doc_string")
+        item.ClearField("metadata_props")
+    for index, node in enumerate(graph.node):
+        node.name = f"{index:03}_{node.op_type}"
+    _fix_reshapes(made)
+    _sort_constants(graph)
+    return made
+
+
+def _fix_reshapes(model: ModelProto) -> None:
+    """Where a Reshape leaves a dimension to be inferred (-1), write the dimension."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in [*inferred.graph.value_info, *inferred.graph.output]
+    }
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        asked = numpy_helper.to_array(constants[node.input[1]])
+        shape = shapes.get(node.output[0], [])
+        if (asked > 0).all() or len(shape) != len(asked) or min(shape, default=0) < 1:
+            continue
+        node.input[1] = f"{node.output[0]}.shape"
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), node.input[1]))
+
+
+def _sort_constants(graph: onnx.GraphProto) -> None:
+    """Constants that a node reads, by name."""
+    read = {name for node in graph.node for name in node.input}
+    kept: Iterable[onnx.TensorProto] = sorted(graph.initializer, key=lambda tensor: tensor.name)
+    used = [tensor for tensor in kept if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(used)
