@@ -247,16 +247,51 @@ def _segments(client: socket.socket) -> dict[str, int]:
     return {"segments_down": sent, "segments_up": received}
 
 
+_CONNECT = 12  # no CONNECT is shorter, and its protocol level lies within
+_NOT_SPOKEN = b"\x20\x03\x00\x84\x00"  # CONNACK of MQTT 5: unsupported protocol version, no properties
+
+
 async def _serve(port: int) -> None:
     # amqtt is imported by the broker's own process alone: nothing else of ours needs it
+    from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
     from amqtt.broker import Broker as Amqtt
-    from amqtt.contexts import BrokerConfig, ListenerConfig, default_broker_plugins
+    from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType, default_broker_plugins
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """amqtt speaks 3.1.1 and leaves whoever greets it in MQTT 5 without an answer: that answer is given here."""
+        try:
+            head = await asyncio.wait_for(reader.readexactly(_CONNECT), _START_S)
+        except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
+            writer.close()
+            return
+        if b"MQTT\x05" in head:
+            writer.write(_NOT_SPOKEN)
+            writer.close()
+            return
+        again = asyncio.StreamReader()
+        again.feed_data(head)
+        pump = asyncio.create_task(_copy(reader, again))
+        await broker.external_connected(StreamReaderAdapter(again), StreamWriterAdapter(writer), "default")
+        pump.cancel()
 
     # Of its default plugins the one that lets clients in: loopback only, and payloads are signed by their writers.
     plugins: dict[str, Any] = {name: options for name, options in default_broker_plugins().items() if "auth" in name}
-    broker = Amqtt(BrokerConfig(listeners={"default": ListenerConfig(bind=f"127.0.0.1:{port}")}, plugins=plugins))
+    listener = ListenerConfig(type=ListenerType.EXTERNAL, bind="127.0.0.1")
+    broker = Amqtt(BrokerConfig(listeners={"default": listener}, plugins=plugins))
     await broker.start()
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
+    server = await asyncio.start_server(connected, "127.0.0.1", port)
+    async with server:
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamReader) -> None:
+    """Feed `target` with what comes from `source`, to its end."""
+    try:
+        while data := await source.read(65536):
+            target.feed_data(data)
+    except ConnectionError:
+        pass  # the client went away; its end is told below
+    target.feed_eof()
 
 
 def main(argv: list[str] | None = None) -> int:

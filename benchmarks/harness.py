@@ -307,7 +307,17 @@ class Rig:
             },
         )
         argv = [*prefix, sys.executable, "-m", "edge_runtime", "--config", str(config)]
+        argv += ["--summary", str(self._summary(camera))]
+        self._summary(camera).unlink(missing_ok=True)
         return self._child(f"edge-{camera}", argv, env)
+
+    def summary(self, camera: str = "camera") -> dict[str, Any]:
+        """The local figures of the camera's last edge process, by part; empty where it has left none."""
+        path = self._summary(camera)
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+    def _summary(self, camera: str) -> Path:
+        return self.folder / f"{camera}-summary.json"
 
     def bridge(self, cameras: Sequence[str] = ("camera",), *, exit_when_offline: bool = False) -> Child:
         """The cloud's process for `cameras`."""

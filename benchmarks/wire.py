@@ -4,8 +4,8 @@
 
 Ours is everything: features, the edge member's verdict, MQTT's own bytes, acknowledgements both ways, and 52 bytes of
 IPv4 and TCP headers (timestamps on) a packet; taken between the first and the last release of a run, so without the
-connection's start, which is listed. Video is the bare stream alone, without any header: H.264 (libx264, 320x240, crf 28)
-and JPEG (8 frames a second, 320x240, quality 80).
+connection's start, which is listed. Video is the bare stream alone, headers not counted, at 320x240: H.264 (libx264,
+crf 28) and JPEG (8 frames a second, quality 80).
 """
 
 from __future__ import annotations
