@@ -341,11 +341,11 @@ class Actor:
             self.go(0.22, elb_r=60, arm_r=115)
         self.go(0.5, "stand")
 
-    def lie_down(self, seconds: float, *, height: float = 0.0, rise: bool = True) -> None:
+    def lie_down(self, seconds: float, *, height: float = 0.0, depth: float = 0.2, rise: bool = True) -> None:
         """Lie down under control and (with `rise`) get up again.
 
         On the floor (`height` 0) by way of kneeling or sitting; on a bed of `height` metres by sitting on its edge,
-        which stands behind the feet, and swinging round. Lying bodies keep turning their heads and arms a little.
+        which stands behind the feet, and swinging round, `depth` metres further onto it.
         """
         rng = self.rng
         slow = rng.uniform(0.8, 1.4)
@@ -353,7 +353,9 @@ class Actor:
         if height > 0:
             self.go(0.7 * slow, hip=62, knee=80, lean=36, gait=0)
             self.go(0.5 * slow, "sit", lift=max(0.0, height - 0.45 * self.body.height / 1.75))
-            self.go(0.9 * slow, "supine", lift=height, tip_f=-48, lean=20, hip=55, knee=45, yaw=self.yaw + 88, pin=1)
+            self.go(0.02, pin=1)
+            onto = self.shift(-depth)
+            self.go(0.9 * slow, "supine", onto, lift=height, tip_f=-48, lean=20, hip=55, knee=45, yaw=self.yaw - 88)
         elif rng.random() < 0.5:
             self.go(0.9 * slow, "half_kneel", flip=side)
             self.go(0.9 * slow, "fours")
@@ -366,7 +368,7 @@ class Actor:
         self.go(1.0 * slow, rest, flip=side, lift=height)
         self.lie(seconds, still=0.4)
         if rise:
-            self.get_up(height=height)
+            self.get_up(height=height, depth=depth)
 
     def lie(self, seconds: float, still: float = 0.7) -> None:
         """Lie where one lies: still, or with small movements with probability 1 - `still`."""
@@ -381,12 +383,12 @@ class Actor:
             self.hold(min(self.rng.uniform(0.2, 2.0), max(0.02, stop - self.now)))
         self.hold_until(stop)
 
-    def get_up(self, *, height: float = 0.0) -> None:
+    def get_up(self, *, height: float = 0.0, depth: float = 0.2) -> None:
         """From lying to standing: by the edge of a bed, or by all fours and one knee."""
         slow = self.rng.uniform(0.8, 1.5)
         if height > 0:
             up = max(0.0, height - 0.45 * self.body.height / 1.75)
-            self.go(0.9 * slow, "sit", yaw=self.yaw - 88, lift=up, pin=1)
+            self.go(0.9 * slow, "sit", self.shift(0.0, -depth), yaw=self.yaw + 88, lift=up, pin=1)
             self.go(0.6 * slow, hip=80, knee=88, lean=40, sho=35, lift=0, pin=0)
         elif self._row[_AT["tip_f"]] < -30:
             self.go(0.9 * slow, "sit_floor", pin=1)

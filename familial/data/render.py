@@ -33,7 +33,7 @@ from familial.data.motion import COCO, JOINTS, Actor, Body, Floats, draw_body, p
 from familial.data.rooms import Scene, Still, draw_scene, paint, plain_scene
 from familial.data.scenes import KINDS, LABELS, Happening, Plan, direct, draw_kind, people_needed
 
-__all__ = ["KINDS", "Happening", "RenderedClip", "demo_clip", "main", "render_clip"]
+__all__ = ["KINDS", "Happening", "RenderedClip", "clip_label", "demo_clip", "main", "render_clip"]
 
 _J = {name: i for i, name in enumerate(JOINTS)}
 _SHIFT = 4  # fractional bits of the coordinates OpenCV draws with
@@ -141,6 +141,8 @@ class _Sensor:
     gains: Floats  # (T,) brightness over time
     shadow: float
     low_contrast: bool
+    bars: float  # black bars left and right, as a share of the width
+    stamp: int  # the clock written into the picture: seconds of the day at the start, -1 is none
 
 
 def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
@@ -152,7 +154,7 @@ def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
     elif style == "drift":
         gains += rng.uniform(0.05, 0.25) * np.sin(2 * np.pi * rng.uniform(0.02, 0.12) * times + rng.uniform(0, 6))
     elif style == "switch":
-        dim = rng.uniform(0.25, 0.6)
+        dim = rng.uniform(0.35, 0.7)
         before = times < rng.uniform(1.0, times[-1] - 1.0)
         gains = np.where(before == (rng.random() < 0.5), 1.0, dim)
     return _Sensor(
@@ -163,10 +165,12 @@ def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
         smear=float(rng.uniform(0.1, 0.4)) if rng.random() < 0.2 else 0.0,
         vignette=float(rng.uniform(0, 0.35)), gains=gains,
         shadow=0.0 if night else float(rng.uniform(0.0, 0.5)), low_contrast=bool(rng.random() < 0.12),
+        bars=float(rng.uniform(0.02, 0.1)) if rng.random() < 0.1 else 0.0,
+        stamp=int(rng.integers(86400)) if rng.random() < 0.2 else -1,
     )  # fmt: skip
 
 
-_CLEAR = _Sensor(2, 0.03, 0, 1.0, 0, 0.0, 0.05, np.ones(0), 0.35, False)
+_CLEAR = _Sensor(2, 0.03, 0, 1.0, 0, 0.0, 0.05, np.ones(0), 0.35, False, 0.0, -1)
 
 
 # -- painting bodies ---------------------------------------------------------------------------------------------------
@@ -197,7 +201,7 @@ def _prepare(
     camera, light = scene.camera, scene.light
     pixels, depth = camera.project(joints)
     scale = camera.focal / np.maximum(depth, 0.2)
-    bright = gain * light.on(joints, None, camera.at) * _fall_off(camera.size, pixels, vignette)
+    bright = 0.88 * gain * light.on(joints, None, camera.at) * _fall_off(camera.size, pixels, vignette)
     # a part's lighter side looks up, and to the lamp
     lean = 0.0 if light.night else float(np.sign((light.lamps[0] - camera.at) @ camera.turn[0]))
     painted: list[_Painted] = []
@@ -341,7 +345,7 @@ class _Electronics:
         self._grain = np.ascontiguousarray(np.broadcast_to(grain, (h + 16, w + 16, 3))).astype(np.int16)
         self._last: NDArray[np.uint8] | None = None
 
-    def frame(self, picture: MatLike, gain: float) -> NDArray[np.uint8]:
+    def frame(self, picture: MatLike, gain: float, time_s: float) -> NDArray[np.uint8]:
         """A frame (H, W, 3) of what was painted, at brightness `gain`."""
         sensor, (h, w) = self._sensor, self._size
         out: MatLike = cv2.convertScaleAbs(picture, alpha=gain) if gain != 1.0 else picture
@@ -352,6 +356,14 @@ class _Electronics:
             self._last = out.astype(np.uint8)
         y, x = self._rng.integers(0, 16, 2)
         out = cv2.add(out, self._grain[y : y + h, x : x + w], dtype=cv2.CV_8U)
+        if sensor.stamp >= 0:
+            clock = sensor.stamp + int(time_s)
+            text = f"{clock // 3600 % 24:02d}:{clock // 60 % 60:02d}:{clock % 60:02d}"
+            corner = (w // 20, h // 12 if sensor.stamp % 2 else h - h // 20)
+            cv2.putText(out, text, corner, cv2.FONT_HERSHEY_SIMPLEX, h / 380, (230, 235, 235), 1, cv2.LINE_AA)
+        if sensor.bars:
+            edge = round(sensor.bars * w)
+            out[:, :edge] = out[:, w - edge :] = 0
         if sensor.quality:
             _, packed = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, sensor.quality])
             out = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
@@ -408,7 +420,9 @@ def _film(
             first = picture.copy()
             picture, silhouettes[t] = painter.moment(2 * t + 1)
             picture = cv2.addWeighted(first, 0.5, picture, 0.5, 0).astype(np.uint8)
-        frames[t] = electronics.frame(picture, float(sensor.gains[t]))
+        frames[t] = electronics.frame(picture, float(sensor.gains[t]), float(times[t]))
+    if edge := round(sensor.bars * w):
+        silhouettes[:, :, :edge] = silhouettes[:, :, w - edge :] = 0
     points, _ = scene.camera.project(joints[sensor.exposures - 1 :: sensor.exposures][:, :, list(COCO)])
     return RenderedClip(
         frames, times, label, plan.caption, plan.happenings, plan.lying_s, _seen(points, silhouettes), silhouettes,
@@ -430,6 +444,11 @@ def _headcount(rng: Generator) -> int:
     return int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.42, 0.3, 0.14, 0.08, 0.03, 0.02, 0.01]))
 
 
+def clip_label(seed: int) -> str:
+    """The label that `render_clip(seed)` draws: a third of the seeds each."""
+    return LABELS[_stream(seed, 4).integers(3)]
+
+
 def render_clip(
     seed: int,
     kind: str | None = None,
@@ -448,10 +467,8 @@ def render_clip(
     length = float(_stream(seed, 3).uniform(10.0, 16.0))
     seconds = length if seconds is None else seconds
     times = np.arange(max(2, round(seconds * fps))) / fps
-    which = _stream(seed, 4)
-    drawn = LABELS[which.integers(3)]
-    label = kind if kind in LABELS else KINDS[kind] if kind is not None else drawn
-    kind = kind if kind in KINDS else draw_kind(which, label)
+    label = clip_label(seed) if kind is None else KINDS.get(kind, kind)
+    kind = kind if kind in KINDS else draw_kind(_stream(seed, 7), label)
     scene = draw_scene(_stream(seed, 0), size)
     sensor = _draw_sensor(_stream(seed, 1), times, scene.light.night)
     people = _stream(seed, 2)
@@ -459,7 +476,7 @@ def render_clip(
     identities = [int(people.integers(1 << 31)) for _ in range(9)][: max(need, count) if need else 0]
     bodies = [draw_body(_stream(i, 0), i) for i in identities]
     still = paint(scene)
-    for take in range(4):  # what a clip is named for is to be seen: else it is directed anew
+    for take in range(6):  # what a clip is named for is to be seen: else it is directed anew
         plan = direct(kind, bodies, scene.stage, _stream(seed, 50 + take), float(times[-1]) + 1 / fps)
         if _shows(scene, still[1], plan):
             break
@@ -472,7 +489,7 @@ def demo_clip(
     """One person walks in and about, falls with onset at `onset_s` and lies still to the end; the same every time."""
     scene = plain_scene(size)
     times = np.arange(round(seconds * fps)) / fps
-    identity = 20
+    identity = 31
     body = replace(draw_body(_stream(identity, 0), identity), height=1.76, mass=1.0, limb=1.0, stoop=2.0, pace=1.1)
     actor = Actor(body, _stream(identity, 2), (0.35, 2.3), 20.0)
     actor.hold(0.6)
@@ -515,7 +532,7 @@ def _sheet(path: Path, kinds: list[str], seed: int, size: tuple[int, int], rows_
 
 def _write_clip(seed: int, folder: Path, size: tuple[int, int]) -> dict[str, str]:
     """Render the clip of `seed` into `folder` unless it is there; returns its manifest row."""
-    label = LABELS[_stream(seed, 4).integers(3)]
+    label = clip_label(seed)
     name = f"{label}_{seed:08d}.mp4"
     row = {"file": name, "label": label, "set": "rendered", "group": f"seed{seed}", "note": ""}
     if (folder / name).exists():
@@ -554,7 +571,7 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_clip, folder=args.out, size=size)
     rows = []
-    with ProcessPoolExecutor(args.workers) as pool:
+    with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         for row in pool.map(work, range(args.seed, args.seed + args.clips), chunksize=4):
             rows.append(row)
             print(f"\r{len(rows)}/{args.clips} clips", end="", file=sys.stderr, flush=True)

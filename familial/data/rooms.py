@@ -262,7 +262,7 @@ def _look(at: Floats, yaw: float, pitch: float, roll: float) -> Floats:
 
 def _draw_camera(rng: Generator, room: Room, size: tuple[int, int]) -> Camera:
     height = float(min(rng.uniform(1.2, 3.2), room.ceiling - 0.12))
-    reach = rng.uniform(2.3, 5.8)  # metres to what it looks at
+    reach = rng.uniform(2.2, 5.2)  # metres to what it looks at
     for _ in range(30):
         at = np.array([rng.uniform(0.1, room.width - 0.1), rng.uniform(0.1, room.depth - 0.1), height])
         if room.ceiling < 50:  # indoors cameras hang by a wall or in a corner
@@ -294,7 +294,7 @@ def _grid(room: Room, camera: Camera) -> tuple[Floats, Floats]:
     feet, depth = camera.project(np.column_stack([floor, np.full(len(floor), 0.0)]))
     head, _ = camera.project(np.column_stack([floor, np.full(len(floor), 1.75)]))
     tall = np.hypot(*(feet - head).T) / h
-    seen = (depth > 1.0) & (tall > 0.24) & (tall < 1.0)
+    seen = (depth > 1.0) & (tall > 0.27) & (tall < 1.0)
     for point in (feet, head):
         seen &= (point[:, 0] > 0.06 * w) & (point[:, 0] < 0.94 * w)
         seen &= (point[:, 1] > -0.02 * h) & (point[:, 1] < 0.97 * h)

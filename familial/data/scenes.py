@@ -19,7 +19,7 @@ from numpy.random import Generator
 from familial.data.motion import Actor, Body, Floats
 from familial.data.rooms import Place, Stage
 
-__all__ = ["KINDS", "LABELS", "Happening", "Plan", "direct", "draw_kind", "people_needed"]
+__all__ = ["CAPTIONS", "KINDS", "LABELS", "Happening", "Plan", "direct", "draw_kind", "people_needed"]
 
 LABELS = ("normal", "fall", "fight")
 
@@ -91,6 +91,7 @@ _TABLE: dict[str, _Kind] = {
 }
 
 KINDS: dict[str, str] = {name: kind.label for name, kind in _TABLE.items()}
+CAPTIONS: dict[str, str] = {name: kind.caption for name, kind in _TABLE.items()}
 
 
 def draw_kind(rng: Generator, label: str) -> str:
@@ -230,6 +231,7 @@ def _solo(cast: _Cast, kind: str) -> tuple[float, float]:
     start = actor.now
     stay = rng.uniform(1.0, 5.0)
     high = cast.stage.couch.height if cast.stage.couch.height > 0.3 else 0.0
+    deep = max(0.0, cast.stage.couch.half + 0.1 - 0.245 * actor.body.height)
     if kind == "walk":
         actor.walk(cast.spot(actor, 1.5))
     elif kind == "stand":
@@ -252,12 +254,12 @@ def _solo(cast: _Cast, kind: str) -> tuple[float, float]:
         actor.go(0.9, "stand")
     elif kind in ("lie_down", "lie_floor"):
         actor.lie_down(
-            stay + 2.0, height=high if kind == "lie_down" else 0.0, rise=bool(rng.random() < 0.4)
+            stay + 2.0, height=high if kind == "lie_down" else 0.0, depth=deep, rise=bool(rng.random() < 0.4)
         )
         if actor.now < cast.seconds and actor.lies:
             actor.lie(cast.seconds + 0.5 - actor.now, still=0.5)
     elif kind == "get_up":
-        actor.lie_down(max(0.5, onset - 3.0), height=high)
+        actor.lie_down(max(0.5, onset - 3.0), height=high, depth=deep)
         start = onset
     elif kind == "run":
         for _ in range(int(rng.integers(1, 4))):

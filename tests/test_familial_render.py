@@ -1,0 +1,215 @@
+"""The renderer of motion: deterministic, true to its labels, physical enough, blind to the label in what it stages."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from familial.data import render
+from familial.data.motion import JOINTS, Actor, Body, Floats, draw_body, perform, radii
+from familial.data.render import KINDS, RenderedClip, clip_label, demo_clip, main, render_clip
+from familial.data.scenes import CAPTIONS
+
+SMALL = (60, 80)
+
+
+@functools.cache
+def small_clip(seed: int, kind: str | None) -> RenderedClip:
+    return render_clip(seed, kind, size=SMALL, fps=8.0)
+
+
+@functools.cache
+def demo() -> RenderedClip:
+    return demo_clip(size=(120, 160))
+
+
+def body_and_actor(seed: int) -> tuple[Body, Actor]:
+    rng = np.random.default_rng(seed)
+    body = draw_body(rng, seed)
+    return body, Actor(body, rng, (0.0, 0.0), 30.0)
+
+
+def height_of(joints: Floats, name: str) -> Floats:
+    return np.asarray(joints[:, JOINTS.index(name), 2])
+
+
+def ticks(actor: Actor, start: float = 0.0) -> Floats:
+    return np.arange(start, actor.now, 0.04)
+
+
+@pytest.mark.parametrize("kind", ["fall_trip", "fight_grapple", "sit", "empty"])
+def test_a_seed_always_gives_the_same_bytes(kind: str) -> None:
+    def digest(seed: int) -> str:
+        clip = render_clip(seed, kind, size=SMALL, fps=8.0)
+        parts = (clip.frames, clip.times_s, clip.keypoints, clip.silhouettes, clip.identities)
+        return hashlib.sha256(b"".join(p.tobytes() for p in parts) + repr(clip.happenings).encode()).hexdigest()
+
+    assert digest(3) == digest(3)
+    assert digest(3) != digest(4)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_kind_keeps_its_promises(kind: str) -> None:
+    clip = small_clip(40 + len(kind), kind)
+    count, people = len(clip.frames), len(clip.identities)
+    end = clip.times_s[-1] + 0.2
+    assert clip.label == KINDS[kind]
+    assert clip.frames.shape == (count, *SMALL, 3)
+    assert clip.silhouettes.shape == (count, *SMALL)
+    assert clip.keypoints.shape == (count, people, 17, 3)
+    assert np.isfinite(clip.keypoints).all()
+    assert clip.silhouettes.max() <= people
+    assert len(clip.caption.split()) <= 12
+    assert [h.label for h in clip.happenings] == [clip.label]
+    assert all(0 <= h.start_s <= h.end_s <= end for h in clip.happenings)
+    assert bool(clip.lying_s) == (clip.label == "fall")
+    assert all(clip.happenings[0].end_s <= a < b <= end for a, b in clip.lying_s)
+    if kind == "empty":
+        assert people == 0
+    else:
+        assert len(set(clip.identities.tolist())) == people > (clip.label == "fight")
+
+
+def test_captions_use_a_small_vocabulary() -> None:
+    assert len({word for caption in CAPTIONS.values() for word in caption.split()}) <= 80
+
+
+def test_labels_are_a_third_each() -> None:
+    labels = [clip_label(seed) for seed in range(3000)]
+    for label in ("normal", "fall", "fight"):
+        assert abs(labels.count(label) / 3000 - 1 / 3) < 0.03
+    assert small_clip(7, None).label == clip_label(7)
+
+
+def test_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="'brawl'"):
+        render_clip(0, "brawl")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 5, 6])
+def test_the_stage_does_not_know_the_label(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged: list[bytes] = []
+
+    def watch(name: str) -> None:
+        inner = getattr(render, name)
+
+        def watched(*args: object) -> object:
+            result = inner(*args)
+            staged.append(pickle.dumps(result))
+            return result
+
+        monkeypatch.setattr(render, name, watched)
+
+    watch("draw_scene")  # room, furniture, camera and light
+    watch("_draw_sensor")  # noise, blur, compression, light over time
+    clips = [render_clip(seed, kind, size=SMALL, fps=8.0) for kind in ("walk", "hug", "fall_side", "fight_punch")]
+    assert len(staged) == 8
+    assert len(set(staged)) == 2
+    assert len({clip.times_s.tobytes() for clip in clips}) == 1
+
+
+def test_headcount_does_not_tell_a_fall_from_a_normal_clip() -> None:
+    for seed in range(8):
+        assert np.array_equal(small_clip(seed, "walk").identities, small_clip(seed, "fall_back").identities)
+
+
+def test_falls_come_at_any_time_after_ordinary_life() -> None:
+    starts = np.array([small_clip(seed, "fall_faint").happenings[0].start_s for seed in range(14)])
+    assert starts.min() >= 2.4
+    assert starts.std() > 1.2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_walkers_stand_on_the_floor(seed: int) -> None:
+    body, actor = body_and_actor(seed)
+    actor.walk(np.array([3.0, 1.0]))
+    actor.pick_up()
+    actor.crouch(1.0)
+    joints = perform(actor, ticks(actor))
+    bottom = (joints[..., 2] - radii(body))[:, [JOINTS.index(n) for n in ("toe_l", "toe_r", "heel_l", "heel_r")]]
+    assert np.abs(bottom.min(1)).max() < 0.02
+    away = perform(actor, np.array([actor.now]))[0, 0, :2] - (3.0, 1.0)
+    assert np.hypot(*away) < 0.4
+
+
+def test_limbs_keep_their_length() -> None:
+    body, actor = body_and_actor(3)
+    actor.walk(np.array([2.0, 0.0]), speed=3.0)
+    actor.fall(70.0, momentum=1.0)
+    joints = perform(actor, ticks(actor))
+    thigh = np.linalg.norm(joints[:, JOINTS.index("hip_l")] - joints[:, JOINTS.index("knee_l")], axis=-1)
+    assert np.abs(thigh / (0.245 * body.height) - 1).max() < 0.02
+
+
+@pytest.mark.parametrize("style", ["tip", "fold", "slump"])
+@pytest.mark.parametrize("way", [0.0, 90.0, 140.0, 180.0])
+def test_a_fall_ends_flat_on_the_floor(style: str, way: float) -> None:
+    for seed in range(3):
+        _, actor = body_and_actor(seed)
+        actor.hold(1.0)
+        onset, impact = actor.fall(way, style=style)
+        actor.lie(2.0)
+        before, after = perform(actor, np.array([onset])), perform(actor, ticks(actor, impact + 0.3))
+        assert 0.4 < impact - onset < 3.5
+        assert height_of(after, "pelvis").max() < 0.5 * height_of(before, "pelvis")[0]
+        assert height_of(after, "head").max() < 0.62
+        flat = after[:, JOINTS.index("head"), :2] - after[:, JOINTS.index("pelvis"), :2]
+        assert np.hypot(*flat.T).min() > 0.3
+
+
+def test_a_toppling_body_speeds_up() -> None:
+    _, actor = body_and_actor(1)
+    onset, impact = actor.fall(0.0)
+    fall = height_of(perform(actor, np.linspace(onset, impact, 5)), "head")
+    drops = -np.diff(fall)
+    assert drops[0] < 0.5 * drops[2]
+
+
+def test_visible_key_points_lie_on_their_own_person() -> None:
+    for kind in ("walk", "fall_side", "fight_punch"):
+        clip = small_clip(21, kind)
+        t, p, k = np.nonzero(clip.keypoints[..., 2])
+        x, y = np.floor(clip.keypoints[t, p, k, :2]).astype(int).T
+        assert (clip.silhouettes[t, y, x] == p + 1).all()
+    shown = demo()
+    there = shown.silhouettes.reshape(len(shown.frames), -1).any(1)
+    assert shown.keypoints[there, 0, :, 2].mean() > 0.85
+    for t in np.flatnonzero(there)[::25]:  # the silhouette is no larger than the body
+        rows, columns = np.nonzero(shown.silhouettes[t])
+        low, high = shown.keypoints[t, 0, :, :2].min(0), shown.keypoints[t, 0, :, :2].max(0)
+        assert columns.min() > low[0] - 12 and columns.max() < high[0] + 12
+        assert rows.min() > low[1] - 12 and rows.max() < high[1] + 12
+
+
+def test_the_demo_falls_when_it_says() -> None:
+    clip = demo()
+    fall = clip.happenings[0]
+    assert (clip.label, fall.label) == ("fall", "fall")
+    assert fall.start_s == pytest.approx(9.02, abs=1e-9)
+    assert clip.times_s[-1] == pytest.approx(17.0 - 1 / 15)
+    assert clip.lying_s == ((fall.end_s, 17.0),)
+    head = clip.keypoints[:, 0, 0, 1]
+    frame = {t: int(math.floor(t * 15)) for t in (8.9, 10.5, 16.5)}
+    assert head[frame[10.5]] > head[frame[8.9]] + 20
+    assert np.abs(clip.keypoints[frame[10.5] :, 0, :, :2] - clip.keypoints[frame[16.5], 0, :, :2]).max() < 3
+    assert not clip.silhouettes[0].any() or clip.silhouettes[0].astype(bool).mean() < 0.01
+    later = demo_clip(size=SMALL, fps=5.0, onset_s=6.52, seconds=10.0)
+    assert later.happenings[0].start_s == pytest.approx(6.52, abs=1e-9)
+
+
+def test_the_command_writes_clips_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    args = ["--out", str(tmp_path), "--clips", "2", "--size", "48x64", "--workers", "1"]
+    assert main(args) == 0
+    with (tmp_path / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    stamps = [(tmp_path / row["file"]).stat().st_mtime_ns for row in rows]
+    assert [row["label"] for row in rows] == [clip_label(0), clip_label(1)]
+    assert main(args) == 0
+    assert stamps == [(tmp_path / row["file"]).stat().st_mtime_ns for row in rows]
