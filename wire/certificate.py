@@ -122,7 +122,7 @@ def guess_bound(shift: float, prior: float) -> float:
         index = int(np.argmin(candidates))
         best = min(best, float(candidates[index]))
         low, high = float(grid[max(index - 1, 0)]), float(grid[min(index + 1, len(grid) - 1)])
-    return min(best, guess_bound_simple(shift, prior))
+    return max(prior, min(best, guess_bound_simple(shift, prior)))
 
 
 def _largest_p(orders: np.ndarray[Any, Any], shift: float, prior: float) -> np.ndarray[Any, Any]:

@@ -1,0 +1,238 @@
+"""The certificate: the design's check values, the formulas' properties, and no number in it can be edited."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wire.certificate import (
+    GALLERIES,
+    NOT_PROVED,
+    PROFILES,
+    Certificate,
+    bits,
+    eps_at_delta,
+    guess_bound,
+    guess_bound_simple,
+    sigma_for,
+    zcdp_rho,
+)
+from wire.errors import CertificateError
+
+NANO = Certificate(clip_norm=64, sigma=sigma_for(64, 3.0), n=64, slot_s=1.0, reach_s=5.0)
+
+shifts = st.floats(0.0, 6.0)
+priors = st.floats(1e-6, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("prior", "shift", "bound"),
+    [
+        (1 / 1000, 0.5, 0.0057),
+        (1 / 1000, 1.0, 0.0249),
+        (1 / 1000, 2.0, 0.2253),
+        (1 / 1000, 3.0, 0.7231),
+        (1 / 100_000, 1.0, 0.0007),
+        (1 / 100_000, 2.0, 0.0199),
+        (1 / 100_000, 3.0, 0.1972),
+        (0.1, 0.5, 0.2512),
+        (0.1, 1.0, 0.4837),
+        (0.1, 2.0, 0.95113),
+        (0.5, 0.5, 0.7446),
+        (0.5, 1.0, 0.9518),
+    ],
+)
+def test_the_bound_has_the_designs_values(prior: float, shift: float, bound: float) -> None:
+    assert guess_bound(shift, prior) == pytest.approx(bound, abs=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "value"), [(1, 0.721), (2, 2.885), (3, 6.492), (4, 11.54)])
+def test_bits_have_the_designs_values(shift: float, value: float) -> None:
+    assert bits(shift) == pytest.approx(value, abs=5e-3)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0.05, 3.0), st.sampled_from([1e-5, 1e-3, 0.1, 0.5]))
+def test_the_bound_is_the_largest_p_that_every_order_allows(shift: float, prior: float) -> None:
+    """Against the definition, on a dense grid of orders and without the module's search."""
+    orders = 1.0 + np.exp(np.linspace(math.log(1e-5), math.log(1e5), 20_001))
+
+    def allowed(p: float) -> bool:
+        right = orders * math.log(p) + (1 - orders) * math.log(prior)
+        wrong = orders * math.log1p(-p) + (1 - orders) * math.log1p(-prior)
+        return bool(np.all(np.logaddexp(right, wrong) <= orders * (orders - 1) * shift**2 / 2 + 1e-12))
+
+    bound = guess_bound(shift, prior)
+    assert bound == 1.0 or not allowed(min(bound * (1 + 1e-3), 1 - 1e-12))
+    assert bound <= prior or allowed(max(bound * (1 - 1e-3), prior))
+
+
+def test_the_bound_is_never_below_what_an_ideal_gaussian_attacker_reaches() -> None:
+    """Telling two codes 2C apart, the best test succeeds with Phi(S): the bound at prior 1/2 must not be lower."""
+    for shift in (0.1, 0.5, 1.0, 1.5):
+        assert guess_bound(shift, 0.5) >= float(mpmath.ncdf(shift)) - 1e-9
+
+
+@given(shifts, shifts, priors)
+def test_more_shift_is_never_a_lower_bound(one: float, other: float, prior: float) -> None:
+    low, high = sorted((one, other))
+    assert guess_bound(low, prior) <= guess_bound(high, prior) + 1e-9
+
+
+@given(shifts, priors, priors)
+def test_a_better_prior_is_never_a_lower_bound(shift: float, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert guess_bound(shift, low) <= guess_bound(shift, high) + 1e-9
+
+
+@given(shifts, priors)
+def test_the_bound_lies_between_the_prior_and_the_closed_form(shift: float, prior: float) -> None:
+    bound = guess_bound(shift, prior)
+    assert prior <= bound <= min(1.0, guess_bound_simple(shift, prior)) + 1e-12
+
+
+@given(priors)
+def test_nothing_seen_changes_nothing(prior: float) -> None:
+    assert guess_bound(0.0, prior) == prior
+
+
+@given(st.integers(1, 10_000), st.integers(1, 10_000))
+def test_s_squared_adds(one: int, other: int) -> None:
+    both = NANO.shift(one + other)
+    assert both**2 == pytest.approx(NANO.shift(one) ** 2 + NANO.shift(other) ** 2)
+    assert bits(both) == pytest.approx(bits(NANO.shift(one)) + bits(NANO.shift(other)))
+    assert zcdp_rho(both) == pytest.approx(zcdp_rho(NANO.shift(one)) + zcdp_rho(NANO.shift(other)))
+
+
+def test_epsilon_is_that_of_zcdp() -> None:
+    assert zcdp_rho(1.0) == 2.0
+    assert eps_at_delta(1.0, 1e-6) == pytest.approx(2.0 + 2.0 * math.sqrt(2.0 * math.log(1e6)))
+
+
+@given(st.integers(1, 10_000), st.floats(0.1, 20.0), st.integers(1, 64))
+def test_sigma_is_the_smallest_on_the_grid_that_keeps_the_promise(clip: int, target: float, releases: int) -> None:
+    sigma = sigma_for(clip, target, releases)
+    assert (sigma * 64).denominator == 1
+    assert clip * math.sqrt(releases) / float(sigma) <= target
+    finer = sigma - Fraction(1, 64)
+    assert finer <= 0 or clip * math.sqrt(releases) / float(finer) > target * (1 - 1e-12)
+
+
+def test_the_shipped_profile_is_the_designs() -> None:
+    assert PROFILES == {"strict": 2.0, "balanced": 3.0, "detailed": 4.0}
+    assert sigma_for(64, 3.0) == Fraction("60.34375")
+    assert 2.999 < NANO.s_event <= 3.0
+    assert NANO.s_event == pytest.approx(NANO.s_release * math.sqrt(8))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("slot_s", [0.25, 1.0, 2.0])
+def test_tau_is_negligible_over_ten_years(profile: str, slot_s: float) -> None:
+    certificate = Certificate(64, sigma_for(64, PROFILES[profile]), 64, slot_s, 5.0)
+    assert -88 <= certificate.log2_tau <= -76
+
+
+def test_an_incident_is_charged_for_all_it_touches() -> None:
+    assert NANO.releases_touched(0.0) == 5
+    assert NANO.releases_touched(10.0) == 15
+    assert NANO.releases_touched(10.01) == 16
+    assert NANO.document()["incident_10s"]["releases"] == 15
+
+
+def test_time_to_vacuous_is_when_the_bound_reaches_one() -> None:
+    for gallery in GALLERIES:
+        seconds = NANO.time_to_vacuous_s(gallery)
+        assert guess_bound(NANO.shift(NANO.releases_touched(seconds + NANO.slot_s)), 1 / gallery) == 1.0
+        if seconds:
+            assert guess_bound(NANO.shift(NANO.releases_touched(max(0.0, seconds - 0.001)) - 1), 1 / gallery) < 1.0
+    assert NANO.time_to_vacuous_s(1000, cameras=4) <= NANO.time_to_vacuous_s(1000)
+
+
+def test_the_document_says_what_is_not_proved() -> None:
+    assert NANO.document()["not_proved"] == list(NOT_PROVED) and len(NOT_PROVED) >= 3
+
+
+def test_the_same_certificate_is_the_same_text() -> None:
+    again = Certificate.from_json(NANO.to_json())
+    assert again == NANO and again.to_json() == NANO.to_json() and again.sha256() == NANO.sha256()
+
+
+def leaves(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of all that is neither a table nor a list."""
+    items = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    found = False
+    for key, value in items:
+        found = True
+        yield from leaves(value, (*path, key))
+    if not found:
+        yield path
+
+
+def changed(value: Any) -> Any:
+    if isinstance(value, str):
+        return value + "1"
+    return value * 2 + 1 if value < 0.4 else value * 1.01 if isinstance(value, float) else value + 1
+
+
+@pytest.mark.parametrize("path", list(leaves(NANO.document())), ids=lambda path: ".".join(map(str, path)))
+def test_no_field_can_be_edited(path: tuple[Any, ...]) -> None:
+    document = copy.deepcopy(NANO.document())
+    table = document
+    for key in path[:-1]:
+        table = table[key]
+    table[path[-1]] = changed(table[path[-1]])
+    with pytest.raises(CertificateError, match="build the engine again"):
+        Certificate.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("key", NANO.document())
+def test_no_field_can_be_left_out(key: str) -> None:
+    document = NANO.document()
+    del document[key]
+    with pytest.raises(CertificateError):
+        Certificate.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"inputs": 3}', NANO.to_json().replace("64", '"64"')])
+def test_what_is_no_certificate_is_refused(text: str) -> None:
+    with pytest.raises(CertificateError):
+        Certificate.from_json(text)
+
+
+def test_an_added_field_is_refused() -> None:
+    with pytest.raises(CertificateError, match="the fields are not"):
+        Certificate.from_json(json.dumps({**NANO.document(), "promise": "everything"}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"clip_norm": 0},
+        {"n": 0},
+        {"sigma": Fraction(0)},
+        {"slot_s": 0.0},
+        {"slot_s": 6.0},
+        {"event_releases": 0},
+        {"clip_norm": 2**14, "n": 8},
+    ],
+)
+def test_what_cannot_carry_a_promise_is_refused(values: dict[str, Any]) -> None:
+    inputs = {"clip_norm": 64, "sigma": Fraction(60), "n": 64, "slot_s": 1.0, "reach_s": 5.0, "event_releases": 8}
+    with pytest.raises(CertificateError):
+        Certificate(**{**inputs, **values})
+
+
+@pytest.mark.parametrize(("prior", "shift"), [(0.0, 1.0), (1.0, 1.0), (0.5, -1.0), (0.5, math.nan), (math.nan, 1.0)])
+def test_a_bound_on_nonsense_is_refused(prior: float, shift: float) -> None:
+    with pytest.raises(CertificateError):
+        guess_bound(shift, prior)
