@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from bridge_factory import make_manifest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud_bridge.config import AlertRule
@@ -89,6 +89,7 @@ def test_events_do_not_change_after_they_were_made() -> None:
     assert np.array_equal(event.z, before)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 60), min_size=1), st.sets(st.integers(0, 60)))
 def test_every_release_is_in_some_event_and_events_follow_each_other(taken: set[int], flushed: set[int]) -> None:
     reader, events = make_reader(), []
@@ -149,6 +150,7 @@ def test_a_camera_that_sends_noise_alone_is_blind_once() -> None:
 probability = st.floats(0, 1) | st.sampled_from([0.4, 0.6])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(probability, probability, st.booleans())),
     st.integers(1, 4),

@@ -83,29 +83,34 @@ def test_the_bound_is_never_below_what_an_ideal_gaussian_attacker_reaches() -> N
         assert guess_bound(shift, 0.5) >= float(mpmath.ncdf(shift)) - 1e-9
 
 
+@settings(deadline=None)
 @given(shifts, shifts, priors)
 def test_more_shift_is_never_a_lower_bound(one: float, other: float, prior: float) -> None:
     low, high = sorted((one, other))
     assert guess_bound(low, prior) <= guess_bound(high, prior) + 1e-9
 
 
+@settings(deadline=None)
 @given(shifts, priors, priors)
 def test_a_better_prior_is_never_a_lower_bound(shift: float, one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert guess_bound(shift, low) <= guess_bound(shift, high) + 1e-9
 
 
+@settings(deadline=None)
 @given(shifts, priors)
 def test_the_bound_lies_between_the_prior_and_the_closed_form(shift: float, prior: float) -> None:
     bound = guess_bound(shift, prior)
     assert prior <= bound <= min(1.0, guess_bound_simple(shift, prior)) + 1e-12
 
 
+@settings(deadline=None)
 @given(priors)
 def test_nothing_seen_changes_nothing(prior: float) -> None:
     assert guess_bound(0.0, prior) == prior
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
 def test_s_squared_adds(one: int, other: int) -> None:
     both = NANO.shift(one + other)
@@ -119,6 +124,7 @@ def test_epsilon_is_that_of_zcdp() -> None:
     assert eps_at_delta(1.0, 1e-6) == pytest.approx(2.0 + 2.0 * math.sqrt(2.0 * math.log(1e6)))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.floats(0.1, 20.0), st.integers(1, 64))
 def test_sigma_is_the_smallest_on_the_grid_that_keeps_the_promise(clip: int, target: float, releases: int) -> None:
     sigma = sigma_for(clip, target, releases)
@@ -169,7 +175,9 @@ def test_the_same_certificate_is_the_same_text() -> None:
 
 def leaves(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Paths of all that is neither a table nor a list."""
-    items = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     found = False
     for key, value in items:
         found = True

@@ -78,7 +78,7 @@ def other(value: Any) -> Any:
 
 
 def test_no_field_can_be_changed_unnoticed(engine: Path) -> None:
-    """Each change is refused on reading, refused on checking, or makes another model of it: its messages are refused."""
+    """Each change is refused on reading or checking, or makes another model of it, whose messages are refused."""
     manifest = EngineManifest.load(engine)
     document = json.loads(manifest.to_json())
     for path in paths(document):
