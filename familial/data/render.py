@@ -19,8 +19,8 @@ import csv
 import functools
 import math
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -571,8 +571,9 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_clip, folder=args.out, size=size)
     rows = []
-    with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for row in pool.map(work, range(args.seed, args.seed + args.clips), chunksize=4):
+    # fresh processes: a forked one would wait for OpenCV's threads, which a fork leaves behind
+    with get_context("spawn").Pool(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        for row in pool.imap(work, range(args.seed, args.seed + args.clips), chunksize=4):
             rows.append(row)
             print(f"\r{len(rows)}/{args.clips} clips", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
