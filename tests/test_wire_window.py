@@ -78,6 +78,8 @@ def test_a_window_is_the_same_whatever_was_seen_before_its_reach_or_comes_after_
 ) -> None:
     """The second way: not by the ages of what is picked, but by taking all else away and putting other frames there."""
     end = 10.0
+    edges = end - np.array([offset + shift for offset in spec.offsets_s for shift in (0.0, spec.hold_s - 0.001)])
+    frames, others = np.sort(np.append(frames, edges[::2])), np.sort(np.append(others, edges[1::2]))
     inside = frames[(frames > end - spec.reach_s) & (frames <= end + EPSILON)]
     outside = others[(others <= end - spec.reach_s) | (others > end + 2 * EPSILON)]
     mixed = np.sort(np.concatenate([inside, outside]))
@@ -103,6 +105,17 @@ def test_an_incident_touches_no_more_releases_than_it_is_charged_for(
         return
     touched = sum(bool(during & set(spec.pick(frames, (s + 1) * spec.slot_s).tolist())) for s in range(first, last))
     assert touched <= certificate.releases_touched(length)
+
+
+@pytest.mark.parametrize("length", [0.0, 0.004, 0.3, 1.0, 2.004, 9.999])
+def test_the_charge_for_an_incident_is_reached_at_its_worst_moment(length: float) -> None:
+    certificate = Certificate(64, sigma_for(64, 3.0), 64, NANO.slot_s, NANO.reach_s)
+    touched = []
+    for start in np.arange(0.0, 1.0, 0.002):
+        frames = np.unique(np.append(np.arange(start, start + length, 0.2), start + length))
+        ends = np.arange(1.0, 20.0)
+        touched.append(sum(bool((NANO.pick(frames, end) >= 0).any()) for end in ends))
+    assert max(touched) == certificate.releases_touched(length)
 
 
 def test_a_frozen_camera_turns_black() -> None:
