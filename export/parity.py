@@ -27,7 +27,7 @@ from wire.noise_table import NoiseTable
 
 from .engines import Runner
 
-__all__ = ["WINDOWS", "compare", "made_windows", "write"]
+__all__ = ["WINDOWS", "compare", "made_windows", "words", "write"]
 
 WINDOWS = 96
 _DRAWS = 128  # releases of noise on one window: times n coordinates
@@ -99,7 +99,7 @@ def _codes(
     graph = EncodeGraph(family).eval()
     silence = np.zeros((1, config.tokens, config.width), np.int32)
     ours = np.concatenate([runner.encode(window[None], silence) for window in windows])
-    batches = torch.from_numpy(windows).split(_BATCH)
+    batches = torch.split(torch.from_numpy(windows), _BATCH)
     theirs = torch.cat([graph(batch, torch.from_numpy(silence)) for batch in batches]).numpy()
     apart = np.abs(ours.astype(np.int64) - theirs)
     norms = np.sqrt((ours.astype(np.int64) ** 2).sum(axis=(1, 2)))
@@ -190,3 +190,13 @@ def _verdicts(family: Family, runner: Runner, sampler: Sampler, codes: npt.NDArr
 def write(report: Mapping[str, Any], backend: str, folder: Path) -> None:
     """parity.json of an engine folder."""
     (folder / "parity.json").write_text(json.dumps({"backend": backend, **report}, indent=1) + "\n")
+
+
+def words(report: Mapping[str, Any]) -> list[str]:
+    """The report in three phrases."""
+    code, noise, verdict = report["code"], report["noise"], report["verdict"]
+    return [
+        f"codes of {code['windows']} windows equal but for {code['off_by_one']:.2%} off by one",
+        f"noise of {noise['draws']} draws fits sigma",
+        f"logits within {verdict['logit_difference_max']:.0e}",
+    ]

@@ -1,0 +1,351 @@
+"""Builds an engine folder from a checkpoint, or says that the one there still holds. Torch is imported to build only.
+
+    checkpoint + its noise --trace--> graphs --prove--> --compare with torch--> manifest, certificate --rename--> --out
+
+Everything is made in a folder beside --out and moved there in the end: whoever interrupts a build keeps the old engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wire.certificate import PROFILES, Certificate
+from wire.errors import CheckpointError, ConfigError, EngineError, ManifestError, VeilsightError
+from wire.manifest import FILES, EngineManifest
+from wire.noise_table import NoiseTable
+
+from .engines import BACKENDS, PRECISIONS, backend, check_precision
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["Inputs", "build", "main", "why_build"]
+
+_WEIGHTS = ("config.json", "model.safetensors", "vocab.json")
+_TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
+_ENGINE_FILES = {*FILES.values(), "manifest.json", "parity.json", "engine.json"}
+_OPSET = 18
+# What decides how a checkpoint becomes graphs; a change of these files is a change of tools.
+_SOURCES = ("export/*.py", "familial/config.py", "familial/desensitizer.py", "familial/family.py", "familial/towers.py")
+_STEPS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What an engine is made of, as far as hashes and names tell: read without torch."""
+
+    checkpoint: str
+    noise_table: str
+    profile: str
+    clip_norm: int
+    sigma: Fraction
+    precision: str
+    backend: str
+    tools: Mapping[str, str]
+
+    @classmethod
+    def read(cls, checkpoint: Path, precision: str, backend_name: str) -> Inputs:
+        """Raises CheckpointError for a file that is missing or a noise.json that contradicts itself."""
+        noise = _read_noise(checkpoint)
+        return cls(
+            checkpoint=_hash_weights(checkpoint),
+            noise_table=hashlib.sha256(_bytes(checkpoint, "noise_table.bin")).hexdigest(),
+            profile=noise["profile"],
+            clip_norm=noise["clip_norm"],
+            sigma=noise["sigma"],
+            precision=precision,
+            backend=backend_name,
+            tools={**{name: _version(name) for name in _TOOLS}, "sources": _hash_sources()},
+        )
+
+
+def _bytes(checkpoint: Path, name: str) -> bytes:
+    """Content of one file of a checkpoint; CheckpointError, with the cure, where there is none."""
+    try:
+        return (checkpoint / name).read_bytes()
+    except OSError as error:
+        noise = name.startswith("noise")
+        command = f"calibration.noise --checkpoint {checkpoint}" if noise else f"familial.train --out {checkpoint}"
+        cure = f"run: python -m {command}"
+        raise CheckpointError(f"{checkpoint / name}: {error.strerror}; {cure}") from error
+
+
+def _hash_weights(checkpoint: Path) -> str:
+    """What the manifest pins as "checkpoint", as `familial.checkpoint.checkpoint_hash` does; the noise has its own."""
+    digest = hashlib.sha256()
+    for name in _WEIGHTS:
+        content = _bytes(checkpoint, name)
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _read_noise(checkpoint: Path) -> dict[str, Any]:
+    """profile, clip_norm and sigma (a Fraction) of noise.json; CheckpointError unless calibration could write it."""
+    file = checkpoint / "noise.json"
+    cure = f"run: python -m calibration.noise --checkpoint {checkpoint}"
+    try:
+        found = json.loads(_bytes(checkpoint, file.name))
+        profile, clip_norm, sigma = found["profile"], found["clip_norm"], Fraction(found["sigma"])
+        s_release, s_event = float(found["s_release"]), float(found["s_event"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{file}: unreadable ({error!r}); {cure}") from error
+    if not isinstance(clip_norm, int) or isinstance(clip_norm, bool) or not isinstance(profile, str) or sigma <= 0:
+        raise CheckpointError(f"{file}: profile {profile!r}, clip_norm {clip_norm!r}, sigma {sigma} cannot be; {cure}")
+    if not math.isclose(s_release, clip_norm / sigma, rel_tol=1e-4):
+        raise CheckpointError(f"{file}: s_release is {s_release}, but clip_norm {clip_norm} and sigma {sigma} give "
+                              f"{float(clip_norm / sigma):.6g}; {cure}")  # fmt: skip
+    if s_event > PROFILES.get(profile, math.inf) * (1 + 1e-9):
+        raise CheckpointError(f"{file}: s_event is {s_event}, more than profile {profile} allows; {cure}")
+    return {"profile": profile, "clip_norm": clip_norm, "sigma": sigma, "s_event": s_event}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _hash_sources() -> str:
+    """Of the code that makes graphs out of weights; 12 hex digits."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for file in sorted(file for pattern in _SOURCES for file in root.glob(pattern)):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def why_build(out: Path, wanted: Inputs) -> str:
+    """Why the engine in `out` is not the one that `wanted` gives, in words; "" where it is, every hash checked."""
+    if not (out / "manifest.json").is_file():
+        return "there is no engine yet"
+    try:
+        manifest = EngineManifest.load(out)
+        manifest.check(out)
+        ran_on = json.loads((out / "parity.json").read_text())["backend"]
+    except (ManifestError, OSError, ValueError, KeyError, TypeError) as error:
+        return f"the engine there does not hold: {error}"
+    pairs = {
+        "checkpoint": (manifest.hashes["checkpoint"], wanted.checkpoint),
+        "noise table": (manifest.hashes["noise_table"], wanted.noise_table),
+        "profile": (manifest.profile, wanted.profile),
+        "clip_norm": (manifest.clip_norm, wanted.clip_norm),
+        "sigma": (manifest.sigma, wanted.sigma),
+        "precision": (manifest.precision, wanted.precision),
+        "backend": (ran_on, wanted.backend),
+    }
+    names = sorted({*manifest.tools, *wanted.tools})
+    pairs |= {f"{name}'s version": (manifest.tools.get(name), wanted.tools.get(name)) for name in names}
+    changed = [f"{name} changed ({_short(a)} -> {_short(b)})" for name, (a, b) in pairs.items() if a != b]
+    return "; ".join(changed)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text
+
+
+class _Progress:
+    """A line a step: number, name, seconds, what came of it."""
+
+    def __init__(self) -> None:
+        self._step = 0
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[list[str]]:
+        """The block appends what it has to say to the list."""
+        self._step += 1
+        print(f"[{self._step}/{_STEPS}] {name:26}", end="", flush=True)
+        started, said = time.monotonic(), list[str]()
+        try:
+            yield said
+        except BaseException:
+            print("failed", flush=True)
+            raise
+        print(f"{time.monotonic() - started:6.1f} s  {'; '.join(said)}", flush=True)
+
+
+def build(checkpoint: Path, out: Path, wanted: Inputs) -> EngineManifest:
+    """Make the engine folder `out`, in place of the one that is there; a VeilsightError leaves that one untouched."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; give a folder")
+    foreign = sorted(set(os.listdir(out)) - _ENGINE_FILES) if out.is_dir() else []
+    if foreign:
+        raise ConfigError(f"--out {out} holds {foreign[0]!r}, which is no part of an engine; give a folder of its own")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+            made = Path(scratch) / "engine"
+            made.mkdir()
+            manifest = _make(checkpoint, made, wanted)
+            _move(made, out, Path(scratch) / "before")
+    except OSError as error:
+        cure = "free space there, or give another folder with --out"
+        raise EngineError(f"{error.filename or out}: cannot be written ({error.strerror}); {cure}") from error
+    manifest.check(out)
+    return manifest
+
+
+def _move(made: Path, out: Path, before: Path) -> None:
+    """Put the new folder where the old one is; the old one comes back if that fails."""
+    if out.exists():
+        out.rename(before)
+    try:
+        made.rename(out)
+    except BaseException:
+        if before.exists():
+            before.rename(out)
+        raise
+
+
+def _make(checkpoint: Path, made: Path, wanted: Inputs) -> EngineManifest:
+    """All files of the engine, in the folder `made`."""
+    progress = _Progress()
+    engine = backend(wanted.backend)
+    with progress.step("load checkpoint") as said:
+        from edge_runtime.noise import Sampler
+
+        from . import parity, trace
+        from .verify_graph import prove_decide, prove_encode, prove_folder
+
+        family = trace.load_family(checkpoint)
+        config = family.config
+        table = _noise_table(checkpoint, wanted, config.clip_norm)
+        Sampler(table, config.tokens, config.width)  # refuses a table that is not sigma's distribution
+        weights = sum(value.numel() for value in family.state_dict().values())
+        said.append(f"{config.family}: {weights / 1e6:.2f} M weights, noise of profile {wanted.profile}")
+    with progress.step("trace") as said:
+        graphs = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+        for part, graph in graphs.items():
+            _save(graph, made / FILES[part])
+            said.append(f"{FILES[part]} {len(graph.graph.node)} nodes")
+    table.save(made / FILES["noise_table"])
+    hashes = {part: _hash_file(made / FILES[part]) for part in ("encode", "decide", "noise_table")}
+    certificate = Certificate(
+        clip_norm=config.clip_norm,
+        sigma=wanted.sigma,
+        n=config.n,
+        slot_s=config.window.slot_s,
+        reach_s=config.window.reach_s,
+        event_releases=config.event_releases,
+    )
+    (made / FILES["certificate"]).write_text(certificate.to_json())
+    hashes |= {"checkpoint": wanted.checkpoint, "calibration": "", "certificate": certificate.sha256()}
+    manifest = EngineManifest(
+        family=config.family,
+        labels=tuple(config.labels),
+        window=config.window,
+        tokens=config.tokens,
+        width=config.width,
+        event_releases=config.event_releases,
+        clip_norm=config.clip_norm,
+        sigma=wanted.sigma,
+        profile=wanted.profile,
+        precision=wanted.precision,
+        opset=_OPSET,
+        hashes=hashes,
+        tools=wanted.tools,
+    )
+    with progress.step("prove the trusted core") as said:
+        proved = prove_encode(graphs["encode"], manifest) + prove_decide(graphs["decide"], manifest)
+        said.append(f"{len(proved)} statements; |mu| <= {config.clip_norm} for any weights")
+    with progress.step(f"open in {engine.name}") as said:
+        runner = engine.build(made)
+        said.append(f"{engine.name} {engine.version}, {wanted.precision}")
+    with progress.step("compare with torch") as said:
+        report = parity.compare(family, runner, table)
+        parity.write(report, engine.name, made)
+        said += parity.words(report)
+    with progress.step("manifest and final check") as said:
+        manifest.save(made)
+        for _ in prove_folder(made):
+            pass
+        said.append(f"model {manifest.model_id:016x}")
+    return manifest
+
+
+def _save(graph: ModelProto, file: Path) -> None:
+    file.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _hash_file(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _noise_table(checkpoint: Path, wanted: Inputs, clip_norm: int) -> NoiseTable:
+    """The checkpoint's table, held against noise.json and config.json. Raises CheckpointError or NoiseError."""
+    cure = f"run: python -m calibration.noise --checkpoint {checkpoint}"
+    if wanted.clip_norm != clip_norm:
+        raise CheckpointError(
+            f"{checkpoint}: noise.json was made for clip_norm {wanted.clip_norm}, config.json says {clip_norm}; {cure}"
+        )
+    table = NoiseTable.load(checkpoint / "noise_table.bin", wanted.noise_table)
+    if table.sigma != wanted.sigma:
+        raise CheckpointError(
+            f"{checkpoint}: noise_table.bin is for sigma {table.sigma}, noise.json says {wanted.sigma}; {cure}"
+        )
+    return table
+
+
+def _summary(manifest: EngineManifest, out: Path) -> str:
+    """The short table at the end."""
+    release, event = (manifest.certificate().reveals(count) for count in (1, manifest.event_releases))
+    sizes = ", ".join(f"{name} {(out / name).stat().st_size / 1000:,.0f} kB" for name in sorted(FILES.values()))
+    named = event["name_one_of"]["1000"]
+    bound = f"names one of 1,000 with chance {named:.3f} at most" if named < 1 else "no bound on naming one of 1,000"
+    return (
+        f"engine       {out}, model {manifest.model_id:016x}\n"
+        f"certificate  profile {manifest.profile}: C = {manifest.clip_norm}, sigma = {float(manifest.sigma):g}; "
+        f"S {release['S']:.3g} a release, {event['S']:.3g} an event\n"
+        f"             an event reveals {event['bits']:.2f} bits at most; {bound}\n"
+        f"files        {sizes}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.build_engine", description="Build an engine from a checkpoint."
+    )
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/nano"))
+    parser.add_argument("--out", type=Path, help="engine folder (default: build/engines/ and the checkpoint's name)")
+    parser.add_argument("--backend", default="onnxruntime", help=f"{', '.join(BACKENDS)}")
+    parser.add_argument("--precision", default="fp32", help=f"{', '.join(PRECISIONS)}")
+    parser.add_argument("--force", action="store_true", help="build even where nothing changed")
+    args = parser.parse_args(argv)
+    out = args.out or Path("build/engines") / args.checkpoint.resolve().name
+    try:
+        check_precision(args.precision)
+        if args.backend not in BACKENDS:
+            backend(args.backend)
+        wanted = Inputs.read(args.checkpoint, args.precision, args.backend)
+        reason = "--force" if args.force else why_build(out, wanted)
+        if not reason:
+            print(f"reused: {out}; checkpoint, noise, tools and every hash are as they were")
+            manifest = EngineManifest.load(out)
+        else:
+            print(f"building {out} from {args.checkpoint}: {reason}", flush=True)
+            manifest = build(args.checkpoint, out, wanted)
+    except VeilsightError as error:
+        print(f"build_engine: {error}", file=sys.stderr)
+        return 1
+    print(_summary(manifest, out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
