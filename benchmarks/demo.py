@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.camera import is_live
+from edge_runtime.camera import backend_of
 from wire.errors import CameraError, ConfigError, VeilsightError
 from wire.message import Alert, Verdict
 
@@ -324,7 +324,8 @@ def _played(args: argparse.Namespace, slot_s: float) -> Played:
             raise ConfigError(f"--{name} is {value}; it must be a positive number")
     onset = None
     source: str = args.source if args.source is not None else ""
-    endless = is_live(source) or source.startswith("synthetic://")
+    kind = backend_of(source) if args.source is not None else "file"
+    endless = kind != "file"
     if args.source is None:
         path, onset = rendered_clip()
         source = str(path)
@@ -335,7 +336,7 @@ def _played(args: argparse.Namespace, slot_s: float) -> Played:
         source = str(path)
     seconds = args.seconds if args.seconds is not None else (_LIVE_S if endless else None)
     windows = 0 if seconds is None else max(1, math.ceil(seconds / slot_s))
-    speed = 1.0 if is_live(source) else args.speed
+    speed = args.speed if kind in ("file", "synthetic") else 1.0
     return Played(source, speed, windows, (seconds or duration or 600.0) / speed, onset)
 
 
