@@ -18,7 +18,7 @@ import numpy.typing as npt
 from wire.errors import ConfigError, EngineError
 from wire.manifest import FILES
 
-__all__ = ["BACKENDS", "PRECISIONS", "Backend", "Runner", "backend", "check_precision"]
+__all__ = ["BACKENDS", "PRECISIONS", "Backend", "OnnxRuntime", "Runner", "backend", "check_precision"]
 
 PRECISIONS = ("fp32",)
 _LATER = {"backend": ("tensorrt", "tensorrt-rtx"), "precision": ("fp16", "int8")}
