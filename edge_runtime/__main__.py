@@ -26,16 +26,15 @@ from wire.noise_table import NoiseTable
 from .camera import Camera, CameraLost
 from .config import Config, load_config
 from .engine import OnnxEngine, self_test
-from .health import Health, notify
+from .health import Health, Stats, notify
 from .ledger import Ledger
-from .loop import Loop, LoopStats
+from .loop import Loop
 from .noise import Sampler
 from .publisher import Publisher
 from .window import SlotClock
 
 log = logging.getLogger("veilsight")
 
-_BEGAN = time.monotonic()
 _LOST_AGAIN_S = 3600.0  # a lost camera ends the process at most once an hour
 
 
@@ -49,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--summary", help="write local figures to this JSON file at the end; they are never published")
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    flags = (("camera", "source", given.source), ("engine", "folder", given.engine), ("broker", "url", given.broker))
+    flags = {"camera_source": given.source, "engine_folder": given.engine, "broker_url": given.broker}
     try:
-        figures = serve(load_config(given.config, {part: {key: value} for part, key, value in flags if value}))
+        figures = serve(load_config(given.config, {name: value for name, value in flags.items() if value}))
     except VeilsightError as error:
         code = 4 if isinstance(error, CameraLost) else 3 if isinstance(error, PrivacyError) else 2
         log.error("%s%s", "stopped, nothing more is published: " if code == 3 else "", error)
@@ -63,52 +62,47 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(config: Config) -> dict[str, Any]:
     """Load everything, run the loop to its end, return the local figures."""
-    manifest = EngineManifest.load(config.engine.folder)
-    clock = SlotClock(manifest.window.slot_s, config.run.release_delay_s, config.camera.speed)
+    manifest = EngineManifest.load(config.engine_folder)
+    clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())
-    state_dir, folder = Path(config.device.state_dir), Path(config.engine.folder)
-    device, stats = config.device, LoopStats()
+    state_dir, folder = Path(config.device_state_dir), Path(config.engine_folder)
+    stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided", "payload_bytes")
     with ExitStack() as stack:
-        key = DeviceKey.load_or_make(device.key)
-        camera = Camera(config.camera, manifest.window, clock, _lost_after_s(config.camera.lost_after_s, state_dir))
-        if camera.starts_at_once:
+        key = DeviceKey.load_or_make(config.device_key)
+        camera = Camera(config, manifest.window, clock, _lost_after_s(config.camera_lost_after_s, state_dir))
+        if camera.at_once:
             clock.start()
         stack.enter_context(camera)
-        engine = stack.enter_context(closing(OnnxEngine(folder, config.engine.threads)))
+        engine = stack.enter_context(closing(OnnxEngine(folder, config.engine_threads)))
         self_test(engine)
         table = NoiseTable.load(folder / FILES["noise_table"], manifest.hashes["noise_table"])
         noise = Sampler(table, manifest.tokens, manifest.width)
-        price, limit = (manifest.clip_norm / manifest.sigma) ** 2, config.privacy.max_releases_per_day
+        price, limit = (manifest.clip_norm / manifest.sigma) ** 2, config.privacy_max_releases_per_day
         ledger = stack.enter_context(closing(Ledger(state_dir, Fraction(price), clock.slot_s, limit)))
+        boot_id = ledger.boots << 32 | secrets.randbits(32)
         state = {
-            "boot_id": ledger.boots << 32 | secrets.randbits(32),
+            "boot_id": boot_id,
             "model_id": manifest.model_id,
             "started_at": round(time.time()),
             "slot_s": clock.slot_s,
             "public_key": key.public.hex,
             "software": "veilsight/0.1.0",
         }
-        certificate = (folder / FILES["certificate"]).read_bytes()
-        publisher = Publisher(config.broker, device.site, device.camera, state, certificate)
-        gauges = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
-        health = Health(config.health.listen, {**gauges, "camera": camera.figures}, stalled_s=10 + 10 * clock.slot_s)
+        publisher = Publisher(config, state, (folder / FILES["certificate"]).read_bytes())
+        parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
+        health = Health(config.health_listen, {**parts, "camera": camera.figures}, stalled_s=10 + 10 * clock.slot_s)
         stack.callback(health.close)
-        log.info("camera %s/%s from %s, S = %.3g a release", device.site, device.camera, camera.name, price**0.5)
+        log.info("%s/%s: %s, S = %.3g", config.device_site, config.device_camera, camera.name, price**0.5)
         notify("READY=1")
-        loop = Loop(camera, clock, engine, noise, ledger, publisher, health, key, state["boot_id"], stats)
+        loop = Loop(camera, clock, engine, noise, ledger, publisher, health, key, boot_id, stats)
         try:
             with publisher:
-                publisher.reason = loop.run(config.run.windows)
+                publisher.reason = loop.run(config.run_windows)
         except CameraLost:
             (state_dir / "camera-lost").touch()
             raise
-        return {
-            **health.figures(),
-            "bytes_per_window": stats.payload_bytes / max(1, stats.windows),
-            "first_publish_s": round(stats.first_publish_at - _BEGAN, 3),
-            "cpu_s": round(time.process_time(), 3),
-        }
+        return {**health.figures(), "cpu_s": round(time.process_time(), 3)}
 
 
 def _lost_after_s(lost_after_s: float, state_dir: Path) -> float:

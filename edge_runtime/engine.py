@@ -2,9 +2,9 @@
 
     encode(frames, noise) -> z        decide(z of 8 releases, which are present) -> label logits
 
-An engine is loaded from the very bytes that were held against the manifest, and tested before anything is published. The
-noise of a release comes as a NoiseDraw and as nothing else; it is wiped when the release is made. The runtime's own scratch
-memory holds the code until the next run overwrites it; this process never forms it outside `self_test`.
+An engine is loaded from the very bytes that were held against the manifest and tested before anything is published.
+The noise of a release comes as a NoiseDraw and as nothing else, and is wiped when the release is made. The runtime's
+own scratch memory holds the code until the next run overwrites it; this process never forms it outside `self_test`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,6 @@ class OnnxEngine:
         return session
 
     def encode(self, window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
-        """See `Engine`."""
         with draw as noise:
             z = self.run_core(window.frames, noise)
         low, high = int(z.min()), int(z.max())
@@ -91,12 +90,10 @@ class OnnxEngine:
         return z.astype(np.int16).reshape(-1)
 
     def run_core(self, frames: npt.NDArray[np.uint8], planted: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """See `Engine`."""
         z: npt.NDArray[np.int32] = self._run(self._encode, "z", {"frames": frames, "noise": planted})
         return z
 
     def decide(self, event: EventWindow) -> Mapping[str, float]:
-        """See `Engine`."""
         logits = self._run(self._decide, "logits", {"z": event.z[None], "present": event.present[None]})
         return probabilities(self.manifest.labels, logits[0])
 
@@ -107,7 +104,6 @@ class OnnxEngine:
             raise EngineError(f"{output}: the run failed ({error})") from error
 
     def close(self) -> None:
-        """See `Engine`."""
         del self._encode, self._decide
 
 
@@ -122,31 +118,24 @@ def probabilities(labels: tuple[str, ...], logits: npt.NDArray[np.float32]) -> M
 def self_test(engine: Engine) -> None:
     """Drive the built core with scenes and noise of known content before the first release.
 
-    Holds for each scene: |mu| <= C (zero noise exists only here), z - noise is mu to the last integer, and z saturates at
-    both ends of int16. Raises PrivacyError: the process must stop.
+    For each scene |mu| <= C (zero noise exists only here), z - noise is mu to the last integer, and z saturates at both
+    ends of int16. Raises PrivacyError: the process must stop.
     """
-    manifest = engine.manifest
-    code = (1, manifest.tokens, manifest.width)
-    steps = np.arange(manifest.n, dtype=np.int32).reshape(code)
-    planted, far = (steps * 7919) % 2001 - 1000, np.full(code, 1 << 20, np.int32)
-    for name, frames in _scenes(manifest).items():
+    manifest, window = engine.manifest, engine.manifest.window
+    code, shape = (1, manifest.tokens, manifest.width), (1, window.frames, window.height, window.width)
+    scenes = {
+        "black": np.zeros(shape, np.uint8),
+        "white": np.full(shape, 255, np.uint8),
+        "checkerboard": (np.indices(shape).sum(axis=0) % 2 * 255).astype(np.uint8),
+        "random": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+    }
+    planted, far = np.arange(manifest.n, dtype=np.int32).reshape(code) * 7919 % 2001 - 1000, np.int32(1 << 20)
+    for name, frames in scenes.items():
         mu = engine.run_core(frames, np.zeros(code, np.int32)).astype(np.int64)
         if int((mu * mu).sum()) > manifest.clip_norm**2:
             raise PrivacyError(f"self-test ({name}): the code is longer than C = {manifest.clip_norm}; {_CURE}")
         if not np.array_equal(engine.run_core(frames, planted) - mu, planted):
             raise PrivacyError(f"self-test ({name}): the noise does not reach the release as it was drawn; {_CURE}")
-    for sign, end in ((1, 32767), (-1, -32768)):
-        if not (engine.run_core(frames, sign * far) == end).all():
-            raise PrivacyError(f"self-test ({name}): z does not saturate at {end}; {_CURE}")
-
-
-def _scenes(manifest: EngineManifest) -> Mapping[str, npt.NDArray[np.uint8]]:
-    """Frames of extreme content, uint8 (1, T, H, W) each."""
-    shape = (1, manifest.window.frames, manifest.window.height, manifest.window.width)
-    board = np.indices(shape).sum(axis=0)
-    return {
-        "black": np.zeros(shape, np.uint8),
-        "white": np.full(shape, 255, np.uint8),
-        "checkerboard": ((board % 2) * 255).astype(np.uint8),
-        "random": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
-    }
+    for beyond, end in ((np.full(code, far), 32767), (np.full(code, -far), -32768)):
+        if not (engine.run_core(frames, beyond) == end).all():
+            raise PrivacyError(f"self-test: z does not saturate at {end}; {_CURE}")

@@ -3,8 +3,8 @@
     charge(slot) --> reserved on disk, in blocks, before it is granted --> Charge
 
 What is on disk is never below what was published: a block of releases is written and fsynced before its first one is
-granted, and after a crash the whole block counts as spent. Time is counted in slots, never read from the wall clock, which
-may jump. Does not know the scene: a charge is a function of slot and configuration alone.
+granted, and after a crash the whole block counts as spent. Time is counted in slots, never read from the wall clock,
+which may jump. Does not know the scene: a charge is a function of slot and configuration alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wire.errors import LedgerError
 
 __all__ = ["Charge", "Ledger"]
 
-_BLOCK = 60  # slots reserved with one write
+_BLOCK = 120  # slots reserved with one write
 _UNIT = 10**12  # S^2 is kept in integer units of 10^-12, rounded up
 _CURE = "restore it from a backup, or delete it to start a new ledger (bridges must then register the device again)"
 
@@ -36,7 +36,7 @@ class Charge:
     granted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Book:
     """What is on disk. day_slots is never above the truth, the others never below it."""
 
@@ -46,9 +46,10 @@ class _Book:
     day_slots: int = 0
     day_releases: int = 0
 
-    def plus(self, releases: int, price: int) -> _Book:
-        spent = self.spent + releases * price
-        return replace(self, spent=spent, releases=self.releases + releases, day_releases=self.day_releases + releases)
+    def add(self, releases: int, price: int) -> _Book:
+        self.spent += releases * price
+        self.releases, self.day_releases = self.releases + releases, self.day_releases + releases
+        return self
 
     def document(self) -> dict[str, Any]:
         content = asdict(self)
@@ -58,8 +59,8 @@ class _Book:
 class Ledger:
     """One open ledger in `folder`; `close` gives back what was reserved and not used.
 
-    s_squared: S^2 of one release. slot_s: seconds. max_releases_per_day: 0, or the cut-off after which nothing is granted
-    until a day's worth of slots is over. Raises LedgerError where the file is corrupt, unwritable or in use.
+    s_squared: S^2 of one release. slot_s: seconds. max_releases_per_day: 0, or the cut-off after which nothing is
+    granted until a day's worth of slots is over. Raises LedgerError where the file is corrupt, unwritable or in use.
     """
 
     def __init__(self, folder: Path | str, s_squared: Fraction, slot_s: float, max_releases_per_day: int = 0) -> None:
@@ -69,8 +70,8 @@ class Ledger:
         self._slot, self._left = -1, 0  # the last slot charged; how many more the block on disk covers
         self._hour_slots = self._hour_releases = 0
         self._lock = self._take_lock()
-        book = self._read()
-        self._book = replace(book, boots=book.boots + 1)
+        self._book = self._read()
+        self._book.boots += 1
         self._write(self._book)
 
     @property
@@ -85,12 +86,12 @@ class Ledger:
         self._advance(slot - self._slot)
         self._slot = slot
         if self._left == 0:
-            self._write(self._book.plus(min(_BLOCK, self._allowance()), self._price))
+            self._write(replace(self._book).add(min(_BLOCK, self._allowance()), self._price))
             self._left = _BLOCK
         self._left -= 1
         granted = self._allowance() > 0
         if granted:
-            self._book = self._book.plus(1, self._price)
+            self._book.add(1, self._price)
             self._hour_releases += 1
         return Charge(slot, granted)
 
@@ -100,25 +101,22 @@ class Ledger:
 
     def _advance(self, slots: int) -> None:
         """Let `slots` slots pass; a new day begins with a block of its own."""
-        days, position = divmod(self._book.day_slots + slots, self._day)
-        self._book = replace(self._book, day_slots=position, day_releases=0 if days else self._book.day_releases)
-        self._left = 0 if days else self._left
-        hours, self._hour_slots = divmod(self._hour_slots + slots, self._hour)
-        self._hour_releases = 0 if hours else self._hour_releases
+        self._book.day_slots += slots
+        if self._book.day_slots >= self._day:
+            self._book.day_slots %= self._day
+            self._book.day_releases = self._left = 0
+        self._hour_slots += slots
+        if self._hour_slots >= self._hour:
+            self._hour_slots %= self._hour
+            self._hour_releases = 0
 
     def totals(self) -> dict[str, float]:
-        """S^2 spent in all, in the current day and hour of slots (the hour since start), and the releases behind them."""
+        """S^2 spent in all, in this day and in this hour of slots (the hour since start), and what lies behind it."""
         book, price = self._book, self._price / _UNIT
-        return {
-            "s2_total": book.spent / _UNIT,
-            "s2_day": book.day_releases * price,
-            "s2_hour": self._hour_releases * price,
-            "releases_total": book.releases,
-            "releases_day": book.day_releases,
-            "day_left_slots": self._day - book.day_slots,
-            "spent": float(self._allowance() == 0),
-            "boots": book.boots,
-        }
+        made = {"s2_total": book.spent / _UNIT, "s2_day": book.day_releases * price}
+        made |= {"s2_hour": self._hour_releases * price, "releases_total": book.releases, "boots": book.boots}
+        left = {"day_left_slots": self._day - book.day_slots, "spent": float(self._allowance() == 0)}
+        return {**made, "releases_day": book.day_releases, **left}
 
     def close(self) -> None:
         """Write what was spent to the last release; without this the whole block counts as spent."""
@@ -129,13 +127,10 @@ class Ledger:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = open(self._folder / "ledger.lock", "a")  # noqa: SIM115 - held until `close`
-        except OSError as error:
-            raise LedgerError(f"{self._folder}: {error.strerror}; make [device] state_dir writable") from error
-        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            lock.close()
-            raise LedgerError(f"{self._file}: another process has it; one process per [device] state_dir") from error
+            cure = "make [device] state_dir writable, and run one process for each"
+            raise LedgerError(f"{self._file}: {error.strerror}; {cure}") from error
         return lock
 
     def _read(self) -> _Book:
@@ -164,4 +159,4 @@ class Ledger:
             os.fsync(folder)
             os.close(folder)
         except OSError as error:
-            raise LedgerError(f"{self._file}: {error.strerror}; free space, or make [device] state_dir writable") from error
+            raise LedgerError(f"{self._file}: {error.strerror}; free space, make state_dir writable") from error

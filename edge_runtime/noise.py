@@ -1,10 +1,9 @@
 """The sampler of discrete Gaussian noise, the single-use draw, and the check that noise is in every release.
 
-    os.urandom --key--> ChaCha20 --bytes--> U (128 bits a coordinate) + signs --pinned table--> NoiseDraw --once--> engine
+    os.urandom --key--> ChaCha20 --> U (128 bits a coordinate) + signs --pinned table--> NoiseDraw --once--> engine
 
-A draw takes a fresh key and nonce from the operating system, so two draws share nothing and a forked process cannot repeat
-one: there is no state to copy. The key stream is in memory for the time of one draw and then overwritten. Does not know
-what is encoded, nor for which slot.
+A draw takes a fresh key and nonce from the operating system, so two draws share nothing and a forked process cannot
+repeat one: there is no state to copy. The key stream is overwritten within the draw. Does not know what is encoded.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .window import Fleeting
 __all__ = ["NoiseCheck", "NoiseDraw", "Sampler"]
 
 _LANES = 16  # table rows compared in one run of memory: numpy's cost is per run
-_FALSE_STOP_LOG2 = -40  # chance that one check stops a device with sound noise, per release
+_FALSE_STOP = 40 * math.log(2)  # -ln of the chance that one check stops a device with sound noise, per release
 
 
 class NoiseDraw(Fleeting):
@@ -46,6 +45,8 @@ class NoiseDraw(Fleeting):
         self._taken = True
         return self._array
 
+    __enter__ = take
+
     def alone(self) -> npt.NDArray[np.int16]:
         """A release of noise alone, int16 (n,): what fills a slot of which nothing may be told. Uses the draw up."""
         with self as noise:
@@ -56,33 +57,26 @@ class NoiseDraw(Fleeting):
         self._taken = True
         super().wipe()
 
-    def __enter__(self) -> npt.NDArray[np.int32]:
-        return self.take()
-
 
 class Sampler:
     """Draws for codes of shape (tokens, width), by the inverse of the pinned table. For one thread.
 
-    With U uniform on 128 bits the magnitude is the number of table entries <= U. The first 64 bits of U are compared with
-    every distinct high word, whatever U is (no branch and no address depends on it); a second word decides where the
-    first one ties, about once in 2^49 draws. Raises NoiseError for a table that is not the distribution of its sigma.
+    With U uniform on 128 bits the magnitude is the number of table entries <= U. The first 64 bits of U are compared
+    with every distinct high word, whatever U is (no branch and no address depends on it); a second word decides where
+    the first one ties, about once in 2^49 draws. Raises NoiseError for a table that is not the one of its sigma.
     """
 
     def __init__(self, table: NoiseTable, tokens: int, width: int) -> None:
         _check_table(table)
-        self.sigma = table.sigma
-        self._shape = (1, tokens, width)
-        self._n = tokens * width
+        self.sigma, self._shape, self._n = table.sigma, (1, tokens, width), tokens * width
         self._columns = -(-self._n // 8) * 8
-        words, first, counts = np.unique(table.high, return_index=True, return_counts=True)
-        repeated = first[counts > 1]
-        rows = int(repeated[0]) if len(repeated) else len(table.high) - 1
+        repeats = np.flatnonzero(table.high[1:] == table.high[:-1])
+        rows = int(repeats[0]) if len(repeats) else len(table.high) - 1
         self._limit = table.high[rows]  # from here on several entries share a high word: the second word decides
         lanes = np.full(-(-rows // _LANES) * _LANES, self._limit, np.uint64)
-        lanes[:rows] = words[:rows]
+        lanes[:rows] = table.high[:rows]
         self._high = np.repeat(lanes, self._columns).reshape(-1, _LANES * self._columns)
-        self._below = np.empty(self._high.shape, np.bool_)
-        self._tied = np.empty(self._high.shape, np.bool_)
+        self._below, self._tied = np.empty(self._high.shape, np.bool_), np.empty(self._high.shape, np.bool_)
         self._chunks = np.arange(0, len(lanes), 255)  # 255 rows fit a byte-wide counter
         self._entries = [int(high) << 64 | int(low) for high, low in zip(table.high, table.low, strict=True)]
         self._zeros = bytes(self._columns * 16 + self._columns // 8)
@@ -108,10 +102,10 @@ class Sampler:
         magnitude = packed.view(np.uint8).sum(axis=0, dtype=np.int32)
         if self._tied.any() or (high >= self._limit).any():
             low = np.frombuffer(stream, np.uint64, columns, columns * 8)
-            whole = [int(h) << 64 | int(w) for h, w in zip(high, low, strict=True)]
+            whole = (int(h) << 64 | int(w) for h, w in zip(high, low, strict=True))
             magnitude[:] = [bisect_right(self._entries, u) for u in whole]
         signs = np.unpackbits(np.frombuffer(stream, np.uint8, columns // 8, columns * 16))
-        noise = magnitude * (1 - 2 * signs.astype(np.int32))
+        noise: npt.NDArray[np.int32] = magnitude * (1 - 2 * signs.astype(np.int32))
         for used in (run, magnitude, signs, self._below, self._tied):
             used.fill(0)
         return noise[: self._n]
@@ -120,42 +114,39 @@ class Sampler:
 class NoiseCheck:
     """Stops the process when a release shows that its noise is not there: fail closed, before it is published.
 
-    Three lower-tail tests: on |z|^2, on |z - previous z|^2 (a stuck buffer), and on the sum of |z|^2 over an event (noise too
-    small). With sound noise each fails with probability at most 2^-40 a release, for ANY codes mu. Chernoff's bound, exact:
-    for a discrete Gaussian X of parameter sigma, any real u and lambda > 0, with theta(s) = sum over z of exp(-z^2 / 2 s^2),
-
-        E exp(-lambda (X + u)^2) <= g(lambda) exp(-kappa u^2)   with kappa = lambda / (1 + 2 lambda sigma^2)
-        and g(lambda) = theta(sigma / sqrt(1 + 2 lambda sigma^2)) / theta(sigma)
-
-    (complete the square; a shifted theta sum is never above the centred one, by Poisson summation). So mu = 0 is the worst
-    case, and a difference of two releases has g(lambda) g(kappa). The threshold is the largest T over a grid of lambda.
+    Three lower-tail tests: on |z|^2, on |z - previous z|^2 (a stuck buffer), and on the sum of |z|^2 over an event
+    (noise too small). With sound noise each fails with probability at most 2^-40 a release, for ANY codes. By Chernoff:
+    for a discrete Gaussian X, any real u, any t > 0, and theta(s) = sum over the integers z of exp(-z^2 / (2 s^2)),
+        E exp(-t (X + u)^2) <= g(t) exp(-k u^2)
+        with k = t / (1 + 2 t sigma^2) and g(t) = theta(sigma sqrt(k / t)) / theta(sigma)
+    (complete the square; a shifted theta sum is never above the centred one, by Poisson summation). So u = 0 is the
+    worst case, and a difference of two releases has g(t) g(k). A threshold is the largest over a grid of t.
     """
 
     def __init__(self, sigma: Fraction, n: int, releases: int) -> None:
         variance = float(sigma) ** 2
         rates = np.logspace(-3, 3, 121) / (2 * variance)
-        centred = np.array([_log_gain(rate, variance) for rate in rates])
-        twice = centred + np.array([_log_gain(rate / (1 + 2 * rate * variance), variance) for rate in rates])
-        self.least_square = _threshold(rates, n * centred)
-        self.least_change = _threshold(rates, n * twice)
-        self.least_event = _threshold(rates, n * releases * centred)
+        once = np.array([_log_gain(t, variance) for t in rates])
+        twice = once + np.array([_log_gain(t / (1 + 2 * t * variance), variance) for t in rates])
+        totals = (n * once, n * twice, n * releases * once)
+        self.thresholds = [max(0.0, float(((-_FALSE_STOP - total) / rates).max())) for total in totals]
         self._squares: deque[float] = deque(maxlen=releases)
         self._previous: npt.NDArray[np.float64] | None = None
 
     def check(self, z: npt.NDArray[np.int16]) -> None:
         """Look at the next release, int16 (n,). Raises NoiseError; the process must stop."""
+        least_square, least_change, least_event = self.thresholds
         now = z.astype(np.float64)
         square = float(now @ now)
-        if square < self.least_square:
-            raise NoiseError(f"|z|^2 is {square:.0f}, below {self.least_square:.0f}: the noise did not reach the release")
-        if self._previous is not None:
-            change = now - self._previous
-            if float(change @ change) < self.least_change:
-                raise NoiseError("two releases differ by less than their noise: the noise buffer is stuck")
+        change = math.inf if self._previous is None else float(((now - self._previous) ** 2).sum())
         self._previous = now
         self._squares.append(square)
-        if len(self._squares) == self._squares.maxlen and sum(self._squares) < self.least_event:
-            raise NoiseError("the releases of an event hold less noise than sigma: do not trust this sampler or engine")
+        if square < least_square:
+            raise NoiseError(f"|z|^2 is {square:.0f}, below {least_square:.0f}: the noise did not reach the release")
+        if change < least_change:
+            raise NoiseError(f"|z - z'|^2 is {change:.0f}, below {least_change:.0f}: the noise buffer is stuck")
+        if len(self._squares) == self._squares.maxlen and sum(self._squares) < least_event:
+            raise NoiseError("an event's releases hold less noise than sigma: do not trust this sampler or engine")
 
 
 def _theta(parameter: float) -> float:
@@ -163,20 +154,14 @@ def _theta(parameter: float) -> float:
     return 1.0 + 2.0 * float(np.exp(-(reach**2) / (2 * parameter**2)).sum())
 
 
-def _log_gain(rate: float, variance: float) -> float:
-    """ln g(lambda) of `NoiseCheck`."""
-    return math.log(_theta(math.sqrt(variance / (1 + 2 * rate * variance))) / _theta(math.sqrt(variance)))
-
-
-def _threshold(rates: npt.NDArray[np.float64], log_gains: npt.NDArray[np.float64]) -> float:
-    """Largest T with exp(lambda T) gain <= 2^-40 for a lambda of the grid; 0 (no check) where n is too small for one."""
-    return max(0.0, float(((_FALSE_STOP_LOG2 * math.log(2) - log_gains) / rates).max()))
+def _log_gain(t: float, variance: float) -> float:
+    """ln g(t) of `NoiseCheck`."""
+    return math.log(_theta(math.sqrt(variance / (1 + 2 * t * variance))) / _theta(math.sqrt(variance)))
 
 
 def _check_table(table: NoiseTable) -> None:
     """A table whose words are not the distribution of the sigma that it names is refused, whatever its hash."""
-    sigma = float(table.sigma)
-    reach = np.arange(len(table.high))
+    sigma, reach = float(table.sigma), np.arange(len(table.high))
     weights = np.exp(-(reach**2) / (2 * sigma**2)) * np.where(reach == 0, 1.0, 2.0)
     expected = np.cumsum(weights) / _theta(sigma)
     cut = int(table.high[-1]) != 2**64 - 1 or int(table.low[-1]) < 2**64 - 2**16

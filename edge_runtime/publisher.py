@@ -2,9 +2,9 @@
 
     release + charge --fill_message--> FeatureMessage --seal--> bytes --send--> bounded queue --paho--> broker
 
-QoS 1, MQTT 5 or else 3.1.1, retained state and certificate after every connection, Last Will. While the broker is away the
-queue keeps the newest messages and counts what it drops; a retry sends the same bytes. The loop's thread alone publishes,
-paho's network thread alone talks to the socket.
+QoS 1, MQTT 5 or else 3.1.1, Last Will, retained state and certificate after every connection. While the broker is away
+the queue keeps the newest messages and counts what it drops; a retry sends the same bytes. The loop's thread alone
+publishes, paho's network thread alone talks to the socket.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from wire.manifest import EngineManifest
 from wire.message import FLAG_SPENT, FeatureMessage, Verdict
 from wire.topics import TOPICS, topic
 
-from .config import Broker
+from .config import Config
 from .ledger import Charge
 
 __all__ = ["Publisher", "fill_message", "fill_verdict"]
@@ -39,7 +39,7 @@ __all__ = ["Publisher", "fill_message", "fill_verdict"]
 log = logging.getLogger("veilsight.publisher")
 
 _IN_FLIGHT = 64
-_START_PATIENCE_S = 5.0
+_PATIENCE_S = 5.0
 _KEEPALIVE_S = 30
 _NOT_SPOKEN = 132  # reason code "unsupported protocol version"
 
@@ -49,10 +49,8 @@ def fill_message(boot_id: int, model_id: int, charge: Charge, z: npt.NDArray[np.
     return FeatureMessage(boot_id, charge.slot, model_id, 0 if charge.granted else FLAG_SPENT, z)
 
 
-def fill_verdict(
-    boot_id: int, manifest: EngineManifest, event: EventWindow, probabilities: Mapping[str, float]
-) -> Verdict:
-    """What the edge member says of an event; its sentence is the cloud's to write."""
+def fill_verdict(boot_id: int, manifest: EngineManifest, event: EventWindow, said: Mapping[str, float]) -> Verdict:
+    """What the edge member said of an event, label -> probability; a sentence is the cloud's to write."""
     return Verdict(
         boot_id=boot_id,
         first_slot=event.first_slot,
@@ -60,7 +58,7 @@ def fill_verdict(
         model_id=manifest.model_id,
         member="edge",
         present=tuple(event.present.tolist()),
-        probabilities=probabilities,
+        probabilities=said,
         sentence="",
         start_s=event.first_slot * manifest.window.slot_s,
         end_s=(event.last_slot + 1) * manifest.window.slot_s,
@@ -68,55 +66,54 @@ def fill_verdict(
 
 
 class Publisher:
-    """One camera's connection. state: the fields of the state topic without status and reason.
+    """One camera's connection, a context manager. state: the fields of the state topic but for status and reason.
 
-    Raises BrokerError or ConfigError where the configuration cannot be meant, and, with `[broker] required`, BrokerError
-    where the broker does not answer at the start. Otherwise it tries for ever and says so.
+    `reason` is what the last state will give. Raises BrokerError or ConfigError where the configuration cannot be meant
+    and, with `[broker] required`, BrokerError where nobody answers at the start. Else it tries for ever and says so.
     """
 
-    def __init__(self, broker: Broker, site: str, camera: str, state: Mapping[str, Any], certificate: bytes) -> None:
-        url = urlsplit(broker.url)
+    def __init__(self, config: Config, state: Mapping[str, Any], certificate: bytes) -> None:
+        url, site, camera = urlsplit(config.broker_url), config.device_site, config.device_camera
         if url.scheme not in ("mqtt", "mqtts") or not url.hostname or "@" in url.netloc:
             cure = "use mqtt://host:port or mqtts://host:port, and username and password_file for the rest"
-            raise ConfigError(f"[broker] url is not an address of a broker; {cure}")
-        self._broker, self._host, self._tls = broker, url.hostname, url.scheme == "mqtts"
+            raise ConfigError(f"[broker] url is not the address of a broker; {cure}")
+        self._config, self._host, self._tls = config, url.hostname, url.scheme == "mqtts"
         self._port = url.port or (8883 if self._tls else 1883)
         self._name = f"veilsight-{site}-{camera}"
         self._topics = {name: topic(site, camera, name) for name in TOPICS}
         self._state, self._certificate = dict(state), certificate
-        self._queue: deque[tuple[str, bytes, bool]] = deque()
+        self._queue: deque[tuple[str, bytes]] = deque()
         self._in_flight: deque[mqtt.MQTTMessageInfo] = deque()
-        self._sessions = self._greeted = 0  # connections made, and connections that got state and certificate
-        self._connected = self._ever = False
+        self._sessions = self._greeted = 0  # connections made; the one that last got state and certificate
+        self._connected = False
         self.reason, self._refusal, self._told_at = "error", "", -math.inf
         self.sent = self.bytes = self.dropped = 0
         self._client = self._make_client(MQTTProtocolVersion.MQTTv5)
 
     def __repr__(self) -> str:
-        return f"Publisher({self._host}:{self._port}, user={self._broker.username!r}, password=***)"
+        return f"Publisher({self._host}:{self._port}, user={self._config.broker_username!r}, password=***)"
 
     def _make_client(self, version: MQTTProtocolVersion) -> mqtt.Client:
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self._name, protocol=version)
+        config, client = self._config, mqtt.Client(CallbackAPIVersion.VERSION2, self._name, protocol=version)
         try:
-            if self._broker.username:
-                password = Path(self._broker.password_file).read_text().strip() if self._broker.password_file else None
-                client.username_pw_set(self._broker.username, password)
+            if config.broker_username:
+                secret = config.broker_password_file
+                client.username_pw_set(config.broker_username, Path(secret).read_text().strip() if secret else None)
             if self._tls:
-                client.tls_set(self._broker.ca or None, self._broker.cert or None, self._broker.key or None)
+                client.tls_set(config.broker_ca or None, config.broker_cert or None, config.broker_key or None)
         except (OSError, ValueError) as error:
             raise BrokerError(f"[broker] password_file, ca, cert or key cannot be used: {error}") from error
         client.will_set(self._topics["state"], self._state_bytes("offline", "connection lost"), qos=1, retain=True)
         client.max_inflight_messages_set(_IN_FLIGHT)
-        client.connect_timeout = _START_PATIENCE_S
+        client.connect_timeout = _PATIENCE_S
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_connect_fail = self._on_connect_fail
-        self._jitter(client)
+        client.on_connect_fail = self._complain
         return client
 
     def __enter__(self) -> Publisher:
-        self._dial(self._client)
-        give_up = time.monotonic() + _START_PATIENCE_S
-        while self._broker.required and not self._connected:
+        self._dial()
+        give_up = time.monotonic() + _PATIENCE_S
+        while self._config.broker_required and not self._connected:
             if time.monotonic() > give_up:
                 self._client.disconnect()
                 raise BrokerError(self._complaint())
@@ -124,48 +121,39 @@ class Publisher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def send(self, name: str, payload: bytes) -> None:
-        """Queue a payload for the topic `name`; drops the oldest where the queue is full. Never waits."""
-        if len(self._queue) >= self._broker.queue:
-            self._queue.popleft()
-            self.dropped += 1
-        self._queue.append((name, payload, TOPICS[name].retain))
-        self._pump()
-
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until the broker has everything; False where it does not within `timeout_s`."""
-        give_up = time.monotonic() + timeout_s
-        while True:
-            self._pump()
-            if not self._queue and not self._in_flight and self._greeted:
-                return True
-            if time.monotonic() > give_up:
-                return False
-            time.sleep(0.005)
-
-    def close(self) -> None:
-        """Flush, publish `offline` with `reason`, disconnect."""
-        if self._connected and self.flush(_START_PATIENCE_S):
-            self._publish("state", self._state_bytes("offline", self.reason), retain=True)
-            self.flush(_START_PATIENCE_S)
+        """Flush, publish `offline`, disconnect."""
+        if self._connected and self.flush(_PATIENCE_S):
+            self._publish("state", self._state_bytes("offline", self.reason))
+            self.flush(_PATIENCE_S)
         if self._queue or self._in_flight:
             log.warning("%d messages were not delivered", len(self._queue) + len(self._in_flight))
         self._client.disconnect()
         self._client.loop_stop()
 
+    def send(self, name: str, payload: bytes) -> None:
+        """Queue a payload for the topic `name`; drops the oldest where the queue is full. Never waits."""
+        if len(self._queue) >= self._config.broker_queue:
+            self._queue.popleft()
+            self.dropped += 1
+        self._queue.append((name, payload))
+        self._pump()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until the broker has everything; False where it does not within `timeout_s`."""
+        give_up = time.monotonic() + timeout_s
+        self._pump()
+        while self._queue or self._in_flight:
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.005)
+            self._pump()
+        return True
+
     def figures(self) -> dict[str, float]:
         """Counters for the local page."""
-        return {
-            "connected": float(self._connected),
-            "reconnects": max(0, self._sessions - 1),
-            "queued": len(self._queue),
-            "in_flight": len(self._in_flight),
-            "dropped": self.dropped,
-            "sent": self.sent,
-            "bytes": self.bytes,
-        }
+        made = {name: float(getattr(self, name)) for name in ("sent", "bytes", "dropped")}
+        made |= {"queued": len(self._queue), "in_flight": len(self._in_flight)}
+        return {**made, "connected": self._connected, "reconnects": max(0, self._sessions - 1)}
 
     def _pump(self) -> None:
         """Hand paho what it may have in flight; after a new connection state and certificate go first."""
@@ -175,72 +163,62 @@ class Publisher:
             return
         if self._greeted != self._sessions:
             self._greeted = self._sessions
-            self._publish("state", self._state_bytes("online", ""), retain=True)
-            self._publish("certificate", self._certificate, retain=True)
+            self._publish("state", self._state_bytes("online", ""))
+            self._publish("certificate", self._certificate)
         while self._queue and len(self._in_flight) < _IN_FLIGHT:
             self._publish(*self._queue.popleft())
 
-    def _publish(self, name: str, payload: bytes, retain: bool) -> None:
-        self._in_flight.append(self._client.publish(self._topics[name], payload, TOPICS[name].qos, retain))
+    def _publish(self, name: str, payload: bytes) -> None:
+        row = TOPICS[name]
+        self._in_flight.append(self._client.publish(self._topics[name], payload, row.qos, row.retain))
         self.sent += 1
         self.bytes += len(payload)
 
     def _state_bytes(self, status: str, reason: str) -> bytes:
         return json.dumps({"status": status, "reason": reason, **self._state}).encode()
 
-    def _dial(self, client: mqtt.Client) -> None:
-        client.connect_async(self._host, self._port, _KEEPALIVE_S)
-        client.loop_start()
-
-    def _jitter(self, client: mqtt.Client) -> None:
-        """paho doubles its pauses from the first bound to the second."""
-        client.reconnect_delay_set(random.uniform(0.5, 1.5), random.uniform(15.0, 30.0))  # type: ignore[arg-type]  # it takes floats
+    def _dial(self) -> None:
+        self._client.connect_async(self._host, self._port, _KEEPALIVE_S)
+        self._client.loop_start()
 
     # From here on: paho's network thread. Nothing waits and nothing is published here.
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
+        if not reason.is_failure:
+            self._sessions, self._connected, self._refusal = self._sessions + 1, True, ""
+        elif reason.value == _NOT_SPOKEN:
+            self._speak_older(client)
+        else:
             self._refusal = str(reason)
-            if reason.value == _NOT_SPOKEN:
-                self._speak_older(client)
-            return
-        self._refusal, self._ever, self._connected = "", True, True
-        self._sessions += 1
-        self._jitter(client)
 
     def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if client is not self._client:
             return
-        lost, self._connected = self._connected, False
-        if not lost and not self._refusal:  # hung up on our greeting: a broker of before MQTT 5
+        greeted, self._connected = self._connected, False
+        if not greeted and not self._refusal:  # hung up on our greeting: a broker of before MQTT 5
             self._speak_older(client)
         elif reason.is_failure:
-            self._complain()
-        self._jitter(client)
-
-    def _on_connect_fail(self, client: mqtt.Client, data: Any) -> None:
-        self._complain()
-        self._jitter(client)
+            self._complain(client)
 
     def _speak_older(self, client: mqtt.Client) -> None:
         """Go on with MQTT 3.1.1, once: a broker that closes its door on both is only complained about."""
-        if self._ever or client is not self._client or client.protocol == MQTTProtocolVersion.MQTTv311:
-            self._complain()
+        if self._sessions or client is not self._client or client.protocol == MQTTProtocolVersion.MQTTv311:
+            self._complain(client)
             return
         log.info("the broker does not speak MQTT 5; going on with 3.1.1")
-        self._refusal = ""
         self._client = self._make_client(MQTTProtocolVersion.MQTTv311)
         client.disconnect()
         client.loop_stop()
-        self._dial(self._client)
+        self._dial()
 
     def _complaint(self) -> str:
         why = f"refuses us: {self._refusal}" if self._refusal else "cannot be reached"
         cure = "check [broker] username and password_file" if self._refusal else "start it, or correct [broker] url"
         return f"broker {self._host}:{self._port} {why}; {cure}"
 
-    def _complain(self) -> None:
-        """Say what is wrong, at most once a minute."""
+    def _complain(self, client: mqtt.Client, data: Any = None) -> None:
+        """Say what is wrong, at most once a minute; paho doubles its pauses between two bounds, drawn anew here."""
+        client.reconnect_delay_set(random.uniform(0.5, 1.5), random.uniform(15.0, 30.0))  # type: ignore[arg-type]  # floats work
         if time.monotonic() - self._told_at > 60.0:
             self._told_at = time.monotonic()
             log.warning("%s; trying again, %d messages wait", self._complaint(), len(self._queue))

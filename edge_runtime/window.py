@@ -122,8 +122,8 @@ class SlotClock:
 class FrameBuffer:
     """A ring of small grey frames with capture times; one writer, one reader.
 
-    It holds every frame that a window may need (`WindowSpec.reach_s`) and `ahead_s` of frames that are not due yet. Frames
-    closer together than 1/max_fps are not wanted.
+    It holds every frame that a window may need (`WindowSpec.reach_s`) and `ahead_s` of frames that are not due yet.
+    Frames closer together than 1/max_fps are not wanted.
     """
 
     def __init__(self, spec: WindowSpec, ahead_s: float = 1.0, max_fps: float = 40.0) -> None:
