@@ -149,7 +149,7 @@ def why_build(out: Path, wanted: Inputs) -> str:
         "backend": (ran_on, wanted.backend),
     }
     names = sorted({*manifest.tools, *wanted.tools})
-    pairs |= {f"{name}'s version": (manifest.tools.get(name), wanted.tools.get(name)) for name in names}
+    pairs |= {f"tool {name}": (manifest.tools.get(name), wanted.tools.get(name)) for name in names}
     changed = [f"{name} changed ({_short(a)} -> {_short(b)})" for name, (a, b) in pairs.items() if a != b]
     return "; ".join(changed)
 
@@ -193,6 +193,8 @@ def build(checkpoint: Path, out: Path, wanted: Inputs) -> EngineManifest:
             made.mkdir()
             manifest = _make(checkpoint, made, wanted)
             _move(made, out, Path(scratch) / "before")
+    except BrokenPipeError:  # nobody reads our progress any more: no fault of the folder
+        raise
     except OSError as error:
         cure = "free space there, or give another folder with --out"
         raise EngineError(f"{error.filename or out}: cannot be written ({error.strerror}); {cure}") from error

@@ -161,7 +161,7 @@ def test_a_change_is_named(copy: Path, engine: Path, tmp_path: Path, what: str) 
 def test_another_tool_is_named(checkpoint: Path, engine: Path) -> None:
     wanted = Inputs.read(checkpoint, "fp32", "onnxruntime")
     newer = dataclasses.replace(wanted, tools={**wanted.tools, "torch": "99.0"})
-    assert "torch's version changed" in why_build(engine, newer)
+    assert "tool torch changed" in why_build(engine, newer)
     assert "backend changed" in why_build(engine, dataclasses.replace(wanted, backend="tensorrt"))
 
 
