@@ -71,6 +71,7 @@ class Bridge:
         self._untrusted: set[str] = set()
         self._seen: set[tuple[str, int]] = set()  # (camera, boot id) of the streams read since the start
         self._ended: set[str] = set()
+        self._warned: set[str] = set()
         self._turned_blind: list[tuple[Release, AlertChange]] = []
         self.verdicts = 0
         self.alerts = 0
@@ -117,13 +118,24 @@ class Bridge:
             return []
         if item.name == "features":
             self._ended.discard(item.camera)
-            return self._events(self.intake.accept(item.camera, item.payload))
+            releases = self.intake.accept(item.camera, item.payload)
+            self._warn_of_replays(item.camera)
+            return self._events(releases)
         if item.camera not in self._cameras or not item.payload:
             return []
         if item.name == "state":
             return self._state(item)
         self._certificate(item)
         return []
+
+    def _warn_of_replays(self, camera: str) -> None:
+        if self.intake.refused[camera, "replayed"] and camera not in self._warned:
+            self._warned.add(camera)
+            _LOG.warning(
+                "%s: refuses messages of an earlier start, or read before; if the device's ledger was made anew, "
+                "delete the camera's entry in the state folder's journal.json",
+                camera,
+            )
 
     def _events(self, releases: Sequence[Release]) -> list[Event]:
         events: list[Event] = []

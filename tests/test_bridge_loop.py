@@ -135,12 +135,15 @@ def test_a_spent_budget_is_a_blind_alert_and_no_verdict(harness: Harness) -> Non
     assert [(a.label, a.raised) for a in alerts] == [("blind", True), ("blind", False)]
 
 
-def test_a_replay_after_a_restart_is_refused_and_alerts_stay_raised(tmp_path: Path) -> None:
+def test_a_replay_after_a_restart_is_refused_and_alerts_stay_raised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = Harness(tmp_path, MANIFEST, RULE)
     first.send(*(at(slot, 90) for slot in range(10)))
     assert names(first).count("alert") == 1
     second = Harness(tmp_path, MANIFEST, RULE)
     second.send(*(at(slot, 90) for slot in range(10)))
+    assert caplog.text.count("refuses messages of an earlier start") == 1
     assert second.spans == [] and second.bridge.stats()["refused"] == {"replayed": 10}
     second.send(*(at(slot, 90) for slot in range(10, 20)))
     assert names(second).count("alert") == 0 and names(second).count("verdict/cloud") == 3
