@@ -35,6 +35,7 @@ from .window import SlotClock
 
 log = logging.getLogger("veilsight")
 
+_SOFTWARE = "veilsight/0.1.0"
 _LOST_AGAIN_S = 3600.0  # a lost camera ends the process at most once an hour
 
 
@@ -81,14 +82,8 @@ def serve(config: Config) -> dict[str, Any]:
         price, limit = (manifest.clip_norm / manifest.sigma) ** 2, config.privacy_max_releases_per_day
         ledger = stack.enter_context(closing(Ledger(state_dir, Fraction(price), clock.slot_s, limit)))
         boot_id = ledger.boots << 32 | secrets.randbits(32)
-        state = {
-            "boot_id": boot_id,
-            "model_id": manifest.model_id,
-            "started_at": round(time.time()),
-            "slot_s": clock.slot_s,
-            "public_key": key.public.hex,
-            "software": "veilsight/0.1.0",
-        }
+        state = {"boot_id": boot_id, "model_id": manifest.model_id, "slot_s": clock.slot_s, "software": _SOFTWARE}
+        state |= {"started_at": round(time.time()), "public_key": key.public.hex}
         publisher = Publisher(config, state, (folder / FILES["certificate"]).read_bytes())
         parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
         health = Health(config.health_listen, {**parts, "camera": camera.figures}, stalled_s=10 + 10 * clock.slot_s)

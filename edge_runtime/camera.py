@@ -53,7 +53,6 @@ _CSI = (
 class CameraLost(CameraError):
     """A live camera gave no frame for so long that a restart of the process is the next thing to try."""
 
-
 def backend_of(source: str) -> str:
     """What reads `source`: "synthetic", "file", or for a live camera "stream", "gstreamer" or "v4l2"."""
     if source.isdigit() or source.startswith("/dev/video"):
@@ -93,7 +92,6 @@ def open_reader(source: str, timeout_s: float, height: int, width: int) -> _Synt
 
 class _Synthetic:
     """A cheap endless scene at 25 frames a second: `walk` moves, `empty` does not, `noise` is random."""
-
     def __init__(self, scene: str, height: int, width: int) -> None:
         if scene not in _SCENES:
             raise CameraError(f"synthetic://{scene}: no such scene; there are {', '.join(_SCENES)}")
@@ -120,7 +118,6 @@ class _Synthetic:
 
 class _Video:
     """Whatever OpenCV opens."""
-
     def __init__(self, source: str, backend: str, timeout_s: float) -> None:
         self._capture = _open_capture(source, backend, timeout_s)
         rate = float(self._capture.get(5))  # CAP_PROP_FPS
@@ -183,7 +180,6 @@ class Camera:
     checked here, before anything else happens: CameraError. at_once: whether slot 0 begins with the process; of a file
     it begins with the first frame.
     """
-
     def __init__(self, config: Config, spec: WindowSpec, clock: SlotClock, lost_after_s: float) -> None:
         self._source, self._loop, self._timeout_s = config.camera_source, config.camera_loop, config.camera_timeout_s
         self._spec, self._clock, self._lost_after_s = spec, clock, lost_after_s

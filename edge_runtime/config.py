@@ -29,7 +29,6 @@ __all__ = ["Config", "load_config"]
 @dataclass(frozen=True)
 class Config:
     """A whole `edge.toml`: the field SECTION_KEY is `key` of `[section]`."""
-
     device_site: str
     device_camera: str
     device_key: str  # path of the signing key, made where missing

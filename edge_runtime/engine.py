@@ -27,7 +27,7 @@ from wire.manifest import FILES, EngineManifest
 from .noise import NoiseDraw
 from .window import Window
 
-__all__ = ["Engine", "OnnxEngine", "probabilities", "self_test"]
+__all__ = ["Engine", "OnnxEngine", "self_test", "softmax"]
 
 _CURE = "build the engine again: python -m export.build_engine"
 _ORT_ERRORS = tuple(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception))
@@ -36,7 +36,6 @@ _DTYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(bool)": "
 
 class Engine(Protocol):
     """What the loop uses; everything about one device's runtime is behind it."""
-
     manifest: EngineManifest
 
     def encode(self, window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
@@ -54,7 +53,6 @@ class Engine(Protocol):
 
 class OnnxEngine:
     """Both graphs in ONNX Runtime, on the CPU. Raises ManifestError or EngineError, naming the cure."""
-
     def __init__(self, folder: Path | str, threads: int = 1) -> None:
         self.manifest = EngineManifest.load(folder)
         self.manifest.check(folder)
@@ -95,7 +93,7 @@ class OnnxEngine:
 
     def decide(self, event: EventWindow) -> Mapping[str, float]:
         logits = self._run(self._decide, "logits", {"z": event.z[None], "present": event.present[None]})
-        return probabilities(self.manifest.labels, logits[0])
+        return dict(zip(self.manifest.labels, softmax(logits[0]), strict=True))
 
     def _run(self, session: ort.InferenceSession, output: str, inputs: Mapping[str, npt.NDArray[Any]]) -> Any:
         try:
@@ -107,12 +105,12 @@ class OnnxEngine:
         del self._encode, self._decide
 
 
-def probabilities(labels: tuple[str, ...], logits: npt.NDArray[np.float32]) -> Mapping[str, float]:
-    """Softmax of float (L,) by label. Raises EngineError for logits that are not finite."""
+def softmax(logits: npt.NDArray[np.float32]) -> list[float]:
+    """Probabilities of float (L,), in double precision. Raises EngineError for logits that are not finite."""
     if not np.isfinite(logits).all():
         raise EngineError("decide: the logits are not finite")
     weights = np.exp(logits.astype(np.float64) - float(logits.max()))
-    return dict(zip(labels, (weights / weights.sum()).tolist(), strict=True))
+    return [float(weight) for weight in weights / weights.sum()]
 
 
 def self_test(engine: Engine) -> None:

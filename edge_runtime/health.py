@@ -27,7 +27,6 @@ __all__ = ["Health", "Stats", "chip_figures", "notify"]
 
 class Stats:
     """Counts, and series of which the last values are kept for their quantiles. Each name is written by one thread."""
-
     def __init__(self, *counts: str) -> None:
         self.counts: Counter[str] = Counter(dict.fromkeys(counts, 0))
         self._series: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=4096))
@@ -50,7 +49,6 @@ class Health:
 
     stalled_s: the age of the last beat from which on /health answers 503.
     """
-
     def __init__(self, listen: str, parts: Mapping[str, Callable[[], Mapping[str, float]]], stalled_s: float) -> None:
         self._parts, self._stalled_s, self._beat_at = parts, stalled_s, time.monotonic()
         self.port, self.close = _serve(listen, self._page) if listen else (0, lambda: None)

@@ -31,7 +31,6 @@ _CURE = "restore it from a backup, or delete it to start a new ledger (bridges m
 @dataclass(frozen=True, slots=True)
 class Charge:
     """What a slot may reveal. granted: the window may be encoded; else the release is noise alone."""
-
     slot: int
     granted: bool
 
@@ -39,7 +38,6 @@ class Charge:
 @dataclass(slots=True)
 class _Book:
     """What is on disk. day_slots is never above the truth, the others never below it."""
-
     boots: int = 0
     spent: int = 0
     releases: int = 0
@@ -62,7 +60,6 @@ class Ledger:
     s_squared: S^2 of one release. slot_s: seconds. max_releases_per_day: 0, or the cut-off after which nothing is
     granted until a day's worth of slots is over. Raises LedgerError where the file is corrupt, unwritable or in use.
     """
-
     def __init__(self, folder: Path | str, s_squared: Fraction, slot_s: float, max_releases_per_day: int = 0) -> None:
         self._folder, self._file = Path(folder), Path(folder) / "ledger.json"
         self._price, self._maximum = math.ceil(s_squared * _UNIT), max_releases_per_day
@@ -72,12 +69,8 @@ class Ledger:
         self._lock = self._take_lock()
         self._book = self._read()
         self._book.boots += 1
+        self.boots = self._book.boots  # how often this ledger was opened, this time included: it only grows
         self._write(self._book)
-
-    @property
-    def boots(self) -> int:
-        """How often this ledger was opened, this time included: it only grows."""
-        return self._book.boots
 
     def charge(self, slot: int) -> Charge:
         """Charge `slot`, durably, before anything of it is published. Slots only grow; LedgerError else."""

@@ -1,8 +1,7 @@
 """The loop: charge, encode or noise alone, release at the slot's fixed deadline, decide.
 
 A window is encoded on a thread of its own, so that a slow engine cannot move a deadline. Whatever goes wrong with it
-(late, failed, budget spent), its slot is filled with a fresh draw alone. A window is never run twice, a draw never used
-twice.
+(late, failed, budget spent), its slot is filled with a fresh draw. A window is never run twice, nor a draw used twice.
 """
 
 from __future__ import annotations
@@ -41,9 +40,8 @@ class Loop:
     """The parts of a running device.
 
     stats: late, failed: windows the engine did not encode in time, or at all; alone: slots released as noise alone,
-    those of a spent budget included; own_us: this thread's CPU time from charge to hand-over; latency_ms: from slot end.
+    those of a spent budget included; own_us: this thread's CPU time, charge to hand-over; latency_ms: from slot end.
     """
-
     camera: Camera
     clock: SlotClock
     engine: Engine
@@ -56,10 +54,7 @@ class Loop:
     stats: Stats
 
     def run(self, windows: int = 0) -> str:
-        """Until the source ends, a stop is asked for, or `windows` releases are made: which of these it was.
-
-        Raises PrivacyError, CameraLost.
-        """
+        """Until the source ends, a stop is asked for or `windows` slots are released: the reason. PrivacyError, CameraLost."""
         clock, manifest, stats = self.clock, self.engine.manifest, self.stats
         check = NoiseCheck(self.noise.sigma, manifest.n, manifest.event_releases)
         event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
@@ -76,9 +71,7 @@ class Loop:
                 stats.counts["alone"] += 1
             check.check(tensor)
             payload = fill_message(self.boot_id, manifest.model_id, charge, tensor).seal(self.key)
-            if not clock.wait(deadline):
-                break
-            if clock.missed(slot):
+            if not clock.wait(deadline) or clock.missed(slot):
                 continue
             self.publisher.send("features", payload)
             stats.note("own_us", (time.thread_time() - began) * 1e6)
@@ -108,7 +101,6 @@ class Loop:
 
 class Encoder:
     """Runs `engine.encode` on a thread; what is not ready in time is dropped when it comes."""
-
     def __init__(self, engine: Engine, stats: Stats) -> None:
         self._engine, self._stats, self._busy = engine, stats, False
         self._work: SimpleQueue[tuple[Window, NoiseDraw]] = SimpleQueue()

@@ -31,7 +31,6 @@ _FALSE_STOP = 40 * math.log(2)  # -ln of the chance that one check stops a devic
 
 class NoiseDraw(Fleeting):
     """Noise for one release, int32 (1, K, d). Taken once, by the engine or by `alone`, and overwritten after use."""
-
     __slots__ = ("_taken",)
 
     def __init__(self, noise: npt.NDArray[np.int32]) -> None:
@@ -65,7 +64,6 @@ class Sampler:
     with every distinct high word, whatever U is (no branch and no address depends on it); a second word decides where
     the first one ties, about once in 2^49 draws. Raises NoiseError for a table that is not the one of its sigma.
     """
-
     def __init__(self, table: NoiseTable, tokens: int, width: int) -> None:
         _check_table(table)
         self.sigma, self._shape, self._n = table.sigma, (1, tokens, width), tokens * width
@@ -122,12 +120,12 @@ class NoiseCheck:
     (complete the square; a shifted theta sum is never above the centred one, by Poisson summation). So u = 0 is the
     worst case, and a difference of two releases has g(t) g(k). A threshold is the largest over a grid of t.
     """
-
     def __init__(self, sigma: Fraction, n: int, releases: int) -> None:
         variance = float(sigma) ** 2
         rates = np.logspace(-3, 3, 121) / (2 * variance)
-        once = np.array([_log_gain(t, variance) for t in rates])
-        twice = once + np.array([_log_gain(t / (1 + 2 * t * variance), variance) for t in rates])
+        again = rates / (1 + 2 * rates * variance)  # k
+        log_g = [np.log([_theta(variance / (1 + 2 * t * variance)) for t in ts]) for ts in (rates, again)]
+        once, twice = log_g[0] - math.log(_theta(variance)), sum(log_g) - 2 * math.log(_theta(variance))
         totals = (n * once, n * twice, n * releases * once)
         self.thresholds = [max(0.0, float(((-_FALSE_STOP - total) / rates).max())) for total in totals]
         self._squares: deque[float] = deque(maxlen=releases)
@@ -149,21 +147,16 @@ class NoiseCheck:
             raise NoiseError("an event's releases hold less noise than sigma: do not trust this sampler or engine")
 
 
-def _theta(parameter: float) -> float:
-    reach = np.arange(1, int(14 * parameter) + 12)
-    return 1.0 + 2.0 * float(np.exp(-(reach**2) / (2 * parameter**2)).sum())
-
-
-def _log_gain(t: float, variance: float) -> float:
-    """ln g(t) of `NoiseCheck`."""
-    return math.log(_theta(math.sqrt(variance / (1 + 2 * t * variance))) / _theta(math.sqrt(variance)))
+def _theta(variance: float) -> float:
+    reach = np.arange(1, int(14 * math.sqrt(variance)) + 12)
+    return 1.0 + 2.0 * float(np.exp(-(reach**2) / (2 * variance)).sum())
 
 
 def _check_table(table: NoiseTable) -> None:
     """A table whose words are not the distribution of the sigma that it names is refused, whatever its hash."""
     sigma, reach = float(table.sigma), np.arange(len(table.high))
     weights = np.exp(-(reach**2) / (2 * sigma**2)) * np.where(reach == 0, 1.0, 2.0)
-    expected = np.cumsum(weights) / _theta(sigma)
+    expected = np.cumsum(weights) / _theta(sigma**2)
     cut = int(table.high[-1]) != 2**64 - 1 or int(table.low[-1]) < 2**64 - 2**16
     if cut or np.abs(table.high / 2.0**64 - expected).max() > 1e-12:
         raise NoiseError(f"noise table: not the distribution of sigma {table.sigma}; run calibration.noise")

@@ -51,18 +51,9 @@ def fill_message(boot_id: int, model_id: int, charge: Charge, z: npt.NDArray[np.
 
 def fill_verdict(boot_id: int, manifest: EngineManifest, event: EventWindow, said: Mapping[str, float]) -> Verdict:
     """What the edge member said of an event, label -> probability; a sentence is the cloud's to write."""
-    return Verdict(
-        boot_id=boot_id,
-        first_slot=event.first_slot,
-        last_slot=event.last_slot,
-        model_id=manifest.model_id,
-        member="edge",
-        present=tuple(event.present.tolist()),
-        probabilities=said,
-        sentence="",
-        start_s=event.first_slot * manifest.window.slot_s,
-        end_s=(event.last_slot + 1) * manifest.window.slot_s,
-    )
+    first, last, present = event.first_slot, event.last_slot, tuple(event.present.tolist())
+    start_s, end_s = first * manifest.window.slot_s, (last + 1) * manifest.window.slot_s
+    return Verdict(boot_id, first, last, manifest.model_id, "edge", present, said, "", start_s, end_s)
 
 
 class Publisher:
@@ -71,7 +62,6 @@ class Publisher:
     `reason` is what the last state will give. Raises BrokerError or ConfigError where the configuration cannot be meant
     and, with `[broker] required`, BrokerError where nobody answers at the start. Else it tries for ever and says so.
     """
-
     def __init__(self, config: Config, state: Mapping[str, Any], certificate: bytes) -> None:
         url, site, camera = urlsplit(config.broker_url), config.device_site, config.device_camera
         if url.scheme not in ("mqtt", "mqtts") or not url.hostname or "@" in url.netloc:
@@ -79,22 +69,19 @@ class Publisher:
             raise ConfigError(f"[broker] url is not the address of a broker; {cure}")
         self._config, self._host, self._tls = config, url.hostname, url.scheme == "mqtts"
         self._port = url.port or (8883 if self._tls else 1883)
-        self._name = f"veilsight-{site}-{camera}"
+        self._name = f"veilsight-{site}-{camera}"  # fixed, so that our next connection ends a half-open one
         self._topics = {name: topic(site, camera, name) for name in TOPICS}
         self._state, self._certificate = dict(state), certificate
         self._queue: deque[tuple[str, bytes]] = deque()
         self._in_flight: deque[mqtt.MQTTMessageInfo] = deque()
         self._sessions = self._greeted = 0  # connections made; the one that last got state and certificate
-        self._connected = False
-        self.reason, self._refusal, self._told_at = "error", "", -math.inf
+        self._connected, self.reason, self._refusal, self._told_at = False, "error", "", -math.inf
         self.sent = self.bytes = self.dropped = 0
-        self._client = self._make_client(MQTTProtocolVersion.MQTTv5)
 
-    def __repr__(self) -> str:
-        return f"Publisher({self._host}:{self._port}, user={self._config.broker_username!r}, password=***)"
-
-    def _make_client(self, version: MQTTProtocolVersion) -> mqtt.Client:
-        config, client = self._config, mqtt.Client(CallbackAPIVersion.VERSION2, self._name, protocol=version)
+    def _dial(self, version: MQTTProtocolVersion) -> None:
+        """Make a client that speaks `version`, and let it connect in its own time."""
+        config = self._config
+        self._client = client = mqtt.Client(CallbackAPIVersion.VERSION2, self._name, protocol=version)
         try:
             if config.broker_username:
                 secret = config.broker_password_file
@@ -108,10 +95,11 @@ class Publisher:
         client.connect_timeout = _PATIENCE_S
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_connect_fail = self._complain
-        return client
+        client.connect_async(self._host, self._port, _KEEPALIVE_S)
+        client.loop_start()
 
     def __enter__(self) -> Publisher:
-        self._dial()
+        self._dial(MQTTProtocolVersion.MQTTv5)
         give_up = time.monotonic() + _PATIENCE_S
         while self._config.broker_required and not self._connected:
             if time.monotonic() > give_up:
@@ -142,44 +130,35 @@ class Publisher:
         """Wait until the broker has everything; False where it does not within `timeout_s`."""
         give_up = time.monotonic() + timeout_s
         self._pump()
-        while self._queue or self._in_flight:
-            if time.monotonic() > give_up:
-                return False
+        while (self._queue or self._in_flight) and time.monotonic() < give_up:
             time.sleep(0.005)
             self._pump()
-        return True
+        return not self._queue and not self._in_flight
 
     def figures(self) -> dict[str, float]:
         """Counters for the local page."""
-        made = {name: float(getattr(self, name)) for name in ("sent", "bytes", "dropped")}
-        made |= {"queued": len(self._queue), "in_flight": len(self._in_flight)}
-        return {**made, "connected": self._connected, "reconnects": max(0, self._sessions - 1)}
+        made = {"sent": self.sent, "bytes": self.bytes, "dropped": self.dropped, "connected": self._connected}
+        return {**made, "queued": len(self._queue) + len(self._in_flight), "reconnects": max(0, self._sessions - 1)}
 
     def _pump(self) -> None:
         """Hand paho what it may have in flight; after a new connection state and certificate go first."""
         while self._in_flight and self._in_flight[0].is_published():
             self._in_flight.popleft()
-        if not self._connected:
-            return
-        if self._greeted != self._sessions:
+        if self._connected and self._greeted != self._sessions:
             self._greeted = self._sessions
             self._publish("state", self._state_bytes("online", ""))
             self._publish("certificate", self._certificate)
-        while self._queue and len(self._in_flight) < _IN_FLIGHT:
+        while self._connected and self._queue and len(self._in_flight) < _IN_FLIGHT:
             self._publish(*self._queue.popleft())
 
     def _publish(self, name: str, payload: bytes) -> None:
-        row = TOPICS[name]
-        self._in_flight.append(self._client.publish(self._topics[name], payload, row.qos, row.retain))
+        qos, retain = TOPICS[name].qos, TOPICS[name].retain
+        self._in_flight.append(self._client.publish(self._topics[name], payload, qos, retain))
         self.sent += 1
         self.bytes += len(payload)
 
     def _state_bytes(self, status: str, reason: str) -> bytes:
         return json.dumps({"status": status, "reason": reason, **self._state}).encode()
-
-    def _dial(self) -> None:
-        self._client.connect_async(self._host, self._port, _KEEPALIVE_S)
-        self._client.loop_start()
 
     # From here on: paho's network thread. Nothing waits and nothing is published here.
 
@@ -202,23 +181,22 @@ class Publisher:
 
     def _speak_older(self, client: mqtt.Client) -> None:
         """Go on with MQTT 3.1.1, once: a broker that closes its door on both is only complained about."""
-        if self._sessions or client is not self._client or client.protocol == MQTTProtocolVersion.MQTTv311:
+        if self._sessions or client.protocol == MQTTProtocolVersion.MQTTv311:
             self._complain(client)
-            return
-        log.info("the broker does not speak MQTT 5; going on with 3.1.1")
-        self._client = self._make_client(MQTTProtocolVersion.MQTTv311)
-        client.disconnect()
-        client.loop_stop()
-        self._dial()
+        elif client is self._client:
+            log.info("the broker does not speak MQTT 5; going on with 3.1.1")
+            self._dial(MQTTProtocolVersion.MQTTv311)
+            client.disconnect()
+            client.loop_stop()
 
     def _complaint(self) -> str:
-        why = f"refuses us: {self._refusal}" if self._refusal else "cannot be reached"
-        cure = "check [broker] username and password_file" if self._refusal else "start it, or correct [broker] url"
-        return f"broker {self._host}:{self._port} {why}; {cure}"
+        why = "cannot be reached; start it, or correct [broker] url"
+        why = f"refuses us: {self._refusal}; check [broker] username and password_file" if self._refusal else why
+        return f"broker {self._host}:{self._port} {why}"
 
     def _complain(self, client: mqtt.Client, data: Any = None) -> None:
         """Say what is wrong, at most once a minute; paho doubles its pauses between two bounds, drawn anew here."""
-        client.reconnect_delay_set(random.uniform(0.5, 1.5), random.uniform(15.0, 30.0))  # type: ignore[arg-type]  # floats work
+        client.reconnect_delay_set(random.uniform(0.5, 1.5), random.uniform(15, 30))  # type: ignore[arg-type]  # floats do
         if time.monotonic() - self._told_at > 60.0:
             self._told_at = time.monotonic()
             log.warning("%s; trying again, %d messages wait", self._complaint(), len(self._queue))

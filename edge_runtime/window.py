@@ -24,7 +24,6 @@ __all__ = ["Fleeting", "FrameBuffer", "SlotClock", "Window"]
 
 class Fleeting:
     """An array that is zeroed on leaving its `with` block, shows nothing of itself, and never leaves the process."""
-
     __slots__ = ("_array",)
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
@@ -49,17 +48,11 @@ class Fleeting:
 
 class Window(Fleeting):
     """The frames of one slot, uint8 (1, T, H, W); `black` of them are missing. It has no way to encode itself."""
-
-    __slots__ = ("black", "slot")
+    __slots__ = ("black", "frames", "slot")
 
     def __init__(self, slot: int, frames: npt.NDArray[np.uint8], black: int = 0) -> None:
         super().__init__(frames)
-        self.slot, self.black = slot, black
-
-    @property
-    def frames(self) -> npt.NDArray[np.uint8]:
-        """The frames, not a copy."""
-        return self._array
+        self.slot, self.frames, self.black = slot, frames, black
 
 
 class SlotClock:
@@ -67,12 +60,10 @@ class SlotClock:
 
     speed: how fast time passes, for files and synthetic scenes only. The delay is at most half a slot.
     """
-
     def __init__(self, slot_s: float, release_delay_s: float, speed: float = 1.0) -> None:
         self.slot_s, self.speed = slot_s, speed
         self.release_delay_s = min(release_delay_s, slot_s / 2)
-        self.stop = threading.Event()
-        self.skipped = 0
+        self.stop, self.skipped = threading.Event(), 0
         self._zero: float | None = None
 
     def start(self) -> None:
@@ -102,8 +93,7 @@ class SlotClock:
 
     def missed(self, slot: int) -> bool:
         """Whether the slot after `slot` is over too: `slot` is then counted as skipped and not released any more."""
-        late = self.now() >= self.end(slot + 1)
-        self.skipped += late
+        self.skipped += (late := self.now() >= self.end(slot + 1))
         return late
 
     def slots(self) -> Iterator[int]:
@@ -125,16 +115,12 @@ class FrameBuffer:
     It holds every frame that a window may need (`WindowSpec.reach_s`) and `ahead_s` of frames that are not due yet.
     Frames closer together than 1/max_fps are not wanted.
     """
-
     def __init__(self, spec: WindowSpec, ahead_s: float = 1.0, max_fps: float = 40.0) -> None:
         self.spec = spec
         size = math.ceil((spec.reach_s + spec.slot_s + ahead_s) * max_fps) + 2
-        self._frames = np.zeros((size, spec.height, spec.width), np.uint8)
-        self._times = np.full(size, -np.inf)
+        self._frames, self._times = np.zeros((size, spec.height, spec.width), np.uint8), np.full(size, -np.inf)
         self._next = 0  # the oldest, overwritten next
-        self._lock = threading.Lock()
-        self._gap_s = 1.0 / max_fps
-        self.newest_s = -math.inf
+        self._lock, self._gap_s, self.newest_s = threading.Lock(), 1.0 / max_fps, -math.inf
 
     def wants(self, time_s: float) -> bool:
         """Whether a frame captured at `time_s` should be pushed."""
