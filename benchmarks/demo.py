@@ -23,28 +23,29 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.camera import backend_of
+from edge_runtime.camera import backend_of, masked, open_reader
 from wire.errors import CameraError, ConfigError, VeilsightError
 from wire.message import Alert, Verdict
 
 from .broker import ROOT, EmbeddedBroker, Mosquitto
 from .harness import CHECKPOINT, Child, Heard, Listener, Rig, build_engine, end_on_signals, fail, percentiles
 
-__all__ = ["clip_label", "main", "rendered_clip", "run", "slot_ends"]
+__all__ = ["check_source", "clip_label", "main", "rendered_clip", "run"]
 
 CLIP = ROOT / "build" / "demo" / "clip.mp4"
 _LIVE_S = 60.0
+_OPEN_S = 10.0
 _READY_S = 120.0  # a first import of torch from a cold disk takes long
 _SLACK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What to play and how. windows: end after that many slots, 0 for the end of the source."""
+    """What to play and how. seconds: of the source, 0 for all of it. limit_s: how long that takes at the most."""
 
     source: str
     speed: float
-    windows: int
+    seconds: float
     limit_s: float
     fall_onset_s: float | None = None
 
@@ -84,20 +85,22 @@ def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
     return path, onset
 
 
-def check_file(path: Path) -> float:
-    """Seconds of a video file. Raises CameraError for what is not one."""
+def check_source(source: str) -> float:
+    """Open `source` and read one frame; its length in seconds, 0 where it has none to tell. Raises CameraError."""
+    reader = open_reader(source, _OPEN_S, 96, 96)
+    try:
+        if reader.grab() is None or reader.picture() is None:
+            raise CameraError(f"{masked(source)}: no frame can be read; it is empty or damaged")
+    finally:
+        reader.close()
+    if backend_of(source) != "file":
+        return 0.0
     import cv2
 
-    if not path.is_file():
-        raise CameraError(f"source {path}: no such file; give a video file, a URL or a camera's index")
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if not (capture.isOpened() and capture.read()[0]):
-            raise CameraError(f"source {path}: not a video that can be decoded; is the file whole?")
-        fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    finally:
-        capture.release()
-    return count / fps if fps > 0 and count > 0 else 0.0
+    capture = cv2.VideoCapture(source)
+    fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    capture.release()
+    return float(count / fps) if fps > 0 and count > 0 else 0.0
 
 
 def clip_label(verdicts: Sequence[Verdict], labels: Sequence[str], risk_at: float) -> str:
@@ -114,19 +117,14 @@ def clip_label(verdicts: Sequence[Verdict], labels: Sequence[str], risk_at: floa
     return labels[clip_verdict(rows, risk_at)[0]]
 
 
-def slot_ends(heard: Heard, slot_s: float, speed: float = 1.0) -> Callable[[int], float]:
-    """slot -> its end on the wall clock: the device says in its state when slot 0 began."""
-    began = next(float(state["started_at"]) for _, state in heard.states if state["status"] == "online")
-    return lambda slot: began + (slot + 1) * slot_s / speed
-
-
 def run(rig: Rig, listener: Listener, played: Played, say: Callable[[str], None]) -> tuple[Heard, list[str]]:
     """Play through a running broker, telling `say` each verdict and alert as it comes; all of them, and what failed."""
     errors: list[str] = []
     with rig.bridge(exit_when_offline=True) as bridge:
         bridge.wait_for_line("ready", _READY_S)
         teller = _Teller(rig, listener, say)
-        with rig.edge(played.source, speed=played.speed, windows=played.windows) as edge:
+        windows = math.ceil(played.seconds / rig.manifest.window.slot_s)
+        with rig.edge(played.source, speed=played.speed, windows=windows) as edge:
             try:
                 _follow(teller, edge, played.limit_s + _SLACK_S)
                 _follow(teller, bridge, _SLACK_S)
@@ -201,8 +199,8 @@ def summarise(rig: Rig, listener: Listener, heard: Heard, played: Played, errors
     label = clip_label([v for _, v in cloud], manifest.labels, _risk_at(rig))
     certificate = manifest.certificate()
     event = certificate.reveals(manifest.event_releases)
-    publish, verdict = _latencies(heard, slot_s, played.speed)
-    falls = [v.end_s for _, v in cloud if v.label == "fall"]
+    publish, verdict = _latencies(rig, heard, played.speed)
+    falls = {m: next((v.end_s for _, v in heard.of(m) if v.label == "fall"), None) for m in ("edge", "cloud")}
     windows = len(heard.features)
     document: dict[str, Any] = {
         "source": played.source,
@@ -225,6 +223,7 @@ def summarise(rig: Rig, listener: Listener, heard: Heard, played: Played, errors
         "bytes_by_topic": by_topic,
         "bytes_per_window": by_topic.get("features", 0) / windows if windows else 0,
         "certified_bits_per_event": event["bits"],
+        "certified_bits_in_all": certificate.reveals(max(1, windows))["bits"],
         "S_event": event["S"],
         "name_one_of_1000": event["name_one_of"]["1000"],
         "time_to_vacuous_s": {str(m): certificate.time_to_vacuous_s(m) for m in (10, 1000)},
@@ -232,7 +231,8 @@ def summarise(rig: Rig, listener: Listener, heard: Heard, played: Played, errors
         "latency_ms": publish,
         "cloud_latency_ms": verdict,
         "speed": played.speed,
-        "first_fall_end_s": falls[0] if falls else None,
+        "first_fall_end_s": min((end for end in falls.values() if end is not None), default=None),
+        "first_fall_end_s_by_member": falls,
         "errors": errors,
     }
     if played.fall_onset_s is not None:
@@ -251,15 +251,22 @@ def _published(listener: Listener) -> dict[str, int]:
     return sizes
 
 
-def _latencies(heard: Heard, slot_s: float, speed: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds from a slot's end to its features, and from the end of an event to its cloud verdict, as heard."""
-    if not heard.features:
+def _latencies(rig: Rig, heard: Heard, speed: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds from a slot's end to its features, by the device's own clock, and to the cloud's verdict as heard.
+
+    The listener's clock is set by the device's: half of the features are heard within the device's own p50.
+    """
+    loop = rig.summary().get("loop", {})
+    if not heard.features or not loop:
         return {}, {}
-    end = slot_ends(heard, slot_s, speed)
+    publish = {name: float(loop[f"latency_ms_{name}"]) for name in ("p50", "p99")}
+    slot_s = rig.manifest.window.slot_s / speed
+    began = (
+        float(np.median([at - (message.slot + 1) * slot_s for at, message in heard.features])) - publish["p50"] / 1e3
+    )
     last = max(message.slot for _, message in heard.features)
-    publish = [1e3 * (at - end(message.slot)) for at, message in heard.features]
-    verdict = [1e3 * (at - end(v.last_slot)) for at, v in heard.of("cloud") if v.last_slot <= last]
-    return percentiles(publish), percentiles(verdict)
+    verdict = [1e3 * (at - began - (v.last_slot + 1) * slot_s) for at, v in heard.of("cloud") if v.last_slot <= last]
+    return publish, percentiles(verdict)
 
 
 def _risk_at(rig: Rig) -> float:
@@ -289,8 +296,9 @@ def show(document: dict[str, Any], manifest_n: int) -> None:
         f"an event reveals   at most {bits:.2f} bits (S = {shift:.2f}); one of 1,000 people is named with p <= {p:.3f}"
     )
     vacuous = document["time_to_vacuous_s"]["1000"]
-    print(f"                   beyond {vacuous:g} s in view nothing is claimed about naming one of 1,000")
-    print(f"not proved         {'; '.join(document['not_proved'])}")
+    print(f"                   after {vacuous:g} s in view nothing is promised about naming one of 1,000")
+    print(f"the clip reveals   at most {document['certified_bits_in_all']:.1f} bits, all {windows} windows together")
+    print("not proved         " + "\n                   ".join(document["not_proved"]))
     for name, key in (("to the features", "latency_ms"), ("to the verdict", "cloud_latency_ms")):
         if document[key]:
             p50, p99 = document[key]["p50"], document[key]["p99"]
@@ -316,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _played(args: argparse.Namespace, slot_s: float) -> Played:
+def _played(args: argparse.Namespace) -> Played:
     """The source, checked as far as it can be before anything starts. Raises CameraError, ConfigError."""
     for name in ("seconds", "speed"):
         value = getattr(args, name)
@@ -329,15 +337,12 @@ def _played(args: argparse.Namespace, slot_s: float) -> Played:
     if args.source is None:
         path, onset = rendered_clip()
         source = str(path)
-    duration = 0.0
     if not endless:
-        path = Path(source.removeprefix("file://")).absolute()
-        duration = check_file(path)
-        source = str(path)
-    seconds = args.seconds if args.seconds is not None else (_LIVE_S if endless else None)
-    windows = 0 if seconds is None else max(1, math.ceil(seconds / slot_s))
+        source = str(Path(source.removeprefix("file://")).absolute())
+    duration = check_source(source)
+    seconds = args.seconds if args.seconds is not None else (_LIVE_S if endless else 0.0)
     speed = args.speed if kind in ("file", "synthetic") else 1.0
-    return Played(source, speed, windows, (seconds or duration or 600.0) / speed, onset)
+    return Played(source, speed, seconds, (seconds or duration or 600.0) / speed, onset)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -355,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    _played(args, 1.0)  # before the engine is built: a wrong path is told at once
+    played = _played(args)  # before the engine is built: a wrong path is told at once
     engine = args.engine.absolute() if args.engine else build_engine()
     broker_kind = Mosquitto if args.mosquitto else EmbeddedBroker
     with contextlib.ExitStack() as stack:
@@ -363,7 +368,6 @@ def _demo(args: argparse.Namespace) -> int:
         broker = stack.enter_context(broker_kind(folder))
         listener = stack.enter_context(Listener(broker))
         rig = Rig(folder, broker, engine, args.checkpoint.absolute())
-        played = _played(args, rig.manifest.window.slot_s)
         print(f"playing {played.source}; the cloud member is loaded first", flush=True)
         heard, errors = run(rig, listener, played, lambda line: print(line, flush=True))
         document = summarise(rig, listener, heard, played, errors)

@@ -1,7 +1,7 @@
 """Top floor. `python -m benchmarks.edge_loop`: what the device's own work costs, against the least that would do.
 
 CPU     sampling, adding, checking, charging, packing, signing and publishing a release, with the edge's own parts,
-        against a bare Ed25519 signature and paho publish of as many bytes: same process, same broker, QoS 1, CPU time of
+        against a bare Ed25519 signature and paho publish of as many bytes: same process, same broker, QoS 1, CPU of
         all threads, turns taken, the cost of waiting between releases measured alone and subtracted from both.
 Latency the real edge process, from a slot's end to its release (by its own clock; the release waits for its deadline).
 Memory  the real edge process against one that holds the same encode.onnx in ONNX Runtime and has run it.
