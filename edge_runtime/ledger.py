@@ -17,7 +17,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from wire.errors import LedgerError
 
@@ -66,11 +66,19 @@ class Ledger:
         self._day, self._hour = max(1, round(86400 / slot_s)), max(1, round(3600 / slot_s))
         self._slot, self._left = -1, 0  # the last slot charged; how many more the block on disk covers
         self._hour_slots = self._hour_releases = 0
-        self._lock = self._take_lock()
-        self._book = self._read()
-        self._book.boots += 1
-        self.boots = self._book.boots  # how often this ledger was opened, this time included: it only grows
-        self._write(self._book)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self._folder / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise LedgerError(f"{self._file}: {error.strerror}; make [device] state_dir writable") from error
+        try:
+            self._book = self._read()
+            self._book.boots += 1
+            self.boots = self._book.boots  # how often this ledger was opened, this time included: it only grows
+            self._write(self._book)
+        except LedgerError:
+            os.close(self._lock)
+            raise
 
     def charge(self, slot: int) -> Charge:
         """Charge `slot`, durably, before anything of it is published. Slots only grow; LedgerError else."""
@@ -114,25 +122,19 @@ class Ledger:
     def close(self) -> None:
         """Write what was spent to the last release; without this the whole block counts as spent."""
         self._write(self._book)
-        self._lock.close()
-
-    def _take_lock(self) -> IO[str]:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self._folder / "ledger.lock", "a")  # noqa: SIM115 - held until `close`
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            cure = "make [device] state_dir writable, and run one process for each"
-            raise LedgerError(f"{self._file}: {error.strerror}; {cure}") from error
-        return lock
+        os.close(self._lock)
 
     def _read(self) -> _Book:
+        """What is on disk, locked against other processes from here on."""
         try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = json.loads(self._file.read_text())
             book = _Book(**found["book"])
             sound = all(type(v) is int and v >= 0 for v in asdict(book).values()) and found == book.document()
         except FileNotFoundError:
             return _Book()
+        except BlockingIOError as error:
+            raise LedgerError(f"{self._file}: in use; run one process per [device] state_dir") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LedgerError(f"{self._file}: unreadable ({error!r}); {_CURE}") from error
         if not sound:

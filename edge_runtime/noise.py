@@ -157,6 +157,6 @@ def _check_table(table: NoiseTable) -> None:
     sigma, reach = float(table.sigma), np.arange(len(table.high))
     weights = np.exp(-(reach**2) / (2 * sigma**2)) * np.where(reach == 0, 1.0, 2.0)
     expected = np.cumsum(weights) / _theta(sigma**2)
-    cut = int(table.high[-1]) != 2**64 - 1 or int(table.low[-1]) < 2**64 - 2**16
+    cut = int(table.high[-1]) != 2**64 - 1 or int(table.low[-1]) < 2**64 - 2 * len(reach)
     if cut or np.abs(table.high / 2.0**64 - expected).max() > 1e-12:
         raise NoiseError(f"noise table: not the distribution of sigma {table.sigma}; run calibration.noise")

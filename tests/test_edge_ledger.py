@@ -1,0 +1,217 @@
+"""The ledger is durable before a release, never below what was published, and fails closed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_runtime import ledger as ledger_module
+from edge_runtime.ledger import Ledger
+from wire.errors import LedgerError
+
+S2 = Fraction(9, 8)
+BLOCK = ledger_module._BLOCK
+
+
+def on_disk(folder: Path) -> dict[str, Any]:
+    book: dict[str, Any] = json.loads((folder / "ledger.json").read_text())["book"]
+    return book
+
+
+def crash(ledger: Ledger) -> None:
+    """The process is gone: nothing is written, the lock falls."""
+    os.close(ledger._lock)
+
+
+def test_what_is_on_disk_is_never_below_what_was_granted(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 1.0)
+    for slot in range(3 * BLOCK + 7):
+        assert ledger.charge(slot).granted
+        assert on_disk(tmp_path)["releases"] >= slot + 1
+        assert on_disk(tmp_path)["spent"] >= (slot + 1) * S2 * 10**12
+    ledger.close()
+    assert on_disk(tmp_path)["releases"] == 3 * BLOCK + 7
+
+
+@pytest.mark.parametrize("used", [1, 5, BLOCK, BLOCK + 1])
+def test_a_crash_counts_the_whole_reservation_as_spent(tmp_path: Path, used: int) -> None:
+    ledger = Ledger(tmp_path, S2, 1.0)
+    for slot in range(used):
+        ledger.charge(slot)
+    crash(ledger)
+    again = Ledger(tmp_path, S2, 1.0)
+    assert again.totals()["releases_total"] == -(-used // BLOCK) * BLOCK
+    again.close()
+
+
+def test_a_crash_within_the_write_keeps_the_old_or_the_new_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path, S2, 1.0)
+    for slot in range(BLOCK):
+        ledger.charge(slot)
+    before = on_disk(tmp_path)
+
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(LedgerError, match="Input/output error"):
+        ledger.charge(BLOCK)
+    assert on_disk(tmp_path) == before
+
+
+def test_the_reservation_is_synced_before_it_is_granted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File first, then its name, then the folder; all before `charge` returns."""
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
+    ledger = Ledger(tmp_path, S2, 1.0)
+    calls.clear()
+    ledger.charge(0)
+    assert calls == ["fsync", "replace", "fsync"]
+    ledger.close()
+
+
+def test_the_boot_counter_only_grows(tmp_path: Path) -> None:
+    seen = []
+    for clean in (True, False, True):
+        ledger = Ledger(tmp_path, S2, 1.0)
+        seen.append(ledger.boots)
+        ledger.close() if clean else crash(ledger)
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "not json",
+        '{"book": {}}',
+        '{"book": {"boots": 1, "spent": 0, "releases": 0, "day_slots": 0, "day_releases": 0}, "sha256": "0"}',
+        '{"book": {"boots": -1, "spent": 0, "releases": 0, "day_slots": 0, "day_releases": 0}, "sha256": "0"}',
+        '{"book": {"boots": 1, "other": 0}, "sha256": "0"}',
+        "[]",
+        '"text"',
+    ],
+)
+def test_a_corrupt_ledger_fails_closed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ledger.json").write_text(text)
+    with pytest.raises(LedgerError, match=r"ledger\.json.*restore it"):
+        Ledger(tmp_path, S2, 1.0)
+
+
+def test_an_edited_ledger_fails_closed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger.charge(0)
+    ledger.close()
+    file = tmp_path / "ledger.json"
+    file.write_text(file.read_text().replace('"releases": 1', '"releases": 0', 1))
+    with pytest.raises(LedgerError, match="checksum"):
+        Ledger(tmp_path, S2, 1.0)
+
+
+def test_an_unwritable_place_fails_closed(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where a folder should be")
+    with pytest.raises(LedgerError, match="state_dir"):
+        Ledger(tmp_path / "state", S2, 1.0)
+
+
+def test_two_processes_cannot_share_a_ledger(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 1.0)
+    with pytest.raises(LedgerError, match="one process"):
+        Ledger(tmp_path, S2, 1.0)
+    ledger.close()
+    Ledger(tmp_path, S2, 1.0).close()
+
+
+def test_a_slot_is_charged_once(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger.charge(3)
+    for slot in (3, 2):
+        with pytest.raises(LedgerError, match="charged once"):
+            ledger.charge(slot)
+    ledger.close()
+
+
+def test_the_cut_off_is_hard_and_ends_with_the_day_of_slots(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 864.0, max_releases_per_day=30)  # a day has 100 slots
+    granted = [ledger.charge(slot).granted for slot in range(250)]
+    # Slot 0 is the first of the day's 100 that pass, so the day turns with slot 99.
+    assert granted[:99] == [True] * 30 + [False] * 69
+    assert granted[99:199] == [True] * 30 + [False] * 70
+    assert granted[199:] == [True] * 30 + [False] * 21
+    ledger.close()
+
+
+def test_restarts_do_not_refund_the_day(tmp_path: Path) -> None:
+    granted = 0
+    for boot in range(12):
+        ledger = Ledger(tmp_path, S2, 1.0, max_releases_per_day=200)
+        granted += sum(ledger.charge(slot).granted for slot in range(40))
+        ledger.close() if boot % 2 else crash(ledger)
+    assert granted <= 200
+
+
+def test_the_wall_clock_does_not_refund(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clock is read at all, so none can jump."""
+
+    def forbidden() -> float:
+        raise AssertionError("the ledger read a clock")
+
+    for name in ("time", "monotonic", "time_ns", "localtime", "gmtime"):
+        monkeypatch.setattr(time, name, forbidden)
+    ledger = Ledger(tmp_path, S2, 1.0, max_releases_per_day=5)
+    assert [ledger.charge(slot).granted for slot in range(8)] == [True] * 5 + [False] * 3
+    ledger.close()
+
+
+def test_spent_slots_cost_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 1.0, max_releases_per_day=5)
+    for slot in range(50):
+        ledger.charge(slot)
+    totals = ledger.totals()
+    assert totals["releases_total"] == 5
+    assert totals["s2_total"] == pytest.approx(5 * float(S2))
+    assert totals["spent"] == 1.0
+    ledger.close()
+
+
+def test_hour_and_day_are_reported(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 60.0)  # 60 slots an hour
+    for slot in range(90):
+        ledger.charge(slot)
+    totals = ledger.totals()
+    assert totals["s2_day"] == pytest.approx(90 * float(S2))
+    assert totals["s2_hour"] == pytest.approx(31 * float(S2))
+    ledger.close()
+
+
+def test_skipped_slots_pass_time_and_cost_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 864.0, max_releases_per_day=2)
+    assert [ledger.charge(slot).granted for slot in (0, 1, 2, 98, 99)] == [True, True, False, False, True]
+    assert ledger.totals()["releases_total"] == 3
+    ledger.close()
+
+
+def test_a_charge_costs_little(tmp_path: Path) -> None:
+    """CPU time, on average, its share of the writes included; the benchmark has the figure."""
+    ledger = Ledger(tmp_path, S2, 1.0)
+    best = 1.0
+    slot = 0
+    for _ in range(5):
+        began = time.thread_time()
+        for _ in range(4 * BLOCK):
+            ledger.charge(slot)
+            slot += 1
+        best = min(best, (time.thread_time() - began) / (4 * BLOCK))
+    ledger.close()
+    assert best < 30e-6
