@@ -77,7 +77,8 @@ def load_config(path: Path | str, flags: Mapping[str, str] | None = None) -> Con
     if (file.parent / given.get("camera_source", "")).is_file():
         given["camera_source"] = str(file.parent / given["camera_source"])
     config = Config(**{**given, **(flags or {})})
-    topic(config.device_site, config.device_camera, "state")
+    if "+" in topic(config.device_site, config.device_camera, "state"):
+        raise ConfigError(f"{file}: [device] site and camera name one camera; '+' stands for many")
     return config
 
 
