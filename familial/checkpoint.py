@@ -33,6 +33,7 @@ def save(family: Family, folder: Path) -> None:
     half = {name: value.detach().half().contiguous() for name, value in _floats(family).items()}
     part = folder / (_WEIGHTS + ".part")
     save_file(half, part, metadata={"format": "pt"})
+    part.chmod(0o644)
     part.replace(folder / _WEIGHTS)
 
 

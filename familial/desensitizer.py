@@ -28,6 +28,8 @@ class Desensitizer(nn.Module):
         self.tokens, self.width, self.radius = tokens, width, float(clip_norm - 1)
         self.inner = nn.Linear(features, hidden)
         self.outer = nn.Linear(hidden, tokens * width)
+        nn.init.normal_(self.outer.weight, std=0.005)  # begin near the centre: a code at the rim hardly moves
+        nn.init.zeros_(self.outer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, F) -> x float (B, K, d), lattice units."""

@@ -109,6 +109,8 @@ def _text_config(config: FamilyConfig) -> Any:
 class Family(nn.Module):
     """All members in one: what is trained and what a checkpoint holds. Inputs and outputs per method."""
 
+    label_bias: Tensor
+
     def __init__(self, config: FamilyConfig) -> None:
         super().__init__()
         self.config = config
@@ -201,17 +203,19 @@ class Family(nn.Module):
 
 def edge_exit(member: Family | EdgeMember, state: Tensor) -> Tensor:
     """Hidden states (B, R*K + 1, hidden) after block 1 -> label logits (B, L)."""
-    return cast(Tensor, member.exit_head(member.exit_norm(state[:, -1]))) + cast(Tensor, member.label_bias)
+    return cast(Tensor, member.exit_head(member.exit_norm(state[:, -1]))) + member.label_bias
 
 
 def cloud_exit(member: Family | CloudMember, state: Tensor) -> Tensor:
     """Hidden states (B, R*K + 1, hidden) after the last block -> next-token logits over the label tokens (B, L)."""
     rows = member.embed.weight[FIRST_LABEL : FIRST_LABEL + len(member.config.labels)]
-    return cast(Tensor, member.norm(state[:, -1])) @ rows.T + cast(Tensor, member.label_bias)
+    return cast(Tensor, member.norm(state[:, -1])) @ rows.T + member.label_bias
 
 
 class EdgeMember(nn.Module):
     """What the edge box holds: tower, desensitizer, lifter, one block and the first exit."""
+
+    label_bias: Tensor
 
     def __init__(self, family: Family) -> None:
         super().__init__()
@@ -232,6 +236,8 @@ class EdgeMember(nn.Module):
 
 class CloudMember(nn.Module):
     """What the cloud holds: lifter, all blocks, the word head."""
+
+    label_bias: Tensor
 
     def __init__(self, family: Family) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from .vocabulary import PAD
 
 __all__ = [
+    "clean_loss",
     "event_loss",
     "poles",
     "release_logits",
@@ -31,17 +32,19 @@ _ANGLES = (
     150.0,
     255.0,
 )  # degrees of normal, fall, fight: normal and fall are told apart first (distance 1.93 C)
+_PLANE = 5  # seed of the plane in which the poles lie
 
 
 def poles(labels: int, tokens: int, width: int, radius: float) -> Tensor:
-    """One code per label, float (L, K, d) of norm `radius`: points of a circle, spread evenly over all coordinates.
+    """One code per label, float (L, K, d) of norm `radius`: points of a circle in a plane of no particular direction.
 
-    All norms are equal, so the likelihood of a label given a noisy release is linear in z.
+    All norms are equal, so the likelihood of a label given a noisy release is linear in z. A plane along the axes would
+    round all coordinates alike and trip the norm guard; a random one does not.
     """
     n = tokens * width
     angles = _ANGLES if labels == len(_ANGLES) else tuple(360.0 * index / labels for index in range(labels))
-    first = torch.ones(n) / math.sqrt(n)
-    second = torch.tensor([1.0, -1.0]).repeat(n)[:n] / math.sqrt(n)
+    plane = torch.randn(n, 2, generator=torch.Generator().manual_seed(_PLANE), dtype=torch.float64)
+    first, second = torch.linalg.qr(plane)[0].float().unbind(dim=1)
     rows = [math.cos(math.radians(a)) * first + math.sin(math.radians(a)) * second for a in angles]
     return radius * torch.stack(rows).reshape(labels, tokens, width)
 
@@ -54,6 +57,15 @@ def rounded_gaussian(like: Tensor, sigma: float) -> Tensor:
 def release_logits(z: Tensor, label_poles: Tensor, sigma: float) -> Tensor:
     """log P(z | label) up to a constant, float (B, L), for z float (B, K, d) = pole + Gaussian noise of `sigma`."""
     return z.flatten(1) @ label_poles.flatten(1).T / (sigma * sigma)
+
+
+def clean_loss(x: Tensor, labels: Tensor, label_poles: Tensor) -> Tensor:
+    """Cross-entropy of the labels int64 (B,) given x float (B, K, d) without noise: what a fresh tower learns first.
+
+    The scale of 4 leaves a pole in reach of a sure window and holds an unsure one near the centre.
+    """
+    radius = label_poles.flatten(1).norm(dim=1)
+    return cross_entropy(4.0 * (x.flatten(1) @ label_poles.flatten(1).T) / (radius * radius), labels)
 
 
 def release_loss(code: Tensor, labels: Tensor, label_poles: Tensor, sigma: float, draws: int = 4) -> Tensor:

@@ -1,7 +1,7 @@
 """Towers: frames of one window -> features. Everything here is untrusted by design; the desensitizer's core holds
 the promise.
 
-    frames u8 (B, F, H, W) --normalise, difference--> (B, 2F-1, H, W) --convolve--> (B, C, H/16, W/16) --pool--> (B, 2C)
+    frames u8 (B, F, H, W) --normalise, difference--> (B, 2F, H, W) --convolve--> (B, C, H/16, W/16) --pool--> (B, 2C)
 
 A tower is an nn.Module with an attribute `features` (width of its output) and this forward. Only operations that
 ONNX opset 18 and TensorRT both have: fixed strides, means and maxima over whole maps; no adaptive pooling, no
@@ -60,17 +60,20 @@ def normalise(frames: Tensor) -> Tensor:
     return filled.reshape(batch, count, height, width)
 
 
-def _with_differences(count: int) -> Tensor:
-    """(2F - 1, F): the frames themselves, then three times each frame's difference from the one before."""
-    eye = torch.eye(count)
-    return torch.cat((eye, 3.0 * (eye[1:] - eye[:-1])))
+def _views(count: int) -> Tensor:
+    """(2F, F): the window's mean frame, each frame's difference from it, each frame's difference from the one before.
+
+    What moves is a small part of the picture: differences are weighted up, the still background down.
+    """
+    eye, mean = torch.eye(count), torch.full((1, count), 1.0 / count)
+    return torch.cat((0.5 * mean, 4.0 * (eye - mean), 4.0 * (eye[1:] - eye[:-1])))
 
 
 class MotionTower(Tower):
     """Early fusion: all frames of a window are the channels of one small convolutional network.
 
-    The first convolution (6 x 6, stride 4) reads frames and their differences; differences are linear, so they cost
-    nothing: they are folded into its weights. Then 3 x 3 convolutions that halve the map whenever the channels grow.
+    The first convolution (6 x 6, stride 4) reads `_views` of the frames; they are linear, so they cost nothing: they
+    are folded into its weights. Then 3 x 3 convolutions that halve the map whenever the channels grow.
     Mean and maximum over the last map keep small movements in large pictures.
     """
 
@@ -79,9 +82,9 @@ class MotionTower(Tower):
     def __init__(self, frames: int, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.features = 2 * channels[-1]
-        self.stem = nn.Conv2d(2 * frames - 1, channels[0], kernel_size=6, stride=4, padding=1, bias=False)
+        self.stem = nn.Conv2d(2 * frames, channels[0], kernel_size=6, stride=4, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(channels[0])
-        self.register_buffer("views", _with_differences(frames), persistent=False)
+        self.register_buffer("views", _views(frames), persistent=False)
         pairs = list(zip(channels, channels[1:], strict=False))
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, kernel_size=3, stride=2 if b > a and index < 4 else 1, padding=1, bias=False)

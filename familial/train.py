@@ -17,11 +17,12 @@ import csv
 import json
 import math
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -31,21 +32,24 @@ from torch import Tensor, nn
 from wire.errors import ConfigError
 
 from . import checkpoint
-from .config import FamilyConfig, nano
-from .data.batches import CodeBank, Releases, draw_releases, make_bank
+from .config import nano
+from .data.batches import Releases, draw_releases, make_bank
 from .data.clips import CACHE, UNSCORED, grouped_folds, read_manifests
 from .data.events import Take
 from .data.takes import clip_takes, rendered_takes
 from .encoder import Encoder
-from .family import Family
-from .losses import event_loss, poles, release_loss, rounded_gaussian, size_loss, weak_loss
+from .family import Family, edge_exit
+from .losses import clean_loss, event_loss, poles, release_loss, rounded_gaussian, size_loss, weak_loss
 from .vocabulary import FIRST_LABEL, Vocabulary
 
 __all__ = ["main"]
 
 _HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
 _AVERAGED = 4.0  # stage 1 sees the noise of a mean over four releases: a verdict has as many after a fall
-_STAGE_1 = 0.55  # share of the time
+_SHARES = {
+    "fight": 0.45
+}  # a fight is soon told from one person's doings; a fall from lying down is what takes time
+_CLEAN = 0.4  # share of stage 1 before the noise comes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,12 @@ class Plan:
     minutes: float
     steps: int
     events: int
+    stage_1: float
     bank_runs: int
     bank_events: int
     rate: float
     seed: int
+    warm: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         [clip for clip in read_manifests(args.data, labels) if clip.label != UNSCORED] if args.data else []
     )
     real = clip_takes(clips, labels, spec)
-    plan = Plan(args.minutes, args.steps, args.events, args.bank_runs, args.bank_events, args.rate, args.seed)
+    plan = Plan(
+        args.minutes,
+        args.steps,
+        args.events,
+        args.stage_1,
+        args.bank_runs,
+        args.bank_events,
+        args.rate,
+        args.seed,
+        args.base is not None,
+    )
     if not args.folds:
         train(
             _start(rendered, real, labels, args.base),
@@ -131,151 +147,201 @@ def train(
 
     Returns the averaged family.
     """
-    config, spec = family.config, family.config.window
-    labels = len(config.labels)
     work = CACHE.parent / "train" / f"{out.resolve().parent.name}-{out.name}"
     work.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(family).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(family.parameters(), lr=plan.rate, weight_decay=0.02, betas=(0.9, 0.98))
-    label_poles = poles(labels, config.tokens, config.width, config.clip_norm - 1.0)
-    quiet = config.sigma / math.sqrt(_AVERAGED)
     step, spent = 0, 0.0
     if resume and (work / "state.pt").is_file():
         step, spent = _restore(work / "state.pt", family, average, optimiser)
     curve = _Curve(work / "curve.csv", fresh=step == 0)
-    bank: CodeBank | None = None
-    held_bank: CodeBank | None = None
-    began = saved = time.monotonic() - spent
-    with ThreadPoolExecutor(1) as worker:
-
-        def fetch(number: int) -> Releases:
-            rng = np.random.default_rng([plan.seed, number])
-            return draw_releases(takes, labels, plan.events, config.event_releases, spec, rng)
-
-        coming = [worker.submit(fetch, step), worker.submit(fetch, step + 1)]
-        while True:
-            spent = time.monotonic() - began
-            done = max(spent / (60 * plan.minutes), step / plan.steps if plan.steps else 0.0)
-            if done >= 1.0:
-                break
-            in_stage_1 = done < _STAGE_1 and bank is None
-            part = done / _STAGE_1 if in_stage_1 else (done - _STAGE_1) / (1.0 - _STAGE_1)
-            for group in optimiser.param_groups:
-                group["lr"] = (
-                    plan.rate * min(1.0, part * 20 + 0.02) * (0.5 + 0.5 * math.cos(math.pi * min(part, 1.0)))
+    clock = _Clock(plan, step, spent)
+    stage: _Stage | None = None
+    since = 0
+    family.train()
+    while clock.done < 1.0:
+        if stage is None or stage.number != clock.stage:
+            with clock.paused():  # what is prepared for a stage is nobody's training time
+                stage = (
+                    _Releases(average, takes, held, plan)
+                    if clock.stage == 1
+                    else _Events(average, takes, held, plan)
                 )
-            if in_stage_1:
-                batch = coming.pop(0).result()
-                coming.append(worker.submit(fetch, step + 2))
-                family.train()
-                losses = _release_step(family, batch, label_poles, quiet)
-            else:
-                if bank is None or held_bank is None:
-                    print("encoding the bank", flush=True)
-                    rng = np.random.default_rng([plan.seed, 1 << 30])
-                    encode = Encoder(average)
-                    bank = make_bank(takes, encode, spec, config.event_releases, plan.bank_runs, rng)
-                    held_bank = make_bank(held, encode, spec, config.event_releases, 1, rng, plain=True)
-                    _say_bank(bank, label_poles, config)
-                family.train()
-                rng = np.random.default_rng([plan.seed, step, 1])
-                losses = _event_step(family, bank, takes, plan.bank_events, rng)
-            total = sum(losses.values(), torch.zeros(()))
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            nn.utils.clip_grad_norm_(family.parameters(), 1.0)
-            optimiser.step()
-            _average(average, family, min(0.998, (1 + step) / (10 + step)))
-            step += 1
-            curve.add(step, spent, done, {name: float(value.detach()) for name, value in losses.items()})
-            if curve.due():
-                held_score = _held_scores(average, held_bank, plan) if held_bank is not None else {}
-                curve.show(held_score)
-            if time.monotonic() - saved > 120:
-                _store(work / "state.pt", family, average, optimiser, step, spent)
-                saved = time.monotonic()
-    average.config = config
+            since = clock.step
+        for group in optimiser.param_groups:
+            warm = min(1.0, clock.part * 20 + 0.02)
+            group["lr"] = plan.rate * warm * (0.5 + 0.5 * math.cos(math.pi * clock.part))
+        losses = stage.losses(family, clock)
+        optimiser.zero_grad(set_to_none=True)
+        sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        nn.utils.clip_grad_norm_(family.parameters(), 1.0)
+        optimiser.step()
+        clock.step += 1
+        _average(average, family, min(0.998, (clock.step - since) / (10 + clock.step - since)))
+        curve.add(clock, {name: float(value.detach()) for name, value in losses.items()})
+        if curve.due():
+            curve.show(stage.scores(average))
+            _store(work / "state.pt", family, average, optimiser, clock)
     checkpoint.save(average, out)
     print(
-        f"{step} steps in {spent / 60:.1f} min; checkpoint in {out}, curve in {work / 'curve.csv'}",
+        f"{clock.step} steps in {clock.spent / 60:.1f} min; checkpoint in {out}, curve in {curve.path}",
         flush=True,
     )
     return average
 
 
-def _release_step(family: Family, batch: Releases, label_poles: Tensor, sigma: float) -> dict[str, Tensor]:
-    x = family.features(torch.from_numpy(batch.windows))
-    code = family.code(x)
-    named = torch.from_numpy(batch.labels)
-    sure = named >= 0
-    losses = {"release": release_loss(code[sure], named[sure], label_poles, sigma)}
-    if not bool(sure.all()):
-        owners, event = np.unique(batch.event[~sure.numpy()], return_inverse=True)
-        event_labels = torch.from_numpy(batch.event_labels[owners])
-        weak = weak_loss(code[~sure], torch.from_numpy(event), event_labels, label_poles, sigma)
-        losses["weak"] = weak * (len(owners) / len(batch.event_labels))
-    losses["size"] = 0.01 * size_loss(x, family.config.clip_norm)
-    return losses
+class _Clock:
+    """Steps and training seconds; `done` 0..1 of the plan, `stage` 1 or 2, `part` 0..1 of that stage."""
+
+    def __init__(self, plan: Plan, step: int, spent: float) -> None:
+        self.plan, self.step, self._began = plan, step, time.monotonic() - spent
+
+    @property
+    def spent(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
+    def done(self) -> float:
+        by_time = self.spent / (60 * self.plan.minutes)
+        return self.step / self.plan.steps if self.plan.steps and by_time < 1.0 else by_time
+
+    @property
+    def stage(self) -> int:
+        return 1 if self.done < self.plan.stage_1 else 2
+
+    @property
+    def part(self) -> float:
+        first = self.plan.stage_1
+        return min(1.0, self.done / first if self.done < first else (self.done - first) / (1.0 - first))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside takes no training time."""
+        began = time.monotonic()
+        yield
+        self._began += time.monotonic() - began
 
 
-def _event_step(
-    family: Family, bank: CodeBank, takes: Sequence[Take], size: int, rng: np.random.Generator
-) -> dict[str, Tensor]:
-    config = family.config
-    drawn = bank.draw(len(config.labels), size, rng, full=0.4)
-    labels = torch.from_numpy(drawn.labels)
-    length = config.caption_words
-    captions = torch.tensor(
-        [
-            family.vocabulary.encode(_caption(takes[i], int(label)), length)
-            for i, label in zip(drawn.take, drawn.labels, strict=True)
-        ]
-    )
-    words = torch.cat((labels[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
-    codes = torch.from_numpy(drawn.codes).float()
-    z = codes + rounded_gaussian(codes, config.sigma)
-    edge, cloud, following = family.both_exits(z, torch.from_numpy(drawn.present), words)
-    at_edge, at_cloud, caption = event_loss(edge, cloud, following, labels, captions)
-    return {"edge": at_edge, "cloud": at_cloud, "caption": 0.1 * caption}
+class _Stage(Protocol):
+    """What one stage trains: losses of a step, and scores of the held-out takes."""
+
+    number: int
+
+    def losses(self, family: Family, clock: _Clock) -> dict[str, Tensor]: ...
+
+    def scores(self, average: Family) -> dict[str, float]: ...
+
+
+class _Releases:
+    """Stage 1: windows -> codes -> their labels' poles, without noise first. The next batches are made by a thread."""
+
+    number = 1
+
+    def __init__(self, average: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan) -> None:
+        config = average.config
+        self.poles = poles(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
+        self.sigma = config.sigma / math.sqrt(_AVERAGED)
+        self.clean = 0.0 if plan.warm else _CLEAN
+        weights = [_SHARES.get(label, 1.0) for label in config.labels]
+        shares = [weight / sum(weights) for weight in weights]
+
+        def draw(source: Sequence[Take], events: int, seed: list[int]) -> Releases:
+            rng = np.random.default_rng(seed)
+            return draw_releases(source, shares, events, config.event_releases, config.window, rng)
+
+        self.fetch = lambda step: draw(takes, plan.events, [plan.seed, step])
+        self.held = draw(held, 3 * plan.events, [plan.seed]) if held else None
+        self.worker = ThreadPoolExecutor(1)
+        self.coming: dict[int, Future[Releases]] = {}
+
+    def losses(self, family: Family, clock: _Clock) -> dict[str, Tensor]:
+        for step in range(clock.step, clock.step + 3):
+            if step not in self.coming:
+                self.coming[step] = self.worker.submit(self.fetch, step)
+        batch = self.coming.pop(clock.step).result()
+        x = family.features(torch.from_numpy(batch.windows))
+        code, named = family.code(x), torch.from_numpy(batch.labels)
+        sure = named >= 0
+        losses = {"size": 0.01 * size_loss(x, family.config.clip_norm)}
+        if bool(sure.any()):
+            losses["clean"] = clean_loss(x[sure], named[sure], self.poles)
+        if bool(sure.any()) and clock.part > self.clean:
+            losses["release"] = 0.5 * release_loss(code[sure], named[sure], self.poles, self.sigma)
+        if not bool(sure.all()):
+            owners, event = np.unique(batch.event[~sure.numpy()], return_inverse=True)
+            labels = torch.from_numpy(batch.event_labels[owners])
+            weak = weak_loss(code[~sure], torch.from_numpy(event), labels, self.poles, self.sigma)
+            losses["weak"] = 0.5 * weak * (len(owners) / len(batch.event_labels))
+        return losses
+
+    @torch.no_grad()
+    def scores(self, average: Family) -> dict[str, float]:
+        """How many held-out windows lie nearest to their label's pole, without noise."""
+        if self.held is None or not (self.held.labels >= 0).any():
+            return {}
+        codes = Encoder(average)(self.held.windows[self.held.labels >= 0])
+        nearest = (torch.from_numpy(codes).float().flatten(1) @ self.poles.flatten(1).T).argmax(dim=1).numpy()
+        return {"held_release": float((nearest == self.held.labels[self.held.labels >= 0]).mean())}
+
+
+class _Events:
+    """Stage 2: codes of the averaged tower, fresh noise on them at every step -> both exits and the caption."""
+
+    number = 2
+
+    def __init__(self, average: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan) -> None:
+        config = average.config
+        print("encoding all takes", flush=True)
+        rng = np.random.default_rng([plan.seed, 1 << 30])
+        encode, self.takes, self.plan = Encoder(average), takes, plan
+        self.bank = make_bank(takes, encode, config.window, config.event_releases, plan.bank_runs, rng)
+        self.held = (
+            make_bank(held, encode, config.window, config.event_releases, 2, rng, plain=True)
+            if held
+            else None
+        )
+        norm = float(np.linalg.norm(np.concatenate(self.bank.codes).reshape(-1, config.n), axis=1).mean())
+        print(
+            f"{sum(map(len, self.bank.codes))} codes, mean norm {norm:.1f} of {config.clip_norm}", flush=True
+        )
+
+    def losses(self, family: Family, clock: _Clock) -> dict[str, Tensor]:
+        config = family.config
+        rng = np.random.default_rng([self.plan.seed, clock.step, 1])
+        drawn = self.bank.draw(len(config.labels), self.plan.bank_events, rng, full=0.4)
+        labels = torch.from_numpy(drawn.labels)
+        pairs = zip(drawn.take.tolist(), drawn.labels.tolist(), strict=True)
+        sentences = [_caption(self.takes[take], label) for take, label in pairs]
+        captions = torch.tensor([family.vocabulary.encode(text, config.caption_words) for text in sentences])
+        words = torch.cat((labels[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
+        codes = torch.from_numpy(drawn.codes).float()
+        z = codes + rounded_gaussian(codes, config.sigma)
+        edge, cloud, following = family.both_exits(z, torch.from_numpy(drawn.present), words)
+        at_edge, at_cloud, caption = event_loss(edge, cloud, following, labels, captions)
+        return {"edge": at_edge, "cloud": at_cloud, "caption": 0.1 * caption}
+
+    @torch.no_grad()
+    def scores(self, average: Family) -> dict[str, float]:
+        """Accuracy on held-out takes, noise on, labels balanced: events of any length, and whole ones."""
+        found: dict[str, float] = {}
+        for name, full in (("", 0.0), ("_whole", 1.0)):
+            if self.held is None or not self.held.has(len(average.config.labels), bool(full)):
+                continue
+            drawn = self.held.draw(
+                len(average.config.labels), 384, np.random.default_rng(self.plan.seed), full
+            )
+            codes, present = torch.from_numpy(drawn.codes).float(), torch.from_numpy(drawn.present)
+            z, labels = codes + rounded_gaussian(codes, average.config.sigma), torch.from_numpy(drawn.labels)
+            state = average.exit_state(z, present)
+            edge, cloud = edge_exit(average, state), average.continue_from(state, present)
+            found["held_edge" + name] = float((edge.argmax(1) == labels).float().mean())
+            found["held_cloud" + name] = float((cloud.argmax(1) == labels).float().mean())
+        return found
 
 
 def _caption(take: Take, label: int) -> str:
     """The take's own sentence where the event shows what it is about, else the plain one of what it shows instead."""
     return take.caption if label == take.label else "nothing unusual happens"
-
-
-def _say_bank(bank: CodeBank, label_poles: Tensor, config: FamilyConfig) -> None:
-    codes = torch.from_numpy(np.concatenate(bank.codes)).float().flatten(1)
-    nearest = (codes @ label_poles.flatten(1).T).argmax(dim=1)
-    shares = ", ".join(
-        f"{label} {float((nearest == i).float().mean()):.2f}" for i, label in enumerate(config.labels)
-    )
-    norm = float(codes.norm(dim=1).mean())
-    print(
-        f"bank: {len(codes)} codes, mean norm {norm:.1f} of {config.clip_norm}; nearest pole: {shares}",
-        flush=True,
-    )
-
-
-@torch.no_grad()
-def _held_scores(family: Family, bank: CodeBank, plan: Plan) -> dict[str, float]:
-    """Accuracy on held-out takes, noise on, labels balanced: events of any length, and whole ones."""
-    scores = {}
-    for name, full in (("", 0.0), ("_whole", 1.0)):
-        try:
-            drawn = bank.draw(len(family.config.labels), 512, np.random.default_rng(plan.seed), full)
-        except ValueError:
-            continue
-        codes, present = torch.from_numpy(drawn.codes).float(), torch.from_numpy(drawn.present)
-        z, labels = codes + rounded_gaussian(codes, family.config.sigma), torch.from_numpy(drawn.labels)
-        state = family.exit_state(z, present)
-        scores["held_edge" + name] = float(
-            (family.edge_logits(z, present).argmax(1) == labels).float().mean()
-        )
-        scores["held_cloud" + name] = float(
-            (family.continue_from(state, present).argmax(1) == labels).float().mean()
-        )
-    return scores
 
 
 def _average(average: nn.Module, module: nn.Module, keep: float) -> None:
@@ -290,8 +356,8 @@ def _average(average: nn.Module, module: nn.Module, keep: float) -> None:
 class _Curve:
     """Progress for people (a line every 10 s) and for machines (the same as a CSV row)."""
 
-    _FIELDS = ("step", "seconds", "done", "release", "weak", "size", "edge", "cloud", "caption",
-               "held_edge", "held_cloud", "held_edge_whole", "held_cloud_whole")  # fmt: skip
+    _FIELDS = ("step", "seconds", "done", "clean", "release", "held_release", "weak", "size", "edge", "cloud",
+               "caption", "held_edge", "held_cloud", "held_edge_whole", "held_cloud_whole")  # fmt: skip
 
     def __init__(self, path: Path, fresh: bool) -> None:
         self.path, self.sums, self.counts = path, dict[str, float](), dict[str, int]()
@@ -299,15 +365,15 @@ class _Curve:
         if fresh:
             path.write_text(",".join(self._FIELDS) + "\n")
 
-    def add(self, step: int, seconds: float, done: float, losses: dict[str, float]) -> None:
+    def add(self, clock: _Clock, losses: dict[str, float]) -> None:
         """One step's losses; means are shown."""
-        self.head = {"step": step, "seconds": round(seconds, 1), "done": round(done, 4)}
+        self.head = {"step": clock.step, "seconds": round(clock.spent, 1), "done": round(clock.done, 4)}
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def due(self) -> bool:
-        return time.monotonic() - self.shown > 10
+        return time.monotonic() - self.shown > 15
 
     def show(self, scores: dict[str, float]) -> None:
         """Print and write the means since the last time, with `scores` of the held-out takes."""
@@ -320,7 +386,7 @@ class _Curve:
 
 
 def _store(
-    path: Path, family: Family, average: Family, optimiser: torch.optim.Optimizer, step: int, spent: float
+    path: Path, family: Family, average: Family, optimiser: torch.optim.Optimizer, clock: _Clock
 ) -> None:
     part = path.with_suffix(".part")
     state = {
@@ -328,7 +394,7 @@ def _store(
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
-    torch.save(state | {"step": step, "spent": spent}, part)
+    torch.save(state | {"step": clock.step, "spent": clock.spent}, part)
     part.replace(path)
 
 
@@ -374,6 +440,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=20.0, help="wall clock of one family")
     parser.add_argument("--steps", type=int, default=0, help="at most so many steps")
     parser.add_argument("--events", type=int, default=40, help="events in a batch of stage 1")
+    parser.add_argument(
+        "--stage-1", type=float, default=0.6, help="share of the time for the tower; 0 keeps it"
+    )
     parser.add_argument("--bank-runs", type=int, default=3, help="runs of each take in the bank")
     parser.add_argument("--bank-events", type=int, default=128, help="events in a batch of stage 2")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")

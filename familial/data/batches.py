@@ -81,14 +81,25 @@ def _draw(
 
 
 def draw_releases(
-    takes: Sequence[Take], labels: int, events: int, releases: int, spec: WindowSpec, rng: np.random.Generator
+    takes: Sequence[Take],
+    shares: Sequence[float],
+    events: int,
+    releases: int,
+    spec: WindowSpec,
+    rng: np.random.Generator,
 ) -> Releases:
-    """A batch of about `events` events, at most two releases of each (all, up to four, where only the event's
-    label is known)."""
+    """A batch of `events` events, of each label a share, and at most two releases of each.
+
+    Where only an event's label is known, up to four of its releases are taken.
+    """
+    labels = len(shares)
     cells = _cells(takes, labels)
-    windows, known, owner, owners = [], [], [], []
+    windows: list[npt.NDArray[np.uint8]] = []
+    known: list[int] = []
+    owner: list[int] = []
+    owners: list[int] = []
     while len(owners) < events:
-        label = int(rng.integers(labels))
+        label = int(rng.choice(labels, p=shares))
         drawn = _draw(takes, cells[label], label, releases, spec, rng) if cells[label] else None
         if drawn is None:
             continue
@@ -125,6 +136,11 @@ class CodeBank:
                     if label != UNKNOWN:
                         cells.setdefault((label, count), {}).setdefault(take.set, []).append((place, last))
         self.cells = cells
+
+    def has(self, labels: int, whole: bool) -> bool:
+        """Whether every label has an event of every number of releases, or a whole one."""
+        counts = [self.releases] if whole else range(1, self.releases + 1)
+        return all((label, count) in self.cells for label in range(labels) for count in counts)
 
     def draw(self, labels: int, size: int, rng: np.random.Generator, full: float = 0.0) -> Events:
         """`size` events: label and number of releases drawn independently, then set, then event.

@@ -75,8 +75,8 @@ def read_manifests(paths: Iterable[Path | str], labels: Sequence[str]) -> list[C
 
 def _read(path: Path, labels: Sequence[str]) -> list[Clip]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(newline="", encoding="utf-8") as text:
+            rows = list(csv.DictReader(text))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not readable as a clip manifest ({error})") from error
     clips = []

@@ -34,7 +34,7 @@ __all__ = [
 
 UNKNOWN = -1  # a span that nobody can name fairly: it is not trained on
 _BEFORE_S = 0.5  # a happening that began less than this before the end may not show yet
-_SEEN_FALL_S = 0.35
+_SEEN_FALL_S = 0.6
 _FIGHT_EVENT_S = 1.0
 _FIGHT_RELEASE_S = 0.8
 _EVENT_S = 8.0

@@ -1,0 +1,198 @@
+"""The family: members by slicing, an exact relay, graphs that trace, checkpoints that come back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from familial import checkpoint
+from familial.config import FamilyConfig, nano
+from familial.family import DecideGraph, EncodeGraph, Family
+from familial.vocabulary import Vocabulary
+from wire.errors import CheckpointError
+
+LABELS = ("normal", "fall", "fight")
+WORDS = Vocabulary.of_captions(["a person falls", "two people fight", "nothing unusual happens"], LABELS).words
+
+
+@pytest.fixture(scope="module")
+def family() -> Family:
+    torch.manual_seed(0)
+    made = Family(nano(WORDS)).train()
+    frames = torch.randint(0, 256, (8, 16, 96, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        made.features(frames)  # batch norms that have seen something
+        made.backbone.layers[0].mlp.down_proj.weight.mul_(20)  # blocks that do something
+    return made.eval()
+
+
+def _events(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    z = torch.randint(-200, 200, (count, 8, 4, 16), dtype=torch.int32)
+    present = torch.rand(count, 8) < 0.6
+    present[:, -1] = True
+    return z, present
+
+
+def test_the_shipped_size_fits_four_megabytes(family: Family) -> None:
+    assert sum(parameter.numel() for parameter in family.parameters()) <= 1_900_000
+
+
+@torch.no_grad()
+def test_the_relay_is_exact(family: Family) -> None:
+    z, present = _events(5)
+    edge, cloud = family.edge_member(), family.cloud_member()
+    whole = family.cloud_logits(z, present)
+    assert float((cloud.continue_from(edge.exit_state(z, present), present) - whole).abs().max()) == 0.0
+    assert float((cloud(z, present) - whole).abs().max()) == 0.0
+    assert float((edge(z, present) - family.edge_logits(z, present)).abs().max()) == 0.0
+
+
+@torch.no_grad()
+def test_both_exits_come_from_one_forward(family: Family) -> None:
+    z, present = _events(3)
+    words = torch.tensor([[2, 5, 6], [3, 5, 7], [4, 6, 5]])
+    edge, cloud, following = family.both_exits(z, present, words)
+    torch.testing.assert_close(edge, family.edge_logits(z, present), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(cloud, family.cloud_logits(z, present), atol=1e-4, rtol=1e-4)
+    assert following.shape == (3, 3, len(WORDS))
+
+
+@torch.no_grad()
+def test_missing_releases_change_nothing_whatever_they_hold(family: Family) -> None:
+    z, present = _events(4)
+    present[:] = torch.tensor([False] * 4 + [True] * 4)  # halved presence
+    other = z.clone()
+    other[:, :4] = 12345
+    for read in (family.edge_logits, family.cloud_logits):
+        torch.testing.assert_close(read(z, present), read(other, present), atol=0, rtol=0)
+    assert not torch.allclose(family.cloud_logits(z, present), family.cloud_logits(z, torch.ones_like(present)))
+
+
+@torch.no_grad()
+def test_captions_are_words_of_the_vocabulary(family: Family) -> None:
+    z, present = _events(2)
+    for sentence in family.caption(z, present):
+        assert set(sentence.split()) <= set(WORDS) and len(sentence.split()) <= family.config.caption_words
+
+
+@torch.no_grad()
+def test_brightness_and_contrast_leave_the_features_alone(family: Family) -> None:
+    frames = torch.randint(60, 120, (1, 16, 96, 96), dtype=torch.uint8)
+    brighter = frames + 80
+    torch.testing.assert_close(family.features(frames), family.features(brighter), atol=0.05, rtol=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("missing", [range(16), range(8), (3, 9), (15,)])
+def test_black_frames_are_survived(family: Family, missing: Any) -> None:
+    frames = torch.randint(0, 256, (1, 16, 96, 96), dtype=torch.uint8)
+    frames[:, list(missing)] = 0
+    assert torch.isfinite(family.features(frames)).all()
+
+
+@torch.no_grad()
+def test_a_gap_takes_the_next_frame(family: Family) -> None:
+    frames = torch.randint(1, 256, (1, 16, 96, 96), dtype=torch.uint8)
+    gap, filled = frames.clone(), frames.clone()
+    gap[:, :8] = 0
+    filled[:, :8] = frames[:, 8:9]
+    from familial.towers import normalise
+
+    pixels = normalise(gap)
+    assert float((pixels[:, :8] - pixels[:, 8:9]).abs().max()) < 1e-3
+
+
+@pytest.fixture(scope="module")
+def graphs(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
+    frames = torch.randint(0, 256, (1, 16, 96, 96), dtype=torch.uint8)
+    noise = torch.zeros(1, 4, 16, dtype=torch.int32)
+    z, present = _events(1)
+    for name, graph, inputs, names, output in (
+        ("encode", EncodeGraph(family).eval(), (frames, noise), ["frames", "noise"], "z"),
+        ("decide", DecideGraph(family).eval(), (z, present), ["z", "present"], "logits"),
+    ):
+        program = torch.onnx.export(
+            graph, inputs, dynamo=True, opset_version=18, input_names=names, output_names=[output], verbose=False
+        )
+        assert program is not None
+        program.save(str(folder / f"{name}.onnx"))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
+@torch.no_grad()
+def test_the_graphs_trace_and_agree_with_torch(family: Family, graphs: Path) -> None:
+    encode = onnxruntime.InferenceSession(str(graphs / "encode.onnx"))
+    decide = onnxruntime.InferenceSession(str(graphs / "decide.onnx"))
+    for _ in range(3):
+        frames = torch.randint(0, 256, (1, 16, 96, 96), dtype=torch.uint8)
+        frames[:, :4] = 0
+        noise = torch.randint(-200, 200, (1, 4, 16), dtype=torch.int32)
+        (z,) = encode.run(None, {"frames": frames.numpy(), "noise": noise.numpy()})
+        assert z.dtype == np.int32 and z.shape == (1, 4, 16)
+        assert np.abs(z - family.core(family.features(frames), noise).numpy()).max() <= 1
+        events, present = _events(1)
+        (logits,) = decide.run(None, {"z": events.numpy(), "present": present.numpy()})
+        np.testing.assert_allclose(logits, family.edge_logits(events, present).numpy(), atol=1e-4)
+
+
+def test_a_checkpoint_comes_back(family: Family, tmp_path: Path) -> None:
+    checkpoint.save(family, tmp_path)
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.safetensors")) <= 4_000_000
+    back = checkpoint.load(tmp_path)
+    assert back.config == family.config
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "veilsight"
+    z, present = _events(4)
+    with torch.no_grad():
+        torch.testing.assert_close(back.cloud_logits(z, present), family.cloud_logits(z, present), atol=0.05, rtol=0.05)
+    before = checkpoint.checkpoint_hash(tmp_path)
+    checkpoint.save(back, tmp_path / "again")
+    assert checkpoint.checkpoint_hash(tmp_path / "again") == before
+
+
+def test_a_broken_checkpoint_is_named(family: Family, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="missing"):
+        checkpoint.load(tmp_path)
+    checkpoint.save(family, tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="unreadable"):
+        checkpoint.load(tmp_path)
+    checkpoint.save(family, tmp_path)
+    text = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(text | {"hidden": 64}))
+    with pytest.raises(CheckpointError, match="do not fit"):
+        checkpoint.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(text | {"colour": 1}))
+    with pytest.raises(CheckpointError, match="colour"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("clip_norm", 8192, "overflows"),
+        ("words", tuple(str(i) for i in range(1001)), "at most 1000"),
+        ("heads", 5, "heads"),
+        ("profile", "loud", "profile"),
+        ("label_bias", (0.0,), "label_bias"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(field: str, value: Any, named: str) -> None:
+    with pytest.raises(CheckpointError, match=named):
+        replace(nano(WORDS), **{field: value})
+
+
+def test_a_base_is_adopted_word_by_word(family: Family, tmp_path: Path) -> None:
+    checkpoint.save(family, tmp_path)
+    config: FamilyConfig = replace(family.config, words=(*family.config.words, "runs"))
+    grown = Family(config)
+    assert checkpoint.adopt(grown, tmp_path) == []
+    torch.testing.assert_close(grown.embed.weight[: len(WORDS)], family.embed.weight, atol=1e-3, rtol=1e-2)

@@ -1,0 +1,174 @@
+"""Training and evaluation end to end, small: a run that learns, one that resumes, tables that say what they promise."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from familial import checkpoint, evaluate, train
+from familial.config import nano
+from familial.data import clips as clips_module
+from familial.data import takes as takes_module
+from familial.data.clips import Footage
+from familial.family import Family
+from familial.losses import clean_loss, poles, release_loss, rounded_gaussian, weak_loss
+from familial.vocabulary import END, FIRST_LABEL, Vocabulary
+from wire.errors import CheckpointError, ConfigError, DataError
+
+LABELS = ("normal", "fall", "fight")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine clips of 2 to 10 s: a square that rests (normal), drops (fall) or shakes (fight)."""
+    folder = tmp_path_factory.mktemp("clips")
+    rows = ["file,label,set,group,note"]
+    for index in range(9):
+        label = LABELS[index % 3]
+        seconds = (2, 4, 10)[index // 3]
+        writer = cv2.VideoWriter(str(folder / f"{index}.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 64))
+        for t in range(seconds * 10):
+            picture = np.full((64, 64, 3), 90, np.uint8)
+            y = 8 + (min(40, 4 * max(0, t - seconds * 5)) if label == "fall" else 0)
+            x = 20 + (10 * (t % 2) if label == "fight" else 0)
+            picture[y : y + 14, x : x + 10] = 220
+            writer.write(picture)
+        writer.release()
+        rows.append(f"{index}.mp4,{label},made,g{index},")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder / "manifest.csv"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.getbasetemp() / "cache" / "cache"
+    for module in (clips_module, takes_module, train):
+        monkeypatch.setattr(module, "CACHE", folder)
+    monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder,))
+
+
+ARGS = ["--threads", "1", "--events", "6", "--bank-runs", "1", "--bank-events", "12", "--minutes", "5"]
+
+
+def test_a_short_run_leaves_a_checkpoint_a_curve_and_repeats_itself(manifest: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert train.main(["--data", str(manifest), "--steps", "8", "--out", str(tmp_path / name), *ARGS]) == 0
+    first, second = checkpoint.load(tmp_path / "one"), checkpoint.load(tmp_path / "two")
+    assert len(first.config.words) <= 1000
+    for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=1e-2)  # the same run, up to threads and half precision
+    curve = next((train.CACHE.parent / "train").glob("*-one/curve.csv"))
+    assert next(csv.reader(curve.open()))[:3] == ["step", "seconds", "done"]
+
+
+def test_a_fold_is_scored_by_the_family_that_left_it_out(manifest: Path, tmp_path: Path) -> None:
+    args = ["--data", str(manifest), "--steps", "4", "--folds", "3", "--out", str(tmp_path / "folds"), *ARGS]
+    assert train.main(args) == 0
+    out = tmp_path / "summary.json"
+    common = ["--data", str(manifest), "--json", str(out), "--threads", "1"]
+    folder = str(tmp_path / "folds" / "fold-0")
+    assert evaluate.main(["--checkpoint", folder, "--folds", str(tmp_path / "folds"), *common]) == 0
+    found = json.loads(out.read_text())
+    assert found["left_out"] is True and len(found["clips"]) == 9
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("untrained")
+    words = Vocabulary.of_captions(["a person falls"], LABELS).words
+    checkpoint.save(Family(nano(words)), folder)
+    return folder
+
+
+@pytest.mark.parametrize(("member", "noise"), [("edge", "on"), ("cloud", "off")])
+def test_the_summary_has_the_keys_of_the_contract(
+    untrained: Path, manifest: Path, tmp_path: Path, member: str, noise: str
+) -> None:
+    out = tmp_path / "out.json"
+    args = ["--checkpoint", str(untrained), "--data", str(manifest), "--json", str(out), "--threads", "1"]
+    assert evaluate.main([*args, "--member", member, "--noise", noise, "--profile", "strict"]) == 0
+    found = json.loads(out.read_text())
+    keys = {"member", "noise", "profile", "S_release", "S_event", "S_used", "overall", "sets", "labels", "clips"}
+    assert keys | {"baselines"} <= set(found)
+    assert found["S_event"] == pytest.approx(2.0, abs=1e-3) and found["member"] == member
+    assert set(found["overall"]) == set(found["sets"]["made"]) == {"n", "accuracy", "precision", "recall", "f1"}
+    assert set(found["labels"]) == set(LABELS)
+    assert set(found["clips"][0]) == {"file", "label", "predicted", "probability", "releases"}
+    assert [clip["releases"] for clip in found["clips"]] == [2, 2, 2, 4, 4, 4, 10, 10, 10]
+
+
+def test_wrong_command_lines_are_named(untrained: Path, manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to train on"):
+        train.main(["--out", str(tmp_path / "x")])
+    with pytest.raises(DataError, match="not readable"):
+        train.main(["--data", str(tmp_path / "no.csv"), "--out", str(tmp_path / "x")])
+    with pytest.raises(ConfigError, match="strict"):
+        evaluate.main(["--checkpoint", str(untrained), "--data", str(manifest), "--profile", "loud"])
+    with pytest.raises(CheckpointError, match="left_out"):
+        evaluate.main(["--checkpoint", str(untrained), "--data", str(manifest), "--folds", str(tmp_path)])
+
+
+def test_risk_metrics_are_those_of_a_hand_count() -> None:
+    found = evaluate.metrics([0, 0, 1, 1, 2], [0, 1, 1, 0, 1], [1, 2])
+    assert found["n"] == 5 and found["accuracy"] == pytest.approx(2 / 5)
+    assert found["precision"] == pytest.approx(2 / 3) and found["recall"] == pytest.approx(2 / 3)
+    assert evaluate.metrics([0, 1], [0, 0], [1])["f1"] == 0.0
+
+
+def test_a_clip_is_called_by_its_riskiest_pair_of_events() -> None:
+    calm, fall, fight = [0.95, 0.03, 0.02], [0.1, 0.8, 0.1], [0.2, 0.1, 0.7]
+    assert evaluate.clip_verdict(np.array([fall]))[0] == 1
+    assert evaluate.clip_verdict(np.array([calm, fall, calm]))[0] == 0  # one event alone decides nothing
+    assert evaluate.clip_verdict(np.array([calm, calm, fight, fight]))[0] == 2
+    assert evaluate.clip_verdict(np.array([calm, fall, calm]), risk_at=0.4)[0] == 1
+
+
+def test_first_verdicts_are_shares_of_all_draws(untrained: Path) -> None:
+    family = checkpoint.load(untrained)
+    frames = np.random.default_rng(0).integers(0, 255, (120, 96, 96), dtype=np.uint8)
+    footage = Footage(frames, np.arange(120) / 10, 12.0)
+    found = evaluate.first_verdicts(family, footage, 9.0, "edge", family.config.sigma, draws=40)
+    assert found["in_time"] + found["early"] + found["late"] + found["never"] == pytest.approx(1.0)
+
+
+def test_poles_are_of_one_norm_and_normal_is_far_from_fall() -> None:
+    made = poles(3, 4, 16, 63.0).flatten(1)
+    assert torch.allclose(made.norm(dim=1), torch.full((3,), 63.0))
+    assert float((made[0] - made[1]).norm()) > 1.9 * 63
+
+
+def test_codes_at_their_poles_are_read_through_the_noise() -> None:
+    torch.manual_seed(0)
+    made = poles(3, 4, 16, 63.0)
+    labels = torch.arange(3)
+    here, centre = made.clone(), torch.zeros_like(made)
+    assert float(release_loss(here, labels, made, 30.0)) < 0.2 < float(release_loss(centre, labels, made, 30.0))
+    assert float(clean_loss(here, labels, made)) < 0.1
+    noise = rounded_gaussian(torch.zeros(20000), 60.34)
+    assert float(noise.std()) == pytest.approx(60.34, rel=0.02) and torch.equal(noise, noise.round())
+
+
+def test_one_release_that_shows_it_is_enough_for_a_weak_label() -> None:
+    torch.manual_seed(0)
+    made = poles(3, 4, 16, 63.0)
+    event = torch.tensor([0, 0, 0])
+    shown = torch.stack([made[0], made[1], made[0]])
+    hidden = torch.stack([made[0], made[0], made[0]])
+    label = torch.tensor([1])
+    assert float(weak_loss(shown, event, label, made, 20.0)) < 0.3 < float(weak_loss(hidden, event, label, made, 20.0))
+
+
+def test_captions_come_back_as_words() -> None:
+    words = Vocabulary.of_captions(["a person falls", "nothing unusual happens"], LABELS)
+    ids = words.encode("A person falls, badly!", 8)
+    assert ids[3] == END and len(ids) == 8 and words.decode(ids) == "a person falls"
+    assert words.words[FIRST_LABEL : FIRST_LABEL + 3] == ("<normal>", "<fall>", "<fight>")
+    with pytest.raises(CheckpointError, match="begin with"):
+        Vocabulary(("a", "b"), LABELS)
