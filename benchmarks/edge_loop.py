@@ -1,6 +1,6 @@
 """Top floor. `python -m benchmarks.edge_loop`: what the device's own work costs, against the least that would do.
 
-CPU     sampling, adding, checking, charging, packing, signing and publishing a release, with the edge's own parts,
+CPU     sampling, checking, charging, packing, signing and publishing a release, with the edge's own parts,
         against a bare Ed25519 signature and paho publish of as many bytes: same process, same broker, QoS 1, CPU of
         all threads, turns taken, the cost of waiting between releases measured alone and subtracted from both.
 Latency the real edge process, from a slot's end to its release (by its own clock; the release waits for its deadline).
@@ -28,19 +28,18 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge_runtime import config as edge_config
+from edge_runtime.config import load_config
 from edge_runtime.ledger import Ledger
 from edge_runtime.noise import NoiseCheck, Sampler
 from edge_runtime.publisher import Publisher, fill_message
 from wire.errors import VeilsightError
-from wire.event import EventWindow
-from wire.keys import DeviceKey
-from wire.manifest import FILES, EngineManifest
+from wire.manifest import FILES
+from wire.message import features_size
 from wire.noise_table import NoiseTable
 
-from .broker import Broker, EmbeddedBroker, Mosquitto, child_env, find_mosquitto
+from .broker import EmbeddedBroker, Mosquitto, child_env, find_mosquitto
 from .demo import rendered_clip
-from .harness import SITE, Child, Listener, Rig, build_engine, end_on_signals, fail, report
+from .harness import Child, Listener, Rig, build_engine, end_on_signals, fail, report
 
 __all__ = ["cpu_per_window", "main", "memory", "process"]
 
@@ -69,41 +68,40 @@ def _paced(work: Callable[[int], None], first: int, count: int) -> float:
 
 
 @contextlib.contextmanager
-def _ours(folder: Path, engine: Path, broker: Broker) -> Iterator[Callable[[int], None]]:
-    """One window's work with the edge's own parts; the code that inference would give is a constant."""
-    manifest = EngineManifest.load(engine)
-    key = DeviceKey.load_or_make(folder / "loop.key")
+def _ours(rig: Rig) -> Iterator[Callable[[int], None]]:
+    """One window's work with the edge's own parts; inference adds nothing here, so that a release is noise alone."""
+    manifest, engine = rig.manifest, rig.engine
+    config = load_config(rig.edge_config("synthetic://walk", camera="loop"))
+    key = rig.key("loop")
     table = NoiseTable.load(engine / FILES["noise_table"], manifest.hashes["noise_table"])
     sampler = Sampler(table, manifest.tokens, manifest.width)
     check = NoiseCheck(manifest.sigma, manifest.n, manifest.event_releases)
-    event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
     price = Fraction(manifest.clip_norm) ** 2 / manifest.sigma**2
-    code = np.full((1, manifest.tokens, manifest.width), manifest.clip_norm // 8, np.int32)
     certificate = (engine / FILES["certificate"]).read_bytes()
     with contextlib.ExitStack() as stack:
-        ledger = stack.enter_context(contextlib.closing(Ledger(folder / "loop", price, manifest.window.slot_s)))
-        address = edge_config.Broker(url=f"mqtt://127.0.0.1:{broker.port}", required=True)
-        publisher = stack.enter_context(Publisher(address, SITE, "loop", {"boot_id": 1}, certificate))
+        ledger = stack.enter_context(
+            contextlib.closing(Ledger(Path(config.device_state_dir), price, manifest.window.slot_s))
+        )
+        publisher = stack.enter_context(Publisher(config, {"boot_id": 1}, certificate))
 
         def work(slot: int) -> None:
             charge = ledger.charge(slot)
             with sampler.draw() as noise:
-                z = (code + noise).astype(np.int16).reshape(-1)
+                z = noise.astype(np.int16).reshape(-1)
             check.check(z)
             publisher.send("features", fill_message(1, manifest.model_id, charge, z).seal(key))
-            event.push(slot, z)
 
         yield work
         publisher.reason = "benchmark over"
 
 
 @contextlib.contextmanager
-def _bare(folder: Path, size: int, broker: Broker) -> Iterator[Callable[[int], None]]:
+def _bare(rig: Rig, size: int) -> Iterator[Callable[[int], None]]:
     """A signature and a publish of `size` bytes, with nothing around them."""
-    key = DeviceKey.load_or_make(folder / "bare.key")
+    key = rig.key("bare")
     body = os.urandom(size - 64)
     client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
-    client.connect("127.0.0.1", broker.port)
+    client.connect("127.0.0.1", rig.broker.port)
     client.loop_start()
     deadline = time.monotonic() + 10
     while not client.is_connected() and time.monotonic() < deadline:
@@ -117,12 +115,12 @@ def _bare(folder: Path, size: int, broker: Broker) -> Iterator[Callable[[int], N
     client.loop_stop()
 
 
-def cpu_per_window(folder: Path, engine: Path, broker: Broker, windows: int) -> dict[str, float]:
+def cpu_per_window(rig: Rig, windows: int) -> dict[str, float]:
     """Microseconds of CPU a window: ours, the bare work, and the pause that both were freed of."""
-    size = len(_sealed(folder, EngineManifest.load(engine)))
+    size = features_size(rig.manifest.n)
     share = max(10, windows // _ROUNDS)
     spent: dict[str, list[float]] = {"ours": [], "bare": [], "pause": []}
-    with _ours(folder, engine, broker) as ours, _bare(folder, size, broker) as bare:
+    with _ours(rig) as ours, _bare(rig, size) as bare:
         works: dict[str, Callable[[int], None]] = {"ours": ours, "bare": bare, "pause": lambda slot: None}
         for work in works.values():
             _paced(work, 0, 50)  # first calls load what later ones have
@@ -137,13 +135,6 @@ def cpu_per_window(folder: Path, engine: Path, broker: Broker, windows: int) -> 
         "payload_bytes": size,
         "windows": share * _ROUNDS,
     }
-
-
-def _sealed(folder: Path, manifest: EngineManifest) -> bytes:
-    from wire.message import FeatureMessage
-
-    z = np.zeros(manifest.n, np.int16)
-    return FeatureMessage(1, 1, manifest.model_id, 0, z).seal(DeviceKey.load_or_make(folder / "size.key"))
 
 
 def _resident(pid: int) -> dict[str, float]:
@@ -227,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             windows = max(4, round(args.seconds / rig.manifest.window.slot_s))
             sources = {"file": str(clip), "synthetic": "synthetic://walk"}
             runs = {name: process(rig, listener, source, windows, 1.0) for name, source in sources.items()}
-            cpu = cpu_per_window(folder, engine, broker, args.windows)
+            cpu = cpu_per_window(rig, args.windows)
             bare = memory(engine)
     except VeilsightError as error:
         return fail(error)

@@ -281,16 +281,31 @@ class Rig:
         *,
         camera: str = "camera",
         speed: float = 1.0,
-        loop: bool = False,
         windows: int = 0,
         health: str = "",
         broker: Broker | None = None,
         env: Mapping[str, str] | None = None,
-        prefix: Sequence[str] = (),
     ) -> Child:
-        """The device's process on `source`. windows: end after that many slots, 0 for never; prefix: say, `nice`."""
+        """The device's process on `source`. windows: end after that many slots, 0 for never; broker: not the rig's."""
+        config = self.edge_config(source, camera=camera, speed=speed, windows=windows, health=health, broker=broker)
+        summary = self._summary(camera)
+        summary.unlink(missing_ok=True)
+        argv = [sys.executable, "-m", "edge_runtime", "--config", str(config), "--summary", str(summary)]
+        return self._child(f"edge-{camera}", argv, env)
+
+    def edge_config(
+        self,
+        source: str,
+        *,
+        camera: str = "camera",
+        speed: float = 1.0,
+        windows: int = 0,
+        health: str = "",
+        broker: Broker | None = None,
+    ) -> Path:
+        """Write the file that `edge` starts the device's process with."""
         self.key(camera)
-        config = self._write(
+        return self._write(
             f"{camera}.toml",
             {
                 "device": {
@@ -299,17 +314,13 @@ class Rig:
                     "key": str(self.folder / f"{camera}.key"),
                     "state_dir": str(self.folder / f"{camera}-state"),
                 },
-                "camera": {"source": source, "speed": speed, "loop": loop},
+                "camera": {"source": source, "speed": speed},
                 "engine": {"folder": str(self.engine)},
                 "broker": {"url": f"mqtt://127.0.0.1:{(broker or self.broker).port}"},
                 "health": {"listen": health},
                 "run": {"windows": windows},
             },
         )
-        argv = [*prefix, sys.executable, "-m", "edge_runtime", "--config", str(config)]
-        argv += ["--summary", str(self._summary(camera))]
-        self._summary(camera).unlink(missing_ok=True)
-        return self._child(f"edge-{camera}", argv, env)
 
     def summary(self, camera: str = "camera") -> dict[str, Any]:
         """The local figures of the camera's last edge process, by part; empty where it has left none."""
