@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -64,10 +65,11 @@ class Publisher:
     """
     def __init__(self, config: Config, state: Mapping[str, Any], certificate: bytes) -> None:
         url, site, camera = urlsplit(config.broker_url), config.device_site, config.device_camera
-        if url.scheme not in ("mqtt", "mqtts") or not url.hostname or "@" in url.netloc:
+        match = re.fullmatch(r"mqtts?://(?:\[[0-9a-fA-F:.]+\]|[^@/:\[\]]+)(?::([0-9]{1,5}))?/?", config.broker_url)
+        if match is None or int(match[1] or 1) not in range(1, 65536):
             cure = "use mqtt://host:port or mqtts://host:port, and username and password_file for the rest"
             raise ConfigError(f"[broker] url is not the address of a broker; {cure}")
-        self._config, self._host, self._tls = config, url.hostname, url.scheme == "mqtts"
+        self._config, self._host, self._tls = config, url.hostname or "", url.scheme == "mqtts"
         self._port = url.port or (8883 if self._tls else 1883)
         self._name = f"veilsight-{site}-{camera}"  # fixed, so that our next connection ends a half-open one
         self._topics = {name: topic(site, camera, name) for name in TOPICS}
