@@ -35,12 +35,14 @@ from .losses import rounded_gaussian
 
 __all__ = [
     "baselines",
+    "best_risk_at",
     "clip_codes",
     "clip_verdict",
     "event_probabilities",
     "first_verdicts",
     "main",
     "metrics",
+    "riskiest",
     "sigma_of",
 ]
 
@@ -50,12 +52,12 @@ _Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """One clip with its verdict."""
+class Read:
+    """One clip as read: probabilities of its riskiest moment for each noise draw (D, L), and the fold that read it."""
 
     clip: Clip
-    predicted: int
-    probability: float
+    worst: _Probabilities
+    reader: int
     releases: int
     duration: float
 
@@ -112,19 +114,43 @@ def event_probabilities(family: Family, z: Tensor, member: str) -> _Probabilitie
     return np.asarray(logits.double().softmax(dim=1).reshape(draws, count, -1).numpy())
 
 
+def riskiest(probabilities: _Probabilities) -> _Probabilities:
+    """Event probabilities (E, L) of one clip -> those of its riskiest moment (L,).
+
+    Each event is averaged with its neighbour before, so that one unlucky draw decides nothing.
+    """
+    smooth = probabilities if len(probabilities) == 1 else (probabilities[1:] + probabilities[:-1]) / 2
+    return np.asarray(smooth[int(np.argmin(smooth[:, 0]))])
+
+
 def clip_verdict(probabilities: _Probabilities, risk_at: float = 0.5) -> tuple[int, float]:
     """Event probabilities (E, L) of one clip -> (label index, its probability).
 
-    Each event is averaged with its neighbour before, so that one unlucky draw decides nothing; the riskiest of these
-    gives its likeliest risk label if its risk (1 - P(label 0)) is at least `risk_at`, else the clip is label 0.
+    The riskiest moment gives its likeliest risk label if its risk (1 - P(label 0)) is at least `risk_at`, else the clip
+    is label 0.
     """
-    smooth = probabilities if len(probabilities) == 1 else (probabilities[1:] + probabilities[:-1]) / 2
-    worst = smooth[int(np.argmin(smooth[:, 0]))]
+    return _decide(riskiest(probabilities), risk_at)
+
+
+def _decide(worst: _Probabilities, risk_at: float) -> tuple[int, float]:
     risk = 1.0 - float(worst[0])
     if risk < risk_at:
         return 0, 1.0 - risk
     label = 1 + int(np.argmax(worst[1:]))
     return label, float(worst[label])
+
+
+def best_risk_at(truth: Sequence[int], worst: Sequence[_Probabilities], sets: Sequence[str]) -> float:
+    """The `risk_at` with the highest accuracy over all labels, every set weighing the same; ties go to the middle."""
+    grid = np.linspace(0.2, 0.95, 76)
+    weight = np.array([1.0 / sets.count(name) for name in sets])
+    right = [
+        np.array([_decide(row, float(at))[0] == label for row, label in zip(worst, truth, strict=True)])
+        @ weight
+        for at in grid
+    ]
+    best = np.flatnonzero(np.asarray(right) >= max(right) - 1e-9)
+    return float(grid[best[len(best) // 2]])
 
 
 def first_verdicts(
@@ -220,16 +246,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     profile, exact = sigma_of(args.checkpoint, family, args.profile)
     sigma = float(exact) if args.noise == "on" else 0.0
     clips = [clip for clip in read_manifests(args.data, labels) if clip.label != UNSCORED]
-    passes: list[list[Scored]] = [[] for _ in range(_REPEATS if sigma else 1)]
+    reads = []
     for index, clip in enumerate(clips):
-        for result, score in zip(
-            passes, _score(_reader(families, clip), clip, args.member, sigma, len(passes)), strict=True
-        ):
-            result.append(score)
+        reads.append(_read(families, clip, args.member, sigma))
         if sys.stderr.isatty():
             print(f"\r{index + 1}/{len(clips)}", end="", file=sys.stderr, flush=True)
-    summary = _summary(passes, labels)
-    releases = max(score.releases for score in passes[0])
+    limits = _limits(reads, labels) if args.folds else [family.config.risk_at]
     s_release = float(family.config.clip_norm / exact)
     summary = {
         "member": args.member,
@@ -237,10 +259,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "profile": profile,
         "S_release": s_release,
         "S_event": s_release * family.config.event_releases**0.5,
-        "S_used": s_release * releases**0.5,
-        **summary,
-        "baselines": baselines(clips, [score.duration for score in passes[0]], labels),
+        "S_used": s_release * max(read.releases for read in reads) ** 0.5,
+        **_summary(reads, labels, limits),
+        "baselines": baselines(clips, [read.duration for read in reads], labels),
         "left_out": args.folds is not None,
+        "risk_at": limits,
     }
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -261,34 +284,42 @@ def _families(folder: Path, folds: Path | None) -> list[tuple[Family, set[str] |
     return [(checkpoint.load(part.parent), set(json.loads(part.read_text()))) for part in parts]
 
 
-def _reader(families: Sequence[tuple[Family, set[str] | None]], clip: Clip) -> Family:
-    for family, names in families:
-        if names is None or clip.name in names:
-            return family
-    raise CheckpointError(
-        f"{clip.name} was left out of no fold: it would be scored by a family that was trained on it"
-    )
-
-
-def _score(family: Family, clip: Clip, member: str, sigma: float, draws: int) -> list[Scored]:
+def _read(families: Sequence[tuple[Family, set[str] | None]], clip: Clip, member: str, sigma: float) -> Read:
+    reader = next((i for i, (_, names) in enumerate(families) if names is None or clip.name in names), None)
+    if reader is None:
+        raise CheckpointError(
+            f"{clip.name} was left out of no fold: it would be scored by a family trained on it"
+        )
+    family = families[reader][0]
     footage = read_clip(clip.file, family.config.window)
     clean = clip_codes(family, footage)
-    z = clean[None].repeat(draws, 1, 1, 1)
+    z = clean[None].repeat(_REPEATS if sigma else 1, 1, 1, 1)
     if sigma:
         z = z + rounded_gaussian(z, sigma)
-    verdicts = [clip_verdict(rows, family.config.risk_at) for rows in event_probabilities(family, z, member)]
-    return [Scored(clip, label, probability, len(clean), footage.duration) for label, probability in verdicts]
+    worst = np.stack([riskiest(rows) for rows in event_probabilities(family, z, member)])
+    return Read(clip, worst, reader, len(clean), footage.duration)
 
 
-def _summary(passes: Sequence[Sequence[Scored]], labels: Sequence[str]) -> dict[str, Any]:
-    scores = passes[0]
-    truth = [labels.index(score.clip.label) for score in scores]
-    said = [score.predicted for score in scores]
+def _limits(reads: Sequence[Read], labels: Sequence[str]) -> list[float]:
+    """Per fold, the `risk_at` that is best on what the OTHER folds left out: no clip has a say in its own limit."""
+    found = []
+    for fold in range(1 + max(read.reader for read in reads)):
+        others = [read for read in reads if read.reader != fold]
+        rows = [(labels.index(read.clip.label), row, read.clip.set) for read in others for row in read.worst]
+        found.append(best_risk_at(*zip(*rows, strict=True)) if rows else 0.5)
+    return found
+
+
+def _summary(reads: Sequence[Read], labels: Sequence[str], limits: Sequence[float]) -> dict[str, Any]:
+    truth = [labels.index(read.clip.label) for read in reads]
+    verdicts = [[_decide(row, limits[read.reader]) for row in read.worst] for read in reads]
+    said = [rows[0][0] for rows in verdicts]
     risks = list(range(1, len(labels)))
-    tables = [metrics(truth, [score.predicted for score in result], risks) for result in passes]
+    draws = len(verdicts[0])
+    tables = [metrics(truth, [rows[draw][0] for rows in verdicts], risks) for draw in range(draws)]
     sets = {}
-    for name in sorted({score.clip.set for score in scores}):
-        rows = [i for i, score in enumerate(scores) if score.clip.set == name]
+    for name in sorted({read.clip.set for read in reads}):
+        rows = [i for i, read in enumerate(reads) if read.clip.set == name]
         sets[name] = metrics([truth[i] for i in rows], [said[i] for i in rows], risks)
     repeats = {
         key: {"mean": float(np.mean([t[key] for t in tables])), "sd": float(np.std([t[key] for t in tables]))}
@@ -298,16 +329,16 @@ def _summary(passes: Sequence[Sequence[Scored]], labels: Sequence[str]) -> dict[
         "overall": metrics(truth, said, risks),
         "sets": sets,
         "labels": {label: metrics(truth, said, [index]) for index, label in enumerate(labels)},
-        "repeats": {"draws": len(passes), **repeats},
+        "repeats": {"draws": draws, **repeats},
         "clips": [
             {
-                "file": score.clip.name,
-                "label": score.clip.label,
-                "predicted": labels[score.predicted],
-                "probability": round(score.probability, 4),
-                "releases": score.releases,
+                "file": read.clip.name,
+                "label": read.clip.label,
+                "predicted": labels[rows[0][0]],
+                "probability": round(rows[0][1], 4),
+                "releases": read.releases,
             }
-            for score in scores
+            for read, rows in zip(reads, verdicts, strict=True)
         ],
     }
 

@@ -45,7 +45,7 @@ from .vocabulary import FIRST_LABEL, Vocabulary
 __all__ = ["main"]
 
 _HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
-_AVERAGED = 4.0  # stage 1 sees the noise of a mean over four releases: a verdict has as many after a fall
+_AVERAGED = 1.0  # stage 1 sees the noise of a mean over so many releases
 _SHARES = {
     "fight": 0.45
 }  # a fight is soon told from one person's doings; a fall from lying down is what takes time

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from familial.config import nano
@@ -113,7 +114,7 @@ def test_the_number_of_releases_tells_nothing_of_the_label() -> None:
     happenings = ((), (Happening(1, 7.0, 8.0, True),), (Happening(2, 5.0, 11.0, False),))
     takes = [_take(label, 12.0, happening) for label, happening in enumerate(happenings)]
 
-    def encode(made: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]  # a stand-in: shapes only
+    def encode(made: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
         return np.zeros((len(made), 4, 16), np.int16)
 
     bank = make_bank(takes, encode, SPEC, 8, 12, np.random.default_rng(0), plain=True)

