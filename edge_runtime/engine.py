@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -124,8 +125,8 @@ def self_test(engine: Engine) -> None:
     scenes = {
         "black": np.zeros(shape, np.uint8),
         "white": np.full(shape, 255, np.uint8),
-        "checkerboard": (np.indices(shape).sum(axis=0) % 2 * 255).astype(np.uint8),
-        "random": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+        "checkerboard": np.indices(shape, np.uint8).sum(axis=0, dtype=np.uint8) % 2 * np.uint8(255),
+        "scatter": np.frombuffer(hashlib.shake_128(b"").digest(math.prod(shape)), np.uint8).reshape(shape),
     }
     planted, far = np.arange(manifest.n, dtype=np.int32).reshape(code) * 7919 % 2001 - 1000, np.int32(1 << 20)
     for name, frames in scenes.items():

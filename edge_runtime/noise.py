@@ -25,7 +25,6 @@ from .window import Fleeting
 
 __all__ = ["NoiseCheck", "NoiseDraw", "Sampler"]
 
-_LANES = 16  # table rows compared in one run of memory: numpy's cost is per run
 _FALSE_STOP = 40 * math.log(2)  # -ln of the chance that one check stops a device with sound noise, per release
 
 
@@ -60,24 +59,23 @@ class NoiseDraw(Fleeting):
 class Sampler:
     """Draws for codes of shape (tokens, width), by the inverse of the pinned table. For one thread.
 
-    With U uniform on 128 bits the magnitude is the number of table entries <= U. The first 64 bits of U are compared
-    with every distinct high word, whatever U is (no branch and no address depends on it); a second word decides where
-    the first one ties, about once in 2^49 draws. Raises NoiseError for a table that is not the one of its sigma.
+    With U uniform on 128 bits the magnitude is the number of table entries <= U. The first 32 bits of U are compared
+    with every distinct first word of the table, whatever U is (no branch and no address depends on it); where one ties,
+    about once in 10^5 draws, the other 96 bits decide. Raises NoiseError for a table that is not the one of its sigma.
     """
+
     def __init__(self, table: NoiseTable, tokens: int, width: int) -> None:
         _check_table(table)
         self.sigma, self._shape, self._n = table.sigma, (1, tokens, width), tokens * width
-        self._columns = -(-self._n // 8) * 8
-        repeats = np.flatnonzero(table.high[1:] == table.high[:-1])
-        rows = int(repeats[0]) if len(repeats) else len(table.high) - 1
-        self._limit = table.high[rows]  # from here on several entries share a high word: the second word decides
-        lanes = np.full(-(-rows // _LANES) * _LANES, self._limit, np.uint64)
-        lanes[:rows] = table.high[:rows]
-        self._high = np.repeat(lanes, self._columns).reshape(-1, _LANES * self._columns)
-        self._below, self._tied = np.empty(self._high.shape, np.bool_), np.empty(self._high.shape, np.bool_)
-        self._chunks = np.arange(0, len(lanes), 255)  # 255 rows fit a byte-wide counter
+        words = (table.high >> np.uint64(32)).astype(np.uint32)
+        rows = int(np.flatnonzero(np.append(words[1:] == words[:-1], True))[0])
+        self._limit = words[rows]  # from here on several entries share a first word, or there are none
+        self._words = np.full(-(-rows // 8) * 8, self._limit, np.uint32)
+        self._words[:rows] = words[:rows]
+        self._hits = np.empty((self._n, len(self._words)), np.bool_)
+        self._chunks = np.arange(0, len(self._words) // 8, 255)  # 255 hits fit a byte-wide counter
         self._entries = [int(high) << 64 | int(low) for high, low in zip(table.high, table.low, strict=True)]
-        self._zeros = bytes(self._columns * 16 + self._columns // 8)
+        self._zeros = bytes(self._n * 16 + -(-self._n // 8))
         self._stream = bytearray(len(self._zeros) + 63)
 
     def draw(self) -> NoiseDraw:
@@ -90,23 +88,21 @@ class Sampler:
         return NoiseDraw(noise.reshape(self._shape))
 
     def _from_bytes(self, stream: bytes | bytearray) -> npt.NDArray[np.int32]:
-        """int32 (n,) of `columns` high words, as many low words, and a bit per column for the signs."""
-        columns = self._columns
-        high = np.frombuffer(stream, np.uint64, columns)
-        run = np.tile(high, _LANES)
-        np.less_equal(self._high, run, out=self._below)
-        np.equal(self._high, run, out=self._tied)
-        packed = np.add.reduceat(self._below.view(np.uint64).reshape(-1, columns // 8), self._chunks, axis=0)
-        magnitude = packed.view(np.uint8).sum(axis=0, dtype=np.int32)
-        if self._tied.any() or (high >= self._limit).any():
-            low = np.frombuffer(stream, np.uint64, columns, columns * 8)
-            whole = (int(h) << 64 | int(w) for h, w in zip(high, low, strict=True))
-            magnitude[:] = [bisect_right(self._entries, u) for u in whole]
-        signs = np.unpackbits(np.frombuffer(stream, np.uint8, columns // 8, columns * 16))
+        """int32 (n,) of n first words of 4 bytes, n rests of 12 bytes, and a bit for each sign, all little-endian."""
+        n, hits = self._n, self._hits
+        first = np.frombuffer(stream, np.uint32, n)[:, None]
+        np.less_equal(self._words, first, out=hits)
+        packed = np.add.reduceat(hits.view(np.uint64), self._chunks, axis=1)
+        magnitude = packed.view(np.uint8).sum(axis=1, dtype=np.int32)
+        np.equal(self._words, first, out=hits)
+        if hits.any() or (first >= self._limit).any():
+            rests = (int.from_bytes(stream[at : at + 12], "little") for at in range(4 * n, 16 * n, 12))
+            magnitude[:] = [bisect_right(self._entries, int(f) << 96 | r) for f, r in zip(first[:, 0], rests, strict=True)]
+        signs = np.unpackbits(np.frombuffer(stream, np.uint8, -1, 16 * n), count=n)
         noise: npt.NDArray[np.int32] = magnitude * (1 - 2 * signs.astype(np.int32))
-        for used in (run, magnitude, signs, self._below, self._tied):
+        for used in (packed, magnitude, signs, hits):
             used.fill(0)
-        return noise[: self._n]
+        return noise
 
 
 class NoiseCheck:
@@ -136,7 +132,8 @@ class NoiseCheck:
         least_square, least_change, least_event = self.thresholds
         now = z.astype(np.float64)
         square = float(now @ now)
-        change = math.inf if self._previous is None else float(((now - self._previous) ** 2).sum())
+        step = None if self._previous is None else now - self._previous
+        change = math.inf if step is None else float(step @ step)
         self._previous = now
         self._squares.append(square)
         if square < least_square:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import subprocess
 import sys
 import time
@@ -39,7 +40,9 @@ def film(path: Path, frames: int = 50, rate: float = 25.0, brightness: int = 8) 
     return path
 
 
-def played(config: Config, spec: WindowSpec = SPEC, speed: float = 1.0, slots: int = 1000) -> list[np.ndarray[Any, Any]]:
+def played(
+    config: Config, spec: WindowSpec = SPEC, speed: float = 1.0, slots: int = 1000
+) -> list[np.ndarray[Any, Any]]:
     """Copies of the windows of a source, to its end."""
     clock = SlotClock(spec.slot_s, 0.05, speed)
     camera = Camera(config, spec, clock, lost_after_s=0)
@@ -207,7 +210,7 @@ def test_a_live_camera_that_vanishes_leaves_black_windows_and_comes_back(
 ) -> None:
     readers = [FakeReader(30), FakeReader(10_000)]
     monkeypatch.setattr(camera_module, "open_reader", lambda *_: readers.pop(0))
-    monkeypatch.setattr(camera_module.random, "uniform", lambda a, b: 2.4)
+    monkeypatch.setattr(random, "uniform", lambda a, b: 2.4)
     clock = SlotClock(0.2, 0.05)
     clock.start()
     caplog.set_level(logging.WARNING)
@@ -244,7 +247,7 @@ def test_a_camera_that_never_answers_is_tried_again_and_given_up_in_time(
         raise CameraError("rtsp://cam/1: cannot be opened; is it reachable, and free?")
 
     monkeypatch.setattr(camera_module, "open_reader", fails)
-    monkeypatch.setattr(camera_module.random, "uniform", lambda a, b: 0.01)
+    monkeypatch.setattr(random, "uniform", lambda a, b: 0.01)
     clock = SlotClock(0.2, 0.05)
     clock.start()
     seen = 0

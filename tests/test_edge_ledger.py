@@ -71,8 +71,17 @@ def test_the_reservation_is_synced_before_it_is_granted(tmp_path: Path, monkeypa
     """File first, then its name, then the folder; all before `charge` returns."""
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd))[1])
-    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
+
+    def spy_fsync(fd: int) -> None:
+        calls.append("fsync")
+        fsync(fd)
+
+    def spy_replace(a: Path, b: Path) -> None:
+        calls.append("replace")
+        replace(a, b)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "replace", spy_replace)
     ledger = Ledger(tmp_path, S2, 1.0)
     calls.clear()
     ledger.charge(0)

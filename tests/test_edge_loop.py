@@ -74,7 +74,9 @@ class FakeEngine:
 class Device:
     """All parts, around a fake publisher and an engine that may fail."""
 
-    def __init__(self, folder: Path, source: str = "synthetic://walk", maximum: int = 0, slot_s: float = SLOT_S) -> None:
+    def __init__(
+        self, folder: Path, source: str = "synthetic://walk", maximum: int = 0, slot_s: float = SLOT_S
+    ) -> None:
         make_engine(folder / "engine", slot_s=slot_s)
         self.engine = FakeEngine(OnnxEngine(folder / "engine"))
         manifest = self.engine.manifest
@@ -224,7 +226,12 @@ def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeyp
     device = Device(tmp_path)
     order: list[tuple[str, int]] = []
     charge = device.ledger.charge
-    monkeypatch.setattr(device.ledger, "charge", lambda slot: (order.append(("charge", slot)), charge(slot))[1])
+
+    def spy_charge(slot: int) -> Any:
+        order.append(("charge", slot))
+        return charge(slot)
+
+    monkeypatch.setattr(device.ledger, "charge", spy_charge)
     device.engine.before = lambda slot: order.append(("encode", slot))
     send = device.publisher.send
 
@@ -379,7 +386,11 @@ def test_figures_of_series_are_quantiles() -> None:
 def test_an_encoder_that_is_busy_takes_no_window(tmp_path: Path) -> None:
     device = Device(tmp_path)
     gate = threading.Event()
-    device.engine.before = lambda slot: gate.wait(5) and None
+
+    def wait(slot: int) -> None:
+        gate.wait(5)
+
+    device.engine.before = wait
     encoder = Encoder(device.engine, device.stats)
     first, second = (Window(slot, np.zeros((1, 16, 32, 32), np.uint8)) for slot in (0, 1))
     assert encoder.encode(first, device.noise.draw(), 0.05) is None

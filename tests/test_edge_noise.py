@@ -25,21 +25,27 @@ SIGMAS = (Fraction(1), Fraction(7, 2), SIGMA)
 CLIP = 64
 
 
-def reference(table: NoiseTable, columns: int, n: int, stream: bytes) -> list[int]:
+def reference(table: NoiseTable, n: int, stream: bytes) -> list[int]:
     """The definition in big integers: count the entries <= U, then the sign."""
     entries = [int(h) << 64 | int(w) for h, w in zip(table.high, table.low, strict=True)]
-    words = [int.from_bytes(stream[8 * k : 8 * k + 8], "little") for k in range(2 * columns)]
     made = []
     for k in range(n):
-        magnitude = bisect_right(entries, words[k] << 64 | words[columns + k])
-        sign = stream[16 * columns + k // 8] >> (7 - k % 8) & 1
+        first = int.from_bytes(stream[4 * k : 4 * k + 4], "little")
+        rest = int.from_bytes(stream[4 * n + 12 * k : 4 * n + 12 * k + 12], "little")
+        magnitude = bisect_right(entries, first << 96 | rest)
+        sign = stream[16 * n + k // 8] >> (7 - k % 8) & 1
         made.append(-magnitude if sign else magnitude)
     return made
 
 
-def stream_of(columns: int, high: list[int], low: list[int], signs: bytes | None = None) -> bytes:
-    words = b"".join(word.to_bytes(8, "little") for word in [*high, *low])
-    return words + (signs or bytes(columns // 8))
+def stream_of(values: list[int], signs: bytes) -> bytes:
+    """Key stream that gives these 128-bit values."""
+    first = b"".join((value >> 96).to_bytes(4, "little") for value in values)
+    return first + b"".join((value % 2**96).to_bytes(12, "little") for value in values) + signs
+
+
+def entry(table: NoiseTable, j: int) -> int:
+    return int(table.high[j]) << 64 | int(table.low[j])
 
 
 def draws(sigma: Fraction, count: int) -> npt.NDArray[Any]:
@@ -53,29 +59,37 @@ def draws(sigma: Fraction, count: int) -> npt.NDArray[Any]:
 @settings(max_examples=10, deadline=None)
 def test_a_draw_is_the_table_inverse_to_the_last_bit(sigma: Fraction, tokens: int, width: int, seed: int) -> None:
     table = make_noise_table(sigma)
-    sampler = Sampler(table, tokens, width)
-    columns = -(-tokens * width // 8) * 8
-    stream = np.random.default_rng(seed).bytes(columns * 16 + columns // 8)
-    assert sampler._from_bytes(stream).tolist() == reference(table, columns, tokens * width, stream)
+    n = tokens * width
+    stream = np.random.default_rng(seed).bytes(n * 16 + -(-n // 8))
+    assert Sampler(table, tokens, width)._from_bytes(stream).tolist() == reference(table, n, stream)
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_a_tie_of_the_first_word_is_decided_by_the_second(sigma: Fraction) -> None:
+def test_a_tie_of_the_first_word_is_decided_by_the_rest(sigma: Fraction) -> None:
     table = make_noise_table(sigma)
     sampler = Sampler(table, 1, 8)
-    last = len(table.high) - 1
-    for j in {0, 1, last // 2, last - 1, last}:
-        high, low = int(table.high[j]), int(table.low[j])
-        for second in {0, max(low - 1, 0), low, min(low + 1, 2**64 - 1), 2**64 - 1}:
-            stream = stream_of(8, [high] * 8, [second] * 8, b"\x55")
-            assert sampler._from_bytes(stream).tolist() == reference(table, 8, 8, stream)
+    for j in range(len(table.high)):
+        at = entry(table, j)
+        near = {at, at - 1, at + 1, at >> 96 << 96, at | (2**96 - 1)}
+        values = sorted(value for value in near if 0 <= value < 2**128)
+        stream = stream_of((values * 8)[:8], b"\x55")
+        assert sampler._from_bytes(stream).tolist() == reference(table, 8, stream)
 
 
 def test_a_tie_in_one_coordinate_leaves_the_others_alone() -> None:
     table = make_noise_table(SIGMA)
-    high = [5, 2**63, int(table.high[100]), 2**64 - 1, 1, 2, 3, int(table.high[-1])]
-    stream = stream_of(8, high, [7] * 8)
-    assert Sampler(table, 1, 8)._from_bytes(stream).tolist() == reference(table, 8, 8, stream)
+    values = [5, 2**127, entry(table, 100), 2**128 - 1, 2**96, 0, 3 << 120, entry(table, len(table.high) - 1)]
+    stream = stream_of(values, b"\x0f")
+    assert Sampler(table, 1, 8)._from_bytes(stream).tolist() == reference(table, 8, stream)
+
+
+def test_a_long_table_does_not_overflow_its_counters() -> None:
+    """More than 255 x 8 rows: the byte-wide counters are summed in chunks."""
+    table = make_noise_table(Fraction(500))
+    stream = np.random.default_rng(3).bytes(64 * 16 + 8)
+    sampler = Sampler(table, 4, 16)
+    assert len(sampler._words) > 2040
+    assert sampler._from_bytes(stream).tolist() == reference(table, 64, stream)
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
@@ -125,7 +139,8 @@ def test_a_forked_process_draws_other_noise() -> None:
     mine = sampler.draw().take().tobytes()
     os.waitpid(child, 0)
     theirs = os.read(reader, 4096)
-    os.close(reader), os.close(writer)
+    os.close(reader)
+    os.close(writer)
     assert len(theirs) == len(mine)
     assert theirs != mine
 
@@ -155,7 +170,7 @@ def test_buffers_are_wiped_after_a_draw() -> None:
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
     sampler.draw()
     assert not any(sampler._stream)
-    assert not sampler._below.any()
+    assert not sampler._hits.any()
 
 
 def test_noise_alone_is_the_draw_as_int16() -> None:

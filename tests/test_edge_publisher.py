@@ -37,7 +37,7 @@ class Listener:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        self._client.on_message = lambda _c, _d, m: self.messages.append((m.topic, m.payload, m.retain))
+        self._client.on_message = lambda _c, _d, m: self.messages.append((m.topic, bytes(m.payload), m.retain))
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
 
@@ -148,7 +148,18 @@ def test_a_required_broker_that_is_not_there_is_an_error(tmp_path: Path, monkeyp
         Publisher(config_of(tmp_path, port, required=True), STATE, b"c").__enter__()
 
 
-@pytest.mark.parametrize("url", ["localhost:1883", "http://localhost", "mqtt://", "mqtt://me:secret@host", "mqtt://h:x", "mqtt://h:0", "mqtt://h:99999"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:1883",
+        "http://localhost",
+        "mqtt://",
+        "mqtt://me:secret@host",
+        "mqtt://h:x",
+        "mqtt://h:0",
+        "mqtt://h:99999",
+    ],
+)
 def test_an_address_that_cannot_be_meant_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="mqtt://host:port") as caught:
         Publisher(config_of(tmp_path, 1, url=url), STATE, b"c")
