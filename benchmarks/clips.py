@@ -93,12 +93,14 @@ def _play_all(args: argparse.Namespace, clips: Sequence[Clip], engine: Path, che
         rig = Rig(folder, broker, engine, checkpoint)
         cameras = [f"camera{job}" for job in range(args.jobs)]
         bridge = stack.enter_context(rig.bridge(cameras))
+        clip_label([], rig.manifest.labels, risk_at)  # loads torch, while the bridge does too
         bridge.wait_for_line("ready", _READY_S)
         print(f"{len(clips)} clips, {type(broker).__name__}, {args.jobs} at a time, speed {args.speed:g}", flush=True)
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         for index in range(len(clips)):
             waiting.put(index)
         results: list[Result | None] = [None] * len(clips)
+        telling = threading.Lock()
 
         def work(camera: str) -> None:
             while True:
@@ -109,7 +111,8 @@ def _play_all(args: argparse.Namespace, clips: Sequence[Clip], engine: Path, che
                 result = play(rig, listener, clips[index], camera, args.speed, risk_at)
                 results[index] = result
                 mark = result.problem or ("" if result.cloud == result.clip.label else "  <- wrong")
-                print(f"{result.clip.name:44} {result.clip.label:9} {result.cloud or '-':9}{mark}", flush=True)
+                with telling:
+                    print(f"{result.clip.name:44} {result.clip.label:9} {result.cloud or '-':9}{mark}", flush=True)
 
         workers = [threading.Thread(target=work, args=(camera,)) for camera in cameras]
         for worker in workers:

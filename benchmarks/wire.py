@@ -3,9 +3,9 @@
     edge process -> tap (counts TCP bytes and, by the kernel's count, IP packets in both directions) -> broker
 
 Ours is everything: features, the edge member's verdict, MQTT's own bytes, acknowledgements both ways, and 52 bytes of
-IPv4 and TCP headers (timestamps on) a packet; taken between the first and the last release of a run, so without the
-connection's start, which is listed. Video is the bare stream alone, headers not counted, at 320x240: H.264 (libx264,
-crf 28) and JPEG (8 frames a second, quality 80).
+IPv4 and TCP headers (timestamps on) a packet; taken from the first whole event to the last release of a run, so without
+the connection's start, which is listed. Video is the bare stream alone, headers not counted, at 320x240: H.264
+(libx264, crf 28) and JPEG (8 frames a second, quality 80).
 """
 
 from __future__ import annotations
@@ -37,15 +37,21 @@ _JPEG_FPS = 8.0
 _TIMEOUT_S = 120.0
 
 
-def ours(engine: Path, clip: Path, speed: float) -> dict[str, Any]:
-    """One run of the real edge process on `clip`: bytes a window by kind, and a second."""
+def ours(engine: Path, seconds: float) -> dict[str, Any]:
+    """A run of the real edge process: bytes a window by kind, and a second, over `seconds` of full events.
+
+    The scene does not matter: messages have one size and leave once a slot, whatever is seen.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veilsight-wire-")))
         broker = stack.enter_context((Mosquitto if find_mosquitto() else EmbeddedBroker)(folder))
         listener = stack.enter_context(Listener(broker))
         tap = stack.enter_context(Tap(broker))
         rig = Rig(folder, broker, engine)
-        edge = stack.enter_context(rig.edge(str(clip), speed=speed, broker=tap))
+        first, slot_s = rig.manifest.event_releases, rig.manifest.window.slot_s  # from then on, a verdict each slot
+        edge = stack.enter_context(
+            rig.edge("synthetic://walk", windows=first + 1 + max(2, round(seconds / slot_s)), broker=tap)
+        )
         counts: list[Mapping[str, int]] = []
         seen = 0
         while edge.running:
@@ -55,12 +61,12 @@ def ours(engine: Path, clip: Path, speed: float) -> dict[str, Any]:
             # each release is counted when the next one comes: by then all that belongs to it has passed
             counts += [tap.counts() for record in news if record.topic.endswith("/features")]
         status = edge.wait(_TIMEOUT_S)
-        if status != 0 or len(counts) < 3:
+        if status != 0 or len(counts) < first + 3:
             raise VeilsightError(f"the edge process ended with status {status}:\n{edge.output()[-2000:]}")
         sizes = {record.topic.split("/", 4)[-1]: len(record.payload) for record in listener.records()}
-        slot_s = rig.manifest.window.slot_s
-        windows = len(counts) - 1
-        spent = {key: counts[-1][key] - counts[0].get(key, 0) for key in counts[-1]}
+        begin, end = counts[first], counts[-1]
+        windows = len(counts) - 1 - first
+        spent = {key: end[key] - begin[key] for key in end}
         packets = spent.get("segments_up", 0) + spent.get("segments_down", 0)
         if not packets:  # no such count on this system: one packet a write, one bare acknowledgement for each
             packets = 2 * (spent["chunks_up"] + spent["chunks_down"])
@@ -144,13 +150,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="also the first real clip of each of its sets",
         default=Path(data) / "clips" / "manifest.csv" if data else None,
     )
-    parser.add_argument("--speed", type=float, default=1.0, help="play the demo clip faster (default 1)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of our own traffic (default 20)")
     args = parser.parse_args(argv)
     end_on_signals()
     try:
         engine = args.engine.absolute() if args.engine else build_engine()
         demo, _ = rendered_clip()
-        mine = ours(engine, demo, args.speed)
+        mine = ours(engine, args.seconds)
         clips = {"demo clip": demo, **_real_clips(args.data, EngineManifest.load(engine).labels)}
     except VeilsightError as error:
         return fail(error)

@@ -4,62 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import paho.mqtt.client as mqtt
 import pytest
 from conftest import Broker
-from engine_factory import make_engine
+from loop_factory import SLOT_S, a_clip, make_pair
 from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.broker import EmbeddedBroker
 from benchmarks.harness import Heard, Listener, Record, Rig
-from familial import checkpoint
-from familial.config import FamilyConfig
-from familial.family import Family
 from wire.keys import DeviceKey
 from wire.manifest import EngineManifest
 from wire.message import FeatureMessage
 from wire.topics import topic
 
 READY_S = 60.0
-SLOT_S = 0.25
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(engine, checkpoint) that name each other; small, quick and untrained."""
-    folder = tmp_path_factory.mktemp("pair")
-    made = make_engine(folder / "engine", slot_s=SLOT_S)
-    words = ("<pad>", "<end>", *(f"<{label}>" for label in made.labels), "a", "person", "walks")
-    config = FamilyConfig(
-        made.window, words, labels=made.labels, channels=(4, 4, 4, 4, 4, 4), hidden=32, layers=2, heads=2, mlp=32
-    )
-    checkpoint.save(Family(config), folder / "checkpoint")
-    hashes = {**made.hashes, "checkpoint": checkpoint.checkpoint_hash(folder / "checkpoint")}
-    dataclasses.replace(made, hashes=hashes).save(folder / "engine")
-    return folder / "engine", folder / "checkpoint"
+    return make_pair(tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture
 def rig(tmp_path: Path, pair: tuple[Path, Path]) -> Iterator[Rig]:
     with EmbeddedBroker(tmp_path) as broker:
         yield Rig(tmp_path, broker, *pair)
-
-
-def a_clip(path: Path, seconds: float) -> Path:
-    """A square that crosses a noisy picture, 20 frames a second."""
-    rng = np.random.default_rng(0)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
-    for index in range(round(seconds * 20)):
-        frame = rng.integers(0, 40, (48, 64, 3), np.uint8)
-        frame[10:30, index % 40 : index % 40 + 20] = 220
-        writer.write(frame)
-    writer.release()
-    return path
 
 
 def slots(heard: Heard) -> list[int]:
@@ -179,7 +152,7 @@ def test_a_clip_that_is_cut_is_played_to_the_cut(rig: Rig, tmp_path: Path) -> No
     data = bytearray(whole.read_bytes())
     index = data.find(b"moov")
     middle = slice(len(data) // 3, (index if index > 0 else len(data)) * 2 // 3)
-    data[middle] = np.random.default_rng(1).bytes(len(data[middle]))
+    data[middle] = random.Random(1).randbytes(len(data[middle]))
     clip = tmp_path / "cut.mp4"
     clip.write_bytes(bytes(data))
     with Listener(rig.broker) as listener, rig.edge(str(clip)) as edge:
