@@ -21,8 +21,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from wire.errors import ConfigError
 
 from . import checkpoint
-from .config import nano
+from .config import FamilyConfig, nano
 from .data.batches import Releases, draw_releases, make_bank
 from .data.clips import CACHE, UNSCORED, grouped_folds, read_manifests
 from .data.events import Take
@@ -46,9 +47,7 @@ __all__ = ["main"]
 
 _HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
 _AVERAGED = 1.0  # stage 1 sees the noise of a mean over so many releases
-_SHARES = {
-    "fight": 0.45
-}  # a fight is soon told from one person's doings; a fall from lying down is what takes time
+_SHARES = {"normal": 0.5, "fall": 0.32, "fight": 0.18}  # how often the labels are drawn, where they exist
 _CLEAN = 0.4  # share of stage 1 before the noise comes on
 
 
@@ -75,68 +74,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     if not args.data and not args.rendered:
         raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N or both")
-    labels = nano(("<pad>", "<end>")).labels
-    spec = nano(("<pad>", "<end>")).window
-    rendered = list(
-        _counted(
-            rendered_takes(range(args.rendered), labels, spec, args.processes), args.rendered, "rendered"
-        )
-    )
-    held = list(
-        rendered_takes(
-            range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered // 10), labels, spec, args.processes
-        )
-    )
-    clips = (
-        [clip for clip in read_manifests(args.data, labels) if clip.label != UNSCORED] if args.data else []
-    )
-    real = clip_takes(clips, labels, spec)
+    size = nano(("<pad>", "<end>"))
+    render = partial(rendered_takes, labels=size.labels, spec=size.window, processes=args.processes)
+    rendered = _counted(render(range(args.rendered)), args.rendered)
+    held = list(render(range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered // 10)))
+    clips = read_manifests(args.data, size.labels) if args.data else []
+    clips = [clip for clip in clips if clip.label != UNSCORED]
+    real = clip_takes(clips, size.labels, size.window)
     plan = Plan(
-        args.minutes,
-        args.steps,
-        args.events,
-        args.stage_1,
-        args.bank_runs,
-        args.bank_events,
-        args.rate,
-        args.seed,
-        args.base is not None,
+        **{name: getattr(args, name) for name in Plan.__slots__ if name != "warm"}, warm=args.base is not None
     )
     if not args.folds:
-        train(
-            _start(rendered, real, labels, args.base),
-            rendered + real,
-            held or real,
-            plan,
-            args.out,
-            args.resume,
-        )
+        family = _start([*rendered, *real], size.labels, args.base, args.risk_at)
+        train(family, [*rendered, *real], held or real, plan, args.out, args.resume)
         return 0
-    folds = grouped_folds(clips, args.folds)
-    for fold in range(args.folds):
+    fold_of = grouped_folds(clips, args.folds)
+    for fold in range(args.folds) if args.fold is None else [args.fold]:
         out = args.out / f"fold-{fold}"
-        kept = [take for take, where in zip(real, folds, strict=True) if where != fold]
-        left = [take for take, where in zip(real, folds, strict=True) if where == fold]
-        print(f"fold {fold}: {len(kept)} clips to train on, {len(left)} left out", flush=True)
-        train(_start(rendered, kept, labels, args.base), rendered + kept, left, plan, out, args.resume)
-        names = [clip.name for clip, where in zip(clips, folds, strict=True) if where == fold]
+        kept = [*rendered, *(take for take, where in zip(real, fold_of, strict=True) if where != fold)]
+        left = [take for take, where in zip(real, fold_of, strict=True) if where == fold]
+        print(f"fold {fold}: {len(kept)} takes to train on, {len(left)} clips left out", flush=True)
+        train(_start(kept, size.labels, args.base, args.risk_at), kept, left, plan, out, args.resume)
+        names = [clip.name for clip, where in zip(clips, fold_of, strict=True) if where == fold]
         (out / "left_out.json").write_text(json.dumps(names, indent=0) + "\n")
     return 0
 
 
 def _start(
-    rendered: Sequence[Take], real: Sequence[Take], labels: tuple[str, ...], base: Path | None
+    takes: Sequence[Take], labels: tuple[str, ...], base: Path | None, risk_at: float | None
 ) -> Family:
     """A fresh family with the vocabulary of all captions, or one that begins from the weights of `base`."""
-    words = Vocabulary.of_captions((take.caption for take in [*rendered, *real]), labels).words
-    if base is None:
-        return Family(nano(words))
-    config = checkpoint.load(base).config
-    family = Family(
-        replace(config, words=(*config.words, *(word for word in words if word not in config.words)))
-    )
-    left = checkpoint.adopt(family, base)
-    print(f"began from {base}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)
+    words = Vocabulary.of_captions((take.caption for take in takes), labels).words
+    config = nano(words)
+    if base is not None:
+        config = checkpoint.load(base).config
+        config = replace(config, words=(*config.words, *(word for word in words if word not in config.words)))
+    family = Family(config if risk_at is None else replace(config, risk_at=risk_at))
+    if base is not None:
+        left = checkpoint.adopt(family, base)
+        print(f"began from {base}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)
     return family
 
 
@@ -242,8 +218,7 @@ class _Releases:
         self.poles = poles(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
         self.sigma = config.sigma / math.sqrt(_AVERAGED)
         self.clean = 0.0 if plan.warm else _CLEAN
-        weights = [_SHARES.get(label, 1.0) for label in config.labels]
-        shares = [weight / sum(weights) for weight in weights]
+        shares = _shares(config)
 
         def draw(source: Sequence[Take], events: int, seed: list[int]) -> Releases:
             rng = np.random.default_rng(seed)
@@ -293,7 +268,7 @@ class _Events:
         config = average.config
         print("encoding all takes", flush=True)
         rng = np.random.default_rng([plan.seed, 1 << 30])
-        encode, self.takes, self.plan = Encoder(average), takes, plan
+        encode, self.takes, self.plan, self.shares = Encoder(average), takes, plan, _shares(config)
         self.bank = make_bank(takes, encode, config.window, config.event_releases, plan.bank_runs, rng)
         self.held = (
             make_bank(held, encode, config.window, config.event_releases, 2, rng, plain=True)
@@ -308,7 +283,7 @@ class _Events:
     def losses(self, family: Family, clock: _Clock) -> dict[str, Tensor]:
         config = family.config
         rng = np.random.default_rng([self.plan.seed, clock.step, 1])
-        drawn = self.bank.draw(len(config.labels), self.plan.bank_events, rng, full=0.4)
+        drawn = self.bank.draw(self.shares, self.plan.bank_events, rng, full=0.4)
         labels = torch.from_numpy(drawn.labels)
         pairs = zip(drawn.take.tolist(), drawn.labels.tolist(), strict=True)
         sentences = [_caption(self.takes[take], label) for take, label in pairs]
@@ -322,14 +297,12 @@ class _Events:
 
     @torch.no_grad()
     def scores(self, average: Family) -> dict[str, float]:
-        """Accuracy on held-out takes, noise on, labels balanced: events of any length, and whole ones."""
+        """Accuracy on held-out takes, noise on, labels drawn as in training: events of any length, and whole ones."""
         found: dict[str, float] = {}
         for name, full in (("", 0.0), ("_whole", 1.0)):
             if self.held is None or not self.held.has(len(average.config.labels), bool(full)):
                 continue
-            drawn = self.held.draw(
-                len(average.config.labels), 384, np.random.default_rng(self.plan.seed), full
-            )
+            drawn = self.held.draw(self.shares, 384, np.random.default_rng(self.plan.seed), full)
             codes, present = torch.from_numpy(drawn.codes).float(), torch.from_numpy(drawn.present)
             z, labels = codes + rounded_gaussian(codes, average.config.sigma), torch.from_numpy(drawn.labels)
             state = average.exit_state(z, present)
@@ -337,6 +310,12 @@ class _Events:
             found["held_edge" + name] = float((edge.argmax(1) == labels).float().mean())
             found["held_cloud" + name] = float((cloud.argmax(1) == labels).float().mean())
         return found
+
+
+def _shares(config: FamilyConfig) -> list[float]:
+    """How often each label is drawn: a family that watches is wrong most often about nothing, so nothing comes most."""
+    weights = [_SHARES.get(label, 0.2) for label in config.labels]
+    return [weight / sum(weights) for weight in weights]
 
 
 def _caption(take: Take, label: int) -> str:
@@ -409,12 +388,13 @@ def _restore(
     return int(state["step"]), float(state["spent"])
 
 
-def _counted(takes: Any, total: int, name: str) -> Any:
-    began = time.monotonic()
-    for index, take in enumerate(takes, start=1):
-        if index % 200 == 0 or index == total:
-            print(f"{name} {index}/{total} in {time.monotonic() - began:.0f} s", flush=True)
-        yield take
+def _counted(takes: Iterator[Take], total: int) -> list[Take]:
+    began, found = time.monotonic(), []
+    for take in takes:
+        found.append(take)
+        if len(found) % 200 == 0 or len(found) == total:
+            print(f"rendered {len(found)}/{total} in {time.monotonic() - began:.0f} s", flush=True)
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -437,6 +417,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="train N families, each leaving a part of the groups out",
     )
+    parser.add_argument("--fold", type=int, metavar="K", help="of --folds, train this one only")
+    parser.add_argument("--risk-at", type=float, help="store this limit for calling a clip a risk")
     parser.add_argument("--minutes", type=float, default=20.0, help="wall clock of one family")
     parser.add_argument("--steps", type=int, default=0, help="at most so many steps")
     parser.add_argument("--events", type=int, default=40, help="events in a batch of stage 1")

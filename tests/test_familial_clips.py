@@ -118,7 +118,7 @@ def test_the_number_of_releases_tells_nothing_of_the_label() -> None:
         return np.zeros((len(made), 4, 16), np.int16)
 
     bank = make_bank(takes, encode, SPEC, 8, 12, np.random.default_rng(0), plain=True)
-    drawn = bank.draw(3, 3000, np.random.default_rng(1))
+    drawn = bank.draw([1 / 3] * 3, 3000, np.random.default_rng(1))
     for label in range(3):
         counts = drawn.present[drawn.labels == label].sum(axis=1)
         assert abs(float(counts.mean()) - 4.5) < 0.35

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def test_a_short_run_leaves_a_checkpoint_a_curve_and_repeats_itself(manifest: Pa
         # the same run, up to sums in another order, which Adam's first steps enlarge where a gradient is almost zero
         assert float((mine - theirs).detach().abs().mean()) < 2e-4
     curve = next((clips_module.CACHE.parent / "train").glob("*-one/curve.csv"))
-    assert next(csv.reader(curve.open()))[:3] == ["step", "seconds", "done"]
+    assert curve.read_text().startswith("step,seconds,done,")
 
 
 def test_a_fold_is_scored_by_the_family_that_left_it_out(manifest: Path, tmp_path: Path) -> None:
@@ -151,7 +150,7 @@ def test_codes_at_their_poles_are_read_through_the_noise() -> None:
     labels = torch.arange(3)
     here, centre = made.clone(), torch.zeros_like(made)
     assert float(release_loss(here, labels, made, 30.0)) < 0.2 < float(release_loss(centre, labels, made, 30.0))
-    assert float(clean_loss(here, labels, made)) < 0.3 < 1.0 < float(clean_loss(centre, labels, made))
+    assert float(clean_loss(here, labels, made)) < 0.5 < 1.0 < float(clean_loss(centre, labels, made))
     noise = rounded_gaussian(torch.zeros(20000), 60.34)
     assert float(noise.std()) == pytest.approx(60.34, rel=0.02) and torch.equal(noise, noise.round())
 

@@ -142,7 +142,7 @@ class CodeBank:
         counts = [self.releases] if whole else range(1, self.releases + 1)
         return all((label, count) in self.cells for label in range(labels) for count in counts)
 
-    def draw(self, labels: int, size: int, rng: np.random.Generator, full: float = 0.0) -> Events:
+    def draw(self, shares: Sequence[float], size: int, rng: np.random.Generator, full: float = 0.0) -> Events:
         """`size` events: label and number of releases drawn independently, then set, then event.
 
         A share `full` is whole.
@@ -153,7 +153,7 @@ class CodeBank:
         named, owner = np.zeros(size, np.int64), np.zeros(size, np.int64)
         filled = 0
         while filled < size:
-            label = int(rng.integers(labels))
+            label = int(rng.choice(len(shares), p=shares))
             count = self.releases if rng.random() < full else int(rng.integers(1, self.releases + 1))
             cell = self.cells.get((label, count))
             if not cell:
