@@ -10,6 +10,7 @@ for ever, while the slots go on with black frames. OpenCV is imported only where
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -17,7 +18,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,11 +32,12 @@ from wire.manifest import WindowSpec
 from .config import Config
 from .window import FrameBuffer, SlotClock, Window
 
-__all__ = ["Camera", "CameraLost", "backend_of", "masked", "open_reader", "shrink"]
+__all__ = ["Camera", "CameraLost", "backend_of", "masked", "open_frames", "shrink"]
 
 log = logging.getLogger("veilsight.camera")
 
 Picture = npt.NDArray[np.uint8]  # (H, W) grey or (H, W, 3) BGR
+Frame = tuple[float, Callable[[], "Picture | None"]]  # seconds from the first (of a file); fetches the picture
 
 _STREAMS = ("rtsp", "rtsps", "http", "https", "udp", "tcp", "rtmp")
 _BACKENDS = {"synthetic": "synthetic", "csi": "gstreamer", **dict.fromkeys(_STREAMS, "stream")}
@@ -77,77 +79,56 @@ def shrink(picture: Picture, height: int, width: int) -> Picture:
     return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def open_reader(source: str, timeout_s: float, height: int, width: int) -> _Synthetic | _Video:
-    """Open what `source` names. Raises CameraError, naming the source (without its password) and the cure."""
+def open_frames(source: str, timeout_s: float, height: int, width: int) -> Iterator[Frame]:
+    """The frames of what `source` names, as they come. Raises CameraError, naming the source and the cure."""
     backend = backend_of(source)
     if backend == "synthetic":
-        return _Synthetic(source.partition("://")[2], height, width)
-    if backend == "file":
-        source = source.removeprefix("file://")
-        if not Path(source).is_file():
-            cure = "[camera] source takes a path, a device, a stream's URL or synthetic://walk"
-            raise CameraError(f"{masked(source)}: no such file; {cure}")
-    return _Video(source, backend, timeout_s)
+        return _scene(source.partition("://")[2], height, width)
+    source = source.removeprefix("file://")
+    if backend == "file" and not Path(source).is_file():
+        cure = "[camera] source takes a path, a device, a stream's URL or synthetic://walk"
+        raise CameraError(f"{masked(source)}: no such file; {cure}")
+    return _video(_open_capture(source, backend, timeout_s))
 
 
-class _Synthetic:
+def _scene(scene: str, height: int, width: int) -> Iterator[Frame]:
     """A cheap endless scene at 25 frames a second: `walk` moves, `empty` does not, `noise` is random."""
-    def __init__(self, scene: str, height: int, width: int) -> None:
-        if scene not in _SCENES:
-            raise CameraError(f"synthetic://{scene}: no such scene; there are {', '.join(_SCENES)}")
-        self._scene, self._index = scene, -1
-        self._room = (np.linspace(40, 120, height)[:, None] + np.linspace(0, 40, width)).astype(np.uint8)
-
-    def grab(self) -> float:
-        self._index += 1
-        return self._index / 25
-
-    def picture(self) -> Picture:
-        height, width = self._room.shape
-        picture = self._room.copy()
-        if self._scene == "noise":
+    if scene not in _SCENES:
+        raise CameraError(f"synthetic://{scene}: no such scene; there are {', '.join(_SCENES)}")
+    room = (np.linspace(40, 120, height)[:, None] + np.linspace(0, 40, width)).astype(np.uint8)
+    for index in itertools.count():
+        picture = room.copy()
+        if scene == "noise":
             picture[:] = np.frombuffer(os.urandom(picture.size), np.uint8).reshape(picture.shape)
-        elif self._scene == "walk":
-            left = int(self._index / 125 % 1.0 * (width - width // 8))
+        elif scene == "walk":
+            left = int(index / 125 % 1.0 * (width - width // 8))
             picture[height // 3 : height * 7 // 8, left : left + width // 8] = 220
-        return picture
-
-    def close(self) -> None:
-        pass
+        yield index / 25, picture.view
 
 
-class _Video:
-    """Whatever OpenCV opens."""
-    def __init__(self, source: str, backend: str, timeout_s: float) -> None:
-        self._capture = _open_capture(source, backend, timeout_s)
-        rate = float(self._capture.get(5))  # CAP_PROP_FPS
-        self._step_s = 1.0 / rate if 1.0 <= rate <= 240.0 else 1.0 / 25.0
-        self._at_ms, self._time_s = math.nan, 0.0
-        self._picture: Picture | None = None
+def _video(capture: Any) -> Iterator[Frame]:
+    """The frames of an open cv2.VideoCapture; one array, reused, holds the last picture."""
+    rate = float(capture.get(5))  # CAP_PROP_FPS
+    usual_s = 1.0 / rate if 1.0 <= rate <= 240.0 else 1.0 / 25.0
+    at_ms, time_s = math.nan, 0.0
+    held: list[Picture | None] = [None]
 
-    def grab(self) -> float | None:
-        """Step to the next frame: its time in seconds from the first (of a file), None at the end or on a failure."""
-        if not self._capture.grab():
-            return None
-        at_ms = float(self._capture.get(0))  # CAP_PROP_POS_MSEC
-        if not math.isnan(self._at_ms):
-            step_s = (at_ms - self._at_ms) / 1000
-            # Timestamps that stand still, run back or leap are not used: the frame rate is.
-            self._time_s += step_s if 0.0 < step_s < _JUMP_S else self._step_s
-        self._at_ms = at_ms
-        return self._time_s
+    def picture() -> Picture | None:
+        good, held[0] = capture.retrieve(held[0])
+        return held[0] if good else None
 
-    def picture(self) -> Picture | None:
-        """The frame of the last grab; the array is the reader's and reused."""
-        good, self._picture = self._capture.retrieve(self._picture)
-        return self._picture if good else None
-
-    def close(self) -> None:
-        self._capture.release()
+    try:
+        while capture.grab():
+            before, at_ms = at_ms, float(capture.get(0))  # CAP_PROP_POS_MSEC
+            step_s = (at_ms - before) / 1000
+            if not math.isnan(step_s):  # timestamps that stand still, run back or leap are not used: the rate is
+                time_s += step_s if 0.0 < step_s < _JUMP_S else usual_s
+            yield time_s, picture
+    finally:
+        capture.release()
 
 
 def _open_capture(source: str, backend: str, timeout_s: float) -> Any:
-    """An open cv2.VideoCapture, or CameraError."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our messages say what matters
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
@@ -189,7 +170,7 @@ class Camera:
             raise CameraError(f"[camera] speed is {clock.speed}; a live camera has no other speed than 1.0")
         self._ahead_s = _AHEAD_S * max(1.0, clock.speed / 4)
         self._buffer = FrameBuffer(spec, self._ahead_s)
-        if backend in ("file", "gstreamer"):
+        if backend not in ("stream", "v4l2"):
             self._probe()
         self._thread = threading.Thread(target=self._follow if self._live else self._play, name="capture", daemon=True)
         self._end_s, self._alive_at = math.inf, time.monotonic()
@@ -221,15 +202,14 @@ class Camera:
         age_s = self._clock.now() - self._buffer.newest_s
         return {**made, "skipped_slots": self._clock.skipped, "frame_age_s": age_s if math.isfinite(age_s) else -1.0}
 
-    def _open(self) -> _Synthetic | _Video:
-        return open_reader(self._source, self._timeout_s, self._spec.height, self._spec.width)
+    def _frames(self) -> Iterator[Frame]:
+        return open_frames(self._source, self._timeout_s, self._spec.height, self._spec.width)
 
     def _probe(self) -> None:
         """A file whose first frame cannot be read, or an OpenCV that cannot read this camera, is an error at once."""
-        reader = self._open()
-        readable = self._live or (reader.grab() is not None and reader.picture() is not None)
-        reader.close()
-        if not readable:
+        frames = self._frames()
+        first = None if self._live else next(frames, None)
+        if not self._live and (first is None or first[1]() is None):
             raise CameraError(f"{self.name}: no frame can be read; the file is empty or damaged")
 
     def _play(self) -> None:
@@ -237,12 +217,12 @@ class Camera:
         begin_s, last_s, step_s = 0.0, 0.0, 0.04
         try:
             while not self._clock.stop.is_set():
-                reader = self._open()
-                while (at := reader.grab()) is not None and self._clock.wait(begin_s + at - self._ahead_s):
-                    step_s = begin_s + at - last_s or step_s
-                    last_s = begin_s + at
-                    self._keep(reader, last_s)
-                reader.close()
+                for at_s, picture in self._frames():
+                    if not self._clock.wait(begin_s + at_s - self._ahead_s):
+                        break
+                    step_s = begin_s + at_s - last_s or step_s
+                    last_s = begin_s + at_s
+                    self._keep(picture, last_s)
                 begin_s = last_s + step_s
                 if not self._loop:
                     return
@@ -255,10 +235,10 @@ class Camera:
         while not self._clock.stop.is_set():
             before = self.frames
             try:
-                reader = self._open()
-                while not self._clock.stop.is_set() and reader.grab() is not None:
-                    self._keep(reader, self._clock.now())
-                reader.close()
+                for _, picture in self._frames():
+                    if self._clock.stop.is_set():
+                        return
+                    self._keep(picture, self._clock.now())
                 log.warning("%s: no more frames; opening it again", self.name)
             except CameraError as error:
                 log.warning("%s; trying again", error)
@@ -266,13 +246,12 @@ class Camera:
             pause_s = 0.5 if self.frames > before else min(30.0, pause_s * 2)
             self._clock.stop.wait(pause_s * random.uniform(0.5, 1.5))
 
-    def _keep(self, reader: _Synthetic | _Video, at_s: float) -> None:
+    def _keep(self, fetch: Callable[[], Picture | None], at_s: float) -> None:
         """Make the grabbed frame small, keep that, and overwrite the picture."""
-        picture = reader.picture() if self._buffer.wants(at_s) else None
+        picture = fetch() if self._buffer.wants(at_s) else None
         if picture is None:
             self.dropped += 1
             return
         self._buffer.push(at_s, shrink(picture, self._spec.height, self._spec.width))
         picture[:] = 0
-        self._alive_at = time.monotonic()
-        self.frames += 1
+        self._alive_at, self.frames = time.monotonic(), self.frames + 1

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,75 +36,80 @@ _ORT_ERRORS = tuple(kind for kind in vars(ort_state).values() if isinstance(kind
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(bool)": "bool", "tensor(float)": "float32"}
 
 
-class Engine(Protocol):
-    """What the loop uses; everything about one device's runtime is behind it."""
-    manifest: EngineManifest
+class Engine(ABC):
+    """One device's runtime. A form of it runs two graphs; what is the same for all is here."""
 
-    def encode(self, window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
-        """The release of `window`, int16 (n,). Uses the draw up and wipes it. Raises EngineError."""
+    def __init__(self, folder: Path | str) -> None:
+        self.manifest = EngineManifest.load(folder)
+        self.manifest.check(folder)
 
-    def decide(self, event: EventWindow) -> Mapping[str, float]:
-        """Label -> probability for the releases of an event. Raises EngineError."""
+    @abstractmethod
+    def run_core(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """`encode`: frames (1, T, H, W), noise (1, K, d) -> z (1, K, d). Raises EngineError."""
 
-    def run_core(self, frames: npt.NDArray[np.uint8], planted: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """For `self_test` alone: encode made-up frames with planted noise, z int32 (1, K, d)."""
+    @abstractmethod
+    def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """`decide`: z (1, R, K, d), present (1, R) -> logits (1, L). Raises EngineError."""
 
+    @abstractmethod
     def close(self) -> None:
         """Release what the engine holds."""
 
+    def encode(self, window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
+        """The release of `window`, int16 (n,). Uses the draw up and wipes it. Raises EngineError, PrivacyError."""
+        with draw as noise:
+            z = self.run_core(window.frames, noise)
+        if int(z.min()) < -32768 or int(z.max()) > 32767:
+            raise PrivacyError(f"z reaches from {z.min()} to {z.max()}: the graph does not saturate; {_CURE}")
+        return z.astype(np.int16).reshape(-1)
 
-class OnnxEngine:
+    def decide(self, event: EventWindow) -> Mapping[str, float]:
+        """Label -> probability for the releases of an event. Raises EngineError."""
+        logits = self.run_decide(event.z[None], event.present[None])[0]
+        return dict(zip(self.manifest.labels, softmax(logits), strict=True))
+
+
+class OnnxEngine(Engine):
     """Both graphs in ONNX Runtime, on the CPU. Raises ManifestError or EngineError, naming the cure."""
+
     def __init__(self, folder: Path | str, threads: int = 1) -> None:
-        self.manifest = EngineManifest.load(folder)
-        self.manifest.check(folder)
-        self._encode = self._session(Path(folder), "encode", threads)
-        self._decide = self._session(Path(folder), "decide", threads)
+        super().__init__(folder)
+        self._encode, self._decide = (self._session(Path(folder), part, threads) for part in ("encode", "decide"))
 
     def _session(self, folder: Path, part: str, threads: int) -> ort.InferenceSession:
-        data = (folder / FILES[part]).read_bytes()
+        data, name = (folder / FILES[part]).read_bytes(), FILES[part]
         if hashlib.sha256(data).hexdigest() != self.manifest.hashes[part]:
-            raise ManifestError(f"{FILES[part]}: changed while it was being loaded; {_CURE}")
+            raise ManifestError(f"{name}: changed while it was being loaded; {_CURE}")
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 4
+        options.enable_cpu_mem_arena, options.log_severity_level = False, 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except _ORT_ERRORS as error:
-            raise EngineError(f"{FILES[part]}: ONNX Runtime cannot load it ({error}); {_CURE}") from error
+            raise EngineError(f"{name}: ONNX Runtime cannot load it ({error}); {_CURE}") from error
         expected = json.loads(self.manifest.to_json())["graphs"][part]
         for kind, found in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
             has = {value.name: [_DTYPES.get(value.type, value.type), list(value.shape)] for value in found}
             if has != expected[kind]:
-                raise EngineError(f"{FILES[part]}: {kind} are {has}, the manifest says {expected[kind]}; {_CURE}")
+                raise EngineError(f"{name}: {kind} are {has}, the manifest says {expected[kind]}; {_CURE}")
         return session
 
-    def encode(self, window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
-        with draw as noise:
-            z = self.run_core(window.frames, noise)
-        low, high = int(z.min()), int(z.max())
-        if low < -32768 or high > 32767:
-            raise PrivacyError(f"z reaches from {low} to {high}: the graph does not saturate; {_CURE}")
-        return z.astype(np.int16).reshape(-1)
+    def run_core(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        return _run(self._encode, {"frames": frames, "noise": noise})
 
-    def run_core(self, frames: npt.NDArray[np.uint8], planted: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        z: npt.NDArray[np.int32] = self._run(self._encode, "z", {"frames": frames, "noise": planted})
-        return z
-
-    def decide(self, event: EventWindow) -> Mapping[str, float]:
-        logits = self._run(self._decide, "logits", {"z": event.z[None], "present": event.present[None]})
-        return dict(zip(self.manifest.labels, softmax(logits[0]), strict=True))
-
-    def _run(self, session: ort.InferenceSession, output: str, inputs: Mapping[str, npt.NDArray[Any]]) -> Any:
-        try:
-            return session.run([output], inputs)[0]
-        except _ORT_ERRORS as error:
-            raise EngineError(f"{output}: the run failed ({error})") from error
+    def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        return _run(self._decide, {"z": z, "present": present})
 
     def close(self) -> None:
         del self._encode, self._decide
+
+
+def _run(session: ort.InferenceSession, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(session.run(None, inputs)[0])
+    except _ORT_ERRORS as error:
+        raise EngineError(f"ONNX Runtime: the run failed ({error})") from error
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> list[float]:

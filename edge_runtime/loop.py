@@ -54,7 +54,7 @@ class Loop:
     stats: Stats
 
     def run(self, windows: int = 0) -> str:
-        """Until the source ends, a stop is asked for or `windows` slots are released: the reason. PrivacyError, CameraLost."""
+        """Until the source ends, a stop is asked for or `windows` slots are out: the reason. PrivacyError, CameraLost."""
         clock, manifest, stats = self.clock, self.engine.manifest, self.stats
         check = NoiseCheck(self.noise.sigma, manifest.n, manifest.event_releases)
         event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
@@ -65,7 +65,7 @@ class Loop:
             charge = self.ledger.charge(slot)  # durable before anything is published
             with window:
                 patience_s = clock.left(deadline) - min(_SEAL_S, clock.release_delay_s / clock.speed / 4)
-                tensor = encoder.encode(window, self.noise.draw(), patience_s) if charge.granted else None
+                tensor = encoder.encode(window, self.noise, patience_s) if charge.granted else None
             if tensor is None:
                 tensor = self.noise.draw().alone()
                 stats.counts["alone"] += 1
@@ -107,21 +107,25 @@ class Encoder:
         self._done: SimpleQueue[Release | Exception] = SimpleQueue()
         threading.Thread(target=self._serve, name="encode", daemon=True).start()
 
-    def encode(self, window: Window, draw: NoiseDraw, patience_s: float) -> Release | None:
+    def encode(self, window: Window, noise: Sampler, patience_s: float) -> Release | None:
         """The release of `window`, int16 (n,); None where the engine fails or takes longer than `patience_s`."""
         try:
             if self._busy:
-                self._done.get_nowait()  # of a slot long released: dropped
-            self._work.put((window, draw))
+                self._sound(self._done.get_nowait())  # of a slot long released: dropped
             self._busy = True
-            made = self._done.get(timeout=max(0.0, patience_s))
+            self._work.put((window, noise.draw()))
+            made = self._sound(self._done.get(timeout=max(0.0, patience_s)))
         except Empty:
             self._stats.counts["late"] += 1
             return None
         self._busy = False
+        return made
+
+    def _sound(self, made: Release | Exception) -> Release | None:
+        """What the engine made, None where it failed; any other error is raised here."""
         if isinstance(made, EngineError):
             self._stats.counts["failed"] += 1
-            log.warning("slot %d is released as noise alone: %s", window.slot, made)
+            log.warning("a slot is released as noise alone: %s", made)
             return None
         if isinstance(made, Exception):
             raise made

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from engine_factory import make_edge_config
 
 from edge_runtime import camera as camera_module
-from edge_runtime.camera import Camera, CameraLost, backend_of, masked, open_reader, shrink
+from edge_runtime.camera import Camera, CameraLost, backend_of, masked, open_frames, shrink
 from edge_runtime.config import Config, load_config
 from edge_runtime.window import SlotClock
 from wire.errors import CameraError
@@ -56,24 +57,21 @@ def played(
     return made
 
 
-class FakeReader:
-    """A live camera: `frames` frames, then it is gone."""
+class FakeCamera:
+    """A live camera: `frames` frames a hundredth of a second apart, then it is gone. Keeps the pictures it gave."""
 
     def __init__(self, frames: int) -> None:
-        self.left = frames
+        self.frames = frames
         self.given: list[np.ndarray[Any, Any]] = []
-
-    def grab(self) -> float | None:
-        time.sleep(0.01)
-        self.left -= 1
-        return None if self.left < 0 else 0.0
 
     def picture(self) -> np.ndarray[Any, Any]:
         self.given.append(np.full((48, 64, 3), 200, np.uint8))
         return self.given[-1]
 
-    def close(self) -> None:
-        pass
+    def __iter__(self) -> Iterator[Any]:
+        for _ in range(self.frames):
+            time.sleep(0.01)
+            yield 0.0, self.picture
 
 
 @pytest.mark.parametrize(
@@ -109,13 +107,13 @@ def test_synthetic_scenes_play(tmp_path: Path, scene: str) -> None:
 
 def test_an_unknown_scene_is_named(tmp_path: Path) -> None:
     with pytest.raises(CameraError, match=r"synthetic://run: no such scene; there are walk"):
-        open_reader("synthetic://run", 1.0, 24, 24)
+        Camera(config_of(tmp_path, "synthetic://run"), SPEC, SlotClock(0.2, 0.05), 0)
 
 
 def test_synthetic_sources_need_no_opencv() -> None:
     code = (
-        "import sys; from edge_runtime.camera import open_reader; r = open_reader('synthetic://walk', 1, 8, 8); "
-        "r.grab(); r.picture(); assert 'cv2' not in sys.modules"
+        "import sys; from edge_runtime.camera import open_frames; "
+        "next(open_frames('synthetic://walk', 1, 8, 8))[1](); assert 'cv2' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 
@@ -169,8 +167,7 @@ def test_unusable_timestamps_fall_back_to_the_frame_rate(tmp_path: Path, monkeyp
 
     real = camera_module._open_capture
     monkeypatch.setattr(camera_module, "_open_capture", lambda *given: Odd(real(*given)))
-    reader = open_reader(str(clip), 1.0, 24, 24)
-    times = [reader.grab() for _ in range(10)]
+    times = [at for at, _ in open_frames(str(clip), 1.0, 24, 24)]
     assert times == pytest.approx([k * 0.04 for k in range(10)])
 
 
@@ -208,8 +205,8 @@ def test_a_live_camera_has_one_speed(tmp_path: Path) -> None:
 def test_a_live_camera_that_vanishes_leaves_black_windows_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    readers = [FakeReader(30), FakeReader(10_000)]
-    monkeypatch.setattr(camera_module, "open_reader", lambda *_: readers.pop(0))
+    cameras = [FakeCamera(30), FakeCamera(10_000)]
+    monkeypatch.setattr(camera_module, "open_frames", lambda *_: iter(cameras.pop(0)))
     monkeypatch.setattr(random, "uniform", lambda a, b: 2.4)
     clock = SlotClock(0.2, 0.05)
     clock.start()
@@ -226,14 +223,14 @@ def test_a_live_camera_that_vanishes_leaves_black_windows_and_comes_back(
 
 
 def test_big_pictures_are_overwritten_and_dense_ones_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = FakeReader(10_000)
-    monkeypatch.setattr(camera_module, "open_reader", lambda *_: reader)
+    fake = FakeCamera(10_000)
+    monkeypatch.setattr(camera_module, "open_frames", lambda *_: iter(fake))
     clock = SlotClock(0.2, 0.05)
     clock.start()
     with Camera(config_of(tmp_path, "0"), SPEC, clock, 0) as camera:
         next(iter(camera.windows()))
-    assert reader.given
-    assert not any(picture.any() for picture in reader.given)
+    assert fake.given
+    assert not any(picture.any() for picture in fake.given)
     assert camera.dropped > 0  # 100 frames a second come in, 40 are kept
 
 
@@ -246,7 +243,7 @@ def test_a_camera_that_never_answers_is_tried_again_and_given_up_in_time(
         tries.append(given)
         raise CameraError("rtsp://cam/1: cannot be opened; is it reachable, and free?")
 
-    monkeypatch.setattr(camera_module, "open_reader", fails)
+    monkeypatch.setattr(camera_module, "open_frames", fails)
     monkeypatch.setattr(random, "uniform", lambda a, b: 0.01)
     clock = SlotClock(0.2, 0.05)
     clock.start()

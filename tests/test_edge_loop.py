@@ -393,11 +393,11 @@ def test_an_encoder_that_is_busy_takes_no_window(tmp_path: Path) -> None:
     device.engine.before = wait
     encoder = Encoder(device.engine, device.stats)
     first, second = (Window(slot, np.zeros((1, 16, 32, 32), np.uint8)) for slot in (0, 1))
-    assert encoder.encode(first, device.noise.draw(), 0.05) is None
-    assert encoder.encode(second, device.noise.draw(), 0.05) is None
+    assert encoder.encode(first, device.noise, 0.05) is None
+    assert encoder.encode(second, device.noise, 0.05) is None
     gate.set()
     time.sleep(0.2)
     third = Window(2, np.zeros((1, 16, 32, 32), np.uint8))
-    assert encoder.encode(third, device.noise.draw(), 2.0) is not None
+    assert encoder.encode(third, device.noise, 2.0) is not None
     assert device.engine.slots == [0, 2]
     device.ledger.close()
