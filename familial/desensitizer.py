@@ -84,6 +84,21 @@ class Lifter(nn.Module):
             nn.init.normal_(parameter, std=0.02)
         self.releases, self.tokens, self.width, self.hidden = releases, tokens, width, hidden
 
+    @torch.no_grad()
+    def point_at(self, plane: Tensor) -> None:
+        """Begin the summary at `plane` float (K, d, P), orthonormal directions in which codes lie; the rest near zero.
+
+        A start, not a constraint: the sum of eight releases is then read from the first step, and the noise of all
+        other directions does not have to be unlearned.
+        """
+        directions = plane.flatten(0, 1).T  # (P, K*d)
+        weight = self.summary.weight.view(self.hidden, self.releases, -1)
+        weight.mul_(0.1)
+        for release in range(self.releases):
+            rows = slice(release * len(directions), (release + 1) * len(directions))
+            weight[rows] = 0.0
+            weight[rows, release] = directions
+
     def forward(self, z: Tensor, present: Tensor) -> Tensor:
         """z (B, R, K, d) of any number type, present bool (B, R) -> (B, R*K + 1, hidden)."""
         there = present.to(self.question.dtype)  # (B, R)

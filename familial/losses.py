@@ -19,6 +19,7 @@ from .vocabulary import PAD
 __all__ = [
     "clean_loss",
     "event_loss",
+    "pole_plane",
     "poles",
     "release_logits",
     "release_loss",
@@ -36,18 +37,25 @@ _GAIN = 1.0  # logit of a code at its own pole
 _PLANE = 5  # seed of the plane in which the poles lie
 
 
-def poles(labels: int, tokens: int, width: int, radius: float) -> Tensor:
-    """One code per label, float (L, K, d) of norm `radius`: points of a circle in a plane of no particular direction.
+def pole_plane(tokens: int, width: int) -> Tensor:
+    """Two orthonormal directions (K, d, 2) of no particular orientation, the same for every family.
 
-    All norms are equal, so the likelihood of a label given a noisy release is linear in z. A plane along the axes would
-    round all coordinates alike and trip the norm guard; a random one does not.
+    A plane along the axes would round all coordinates alike and trip the norm guard; a random one does not.
     """
-    n = tokens * width
+    drawn = torch.randn(
+        tokens * width, 2, generator=torch.Generator().manual_seed(_PLANE), dtype=torch.float64
+    )
+    return torch.linalg.qr(drawn)[0].float().reshape(tokens, width, 2)
+
+
+def poles(labels: int, tokens: int, width: int, radius: float) -> Tensor:
+    """One code per label, float (L, K, d) of norm `radius`: points of a circle in `pole_plane`.
+
+    All norms are equal, so the likelihood of a label given a noisy release is linear in z.
+    """
     angles = _ANGLES if labels == len(_ANGLES) else tuple(360.0 * index / labels for index in range(labels))
-    plane = torch.randn(n, 2, generator=torch.Generator().manual_seed(_PLANE), dtype=torch.float64)
-    first, second = torch.linalg.qr(plane)[0].float().unbind(dim=1)
-    rows = [math.cos(math.radians(a)) * first + math.sin(math.radians(a)) * second for a in angles]
-    return radius * torch.stack(rows).reshape(labels, tokens, width)
+    circle = torch.tensor([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in angles])
+    return radius * torch.einsum("kdp,lp->lkd", pole_plane(tokens, width), circle)
 
 
 def rounded_gaussian(like: Tensor, sigma: float) -> Tensor:

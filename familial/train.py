@@ -40,7 +40,16 @@ from .data.events import Take
 from .data.takes import clip_takes, rendered_takes
 from .encoder import Encoder
 from .family import Family, edge_exit
-from .losses import clean_loss, event_loss, poles, release_loss, rounded_gaussian, size_loss, weak_loss
+from .losses import (
+    clean_loss,
+    event_loss,
+    pole_plane,
+    poles,
+    release_loss,
+    rounded_gaussian,
+    size_loss,
+    weak_loss,
+)
 from .vocabulary import FIRST_LABEL, Vocabulary
 
 __all__ = ["main"]
@@ -144,6 +153,9 @@ def train(
                     else _Events(average, takes, held, plan)
                 )
             since = clock.step
+            if clock.stage == 2 and not plan.warm:
+                for each in (family, average):
+                    each.lifter.point_at(pole_plane(family.config.tokens, family.config.width))
         for group in optimiser.param_groups:
             warm = min(1.0, clock.part * 20 + 0.02)
             group["lr"] = plan.rate * warm * (0.5 + 0.5 * math.cos(math.pi * clock.part))
