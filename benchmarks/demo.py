@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.camera import backend_of, masked, open_reader
+from edge_runtime.camera import backend_of, masked, open_frames
 from wire.errors import CameraError, ConfigError, VeilsightError
 from wire.message import Alert, Verdict
 
@@ -87,12 +87,9 @@ def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
 
 def check_source(source: str) -> float:
     """Open `source` and read one frame; its length in seconds, 0 where it has none to tell. Raises CameraError."""
-    reader = open_reader(source, _OPEN_S, 96, 96)
-    try:
-        if reader.grab() is None or reader.picture() is None:
-            raise CameraError(f"{masked(source)}: no frame can be read; it is empty or damaged")
-    finally:
-        reader.close()
+    first = next(open_frames(source, _OPEN_S, 96, 96), None)
+    if first is None or first[1]() is None:
+        raise CameraError(f"{masked(source)}: no frame can be read; it is empty or damaged")
     if backend_of(source) != "file":
         return 0.0
     import cv2
