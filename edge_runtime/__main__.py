@@ -34,8 +34,6 @@ from .publisher import Publisher
 from .window import SlotClock
 
 log = logging.getLogger("veilsight")
-
-_SOFTWARE = "veilsight/0.1.0"
 _LOST_AGAIN_S = 3600.0  # a lost camera ends the process at most once an hour
 
 
@@ -53,9 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         figures = serve(load_config(given.config, {name: value for name, value in flags.items() if value}))
     except VeilsightError as error:
-        code = 4 if isinstance(error, CameraLost) else 3 if isinstance(error, PrivacyError) else 2
-        log.error("%s%s", "stopped, nothing more is published: " if code == 3 else "", error)
-        return code
+        log.error("%s", error)
+        return 4 if isinstance(error, CameraLost) else 3 if isinstance(error, PrivacyError) else 2
     if given.summary:
         Path(given.summary).write_text(json.dumps(figures, indent=1) + "\n")
     return 0
@@ -82,8 +79,8 @@ def serve(config: Config) -> dict[str, Any]:
         price, limit = (manifest.clip_norm / manifest.sigma) ** 2, config.privacy_max_releases_per_day
         ledger = stack.enter_context(closing(Ledger(state_dir, Fraction(price), clock.slot_s, limit)))
         boot_id = ledger.boots << 32 | secrets.randbits(32)
-        state = {"boot_id": boot_id, "model_id": manifest.model_id, "slot_s": clock.slot_s, "software": _SOFTWARE}
-        state |= {"started_at": round(time.time()), "public_key": key.public.hex}
+        state: dict[str, Any] = {"boot_id": boot_id, "model_id": manifest.model_id, "slot_s": clock.slot_s}
+        state |= {"started_at": round(time.time()), "public_key": key.public.hex, "software": "veilsight/0.1.0"}
         publisher = Publisher(config, state, (folder / FILES["certificate"]).read_bytes())
         parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
         health = Health(config.health_listen, {**parts, "camera": camera.figures}, stalled_s=10 + 10 * clock.slot_s)
@@ -103,9 +100,8 @@ def serve(config: Config) -> dict[str, Any]:
 def _lost_after_s(lost_after_s: float, state_dir: Path) -> float:
     """How long a camera may be lost before the process ends: longer where that was the end less than an hour ago."""
     mark = state_dir / "camera-lost"
-    if not lost_after_s or not mark.exists():
-        return lost_after_s
-    return max(lost_after_s, _LOST_AGAIN_S - (time.time() - mark.stat().st_mtime))
+    wait_s = _LOST_AGAIN_S - (time.time() - mark.stat().st_mtime) if mark.exists() else 0.0
+    return max(lost_after_s, wait_s) if lost_after_s else 0.0
 
 
 if __name__ == "__main__":

@@ -35,12 +35,10 @@ from .window import FrameBuffer, SlotClock, Window
 __all__ = ["Camera", "CameraLost", "backend_of", "masked", "open_frames", "shrink"]
 
 log = logging.getLogger("veilsight.camera")
-
 Picture = npt.NDArray[np.uint8]  # (H, W) grey or (H, W, 3) BGR
 Frame = tuple[float, Callable[[], "Picture | None"]]  # seconds from the first (of a file); fetches the picture
-
-_STREAMS = ("rtsp", "rtsps", "http", "https", "udp", "tcp", "rtmp")
-_BACKENDS = {"synthetic": "synthetic", "csi": "gstreamer", **dict.fromkeys(_STREAMS, "stream")}
+_STREAMS = dict.fromkeys(("rtsp", "rtsps", "http", "https", "udp", "tcp", "rtmp"), "stream")
+_BACKENDS = {"synthetic": "synthetic", "csi": "gstreamer", **_STREAMS}
 _LIVE = ("stream", "gstreamer", "v4l2")
 _SCENES = ("walk", "empty", "noise")
 _AHEAD_S = 1.0  # how far files are decoded ahead; faster ones further
@@ -53,20 +51,18 @@ _CSI = (
 
 
 class CameraLost(CameraError):
-    """A live camera gave no frame for so long that a restart of the process is the next thing to try."""
-
+    """A live camera gave no frame for so long that a restart of the process is worth a try."""
 def backend_of(source: str) -> str:
     """What reads `source`: "synthetic", "file", or for a live camera "stream", "gstreamer" or "v4l2"."""
-    if source.isdigit() or source.startswith("/dev/video"):
-        return "v4l2"
-    return _BACKENDS.get(source.partition("://")[0], "file")
+    device = source.isdigit() or source.startswith("/dev/video")
+    return "v4l2" if device else _BACKENDS.get(source.partition("://")[0], "file")
 
 
 def masked(source: str) -> str:
     """`source` for logs and messages: no user, no password, no query."""
     parts = urlsplit(source)
-    user = "***@" if "@" in parts.netloc else ""
-    return f"{parts.scheme}://{user}{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else source
+    host = ("***@" if "@" in parts.netloc else "") + parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if host else source
 
 
 def shrink(picture: Picture, height: int, width: int) -> Picture:
@@ -155,11 +151,10 @@ def _open_capture(source: str, backend: str, timeout_s: float) -> Any:
 
 
 class Camera:
-    """A source, its capture thread and the frames of the last seconds; a context manager.
+    """A source, its capture thread and the frames of the last seconds; a context manager. Checks a file: CameraError.
 
-    lost_after_s: a live camera without a frame for so long ends `windows` with CameraLost; 0 for never. A file is
-    checked here, before anything else happens: CameraError. at_once: whether slot 0 begins with the process; of a file
-    it begins with the first frame.
+    lost_after_s: a live camera without a frame for so long ends `windows` with CameraLost; 0 for never. at_once: slot 0
+    begins with the process; of a file it begins with the first frame.
     """
     def __init__(self, config: Config, spec: WindowSpec, clock: SlotClock, lost_after_s: float) -> None:
         self._source, self._loop, self._timeout_s = config.camera_source, config.camera_loop, config.camera_timeout_s
@@ -170,11 +165,13 @@ class Camera:
             raise CameraError(f"[camera] speed is {clock.speed}; a live camera has no other speed than 1.0")
         self._ahead_s = _AHEAD_S * max(1.0, clock.speed / 4)
         self._buffer = FrameBuffer(spec, self._ahead_s)
-        if backend not in ("stream", "v4l2"):
-            self._probe()
+        if backend not in ("stream", "v4l2"):  # a file without a frame, an OpenCV that lacks GStreamer: at once
+            frames = self._frames()
+            first = None if self._live else next(frames, None)
+            if not self._live and (first is None or first[1]() is None):
+                raise CameraError(f"{self.name}: no frame can be read; the file is empty or damaged")
         self._thread = threading.Thread(target=self._follow if self._live else self._play, name="capture", daemon=True)
-        self._end_s, self._alive_at = math.inf, time.monotonic()
-        self.frames = self.dropped = self.black = self.reconnects = 0
+        self._end_s, self._alive_at, self.frames, self.dropped, self.reconnects = math.inf, time.monotonic(), 0, 0, 0
 
     def __enter__(self) -> Camera:
         self._thread.start()
@@ -192,31 +189,22 @@ class Camera:
                 return
             if self._live and 0 < self._lost_after_s < time.monotonic() - self._alive_at:
                 raise CameraLost(f"{self.name}: no frame for {self._lost_after_s:.0f} s; restarting may help")
-            window = self._buffer.window(slot, self._clock.end(slot))
-            self.black += window.black
-            yield window
+            yield self._buffer.window(slot, self._clock.end(slot))
 
     def figures(self) -> dict[str, float]:
         """For the local page only: these follow the scene's timing."""
-        made = {name: float(getattr(self, name)) for name in ("frames", "dropped", "black", "reconnects")}
-        age_s = self._clock.now() - self._buffer.newest_s
-        return {**made, "skipped_slots": self._clock.skipped, "frame_age_s": age_s if math.isfinite(age_s) else -1.0}
+        counts = {"frames": self.frames, "dropped": self.dropped, "reconnects": self.reconnects}
+        age_s = self._clock.now() - self._buffer.newest_s if self.frames else -1.0
+        return {**counts, "skipped_slots": self._clock.skipped, "frame_age_s": age_s}
 
     def _frames(self) -> Iterator[Frame]:
         return open_frames(self._source, self._timeout_s, self._spec.height, self._spec.width)
-
-    def _probe(self) -> None:
-        """A file whose first frame cannot be read, or an OpenCV that cannot read this camera, is an error at once."""
-        frames = self._frames()
-        first = None if self._live else next(frames, None)
-        if not self._live and (first is None or first[1]() is None):
-            raise CameraError(f"{self.name}: no frame can be read; the file is empty or damaged")
 
     def _play(self) -> None:
         """Push the frames of a file or a scene, a little before they are due; then say when it ended."""
         begin_s, last_s, step_s = 0.0, 0.0, 0.04
         try:
-            while not self._clock.stop.is_set():
+            while not self._clock.stop.is_set() and (self._loop or not begin_s):
                 for at_s, picture in self._frames():
                     if not self._clock.wait(begin_s + at_s - self._ahead_s):
                         break
@@ -224,8 +212,6 @@ class Camera:
                     last_s = begin_s + at_s
                     self._keep(picture, last_s)
                 begin_s = last_s + step_s
-                if not self._loop:
-                    return
         finally:
             self._end_s = begin_s
 

@@ -2,7 +2,7 @@
 
     edge.toml + --source, --engine, --broker --> Config;   [camera] source is Config.camera_source
 
-Relative paths in the file are relative to the file. Secrets are read from files of their own, never written here.
+Paths in the file are relative to the file. Secrets are read from files of their own, never written here.
 """
 
 from __future__ import annotations
@@ -104,5 +104,4 @@ def _shown(name: str) -> str:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), 1, 0.5)
-    near = close or [other for other in known if other.partition("_")[0] == name.partition("_")[0]] or list(known)
-    return f"{'did you mean' if close else 'there are'} {', '.join(map(_shown, near))}"
+    return f"{'did you mean' if close else 'there are'} {', '.join(map(_shown, close or known))}"

@@ -29,7 +29,7 @@ from wire.manifest import FILES, EngineManifest
 from .noise import NoiseDraw
 from .window import Window
 
-__all__ = ["Engine", "OnnxEngine", "self_test", "softmax"]
+__all__ = ["Engine", "OnnxEngine", "self_test"]
 
 _CURE = "build the engine again: python -m export.build_engine"
 _ORT_ERRORS = tuple(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception))
@@ -38,7 +38,6 @@ _DTYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(bool)": "
 
 class Engine(ABC):
     """One device's runtime. A form of it runs two graphs; what is the same for all is here."""
-
     def __init__(self, folder: Path | str) -> None:
         self.manifest = EngineManifest.load(folder)
         self.manifest.check(folder)
@@ -59,19 +58,21 @@ class Engine(ABC):
         """The release of `window`, int16 (n,). Uses the draw up and wipes it. Raises EngineError, PrivacyError."""
         with draw as noise:
             z = self.run_core(window.frames, noise)
-        if int(z.min()) < -32768 or int(z.max()) > 32767:
+        if z.min() < -32768 or z.max() > 32767:
             raise PrivacyError(f"z reaches from {z.min()} to {z.max()}: the graph does not saturate; {_CURE}")
         return z.astype(np.int16).reshape(-1)
 
     def decide(self, event: EventWindow) -> Mapping[str, float]:
         """Label -> probability for the releases of an event. Raises EngineError."""
-        logits = self.run_decide(event.z[None], event.present[None])[0]
-        return dict(zip(self.manifest.labels, softmax(logits), strict=True))
+        logits = self.run_decide(event.z[None], event.present[None])[0].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise EngineError("decide: the logits are not finite")
+        weights = np.exp(logits - logits.max())
+        return dict(zip(self.manifest.labels, (weights / weights.sum()).tolist(), strict=True))
 
 
 class OnnxEngine(Engine):
     """Both graphs in ONNX Runtime, on the CPU. Raises ManifestError or EngineError, naming the cure."""
-
     def __init__(self, folder: Path | str, threads: int = 1) -> None:
         super().__init__(folder)
         self._encode, self._decide = (self._session(Path(folder), part, threads) for part in ("encode", "decide"))
@@ -96,28 +97,20 @@ class OnnxEngine(Engine):
         return session
 
     def run_core(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        return _run(self._encode, {"frames": frames, "noise": noise})
+        return _run(self._encode, frames=frames, noise=noise)
 
     def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        return _run(self._decide, {"z": z, "present": present})
+        return _run(self._decide, z=z, present=present)
 
     def close(self) -> None:
         del self._encode, self._decide
 
 
-def _run(session: ort.InferenceSession, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def _run(session: ort.InferenceSession, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
     try:
         return np.asarray(session.run(None, inputs)[0])
     except _ORT_ERRORS as error:
         raise EngineError(f"ONNX Runtime: the run failed ({error})") from error
-
-
-def softmax(logits: npt.NDArray[np.float32]) -> list[float]:
-    """Probabilities of float (L,), in double precision. Raises EngineError for logits that are not finite."""
-    if not np.isfinite(logits).all():
-        raise EngineError("decide: the logits are not finite")
-    weights = np.exp(logits.astype(np.float64) - float(logits.max()))
-    return [float(weight) for weight in weights / weights.sum()]
 
 
 def self_test(engine: Engine) -> None:

@@ -28,7 +28,7 @@ __all__ = ["Health", "Stats", "chip_figures", "notify"]
 class Stats:
     """Counts, and series of which the last values are kept for their quantiles. Each name is written by one thread."""
     def __init__(self, *counts: str) -> None:
-        self.counts: Counter[str] = Counter(dict.fromkeys(counts, 0))
+        self.counts = Counter(dict.fromkeys(counts, 0))
         self._series: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=4096))
 
     def note(self, name: str, value: float) -> None:
@@ -45,10 +45,7 @@ class Stats:
 
 
 class Health:
-    """Serves the figures of the process's parts. listen: "host:port", ":port" (loopback), or "" for no page.
-
-    stalled_s: the age of the last beat from which on /health answers 503.
-    """
+    """Serves the figures of the process's parts; /health answers 503 when the last beat is older than `stalled_s`."""
     def __init__(self, listen: str, parts: Mapping[str, Callable[[], Mapping[str, float]]], stalled_s: float) -> None:
         self._parts, self._stalled_s, self._beat_at = parts, stalled_s, time.monotonic()
         self.port, self.close = _serve(listen, self._page) if listen else (0, lambda: None)
@@ -71,8 +68,7 @@ class Health:
             alive = parts["process"]["beat_age_s"] < self._stalled_s
             return (200 if alive else 503), "application/json", json.dumps({"alive": alive, **parts})
         if path == "/metrics":
-            lines = (f"veilsight_{part}_{name} {value:g}\n" for part, name, value in flat)
-            return 200, "text/plain; version=0.0.4", "".join(lines)
+            return 200, "text/plain; version=0.0.4", "".join(f"veilsight_{p}_{n} {v:g}\n" for p, n, v in flat)
         if path == "/":
             rows = "".join(f"<tr><td>{html.escape(p)}<td>{html.escape(n)}<td>{v:g}" for p, n, v in flat)
             return 200, "text/html", f"<!doctype html><title>Veilsight</title><h1>Veilsight</h1><table>{rows}</table>"
@@ -80,7 +76,7 @@ class Health:
 
 
 def _serve(listen: str, page: Callable[[str], tuple[int, str, str]]) -> tuple[int, Callable[[], None]]:
-    """Serve `page` on a thread: (port, what stops it). Raises ConfigError."""
+    """Serve `page` at "host:port" or ":port" (loopback): (port, what stops it). Raises ConfigError."""
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # only a device that shows a page pays for it
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,11 +98,10 @@ def _serve(listen: str, page: Callable[[str], tuple[int, str, str]]) -> tuple[in
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
 
-    def close() -> None:
-        server.shutdown()
-        server.server_close()
-
-    return int(server.server_address[1]), close
+    stop = contextlib.ExitStack()
+    stop.callback(server.server_close)
+    stop.callback(server.shutdown)
+    return int(server.server_address[1]), stop.close
 
 
 def chip_figures() -> dict[str, float]:

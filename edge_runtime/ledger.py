@@ -4,7 +4,7 @@
 
 What is on disk is never below what was published: a block of releases is written and fsynced before its first one is
 granted, and after a crash the whole block counts as spent. Time is counted in slots, never read from the wall clock,
-which may jump. Does not know the scene: a charge is a function of slot and configuration alone.
+which may jump. A charge is a function of slot and configuration alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,23 +36,8 @@ class Charge:
     granted: bool
 
 
-@dataclass(slots=True)
-class _Book:
-    """What is on disk. day_slots is never above the truth, the others never below it."""
-    boots: int = 0
-    spent: int = 0
-    releases: int = 0
-    day_slots: int = 0
-    day_releases: int = 0
-
-    def add(self, releases: int, price: int) -> _Book:
-        self.spent += releases * price
-        self.releases, self.day_releases = self.releases + releases, self.day_releases + releases
-        return self
-
-    def document(self) -> dict[str, Any]:
-        content = asdict(self)
-        return {"book": content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+_Book = dict[str, int]  # what is on disk; day_slots is never above the truth, the others are never below it
+_EMPTY: _Book = {"boots": 0, "spent": 0, "releases": 0, "day_slots": 0, "day_releases": 0}
 
 
 class Ledger:
@@ -73,8 +59,7 @@ class Ledger:
             raise LedgerError(f"{self._file}: {error.strerror}; make [device] state_dir writable") from error
         try:
             self._book = self._read()
-            self._book.boots += 1
-            self.boots = self._book.boots  # how often this ledger was opened, this time included: it only grows
+            self.boots = self._book["boots"] = self._book["boots"] + 1  # how often it was opened: it only grows
             self._write(self._book)
         except LedgerError:
             os.close(self._lock)
@@ -87,25 +72,30 @@ class Ledger:
         self._advance(slot - self._slot)
         self._slot = slot
         if self._left == 0:
-            self._write(replace(self._book).add(min(_BLOCK, self._allowance()), self._price))
+            self._write(self._plus(min(_BLOCK, self._allowance())))
             self._left = _BLOCK
         self._left -= 1
         granted = self._allowance() > 0
         if granted:
-            self._book.add(1, self._price)
+            self._book = self._plus(1)
             self._hour_releases += 1
         return Charge(slot, granted)
 
     def _allowance(self) -> int:
         """Releases that may still be granted in this day."""
-        return max(0, self._maximum - self._book.day_releases) if self._maximum else _BLOCK
+        return max(0, self._maximum - self._book["day_releases"]) if self._maximum else _BLOCK
+
+    def _plus(self, releases: int) -> _Book:
+        """The book with so many more releases."""
+        more = {"spent": releases * self._price, "releases": releases, "day_releases": releases}
+        return {name: value + more.get(name, 0) for name, value in self._book.items()}
 
     def _advance(self, slots: int) -> None:
         """Let `slots` slots pass; a new day begins with a block of its own."""
-        self._book.day_slots += slots
-        if self._book.day_slots >= self._day:
-            self._book.day_slots %= self._day
-            self._book.day_releases = self._left = 0
+        self._book["day_slots"] += slots
+        if self._book["day_slots"] >= self._day:
+            self._book["day_slots"] %= self._day
+            self._book["day_releases"] = self._left = 0
         self._hour_slots += slots
         if self._hour_slots >= self._hour:
             self._hour_slots %= self._hour
@@ -114,10 +104,9 @@ class Ledger:
     def totals(self) -> dict[str, float]:
         """S^2 spent in all, in this day and in this hour of slots (the hour since start), and what lies behind it."""
         book, price = self._book, self._price / _UNIT
-        made = {"s2_total": book.spent / _UNIT, "s2_day": book.day_releases * price}
-        made |= {"s2_hour": self._hour_releases * price, "releases_total": book.releases, "boots": book.boots}
-        left = {"day_left_slots": self._day - book.day_slots, "spent": float(self._allowance() == 0)}
-        return {**made, "releases_day": book.day_releases, **left}
+        made = {"s2_total": book["spent"] / _UNIT, "s2_day": book["day_releases"] * price}
+        made |= {"s2_hour": self._hour_releases * price, "spent": float(self._allowance() == 0)}
+        return {**made, "releases_total": book["releases"], "releases_day": book["day_releases"], "boots": self.boots}
 
     def close(self) -> None:
         """Write what was spent to the last release; without this the whole block counts as spent."""
@@ -129,13 +118,14 @@ class Ledger:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = json.loads(self._file.read_text())
-            book = _Book(**found["book"])
-            sound = all(type(v) is int and v >= 0 for v in asdict(book).values()) and found == book.document()
+            book: _Book = found["book"]
+            counts = all(type(value) is int and value >= 0 for value in book.values())
+            sound = counts and book.keys() == _EMPTY.keys() and found == _document(book)
         except FileNotFoundError:
-            return _Book()
+            return dict(_EMPTY)
         except BlockingIOError as error:
             raise LedgerError(f"{self._file}: in use; run one process per [device] state_dir") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LedgerError(f"{self._file}: unreadable ({error!r}); {_CURE}") from error
         if not sound:
             raise LedgerError(f"{self._file}: its checksum is not that of its content; {_CURE}")
@@ -146,7 +136,7 @@ class Ledger:
         new = self._file.with_suffix(".new")
         try:
             with open(new, "w") as out:
-                out.write(json.dumps(book.document()))
+                out.write(json.dumps(_document(book)))
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(new, self._file)
@@ -155,3 +145,7 @@ class Ledger:
             os.close(folder)
         except OSError as error:
             raise LedgerError(f"{self._file}: {error.strerror}; free space, make state_dir writable") from error
+
+
+def _document(book: Mapping[str, int]) -> dict[str, Any]:
+    return {"book": book, "sha256": hashlib.sha256(json.dumps(book, sort_keys=True).encode()).hexdigest()}

@@ -30,7 +30,6 @@ from .window import SlotClock, Window
 __all__ = ["Encoder", "Loop"]
 
 log = logging.getLogger("veilsight.loop")
-
 _SEAL_S = 0.02  # kept free before the deadline to fill, sign and hand over
 Release = npt.NDArray[np.int16]
 
@@ -54,7 +53,7 @@ class Loop:
     stats: Stats
 
     def run(self, windows: int = 0) -> str:
-        """Until the source ends, a stop is asked for or `windows` slots are out: the reason. PrivacyError, CameraLost."""
+        """Until the source ends, a stop is asked for or `windows` are out. PrivacyError and CameraLost end it too."""
         clock, manifest, stats = self.clock, self.engine.manifest, self.stats
         check = NoiseCheck(self.noise.sigma, manifest.n, manifest.event_releases)
         event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
@@ -91,12 +90,11 @@ class Loop:
         """Publish the edge member's verdict: a function of what was released, and of nothing else."""
         try:
             verdict = fill_verdict(self.boot_id, self.engine.manifest, event, self.engine.decide(event))
+            self.publisher.send("verdict/edge", verdict.seal(self.key))
+            self.stats.counts["verdicts"] += 1
         except EngineError as error:
             self.stats.counts["undecided"] += 1
             log.warning("no verdict for slot %d: %s", event.last_slot, error)
-            return
-        self.publisher.send("verdict/edge", verdict.seal(self.key))
-        self.stats.counts["verdicts"] += 1
 
 
 class Encoder:
@@ -115,21 +113,21 @@ class Encoder:
             self._busy = True
             self._work.put((window, noise.draw()))
             made = self._sound(self._done.get(timeout=max(0.0, patience_s)))
+            self._busy = False
+            return made
         except Empty:
             self._stats.counts["late"] += 1
             return None
-        self._busy = False
-        return made
 
     def _sound(self, made: Release | Exception) -> Release | None:
         """What the engine made, None where it failed; any other error is raised here."""
-        if isinstance(made, EngineError):
-            self._stats.counts["failed"] += 1
-            log.warning("a slot is released as noise alone: %s", made)
-            return None
-        if isinstance(made, Exception):
+        if not isinstance(made, Exception):
+            return made
+        if not isinstance(made, EngineError):
             raise made
-        return made
+        self._stats.counts["failed"] += 1
+        log.warning("a slot is released as noise alone: %s", made)
+        return None
 
     def _serve(self) -> None:
         while True:

@@ -3,7 +3,7 @@
     os.urandom --key--> ChaCha20 --> U (128 bits a coordinate) + signs --pinned table--> NoiseDraw --once--> engine
 
 A draw takes a fresh key and nonce from the operating system, so two draws share nothing and a forked process cannot
-repeat one: there is no state to copy. The key stream is overwritten within the draw. Does not know what is encoded.
+repeat one: there is no state to copy. The key stream is overwritten within the draw.
 """
 
 from __future__ import annotations
@@ -26,18 +26,15 @@ from .window import Fleeting
 __all__ = ["NoiseCheck", "NoiseDraw", "Sampler"]
 
 _FALSE_STOP = 40 * math.log(2)  # -ln of the chance that one check stops a device with sound noise, per release
+_WHY = ("the noise did not reach the release", "the noise buffer is stuck", "an event holds too little noise")
 
 
 class NoiseDraw(Fleeting):
     """Noise for one release, int32 (1, K, d). Taken once, by the engine or by `alone`, and overwritten after use."""
-    __slots__ = ("_taken",)
-
-    def __init__(self, noise: npt.NDArray[np.int32]) -> None:
-        super().__init__(noise)
-        self._taken = False
+    _taken = False
 
     def take(self) -> npt.NDArray[np.int32]:
-        """The noise, int32 (1, K, d), the first time. Raises NoiseError from then on."""
+        """The noise, int32 (1, K, d), the first time; then NoiseError."""
         if self._taken:
             raise NoiseError("a noise draw was used twice; draw once for every release")
         self._taken = True
@@ -63,7 +60,6 @@ class Sampler:
     with every distinct first word of the table, whatever U is (no branch and no address depends on it); where one ties,
     about once in 10^5 draws, the other 96 bits decide. Raises NoiseError for a table that is not the one of its sigma.
     """
-
     def __init__(self, table: NoiseTable, tokens: int, width: int) -> None:
         _check_table(table)
         self.sigma, self._shape, self._n = table.sigma, (1, tokens, width), tokens * width
@@ -96,8 +92,8 @@ class Sampler:
         magnitude = packed.view(np.uint8).sum(axis=1, dtype=np.int32)
         np.equal(self._words, first, out=hits)
         if hits.any() or (first >= self._limit).any():
-            rests = (int.from_bytes(stream[at : at + 12], "little") for at in range(4 * n, 16 * n, 12))
-            magnitude[:] = [bisect_right(self._entries, int(f) << 96 | r) for f, r in zip(first[:, 0], rests, strict=True)]
+            rests = [int.from_bytes(stream[at : at + 12], "little") for at in range(4 * n, 16 * n, 12)]
+            magnitude[:] = [bisect_right(self._entries, int(first[k, 0]) << 96 | rests[k]) for k in range(n)]
         signs = np.unpackbits(np.frombuffer(stream, np.uint8, -1, 16 * n), count=n)
         noise: npt.NDArray[np.int32] = magnitude * (1 - 2 * signs.astype(np.int32))
         for used in (packed, magnitude, signs, hits):
@@ -125,23 +121,19 @@ class NoiseCheck:
         totals = (n * once, n * twice, n * releases * once)
         self.thresholds = [max(0.0, float(((-_FALSE_STOP - total) / rates).max())) for total in totals]
         self._squares: deque[float] = deque(maxlen=releases)
-        self._previous: npt.NDArray[np.float64] | None = None
+        self._previous = np.full(n, np.inf)
 
     def check(self, z: npt.NDArray[np.int16]) -> None:
         """Look at the next release, int16 (n,). Raises NoiseError; the process must stop."""
-        least_square, least_change, least_event = self.thresholds
         now = z.astype(np.float64)
         square = float(now @ now)
-        step = None if self._previous is None else now - self._previous
-        change = math.inf if step is None else float(step @ step)
-        self._previous = now
+        step, self._previous = now - self._previous, now
+        change = float(step @ step)
         self._squares.append(square)
-        if square < least_square:
-            raise NoiseError(f"|z|^2 is {square:.0f}, below {least_square:.0f}: the noise did not reach the release")
-        if change < least_change:
-            raise NoiseError(f"|z - z'|^2 is {change:.0f}, below {least_change:.0f}: the noise buffer is stuck")
-        if len(self._squares) == self._squares.maxlen and sum(self._squares) < least_event:
-            raise NoiseError("an event's releases hold less noise than sigma: do not trust this sampler or engine")
+        event = sum(self._squares) if len(self._squares) == self._squares.maxlen else math.inf
+        for found, least, why in zip((square, change, event), self.thresholds, _WHY, strict=True):
+            if found < least:
+                raise NoiseError(f"{why}: {found:.0f} is below {least:.0f}; do not trust this sampler or engine")
 
 
 def _theta(variance: float) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import random
 import re
 import time
@@ -38,10 +37,8 @@ from .ledger import Charge
 __all__ = ["Publisher", "fill_message", "fill_verdict"]
 
 log = logging.getLogger("veilsight.publisher")
-
 _IN_FLIGHT = 64
 _PATIENCE_S = 5.0
-_KEEPALIVE_S = 30
 _NOT_SPOKEN = 132  # reason code "unsupported protocol version"
 
 
@@ -73,11 +70,11 @@ class Publisher:
         self._port = url.port or (8883 if self._tls else 1883)
         self._name = f"veilsight-{site}-{camera}"  # fixed, so that our next connection ends a half-open one
         self._topics = {name: topic(site, camera, name) for name in TOPICS}
-        self._state, self._certificate = dict(state), certificate
+        self._state, self._certificate = state, certificate
         self._queue: deque[tuple[str, bytes]] = deque()
         self._in_flight: deque[mqtt.MQTTMessageInfo] = deque()
         self._sessions = self._greeted = 0  # connections made; the one that last got state and certificate
-        self._connected, self.reason, self._refusal, self._told_at = False, "error", "", -math.inf
+        self._connected, self.reason, self._refusal, self._told_at = False, "error", "", -1e9
         self.sent = self.bytes = self.dropped = 0
 
     def _dial(self, version: MQTTProtocolVersion) -> None:
@@ -86,36 +83,33 @@ class Publisher:
         self._client = client = mqtt.Client(CallbackAPIVersion.VERSION2, self._name, protocol=version)
         try:
             if config.broker_username:
-                secret = config.broker_password_file
-                client.username_pw_set(config.broker_username, Path(secret).read_text().strip() if secret else None)
+                file = config.broker_password_file
+                client.username_pw_set(config.broker_username, Path(file).read_text().strip() if file else None)
             if self._tls:
                 client.tls_set(config.broker_ca or None, config.broker_cert or None, config.broker_key or None)
         except (OSError, ValueError) as error:
             raise BrokerError(f"[broker] password_file, ca, cert or key cannot be used: {error}") from error
         client.will_set(self._topics["state"], self._state_bytes("offline", "connection lost"), qos=1, retain=True)
         client.max_inflight_messages_set(_IN_FLIGHT)
-        client.connect_timeout = _PATIENCE_S
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_connect_fail = self._complain
-        client.connect_async(self._host, self._port, _KEEPALIVE_S)
+        client.on_connect_fail, client.connect_timeout = self._complain, _PATIENCE_S
+        client.connect_async(self._host, self._port, keepalive=30)
         client.loop_start()
 
     def __enter__(self) -> Publisher:
         self._dial(MQTTProtocolVersion.MQTTv5)
         give_up = time.monotonic() + _PATIENCE_S
         while self._config.broker_required and not self._connected:
+            time.sleep(0.01)
             if time.monotonic() > give_up:
                 self._client.disconnect()
                 raise BrokerError(self._complaint())
-            time.sleep(0.01)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Flush, publish `offline`, disconnect."""
         if self._connected and self.flush(_PATIENCE_S):
             self._publish("state", self._state_bytes("offline", self.reason))
-            self.flush(_PATIENCE_S)
-        if self._queue or self._in_flight:
+        if not self.flush(_PATIENCE_S if self._connected else 0.0):
             log.warning("%d messages were not delivered", len(self._queue) + len(self._in_flight))
         self._client.disconnect()
         self._client.loop_stop()
@@ -131,10 +125,8 @@ class Publisher:
     def flush(self, timeout_s: float) -> bool:
         """Wait until the broker has everything; False where it does not within `timeout_s`."""
         give_up = time.monotonic() + timeout_s
-        self._pump()
-        while (self._queue or self._in_flight) and time.monotonic() < give_up:
+        while self._pump() and time.monotonic() < give_up:
             time.sleep(0.005)
-            self._pump()
         return not self._queue and not self._in_flight
 
     def figures(self) -> dict[str, float]:
@@ -142,8 +134,8 @@ class Publisher:
         made = {"sent": self.sent, "bytes": self.bytes, "dropped": self.dropped, "connected": self._connected}
         return {**made, "queued": len(self._queue) + len(self._in_flight), "reconnects": max(0, self._sessions - 1)}
 
-    def _pump(self) -> None:
-        """Hand paho what it may have in flight; after a new connection state and certificate go first."""
+    def _pump(self) -> bool:
+        """Hand paho what it may have in flight, after a new connection state and certificate first: is any left?"""
         while self._in_flight and self._in_flight[0].is_published():
             self._in_flight.popleft()
         if self._connected and self._greeted != self._sessions:
@@ -152,18 +144,17 @@ class Publisher:
             self._publish("certificate", self._certificate)
         while self._connected and self._queue and len(self._in_flight) < _IN_FLIGHT:
             self._publish(*self._queue.popleft())
+        return bool(self._queue or self._in_flight)
 
     def _publish(self, name: str, payload: bytes) -> None:
-        qos, retain = TOPICS[name].qos, TOPICS[name].retain
-        self._in_flight.append(self._client.publish(self._topics[name], payload, qos, retain))
-        self.sent += 1
-        self.bytes += len(payload)
+        sent = self._client.publish(self._topics[name], payload, TOPICS[name].qos, TOPICS[name].retain)
+        self._in_flight.append(sent)
+        self.sent, self.bytes = self.sent + 1, self.bytes + len(payload)
 
     def _state_bytes(self, status: str, reason: str) -> bytes:
         return json.dumps({"status": status, "reason": reason, **self._state}).encode()
 
     # From here on: paho's network thread. Nothing waits and nothing is published here.
-
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if not reason.is_failure:
             self._sessions, self._connected, self._refusal = self._sessions + 1, True, ""
@@ -186,15 +177,13 @@ class Publisher:
         if self._sessions or client.protocol == MQTTProtocolVersion.MQTTv311:
             self._complain(client)
         elif client is self._client:
-            log.info("the broker does not speak MQTT 5; going on with 3.1.1")
             self._dial(MQTTProtocolVersion.MQTTv311)
             client.disconnect()
             client.loop_stop()
 
     def _complaint(self) -> str:
-        why = "cannot be reached; start it, or correct [broker] url"
-        why = f"refuses us: {self._refusal}; check [broker] username and password_file" if self._refusal else why
-        return f"broker {self._host}:{self._port} {why}"
+        refusal = f"refuses us: {self._refusal}; check [broker] username and password_file" if self._refusal else ""
+        return f"broker {self._host}:{self._port} {refusal or 'cannot be reached; start it, or correct [broker] url'}"
 
     def _complain(self, client: mqtt.Client, data: Any = None) -> None:
         """Say what is wrong, at most once a minute; paho doubles its pauses between two bounds, drawn anew here."""

@@ -24,13 +24,11 @@ __all__ = ["Fleeting", "FrameBuffer", "SlotClock", "Window"]
 
 class Fleeting:
     """An array that is zeroed on leaving its `with` block, shows nothing of itself, and never leaves the process."""
-    __slots__ = ("_array",)
-
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self._array = array
 
     def wipe(self) -> None:
-        """Zero the array."""
+        """Zero it."""
         self._array[:] = 0
 
     def __enter__(self) -> npt.NDArray[Any]:
@@ -47,12 +45,10 @@ class Fleeting:
 
 
 class Window(Fleeting):
-    """The frames of one slot, uint8 (1, T, H, W); `black` of them are missing. It has no way to encode itself."""
-    __slots__ = ("black", "frames", "slot")
-
-    def __init__(self, slot: int, frames: npt.NDArray[np.uint8], black: int = 0) -> None:
+    """The frames of one slot, uint8 (1, T, H, W). It has no way to encode itself."""
+    def __init__(self, slot: int, frames: npt.NDArray[np.uint8]) -> None:
         super().__init__(frames)
-        self.slot, self.frames, self.black = slot, frames, black
+        self.slot, self.frames = slot, frames
 
 
 class SlotClock:
@@ -61,19 +57,16 @@ class SlotClock:
     speed: how fast time passes, for files and synthetic scenes only. The delay is at most half a slot.
     """
     def __init__(self, slot_s: float, release_delay_s: float, speed: float = 1.0) -> None:
-        self.slot_s, self.speed = slot_s, speed
-        self.release_delay_s = min(release_delay_s, slot_s / 2)
-        self.stop, self.skipped = threading.Event(), 0
-        self._zero: float | None = None
+        self.slot_s, self.speed, self.release_delay_s = slot_s, speed, min(release_delay_s, slot_s / 2)
+        self.stop, self.skipped, self._zero = threading.Event(), 0, 0.0
 
     def start(self) -> None:
         """Slot 0 begins now; a clock that runs keeps running."""
-        if self._zero is None:
-            self._zero = time.monotonic()
+        self._zero = self._zero or time.monotonic()
 
     def now(self) -> float:
         """Seconds since slot 0 began; 0 before `start`."""
-        return 0.0 if self._zero is None else (time.monotonic() - self._zero) * self.speed
+        return (time.monotonic() - self._zero) * self.speed if self._zero else 0.0
 
     def end(self, slot: int) -> float:
         """When `slot` ends."""
@@ -110,10 +103,9 @@ class SlotClock:
 
 
 class FrameBuffer:
-    """A ring of small grey frames with capture times; one writer, one reader.
+    """A ring of small grey frames and their capture times, at most max_fps, for one writer and one reader.
 
     It holds every frame that a window may need (`WindowSpec.reach_s`) and `ahead_s` of frames that are not due yet.
-    Frames closer together than 1/max_fps are not wanted.
     """
     def __init__(self, spec: WindowSpec, ahead_s: float = 1.0, max_fps: float = 40.0) -> None:
         self.spec = spec
@@ -139,9 +131,8 @@ class FrameBuffer:
         with self._lock:
             order = np.roll(np.arange(len(self._times)), -self._next)
             index = self.spec.pick(self._times[order], end_s)
-            here = index >= 0
-            frames[0, here] = self._frames[order[index[here]]]
-        return Window(slot, frames, int(np.count_nonzero(~here)))
+            frames[0, index >= 0] = self._frames[order[index[index >= 0]]]
+        return Window(slot, frames)
 
     def wipe(self) -> None:
         """Zero all frames and forget them."""

