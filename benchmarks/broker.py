@@ -27,6 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from wire.errors import BrokerError
+
 __all__ = ["ROOT", "Broker", "EmbeddedBroker", "Mosquitto", "Tap", "child_env", "find_mosquitto", "free_port", "main"]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,7 +76,7 @@ class _BrokerProcess:
         raise NotImplementedError
 
     def start(self) -> None:
-        """Start it and wait until it accepts connections. Raises RuntimeError with its output when it does not."""
+        """Start it and wait until it accepts connections. Raises BrokerError with its output when it does not."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(), stdin=subprocess.PIPE, stdout=log, stderr=log, env=child_env()
@@ -86,7 +88,7 @@ class _BrokerProcess:
                     return
             time.sleep(0.02)
         self.stop()
-        raise RuntimeError(f"the broker did not start:\n{self._log.read_text(errors='replace')}")
+        raise BrokerError(f"the broker did not start:\n{self._log.read_text(errors='replace')}")
 
     def stop(self) -> None:
         """Stop it; its clients lose their connections."""
@@ -120,13 +122,13 @@ class EmbeddedBroker(_BrokerProcess):
 
 
 class Mosquitto(_BrokerProcess):
-    """A real Mosquitto. Raises RuntimeError where it is not installed."""
+    """A real Mosquitto. Raises BrokerError where it is not installed."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         binary = find_mosquitto()
         if binary is None:
-            raise RuntimeError("mosquitto is not installed; apt-get install mosquitto, or use the embedded broker")
+            raise BrokerError("mosquitto is not installed; apt-get install mosquitto, or use the embedded broker")
         self._binary = binary
         self._config = folder / f"mosquitto-{self.port}.conf"
         # No limit on what waits for a subscriber: a benchmark counts messages, it must not lose them to a default.

@@ -29,7 +29,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from wire.errors import EngineError, MessageError, VeilsightError
+from wire.errors import BrokerError, EngineError, MessageError, VeilsightError
 from wire.keys import DeviceKey, PublicKey
 from wire.manifest import EngineManifest
 from wire.message import Alert, FeatureMessage, Verdict, open_alert, open_features, open_verdict
@@ -94,11 +94,11 @@ class Child:
         return [line for line in self.output().splitlines() if _ERROR_LINE.search(line)]
 
     def wait_for_line(self, text: str, seconds: float) -> None:
-        """Return once its output holds `text`; raises RuntimeError with that output when it ends or time runs out."""
+        """Return once its output holds `text`; raises VeilsightError with that output when it ends or time runs out."""
         deadline = time.monotonic() + seconds
         while text not in self.output():
             if not self.running or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name} did not say {text!r} within {seconds:g} s:\n{self.output()[-4000:]}")
+                raise VeilsightError(f"{self.name} did not say {text!r}; it said:\n{self.output()[-4000:].strip()}")
             time.sleep(0.02)
 
     def wait(self, seconds: float) -> int:
@@ -188,7 +188,7 @@ class Listener:
         self._client.loop_start()
         if not self._subscribed.wait(timeout=10):
             self._client.loop_stop()
-            raise RuntimeError("the broker took no subscription within 10 s")
+            raise BrokerError("the broker took no subscription within 10 s")
         return self
 
     def __exit__(
