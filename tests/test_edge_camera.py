@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_factory import make_edge_config
+from patient_clock import PatientClock
 
 from edge_runtime import camera as camera_module
 from edge_runtime.camera import Camera, CameraLost, backend_of, masked, open_frames, shrink
@@ -41,12 +43,11 @@ def film(path: Path, frames: int = 50, rate: float = 25.0, brightness: int = 8) 
     return path
 
 
-def played(
-    config: Config, spec: WindowSpec = SPEC, speed: float = 1.0, slots: int = 1000
-) -> list[np.ndarray[Any, Any]]:
+def played(config: Config, slots: int = 1000) -> list[np.ndarray[Any, Any]]:
     """Copies of the windows of a source, to its end."""
-    clock = SlotClock(spec.slot_s, 0.05, speed)
-    camera = Camera(config, spec, clock, lost_after_s=0)
+    clock = PatientClock(SPEC.slot_s)
+    camera = Camera(config, SPEC, clock, lost_after_s=0)
+    clock.ready = lambda until: camera._buffer.newest_s >= until or camera._end_s < math.inf
     made = []
     with camera:
         clock.start()
@@ -99,7 +100,7 @@ def test_passwords_are_masked() -> None:
 
 @pytest.mark.parametrize("scene", ["walk", "empty", "noise"])
 def test_synthetic_scenes_play(tmp_path: Path, scene: str) -> None:
-    windows = played(config_of(tmp_path, f"synthetic://{scene}", speed=4.0), speed=4.0, slots=6)
+    windows = played(config_of(tmp_path, f"synthetic://{scene}"), slots=6)
     assert all(window[0].any(axis=(1, 2)).all() for window in windows[1:])
     moved = bool((windows[2] != windows[5]).any())
     assert moved == (scene != "empty")
@@ -128,7 +129,7 @@ def test_a_picture_is_made_small_as_the_family_was_trained() -> None:
 
 def test_a_file_plays_on_its_own_time_and_ends(tmp_path: Path) -> None:
     clip = film(tmp_path / "clip.avi")  # 2 s
-    windows = played(config_of(tmp_path, str(clip)), speed=4.0)
+    windows = played(config_of(tmp_path, str(clip)))
     assert len(windows) == 10
     for slot, window in enumerate(windows):
         newest = float(window[0, -1].mean())
@@ -139,12 +140,12 @@ def test_a_file_plays_on_its_own_time_and_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("frames", "slots"), [(50, 10), (52, 10), (53, 11), (2, 1), (1, 1)])
 def test_a_file_ends_with_the_last_slot_that_it_half_covers(tmp_path: Path, frames: int, slots: int) -> None:
     clip = film(tmp_path / "clip.avi", frames)
-    assert len(played(config_of(tmp_path, str(clip)), speed=8.0)) == slots
+    assert len(played(config_of(tmp_path, str(clip)))) == slots
 
 
 def test_a_file_can_be_played_for_ever(tmp_path: Path) -> None:
     clip = film(tmp_path / "clip.avi", 25)
-    windows = played(config_of(tmp_path, str(clip), loop=True), speed=8.0, slots=12)
+    windows = played(config_of(tmp_path, str(clip), loop=True), slots=12)
     assert len(windows) == 12
     assert all(window[0, -1].any() for window in windows)
 

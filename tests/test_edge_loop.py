@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from engine_factory import make_edge_config, make_engine, make_noise_table
+from patient_clock import PatientClock
 
 from edge_runtime.camera import Camera
 from edge_runtime.config import load_config
@@ -29,27 +30,6 @@ from wire.message import FLAG_SPENT, features_size, open_features, open_verdict
 
 SLOT_S = 0.3
 KEY = DeviceKey(bytes(range(32)))
-
-
-class PatientClock(SlotClock):
-    """Time moves when the loop waits, and then at once: what is no matter of timing is tested on any machine."""
-
-    def __init__(self, slot_s: float) -> None:
-        super().__init__(slot_s, 0.2)
-        self._time = 0.0
-
-    def now(self) -> float:
-        return self._time
-
-    def left(self, until: float) -> float:
-        return 10.0
-
-    def wait(self, until: float) -> bool:
-        if threading.current_thread() is threading.main_thread():
-            self._time = max(self._time, until)
-        while self._time < until and not self.stop.is_set():
-            time.sleep(0.001)
-        return not self.stop.is_set()
 
 
 class FakePublisher:

@@ -70,20 +70,24 @@ def test_a_clip_goes_through_to_its_end(tmp_path: Path, mosquitto: int, listener
     assert "ERROR" not in told
     until(lambda: len(listener.states()) == 2)
     assert listener.states() == [("online", ""), ("offline", "end of source")]
+    figures = json.loads(summary.read_text())
     state = json.loads(listener.of("state")[0])
     assert set(state) == {
         *("status", "reason", "boot_id", "model_id", "started_at", "slot_s", "public_key", "software"),
     }
     key = PublicKey.parse(state["public_key"])
     releases = [open_features(p, key, manifest.n, manifest.model_id) for p in listener.of("features")]
-    assert [r.slot for r in releases] == list(range(10))
+    slots = [r.slot for r in releases]
+    assert slots == sorted(set(slots))
+    assert slots[-1] == 9
+    assert len(slots) + figures["camera"]["skipped_slots"] == 10  # none, but on a machine that stalls
     assert {r.boot_id for r in releases} == {state["boot_id"]}
     assert state["boot_id"] >> 32 == 1
-    assert len([open_verdict(p, key, manifest.model_id) for p in listener.of("verdict/edge")]) == 3
+    verdicts = [open_verdict(p, key, manifest.model_id) for p in listener.of("verdict/edge")]
+    assert [v.last_slot for v in verdicts] == [slot for slot in slots if slot >= 7]
     assert listener.of("certificate") == [(tmp_path / "engine" / "certificate.json").read_bytes()]
-    figures = json.loads(summary.read_text())
-    assert figures["loop"]["windows"] == 10
-    assert figures["ledger"]["releases_total"] == 10
+    assert figures["loop"]["windows"] == len(slots)
+    assert figures["ledger"]["releases_total"] >= len(slots)
     assert figures["loop"]["latency_ms_p50"] >= 100
 
 
