@@ -141,15 +141,17 @@ def _decide(worst: _Probabilities, risk_at: float) -> tuple[int, float]:
 
 
 def best_risk_at(truth: Sequence[int], worst: Sequence[_Probabilities], sets: Sequence[str]) -> float:
-    """The `risk_at` with the highest accuracy over all labels, every set weighing the same; ties go to the middle."""
-    grid = np.linspace(0.2, 0.95, 76)
+    """The `risk_at` with the highest mean of accuracy and risk F1; every set weighs the same, ties go to the middle."""
+    grid = np.linspace(0.05, 0.95, 91)
     weight = np.array([1.0 / sets.count(name) for name in sets])
-    right = [
-        np.array([_decide(row, float(at))[0] == label for row, label in zip(worst, truth, strict=True)])
-        @ weight
-        for at in grid
-    ]
-    best = np.flatnonzero(np.asarray(right) >= max(right) - 1e-9)
+    labels = np.asarray(truth)
+    scores = []
+    for at in grid:
+        said = np.array([_decide(row, float(at))[0] for row in worst])
+        hits = weight @ ((said > 0) & (labels > 0))
+        f1 = 2 * hits / max(1e-9, weight @ (said > 0) + weight @ (labels > 0))
+        scores.append(weight @ (said == labels) / weight.sum() + f1)
+    best = np.flatnonzero(np.asarray(scores) >= max(scores) - 1e-9)
     return float(grid[best[len(best) // 2]])
 
 
