@@ -45,7 +45,8 @@ def pole_plane(tokens: int, width: int) -> Tensor:
     drawn = torch.randn(
         tokens * width, 2, generator=torch.Generator().manual_seed(_PLANE), dtype=torch.float64
     )
-    return torch.linalg.qr(drawn)[0].float().reshape(tokens, width, 2)
+    directions: Tensor = torch.linalg.qr(drawn)[0]
+    return directions.float().reshape(tokens, width, 2)
 
 
 def poles(labels: int, tokens: int, width: int, radius: float) -> Tensor:
