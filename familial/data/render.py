@@ -484,22 +484,25 @@ def render_clip(
 
 
 def demo_clip(
-    size: tuple[int, int] = (240, 320), fps: float = 15.0, *, onset_s: float = 9.02, seconds: float = 17.0
+    size: tuple[int, int] = (240, 320), fps: float = 15.0, *, onset_s: float = 7.02, seconds: float = 15.0
 ) -> RenderedClip:
-    """One person walks in and about, falls with onset at `onset_s` and lies still to the end; the same every time."""
+    """One person walks in and about, falls with onset at `onset_s` and lies still to the end; the same every time.
+
+    The onset is just after a tick of the clock: four releases end within four seconds of it. It comes in the eighth
+    slot, so the first whole event, the first that is read, already holds it.
+    """
     scene = plain_scene(size)
     times = np.arange(round(seconds * fps)) / fps
     identity = 31
     body = replace(draw_body(_stream(identity, 0), identity), height=1.76, mass=1.0, limb=1.0, stoop=2.0, pace=1.1)
     actor = Actor(body, _stream(identity, 2), (0.35, 2.3), 20.0)
     actor.hold(0.6)
-    actor.walk(np.array([2.5, 3.4]), until=onset_s)
-    actor.gesture(min(onset_s, actor.now + 1.3), 0.4)
-    actor.walk(np.array([4.5, 3.1]), until=onset_s)
-    actor.hold(min(0.5, max(0.0, onset_s - actor.now)))
-    actor.walk(np.array([1.4, 2.7]), until=onset_s, stop=False)
+    actor.walk(np.array([3.28, 2.62]), until=onset_s)
+    actor.walk(np.array([4.02, 3.02]), until=onset_s)
+    actor.hold(min(0.4, max(0.0, onset_s - actor.now)))
+    actor.walk(np.array([3.03, 3.40]), until=onset_s, stop=False)
     actor.hold_until(onset_s)
-    start, impact = actor.fall(-15.0, momentum=0.5)
+    start, impact = actor.fall(-15.0, momentum=0.61)
     actor.lie(seconds + 0.5 - actor.now, still=1.0)
     plan = Plan(
         (actor,), (Happening("fall", "fall_forward", start, impact),), ((impact, seconds),),
