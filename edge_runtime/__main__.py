@@ -7,14 +7,14 @@ Exit codes: 0 the source ended or a stop was asked for, 2 configuration or input
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import logging
 import secrets
 import signal
 import sys
 import time
-from contextlib import ExitStack, closing
-from fractions import Fraction
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from .publisher import Publisher
 from .window import SlotClock
 
 log = logging.getLogger("veilsight")
-_LOST_AGAIN_S = 3600.0  # a lost camera ends the process at most once an hour
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,7 +76,7 @@ def serve(config: Config) -> dict[str, Any]:
         table = NoiseTable.load(folder / FILES["noise_table"], manifest.hashes["noise_table"])
         noise = Sampler(table, manifest.tokens, manifest.width)
         price, limit = (manifest.clip_norm / manifest.sigma) ** 2, config.privacy_max_releases_per_day
-        ledger = stack.enter_context(closing(Ledger(state_dir, Fraction(price), clock.slot_s, limit)))
+        ledger = stack.enter_context(closing(Ledger(state_dir, price, clock.slot_s, limit)))
         boot_id = ledger.boots << 32 | secrets.randbits(32)
         state: dict[str, Any] = {"boot_id": boot_id, "model_id": manifest.model_id, "slot_s": clock.slot_s}
         state |= {"started_at": round(time.time()), "public_key": key.public.hex, "software": "veilsight/0.1.0"}
@@ -88,6 +87,8 @@ def serve(config: Config) -> dict[str, Any]:
         log.info("%s/%s: %s, S = %.3g", config.device_site, config.device_camera, camera.name, price**0.5)
         notify("READY=1")
         loop = Loop(camera, clock, engine, noise, ledger, publisher, health, key, boot_id, stats)
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what loading needed; the system can have it back
         try:
             with publisher:
                 publisher.reason = loop.run(config.run_windows)
@@ -100,7 +101,7 @@ def serve(config: Config) -> dict[str, Any]:
 def _lost_after_s(lost_after_s: float, state_dir: Path) -> float:
     """How long a camera may be lost before the process ends: longer where that was the end less than an hour ago."""
     mark = state_dir / "camera-lost"
-    wait_s = _LOST_AGAIN_S - (time.time() - mark.stat().st_mtime) if mark.exists() else 0.0
+    wait_s = 3600 - (time.time() - mark.stat().st_mtime) if mark.exists() else 0.0
     return max(lost_after_s, wait_s) if lost_after_s else 0.0
 
 

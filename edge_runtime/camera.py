@@ -41,8 +41,6 @@ _STREAMS = dict.fromkeys(("rtsp", "rtsps", "http", "https", "udp", "tcp", "rtmp"
 _BACKENDS = {"synthetic": "synthetic", "csi": "gstreamer", **_STREAMS}
 _LIVE = ("stream", "gstreamer", "v4l2")
 _SCENES = ("walk", "empty", "noise")
-_AHEAD_S = 1.0  # how far files are decoded ahead; faster ones further
-_JUMP_S = 10.0  # two timestamps of a file that are further apart are no timestamps
 _CSI = (
     "nvarguscamerasrc sensor-id={} ! video/x-raw(memory:NVMM),format=NV12 ! nvvidconv ! video/x-raw,format=BGRx ! "
     "videoconvert ! video/x-raw,format=BGR ! queue leaky=2 max-size-buffers=1 ! "
@@ -118,7 +116,7 @@ def _video(capture: Any) -> Iterator[Frame]:
             before, at_ms = at_ms, float(capture.get(0))  # CAP_PROP_POS_MSEC
             step_s = (at_ms - before) / 1000
             if not math.isnan(step_s):  # timestamps that stand still, run back or leap are not used: the rate is
-                time_s += step_s if 0.0 < step_s < _JUMP_S else usual_s
+                time_s += step_s if 0.0 < step_s < 10.0 else usual_s
             yield time_s, picture
     finally:
         capture.release()
@@ -163,13 +161,15 @@ class Camera:
         self._live, self.at_once = backend in _LIVE, backend != "file"
         if self._live and clock.speed != 1.0:
             raise CameraError(f"[camera] speed is {clock.speed}; a live camera has no other speed than 1.0")
-        self._ahead_s = _AHEAD_S * max(1.0, clock.speed / 4)
+        self._ahead_s = max(1.0, clock.speed / 4)  # how far files are decoded ahead
         self._buffer = FrameBuffer(spec, self._ahead_s)
+        self._opened: Iterator[Frame] | None = None
         if backend not in ("stream", "v4l2"):  # a file without a frame, an OpenCV that lacks GStreamer: at once
             frames = self._frames()
             first = None if self._live else next(frames, None)
             if not self._live and (first is None or first[1]() is None):
                 raise CameraError(f"{self.name}: no frame can be read; the file is empty or damaged")
+            self._opened = None if first is None else itertools.chain([first], frames)
         self._thread = threading.Thread(target=self._follow if self._live else self._play, name="capture", daemon=True)
         self._end_s, self._alive_at, self.frames, self.dropped, self.reconnects = math.inf, time.monotonic(), 0, 0, 0
 
@@ -205,7 +205,8 @@ class Camera:
         begin_s, last_s, step_s = 0.0, 0.0, 0.04
         try:
             while not self._clock.stop.is_set() and (self._loop or not begin_s):
-                for at_s, picture in self._frames():
+                frames, self._opened = self._opened or self._frames(), None
+                for at_s, picture in frames:
                     if not self._clock.wait(begin_s + at_s - self._ahead_s):
                         break
                     step_s = begin_s + at_s - last_s or step_s

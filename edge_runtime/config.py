@@ -71,11 +71,10 @@ def load_config(path: Path | str, flags: Mapping[str, str] | None = None) -> Con
     faults += _faults({**given, **(flags or {})})
     if faults:
         raise ConfigError("\n".join(f"{file}: {fault}" for fault in faults))
-    for name in (*_PATHS, "broker_key"):
-        if given.get(name):
-            given[name] = str(file.parent / given[name])
-    if (file.parent / given.get("camera_source", "")).is_file():
-        given["camera_source"] = str(file.parent / given["camera_source"])
+    for name in (*_PATHS, "broker_key", "camera_source"):
+        beside = file.parent / given.get(name, "")
+        if given.get(name) and (name != "camera_source" or beside.is_file()):
+            given[name] = str(beside)
     config = Config(**{**given, **(flags or {})})
     if "+" in topic(config.device_site, config.device_camera, "state"):
         raise ConfigError(f"{file}: [device] site and camera name one camera; '+' stands for many")

@@ -87,6 +87,7 @@ class OnnxEngine(Engine):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            session._model_bytes = None  # the runtime made its own form of them
         except _ORT_ERRORS as error:
             raise EngineError(f"{name}: ONNX Runtime cannot load it ({error}); {_CURE}") from error
         expected = json.loads(self.manifest.to_json())["graphs"][part]
@@ -134,6 +135,6 @@ def self_test(engine: Engine) -> None:
             raise PrivacyError(f"self-test ({name}): the code is longer than C = {manifest.clip_norm}; {_CURE}")
         if not np.array_equal(engine.run_core(frames, planted) - mu, planted):
             raise PrivacyError(f"self-test ({name}): the noise does not reach the release as it was drawn; {_CURE}")
-    for beyond, end in ((np.full(code, far), 32767), (np.full(code, -far), -32768)):
-        if not (engine.run_core(frames, beyond) == end).all():
+    for beyond, end in ((far, 32767), (-far, -32768)):
+        if not (engine.run_core(frames, np.full(code, beyond)) == end).all():
             raise PrivacyError(f"self-test: z does not saturate at {end}; {_CURE}")

@@ -57,8 +57,8 @@ class Health:
 
     def figures(self) -> dict[str, Mapping[str, float]]:
         """part -> name -> value, now."""
-        made = {name: part() for name, part in self._parts.items()}
-        return {**made, "process": {"beat_age_s": round(time.monotonic() - self._beat_at, 3), **chip_figures()}}
+        process = {"beat_age_s": round(time.monotonic() - self._beat_at, 3), **chip_figures()}
+        return {**{name: part() for name, part in self._parts.items()}, "process": process}
 
     def _page(self, path: str) -> tuple[int, str, str]:
         """(status, content type, body)."""
@@ -117,8 +117,7 @@ def chip_figures() -> dict[str, float]:
 
 def notify(message: str) -> None:
     """Tell systemd (sd_notify): a datagram to $NOTIFY_SOCKET; nothing where there is none, or no one listens."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, contextlib.suppress(OSError):
-        out.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    with contextlib.suppress(KeyError, OSError):
+        address = os.environ["NOTIFY_SOCKET"]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -1,7 +1,7 @@
 """The loop: charge, encode or noise alone, release at the slot's fixed deadline, decide.
 
-A window is encoded on a thread of its own, so that a slow engine cannot move a deadline. Whatever goes wrong with it
-(late, failed, budget spent), its slot is filled with a fresh draw. A window is never run twice, nor a draw used twice.
+A window is encoded on a thread of its own: a slow engine cannot move a deadline. Where it is late, fails or the budget
+is spent, the slot is filled with a fresh draw alone. A window is never run twice, nor a draw used twice.
 """
 
 from __future__ import annotations

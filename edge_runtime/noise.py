@@ -109,8 +109,8 @@ class NoiseCheck:
     for a discrete Gaussian X, any real u, any t > 0, and theta(s) = sum over the integers z of exp(-z^2 / (2 s^2)),
         E exp(-t (X + u)^2) <= g(t) exp(-k u^2)
         with k = t / (1 + 2 t sigma^2) and g(t) = theta(sigma sqrt(k / t)) / theta(sigma)
-    (complete the square; a shifted theta sum is never above the centred one, by Poisson summation). So u = 0 is the
-    worst case, and a difference of two releases has g(t) g(k). A threshold is the largest over a grid of t.
+    (complete the square; a shifted theta sum is never above the centred one, by Poisson summation). So u = 0 is worst,
+    and a difference of two releases has g(t) g(k). A threshold is the largest over a grid of t.
     """
     def __init__(self, sigma: Fraction, n: int, releases: int) -> None:
         variance = float(sigma) ** 2

@@ -39,7 +39,6 @@ __all__ = ["Publisher", "fill_message", "fill_verdict"]
 log = logging.getLogger("veilsight.publisher")
 _IN_FLIGHT = 64
 _PATIENCE_S = 5.0
-_NOT_SPOKEN = 132  # reason code "unsupported protocol version"
 
 
 def fill_message(boot_id: int, model_id: int, charge: Charge, z: npt.NDArray[np.int16]) -> FeatureMessage:
@@ -158,7 +157,7 @@ class Publisher:
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if not reason.is_failure:
             self._sessions, self._connected, self._refusal = self._sessions + 1, True, ""
-        elif reason.value == _NOT_SPOKEN:
+        elif reason.value == 132:  # unsupported protocol version
             self._speak_older(client)
         else:
             self._refusal = str(reason)

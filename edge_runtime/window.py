@@ -52,9 +52,9 @@ class Window(Fleeting):
 
 
 class SlotClock:
-    """Slot s spans [s, s + 1) slot_s and is released at its end + release_delay_s, whatever happened in it.
+    """Slot s spans [s, s + 1) slot_s and is released at its end + release_delay_s (at most half a slot), always.
 
-    speed: how fast time passes, for files and synthetic scenes only. The delay is at most half a slot.
+    speed: how fast time passes, for files and synthetic scenes only.
     """
     def __init__(self, slot_s: float, release_delay_s: float, speed: float = 1.0) -> None:
         self.slot_s, self.speed, self.release_delay_s = slot_s, speed, min(release_delay_s, slot_s / 2)
