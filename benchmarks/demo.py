@@ -87,7 +87,8 @@ def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
 
 def check_source(source: str) -> float:
     """Open `source` and read one frame; its length in seconds, 0 where it has none to tell. Raises CameraError."""
-    first = next(open_frames(source, _OPEN_S, 96, 96), None)
+    frames = open_frames(source, _OPEN_S, 96, 96)  # kept: the source is closed with it
+    first = next(frames, None)
     if first is None or first[1]() is None:
         raise CameraError(f"{masked(source)}: no frame can be read; it is empty or damaged")
     if backend_of(source) != "file":

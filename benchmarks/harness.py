@@ -200,7 +200,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One camera's messages of one boot, opened and verified; each with the second it came (wall clock)."""
+    """One camera's messages, opened and verified; each with the second it came (wall clock)."""
 
     features: list[tuple[float, FeatureMessage]]
     verdicts: list[tuple[float, Verdict]]
