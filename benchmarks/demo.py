@@ -30,7 +30,7 @@ from wire.message import Alert, Verdict
 from .broker import ROOT, EmbeddedBroker, Mosquitto
 from .harness import CHECKPOINT, Child, Heard, Listener, Rig, build_engine, end_on_signals, fail, percentiles
 
-__all__ = ["check_source", "clip_label", "main", "rendered_clip", "run"]
+__all__ = ["CLIP", "Played", "check_source", "clip_label", "main", "rendered_clip", "run", "show", "summarise"]
 
 CLIP = ROOT / "build" / "demo" / "clip.mp4"
 _LIVE_S = 60.0

@@ -34,6 +34,7 @@ from .family import Family
 from .losses import rounded_gaussian
 
 __all__ = [
+    "Read",
     "baselines",
     "best_risk_at",
     "clip_codes",
@@ -108,9 +109,7 @@ def event_probabilities(family: Family, z: Tensor, member: str) -> _Probabilitie
     draws, count = events.shape[:2]
     flat, there = events.flatten(0, 1), present.repeat(draws, 1)
     read = {"edge": family.edge_logits, "cloud": family.cloud_logits}[member]
-    logits = torch.cat(
-        [read(flat[i : i + _BATCH], there[i : i + _BATCH]) for i in range(0, len(flat), _BATCH)]
-    )
+    logits = torch.cat([read(flat[i : i + _BATCH], there[i : i + _BATCH]) for i in range(0, len(flat), _BATCH)])
     return np.asarray(logits.double().softmax(dim=1).reshape(draws, count, -1).numpy())
 
 
@@ -176,9 +175,7 @@ def first_verdicts(
     parts = []
     for begin in range(0, draws, 250):
         z = clean[None].expand(min(250, draws - begin), *clean.shape)
-        parts.append(
-            event_probabilities(family, z + rounded_gaussian(z, sigma), member).argmax(axis=2) == index
-        )
+        parts.append(event_probabilities(family, z + rounded_gaussian(z, sigma), member).argmax(axis=2) == index)
     named = np.concatenate(parts)  # (D, E)
     slot = family.config.window.slot_s
     ends = slot * (np.arange(named.shape[1]) + min(family.config.event_releases, len(clean)))
@@ -289,9 +286,7 @@ def _families(folder: Path, folds: Path | None) -> list[tuple[Family, set[str] |
 def _read(families: Sequence[tuple[Family, set[str] | None]], clip: Clip, member: str, sigma: float) -> Read:
     reader = next((i for i, (_, names) in enumerate(families) if names is None or clip.name in names), None)
     if reader is None:
-        raise CheckpointError(
-            f"{clip.name} was left out of no fold: it would be scored by a family trained on it"
-        )
+        raise CheckpointError(f"{clip.name} was left out of no fold: it would be scored by a family trained on it")
     family = families[reader][0]
     footage = read_clip(clip.file, family.config.window)
     clean = clip_codes(family, footage)
@@ -358,13 +353,9 @@ def _print(summary: dict[str, Any]) -> None:
     rows += [("chance", summary["baselines"]["chance"]), ("length only", summary["baselines"]["length_only"])]
     print(f"{'':16}{'n':>5}{'accuracy':>10}{'precision':>11}{'recall':>8}{'F1':>7}")
     for name, m in rows:
-        print(
-            f"{name:16}{m['n']:5}{m['accuracy']:10.3f}{m['precision']:11.3f}{m['recall']:8.3f}{m['f1']:7.3f}"
-        )
+        print(f"{name:16}{m['n']:5}{m['accuracy']:10.3f}{m['precision']:11.3f}{m['recall']:8.3f}{m['f1']:7.3f}")
     accuracy = summary["repeats"]["accuracy"]
-    print(
-        f"over {summary['repeats']['draws']} noise draws: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}"
-    )
+    print(f"over {summary['repeats']['draws']} noise draws: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -383,9 +374,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--member", choices=("edge", "cloud"), default="cloud")
     parser.add_argument("--noise", choices=("on", "off"), default="on")
-    parser.add_argument(
-        "--profile", metavar="NAME", help=f"one of {', '.join(PROFILES)}; default: the checkpoint's"
-    )
+    parser.add_argument("--profile", metavar="NAME", help=f"one of {', '.join(PROFILES)}; default: the checkpoint's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     return parser

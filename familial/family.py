@@ -23,7 +23,7 @@ from .desensitizer import Desensitizer, Lifter, straight_through, trusted_core
 from .towers import make_tower
 from .vocabulary import END, FIRST_LABEL, Vocabulary
 
-__all__ = ["Backbone", "CloudMember", "DecideGraph", "EdgeMember", "EncodeGraph", "Family"]
+__all__ = ["Backbone", "CloudMember", "DecideGraph", "EdgeMember", "EncodeGraph", "Family", "cloud_exit", "edge_exit"]
 
 _FAR = -30000.0  # added to the score of what may not be attended; finite in half precision
 
@@ -76,9 +76,7 @@ class Backbone(nn.Module):
         Causal; tokens of missing releases are seen by themselves only.
         """
         length = hidden.shape[1]
-        missing = (1.0 - present.to(hidden.dtype)) @ self.spread[
-            :, :length
-        ]  # (B, T): 1 at tokens of missing releases
+        missing = (1.0 - present.to(hidden.dtype)) @ self.spread[:, :length]  # (B, T): 1 at tokens of missing releases
         hide = missing[:, None, None, :] * (1.0 - self.eye[:length, :length]) * _FAR
         bias = hide + self.causal[:length, :length]  # (B, 1, T, T)
         positions = (self.cos[:, :length], self.sin[:, :length])

@@ -52,7 +52,7 @@ from .losses import (
 )
 from .vocabulary import FIRST_LABEL, Vocabulary
 
-__all__ = ["main"]
+__all__ = ["Plan", "main", "train"]
 
 _HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
 _AVERAGED = 1.0  # stage 1 sees the noise of a mean over so many releases
@@ -90,9 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     clips = read_manifests(args.data, size.labels) if args.data else []
     clips = [clip for clip in clips if clip.label != UNSCORED]
     real = clip_takes(clips, size.labels, size.window)
-    plan = Plan(
-        **{name: getattr(args, name) for name in Plan.__slots__ if name != "warm"}, warm=args.base is not None
-    )
+    plan = Plan(**{name: getattr(args, name) for name in Plan.__slots__ if name != "warm"}, warm=args.base is not None)
     if not args.folds:
         family = _start([*rendered, *real], size.labels, args.base, args.risk_at)
         train(family, [*rendered, *real], held or real, plan, args.out, args.resume)
@@ -109,9 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _start(
-    takes: Sequence[Take], labels: tuple[str, ...], base: Path | None, risk_at: float | None
-) -> Family:
+def _start(takes: Sequence[Take], labels: tuple[str, ...], base: Path | None, risk_at: float | None) -> Family:
     """A fresh family with the vocabulary of all captions, or one that begins from the weights of `base`."""
     words = Vocabulary.of_captions((take.caption for take in takes), labels).words
     config = nano(words)
@@ -125,9 +121,7 @@ def _start(
     return family
 
 
-def train(
-    family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan, out: Path, resume: bool
-) -> Family:
+def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan, out: Path, resume: bool) -> Family:
     """The loop. Writes the checkpoint into `out`, curve and resumable state under build/train.
 
     Returns the averaged family.
@@ -148,9 +142,7 @@ def train(
         if stage is None or stage.number != clock.stage:
             with clock.paused():  # what is prepared for a stage is nobody's training time
                 stage = (
-                    _Releases(average, takes, held, plan)
-                    if clock.stage == 1
-                    else _Events(average, takes, held, plan)
+                    _Releases(average, takes, held, plan) if clock.stage == 1 else _Events(average, takes, held, plan)
                 )
             since = clock.step
             if clock.stage == 2 and not plan.warm:
@@ -284,15 +276,9 @@ class _Events:
         rng = np.random.default_rng([plan.seed, 1 << 30])
         encode, self.takes, self.plan, self.shares = Encoder(average), takes, plan, _shares(config)
         self.bank = make_bank(takes, encode, config.window, config.event_releases, plan.bank_runs, rng)
-        self.held = (
-            make_bank(held, encode, config.window, config.event_releases, 2, rng, plain=True)
-            if held
-            else None
-        )
+        self.held = make_bank(held, encode, config.window, config.event_releases, 2, rng, plain=True) if held else None
         norm = float(np.linalg.norm(np.concatenate(self.bank.codes).reshape(-1, config.n), axis=1).mean())
-        print(
-            f"{sum(map(len, self.bank.codes))} codes, mean norm {norm:.1f} of {config.clip_norm}", flush=True
-        )
+        print(f"{sum(map(len, self.bank.codes))} codes, mean norm {norm:.1f} of {config.clip_norm}", flush=True)
 
     def losses(self, family: Family, clock: _Clock) -> dict[str, Tensor]:
         config = family.config
@@ -404,9 +390,7 @@ class _Curve:
         self.sums, self.counts, self.shown = {}, {}, time.monotonic()
 
 
-def _store(
-    path: Path, family: Family, average: Family, optimiser: torch.optim.Optimizer, clock: _Clock
-) -> None:
+def _store(path: Path, family: Family, average: Family, optimiser: torch.optim.Optimizer, clock: _Clock) -> None:
     part = path.with_suffix(".part")
     state = {
         "family": family.state_dict(),
@@ -417,9 +401,7 @@ def _store(
     part.replace(path)
 
 
-def _restore(
-    path: Path, family: Family, average: Family, optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
+def _restore(path: Path, family: Family, average: Family, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
     state = torch.load(path, weights_only=True)
     family.load_state_dict(state["family"])
     average.load_state_dict(state["average"])
@@ -462,9 +444,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=20.0, help="wall clock of one family")
     parser.add_argument("--steps", type=int, default=0, help="at most so many steps")
     parser.add_argument("--events", type=int, default=40, help="events in a batch of stage 1")
-    parser.add_argument(
-        "--stage-1", type=float, default=0.6, help="share of the time for the tower; 0 keeps it"
-    )
+    parser.add_argument("--stage-1", type=float, default=0.6, help="share of the time for the tower; 0 keeps it")
     parser.add_argument("--bank-runs", type=int, default=3, help="runs of each take in the bank")
     parser.add_argument("--bank-events", type=int, default=128, help="events in a batch of stage 2")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")

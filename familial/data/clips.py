@@ -26,14 +26,16 @@ from wire.manifest import WindowSpec
 
 __all__ = [
     "CACHE",
+    "UNSCORED",
     "Clip",
     "Footage",
     "check_folds",
     "grouped_folds",
     "read_clip",
     "read_manifests",
-    "small_grey",
     "slots",
+    "small_grey",
+    "store",
     "windows",
 ]
 
@@ -83,13 +85,9 @@ def _read(path: Path, labels: Sequence[str]) -> list[Clip]:
     for line, row in enumerate(rows, start=2):
         lacking = [name for name in _COLUMNS if not row.get(name)]
         if lacking:
-            raise DataError(
-                f"{path}:{line}: {', '.join(lacking)} missing; the header is file,label,set,group,note"
-            )
+            raise DataError(f"{path}:{line}: {', '.join(lacking)} missing; the header is file,label,set,group,note")
         if row["label"] not in (*labels, UNSCORED):
-            raise DataError(
-                f"{path}:{line}: label is {row['label']!r}, known are {', '.join(labels)} and {UNSCORED}"
-            )
+            raise DataError(f"{path}:{line}: label is {row['label']!r}, known are {', '.join(labels)} and {UNSCORED}")
         file = path.parent / row["file"]
         if not file.is_file():
             raise DataError(f"{path}:{line}: file {row['file']} is missing (looked for {file})")
@@ -176,8 +174,7 @@ def grouped_folds(clips: Sequence[Clip], count: int) -> list[int]:
     for key, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
         kinds = [(clip.set, clip.label) for clip in members]
         costs = [
-            (sum(held.get(kind, 0) for kind in kinds), sum(held.values()), index)
-            for index, held in enumerate(load)
+            (sum(held.get(kind, 0) for kind in kinds), sum(held.values()), index) for index, held in enumerate(load)
         ]
         fold = min(costs)[2]
         fold_of[key] = fold
