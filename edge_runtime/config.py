@@ -64,7 +64,7 @@ def load_config(path: Path | str, flags: Mapping[str, str] | None = None) -> Con
     try:
         found = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: {error}; docs/ has an example of this file") from error
+        raise ConfigError(f"{file}: {error}; docs/configuration.md has an example") from error
     tables = {name: table for name, table in found.items() if isinstance(table, dict)}
     given = {f"{section}_{key}": value for section, table in tables.items() for key, value in table.items()}
     faults = [f"{name} stands in no section" for name in found if name not in tables]
