@@ -14,7 +14,7 @@ import pytest
 
 from familial.data import render
 from familial.data.motion import JOINTS, Actor, Body, Floats, draw_body, perform, radii
-from familial.data.render import KINDS, RenderedClip, clip_label, demo_clip, main, render_clip
+from familial.data.render import KINDS, RenderedClip, body_of, clip_label, demo_clip, main, render_clip
 from familial.data.scenes import CAPTIONS
 
 SMALL = (60, 80)
@@ -213,3 +213,13 @@ def test_the_command_writes_clips_and_goes_on_where_it_stopped(tmp_path: Path) -
     assert [row["label"] for row in rows] == [clip_label(0), clip_label(1)]
     assert main(args) == 0
     assert stamps == [(tmp_path / row["file"]).stat().st_mtime_ns for row in rows]
+
+
+def test_a_cast_is_who_is_there() -> None:
+    """The same people, named by their seeds, act in whatever room the clip's seed gives."""
+    first, second = (render_clip(seed, "walk", size=(60, 80), seconds=2.0, cast=[7]) for seed in (1, 2))
+    assert first.identities.tolist() == second.identities.tolist() == [7]
+    assert not np.array_equal(first.frames, second.frames)
+    assert body_of(7) == body_of(7) != body_of(8)
+    with pytest.raises(ValueError, match="fight_punch needs 2"):
+        render_clip(1, "fight_punch", cast=[7])

@@ -19,6 +19,7 @@ import csv
 import functools
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,7 +34,7 @@ from familial.data.motion import COCO, JOINTS, Actor, Body, Floats, draw_body, p
 from familial.data.rooms import Scene, Still, draw_scene, paint, plain_scene
 from familial.data.scenes import KINDS, LABELS, Happening, Plan, direct, draw_kind, people_needed
 
-__all__ = ["KINDS", "Happening", "RenderedClip", "clip_label", "demo_clip", "main", "render_clip"]
+__all__ = ["KINDS", "Happening", "RenderedClip", "body_of", "clip_label", "demo_clip", "main", "render_clip"]
 
 _J = {name: i for i, name in enumerate(JOINTS)}
 _SHIFT = 4  # fractional bits of the coordinates OpenCV draws with
@@ -444,6 +445,11 @@ def _headcount(rng: Generator) -> int:
     return int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.42, 0.3, 0.14, 0.08, 0.03, 0.02, 0.01]))
 
 
+def body_of(identity: int) -> Body:
+    """The build that `identity` has in every clip; its clothes come from the same seed."""
+    return draw_body(_stream(identity, 0), identity)
+
+
 def clip_label(seed: int) -> str:
     """The label that `render_clip(seed)` draws: a third of the seeds each."""
     return LABELS[_stream(seed, 4).integers(3)]
@@ -456,11 +462,14 @@ def render_clip(
     size: tuple[int, int] = (120, 160),
     fps: float = 12.0,
     seconds: float | None = None,
+    cast: Sequence[int] = (),
 ) -> RenderedClip:
     """The clip of `seed`: the same arguments give the same bytes.
 
     `kind` is a key of KINDS, a label (a kind of it is drawn), or None (label drawn too, a third each). `size` is
-    (H, W). `seconds` defaults to 10 to 16, drawn without regard to the label. Raises ValueError for an unknown kind.
+    (H, W). `seconds` defaults to 10 to 16, drawn without regard to the label. `cast` names who is there by the seeds
+    of their builds and clothes (`RenderedClip.identities`), else drawn. Raises ValueError for an unknown kind and for
+    fewer people than it needs.
     """
     if kind is not None and kind not in KINDS and kind not in LABELS:
         raise ValueError(f"kind is {kind!r}: use one of {', '.join((*LABELS, *KINDS))}, or None")
@@ -474,7 +483,11 @@ def render_clip(
     people = _stream(seed, 2)
     need, count = people_needed(kind), _headcount(people)
     identities = [int(people.integers(1 << 31)) for _ in range(9)][: max(need, count) if need else 0]
-    bodies = [draw_body(_stream(i, 0), i) for i in identities]
+    if cast:
+        identities = list(cast)
+    if len(identities) < need:
+        raise ValueError(f"cast has {len(identities)} people: {kind} needs {need}")
+    bodies = [body_of(identity) for identity in identities]
     still = paint(scene)
     for take in range(6):  # what a clip is named for is to be seen: else it is directed anew
         plan = direct(kind, bodies, scene.stage, _stream(seed, 50 + take), float(times[-1]) + 1 / fps)
@@ -494,7 +507,7 @@ def demo_clip(
     scene = plain_scene(size)
     times = np.arange(round(seconds * fps)) / fps
     identity = 31
-    body = replace(draw_body(_stream(identity, 0), identity), height=1.76, mass=1.0, limb=1.0, stoop=2.0, pace=1.1)
+    body = replace(body_of(identity), height=1.76, mass=1.0, limb=1.0, stoop=2.0, pace=1.1)
     actor = Actor(body, _stream(identity, 2), (0.35, 2.3), 20.0)
     actor.hold(0.6)
     actor.walk(np.array([3.28, 2.62]), until=onset_s)
