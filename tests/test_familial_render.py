@@ -217,7 +217,7 @@ def test_the_command_writes_clips_and_goes_on_where_it_stopped(tmp_path: Path) -
 
 def test_a_cast_is_who_is_there() -> None:
     """The same people, named by their seeds, act in whatever room the clip's seed gives."""
-    first, second = (render_clip(seed, "walk", size=(60, 80), seconds=2.0, cast=[7]) for seed in (1, 2))
+    first, second = (render_clip(seed, "walk", size=SMALL, seconds=7.0, cast=[7]) for seed in (1, 2))
     assert first.identities.tolist() == second.identities.tolist() == [7]
     assert not np.array_equal(first.frames, second.frames)
     assert body_of(7) == body_of(7) != body_of(8)
