@@ -289,6 +289,10 @@ def _interface(graph: Graph, inputs: Signature, outputs: Signature) -> None:
             if _type_of(value) != (_DTYPES[dtype], tuple(shape)):
                 found = _type_of(value)
                 graph.fail(step, None, f"{value.name} is {found}, the manifest says {dtype} {tuple(shape)}")
+    for name in (name for name, (dtype, _) in inputs.items() if dtype == "uint8"):
+        for node in graph.readers(name):
+            if node.op_type != "Cast":
+                graph.fail(step, node, f"{name!r} is uint8, which TensorRT reads by a Cast alone; cast it first")
 
 
 def _type_of(value: onnx.ValueInfoProto) -> tuple[int, tuple[int, ...]] | None:

@@ -265,8 +265,11 @@ class EncodeGraph(nn.Module):
         self.clip_norm = family.config.clip_norm
 
     def forward(self, frames: Tensor, noise: Tensor) -> Tensor:
-        """Run the edge's half; `noise` meets the code in one addition and nowhere else."""
-        return trusted_core(self.desensitizer(self.tower(frames)), noise, self.clip_norm)
+        """Run the edge's half; `noise` meets the code in one addition and nowhere else.
+
+        Frames become floats before anything else: TensorRT reads bytes by a Cast alone.
+        """
+        return trusted_core(self.desensitizer(self.tower(frames.float())), noise, self.clip_norm)
 
 
 class DecideGraph(nn.Module):

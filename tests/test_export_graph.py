@@ -464,7 +464,14 @@ def _external(model: onnx.ModelProto) -> None:
     tensor.external_data.add(key="location", value="c2.bin")
 
 
+def _bytes_reshaped(model: onnx.ModelProto) -> None:
+    cast = model.graph.node[0]
+    cast.input[0] = "same"
+    model.graph.node.insert(0, helper.make_node("Identity", ["frames"], ["same"], name="n_same"))
+
+
 BESIDE: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
+    "bytes read by anything but a cast": (_bytes_reshaped, "interface: node 'n_same' (Identity): 'frames' is uint8"),
     "an extra input": (_add_input, "interface: inputs"),
     "an extra output": (_add_output, "interface: outputs"),
     "the code as the output": (lambda m: setattr(m.graph.output[0], "name", "mu"), "interface: outputs"),
