@@ -8,11 +8,11 @@ WIRE = [
     "numpy>=1.26",  # 1.26 on a device, where JetPack was compiled against NumPy 1
     "protobuf>=7.36,<7.37",  # the generated code refuses a runtime older than its compiler
     "cryptography>=44",
+    "tomli>=2; python_version < '3.11'",
 ]
 EDGE = [
     "onnxruntime>=1.23",
     "paho-mqtt>=2.1,<3",
-    "tomli>=2; python_version < '3.11'",
 ]
 CAMERA = ["opencv-python-headless>=4.10"]  # not on a Jetson: JetPack's own OpenCV knows its cameras
 JETSON = ["pycuda>=2024.1"]  # compiled on the device; TensorRT's Python package comes with JetPack

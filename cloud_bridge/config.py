@@ -1,4 +1,4 @@
-"""One TOML file, typed. Unknown keys are errors, and all errors of a file are told at once.
+"""The bridge's TOML file, typed (wire/settings.py reads it and tells all faults at once).
 
     [broker]     url, username, password_file, ca, cert, key
     [model]      checkpoint, engine, threads
@@ -13,21 +13,19 @@ never in the file, only the names of their files.
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from wire.errors import ConfigError, DeviceKeyError
 from wire.keys import PublicKey
+from wire.settings import FileOrText, FilePath, faults, keys_of, parse_toml, refuse
 from wire.topics import topic
 
 __all__ = ["AlertRule", "BridgeConfig", "BrokerConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
 
-_TYPES: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -37,10 +35,10 @@ class BrokerConfig:
 
     url: str = "mqtt://127.0.0.1:1883"
     username: str = ""
-    password_file: str = ""
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
+    password_file: FilePath = ""
+    ca: FilePath = ""
+    cert: FilePath = ""
+    key: FilePath = ""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -78,13 +76,9 @@ class BrokerConfig:
 class ModelConfig:
     """The checkpoint to read with, the engine folder whose manifest names it, torch's threads (0: torch decides)."""
 
-    checkpoint: str = "checkpoints/nano"
-    engine: str = "build/engines/nano"
+    checkpoint: FilePath = "checkpoints/nano"
+    engine: FilePath = "build/engines/nano"
     threads: int = 0
-
-    def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ConfigError(f"threads is {self.threads}; it must be 0 (torch decides) or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +87,7 @@ class CameraConfig:
 
     site: str
     camera: str
-    public_key: str
+    public_key: FileOrText
 
     def __post_init__(self) -> None:
         if "+" in (self.site, self.camera):
@@ -138,7 +132,7 @@ class AlertRule:
 class StateConfig:
     """Where the bridge's own key and each camera's last slot are kept between starts."""
 
-    dir: str = "build/bridge"
+    dir: FilePath = "build/bridge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,30 +156,27 @@ class BridgeConfig:
     @classmethod
     def load(cls, path: Path | str) -> BridgeConfig:
         """Read and check a file. Raises ConfigError that lists every problem with its cure."""
-        try:
-            document = tomllib.loads(Path(path).read_text())
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; give the bridge's file with --config") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not TOML ({error})") from error
-        return cls.parse(_rooted(document, Path(path).parent), str(path))
+        cure = "give the bridge's file with --config; docs/configuration.md has an example"
+        return cls.parse(parse_toml(path, {name: keys_of(kind) for name, kind in _SECTIONS.items()}, cure), str(path))
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], name: str = "bridge.toml") -> BridgeConfig:
         """From a parsed TOML document; `name` is shown in errors."""
+        sections = {section: keys_of(kind) for section, kind in _SECTIONS.items()}
+        refuse(name, faults(document, sections, lists=("cameras",)))
         problems: list[str] = []
-        _unknown(document, ["cameras", *_SECTIONS], "section", "", problems)
-        sections: dict[str, Any] = {
-            key: _read(kind, document.get(key, {}), key, problems) for key, kind in _SECTIONS.items()
+        made: dict[str, Any] = {
+            section: _make(kind, document.get(section, {}), f"[{section}]", problems)
+            for section, kind in _SECTIONS.items()
+            if section != "cameras"
         }
         cameras = _cameras(document.get("cameras", []), problems)
-        if problems:
-            lines = "".join(f"\n  - {problem}" for problem in problems)
-            raise ConfigError(f"{name}: {len(problems)} problem{'s'[: len(problems) > 1]}{lines}")
-        return cls(cameras=tuple(cameras), **sections)
+        refuse(name, problems)
+        return cls(cameras=tuple(cameras), **made)
 
 
 _SECTIONS: Mapping[str, type[Any]] = {
+    "cameras": CameraConfig,
     "broker": BrokerConfig,
     "model": ModelConfig,
     "alerts": AlertRule,
@@ -193,72 +184,22 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "run": RunConfig,
 }
 
-_PATHS: Mapping[str, tuple[str, ...]] = {
-    "broker": ("password_file", "ca", "cert", "key"),
-    "model": ("checkpoint", "engine"),
-    "state": ("dir",),
-    "cameras": ("public_key",),
-}
-
 T = TypeVar("T")
 
 
-def _rooted(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The document with its paths made relative to `folder`; whatever is of a wrong type is left for the checks."""
-
-    def table(section: str, values: Any) -> Any:
-        if isinstance(values, list):
-            return [table(section, value) for value in values]
-        if not isinstance(values, dict):
-            return values
-        paths = {
-            key: values[key] for key in _PATHS.get(section, ()) if isinstance(values.get(key), str) and values[key]
-        }
-        if section == "cameras":  # a key itself, or the name of its file
-            paths = {key: value for key, value in paths.items() if (folder / value).is_file()}
-        return {**values, **{key: str(folder / value) for key, value in paths.items()}}
-
-    return {section: table(section, values) for section, values in document.items()}
-
-
-def _read(kind: type[T], table: Any, where: str, problems: list[str]) -> T | None:
-    """One section as `kind`; None where `problems` has grown."""
-    if not isinstance(table, dict):
-        problems.append(f"{where}: a {type(table).__name__}; write it as a table, [{where}]")
-        return None
-    before = len(problems)
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # every kind is one of our dataclasses
-    _unknown(table, list(known), "key", f"{where}.", problems)
-    for name, field in known.items():
-        if name not in table and field.default is MISSING:
-            problems.append(f"{where}.{name}: missing")
-        elif name in table and not _fits(table[name], str(field.type)):
-            problems.append(f"{where}.{name} is {table[name]!r}; expected {field.type}")
-    if len(problems) > before:
-        return None
+def _make(kind: type[T], table: Mapping[str, Any], where: str, problems: list[str]) -> T | None:
+    """One section, whose types hold, as `kind`; None where its values do not belong together."""
     try:
         return kind(**table)
     except ConfigError as error:
-        problems.append(f"{where}: {error}")
+        problems.append(f"{where} {error}")
         return None
 
 
-def _fits(value: Any, kind: str) -> bool:
-    return isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
-
-
-def _unknown(table: Mapping[str, Any], known: list[str], what: str, where: str, problems: list[str]) -> None:
-    for name in sorted(set(table) - set(known)):
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        problems.append(f"{where}{name}: unknown {what}; {hint}")
-
-
-def _cameras(tables: Any, problems: list[str]) -> list[CameraConfig]:
-    if not isinstance(tables, list) or not tables:
+def _cameras(tables: Sequence[Mapping[str, Any]], problems: list[str]) -> list[CameraConfig]:
+    if not tables:
         problems.append("cameras: none; add a [[cameras]] table with site, camera and public_key for each")
-        return []
-    found = [_read(CameraConfig, table, f"cameras[{index}]", problems) for index, table in enumerate(tables)]
+    found = [_make(CameraConfig, table, f"[[cameras]] {number}", problems) for number, table in enumerate(tables, 1)]
     cameras = [camera for camera in found if camera is not None]
     names: set[str] = set()
     owners: dict[str, str] = {}

@@ -57,10 +57,10 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sections", "hint"),
     [
-        ({"broker": {"ulr": "mqtt://x"}}, r"broker\.ulr: unknown key; did you mean url\?"),
-        ({"brokr": {}}, r"brokr: unknown section; did you mean broker\?"),
-        ({"wholly": {}}, "known are cameras, broker"),
-        ({"alerts": {"raise_for": 1.5}}, r"alerts\.raise_for is 1\.5; expected int"),
+        ({"broker": {"ulr": "mqtt://x"}}, r"\[broker\] ulr is unknown; did you mean \[broker\] url\?"),
+        ({"brokr": {}}, r"\[brokr\] is unknown; did you mean \[broker\]\?"),
+        ({"wholly": {}}, r"there are \[cameras\], \[broker\]"),
+        ({"alerts": {"raise_for": 1.5}}, r"\[alerts\] raise_for is 1\.5; expected int"),
         ({"alerts": {"raise_for": True}}, "expected int"),
         ({"alerts": {"raise_at": 0.3}}, "clear_at < raise_at"),
         ({"alerts": {"clear_for": 0}}, "clear_for is 0"),
@@ -74,7 +74,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         ({"broker": {"ca": "ca.pem"}}, "write mqtts://"),
         ({"broker": {"url": "mqtts://x", "cert": "c.pem"}}, "belong together"),
         ({"cameras": []}, r"add a \[\[cameras\]\] table"),
-        ({"cameras": [{"site": "lab", "camera": "door"}]}, r"cameras\[0\]\.public_key: missing"),
+        ({"cameras": [{"site": "lab", "camera": "door"}]}, r"\[\[cameras\]\] 1 public_key is missing"),
         ({"cameras": [{**CAMERA, "public_key": "beef"}]}, "copy the device.s hex line whole"),
         ({"cameras": [{**CAMERA, "site": "a/b"}]}, "letters, digits"),
         ({"cameras": [{**CAMERA, "camera": "+"}]}, "stands for many"),
@@ -89,8 +89,12 @@ def test_what_cannot_be_meant_is_refused_with_its_cure(sections: dict[str, Any],
 
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(broker={"ulr": "x"}, run={"exit": True}, cameras=[{**CAMERA, "site": "/"}])
-    assert str(caught.value).startswith("bridge.toml: 3 problems")
+        parse(broker={"ulr": "x"}, run={"exit": True}, cameras=[{**CAMERA, "site": 3}, CAMERA])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3 and all(line.startswith("bridge.toml: [") for line in lines)
+    with pytest.raises(ConfigError) as caught:
+        parse(broker={"url": "x"}, alerts={"clear_for": 0}, cameras=[{**CAMERA, "site": "/"}])
+    assert len(str(caught.value).splitlines()) == 3
 
 
 def test_two_cameras_with_two_keys_are_fine() -> None:

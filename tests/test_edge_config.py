@@ -59,10 +59,10 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         "[broker] requird is unknown; did you mean [broker] required?",
         "[broker] queue is 'many'; expected int",
         "[privacy] max is unknown",
-        "[cameras] source is unknown; did you mean [camera] source",
+        "[cameras] is unknown; did you mean [camera]",
         "[run] windows is -1",
     ):
-        assert part.rstrip("?") in told
+        assert part in told
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,8 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         ("[engine]", "loop = 1\n[engine]", "camera] loop is 1; expected bool"),
         ('folder = "engine"', "folder = 3", "engine] folder is 3; expected str"),
         ("[device]", "site = 'x'\n[device]", "site stands in no section"),
-        ("[device]", "[device", "TOML|Expected|expected"),
+        ("[device]", "[device", "not TOML"),
+        ("[engine]", "[[engine]]", "engine is .*; write it as a table, .engine]"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:

@@ -1,0 +1,119 @@
+"""Ground floor. A process's TOML file as typed sections; whatever cannot be meant is told at once, with its cure.
+
+    file --TOML--> document --paths beside the file--> --held against the keys' types--> values of the sections
+
+What a key may be is the annotation of its field: `str`, `int`, `float`, `bool`, or one of the marked types below.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from .errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["FileOrText", "FilePath", "Key", "Positive", "PositiveInt", "faults", "keys_of", "parse_toml", "refuse"]
+
+FilePath = Annotated[str, "file"]
+"""A path, relative to the file that says it; "" is none."""
+FileOrText = Annotated[str, "file or text"]
+"""A path where there is such a file beside the one that says it, else what it says."""
+Positive = Annotated[float, "positive"]
+PositiveInt = Annotated[int, "positive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What one key of a section may be. note: "" or the mark of its type."""
+
+    kind: type
+    note: str
+    needed: bool
+
+
+def keys_of(kind: type) -> dict[str, Key]:
+    """Key -> what it may be, of a dataclass whose fields are the keys."""
+    marks: Mapping[str, Any] = get_type_hints(kind, include_extras=True)
+    types: Mapping[str, type] = get_type_hints(kind)
+    return {
+        item.name: Key(types[item.name], getattr(marks[item.name], "__metadata__", ("",))[0], item.default is MISSING)
+        for item in fields(kind)
+    }
+
+
+def parse_toml(path: Path | str, sections: Mapping[str, Mapping[str, Key]], cure: str) -> dict[str, Any]:
+    """The file's document, its paths made relative to the file; ConfigError, with the cure, where it is no TOML."""
+    file = Path(path)
+    try:
+        document = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; {cure}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: not TOML ({error}); {cure}") from error
+    return {section: _rooted(table, sections.get(section, {}), file.parent) for section, table in document.items()}
+
+
+def _rooted(table: Any, keys: Mapping[str, Key], folder: Path) -> Any:
+    """A section with its paths relative to `folder`; whatever is of a wrong type is left for `faults`."""
+    if isinstance(table, list):
+        return [_rooted(entry, keys, folder) for entry in table]
+    if not isinstance(table, dict):
+        return table
+    notes = {name: keys[name].note for name, value in table.items() if name in keys and value and type(value) is str}
+    files = {name: folder / table[name] for name, note in notes.items() if note.startswith("file")}
+    kept = {name: str(file) for name, file in files.items() if notes[name] == "file" or file.is_file()}
+    return {**table, **kept}
+
+
+def faults(
+    document: Mapping[str, Any], sections: Mapping[str, Mapping[str, Key]], lists: Collection[str] = ()
+) -> Iterator[str]:
+    """What is unknown, missing, or not a value of its key's type and range. lists: sections of `[[name]]` tables."""
+    for name, table in document.items():
+        if name not in sections and not isinstance(table, dict):
+            yield f"{name} stands in no section"
+        elif name not in sections:
+            yield f"[{name}] is unknown; {_nearest(name, sections, '[{}]')}"
+    for name, keys in sections.items():
+        tables = document.get(name, [] if name in lists else {})
+        head = f"[[{name}]] {{}}" if name in lists else f"[{name}]"
+        for number, table in enumerate(tables if name in lists and isinstance(tables, list) else [tables], 1):
+            where = head.format(number)
+            if isinstance(table, dict):
+                yield from _section(table, keys, where)
+            else:
+                yield f"{name} is {table!r}; write it as a table, {head.replace(' {}', '')}"
+
+
+def _section(table: Mapping[str, Any], keys: Mapping[str, Key], where: str) -> Iterator[str]:
+    yield from (f"{where} {name} is missing" for name, key in keys.items() if key.needed and name not in table)
+    for name, value in table.items():
+        key = keys.get(name)
+        if key is None:
+            yield f"{where} {name} is unknown; {_nearest(name, keys, where + ' {}')}"
+        elif type(value) is not key.kind and not (key.kind is float and type(value) is int):
+            yield f"{where} {name} is {value!r}; expected {key.kind.__name__}"
+        elif isinstance(value, (int, float)) and not (0 <= value < math.inf and (value or key.note != "positive")):
+            yield f"{where} {name} is {value}; expected a number {'above' if key.note else 'of at least'} 0"
+
+
+def _nearest(name: str, known: Iterable[str], form: str) -> str:
+    close = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"did you mean {form.format(close[0])}?" if close else f"there are {', '.join(map(form.format, known))}"
+
+
+def refuse(name: Path | str, problems: Iterable[str]) -> None:
+    """ConfigError that tells every problem in a line of its own, each with the file's name; nothing where none is."""
+    found = list(problems)
+    if found:
+        raise ConfigError("\n".join(f"{name}: {problem}" for problem in found))
