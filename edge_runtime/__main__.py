@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, closing, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from .camera import Camera, CameraLost
 from .config import Config, load_config
 from .engine import OnnxEngine, self_test
 from .health import Health, Stats, notify
-from .ledger import Ledger
+from .ledger import Ledger, units
 from .loop import Loop
 from .noise import Sampler
 from .publisher import Publisher
@@ -76,7 +77,8 @@ def serve(config: Config) -> dict[str, Any]:
         table = NoiseTable.load(folder / FILES["noise_table"], manifest.hashes["noise_table"])
         noise = Sampler(table, manifest.tokens, manifest.width)
         price, limit = (manifest.clip_norm / manifest.sigma) ** 2, config.privacy_max_releases_per_day
-        ledger = stack.enter_context(closing(Ledger(state_dir, price, clock.slot_s, limit)))
+        per_day = Fraction(limit * units(price), 10**12)
+        ledger = stack.enter_context(closing(Ledger(state_dir, price, clock.slot_s, per_day=per_day)))
         boot_id = ledger.boots << 32 | secrets.randbits(32)
         state: dict[str, Any] = {"boot_id": boot_id, "model_id": manifest.model_id, "slot_s": clock.slot_s}
         state |= {"started_at": round(time.time()), "public_key": key.public.hex, "software": "veilsight/0.1.0"}

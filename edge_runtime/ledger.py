@@ -1,10 +1,11 @@
 """The ledger: the durable sum of S^2 that this device has spent, and its boot counter.
 
-    charge(slot) --> reserved on disk, in blocks, before it is granted --> Charge
+    charge(slot, cost) --> reserved on disk, in blocks, before it is granted --> Charge
 
-What is on disk is never below what was published: a block of releases is written and fsynced before its first one is
-granted, and after a crash the whole block counts as spent. Time is counted in slots, never read from the wall clock,
-which may jump. A charge is a function of slot and configuration alone.
+What is on disk is never below what was published: a block is written and fsynced before its first release is granted,
+and after a crash the whole block counts as spent. Time is counted in slots that pass, never read from a clock, which
+may jump; a slot that the device slept through is charged like any other. So whether a slot is granted follows from its
+number, the costs, the budgets and what the ledger held at the start.
 """
 
 from __future__ import annotations
@@ -20,38 +21,50 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from wire import durable
 from wire.errors import LedgerError
 
-__all__ = ["Charge", "Ledger"]
+__all__ = ["Charge", "Ledger", "units"]
 
-_BLOCK = 120  # slots reserved with one write
-_UNIT = 10**12  # S^2 is kept in integer units of 10^-12, rounded up
+_BLOCK = 120  # slots that one write covers
+_NONE = Fraction(0)
+_UNIT = 10**12  # S^2 is kept in integer units of 10^-12
 _CURE = "restore it from a backup, or delete it to start a new ledger (bridges must then register the device again)"
+
+
+def units(s_squared: Fraction) -> int:
+    """The cost of a release of this S^2, in the ledger's integer units, rounded up."""
+    return math.ceil(s_squared * _UNIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a slot may reveal. granted: the window may be encoded; else the release is noise alone."""
+    """What a slot may reveal. granted: the window may be encoded, at `cost` units; else the release is noise alone."""
     slot: int
     granted: bool
+    cost: int = 0
 
 
-_Book = dict[str, int]  # what is on disk; day_slots is never above the truth, the others are never below it
-_EMPTY: _Book = {"boots": 0, "spent": 0, "releases": 0, "day_slots": 0, "day_releases": 0}
+_Book = dict[str, int]  # what is on disk; slots is never above the truth, the others are never below it
+_EMPTY: _Book = {"boots": 0, "slots": 0, "releases": 0, "spent": 0, "hour_spent": 0, "day_spent": 0}
 
 
 class Ledger:
     """One open ledger in `folder`; `close` gives back what was reserved and not used.
 
-    s_squared: S^2 of one release. slot_s: seconds. max_releases_per_day: 0, or the cut-off after which nothing is
-    granted until a day's worth of slots is over. Raises LedgerError where the file is corrupt, unwritable or in use.
+    price: S^2 of one release, where `charge` is told no cost. slot_s: seconds. per_hour, per_day: 0, or the S^2 after
+    which nothing is granted until an hour's worth of slots, or 24 times that, is over. They do not slide: a span across
+    two holds twice as much at most. Raises LedgerError where the file is corrupt, unwritable or in use.
     """
-    def __init__(self, folder: Path | str, s_squared: Fraction, slot_s: float, max_releases_per_day: int = 0) -> None:
+    def __init__(
+        self, folder: Path | str, price: Fraction, slot_s: float, per_hour: Fraction = _NONE, per_day: Fraction = _NONE
+    ) -> None:
         self._folder, self._file = Path(folder), Path(folder) / "ledger.json"
-        self._price, self._maximum = math.ceil(s_squared * _UNIT), max_releases_per_day
-        self._day, self._hour = max(1, round(86400 / slot_s)), max(1, round(3600 / slot_s))
-        self._slot, self._left = -1, 0  # the last slot charged; how many more the block on disk covers
-        self._hour_slots = self._hour_releases = 0
+        hour = max(1, round(3600 / slot_s))
+        self._price, self._hour, self._day = units(price), hour, 24 * hour
+        self._budgets = {"hour_spent": units(per_hour), "day_spent": units(per_day)}
+        self._slot, self._left, self._written = -1, 0, 0  # last slot charged; units that the disk covers; its slots
+        self.blind = False  # whether the last slot was not granted
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._folder / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -65,48 +78,54 @@ class Ledger:
             os.close(self._lock)
             raise
 
-    def charge(self, slot: int) -> Charge:
-        """Charge `slot`, durably, before anything of it is published. Slots only grow; LedgerError else."""
-        if slot <= self._slot:
-            raise LedgerError(f"slot {slot} was charged after slot {self._slot}; a slot is charged once")
-        self._advance(slot - self._slot)
-        self._slot = slot
-        if self._left == 0:
-            self._write(self._plus(min(_BLOCK, self._allowance())))
-            self._left = _BLOCK
-        self._left -= 1
-        granted = self._allowance() > 0
-        if granted:
-            self._book = self._plus(1)
-            self._hour_releases += 1
-        return Charge(slot, granted)
+    def charge(self, slot: int, *costs: int) -> Charge:
+        """Charge `slot`, durably, before anything of it is published, with the first of `costs` that the budgets allow.
 
-    def _allowance(self) -> int:
-        """Releases that may still be granted in this day."""
-        return max(0, self._maximum - self._book["day_releases"]) if self._maximum else _BLOCK
+        costs: units of S^2 above 0; none: the ledger's price. Slots only grow, and those in between are charged as
+        well. Raises LedgerError: the process must stop.
+        """
+        if slot <= self._slot or not all(cost > 0 for cost in costs):
+            raise LedgerError(f"slot {slot} at {costs} after slot {self._slot}; a slot is charged once, above 0")
+        passed, self._slot, before = slot - self._slot, slot, self._book["spent"]
+        if passed > 2 * self._day:  # days without a release; one is gone through, to know where the next one stands
+            self._book["slots"] += (skipped := passed // self._day * self._day - self._day)
+            passed -= skipped
+        for _ in range(passed):
+            cost = self._pass(costs or (self._price,))
+        self._left -= self._book["spent"] - before
+        if self._left < 0 or self._book["slots"] - self._written >= _BLOCK:
+            self._left = max(0, min([(_BLOCK - 1) * cost, *(room for room in self._rooms() if room is not None)]))
+            self._write(self._plus(_BLOCK - 1, self._left))
+        self.blind = cost == 0
+        return Charge(slot, cost > 0, cost)
 
-    def _plus(self, releases: int) -> _Book:
-        """The book with so many more releases."""
-        more = {"spent": releases * self._price, "releases": releases, "day_releases": releases}
+    def _pass(self, costs: tuple[int, ...]) -> int:
+        """Let one slot pass: what it is charged, in memory; 0 where no budget is left for it."""
+        for name, length in (("hour_spent", self._hour), ("day_spent", self._day)):
+            if self._book["slots"] % length == 0:
+                self._book[name], self._left = 0, -1  # a new hour has a block of its own
+        self._book["slots"] += 1
+        fits = (cost for cost in costs if all(room is None or cost <= room for room in self._rooms()))
+        cost = next(fits, 0)
+        self._book = self._plus(cost > 0, cost)
+        return cost
+
+    def _rooms(self) -> list[int | None]:
+        """What this hour and this day have left, in units; None where there is no budget."""
+        return [budget - self._book[name] if budget else None for name, budget in self._budgets.items()]
+
+    def _plus(self, releases: int, cost: int) -> _Book:
+        """The book with so much more."""
+        more = {"releases": releases, "spent": cost, "hour_spent": cost, "day_spent": cost}
         return {name: value + more.get(name, 0) for name, value in self._book.items()}
 
-    def _advance(self, slots: int) -> None:
-        """Let `slots` slots pass; a new day begins with a block of its own."""
-        self._book["day_slots"] += slots
-        if self._book["day_slots"] >= self._day:
-            self._book["day_slots"] %= self._day
-            self._book["day_releases"] = self._left = 0
-        self._hour_slots += slots
-        if self._hour_slots >= self._hour:
-            self._hour_slots %= self._hour
-            self._hour_releases = 0
-
     def totals(self) -> dict[str, float]:
-        """S^2 spent in all, in this day and in this hour of slots (the hour since start), and what lies behind it."""
-        book, price = self._book, self._price / _UNIT
-        made = {"s2_total": book["spent"] / _UNIT, "s2_day": book["day_releases"] * price}
-        made |= {"s2_hour": self._hour_releases * price, "spent": float(self._allowance() == 0)}
-        return {**made, "releases_total": book["releases"], "releases_day": book["day_releases"], "boots": self.boots}
+        """S^2 and bits spent in this hour, this day and in all, releases, boots, and whether the budget is spent."""
+        made: dict[str, float] = {"releases_total": self._book["releases"], "boots": self.boots, "blind": self.blind}
+        for name, of in (("hour", "hour_spent"), ("day", "day_spent"), ("total", "spent")):
+            s_squared = self._book[of] / _UNIT
+            made |= {f"s2_{name}": s_squared, f"bits_{name}": s_squared / math.log(4)}
+        return made
 
     def close(self) -> None:
         """Write what was spent to the last release; without this the whole block counts as spent."""
@@ -132,19 +151,12 @@ class Ledger:
         return book
 
     def _write(self, book: _Book) -> None:
-        """Replace the file atomically and wait until file and name are on the disk."""
-        new = self._file.with_suffix(".new")
+        """Replace the file and wait until it is on the disk."""
         try:
-            with open(new, "w") as out:
-                out.write(json.dumps(_document(book)))
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(new, self._file)
-            folder = os.open(self._folder, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            durable.replace(self._file, json.dumps(_document(book)).encode())
         except OSError as error:
             raise LedgerError(f"{self._file}: {error.strerror}; free space, make state_dir writable") from error
+        self._written = book["slots"]
 
 
 def _document(book: Mapping[str, int]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from edge_runtime import ledger as ledger_module
-from edge_runtime.ledger import Ledger
+from edge_runtime.ledger import Ledger, units
+from wire.certificate import bits
 from wire.errors import LedgerError
 
 S2 = Fraction(9, 8)
@@ -98,6 +99,9 @@ def test_the_boot_counter_only_grows(tmp_path: Path) -> None:
     assert seen == [1, 2, 3]
 
 
+ZEROS = dict.fromkeys(ledger_module._EMPTY, 0)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -105,9 +109,12 @@ def test_the_boot_counter_only_grows(tmp_path: Path) -> None:
         "{}",
         "not json",
         '{"book": {}}',
-        '{"book": {"boots": 1, "spent": 0, "releases": 0, "day_slots": 0, "day_releases": 0}, "sha256": "0"}',
-        '{"book": {"boots": -1, "spent": 0, "releases": 0, "day_slots": 0, "day_releases": 0}, "sha256": "0"}',
-        '{"book": {"boots": 1, "other": 0}, "sha256": "0"}',
+        json.dumps({"book": ZEROS, "sha256": "0"}),
+        json.dumps(ledger_module._document({**ZEROS, "boots": -1})),
+        json.dumps(ledger_module._document({**ZEROS, "boots": True})),
+        json.dumps(ledger_module._document({**ZEROS, "other": 0})),
+        json.dumps(ledger_module._document({"boots": 1})),
+        json.dumps({**ledger_module._document(ZEROS), "more": 1}),
         "[]",
         '"text"',
     ],
@@ -152,19 +159,58 @@ def test_a_slot_is_charged_once(tmp_path: Path) -> None:
 
 
 def test_the_cut_off_is_hard_and_ends_with_the_day_of_slots(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 864.0, max_releases_per_day=30)  # a day has 100 slots
+    ledger = Ledger(tmp_path, S2, 900.0, per_day=30 * S2)  # a day has 96 slots
     granted = [ledger.charge(slot).granted for slot in range(250)]
-    # Slot 0 is the first of the day's 100 that pass, so the day turns with slot 99.
-    assert granted[:99] == [True] * 30 + [False] * 69
-    assert granted[99:199] == [True] * 30 + [False] * 70
-    assert granted[199:] == [True] * 30 + [False] * 21
+    assert granted[:96] == [True] * 30 + [False] * 66
+    assert granted[96:192] == [True] * 30 + [False] * 66
+    assert granted[192:] == [True] * 30 + [False] * 28
+    ledger.close()
+
+
+def test_an_hour_may_be_cut_off_as_well(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 360.0, per_hour=4 * S2, per_day=50 * S2)  # an hour has 10 slots
+    granted = [ledger.charge(slot).granted for slot in range(240)]
+    assert granted[:120] == [*[True] * 4, *[False] * 6] * 12
+    assert sum(granted) == 50
+    ledger.close()
+
+
+@pytest.mark.parametrize("number", [1, 7, 40])
+def test_slots_in_between_are_charged_so_that_the_number_alone_decides(tmp_path: Path, number: int) -> None:
+    """Whether slot s is granted does not depend on which slots before it the device slept through."""
+    every = Ledger(tmp_path / "every", S2, 360.0, per_hour=4 * S2, per_day=50 * S2)
+    some = Ledger(tmp_path / "some", S2, 360.0, per_hour=4 * S2, per_day=50 * S2)
+    granted = [every.charge(slot).granted for slot in range(1000)]
+    for slot in range(number, 1000, number):
+        assert some.charge(slot).granted == granted[slot]
+    every.close()
+    some.close()
+
+
+def test_a_jump_over_days_lands_in_the_right_slot_of_the_day(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 360.0, per_day=50 * S2)
+    for day in (0, 3, 1_000, 10**12):
+        assert ledger.charge(day * 240 + 49).granted
+        assert not ledger.charge(day * 240 + 50).granted
+    ledger.close()
+
+
+def test_the_first_cost_that_the_budgets_allow_is_charged(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, S2, 360.0, per_hour=Fraction(5))
+    dear, cheap = units(Fraction(2)), units(Fraction(1, 2))
+    costs = [ledger.charge(slot, dear, cheap).cost for slot in range(10)]
+    assert costs == [dear, dear, cheap, cheap, *[0] * 6]
+    assert ledger.totals()["s2_hour"] == 5.0
+    assert [ledger.charge(slot, cheap).granted for slot in (10, 11)] == [True, True]
+    with pytest.raises(LedgerError, match="above 0"):
+        ledger.charge(12, dear, 0)
     ledger.close()
 
 
 def test_restarts_do_not_refund_the_day(tmp_path: Path) -> None:
     granted = 0
     for boot in range(12):
-        ledger = Ledger(tmp_path, S2, 1.0, max_releases_per_day=200)
+        ledger = Ledger(tmp_path, S2, 1.0, per_day=200 * S2)
         granted += sum(ledger.charge(slot).granted for slot in range(40))
         ledger.close() if boot % 2 else crash(ledger)
     assert granted <= 200
@@ -178,19 +224,19 @@ def test_the_wall_clock_does_not_refund(tmp_path: Path, monkeypatch: pytest.Monk
 
     for name in ("time", "monotonic", "time_ns", "localtime", "gmtime"):
         monkeypatch.setattr(time, name, forbidden)
-    ledger = Ledger(tmp_path, S2, 1.0, max_releases_per_day=5)
+    ledger = Ledger(tmp_path, S2, 1.0, per_day=5 * S2)
     assert [ledger.charge(slot).granted for slot in range(8)] == [True] * 5 + [False] * 3
     ledger.close()
 
 
 def test_spent_slots_cost_nothing(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 1.0, max_releases_per_day=5)
+    ledger = Ledger(tmp_path, S2, 1.0, per_day=5 * S2)
     for slot in range(50):
         ledger.charge(slot)
     totals = ledger.totals()
     assert totals["releases_total"] == 5
-    assert totals["s2_total"] == pytest.approx(5 * float(S2))
-    assert totals["spent"] == 1.0
+    assert totals["s2_total"] == 5 * float(S2)
+    assert totals["blind"] == 1.0
     ledger.close()
 
 
@@ -199,15 +245,9 @@ def test_hour_and_day_are_reported(tmp_path: Path) -> None:
     for slot in range(90):
         ledger.charge(slot)
     totals = ledger.totals()
-    assert totals["s2_day"] == pytest.approx(90 * float(S2))
-    assert totals["s2_hour"] == pytest.approx(31 * float(S2))
-    ledger.close()
-
-
-def test_skipped_slots_pass_time_and_cost_nothing(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 864.0, max_releases_per_day=2)
-    assert [ledger.charge(slot).granted for slot in (0, 1, 2, 98, 99)] == [True, True, False, False, True]
-    assert ledger.totals()["releases_total"] == 3
+    assert totals["s2_day"] == totals["s2_total"] == 90 * float(S2)
+    assert totals["s2_hour"] == 30 * float(S2)
+    assert totals["bits_hour"] == pytest.approx(bits(totals["s2_hour"] ** 0.5))
     ledger.close()
 
 

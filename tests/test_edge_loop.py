@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edge_runtime.camera import Camera
 from edge_runtime.config import load_config
 from edge_runtime.engine import OnnxEngine
 from edge_runtime.health import Health, Stats
-from edge_runtime.ledger import Ledger
+from edge_runtime.ledger import Ledger, units
 from edge_runtime.loop import Encoder, Loop
 from edge_runtime.noise import NoiseDraw, Sampler
 from edge_runtime.window import SlotClock, Window
@@ -92,7 +93,7 @@ class Device:
         self.stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided")
         self.noise = Sampler(make_noise_table(manifest.sigma), manifest.tokens, manifest.width)
         price = (manifest.clip_norm / manifest.sigma) ** 2
-        self.ledger = Ledger(folder / "state", price, slot_s, maximum)
+        self.ledger = Ledger(folder / "state", price, slot_s, per_day=Fraction(maximum * units(price), 10**12))
         self.camera = Camera(config, manifest.window, self.clock, 0)
         parts = (self.camera, self.clock, self.engine, self.noise, self.ledger, self.publisher)
         self.loop = Loop(*parts, Health("", {}, 60.0), KEY, 5, self.stats)  # type: ignore[arg-type]  # a fake publisher
