@@ -1,0 +1,173 @@
+"""Attention: the level is a function of the published past, and no z makes any span spend more than its bound."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wire.attention import Attention, AttentionRule, Witness
+from wire.certificate import PROFILES, sigma_for
+from wire.errors import ManifestError, PrivacyError
+
+C, N, R = 64, 64, 8
+SIGMAS = tuple(sigma_for(C, shift, R) for shift in PROFILES.values())  # strict, balanced, detailed
+PRICES = tuple(Fraction(C) ** 2 / sigma**2 for sigma in SIGMAS)
+TOWARDS = np.where(np.arange(N) % 3 == 0, 8, -8)  # a direction of norm C
+OTHER = np.where(np.arange(N) < 8, -TOWARDS, TOWARDS)  # one not far from it
+RULE = AttentionRule(
+    directions=(tuple((2 * TOWARDS).tolist()), tuple((2 * OTHER).tolist())),
+    event_cap=R * PRICES[1],
+    depth=5 * PRICES[1],
+    refill=Fraction(2, 3) * PRICES[1] - PRICES[0],
+    threshold=Fraction(1, 2),
+    steepness=Fraction(1, 2),
+    memory=Fraction(12),
+)
+Z = npt.NDArray[np.int16]
+
+
+def attention(rule: AttentionRule = RULE) -> Attention:
+    return Attention(rule, C, SIGMAS, R)
+
+
+def release(strength: int, seed: int = 0) -> Z:
+    """z with a code of `strength`/8 C towards the first risk, and noise."""
+    noise = np.random.default_rng(seed).normal(0.0, 60.0, N)
+    return np.clip(np.rint(noise + strength * TOWARDS / 8), -32768, 32767).astype(np.int16)
+
+
+def run(device: Attention, strengths: list[int]) -> list[int]:
+    """The levels of a stream; each release is made at the level that the rule gives."""
+    levels = []
+    for seed, strength in enumerate(strengths):
+        levels.append(device.level)
+        device.advance(levels[-1], None if strength == 0 else release(strength, seed))
+    return levels
+
+
+streams = st.lists(st.sampled_from([0, -4000, -60, -8, 8, 60, 4000]), min_size=1, max_size=120)
+
+
+@settings(max_examples=150, deadline=None)
+@given(streams, st.fractions(0, 12), st.fractions(0, 2), st.fractions(Fraction(1, 1000), 3))
+def test_no_z_makes_a_span_spend_more_than_its_bound(
+    strengths: list[int], depth: Fraction, refill: Fraction, over: Fraction
+) -> None:
+    rule = dataclasses.replace(RULE, depth=depth, refill=refill, event_cap=R * PRICES[0] + over, threshold=Fraction(0))
+    device = attention(rule)
+    costs = [device.costs[level] for level in run(device, strengths)]
+    for span in range(1, len(costs) + 1):
+        worst = max(sum(costs[at : at + span]) for at in range(len(costs) - span + 1))
+        assert worst <= device.most(span) * 10**12
+    assert device.most(R) <= rule.event_cap
+
+
+@settings(max_examples=50, deadline=None)
+@given(streams, st.integers(0, 119), streams)
+def test_a_restart_gives_nothing_back(before: list[int], cut: int, after: list[int]) -> None:
+    """A stream that begins anew, as after a power cut, and the one before it keep the bound together."""
+    first, second = attention(), attention()
+    costs = [first.costs[level] for level in run(first, before[: cut + 1]) + run(second, after)]
+    for span in range(1, len(costs) + 1):
+        assert max(sum(costs[at : at + span]) for at in range(len(costs) - span + 1)) <= first.most(span) * 10**12
+
+
+def test_attention_rises_with_evidence_and_falls_without() -> None:
+    device = attention()
+    quiet = run(device, [-60] * 40)
+    assert set(quiet) == {0}
+    assert 2 in run(device, [8] * R)
+    assert run(device, [-60] * 4)[-1] == 0
+
+
+def test_the_level_depends_on_published_z_alone() -> None:
+    """Two devices of different scenes that published the same so far stand at the same level."""
+    one, other = attention(), attention()
+    for seed, strength in enumerate([-8, 8, 60, 8, 0, 8, -60, 8, 8, 8]):
+        z = None if strength == 0 else release(strength, seed)
+        assert one.level == other.level
+        level = one.level
+        one.advance(level, z)
+        other.advance(level, None if z is None else z.copy())
+    assert one.level == other.level
+
+
+def test_a_level_above_the_rule_stops_the_device() -> None:
+    device = attention()
+    with pytest.raises(PrivacyError, match="the rule allows 0"):
+        device.advance(2, release(8))
+
+
+def test_from_some_seconds_on_the_bound_is_below_the_fixed_profile() -> None:
+    """What the rule is built for: an event as the fixed profile, fifteen releases no worse, an hour at two thirds."""
+    device = attention()
+    assert device.most(R) <= R * PRICES[1]
+    assert all(device.most(span) <= span * PRICES[1] for span in range(15, 4000))
+    assert device.most(3600) < Fraction(67, 100) * 3600 * PRICES[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams, st.sets(st.integers(0, 119)))
+def test_the_witness_never_accuses_an_honest_device(strengths: list[int], lost: set[int]) -> None:
+    device, witness = attention(), Witness(RULE, C, SIGMAS, R)
+    for slot, strength in enumerate(strengths):
+        z, level = None if strength == 0 else release(strength, slot), device.level
+        device.advance(level, z)
+        if slot not in lost:
+            assert witness.see(slot, level, z)
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams, st.integers(0, 119), st.integers(1, 2))
+def test_the_witness_finds_every_lie_where_no_message_is_missing(strengths: list[int], at: int, by: int) -> None:
+    device, witness = attention(), Witness(RULE, C, SIGMAS, R)
+    for slot, strength in enumerate(strengths):
+        z, level = None if strength == 0 else release(strength, slot), device.level
+        assert witness.sure
+        if slot == at:
+            assert not witness.see(slot, (level + by) % 3, z)
+            return
+        device.advance(level, z)
+        assert witness.see(slot, level, z)
+
+
+def test_a_witness_that_missed_a_message_is_sure_again_within_a_minute() -> None:
+    device, witness = attention(), Witness(RULE, C, SIGMAS, R)
+    for slot in range(100):
+        z, level = release(-8, slot), device.level
+        device.advance(level, z)
+        if slot != 30:
+            assert witness.see(slot, level, z)
+        assert witness.sure or 30 < slot < 90
+    assert not witness.see(100, 2, release(8))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"event_cap": Fraction(1)}, "event's cap"),
+        ({"depth": Fraction(-1)}, "depth"),
+        ({"directions": ()}, "directions"),
+        ({"directions": ((1, 2), (1,))}, "directions"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(change: dict[str, object], found: str) -> None:
+    with pytest.raises(ManifestError, match=found):
+        attention(dataclasses.replace(RULE, **change))
+
+
+def test_levels_that_do_not_rise_are_refused() -> None:
+    with pytest.raises(ManifestError, match="growing S"):
+        Attention(RULE, C, SIGMAS[::-1], R)
+
+
+def test_a_rule_comes_back_from_json_as_it_was() -> None:
+    assert AttentionRule.of(RULE.document()) == RULE
+    with pytest.raises(ValueError, match="fields"):
+        AttentionRule.of({**RULE.document(), "more": 1})
