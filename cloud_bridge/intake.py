@@ -32,6 +32,7 @@ REASONS: Mapping[str, str] = {
     "malformed": "not a message of ours, or not in canonical form",
     "schema": "of a schema this software does not read",
     "flags": "flags without a meaning",
+    "level": "at a level that this model does not have, or that its rule cannot have chosen",
     "shape": "z of another length",
     "model": "made by another model",
     "values": "values that cannot be",

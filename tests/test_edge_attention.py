@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from engine_factory import make_noise_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wire.attention import Attention, AttentionRule, Witness
 from wire.certificate import PROFILES, sigma_for
-from wire.errors import ManifestError, PrivacyError
+from wire.errors import ManifestError, NoiseError, PrivacyError
+from wire.noise_table import NoiseTable
 
 C, N, R = 64, 64, 8
 SIGMAS = tuple(sigma_for(C, shift, R) for shift in PROFILES.values())  # strict, balanced, detailed
@@ -171,3 +174,15 @@ def test_a_rule_comes_back_from_json_as_it_was() -> None:
     assert AttentionRule.of(RULE.document()) == RULE
     with pytest.raises(ValueError, match="fields"):
         AttentionRule.of({**RULE.document(), "more": 1})
+
+
+def test_a_file_of_tables_comes_back_in_its_order(tmp_path: Path) -> None:
+    tables = [make_noise_table(Fraction(sigma)) for sigma in (4, 8, 3)]
+    file = tmp_path / "tables.bin"
+    file.write_bytes(b"".join(table.to_bytes() for table in tables))
+    assert [table.sigma for table in NoiseTable.load_all(file)] == [4, 8, 3]
+    assert NoiseTable.load(file).sigma == 4
+    for spoiled in (file.read_bytes()[:-1], file.read_bytes() + b"\0", file.read_bytes()[: tables[0].size + 40]):
+        file.write_bytes(spoiled)
+        with pytest.raises(NoiseError):
+            NoiseTable.load(file)

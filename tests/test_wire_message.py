@@ -68,7 +68,7 @@ def sealed(kind: str, body: bytes, key: DeviceKey = KEY) -> bytes:
 
 
 def feature_fields(**changes: Any) -> dict[str, Any]:
-    fields = {"schema": 1, "boot_id": 5, "slot": 7, "model_id": MODEL, "flags": 0, "z": bytes(2 * N)}
+    fields = {"schema": 1, "boot_id": 5, "slot": 7, "model_id": MODEL, "flags": 0, "z": bytes(2 * N), "level": 0}
     return {name: value for name, value in {**fields, **changes}.items() if value is not None}
 
 
@@ -145,6 +145,8 @@ def test_verdicts_and_alerts_come_back_as_they_were() -> None:
         (sealed("features", pb.Features(**feature_fields(schema=2)).SerializeToString()), "schema"),
         (features(flags=2).seal(KEY), "flags"),
         (features(flags=2**32 - 1).seal(KEY), "flags"),
+        (features(level=1).seal(KEY), "level"),
+        (features(level=2**32 - 1).seal(KEY), "level"),
         (features(model_id=MODEL + 1).seal(KEY), "model"),
     ],
 )
@@ -152,10 +154,10 @@ def test_a_bad_release_is_refused_with_its_reason(payload: bytes, why: str) -> N
     assert feature_reason(payload) == why
 
 
-@pytest.mark.parametrize("name", ["schema", "boot_id", "slot", "model_id", "flags"])
+@pytest.mark.parametrize("name", ["schema", "boot_id", "slot", "model_id", "flags", "level"])
 def test_a_release_without_a_field_is_malformed(name: str) -> None:
     """The absent field's bytes are given to z, so that the length alone tells nothing."""
-    width = 5 if name in ("schema", "flags") else 9
+    width = 5 if name in ("schema", "flags", "level") else 9
     body = pb.Features(**feature_fields(**{name: None})).SerializeToString()
     padded = body.replace(b"\x32\x80\x01", b"\x32" + _varint(2 * N + width)) + bytes(width)
     assert len(sealed("features", padded)) == features_size(N)
@@ -175,7 +177,7 @@ def _around(extra: bytes) -> bytes:
 @pytest.mark.parametrize(
     "extra",
     [
-        b"\x38\x01",  # field 7, which there is none of
+        b"\x40\x01",  # field 8, which there is none of
         b"\xf8\x07\x01\x00"[:3],
         b"\x0d\x01\x00\x00\x00",  # schema once more
         b"\x1d\x00\x00\x00\x00",  # slot's number with another width

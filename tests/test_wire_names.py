@@ -69,7 +69,7 @@ def test_the_scene_reaches_a_devices_messages_through_z_alone() -> None:
         for field, source in row.fields.items()
         if source is Source.Z
     }
-    assert scene == {"features.z", "verdict/edge.probabilities", "verdict/edge.sentence"}
+    assert scene == {"features.z", "features.level", "verdict/edge.probabilities", "verdict/edge.sentence"}
 
 
 def test_only_state_and_certificate_are_retained() -> None:

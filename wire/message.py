@@ -52,13 +52,14 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureMessage:
-    """One release. z: int16 (n,), code plus noise."""
+    """One release. z: int16 (n,), code plus noise. level: whose noise, an index into the manifest's levels."""
 
     boot_id: int
     slot: int
     model_id: int
     flags: int
     z: npt.NDArray[np.int16]
+    level: int = 0
 
     def seal(self, key: DeviceKey) -> bytes:
         """The signed payload, `features_size(n)` bytes whatever the values."""
@@ -71,6 +72,7 @@ class FeatureMessage:
             model_id=self.model_id,
             flags=self.flags,
             z=self.z.astype("<i2", copy=False).tobytes(),
+            level=self.level,
         )
         return _seal("features", body, key)
 
@@ -153,7 +155,7 @@ class Alert:
 
 def features_size(n: int) -> int:
     """Bytes of a sealed FeatureMessage with n coordinates."""
-    body = 5 + 9 + 9 + 9 + 5 + _field_size(2 * n)
+    body = 5 + 9 + 9 + 9 + 5 + _field_size(2 * n) + 5
     return _field_size(body) + _field_size(SIGNATURE_BYTES)
 
 
@@ -162,21 +164,23 @@ def trace_id(boot_id: int, slot: int) -> str:
     return hashlib.sha256(boot_id.to_bytes(8, "little") + slot.to_bytes(8, "little")).hexdigest()[:32]
 
 
-def open_features(payload: bytes, public: PublicKey, n: int, model_id: int) -> FeatureMessage:
-    """Validate and read a release of the model `model_id` with n coordinates. Raises MessageError."""
+def open_features(payload: bytes, public: PublicKey, n: int, model_id: int, levels: int = 1) -> FeatureMessage:
+    """Validate and read a release of the model `model_id`: n coordinates, `levels` levels. Raises MessageError."""
     expected = features_size(n)
     if len(payload) != expected:
         reason = "truncated" if len(payload) < expected else "oversized"
         raise MessageError(reason, f"{len(payload)} bytes, a release of this model has {expected}")
     body = _open("features", payload, public, pb.Features())
-    _present(body, "boot_id", "slot", "model_id", "flags", "z")
+    _present(body, "boot_id", "slot", "model_id", "flags", "z", "level")
     _same_model(body.model_id, model_id)
     if body.flags & ~FLAG_SPENT:
         raise MessageError("flags", f"flags are {body.flags:#x}; only bit 0 has a meaning")
+    if body.level >= levels:
+        raise MessageError("level", f"level is {body.level}; this model has {levels}")
     if len(body.z) != 2 * n:
         raise MessageError("shape", f"z has {len(body.z)} bytes, expected {2 * n}")
     z = np.frombuffer(body.z, dtype="<i2").astype(np.int16)
-    return FeatureMessage(body.boot_id, body.slot, body.model_id, body.flags, z)
+    return FeatureMessage(body.boot_id, body.slot, body.model_id, body.flags, z, body.level)
 
 
 def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_releases: int = 8) -> Verdict:

@@ -6,7 +6,8 @@ With U uniform on 128 bits, the magnitude is the number of entries <= U; the sig
 Built offline (`calibration.noise`, mpmath), pinned by its hash in the manifest, used by `edge_runtime.noise`.
 
 File layout, little-endian: magic `VSNOISE1`, sigma's numerator and denominator (uint64 each), J (uint64),
-then J high words and J low words (uint64).
+then J high words and J low words (uint64). A file holds one table, or several back to back: that of the profile first,
+then those of the other levels at which a release may be made.
 """
 
 from __future__ import annotations
@@ -60,7 +61,12 @@ class NoiseTable:
 
     @classmethod
     def load(cls, path: Path | str, sha256: str | None = None) -> NoiseTable:
-        """Read a table; where `sha256` is given, refuse any other file. Raises NoiseError, naming the cure."""
+        """The first table of a file, that of the profile; as `load_all`."""
+        return cls.load_all(path, sha256)[0]
+
+    @classmethod
+    def load_all(cls, path: Path | str, sha256: str | None = None) -> tuple[NoiseTable, ...]:
+        """All tables of a file; where `sha256` is given, refuse any other file. Raises NoiseError, naming the cure."""
         file = Path(path)
         try:
             data = file.read_bytes()
@@ -72,19 +78,28 @@ class NoiseTable:
             raise NoiseError(
                 f"noise table {file}: its hash is not the pinned one; build the engine again from its checkpoint"
             )
-        return cls.from_bytes(data)
+        tables = [cls.from_bytes(data)]
+        while len(data) > (read := tables[-1].size):
+            data = data[read:]
+            tables.append(cls.from_bytes(data))
+        return tuple(tables)
+
+    @property
+    def size(self) -> int:
+        """Bytes of this table in a file."""
+        return _HEADER.size + 16 * len(self.high)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> NoiseTable:
-        """Parse the file layout; every length is checked before an array is made."""
+        """The table that `data` begins with; every length is checked before an array is made."""
         if len(data) < _HEADER.size:
             raise NoiseError(f"noise table: {len(data)} bytes are too few; run calibration.noise")
         magic, numerator, denominator, entries = _HEADER.unpack_from(data)
         if magic != _MAGIC or denominator == 0 or not 0 < entries <= _MAX_ENTRIES:
             raise NoiseError("noise table: the header is not one of ours; run calibration.noise")
-        if len(data) != _HEADER.size + 16 * entries:
+        if len(data) < _HEADER.size + 16 * entries:
             raise NoiseError(
                 f"noise table: {len(data)} bytes for {entries} entries; the file is cut; run calibration.noise"
             )
-        words = np.frombuffer(data, dtype="<u8", offset=_HEADER.size).astype(np.uint64)
+        words = np.frombuffer(data, "<u8", 2 * entries, _HEADER.size).astype(np.uint64)
         return cls(Fraction(numerator, denominator), words[:entries], words[entries:])

@@ -63,7 +63,7 @@ TOPICS: Mapping[str, TopicRow] = {
         1,
         False,
         "Features: one a slot, always the same size, scene or no scene",
-        {**_MESSAGE, "slot": Source.CLOCK, "flags": Source.CLOCK, "z": Source.Z},
+        {**_MESSAGE, "slot": Source.CLOCK, "flags": Source.CLOCK, "z": Source.Z, "level": Source.Z},
     ),
     "verdict/edge": TopicRow(
         "edge", 1, False, "Verdict of the edge member, one a slot, always the same size", _VERDICT

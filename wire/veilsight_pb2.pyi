@@ -15,20 +15,22 @@ class Signed(_message.Message):
     def __init__(self, body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Features(_message.Message):
-    __slots__ = ("schema", "boot_id", "slot", "model_id", "flags", "z")
+    __slots__ = ("schema", "boot_id", "slot", "model_id", "flags", "z", "level")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     Z_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
     schema: int
     boot_id: int
     slot: int
     model_id: int
     flags: int
     z: bytes
-    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., flags: _Optional[int] = ..., z: _Optional[bytes] = ...) -> None: ...
+    level: int
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., flags: _Optional[int] = ..., z: _Optional[bytes] = ..., level: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("schema", "boot_id", "first_slot", "last_slot", "model_id", "member", "present", "labels", "probabilities", "sentence", "start_s", "end_s")
