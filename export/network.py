@@ -37,9 +37,15 @@ def structure(model: ModelProto) -> str:
 
 
 def activations(
-    model: ModelProto, feeds: Iterable[Mapping[str, npt.NDArray[Any]]], names: Sequence[str] | None = None
+    model: ModelProto,
+    feeds: Iterable[Mapping[str, npt.NDArray[Any]]],
+    names: Sequence[str] | None = None,
+    exact: bool = False,
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Run the graph in ONNX Runtime and yield, for each feed, the tensors `names` (None: every float32 one)."""
+    """Run the graph in ONNX Runtime and yield, for each feed, the tensors `names` (None: every float32 one).
+
+    exact: as in `open_session`.
+    """
     from onnx import ModelProto, TensorProto, helper
 
     kinds = types(model)
@@ -49,7 +55,7 @@ def activations(
     opened.CopyFrom(model)
     del opened.graph.output[:]
     opened.graph.output.extend(helper.make_tensor_value_info(name, kinds[name], None) for name in names)
-    run = open_session(opened)
+    run = open_session(opened, exact)
     for feed in feeds:
         yield dict(zip(names, run(feed), strict=True))
 
@@ -110,7 +116,8 @@ class Network:
             for name in node.input:
                 self.readers.setdefault(name, []).append(index)
         self.outputs = {value.name for value in graph.output}
-        self.core = self._after_code()
+        self.code = self._code()
+        self.core = self._after(self.code)
         self.layers = [index for index, node in enumerate(self.nodes) if index not in self.core and self._weighs(node)]
 
     def array(self, name: str) -> npt.NDArray[Any]:
@@ -121,11 +128,7 @@ class Network:
 
     def after_layers(self) -> set[int]:
         """Nodes that depend on a layer, and the layers themselves; what is not among them prepares the pixels."""
-        found = set(self.layers)
-        for index, node in enumerate(self.nodes):
-            if any(self.maker.get(name) in found for name in node.input):
-                found.add(index)
-        return found
+        return self._after({name for index in self.layers for name in self.nodes[index].output}) | set(self.layers)
 
     def quantisable(self) -> list[NodeProto]:
         """Layers in the form that int8 engines know: a plain product, a weight per output channel."""
@@ -149,19 +152,21 @@ class Network:
         small = math.prod(tensor.dims) <= 1 << 16
         return not (small and np.isin(self.array(node.input[1]), (0.0, 1.0)).all())
 
-    def _after_code(self) -> set[int]:
-        """Nodes from the code's Reshape (not included) to z; empty for a graph that makes no z."""
+    def _code(self) -> set[str]:
+        """x, the output of the Reshape before the trusted core; nothing for a graph that makes no z."""
         todo, code = (["z"] if "z" in self.outputs else []), set[str]()
         while todo:
             name = todo.pop()
             index = self.maker.get(name)
-            if index is None:
-                continue
-            if self.nodes[index].op_type == "Reshape":
+            if index is not None and self.nodes[index].op_type == "Reshape":
                 code.add(name)
-            else:
+            elif index is not None:
                 todo += self.nodes[index].input
-        tail, found = set(code), set[int]()
+        return code
+
+    def _after(self, names: set[str]) -> set[int]:
+        """Nodes that depend on one of the tensors `names`."""
+        tail, found = set(names), set[int]()
         for index, node in enumerate(self.nodes):
             if tail.intersection(node.input):
                 found.add(index)

@@ -1,0 +1,399 @@
+"""Chooses what INT8 needs: the range of every tensor that is quantised, and the layers that stay in float32.
+
+    clips or rendered takes --windows--> encode, fp32 --codes + noise--> events --> decide, fp32
+        two of three clips: magnitudes --least squared error--> ranges
+        every third clip:   what int8 costs, layer by layer, and what the guard does --> layers, report
+                                                          --> calibration.json in the checkpoint
+
+`export.build_engine --precision int8` reads the file; fp16 reads its peaks. The noise is on wherever `decide` is
+measured: its ranges have to hold z, not mu. The draws are torch's and seeded: they are data here, no release is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.half import rounded, to_fp16
+from export.network import Network, activations, measure, open_session, structure
+from export.precision import CALIBRATION
+from export.quantise import Ranges, layers, to_int8, unbiased
+from familial.config import FamilyConfig
+from wire.errors import DataError, EngineError, VeilsightError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["calibrate", "gather", "main"]
+
+_Array = npt.NDArray[Any]
+_Feed = Mapping[str, _Array]
+
+_RENDERED = 30
+_FIRST_SEED = 7_300_000  # of rendered takes; far from those that training draws
+_LEAST_CLIPS = 4
+_MOST_WINDOWS = 480
+_EVENTS = 240
+_BINS = 2048
+_GRID = np.linspace(0.2, 1.0, 81)  # parts of the peak that are tried as range
+# What int8 may cost on clips that chose no range, at p99: in C for a coordinate of the code, in logits for a verdict.
+# Beyond it, the costliest layer goes back to float32.
+_CODE_P99, _LOGIT_P99 = 1 / 16, 0.1
+_LEAST_DB = 20.0  # signal over error of a layer's own output, in int8 alone; below, the layer is sensitive
+_OUTSIDE = {
+    "preparation of the pixels": "gain and mean of dark pictures differ by their last digits",
+    "sums, norms, softmax": "they add up or divide by small numbers",
+    "residual additions, activations": "no multiplications to save; rounding there would add up along the residual",
+    "products of attention": "both factors depend on the input, and are small",
+    "biases": "added in float32 behind the product; TensorRT takes no quantised bias",
+    "the trusted core": "integers already, and proved",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Windows to calibrate on, clip by clip: uint8 (S, F, H, W) each; `source` says in words where they come from."""
+
+    clips: Sequence[npt.NDArray[np.uint8]]
+    source: str
+
+
+def gather(config: FamilyConfig, data: Sequence[Path], rendered: int) -> Material:
+    """Windows of the clips of manifests `data` and of `rendered` rendered takes.
+
+    Raises DataError for what cannot calibrate: too few different clips, or no light in any of them.
+    """
+    from familial.data.clips import read_clip, read_manifests, slots, windows
+    from familial.data.takes import rendered_takes
+
+    spec = config.window
+    listed = read_manifests(data, config.labels) if data else []
+    footages = [read_clip(clip.file, spec) for clip in listed]
+    footages += [take.footage for take in rendered_takes(_seeds(rendered), config.labels, spec, processes=1)]
+    share = max(1, _MOST_WINDOWS // max(1, len(footages)))
+    clips: dict[str, npt.NDArray[np.uint8]] = {}
+    for footage in footages:
+        count = slots(footage.duration, spec)
+        chosen = np.unique(np.linspace(0, count - 1, min(count, share)).round().astype(int))
+        made = windows(footage, [spec.slot_s * (slot + 1) for slot in chosen], spec)
+        if made.any():
+            clips[hashlib.sha256(made.tobytes()).hexdigest()] = made
+    if len(clips) < _LEAST_CLIPS:
+        raise DataError(
+            f"{len(clips)} different clips with a picture in them ({len(footages)} given): ranges of so few would clip "
+            f"what others show; give at least {_LEAST_CLIPS} with --data, or --rendered {_RENDERED}"
+        )
+    parts = [f"{len(listed)} clips"] * bool(listed) + [f"{rendered} rendered clips"] * bool(rendered)
+    return Material(list(clips.values()), " and ".join(parts))
+
+
+def _seeds(count: int) -> range:
+    return range(_FIRST_SEED, _FIRST_SEED + count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One graph with what it is measured on: feeds that choose ranges, and feeds that judge."""
+
+    model: ModelProto
+    fit: Sequence[_Feed]
+    judge: Sequence[_Feed]
+    output: str  # what is judged: x before the core, or the logits
+    limit: float  # of its error at p99
+
+
+def choose_ranges(part: _Part) -> dict[str, float]:
+    """Tensor -> range for all that int8 may quantise: the one of least squared error over the fitting feeds."""
+    found = layers(part.model)
+    network = Network(part.model)
+    biases = {n.output[0]: network.array(n.input[2]) for n in found if n.op_type == "Conv" and len(n.input) > 2}
+    reads = {node.input[0] for node in found}
+    names = sorted(reads | set(biases))
+
+    def magnitudes(feeds: Iterable[_Feed]) -> Iterator[tuple[str, _Array]]:
+        for values in activations(part.model, feeds, names):
+            for name, value in values.items():
+                if name in reads:
+                    yield name, np.abs(value)
+                if name in biases:
+                    yield unbiased(name), np.abs(value - biases[name].reshape(1, -1, 1, 1))
+
+    peaks: dict[str, float] = {}
+    for name, value in magnitudes(part.fit):
+        peaks[name] = float(np.maximum(peaks.get(name, 0.0), value.max()))
+    unsound = [name for name, peak in peaks.items() if not math.isfinite(peak)]
+    if unsound:
+        raise EngineError(f"{part.model.graph.name}: {unsound[0]!r} becomes NaN or infinite; train the family again")
+    counts = {name: np.zeros(_BINS) for name in peaks}
+    for name, value in magnitudes(part.fit):
+        seen = value[value > 0]  # zero is zero in int8
+        counts[name] += np.histogram(seen, _BINS, (0.0, max(peaks[name], 1e-30)))[0]
+    return {name: peaks[name] * _best_part(counts[name]) for name in peaks}
+
+
+def _best_part(counts: npt.NDArray[np.float64]) -> float:
+    """The part of the peak that, as range of int8, gives the least squared error for a histogram up to the peak."""
+    centre = (np.arange(_BINS) + 0.5) / _BINS
+    errors = [counts @ np.where(centre <= f, (f / 127) ** 2 / 12, (centre - f) ** 2) for f in _GRID]
+    return float(_GRID[int(np.argmin(errors))])
+
+
+def _error(part: _Part, ranges: Ranges, exact: Sequence[_Array], name: str) -> dict[str, float]:
+    """Error of tensor `name` with the layers of `ranges` in int8, against its float32 values on the judging feeds."""
+    made = to_int8(part.model, ranges)
+    found = [values[name] for values in activations(made, part.judge, [name])]
+    apart = np.concatenate([np.abs(a - b).ravel() for a, b in zip(found, exact, strict=True)])
+    power = sum(float((b.astype(np.float64) ** 2).sum()) for b in exact)
+    ratio = power / max(float((apart.astype(np.float64) ** 2).sum()), 1e-30)
+    p50, p99 = np.percentile(apart, [50, 99])
+    return {
+        "p50": float(p50),
+        "p99": float(p99),
+        "max": float(apart.max()),
+        "sqnr_db": 10 * math.log10(max(ratio, 1e-9)),
+    }
+
+
+def choose_layers(
+    part: _Part, ranges: Mapping[str, float], peaks: Mapping[str, float]
+) -> tuple[Ranges, dict[str, Any]]:
+    """The layers to quantise and the report: every layer alone, then all, then without the costliest until it holds."""
+    digest = structure(part.model)
+    found = layers(part.model)
+    exact: dict[str, list[_Array]] = {name: [] for name in (part.output, *(node.output[0] for node in found))}
+    for values in activations(part.model, part.judge, [*exact]):
+        for name, value in values.items():
+            exact[name].append(value)
+    rows = []
+    for node in found:
+        alone = Ranges(digest, ranges, (node.name,))
+        effect = _error(part, alone, exact[part.output], part.output)
+        own = _error(part, alone, exact[node.output[0]], node.output[0])
+        row = {
+            "layer": node.name,
+            "weights": node.input[1],
+            "range": ranges[node.input[0]],
+            "own_sqnr_db": own["sqnr_db"],
+        }
+        rows.append({**row, **effect})
+    kept = {
+        str(
+            row["layer"]
+        ): f"alone its output is at {row['own_sqnr_db']:.1f} dB of its error, {_LEAST_DB:g} dB is the least"
+        for row in rows
+        if float(str(row["own_sqnr_db"])) < _LEAST_DB
+    }
+    chosen = [node.name for node in found if node.name not in kept]
+    while True:
+        together = _error(part, Ranges(digest, ranges, tuple(chosen)), exact[part.output], part.output)
+        if together["p99"] <= part.limit or not chosen:
+            break
+        worst = max((row for row in rows if row["layer"] in chosen), key=lambda row: float(str(row["p99"])))
+        chosen.remove(str(worst["layer"]))
+        kept[str(worst["layer"])] = (
+            f"with it all of int8 costs {together['p99']:.3g} at p99, {part.limit:.3g} is allowed"
+        )
+    report = {"judged": part.output, "limit_p99": part.limit, "layers": rows, "kept_float": kept, "together": together}
+    return Ranges(digest, ranges, tuple(chosen), peaks), report
+
+
+def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """The document of calibration.json. Raises EngineError where the guard's zero branch fires at any precision."""
+    import torch
+
+    from export import trace
+    from familial.checkpoint import checkpoint_hash
+    from familial.evaluate import sigma_of
+
+    began = time.monotonic()
+    family = trace.load_family(checkpoint)
+    config = family.config
+    sigma = float(sigma_of(checkpoint, family, None)[1])
+    encode, decide = trace.trace_encode(family), trace.trace_decide(family)
+    silence = np.zeros((1, config.tokens, config.width), np.int32)
+    clips = [[{"frames": window[None], "noise": silence} for window in clip] for clip in material.clips]
+    run = open_session(encode)
+    codes = [np.concatenate([run(feed)[0] for feed in clip]) for clip in clips]
+    torch.manual_seed(0)
+    events = [_events(code, config.event_releases, sigma, index) for index, code in enumerate(codes)]
+    counts = f"{sum(map(len, clips))} windows, {sum(map(len, events))} events"
+    say(f"{material.source}: {counts}, encoded in {time.monotonic() - began:.1f} s")
+    parts = {
+        "encode": _Part(encode, *_split(clips), next(iter(Network(encode).code)), config.clip_norm * _CODE_P99),
+        "decide": _Part(decide, *_split(events), "logits", _LOGIT_P99),
+    }
+    chosen, report = {}, {}
+    for name, part in parts.items():
+        peaks = measure(part.model, [*part.fit, *part.judge])
+        chosen[name], report[name] = choose_layers(part, choose_ranges(part), peaks)
+    graphs = {
+        "fp32": encode,
+        "fp16": rounded(to_fp16(encode)),
+        "int8": to_int8(encode, chosen["encode"]),
+    }
+    feeds = [feed for clip in clips for feed in clip]
+    report["codes"] = _codes(graphs, feeds, parts["encode"].output, config.clip_norm, sigma)
+    return {
+        "version": 1,
+        "checkpoint": checkpoint_hash(checkpoint),
+        "made_from": {"source": material.source, "clips": len(clips), "windows": len(feeds), "sigma": sigma},
+        **{name: _part_document(ranges) for name, ranges in chosen.items()},
+        "float32_always": _OUTSIDE,
+        "report": report,
+    }
+
+
+def _split(groups: Sequence[Sequence[_Feed]]) -> tuple[list[_Feed], list[_Feed]]:
+    """Two of three groups to fit, every third to judge: no clip is in both."""
+    fit = [feed for index, group in enumerate(groups) if index % 3 != 2 for feed in group]
+    return fit, [feed for index, group in enumerate(groups) if index % 3 == 2 for feed in group]
+
+
+def _events(codes: _Array, releases: int, sigma: float, seed: int) -> list[_Feed]:
+    """Noised events of one clip: whole or short, every other one with releases missing."""
+    import torch
+
+    from familial.losses import rounded_gaussian
+
+    rng = np.random.default_rng(seed)
+    made: list[_Feed] = []
+    for last in range(1, len(codes) + 1, max(1, len(codes) // 8)):
+        z = np.zeros((1, releases, *codes.shape[1:]), np.int32)
+        present = np.zeros((1, releases), np.bool_)
+        part = codes[max(0, last - releases) : last]
+        noised = torch.from_numpy(part).float()
+        z[0, releases - len(part) :] = (noised + rounded_gaussian(noised, sigma)).numpy().astype(np.int32)
+        present[0, releases - len(part) :] = rng.random(len(part)) < (0.7 if last % 2 else 1.0)
+        z[~present] = 0
+        made.append({"z": z, "present": present})
+    return made
+
+
+def _codes(
+    graphs: Mapping[str, ModelProto], feeds: Sequence[_Feed], x: str, clip_norm: int, sigma: float
+) -> dict[str, dict[str, Any]]:
+    """Per precision: how often each branch of the guard fires on all windows, and how far mu is from fp32's."""
+    found: dict[str, dict[str, Any]] = {}
+    exact = None
+    for name, model in graphs.items():
+        values = list(activations(model, feeds, [x, "z"], exact=True))
+        mu = np.concatenate([row["z"] for row in values]).astype(np.float64)
+        exact = mu if exact is None else exact
+        branches = _branches(np.concatenate([row[x] for row in values]), clip_norm)
+        if branches["zero"]:
+            raise EngineError(
+                f"precision {name}: the guard's zero branch fired on {branches['zero']} of {len(mu)} windows: the code "
+                "left the ball of C; train the family again, or leave this precision"
+            )
+        apart = np.abs(mu - exact)
+        norms = np.sqrt((apart**2).sum(axis=(1, 2)))
+        lengths = np.sqrt((mu**2).sum(axis=(1, 2)) * (exact**2).sum(axis=(1, 2)))
+        cosine = (mu * exact).sum(axis=(1, 2)) / np.maximum(lengths, 1e-9)
+        found[name] = {
+            "guard": branches,
+            "p50": float(np.percentile(apart, 50)),
+            "p99": float(np.percentile(apart, 99)),
+            "norm_p50": float(np.percentile(norms, 50)),
+            "norm_p99": float(np.percentile(norms, 99)),
+            "norm_p99_in_sigma": float(np.percentile(norms, 99)) / sigma,
+            "cosine_mean": float(cosine.mean()),
+            "cosine_min": float(cosine.min()),
+        }
+    return found
+
+
+def _branches(x: _Array, clip_norm: int) -> dict[str, int]:
+    """How many windows take the guard's rounded, its truncated and its zero branch; x float (B, K, d)."""
+    ways = (np.clip(cut(x.astype(np.float64)), -clip_norm, clip_norm) for cut in (np.round, np.trunc))
+    rounded_fits, cut_fits = ((way**2).sum(axis=(1, 2)) <= clip_norm**2 for way in ways)
+    return {
+        "rounded": int(rounded_fits.sum()),
+        "truncated": int((~rounded_fits & cut_fits).sum()),
+        "zero": int((~rounded_fits & ~cut_fits).sum()),
+    }
+
+
+def _part_document(ranges: Ranges) -> dict[str, Any]:
+    return {
+        "structure": ranges.structure,
+        "int8": list(ranges.int8),
+        "ranges": {name: float(f"{value:.6g}") for name, value in sorted(ranges.ranges.items())},
+        "peaks": {name: float(f"{value:.6g}") for name, value in sorted(ranges.peaks.items())},
+    }
+
+
+def words(document: Mapping[str, Any]) -> str:
+    """The report as tables for people."""
+    lines = []
+    for part, unit in (("encode", "lattice units of the code"), ("decide", "logits")):
+        found = document["report"][part]
+        lines.append(f"{part}: error of {unit} on clips that chose no range (at most {found['limit_p99']:g} at p99)")
+        lines.append(f"  {'layer in int8, alone':22}{'weights':34}{'own SQNR':>9}{'p50':>9}{'p99':>9}{'max':>9}")
+        for row in found["layers"]:
+            kept = "  kept in float32" if row["layer"] in found["kept_float"] else ""
+            lines.append(f"  {row['layer']:22}{row['weights'][-32:]:34}{row['own_sqnr_db']:6.1f} dB"
+                         f"{row['p50']:9.3g}{row['p99']:9.3g}{row['max']:9.3g}{kept}")  # fmt: skip
+        together = found["together"]
+        name = f"{len(document[part]['int8'])} of {len(found['layers'])} layers"
+        lines.append(f"  {name:56}{together['sqnr_db']:6.1f} dB"
+                     f"{together['p50']:9.3g}{together['p99']:9.3g}{together['max']:9.3g}")  # fmt: skip
+    lines.append("codes against fp32, all windows; the guard's zero branch must not fire")
+    head = ("", "p50", "p99", "|error| p99", "in sigma", "cosine", "rounded", "truncated", "zero")
+    lines.append("".join(name.rjust(12) for name in head))
+    for name, row in document["report"]["codes"].items():
+        cells = [f"{row[key]:.3g}" for key in ("p50", "p99", "norm_p99", "norm_p99_in_sigma")]
+        cells += [f"{row['cosine_mean']:.4f}", *(str(row["guard"][key]) for key in head[-3:])]
+        lines.append("".join(cell.rjust(12) for cell in (name, *cells)))
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m calibration.int8", description="Choose a checkpoint's INT8 ranges."
+    )
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/nano"), metavar="DIR")
+    parser.add_argument(
+        "--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv", help="clips to calibrate on"
+    )
+    parser.add_argument(
+        "--rendered", type=int, metavar="N", help=f"rendered clips (default: {_RENDERED} without --data)"
+    )
+    args = parser.parse_args(argv)
+    count = args.rendered if args.rendered is not None else (0 if args.data else _RENDERED)
+    try:
+        if count < 0:
+            raise DataError(f"--rendered is {count}; give how many clips to render, {_RENDERED} for one")
+        config = FamilyConfig.load(args.checkpoint / "config.json")
+        document = calibrate(args.checkpoint, gather(config, args.data, count))
+        _write(args.checkpoint / CALIBRATION, document)
+    except VeilsightError as error:
+        print(f"calibration.int8: {error}", file=sys.stderr)
+        return 1
+    print(words(document))
+    print(f"written: {args.checkpoint / CALIBRATION}; now: python -m export.build_engine --precision int8")
+    return 0
+
+
+def _write(file: Path, document: Mapping[str, Any]) -> None:
+    part = file.with_name(f"{file.name}.part")
+    try:
+        part.write_text(json.dumps(document, indent=1) + "\n")
+        part.replace(file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written ({error.strerror}); the folder must be writable") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
