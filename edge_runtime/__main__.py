@@ -1,7 +1,7 @@
 """The device's process: parse, load, run. `python -m edge_runtime --config edge.toml`
 
 Exit codes: 0 the source ended or a stop was asked for, 2 configuration or input, 3 a privacy check failed,
-4 the camera is lost and a restart may help, 1 anything unforeseen.
+4 the camera or the GPU is lost and a restart may help, 1 anything unforeseen.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from wire.errors import PrivacyError, VeilsightError
-from wire.keys import DeviceKey
+from wire.errors import DeviceLost, PrivacyError, VeilsightError
+from wire.keys import DeviceKey, PublicKey
 from wire.manifest import FILES, EngineManifest
 from wire.noise_table import NoiseTable
 
 from .camera import Camera, CameraLost
 from .config import Config, load_config
-from .engine import OnnxEngine, self_test
+from .engine import open_engine, self_test
 from .health import Health, Stats, notify
 from .ledger import Ledger, units
 from .loop import Loop
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         figures = serve(load_config(given.config, {name: value for name, value in flags.items() if value}))
     except VeilsightError as error:
         log.error("%s", error)
-        return 4 if isinstance(error, CameraLost) else 3 if isinstance(error, PrivacyError) else 2
+        return 4 if isinstance(error, (CameraLost, DeviceLost)) else 3 if isinstance(error, PrivacyError) else 2
     if given.summary:
         Path(given.summary).write_text(json.dumps(figures, indent=1) + "\n")
     return 0
@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(config: Config) -> dict[str, Any]:
     """Load everything, run the loop to its end, return the local figures."""
-    manifest = EngineManifest.load(config.engine_folder)
+    signer = PublicKey.parse(config.engine_publisher) if config.engine_publisher else None
+    manifest = EngineManifest.load(config.engine_folder, signer)
     clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())
@@ -72,7 +73,7 @@ def serve(config: Config) -> dict[str, Any]:
         if camera.at_once:
             clock.start()
         stack.enter_context(camera)
-        engine = stack.enter_context(closing(OnnxEngine(folder, config.engine_threads)))
+        engine = stack.enter_context(closing(open_engine(config, manifest)))
         self_test(engine)
         table = NoiseTable.load(folder / FILES["noise_table"], manifest.hashes["noise_table"])
         noise = Sampler(table, manifest.tokens, manifest.width)

@@ -33,6 +33,10 @@ class Config:
     camera_timeout_s: Positive = 10.0  # patience with an open or a read
     camera_lost_after_s: float = 600.0  # then the process ends with code 4; 0: never
     engine_threads: PositiveInt = 1
+    engine_backend: str = "onnxruntime"  # or "tensorrt": a file that export.install made on this device
+    engine_publisher: FileOrText = ""  # the key (hex, or its file) that signed the manifest; "": unsigned engines run
+    engine_cache: FilePath = ""  # where export.install keeps what it made; "": in the folder
+    engine_cuda_graph: bool = False  # replay the run as one CUDA graph
     broker_username: str = ""
     broker_password_file: FilePath = ""
     broker_ca: FilePath = ""

@@ -1,4 +1,4 @@
-"""The engine: window + noise -> release, event -> probabilities. The interface, and its ONNX Runtime form.
+"""The engine: window + noise -> release, event -> probabilities. The interface, its choice, and its ONNX Runtime form.
 
     encode(frames, noise) -> z        decide(z of 8 releases, which are present) -> label logits
 
@@ -10,7 +10,6 @@ own scratch memory holds the code until the next run overwrites it; this process
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -22,14 +21,17 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from wire.errors import EngineError, ManifestError, PrivacyError
+from wire.errors import ConfigError, EngineError, PrivacyError
 from wire.event import EventWindow
 from wire.manifest import FILES, EngineManifest
 
+from .config import Config
 from .noise import NoiseDraw
 from .window import Window
 
-__all__ = ["Engine", "OnnxEngine", "self_test"]
+__all__ = ["BACKENDS", "Engine", "OnnxEngine", "open_engine", "self_test"]
+
+BACKENDS = ("onnxruntime", "tensorrt")
 
 _CURE = "build the engine again: python -m export.build_engine"
 _ORT_ERRORS = tuple(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception))
@@ -38,8 +40,8 @@ _DTYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(bool)": "
 
 class Engine(ABC):
     """One device's runtime. A form of it runs two graphs; what is the same for all is here."""
-    def __init__(self, folder: Path | str) -> None:
-        self.manifest = EngineManifest.load(folder)
+    def __init__(self, folder: Path | str, manifest: EngineManifest | None = None) -> None:
+        self.manifest = manifest or EngineManifest.load(folder)
         self.manifest.check(folder)
 
     @abstractmethod
@@ -73,24 +75,22 @@ class Engine(ABC):
 
 class OnnxEngine(Engine):
     """Both graphs in ONNX Runtime, on the CPU. Raises ManifestError or EngineError, naming the cure."""
-    def __init__(self, folder: Path | str, threads: int = 1) -> None:
-        super().__init__(folder)
-        self._encode, self._decide = (self._session(Path(folder), part, threads) for part in ("encode", "decide"))
+    def __init__(self, folder: Path | str, threads: int = 1, manifest: EngineManifest | None = None) -> None:
+        super().__init__(folder, manifest)
+        with self.manifest.open_verified(folder) as copy:
+            self._encode, self._decide = (self._session(copy, part, threads) for part in ("encode", "decide"))
 
     def _session(self, folder: Path, part: str, threads: int) -> ort.InferenceSession:
-        data, name = (folder / FILES[part]).read_bytes(), FILES[part]
-        if hashlib.sha256(data).hexdigest() != self.manifest.hashes[part]:
-            raise ManifestError(f"{name}: changed while it was being loaded; {_CURE}")
+        name = FILES[part]
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.enable_cpu_mem_arena, options.log_severity_level = False, 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-            session._model_bytes = None  # the runtime made its own form of them
+            session = ort.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
         except _ORT_ERRORS as error:
             raise EngineError(f"{name}: ONNX Runtime cannot load it ({error}); {_CURE}") from error
-        expected = json.loads(self.manifest.to_json())["graphs"][part]
+        expected = self.manifest.graphs()[part]
         for kind, found in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
             has = {value.name: [_DTYPES.get(value.type, value.type), list(value.shape)] for value in found}
             if has != expected[kind]:
@@ -105,6 +105,17 @@ class OnnxEngine(Engine):
 
     def close(self) -> None:
         del self._encode, self._decide
+
+
+def open_engine(config: Config, manifest: EngineManifest) -> Engine:
+    """The engine of `[engine] backend`, from `[engine] folder`. Raises ConfigError and what the engine raises."""
+    if config.engine_backend == "tensorrt":
+        from .engine_tensorrt import TensorRtEngine
+
+        return TensorRtEngine(config.engine_folder, manifest, config.engine_cache, config.engine_cuda_graph)
+    if config.engine_backend != "onnxruntime":
+        raise ConfigError(f"[engine] backend is {config.engine_backend!r}; expected {' or '.join(BACKENDS)}")
+    return OnnxEngine(config.engine_folder, config.engine_threads, manifest)
 
 
 def _run(session: ort.InferenceSession, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -128,13 +139,15 @@ def self_test(engine: Engine) -> None:
         "checkerboard": np.indices(shape, np.uint8).sum(axis=0, dtype=np.uint8) % 2 * np.uint8(255),
         "scatter": np.frombuffer(hashlib.shake_128(b"").digest(math.prod(shape)), np.uint8).reshape(shape),
     }
-    planted, far = np.arange(manifest.n, dtype=np.int32).reshape(code) * 7919 % 2001 - 1000, np.int32(1 << 20)
+    planted = np.arange(manifest.n, dtype=np.int32).reshape(code) * 7919 % 60001 - 30000
     for name, frames in scenes.items():
         mu = engine.run_core(frames, np.zeros(code, np.int32)).astype(np.int64)
         if int((mu * mu).sum()) > manifest.clip_norm**2:
             raise PrivacyError(f"self-test ({name}): the code is longer than C = {manifest.clip_norm}; {_CURE}")
         if not np.array_equal(engine.run_core(frames, planted) - mu, planted):
             raise PrivacyError(f"self-test ({name}): the noise does not reach the release as it was drawn; {_CURE}")
-    for beyond, end in ((far, 32767), (-far, -32768)):
-        if not (engine.run_core(frames, np.full(code, beyond)) == end).all():
-            raise PrivacyError(f"self-test: z does not saturate at {end}; {_CURE}")
+    for end, step in ((32767, 1), (-32768, -1)):
+        for over in (-1, 0, 1, 1 << 20):  # to the last integer on both sides of the end
+            z = engine.run_core(frames, (end - mu + step * over).astype(np.int32))
+            if not (z == end + step * min(over, 0)).all():
+                raise PrivacyError(f"self-test: z does not saturate at {end}; {_CURE}")

@@ -9,6 +9,7 @@ The network is of no use; everything around it is as in an engine that `export.b
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from fractions import Fraction
@@ -25,7 +26,7 @@ from wire.certificate import sigma_for
 from wire.manifest import FILES, EngineManifest, WindowSpec, sha256_file
 from wire.noise_table import NoiseTable
 
-__all__ = ["BROKEN_CORES", "make_edge_config", "make_engine", "make_noise_table"]
+__all__ = ["BROKEN_CORES", "make_edge_config", "make_engine", "make_noise_table", "put_weights_outside"]
 
 OPSET = 18
 BROKEN_CORES = ("no clip", "no noise", "half noise", "noise twice", "int8 saturation")
@@ -115,6 +116,27 @@ def make_engine(
     (folder / FILES["certificate"]).write_text(manifest().certificate().to_json())
     hashes["certificate"] = sha256_file(folder / FILES["certificate"])
     made = manifest()
+    made.save(folder)
+    return made
+
+
+def put_weights_outside(folder: Path) -> EngineManifest:
+    """Move the network's weights of an engine folder into files of their own, and pin those in its manifest."""
+    external = {}
+    for part in ("encode", "decide"):
+        model = onnx.load(folder / FILES[part])
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "weights")
+        name = f"{part}.weights"
+        (folder / name).write_bytes(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=name)
+        tensor.external_data.add(key="length", value=str((folder / name).stat().st_size))
+        (folder / FILES[part]).write_bytes(model.SerializeToString(deterministic=True))
+        external[name] = sha256_file(folder / name)
+    found = EngineManifest.load(folder)
+    hashes = {**found.hashes, **{part: sha256_file(folder / FILES[part]) for part in ("encode", "decide")}}
+    made = dataclasses.replace(found, hashes=hashes, external=external)
     made.save(folder)
     return made
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_factory import BROKEN_CORES, make_engine, make_noise_table
+from engine_factory import BROKEN_CORES, make_engine, make_noise_table, put_weights_outside
 
 from edge_runtime.engine import OnnxEngine, self_test
 from edge_runtime.noise import NoiseDraw, Sampler
@@ -104,6 +105,24 @@ def test_a_certificate_that_c_and_sigma_do_not_give_is_refused(folder: Path) -> 
         OnnxEngine(folder)
 
 
+def test_external_weights_are_those_that_were_hashed(folder: Path) -> None:
+    """They run; one byte changed, or a file in their place, and nothing is loaded."""
+    put_weights_outside(folder)
+    before = sorted(Path(tempfile.gettempdir()).glob("veilsight-*"))
+    frames, noise = window().frames, np.zeros((1, 4, 16), np.int32)
+    mu = OnnxEngine(folder).run_core(frames, noise)
+    make_engine(folder.parent / "whole")
+    assert np.array_equal(mu, OnnxEngine(folder.parent / "whole").run_core(frames, noise))
+    file = folder / "encode.weights"
+    file.write_bytes(b"\x01" + file.read_bytes()[1:])
+    with pytest.raises(ManifestError, match=r"encode\.weights: sha256"):
+        OnnxEngine(folder)
+    file.unlink()
+    with pytest.raises(ManifestError, match=r"encode\.weights"):
+        OnnxEngine(folder)
+    assert sorted(Path(tempfile.gettempdir()).glob("veilsight-*")) == before
+
+
 def test_a_graph_swapped_after_the_check_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes that run are the bytes that were hashed."""
 
@@ -111,7 +130,7 @@ def test_a_graph_swapped_after_the_check_is_refused(folder: Path, monkeypatch: p
         (folder / "encode.onnx").write_bytes((folder / "decide.onnx").read_bytes())
 
     monkeypatch.setattr(EngineManifest, "check", swap)
-    with pytest.raises(ManifestError, match="changed while it was being loaded"):
+    with pytest.raises(ManifestError, match=r"encode\.onnx: sha256"):
         OnnxEngine(folder)
 
 

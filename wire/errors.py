@@ -8,6 +8,7 @@ VeilsightError
 ├── ManifestError           an engine folder whose parts do not belong together
 │   └── CertificateError    a certificate that is not what C, sigma and cadence give
 ├── EngineError             an engine that cannot run
+├── DeviceLost              an accelerator in an error that only a new process clears
 ├── CameraError             a source that cannot be opened or has gone
 ├── BrokerError             the MQTT broker cannot be reached or refuses us
 ├── DeviceKeyError          a signing key that is missing, malformed or readable by others
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DeviceKeyError",
+    "DeviceLost",
     "EngineError",
     "GraphError",
     "LedgerError",
@@ -68,6 +70,10 @@ class CertificateError(ManifestError):
 
 class EngineError(VeilsightError):
     """An engine that cannot be loaded or run."""
+
+
+class DeviceLost(VeilsightError):
+    """The accelerator is in an error that only a new process clears."""
 
 
 class CameraError(VeilsightError):

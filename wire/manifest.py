@@ -1,8 +1,10 @@
 """Ground floor. The engine manifest: what was built, from what, with which hashes; JSON beside the ONNX graphs.
 
-    engine folder = encode.onnx + decide.onnx + noise_table.bin + certificate.json + manifest.json (+ parity.json)
+    engine folder = encode.onnx + decide.onnx + noise_table.bin + certificate.json + manifest.json
+                    (+ manifest.sig, external weights, parity.json, and engine.json with the engine files of a device)
 
-`EngineManifest.load(folder)` reads it, `.check(folder)` holds every file against it. `model_id`, the first 8
+`EngineManifest.load(folder)` reads it, with its publisher's signature where one is asked for, `.check(folder)` holds
+every file against it, `.open_verified(folder)` gives the graphs' own bytes. `model_id`, the first 8
 bytes of the manifest's own hash, is in every message: it names C, sigma, the cadence and the certificate
 behind that message.
 """
@@ -11,7 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -23,9 +29,10 @@ import numpy.typing as npt
 
 from .certificate import Certificate
 from .errors import ManifestError
+from .keys import DeviceKey, PublicKey
 from .noise_table import NoiseTable
 
-__all__ = ["FILES", "EngineManifest", "WindowSpec", "sha256_file"]
+__all__ = ["FILES", "SIGNATURE", "EngineManifest", "WindowSpec", "sha256_file", "sign_manifest"]
 
 FILES: Mapping[str, str] = {
     "encode": "encode.onnx",
@@ -35,7 +42,13 @@ FILES: Mapping[str, str] = {
 }
 """Part of an engine folder -> file name; each part's hash is in the manifest under the part's name."""
 
+SIGNATURE = "manifest.sig"
+"""The publisher's signature of manifest.json, which names the hash of every other file: 128 hex digits."""
+
 _MANIFEST = "manifest.json"
+_SIGNED_AS = b"veilsight engine manifest\n"  # so that no signature of a message can pass for one of a manifest
+_EXTERNAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
+_CHUNK = 1 << 20
 _CURE = "build the engine again: python -m export.build_engine"
 _EPSILON_S = 1e-6  # times are sums of binary fractions of a second and of 1/fps: equal to a microsecond is equal
 
@@ -88,6 +101,13 @@ class WindowSpec:
         """Seconds from a moment to the end of the last window that can hold it (open at that end)."""
         return max(self.slot_s, max(self.offsets_s) + self.hold_s)
 
+    def releases_of(self, duration_s: float) -> int:
+        """How many slots of a stream can hold a picture of its first `duration_s` seconds; at least 1.
+
+        An incident is charged for all of them, so a source that ends is read until its last picture is out of reach.
+        """
+        return max(1, math.ceil((duration_s + self.reach_s) / self.slot_s - _EPSILON_S) - 1)
+
     def pick(self, frame_times_s: npt.NDArray[np.float64], slot_end_s: float) -> npt.NDArray[np.int64]:
         """Index of the frame for each instant, or -1 for black; int64 (frames,).
 
@@ -106,8 +126,8 @@ class EngineManifest:
     """What was built. A code is (tokens, width), n = tokens * width; frames are as `window` says.
 
     hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration`
-    ("" where the precision needs none). tools: name -> version of what built it. Raises ManifestError, naming
-    field, value and cure.
+    ("" where the precision needs none). tools: name -> version of what built it. external: name -> sha256 hex of each
+    file of weights that the graphs keep outside themselves. Raises ManifestError, naming field, value and cure.
     """
 
     family: str
@@ -123,6 +143,7 @@ class EngineManifest:
     opset: int
     hashes: Mapping[str, str]
     tools: Mapping[str, str] = field(default_factory=dict)
+    external: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -132,6 +153,9 @@ class EngineManifest:
         missing = sorted({*FILES, "checkpoint", "calibration"} - set(self.hashes))
         if missing:
             raise ManifestError(f"hashes: {', '.join(missing)} missing; {_CURE}")
+        for name in self.external:
+            if not _EXTERNAL.fullmatch(name) or name in {*FILES.values(), _MANIFEST, SIGNATURE}:
+                raise ManifestError(f"external: {name!r} is no name for a file of weights; {_CURE}")
         self.certificate()  # refuses what cannot carry a promise
 
     @property
@@ -167,7 +191,7 @@ class EngineManifest:
     def _document(self) -> dict[str, Any]:
         window = {name: getattr(self.window, name) for name in WindowSpec.__dataclass_fields__}
         return {
-            "version": 1,
+            "version": 2,
             "family": self.family,
             "labels": list(self.labels),
             "window": window,
@@ -181,10 +205,11 @@ class EngineManifest:
             "opset": self.opset,
             "hashes": dict(self.hashes),
             "tools": dict(self.tools),
-            "graphs": self._graphs(),
+            "external": dict(self.external),
+            "graphs": self.graphs(),
         }
 
-    def _graphs(self) -> dict[str, Any]:
+    def graphs(self) -> dict[str, Any]:
         """Names, dtypes and shapes of the graphs' inputs and outputs."""
         code = [1, self.tokens, self.width]
         frames = [1, self.window.frames, self.window.height, self.window.width]
@@ -219,6 +244,7 @@ class EngineManifest:
                 opset=int(found["opset"]),
                 hashes={str(k): str(v) for k, v in found["hashes"].items()},
                 tools={str(k): str(v) for k, v in found["tools"].items()},
+                external={str(k): str(v) for k, v in found["external"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise ManifestError(f"{_MANIFEST}: unreadable ({error!r}); {_CURE}") from error
@@ -230,14 +256,16 @@ class EngineManifest:
         return manifest
 
     @classmethod
-    def load(cls, folder: Path | str) -> EngineManifest:
-        """Read `manifest.json` of an engine folder."""
+    def load(cls, folder: Path | str, publisher: PublicKey | None = None) -> EngineManifest:
+        """Read `manifest.json` of an engine folder; refused unless `publisher`, where one is given, signed it."""
         file = Path(folder) / _MANIFEST
         try:
-            text = file.read_text()
+            data = file.read_bytes()
+            if publisher is not None:
+                _check_signature(data, file.with_name(SIGNATURE), publisher)
+            return cls.from_json(data.decode())
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"{file}: {error}; {_CURE}") from error
-        return cls.from_json(text)
 
     def save(self, folder: Path | str) -> None:
         """Write `manifest.json` into an engine folder."""
@@ -245,12 +273,8 @@ class EngineManifest:
 
     def check(self, folder: Path | str) -> None:
         """Hold every file of the folder against this manifest; raises ManifestError (or its CertificateError)."""
-        for part, name in FILES.items():
-            found = sha256_file(Path(folder) / name)
-            if found != self.hashes[part]:
-                raise ManifestError(
-                    f"{name}: sha256 {found[:12]}..., but the manifest says {self.hashes[part][:12]}...; {_CURE}"
-                )
+        for name, pinned in {**{name: self.hashes[part] for part, name in FILES.items()}, **self.external}.items():
+            _same(name, sha256_file(Path(folder) / name), pinned)
         certificate = Certificate.from_json((Path(folder) / FILES["certificate"]).read_text())
         if certificate != self.certificate():
             raise ManifestError(
@@ -263,9 +287,56 @@ class EngineManifest:
             )
 
 
+    @contextmanager
+    def open_verified(self, folder: Path | str) -> Iterator[Path]:
+        """A folder with the graphs and their external weights whose bytes cannot change after they were hashed.
+
+        A private copy, gone at the end of the block: what is read from it is what the manifest pins, whatever happens
+        to `folder` meanwhile.
+        """
+        pinned = {FILES[part]: self.hashes[part] for part in ("encode", "decide")} | dict(self.external)
+        try:
+            with tempfile.TemporaryDirectory(prefix="veilsight-") as copy:
+                for name, expected in pinned.items():
+                    with (Path(folder) / name).open("rb") as source, (Path(copy) / name).open("xb") as target:
+                        digest = hashlib.sha256()
+                        while chunk := source.read(_CHUNK):
+                            digest.update(chunk)
+                            target.write(chunk)
+                    _same(name, digest.hexdigest(), expected)
+                yield Path(copy)
+        except OSError as error:
+            raise ManifestError(f"{error.filename}: {error.strerror}; {_CURE}") from error
+
+
 def sha256_file(path: Path | str) -> str:
     """sha256 of a file in hex; ManifestError where it cannot be read."""
+    digest = hashlib.sha256()
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with Path(path).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}; {_CURE}") from error
+    return digest.hexdigest()
+
+
+def sign_manifest(folder: Path | str, key: DeviceKey) -> None:
+    """Write `manifest.sig`: the publisher's word for every byte that the manifest pins."""
+    data = (Path(folder) / _MANIFEST).read_bytes()
+    (Path(folder) / SIGNATURE).write_text(key.sign(_SIGNED_AS + data).hex() + "\n")
+
+
+def _check_signature(data: bytes, file: Path, publisher: PublicKey) -> None:
+    cure = f"take the bundle that {publisher!r} signed (python -m export.bundle makes one)"
+    try:
+        signature = bytes.fromhex(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{file}: no signature can be read ({error}); {cure}") from error
+    if not publisher.verify(signature, _SIGNED_AS + data):
+        raise ManifestError(f"{file}: not the signature of {publisher!r} over this {_MANIFEST}; {cure}")
+
+
+def _same(name: str, found: str, pinned: str) -> None:
+    if found != pinned:
+        raise ManifestError(f"{name}: sha256 {found[:12]}..., but the manifest says {pinned[:12]}...; {_CURE}")
