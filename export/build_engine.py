@@ -29,6 +29,7 @@ from wire.manifest import FILES, EngineManifest
 from wire.noise_table import NoiseTable
 
 from .engines import BACKENDS, PRECISIONS, backend, check_precision
+from .precision import Calibration, calibration_hash, in_precision
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -41,7 +42,7 @@ _ENGINE_FILES = {*FILES.values(), "manifest.json", "parity.json", "engine.json"}
 _OPSET = 18
 # What decides how a checkpoint becomes graphs; a change of these files is a change of tools.
 _SOURCES = ("export/*.py", "familial/config.py", "familial/desensitizer.py", "familial/family.py", "familial/towers.py")
-_STEPS = 6
+_STEPS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Inputs:
     clip_norm: int
     sigma: Fraction
     precision: str
+    calibration: str
     backend: str
     tools: Mapping[str, str]
 
@@ -68,6 +70,7 @@ class Inputs:
             clip_norm=noise["clip_norm"],
             sigma=noise["sigma"],
             precision=precision,
+            calibration=calibration_hash(checkpoint, precision),
             backend=backend_name,
             tools={**{name: _version(name) for name in _TOOLS}, "sources": _hash_sources()},
         )
@@ -146,6 +149,7 @@ def why_build(out: Path, wanted: Inputs) -> str:
         "clip_norm": (manifest.clip_norm, wanted.clip_norm),
         "sigma": (manifest.sigma, wanted.sigma),
         "precision": (manifest.precision, wanted.precision),
+        "calibration": (manifest.hashes["calibration"], wanted.calibration),
         "backend": (ran_on, wanted.backend),
     }
     names = sorted({*manifest.tools, *wanted.tools})
@@ -231,7 +235,13 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs) -> EngineManifest:
         weights = sum(value.numel() for value in family.state_dict().values())
         said.append(f"{config.family}: {weights / 1e6:.2f} M weights, noise of profile {wanted.profile}")
     with progress.step("trace") as said:
-        graphs = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+        traced = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+        said += [f"{FILES[part]} {len(graph.graph.node)} nodes" for part, graph in traced.items()]
+    with progress.step(f"set precision {wanted.precision}") as said:
+        calibration = Calibration.load(checkpoint, wanted.checkpoint) if wanted.calibration else None
+        graphs = {part: in_precision(part, traced[part], wanted.precision, calibration) for part in traced}
+        half = parity.compare_half(family, traced, graphs, table) if wanted.precision == "fp16" else {}
+        said += [f"{part} at most {found['peak']:.3g} in float16" for part, found in half.items()]
         for part, graph in graphs.items():
             _save(graph, made / FILES[part])
             said.append(f"{FILES[part]} {len(graph.graph.node)} nodes")
@@ -246,7 +256,7 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs) -> EngineManifest:
         event_releases=config.event_releases,
     )
     (made / FILES["certificate"]).write_text(certificate.to_json())
-    hashes |= {"checkpoint": wanted.checkpoint, "calibration": "", "certificate": certificate.sha256()}
+    hashes |= {"checkpoint": wanted.checkpoint, "calibration": wanted.calibration, "certificate": certificate.sha256()}
     manifest = EngineManifest(
         family=config.family,
         labels=tuple(config.labels),
@@ -269,7 +279,8 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs) -> EngineManifest:
         runner = engine.build(made)
         said.append(f"{engine.name} {engine.version}, {wanted.precision}")
     with progress.step("compare with torch") as said:
-        report = parity.compare(family, runner, table)
+        report = parity.compare(family, runner, table, wanted.precision)
+        report |= {"half": half} if half else {}
         parity.write(report, engine.name, made)
         said += parity.words(report)
     with progress.step("manifest and final check") as said:

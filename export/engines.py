@@ -20,8 +20,8 @@ from wire.manifest import FILES
 
 __all__ = ["BACKENDS", "PRECISIONS", "Backend", "OnnxRuntime", "Runner", "backend", "check_precision"]
 
-PRECISIONS = ("fp32",)
-_LATER = {"backend": ("tensorrt", "tensorrt-rtx"), "precision": ("fp16", "int8")}
+PRECISIONS = ("fp32", "fp16", "int8")
+_LATER = {"backend": ("tensorrt", "tensorrt-rtx"), "precision": ()}
 _CURE = "build the engine again: python -m export.build_engine"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
@@ -179,6 +180,7 @@ def check_hygiene(graph: Graph, inputs: Signature, outputs: Signature) -> None:
     _only_a_graph(graph)
     _made_once(graph)
     _operators(graph)
+    _quantisers(graph)
     _interface(graph, inputs, outputs)
 
 
@@ -265,6 +267,21 @@ def _operators(graph: Graph) -> None:
                 graph.fail(step, node, "a Constant keeps its value in the file itself")
         if node.op_type == "Constant" and len(names) != 1:
             graph.fail(step, node, "a Constant has exactly one value")
+
+
+def _quantisers(graph: Graph) -> None:
+    """Q/DQ is symmetric int8 with stored scales: the one form that ONNX Runtime and TensorRT read alike."""
+    step = "quantisation"
+    for node in graph.nodes:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        if len(node.input) != 3 or not all(node.input):
+            graph.fail(step, node, "needs a scale and a zero point, or its type is a matter of defaults")
+        scale, zero = (graph.constant(name) for name in node.input[1:])
+        if scale is None or scale.dtype != np.float32 or not (np.isfinite(scale) & (scale > 0)).all():
+            graph.fail(step, node, f"scale {node.input[1]!r} must be stored, float32, finite and above zero")
+        if zero is None or zero.dtype != np.int8 or zero.any() or zero.shape != scale.shape:
+            graph.fail(step, node, f"zero point {node.input[2]!r} must be stored: int8 zeros of the scale's shape")
 
 
 def _one_value(graph: Graph, tensor: TensorProto) -> None:

@@ -270,8 +270,7 @@ def test_a_folder_that_is_no_engine_is_not_replaced(
     [
         ("--backend", "tensorrt", "not in this version; available: onnxruntime"),
         ("--backend", "abacus", "not known; available: onnxruntime"),
-        ("--precision", "int8", "not in this version; available: fp32"),
-        ("--precision", "fp3", "not known; available: fp32"),
+        ("--precision", "fp3", "not known; available: fp32, fp16, int8"),
     ],
 )
 def test_what_this_version_lacks_is_said(flag: str, value: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
