@@ -18,9 +18,33 @@ from wire.certificate import PROFILES, sigma_for
 from wire.errors import CheckpointError
 from wire.manifest import WindowSpec
 
-__all__ = ["FamilyConfig", "nano"]
+__all__ = ["FamilyConfig", "VisionSpec", "nano"]
 
-_FORM = {"model_type": "veilsight", "architectures": ["Family"], "torch_dtype": "float16"}
+_FORM = {"model_type": "veilsight", "architectures": ["Family"]}
+_STORAGE = ("float16", "bfloat16", "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class VisionSpec:
+    """Sizes of a Qwen3-VL vision tower, as in the `vision_config` of its config.json; `positions` is the length of its
+    learned position table, `out` the width of a merged token. mean, std: the processor's, per colour channel."""
+
+    depth: int
+    hidden: int
+    mlp: int
+    heads: int
+    out: int
+    positions: int = 2304
+    patch: int = 16
+    merge: int = 2
+    temporal: int = 2
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    @property
+    def grain(self) -> int:
+        """Pixels that a frame's sides must be multiples of: one merged token."""
+        return self.patch * self.merge
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +53,13 @@ class FamilyConfig:
 
     Window and labels: what the edge sees and what may be said (`labels[0]` is the one that is no risk).
     Code: `tokens` x `width` integers of Euclidean norm at most `clip_norm`; `event_releases` of them make an event.
-    Tower: a name in `towers.TOWERS` and its `channels`. Backbone: Qwen3-VL's text decoder, sized by `hidden`, `layers`,
-    `heads`, `mlp`; `words` is the vocabulary (special and label tokens first), at most 1,000.
+    Tower: a name in `towers.TOWERS` and its `channels`, or `vision` for the Qwen tower. Backbone: Qwen3-VL's text
+    decoder, sized by `hidden`, `layers`, `heads`, `mlp`; `kv_heads` and `head_dim` of 0 stand for `heads` and
+    hidden / heads. `words` is the vocabulary (special and label tokens first), at most 1,000; `tied`: its embedding
+    is also the word head.
+    Exits: the edge's after `exit_at` blocks, the cloud's after all; `exit_block` "shared": the edge's last block is the
+    cloud's own, "branch": the edge has one of its own there.
+    storage: the number format in which the weights of a base lie in the checkpoint.
     label_bias: added to the label logits of both exits; fitted on held-out events and stated in the model card.
     risk_at: a clip is called by its riskiest label when the risk of its riskiest event reaches this; fitted likewise.
     Raises CheckpointError for sizes that do not fit together.
@@ -54,6 +83,15 @@ class FamilyConfig:
     caption_words: int = 12
     label_bias: tuple[float, ...] = field(default=())
     risk_at: float = 0.5
+    kv_heads: int = 0
+    head_dim: int = 0
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    tied: bool = True
+    exit_at: int = 1
+    exit_block: str = "shared"
+    vision: VisionSpec | None = None
+    storage: str = "float16"
 
     def __post_init__(self) -> None:
         if not self.label_bias:
@@ -72,12 +110,34 @@ class FamilyConfig:
             found.append(f"clip_norm is {self.clip_norm}, it must be at least 2")
         if len(self.words) > 1000:
             found.append(f"words has {len(self.words)} entries, a vocabulary holds at most 1000")
-        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+        if not self.head_dim and (self.hidden % self.heads or (self.hidden // self.heads) % 2):
             found.append(f"hidden {self.hidden} does not divide into {self.heads} heads of even width")
+        if self.kv_heads and self.heads % self.kv_heads:
+            found.append(f"heads {self.heads} do not share {self.kv_heads} kv_heads evenly")
+        if not 1 <= self.exit_at <= self.layers:
+            found.append(f"exit_at is {self.exit_at}, the backbone has blocks 1 to {self.layers}")
+        if self.exit_block not in ("shared", "branch"):
+            found.append(f"exit_block is {self.exit_block!r}, known are 'shared' and 'branch'")
+        if self.storage not in _STORAGE:
+            found.append(f"storage is {self.storage!r}, known are {', '.join(_STORAGE)}")
+        if self.tower == "qwen":
+            found += self._vision_problems()
         if len(self.label_bias) != len(self.labels):
             found.append(f"label_bias has {len(self.label_bias)} entries for {len(self.labels)} labels")
         if self.profile not in PROFILES:
             found.append(f"profile is {self.profile!r}, known are {sorted(PROFILES)}")
+        return found
+
+    def _vision_problems(self) -> list[str]:
+        if self.vision is None:
+            return ["tower is 'qwen', but there is no vision"]
+        window, grain, found = self.window, self.vision.grain, []
+        if window.height % grain or window.width % grain:
+            found.append(f"frames of {window.width} x {window.height} are not made of {grain} x {grain} pixels")
+        if window.frames % self.vision.temporal:
+            found.append(f"{window.frames} frames are not made of {self.vision.temporal} at a time")
+        if self.vision.hidden % self.vision.heads or (self.vision.hidden // self.vision.heads) % 4:
+            found.append(f"vision.hidden {self.vision.hidden} does not divide into {self.vision.heads} heads by fours")
         return found
 
     @property
@@ -92,7 +152,8 @@ class FamilyConfig:
 
     def save(self, path: Path) -> None:
         """Write config.json."""
-        path.write_text(json.dumps(_FORM | dataclasses.asdict(self), indent=1) + "\n")
+        form = _FORM | {"torch_dtype": self.storage}
+        path.write_text(json.dumps(form | dataclasses.asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> FamilyConfig:
@@ -103,17 +164,21 @@ class FamilyConfig:
             raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
         if found.get("model_type") != _FORM["model_type"]:
             raise CheckpointError(f"{path}: model_type is {found.get('model_type')!r}, expected 'veilsight'")
-        fields = {key: value for key, value in found.items() if key not in _FORM}
+        fields = {key: value for key, value in found.items() if key not in (*_FORM, "torch_dtype")}
         try:
             fields["window"] = WindowSpec(**fields["window"])
-            fields = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
-            }
-            return cls(**fields)
+            if fields.get("vision") is not None:
+                fields["vision"] = VisionSpec(**_tuples(fields["vision"]))
+            return cls(**_tuples(fields))
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{path}: {error}; the file belongs to another version of the family"
             ) from error
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where the config has tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
 def nano(words: tuple[str, ...]) -> FamilyConfig:

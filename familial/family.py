@@ -5,26 +5,42 @@
                                --blocks 2..--> CLOUD EXIT: next token = label, then the caption's words
 
 The backbone is transformers' Qwen3-VL text decoder (its blocks, norms and rotary positions); one loop runs its
-blocks for training, for both members and for tracing. The edge member holds block 1 alone; the cloud member holds
-all blocks and can go on from the edge's exit state with a difference of exactly zero.
+blocks for training, for both members and for tracing. The edge member holds the first block alone (the first
+`exit_at`, where a config says so); the cloud member holds all blocks and can go on from the edge's exit state with
+a difference of exactly zero. With a branch block, the edge's last block is its own: the exit state is what enters it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
 
+from wire.errors import CheckpointError
+
 from .config import FamilyConfig
 from .desensitizer import Desensitizer, Lifter, straight_through, trusted_core
 from .towers import make_tower
 from .vocabulary import END, FIRST_LABEL, Vocabulary
 
-__all__ = ["Backbone", "CloudMember", "DecideGraph", "EdgeMember", "EncodeGraph", "Family", "cloud_exit", "edge_exit"]
+__all__ = [
+    "Backbone",
+    "CloudMember",
+    "DecideGraph",
+    "EdgeMember",
+    "EncodeGraph",
+    "Family",
+    "cloud_exit",
+    "edge_exit",
+    "without_weights",
+    "word_head",
+]
 
+_DESENSITIZER = 512  # its inner width at most, however wide the backbone
 _FAR = -30000.0  # added to the score of what may not be attended; finite in half precision
 
 
@@ -47,9 +63,9 @@ class Backbone(nn.Module):
             self.register_buffer(name, value.detach().clone(), persistent=False)
 
     @classmethod
-    def of_config(cls, config: FamilyConfig) -> tuple[Backbone, nn.Module, nn.Embedding]:
-        """All blocks, the last norm and the word embeddings (tied with the word head), freshly initialised."""
-        text = Qwen3VLTextModel(_text_config(config))
+    def of_config(cls, config: FamilyConfig, blocks: int) -> tuple[Backbone, nn.Module, nn.Embedding]:
+        """`blocks` blocks, the last norm and the word embeddings, freshly initialised."""
+        text = Qwen3VLTextModel(_text_config(config, blocks))
         read = config.event_releases * config.tokens + 1  # release tokens, then the question
         length = read + 1 + config.caption_words  # then the label token and the caption
         cos, sin = text.rotary_emb(torch.zeros(1), torch.arange(length).reshape(1, 1, length))
@@ -85,19 +101,24 @@ class Backbone(nn.Module):
         return hidden
 
 
-def _text_config(config: FamilyConfig) -> Any:
-    half = config.hidden // config.heads // 2
-    sections = [half - 2 * (half // 3), half // 3, half // 3]
+def _head_dim(config: FamilyConfig) -> int:
+    return config.head_dim or config.hidden // config.heads
+
+
+def _text_config(config: FamilyConfig, blocks: int) -> Any:
+    half = _head_dim(config) // 2
+    sections = [half - 2 * (half // 3), half // 3, half // 3]  # of no effect: text has one position for all three
     text = Qwen3VLTextConfig(
         vocab_size=len(config.words),
         hidden_size=config.hidden,
         intermediate_size=config.mlp,
-        num_hidden_layers=config.layers,
+        num_hidden_layers=blocks,
         num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
-        head_dim=config.hidden // config.heads,
+        num_key_value_heads=config.kv_heads or config.heads,
+        head_dim=_head_dim(config),
         max_position_embeddings=256,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections},
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta, "mrope_section": sections},
+        rms_norm_eps=config.norm_eps,
         pad_token_id=0,
     )
     text._attn_implementation = "eager"
@@ -105,23 +126,34 @@ def _text_config(config: FamilyConfig) -> Any:
 
 
 class Family(nn.Module):
-    """All members in one: what is trained and what a checkpoint holds. Inputs and outputs per method."""
+    """All members in one: what is trained and what a checkpoint holds. Inputs and outputs per method.
+
+    edge_only: hold what the edge member needs and no block beyond; the cloud's exit then raises CheckpointError.
+    """
 
     label_bias: Tensor
 
-    def __init__(self, config: FamilyConfig) -> None:
+    def __init__(self, config: FamilyConfig, edge_only: bool = False) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.edge_only = config, edge_only
+        branch = int(config.exit_block == "branch")
+        self.shared = config.exit_at - branch  # blocks that both members run
         self.vocabulary = Vocabulary(config.words, config.labels)
         self.tower = make_tower(config)
         self.desensitizer = Desensitizer(
-            self.tower.features, config.hidden, config.tokens, config.width, config.clip_norm
+            self.tower.features, min(config.hidden, _DESENSITIZER), config.tokens, config.width, config.clip_norm
         )
         self.lifter = Lifter(config.event_releases, config.tokens, config.width, config.hidden, config.sigma)
-        self.backbone, self.norm, self.embed = Backbone.of_config(config)
+        held = self.shared if edge_only else config.layers
+        blocks, self.norm, self.embed = Backbone.of_config(config, held + branch)
+        self.backbone = blocks.sliced(0, held)
+        self.branch = blocks.sliced(held, held + 1) if branch else None
+        self.head = None if config.tied else nn.Embedding(len(config.words), config.hidden)
         self.exit_norm = nn.RMSNorm(config.hidden, eps=1e-6)
         self.exit_head = nn.Linear(config.hidden, len(config.labels))
         self.register_buffer("label_bias", torch.tensor(config.label_bias), persistent=False)
+        if self.branch is not None and not edge_only:
+            self.branch.load_state_dict(self.backbone.sliced(self.shared, self.shared + 1).state_dict())
 
     # --- the edge's half: frames to z
 
@@ -141,12 +173,13 @@ class Family(nn.Module):
     # --- the reading half: z to verdicts
 
     def exit_state(self, z: Tensor, present: Tensor) -> Tensor:
-        """z (B, R, K, d), present bool (B, R) -> hidden (B, R*K + 1, hidden) after block 1: what the relay hands on."""
-        return cast(Tensor, self.backbone(self.lifter(z, present), present, 0, 1))
+        """z (B, R, K, d), present bool (B, R) -> hidden (B, R*K + 1, hidden) after the shared blocks: what the relay
+        hands on."""
+        return cast(Tensor, self.backbone(self.lifter(z, present), present, 0, self.shared))
 
     def edge_logits(self, z: Tensor, present: Tensor) -> Tensor:
         """z (B, R, K, d), present bool (B, R) -> label logits (B, L) of the first exit."""
-        return edge_exit(self, self.exit_state(z, present))
+        return edge_exit(self, self.exit_state(z, present), present)
 
     def cloud_logits(self, z: Tensor, present: Tensor) -> Tensor:
         """z (B, R, K, d), present bool (B, R) -> label logits (B, L) at full depth: the next token over the label
@@ -158,7 +191,7 @@ class Family(nn.Module):
 
         Equal to `cloud_logits` to the last bit.
         """
-        return cloud_exit(self, self.backbone(state, present, 1))
+        return cloud_exit(self, self.backbone(state, present, self.shared))
 
     def both_exits(self, z: Tensor, present: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One forward for training: z, present, and words int64 (B, W) = the label token, then the caption's but
@@ -168,10 +201,10 @@ class Family(nn.Module):
         """
         lifted = self.lifter(z, present)
         read = lifted.shape[1]
-        first = self.backbone(torch.cat((lifted, self.embed(words)), dim=1), present, 0, 1)
-        last = self.backbone(first, present, 1)
-        tokens = self.norm(last[:, read:]) @ self.embed.weight.T
-        return edge_exit(self, first[:, :read]), cloud_exit(self, last[:, :read]), tokens
+        first = self.backbone(torch.cat((lifted, self.embed(words)), dim=1), present, 0, self.shared)
+        last = self.backbone(first, present, self.shared)
+        tokens = self.norm(last[:, read:]) @ word_head(self).T
+        return edge_exit(self, first[:, :read], present), cloud_exit(self, last[:, :read]), tokens
 
     @torch.no_grad()
     def caption(self, z: Tensor, present: Tensor) -> list[str]:
@@ -182,7 +215,7 @@ class Family(nn.Module):
         words = (label + FIRST_LABEL)[:, None]  # (B, 1)
         for _ in range(self.config.caption_words):
             last = self.backbone(torch.cat((lifted, self.embed(words)), dim=1), present)
-            following = (self.norm(last[:, -1]) @ self.embed.weight.T).argmax(dim=1, keepdim=True)
+            following = (self.norm(last[:, -1]) @ word_head(self).T).argmax(dim=1, keepdim=True)
             words = torch.cat((words, following), dim=1)
             if bool((words == END).any(dim=1).all()):
                 break
@@ -191,7 +224,7 @@ class Family(nn.Module):
     # --- members
 
     def edge_member(self) -> EdgeMember:
-        """Tower, desensitizer, lifter and ONE block, sharing weights with this family."""
+        """Tower, desensitizer, lifter and the first block or blocks, sharing weights with this family."""
         return EdgeMember(self)
 
     def cloud_member(self) -> CloudMember:
@@ -199,19 +232,45 @@ class Family(nn.Module):
         return CloudMember(self)
 
 
-def edge_exit(member: Family | EdgeMember, state: Tensor) -> Tensor:
-    """Hidden states (B, R*K + 1, hidden) after block 1 -> label logits (B, L)."""
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules made in this block have parameters of the right names and shapes that hold nothing (torch's meta device),
+    while buffers, which come from the config, are real: to be counted, or to be given weights read from a file."""
+    register = nn.Module.register_parameter
+
+    def hollow(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(module, name, None if param is None else nn.Parameter(param.detach().to("meta")))
+
+    setattr(nn.Module, "register_parameter", hollow)  # noqa: B010  # mypy takes no assignment to a method
+    try:
+        yield
+    finally:
+        setattr(nn.Module, "register_parameter", register)  # noqa: B010
+
+
+def edge_exit(member: Family | EdgeMember, state: Tensor, present: Tensor) -> Tensor:
+    """The exit state (B, R*K + 1, hidden), present bool (B, R) -> label logits (B, L), by way of the branch block where
+    there is one."""
+    if member.branch is not None:
+        state = member.branch(state, present)
     return cast(Tensor, member.exit_head(member.exit_norm(state[:, -1]))) + member.label_bias
+
+
+def word_head(member: Family | CloudMember) -> Tensor:
+    """The rows (V, hidden) by which a hidden state becomes word logits."""
+    return member.embed.weight if member.head is None else member.head.weight
 
 
 def cloud_exit(member: Family | CloudMember, state: Tensor) -> Tensor:
     """Hidden states (B, R*K + 1, hidden) after the last block -> next-token logits over the label tokens (B, L)."""
-    rows = member.embed.weight[FIRST_LABEL : FIRST_LABEL + len(member.config.labels)]
+    if isinstance(member, Family) and member.edge_only:
+        raise CheckpointError("only the edge member was loaded; load the checkpoint whole to read the cloud's exit")
+    rows = word_head(member)[FIRST_LABEL : FIRST_LABEL + len(member.config.labels)]
     return cast(Tensor, member.norm(state[:, -1])) @ rows.T + member.label_bias
 
 
 class EdgeMember(nn.Module):
-    """What the edge box holds: tower, desensitizer, lifter, one block and the first exit."""
+    """What the edge box holds: tower, desensitizer, lifter, its block and the first exit."""
 
     label_bias: Tensor
 
@@ -219,7 +278,7 @@ class EdgeMember(nn.Module):
         super().__init__()
         self.config = family.config
         self.tower, self.desensitizer, self.lifter = family.tower, family.desensitizer, family.lifter
-        self.backbone = family.backbone.sliced(0, 1)
+        self.backbone, self.branch = family.backbone.sliced(0, family.shared), family.branch
         self.exit_norm, self.exit_head = family.exit_norm, family.exit_head
         self.register_buffer("label_bias", family.label_bias, persistent=False)
 
@@ -229,7 +288,7 @@ class EdgeMember(nn.Module):
 
     def forward(self, z: Tensor, present: Tensor) -> Tensor:
         """z (B, R, K, d), present bool (B, R) -> label logits (B, L)."""
-        return edge_exit(self, self.exit_state(z, present))
+        return edge_exit(self, self.exit_state(z, present), present)
 
 
 class CloudMember(nn.Module):
@@ -241,8 +300,11 @@ class CloudMember(nn.Module):
         super().__init__()
         self.config = family.config
         self.lifter = family.lifter
-        self.first, self.rest = family.backbone.sliced(0, 1), family.backbone.sliced(1, family.config.layers)
-        self.norm, self.embed = family.norm, family.embed
+        if family.edge_only:
+            raise CheckpointError("only the edge member was loaded; load the checkpoint whole for the cloud member")
+        shared, layers = family.shared, family.config.layers
+        self.first, self.rest = family.backbone.sliced(0, shared), family.backbone.sliced(shared, layers)
+        self.norm, self.embed, self.head = family.norm, family.embed, family.head
         self.register_buffer("label_bias", family.label_bias, persistent=False)
 
     def continue_from(self, state: Tensor, present: Tensor) -> Tensor:

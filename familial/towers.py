@@ -137,8 +137,15 @@ class _FoldedMotionTower(Tower):
         return torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3))), dim=1)
 
 
+def _qwen(config: FamilyConfig) -> Tower:
+    from .qwen import QwenTower
+
+    return QwenTower(config)
+
+
 TOWERS: dict[str, Callable[[FamilyConfig], Tower]] = {
     "motion": lambda config: MotionTower(config.window.frames, config.channels),
+    "qwen": _qwen,
 }
 
 

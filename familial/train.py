@@ -306,7 +306,7 @@ class _Events:
             codes, present = torch.from_numpy(drawn.codes).float(), torch.from_numpy(drawn.present)
             z, labels = codes + rounded_gaussian(codes, average.config.sigma), torch.from_numpy(drawn.labels)
             state = average.exit_state(z, present)
-            edge, cloud = edge_exit(average, state), average.continue_from(state, present)
+            edge, cloud = edge_exit(average, state, present), average.continue_from(state, present)
             found["held_edge" + name] = float((edge.argmax(1) == labels).float().mean())
             found["held_cloud" + name] = float((cloud.argmax(1) == labels).float().mean())
         return found
@@ -325,7 +325,7 @@ class _Events:
         codes, present = torch.from_numpy(drawn.codes).float(), torch.from_numpy(drawn.present)
         state = average.exit_state(codes + rounded_gaussian(codes, config.sigma), present)
         truth = torch.from_numpy(drawn.labels) > 0
-        unbiased = torch.stack((edge_exit(average, state), average.continue_from(state, present)))
+        unbiased = torch.stack((edge_exit(average, state, present), average.continue_from(state, present)))
         unbiased = unbiased - torch.tensor(config.label_bias)
         grid = [step / 10 for step in range(-10, 11)]
         scores = []
