@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from wire.attention import AttentionRule
 from wire.certificate import sigma_for
 from wire.manifest import FILES, EngineManifest, WindowSpec, sha256_file
 from wire.noise_table import NoiseTable
@@ -68,11 +70,13 @@ def make_engine(
     gain: float = 8.0,
     network: str = "linear",
     core: str = "",
+    levels: Mapping[str, Fraction] | None = None,
+    attention: AttentionRule | None = None,
 ) -> EngineManifest:
     """Write a whole engine folder and return its manifest; the same arguments write the same bytes.
 
     size: frames are (size, size). gain: how strongly the scene moves the code. network: "linear", or "nan", "infinite",
-    "huge": what the float part feeds into the core. core: "" or one of BROKEN_CORES.
+    "huge": what the float part feeds into the core. core: "" or one of BROKEN_CORES. levels: other profiles' noise.
     """
     if core not in ("", *BROKEN_CORES):
         raise ValueError(core)
@@ -92,7 +96,9 @@ def make_engine(
     rng = np.random.default_rng(seed)
     onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng), folder / FILES["encode"])
     onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
-    make_noise_table(sigma).save(folder / FILES["noise_table"])
+    others = sorted((levels or {}).values(), reverse=True)
+    tables = b"".join(make_noise_table(each).to_bytes() for each in (sigma, *others))
+    (folder / FILES["noise_table"]).write_bytes(tables)
     hashes = {part: sha256_file(folder / FILES[part]) for part in ("encode", "decide", "noise_table")}
     hashes |= {"checkpoint": hashlib.sha256(b"none").hexdigest(), "calibration": "", "certificate": ""}
 
@@ -111,6 +117,8 @@ def make_engine(
             opset=OPSET,
             hashes=hashes,
             tools={"engine_factory": "1"},
+            levels=levels or {},
+            attention=attention,
         )
 
     (folder / FILES["certificate"]).write_text(manifest().certificate().to_json())

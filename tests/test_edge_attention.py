@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from engine_factory import make_noise_table
+from engine_factory import make_engine, make_noise_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wire.attention import Attention, AttentionRule, Witness
 from wire.certificate import PROFILES, sigma_for
 from wire.errors import ManifestError, NoiseError, PrivacyError
+from wire.manifest import EngineManifest
 from wire.noise_table import NoiseTable
 
 C, N, R = 64, 64, 8
@@ -186,3 +187,22 @@ def test_a_file_of_tables_comes_back_in_its_order(tmp_path: Path) -> None:
         file.write_bytes(spoiled)
         with pytest.raises(NoiseError):
             NoiseTable.load(file)
+
+
+def test_an_engine_may_hold_the_noise_of_several_levels(tmp_path: Path) -> None:
+    levels = {"strict": SIGMAS[0], "detailed": SIGMAS[2]}
+    made = make_engine(tmp_path, levels=levels, attention=RULE)
+    made.check(tmp_path)
+    again = EngineManifest.load(tmp_path)
+    assert again == made and again.sigmas == SIGMAS and again.level == 1
+    assert again.weights[1] == 1.0 and again.weights[0] < 0.5 < 1.7 < again.weights[2]
+    assert again.make_attention().costs == attention().costs
+    for change in ({"levels": {"strict": SIGMAS[0]}, "attention": None}, {"levels": {**levels, "more": Fraction(9)}}):
+        with pytest.raises(ManifestError, match="levels"):
+            dataclasses.replace(made, **change).check(tmp_path)
+    with pytest.raises(ManifestError, match="twice"):
+        dataclasses.replace(made, levels={"strict": SIGMAS[1]})
+    with pytest.raises(ManifestError, match="directions"):
+        dataclasses.replace(made, labels=("normal", "fall"))
+    with pytest.raises(ManifestError, match="no attention rule"):
+        dataclasses.replace(made, attention=None).make_attention()

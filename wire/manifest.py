@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .attention import Attention, AttentionRule
 from .certificate import Certificate
 from .errors import ManifestError
 from .keys import DeviceKey, PublicKey
@@ -127,7 +128,9 @@ class EngineManifest:
 
     hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration`
     ("" where the precision needs none). tools: name -> version of what built it. external: name -> sha256 hex of each
-    file of weights that the graphs keep outside themselves. Raises ManifestError, naming field, value and cure.
+    file of weights that the graphs keep outside themselves. levels: name -> sigma of the other profiles whose noise
+    tables are there. attention: the rule that may choose among all levels, or None.
+    Raises ManifestError, naming field, value and cure.
     """
 
     family: str
@@ -143,6 +146,8 @@ class EngineManifest:
     opset: int
     hashes: Mapping[str, str]
     tools: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, Fraction] = field(default_factory=dict)
+    attention: AttentionRule | None = None
     external: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,12 +161,44 @@ class EngineManifest:
         for name in self.external:
             if not _EXTERNAL.fullmatch(name) or name in {*FILES.values(), _MANIFEST, SIGNATURE}:
                 raise ManifestError(f"external: {name!r} is no name for a file of weights; {_CURE}")
+        if len(set(self.sigmas)) <= len(self.levels):
+            raise ManifestError(f"levels: a sigma of {dict(self.levels)} stands twice, or is the profile's; {_CURE}")
         self.certificate()  # refuses what cannot carry a promise
+        if self.attention is not None:
+            wrong = {len(self.attention.directions), len(self.labels) - 1}, {len(self.attention.directions[0]), self.n}
+            if any(len(pair) > 1 for pair in wrong):
+                raise ManifestError(f"attention.directions: one of n integers for each risk, found {wrong}; {_CURE}")
+            self.make_attention()
 
     @property
     def n(self) -> int:
         """Coordinates of a code."""
         return self.tokens * self.width
+
+    @property
+    def sigmas(self) -> tuple[Fraction, ...]:
+        """Of every level at which a release can be made, most noise first: a message's `level` is an index into it."""
+        return tuple(sorted({self.sigma, *self.levels.values()}, reverse=True))
+
+    @property
+    def level(self) -> int:
+        """The level of the profile for which this engine was built."""
+        return self.sigmas.index(self.sigma)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Per level, by what z is multiplied before it is read: (sigma / sigma of the level)^2.
+
+        Log-likelihood ratios of codes of equal norm are linear in z / sigma^2: so scaled, one reader, trained at one
+        sigma, weighs the evidence of every release as it deserves: in proportion to its S^2.
+        """
+        return tuple(float((self.sigma / sigma) ** 2) for sigma in self.sigmas)
+
+    def make_attention(self) -> Attention:
+        """The attention rule at the beginning of a stream. Raises ManifestError where this engine has none."""
+        if self.attention is None:
+            raise ManifestError(f"this engine has no attention rule (profile {self.profile}); turn attention off")
+        return Attention(self.attention, self.clip_norm, self.sigmas, self.event_releases)
 
     def certificate(self) -> Certificate:
         """The certificate that C, sigma and the cadence of this manifest give."""
@@ -205,6 +242,8 @@ class EngineManifest:
             "opset": self.opset,
             "hashes": dict(self.hashes),
             "tools": dict(self.tools),
+            "levels": {name: str(sigma) for name, sigma in self.levels.items()},
+            "attention": self.attention.document() if self.attention is not None else {},
             "external": dict(self.external),
             "graphs": self.graphs(),
         }
@@ -244,6 +283,8 @@ class EngineManifest:
                 opset=int(found["opset"]),
                 hashes={str(k): str(v) for k, v in found["hashes"].items()},
                 tools={str(k): str(v) for k, v in found["tools"].items()},
+                levels={str(k): Fraction(v) for k, v in found["levels"].items()},
+                attention=AttentionRule.of(found["attention"]) if found["attention"] else None,
                 external={str(k): str(v) for k, v in found["external"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
@@ -280,10 +321,12 @@ class EngineManifest:
             raise ManifestError(
                 f"{FILES['certificate']}: not what C, sigma and the cadence of the manifest give; {_CURE}"
             )
-        table = NoiseTable.load(Path(folder) / FILES["noise_table"], self.hashes["noise_table"])
-        if table.sigma != self.sigma:
+        tables = NoiseTable.load_all(Path(folder) / FILES["noise_table"], self.hashes["noise_table"])
+        first, others = tables[0].sigma, {table.sigma for table in tables[1:]}
+        if first != self.sigma or others != set(self.levels.values()) or len(tables) != len(self.sigmas):
             raise ManifestError(
-                f"{FILES['noise_table']}: made for sigma {table.sigma}, the manifest says {self.sigma}; {_CURE}"
+                f"{FILES['noise_table']}: made for sigma {first} and {len(others)} levels, the manifest says "
+                f"{self.sigma} and {dict(self.levels)}; {_CURE}"
             )
 
 
