@@ -35,6 +35,7 @@ TEST = [
     "hypothesis>=6",
     "mpmath>=1.3",
     "opendp>=0.14",  # a second sampler to hold ours against
+    "dp-accounting>=0.6",  # a second accountant to hold the certificate against
     "grpcio-tools==1.85.*",  # carries the protobuf compiler the committed code came from
     "psutil>=7",
     "ruff==0.17.*",

@@ -1,9 +1,11 @@
-"""Chooses the noise: a target per event -> sigma, its table, and the certificate in words. Needs no torch.
+"""Chooses the noise: a target -> the least sigma that keeps it, its table, the certificate in words. Needs no torch.
 
-    config.json (C, K, d, cadence) + --target --> sigma on the grid of 1/64, on the safe side
-                                              --> noise.json + noise_table.bin in the checkpoint
+    config.json (C, K, d, cadence) + --target --bracket, bisect--> sigma on the grid of 1/64, on the safe side
+                                                 --> noise.json + noise_table.bin, and a table for each stricter profile
 
-`build_engine` reads both files and pins them. The noise is never drawn here, and nothing here depends on the weights.
+A target is held against the numbers that the certificate will say, rounding and the sampler's total variation included:
+what is written always keeps it, and one step of the grid less noise would not. `build_engine` reads the files and pins
+them. The noise is never drawn here, and nothing here depends on the weights.
 """
 
 from __future__ import annotations
@@ -11,34 +13,47 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import mpmath
 import numpy as np
 
+from edge_runtime.noise import NoiseCheck
 from familial.config import FamilyConfig
-from wire.certificate import NOT_PROVED, PROFILES, Certificate, bits, sigma_for
+from wire.certificate import NOT_PROVED, PROFILES, Certificate, bits, eps_at_delta
 from wire.errors import ConfigError, DataError, VeilsightError
 from wire.noise_table import NoiseTable
 
-__all__ = ["Noise", "build_table", "choose", "main", "target_shift", "words", "write"]
+__all__ = ["GRID", "Noise", "Target", "build_table", "choose", "least_sigma", "main", "words", "write"]
+
+GRID = 64
+"""Steps of sigma in 1: every sigma here is a multiple of 1/GRID."""
 
 _BITS = 128
 _GUARD_BITS = 192  # beyond the table's own; a floor that this leaves undecided is decided at more
 _INT16_MAX = 32767
+_TAILS = 14  # sigmas of noise that must fit beside the code: where the table ends
+_FORM = re.compile(r"(?:(S|bits|p|eps)=)?([^@/=]+)(?:@([^/]+))?(?:/(release|event|([0-9.]+)s))?")
+_HELP = f"""{", ".join(PROFILES)}; or S=3, bits=6.5, p=0.2@1000 (naming one of 1,000 with chance 0.2 at most),
+eps=8@1e-6; per event, or /release, or /10s for an incident of 10 s: bits=9/10s"""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What was chosen: a profile's name ("custom" for any other target), the table and the certificate."""
+    """What was chosen: a profile's name ("custom" for any other target), the table and the certificate.
+
+    stricter: the tables of the profiles that reveal less, by name: what an operator may switch a device to.
+    """
 
     profile: str
     table: NoiseTable
     certificate: Certificate
+    stricter: Mapping[str, NoiseTable] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of noise.json."""
@@ -49,8 +64,75 @@ class Noise:
             "sigma": f"{found.sigma.numerator}/{found.sigma.denominator}",
             "s_release": float(f"{found.s_release:.6g}"),
             "s_event": float(f"{found.s_event:.6g}"),
+            "stricter": sorted(self.stricter),
         }
         return json.dumps(document, indent=1) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What may be revealed at most. unit: S, bits, p or eps. of: M for p, delta for eps, else 0.
+
+    span: "event", "release", or the seconds of an incident. profile: its name, or "custom".
+    """
+
+    text: str
+    profile: str
+    unit: str
+    value: float
+    of: float = 0.0
+    span: str | float = "event"
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read what stands after --target. Raises ConfigError with the reason why it cannot be meant."""
+        if text in PROFILES:
+            return cls(text, text, "S", PROFILES[text])
+        found = _FORM.fullmatch(text)
+        try:
+            unit, value = (found[1] or "S", float(found[2])) if found else ("", math.nan)
+            of = float(found[3]) if found and found[3] else 0.0
+            span: str | float = "event" if not found or not found[4] else float(found[5]) if found[5] else found[4]
+        except ValueError:
+            unit = ""
+        if not unit or not (math.isfinite(value) and value > 0) or (unit in ("p", "eps")) != (of > 0):
+            raise ConfigError(f"--target is {text!r}; give {_HELP}".replace("\n", " "))
+        target = cls(text, "custom", unit, value, of, span)
+        problem = target._problem()
+        if problem:
+            raise ConfigError(f"--target {text}: {problem}")
+        return target
+
+    def _problem(self) -> str:
+        """Why nothing, or anything, keeps it; "" where that depends on the noise."""
+        if self.unit == "p" and not (self.of >= 2 and self.of == int(self.of)):
+            return f"M is {self.of:g}; it must be a whole number of at least 2, the people among whom one is named"
+        if self.unit == "p" and self.value <= 1 / self.of:
+            return f"a guess names one of {self.of:g} with chance {1 / self.of:g}; no noise gives less, allow more"
+        if self.unit == "p" and self.value >= 1:
+            return "a chance of 1 promises nothing; give one below 1"
+        if self.unit == "eps" and not self.of < 1:
+            return f"delta is {self.of:g}; it must lie between 0 and 1, such as 1e-6"
+        return ""
+
+    def releases(self, certificate: Certificate) -> int:
+        """How many releases the target speaks of."""
+        if isinstance(self.span, float):
+            return certificate.releases_touched(self.span)
+        return certificate.event_releases if self.span == "event" else 1
+
+    def keeps(self, certificate: Certificate) -> bool:
+        """Whether the certificate says no more than the target allows."""
+        releases = self.releases(certificate)
+        if self.unit == "p":
+            return certificate.chance(releases, 1.0 / self.of) <= self.value
+        if self.unit == "eps":  # the delta that is asked for pays for the sampler as well
+            shift = certificate.shift(releases)
+            eps = min(self.value, eps_at_delta(shift, 0.999 * self.of))
+            delta = self.of - certificate.delta_lost(releases, eps)
+            return delta > 0 and eps_at_delta(shift, delta) <= eps
+        says: float = certificate.reveals(releases)[self.unit]
+        return says <= self.value
 
 
 def build_table(sigma: Fraction) -> NoiseTable:
@@ -101,55 +183,69 @@ def _entries(sigma: Fraction, guard: int) -> list[int] | None:
     return entries
 
 
-def target_shift(target: str) -> tuple[str, float]:
-    """(profile, S per event) of a target: a profile's name, or per event S=2.5 or bits=6; ConfigError."""
-    if target in PROFILES:
-        return target, PROFILES[target]
-    unit, _, number = target.rpartition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if unit not in ("", "S", "bits") or not (math.isfinite(value) and value > 0):
-        raise ConfigError(
-            f"--target is {target!r}; give {', '.join(PROFILES)}, "
-            "or what an event may reveal as a positive number: S=3, bits=6.5"
-        )
-    return "custom", math.sqrt(2.0 * math.log(2.0) * value) if unit == "bits" else value
+def least_sigma(certificate: Certificate, target: Target, largest: Fraction) -> Fraction | None:
+    """The least sigma of the grid, at most `largest`, at which the certificate keeps `target`; None where none does.
+
+    Doubles until the target is kept, then bisects: the one returned keeps it, the step below it does not.
+    """
+    low, high, last = 0, 1, math.floor(largest * GRID)
+    while not target.keeps(certificate.at(Fraction(high, GRID))):
+        if high >= last:
+            return None
+        low, high = high, min(2 * high, last)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if target.keeps(certificate.at(Fraction(middle, GRID))) else (middle, high)
+    return Fraction(high, GRID)
 
 
-def choose(config: FamilyConfig, target: str) -> Noise:
-    """The least noise that keeps `target` for a family of `config`; ConfigError with the reason where none can."""
-    profile, shift = target_shift(target)
-    capacity = config.event_releases * config.n * math.log2(2 * config.clip_norm + 1)
-    if bits(shift) >= capacity:
+def choose(config: FamilyConfig, text: str) -> Noise:
+    """The least noise at which a family of `config` keeps the target `text`; ConfigError, with the reason, if none."""
+    target = Target.parse(text)
+    clip_norm, n = config.clip_norm, config.n
+    if clip_norm < 4 * math.sqrt(n):
         raise ConfigError(
-            f"--target {target}: S = {shift:g} an event allows {bits(shift):.0f} bits, but {config.event_releases} "
-            f"codes of {config.n} coordinates hold at most {capacity:.0f}: that promises nothing; "
-            "give a smaller S, such as 3"
+            f"clip_norm is {clip_norm}, but {n} coordinates want 4 sqrt(n) = {math.ceil(4 * math.sqrt(n))} at least: "
+            "else rounding to whole numbers eats the code; set it in config.json (the S of a target stays what it is)"
         )
-    sigma = sigma_for(config.clip_norm, shift, config.event_releases)
-    largest = _INT16_MAX - config.clip_norm
-    if 14 * sigma > largest:
+    window = config.window
+    certificate = Certificate(clip_norm, Fraction(1), n, window.slot_s, window.reach_s, config.event_releases)
+    largest = Fraction(_INT16_MAX - clip_norm, _TAILS)
+    sigma = least_sigma(certificate, target, largest)
+    if sigma is None:
         raise ConfigError(
-            f"--target {target}: sigma would be {float(sigma):.1f}, but a coordinate of z is 16 bits wide and with "
-            f"clip_norm {config.clip_norm} holds noise of sigma {largest / 14:.0f} at most; "
-            "train with a smaller clip_norm, or allow a larger S"
+            f"--target {text}: no sigma up to {float(largest):.0f} keeps it, and no more noise fits beside the code "
+            f"into a coordinate of z, which is 16 bits wide; allow more, or set clip_norm in config.json below "
+            f"{clip_norm} ({math.ceil(4 * math.sqrt(n))} at least)"
         )
-    certificate = Certificate(
-        clip_norm=config.clip_norm,
-        sigma=sigma,
-        n=config.n,
-        slot_s=config.window.slot_s,
-        reach_s=config.window.reach_s,
-        event_releases=config.event_releases,
-    )
-    return Noise(profile, build_table(sigma), certificate)
+    certificate = certificate.at(sigma)
+    releases = target.releases(certificate)
+    told, capacity = bits(certificate.shift(releases)), releases * n * math.log2(2 * clip_norm + 1)
+    if told >= capacity:
+        raise ConfigError(
+            f"--target {text}: it allows {told:.0f} bits, but {releases} codes of {n} coordinates hold at most "
+            f"{capacity:.0f}: that promises nothing; allow less, such as S=3"
+        )
+    if min(NoiseCheck(sigma, n, config.event_releases).thresholds) <= 0:
+        raise ConfigError(
+            f"--target {text}: sigma {float(sigma):g} would do, but over {n} coordinates the device could not tell it "
+            "from a buffer that is stuck or empty; allow less, or train with a larger code (clip_norm, tokens x width)"
+        )
+    stricter = {}
+    for name in PROFILES:
+        found = least_sigma(certificate, Target.parse(name), largest)
+        if found is not None and found > sigma:
+            stricter[name] = build_table(found)
+    return Noise(target.profile, build_table(sigma), certificate, stricter)
 
 
 def write(noise: Noise, checkpoint: Path) -> None:
-    """Write noise_table.bin, then noise.json, into the checkpoint folder."""
+    """Write the tables, then noise.json, into the checkpoint folder; tables of an earlier target go."""
     try:
+        for old in checkpoint.glob("noise_table.*.bin"):
+            old.unlink()
+        for name, table in noise.stricter.items():
+            table.save(checkpoint / f"noise_table.{name}.bin")
         noise.table.save(checkpoint / "noise_table.bin")
         (checkpoint / "noise.json").write_text(noise.to_json())
     except OSError as error:
@@ -161,30 +257,29 @@ def words(noise: Noise) -> str:
     """The certificate as a page for people: what each span can reveal at most, and what is not proved."""
     certificate = noise.certificate
     document = certificate.document()
-    spans = (
-        ("one release", "release"),
-        (f"an event ({certificate.event_releases} releases)", "event"),
-        ("an incident of 10 s", "incident_10s"),
-        ("a visit of 5 minutes", "visit_5min"),
-        ("an hour", "hour"),
-        ("a day", "day"),
-    )
+    spans = {"release": "one release", "event": f"an event ({certificate.event_releases} releases)"}
+    spans |= {key: f"an incident of {key[9:-1]} s" for key in document if key.startswith("incident_")}
+    spans |= {"visit_5min": "a visit of 5 minutes", "hour": "an hour", "day": "a day"}
     lines = [
         f"profile {noise.profile}: clip norm C = {certificate.clip_norm}, "
         f"sigma = {certificate.sigma} = {float(certificate.sigma):g}, "
         f"a release every {certificate.slot_s:g} s with {certificate.reach_s:g} s of reach",
         "What can be told at most, whatever the network does and whoever looks:",
-        f"  {'':26}{'S':>8}{'bits':>11}{'name 1 of 10':>14}{'1 of 1,000':>12}{'1 of 100,000':>14}",
+        f"  {'':26}{'S':>8}{'bits':>11}{'name 1 of 10':>14}{'1 of 1,000':>12}{'1 of 100,000':>14}{'yes or no':>11}"
+        f"{'eps':>9}",
     ]
-    for title, key in spans:
+    for key, title in spans.items():
         row = document[key]
-        named = [_chance(p) for p in row["name_one_of"].values()]
-        lines.append(f"  {title:26}{row['S']:8.3g}{row['bits']:11,.2f}{named[0]:>14}{named[1]:>12}{named[2]:>14}")
-    times = document["time_to_vacuous_s"]
-    lines.append(
-        "Someone in view this long has no bound left on being named: "
-        + ", ".join(f"1 of {int(m):,} after {seconds:g} s" for m, seconds in times.items())
-    )
+        told = [_chance(p) for p in (*row["name_one_of"].values(), row["attribute"]["0.5"])]
+        lines.append(
+            f"  {title:26}{row['S']:8.3g}{row['bits']:11,.2f}{told[0]:>14}{told[1]:>12}{told[2]:>14}{told[3]:>11}"
+            f"{row['eps']:9.3g}"
+        )
+    lines.append("  (yes or no: to tell a two-valued attribute that half of the people have; eps: at delta 1e-6)")
+    for cameras, times in document["time_to_vacuous_s"].items():
+        seen = "in view" if cameras == "1" else f"in view of {cameras} cameras at once"
+        held = ", ".join(f"1 of {int(m):,} after {seconds:g} s" for m, seconds in times.items())
+        lines.append(f"Someone {seen} for longer has no bound left on being named: {held}")
     years = f"{certificate.lifetime_years:g} years"
     lines.append(f"The sampler is within 2^{certificate.log2_tau:.0f} of ideal noise over {years}.")
     lines.append("Not proved: " + "; ".join(NOT_PROVED) + ".")
@@ -199,8 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m calibration.noise", description="Choose a checkpoint's noise.")
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/nano"), help="folder with config.json")
-    targets = f"what an event may reveal: {', '.join(PROFILES)}, or a number such as S=2.5 or bits=6"
-    parser.add_argument("--target", required=True, help=targets)
+    parser.add_argument("--target", required=True, help=f"what may be revealed at most: {_HELP}")
     args = parser.parse_args(argv)
     try:
         config = FamilyConfig.load(args.checkpoint / "config.json")
@@ -212,7 +306,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(words(noise))
     if noise.profile != config.profile:
         print(f"Note: this family was trained at profile {config.profile}; measure it here with familial.evaluate.")
-    print(f"written: noise.json and noise_table.bin ({len(noise.table.high)} entries) in {args.checkpoint}")
+    tables = ["noise_table.bin", *(f"noise_table.{name}.bin" for name in noise.stricter)]
+    print(f"written: noise.json and {', '.join(tables)} in {args.checkpoint}")
     return 0
 
 

@@ -1,13 +1,16 @@
 """Ground floor. What a release, an event, an incident, a visit, an hour and a day can reveal at most.
 
-    C, sigma, n, slot, reach  ->  S per release  ->  S over r releases = S sqrt(r)  ->  bits, guessing bounds,
-    zCDP, time
+    C, sigma, n, slot, reach  ->  S per release  ->  S over r releases of c cameras = S sqrt(c r)
+                              ->  bits, guessing bounds, zCDP, time to vacuous;  tau of the sampler
 
 The certificate depends on the clip norm C, the noise sigma and the cadence alone: never on the network, its
 weights or its precision. The integer core keeps every code within norm C; a discrete Gaussian of parameter
 sigma is added; so the Renyi divergence of order a between a release and pure noise is at most a S^2 / 2 with
 S = C / sigma (Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", 2020,
-Proposition 5), it adds over releases, and processing cannot raise it.
+Proposition 5), it adds over releases and over cameras, and processing cannot raise it.
+
+Every number is written on the safe side, rounded up. Chances and delta hold for the noise that the device draws, not
+for ideal noise: the total variation of the draws in question is in them.
 
 What is NOT proved is part of the document (`NOT_PROVED`) and is shown wherever the numbers are.
 """
@@ -18,8 +21,10 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,9 +32,13 @@ import numpy as np
 from .errors import CertificateError
 
 __all__ = [
+    "ATTRIBUTES",
+    "CAMERAS",
     "GALLERIES",
+    "INCIDENTS_S",
     "NOT_PROVED",
     "PROFILES",
+    "RANKS",
     "Certificate",
     "bits",
     "eps_at_delta",
@@ -45,6 +54,18 @@ PROFILES: Mapping[str, float] = {"strict": 2.0, "balanced": 3.0, "detailed": 4.0
 GALLERIES = (10, 1_000, 100_000)
 """Sizes M of the galleries for which the chance to name one person is bounded."""
 
+RANKS = (5, 20)
+"""Ranks k for which the chance that the right one is among the first k of a gallery is bounded."""
+
+ATTRIBUTES = (0.5, 0.7, 0.9)
+"""Shares of the majority for which the chance to tell an attribute is bounded: always saying it is right that often."""
+
+CAMERAS = (1, 2, 4)
+"""Cameras that see one person at once, for which the certificate is worked out."""
+
+INCIDENTS_S = (2, 10, 60)
+"""Lengths of an incident in seconds, for which the certificate is worked out."""
+
 NOT_PROVED = (
     "what behaviour itself gives away to someone who knows whose behaviour it is",
     "anything about a person who stays in view longer than the time to vacuous",
@@ -55,8 +76,20 @@ NOT_PROVED = (
 _SIGMA_GRID = 64  # sigma is a multiple of 1/64: exact as a fraction, and rounded up costs less than 1/60 %
 _TABLE_BITS = 128
 _DELTA = 1e-6
+_SEARCH = ((161, 28), (17, 36), (17, 44), (17, 60))  # orders and halvings of each pass: the last alone must be exact
 _VISIT_S, _HOUR_S, _DAY_S = 300.0, 3600.0, 86400.0
-_INCIDENT_S = 10.0
+_READING = {
+    "releases": "releases that can depend on the span: its length and the reach of a frame; times the cameras",
+    "S": "shift, C / sigma * sqrt(releases); everything below follows from it",
+    "bits": "mutual information between the scene and the releases, at most",
+    "name_one_of": "M: chance that anyone's best guess names the right one of M people, at most (1/M without looking)",
+    "right_one_among": "k: M: chance that the right one of M is among k guesses, at most (k/M without looking)",
+    "attribute": "share of the majority: chance to tell a two-valued attribute, at most (the share without looking)",
+    "zcdp_rho": "zero-concentrated differential privacy between any two scenes, for ideal noise",
+    "eps": "differential privacy between any two scenes, with the delta beside it; a delta of 1 says nothing",
+    "log2_tau": "log2 of the total variation of these draws from ideal noise; it is in the chances and in delta",
+    "time_to_vacuous_s": "cameras: M: for so long in view a bound below 1 on naming one of M holds, no longer",
+}
 
 
 def sigma_for(clip_norm: int, s_event: float, releases: int = 8) -> Fraction:
@@ -97,6 +130,7 @@ def guess_bound_simple(shift: float, prior: float) -> float:
     return 1.0 if shift >= edge else math.exp(-((edge - shift) ** 2) / 2.0)
 
 
+@lru_cache(maxsize=4096)
 def guess_bound(shift: float, prior: float) -> float:
     """The largest success probability of any guess whose prior success is `prior`, after releases of total shift S.
 
@@ -116,21 +150,23 @@ def guess_bound(shift: float, prior: float) -> float:
         return prior
     low, high = math.log(1e-5), math.log(1e5)
     best = 1.0
-    for _ in range(4):  # each pass looks at the neighbourhood of the best order of the pass before
-        grid = np.linspace(low, high, 201)
-        candidates = _largest_p(1.0 + np.exp(grid), shift, prior)
+    for orders, halvings in _SEARCH:  # each pass looks at the neighbourhood of the best order of the pass before
+        grid = np.linspace(low, high, orders)
+        candidates = _largest_p(1.0 + np.exp(grid), shift, prior, halvings)
         index = int(np.argmin(candidates))
         best = min(best, float(candidates[index]))
         low, high = float(grid[max(index - 1, 0)]), float(grid[min(index + 1, len(grid) - 1)])
     return max(prior, min(best, guess_bound_simple(shift, prior)))
 
 
-def _largest_p(orders: np.ndarray[Any, Any], shift: float, prior: float) -> np.ndarray[Any, Any]:
+def _largest_p(
+    orders: np.ndarray[Any, Any], shift: float, prior: float, halvings: int
+) -> np.ndarray[Any, Any]:
     """Per order a: the upper end of a bisection for the largest p that the order allows; shape of `orders`."""
     limit = orders * (orders - 1.0) * shift * shift / 2.0
     low = np.full_like(orders, prior)
     high = np.ones_like(orders)
-    for _ in range(60):
+    for _ in range(halvings):
         p = (low + high) / 2.0
         with np.errstate(divide="ignore"):
             right = orders * np.log(p) + (1.0 - orders) * math.log(prior)
@@ -182,6 +218,10 @@ class Certificate:
         if self.event_releases < 1:
             raise CertificateError(f"event_releases is {self.event_releases}; it must be at least 1")
 
+    def at(self, sigma: Fraction) -> Certificate:
+        """The certificate of the same codes and cadence under other noise."""
+        return replace(self, sigma=sigma)
+
     @property
     def s_release(self) -> float:
         """S of one release: C / sigma."""
@@ -200,39 +240,63 @@ class Certificate:
         """Releases that can depend on something `seconds` long: its length plus the reach, in slots."""
         return math.ceil((seconds + self.reach_s) / self.slot_s - 1e-9)
 
-    def time_to_vacuous_s(self, gallery: int, cameras: int = 1) -> float:
-        """Seconds in view until the bound on naming one of `gallery` reaches 1; 0: one glance is enough."""
-        releases = math.ceil(2.0 * math.log(gallery) / (cameras * self.s_release**2))
+    def time_to_vacuous_s(self, gallery: int, cameras: int = 1, rank: int = 1) -> float:
+        """Seconds in view until the bound on `rank` guesses at one of `gallery` is 1; 0: one glance is enough."""
+        releases = math.ceil(2.0 * math.log(gallery / rank) / (cameras * self.s_release**2))
         return max(0.0, (releases - 1) * self.slot_s - self.reach_s)
 
     @property
-    def log2_tau(self) -> float:
-        """log2 of the sampler's total variation from ideal noise over the device's life.
+    def lifetime_releases(self) -> int:
+        """Releases that a device makes in its life, rounded up."""
+        return math.ceil(self.lifetime_years * 365.25 * _DAY_S / self.slot_s)
+
+    def log2_tau_of(self, releases: int) -> float:
+        """log2 of the sampler's total variation from ideal noise over so many releases.
 
         Every draw of a coordinate is within (J + 1) 2^-128 of ideal, where J <= 13.5 sigma + 2 is the table's
         length (each entry is rounded down by less than 2^-128, and less than 2^-128 lies beyond the last).
         """
-        draws = self.lifetime_years * 365.25 * _DAY_S / self.slot_s * self.n
-        return math.log2(draws * (13.5 * float(self.sigma) + 3.0)) - _TABLE_BITS
+        return math.log2(releases * self.n * (13.5 * float(self.sigma) + 3.0)) - _TABLE_BITS
+
+    @property
+    def log2_tau(self) -> float:
+        """`log2_tau_of` all releases of the device's life."""
+        return self.log2_tau_of(self.lifetime_releases)
 
     def reveals(self, releases: int) -> dict[str, Any]:
-        """What `releases` releases together reveal at most, for ideal noise; add 2^log2_tau to each p."""
-        shift = self.shift(releases)
+        """What `releases` releases together reveal at most: those of all cameras, where there are several."""
+        shift, eps = self.shift(releases), eps_at_delta(self.shift(releases), _DELTA)
+        ranks = {str(k): {str(m): self.chance(releases, k / m) for m in GALLERIES if m > k} for k in RANKS}
         return {
             "releases": releases,
-            "S": _round(shift),
-            "bits": _round(bits(shift)),
-            "name_one_of": {str(m): _round(guess_bound(shift, 1.0 / m)) for m in GALLERIES},
-            "attribute_half": _round(guess_bound(shift, 0.5)),
-            "zcdp_rho": _round(zcdp_rho(shift)),
-            "eps": _round(eps_at_delta(shift, _DELTA)),
+            "S": _up(shift),
+            "bits": _up(bits(shift)),
+            "name_one_of": {str(m): self.chance(releases, 1.0 / m) for m in GALLERIES},
+            "right_one_among": ranks,
+            "attribute": {str(share): self.chance(releases, share) for share in ATTRIBUTES},
+            "zcdp_rho": _up(zcdp_rho(shift)),
+            "eps": _up(eps),
+            "delta": min(1.0, _up(_DELTA, self.delta_lost(releases, eps))),
+            "log2_tau": _up(self.log2_tau_of(releases)),
         }
+
+    def chance(self, releases: int, prior: float) -> float:
+        """`guess_bound` for the noise that the device draws, as it is written: rounded up, tau in it."""
+        return min(1.0, _up(guess_bound(self.shift(releases), prior), 2.0 ** self.log2_tau_of(releases)))
+
+    def delta_lost(self, releases: int, eps: float) -> float:
+        """What the sampler adds to a delta: (1 + e^eps) tau over these releases; 1 where it is more."""
+        log_lost = eps + math.log1p(math.exp(-eps)) + self.log2_tau_of(releases) * math.log(2.0)
+        return math.exp(min(0.0, log_lost))
 
     def document(self) -> dict[str, Any]:
         """The certificate as it is published and stored: the inputs, all that follows, and what is not proved."""
-        spans = {"incident_10s": _INCIDENT_S, "visit_5min": _VISIT_S, "hour": _HOUR_S, "day": _DAY_S}
+        spans = {f"incident_{seconds}s": float(seconds) for seconds in INCIDENTS_S}
+        spans |= {"visit_5min": _VISIT_S, "hour": _HOUR_S, "day": _DAY_S}
+        counts = {"release": 1, "event": self.event_releases}
+        counts |= {name: self.releases_touched(seconds) for name, seconds in spans.items()}
         return {
-            "version": 1,
+            "version": 2,
             "inputs": {
                 "clip_norm": self.clip_norm,
                 "sigma": str(self.sigma),
@@ -242,12 +306,18 @@ class Certificate:
                 "event_releases": self.event_releases,
                 "lifetime_years": self.lifetime_years,
             },
-            "release": self.reveals(1),
-            "event": self.reveals(self.event_releases),
-            **{name: self.reveals(self.releases_touched(seconds)) for name, seconds in spans.items()},
-            "time_to_vacuous_s": {str(m): _round(self.time_to_vacuous_s(m)) for m in GALLERIES},
-            "log2_tau": _round(self.log2_tau),
-            "eps_delta": _DELTA,
+            **{name: self.reveals(count) for name, count in counts.items()},
+            "cameras": {
+                str(cameras): {name: self.reveals(cameras * count) for name, count in counts.items()}
+                for cameras in CAMERAS[1:]
+            },
+            "time_to_vacuous_s": {
+                str(cameras): {str(m): round(self.time_to_vacuous_s(m, cameras), 6) for m in GALLERIES}
+                for cameras in CAMERAS
+            },
+            "log2_tau": _up(self.log2_tau),
+            "lifetime_releases": self.lifetime_releases,
+            "reading": dict(_READING),
             "assumes": "the key stream (ChaCha20, keyed by the operating system) is indistinguishable from random",
             "not_proved": list(NOT_PROVED),
         }
@@ -290,9 +360,10 @@ def _integer(given: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _round(value: float) -> float:
-    """Six significant digits: the last ones differ between machines, and nobody needs them."""
-    return float(f"{value:.6g}")
+def _up(value: float, more: float = 0.0) -> float:
+    """`value + more` in six significant digits, rounded up, past what floating point may have lost on the way."""
+    exact = Decimal(value) + abs(Decimal(value)) * Decimal("1e-9") + Decimal(more)
+    return float(Context(prec=6, rounding=ROUND_CEILING).plus(exact))
 
 
 def _first_difference(expected: Any, found: Any, path: str) -> str:
