@@ -183,9 +183,9 @@ class Camera:
         self._buffer.wipe()
 
     def windows(self) -> Iterator[Window]:
-        """The window of each slot, at its end. A file ends with the last slot of which it covers at least half."""
+        """The window of each slot, at its end. A file ends when its last picture is out of every window's reach."""
         for slot in self._clock.slots():
-            if slot >= max(1.0, self._end_s / self._clock.slot_s + 0.5) // 1:
+            if math.isfinite(self._end_s) and slot >= self._spec.releases_of(self._end_s):
                 return
             if self._live and 0 < self._lost_after_s < time.monotonic() - self._alive_at:
                 raise CameraLost(f"{self.name}: no frame for {self._lost_after_s:.0f} s; restarting may help")

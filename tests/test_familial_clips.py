@@ -89,7 +89,10 @@ def test_windows_are_black_where_nothing_was_seen() -> None:
     assert made.shape == (3, 16, 96, 96)
     assert not made[0, :7].any() and made[0, 7].any()  # the first frame came when the slot began
     assert made[0, 8:].any() and not made[2].any()
-    assert slots(0.2, SPEC) == 1 and slots(2.6, SPEC) == 3 and slots(2.4, SPEC) == 2
+    # a clip is read until its last picture is out of reach, as the device reads a file
+    assert SPEC.reach_s == 5.0 and [slots(seconds, SPEC) for seconds in (0.2, 2.0, 2.6)] == [5, 6, 7]
+    made = windows(footage, [1.0 * (slot + 1) for slot in range(slots(3.0, SPEC) + 1)], SPEC)
+    assert [bool(window.any()) for window in made] == [True] * 7 + [False]
 
 
 def test_labels_follow_what_happens() -> None:

@@ -147,8 +147,8 @@ def _decode(path: Path, spec: WindowSpec) -> Footage:
 
 
 def slots(duration: float, spec: WindowSpec) -> int:
-    """Whole slots of a clip of `duration` seconds: at least 1; a last slot counts when at least half of it was seen."""
-    return max(1, int(duration / spec.slot_s + 0.5))
+    """Releases of a clip of `duration` seconds, as the device makes them: until its last picture is out of reach."""
+    return spec.releases_of(duration)
 
 
 def windows(footage: Footage, ends: Sequence[float], spec: WindowSpec) -> npt.NDArray[np.uint8]:
