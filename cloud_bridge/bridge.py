@@ -64,9 +64,9 @@ class Bridge:
         records = {name: journal.record(name) for name in self._cameras}
         self._records = records
         publics = {name: camera.public for name, camera in self._cameras.items()}
-        self.intake = Intake(publics, manifest.n, manifest.model_id, records)
+        self.intake = Intake(publics, manifest, records)
         shape = (manifest.event_releases, manifest.tokens, manifest.width)
-        self._readers = {name: EventReader(name, *shape) for name in self._cameras}
+        self._readers = {name: EventReader(name, *shape, manifest.weights) for name in self._cameras}
         self._books = {name: AlertBook(config.alerts, records[name].raised) for name in self._cameras}
         self._untrusted: set[str] = set()
         self._seen: set[tuple[str, int]] = set()  # (camera, boot id) of the streams read since the start

@@ -9,7 +9,7 @@ once: so every release is part of at least one event, and none is read out of or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,8 @@ BLIND = "blind"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
-    """What is read together. z: int32 (R, K, d), zeros where `present`, bool (R,), is False; oldest first."""
+    """What is read together, oldest first. z: int32 (R, K, d), each release times its level's weight; zeros where
+    `present`, bool (R,), is False."""
 
     camera: str
     boot_id: int
@@ -39,10 +40,13 @@ class Event:
 
 
 class EventReader:
-    """Releases of one camera, in slot order -> events."""
+    """Releases of one camera, in slot order -> events. weights: per level, by what z is multiplied to be read."""
 
-    def __init__(self, camera: str, releases: int, tokens: int, width: int) -> None:
+    def __init__(
+        self, camera: str, releases: int, tokens: int, width: int, weights: Sequence[float] = (1.0,)
+    ) -> None:
         self._camera = camera
+        self._weights = weights
         self._shape = (releases, tokens, width)
         self._unread: int | None = None  # the oldest release that was in no event yet
         self._begin(-1, 0)
@@ -58,7 +62,7 @@ class EventReader:
         size = self._shape[0]
         if self._unread is not None and release.slot - size + 1 > self._unread:
             out += self.flush()
-        self._window.push(release.slot, release.z)
+        self._window.push(release.slot, release.z, self._weights[release.level])
         self._unread = release.slot if self._unread is None else self._unread
         if release.slot - self._start + 1 >= size:
             out += self.flush()

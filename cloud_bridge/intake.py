@@ -15,9 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wire.attention import Witness
 from wire.errors import MessageError
 from wire.keys import PublicKey
-from wire.message import FLAG_SPENT, FeatureMessage, open_features
+from wire.manifest import EngineManifest
+from wire.message import FLAG_ATTENTION, FLAG_SPENT, FeatureMessage, open_features
 
 from .journal import CameraRecord
 
@@ -47,7 +49,10 @@ _RECENT = 256  # slots within which a repeated one counts as a duplicate, and a 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Release:
-    """One verified release. z: int16 (n,). spent: noise alone, the budget is spent. gap: slots missing before it."""
+    """One verified release. z: int16 (n,). spent: noise alone, the budget is spent. gap: slots missing before it.
+
+    level: whose noise, an index into the manifest's levels.
+    """
 
     camera: str
     boot_id: int
@@ -55,16 +60,18 @@ class Release:
     z: npt.NDArray[np.int16]
     spent: bool
     gap: int
+    level: int = 0
 
 
 class _Stream:
     """One camera: the reorder buffer and what was read lately."""
 
-    __slots__ = ("pending", "public", "read", "record")
+    __slots__ = ("pending", "public", "read", "record", "witness")
 
-    def __init__(self, public: PublicKey, record: CameraRecord) -> None:
+    def __init__(self, public: PublicKey, record: CameraRecord, witness: Witness | None) -> None:
         self.public = public
         self.record = record
+        self.witness = witness
         self.pending: dict[int, FeatureMessage] = {}
         self.read: deque[int] = deque(maxlen=_RECENT)
 
@@ -72,22 +79,24 @@ class _Stream:
 class Intake:
     """Messages of all configured cameras -> releases in slot order.
 
-    cameras: name -> public key. n, model_id: of the manifest. records: name -> where the stream stands; kept current
-    here, made durable by the caller. reorder_slots: a missing slot is given up when one that many later has come; 0
-    waits for none.
+    cameras: name -> public key. records: name -> where the stream stands; kept current here, made durable by the
+    caller. reorder_slots: a missing slot is given up when one that many later has come; 0 waits for none. A release
+    louder than the manifest's profile is refused, unless the attention rule is at work and can have chosen its level:
+    the rule is computed again here, from the messages alone.
     """
 
     def __init__(
         self,
         cameras: Mapping[str, PublicKey],
-        n: int,
-        model_id: int,
+        manifest: EngineManifest,
         records: Mapping[str, CameraRecord],
         reorder_slots: int = 2,
     ) -> None:
-        self._streams = {name: _Stream(public, records[name]) for name, public in cameras.items()}
-        self._n = n
-        self._model_id = model_id
+        self._streams = {
+            name: _Stream(public, records[name], manifest.make_witness()) for name, public in cameras.items()
+        }
+        self._manifest = manifest
+        self._model = (manifest.n, manifest.model_id, len(manifest.sigmas))
         self._reorder_slots = reorder_slots
         self.received = 0
         self.gaps: Counter[str] = Counter()
@@ -108,7 +117,7 @@ class Intake:
             self.refuse(camera, "unknown")
             return []
         try:
-            message = open_features(payload, stream.public, self._n, self._model_id)
+            message = open_features(payload, stream.public, *self._model)
         except MessageError as error:
             self.refuse(camera, error.reason)
             return []
@@ -135,6 +144,8 @@ class Intake:
         # A stream that is already running is joined where it stands: what came before is no gap of ours.
         stream.record.next_slot = 0 if slot <= self._reorder_slots else slot
         stream.read.clear()
+        if stream.witness is not None:
+            stream.witness.begin()
 
     def _in_order(self, camera: str, stream: _Stream, patience: int) -> list[Release]:
         out: list[Release] = []
@@ -146,10 +157,20 @@ class Intake:
             self.gaps[camera] += gap
             message = stream.pending.pop(slot)
             spent = bool(message.flags & FLAG_SPENT)
-            out.append(Release(camera, message.boot_id, slot, message.z, spent, gap))
             stream.read.append(slot)
             record.next_slot = slot + 1
+            if self._level_is_sound(stream, message, spent):
+                out.append(Release(camera, message.boot_id, slot, message.z, spent, gap, message.level))
+            else:
+                self.refuse(camera, "level")
         return out
+
+    def _level_is_sound(self, stream: _Stream, message: FeatureMessage, spent: bool) -> bool:
+        """Whether the release may have been made at the level it states; the messages come here in slot order."""
+        if not message.flags & FLAG_ATTENTION:
+            return message.level <= self._manifest.level
+        z = None if spent else message.z
+        return stream.witness is not None and stream.witness.see(message.slot, message.level, z)
 
 
 def _repeated(stream: _Stream, slot: int) -> str:

@@ -22,7 +22,7 @@ DOOR = "lab/door"
 
 def make_intake(record: CameraRecord | None = None, reorder_slots: int = 2) -> Intake:
     records = {DOOR: record or CameraRecord()}
-    return Intake({DOOR: DEVICE.public}, MANIFEST.n, MANIFEST.model_id, records, reorder_slots)
+    return Intake({DOOR: DEVICE.public}, MANIFEST, records, reorder_slots)
 
 
 def at(slot: int, boot: int = 1, **how: int) -> bytes:

@@ -119,7 +119,7 @@ def test_forged_messages_stop_nothing(rig: Rig, tmp_path: Path) -> None:
                 bytes(100_000),
                 FeatureMessage(boot, 10_000, manifest.model_id, 0, z).seal(thief),
                 FeatureMessage(boot, 10_001, manifest.model_id ^ 1, 0, z).seal(key),
-                FeatureMessage(boot, 10_002, manifest.model_id, 2, z).seal(key),
+                FeatureMessage(boot, 10_002, manifest.model_id, 4, z).seal(key),
                 FeatureMessage(0, 10_003, manifest.model_id, 0, z).seal(key),
             ):
                 client.publish(features, payload, qos=1)

@@ -9,14 +9,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from bridge_factory import DEVICE, make_manifest
 from engine_factory import make_engine, make_noise_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud_bridge.events import EventReader
+from cloud_bridge.intake import Intake, Release
+from cloud_bridge.journal import CameraRecord
 from wire.attention import Attention, AttentionRule, Witness
 from wire.certificate import PROFILES, sigma_for
 from wire.errors import ManifestError, NoiseError, PrivacyError
 from wire.manifest import EngineManifest
+from wire.message import FLAG_ATTENTION, FeatureMessage
 from wire.noise_table import NoiseTable
 
 C, N, R = 64, 64, 8
@@ -206,3 +211,53 @@ def test_an_engine_may_hold_the_noise_of_several_levels(tmp_path: Path) -> None:
         dataclasses.replace(made, labels=("normal", "fall"))
     with pytest.raises(ManifestError, match="no attention rule"):
         dataclasses.replace(made, attention=None).make_attention()
+
+
+MANIFEST = dataclasses.replace(make_manifest(), levels={"strict": SIGMAS[0], "detailed": SIGMAS[2]}, attention=RULE)
+DOOR = "lab/door"
+
+
+def sealed(slot: int, level: int, z: Z, flags: int = FLAG_ATTENTION, boot: int = 1) -> bytes:
+    return FeatureMessage(boot, slot, MANIFEST.model_id, flags, z, level).seal(DEVICE)
+
+
+def test_the_bridge_reads_an_attentive_device_and_refuses_a_level_that_the_rule_did_not_choose() -> None:
+    intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
+    device, read = MANIFEST.make_attention(), []
+    for slot in range(60):
+        z, level = release(8 if slot % 30 > 20 else -8, slot), device.level
+        device.advance(level, z)
+        read += intake.accept(DOOR, sealed(slot, level, z))
+    assert [out.slot for out in read] == list(range(60)) and {out.level for out in read} == {0, 1, 2}
+    assert not intake.accept(DOOR, sealed(60, (device.level + 1) % 3, release(-8)))
+    assert not intake.accept(DOOR, sealed(61, 3, release(-8)))
+    assert intake.refused == {(DOOR, "level"): 2}
+
+
+def test_without_attention_the_bridge_takes_no_release_that_is_louder_than_the_profile() -> None:
+    intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
+    read = [bool(intake.accept(DOOR, sealed(level, level, release(0), flags=0))) for level in range(3)]
+    assert read == [True, True, False] and intake.refused == {(DOOR, "level"): 1}
+
+
+def test_a_restarted_device_is_not_accused_where_the_slots_happen_to_go_on() -> None:
+    intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
+    for boot, delivered in ((1, range(30)), (2, range(30, 40))):
+        device = MANIFEST.make_attention()
+        for slot in range(delivered.stop):
+            z, level = release(8 if slot % 20 > 15 else -8, slot), device.level
+            device.advance(level, z)
+            if slot in delivered:
+                assert intake.accept(DOOR, sealed(slot, level, z, boot=boot))
+
+
+def test_every_release_is_read_by_the_weight_of_its_level() -> None:
+    """The event's window holds z / sigma^2 of each release in one unit, whatever its level."""
+    reader = EventReader(DOOR, R, 4, 16, MANIFEST.weights)
+    z = release(60)
+    for slot, level in enumerate((0, 1, 2)):
+        reader.push(Release(DOOR, 1, slot, z, False, 0, level))
+    event = reader.flush()[0]
+    expected = [z * float(SIGMAS[1] / sigma) ** 2 for sigma in SIGMAS]
+    assert np.abs(event.z[-3:].reshape(3, N) - np.array(expected)).max() <= 0.5
+    assert np.array_equal(event.z[-2].reshape(N), z)

@@ -143,7 +143,7 @@ def test_verdicts_and_alerts_come_back_as_they_were() -> None:
         (bytes(features_size(N)), "malformed"),
         (features().seal(OTHER), "forged"),
         (sealed("features", pb.Features(**feature_fields(schema=2)).SerializeToString()), "schema"),
-        (features(flags=2).seal(KEY), "flags"),
+        (features(flags=4).seal(KEY), "flags"),
         (features(flags=2**32 - 1).seal(KEY), "flags"),
         (features(level=1).seal(KEY), "level"),
         (features(level=2**32 - 1).seal(KEY), "level"),

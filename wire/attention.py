@@ -166,7 +166,11 @@ class Witness:
 
     def __init__(self, rule: AttentionRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
         self._low, self._high = (Attention(rule, clip_norm, sigmas, releases) for _ in range(2))
-        self._next = 0  # slot
+        self.begin()
+
+    def begin(self) -> None:
+        """A new stream, of which slot 0 was not seen yet."""
+        self._next = -1  # slot
 
     @property
     def sure(self) -> bool:
@@ -174,12 +178,12 @@ class Witness:
         return self._low.level == self._high.level
 
     def see(self, slot: int, level: int, z: npt.NDArray[np.int16] | None) -> bool:
-        """Take the release of `slot`; slots grow, 0 begins a stream. Whether its level can be the rule's."""
+        """Take the release of `slot`; slots grow, 0 is a stream's first. Whether its level can be the rule's."""
         if slot == 0:
             self._high.least()
         elif slot != self._next:
             self._high.utmost()
-        if slot == 0 or slot != self._next:
+        if slot != self._next:
             self._low.least()
         self._next = slot + 1
         sound = self._low.level <= level <= self._high.level

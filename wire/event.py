@@ -36,12 +36,15 @@ class EventWindow:
         """Whether as many slots as an event spans have passed since slot 0, gaps or not."""
         return self.last_slot + 1 >= len(self.present)
 
-    def push(self, slot: int, z: npt.NDArray[np.int16]) -> None:
-        """Append the release of `slot`, z int16 (n,). Slots only grow: ValueError else."""
+    def push(self, slot: int, z: npt.NDArray[np.int16], weight: float = 1.0) -> None:
+        """Append the release of `slot`, z int16 (n,), times the weight of its level. Slots only grow: ValueError else.
+
+        Rounded to whole numbers, which at any level is far finer than the noise.
+        """
         if slot <= self.last_slot:
             raise ValueError(f"slot {slot} after slot {self.last_slot}: releases are pushed in slot order")
         self._advance(slot)
-        self.z[-1] = z.reshape(self.z.shape[1:])
+        self.z[-1] = (z if weight == 1.0 else np.rint(z * weight)).reshape(self.z.shape[1:])
         self.present[-1] = True
 
     def _advance(self, slot: int) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .attention import Attention, AttentionRule
+from .attention import Attention, AttentionRule, Witness
 from .certificate import Certificate
 from .errors import ManifestError
 from .keys import DeviceKey, PublicKey
@@ -199,6 +199,12 @@ class EngineManifest:
         if self.attention is None:
             raise ManifestError(f"this engine has no attention rule (profile {self.profile}); turn attention off")
         return Attention(self.attention, self.clip_norm, self.sigmas, self.event_releases)
+
+    def make_witness(self) -> Witness | None:
+        """Who checks the levels of one stream against the attention rule; None where this engine has no rule."""
+        if self.attention is None:
+            return None
+        return Witness(self.attention, self.clip_norm, self.sigmas, self.event_releases)
 
     def certificate(self) -> Certificate:
         """The certificate that C, sigma and the cadence of this manifest give."""

@@ -24,6 +24,7 @@ from .errors import MessageError
 from .keys import SIGNATURE_BYTES, DeviceKey, PublicKey
 
 __all__ = [
+    "FLAG_ATTENTION",
     "FLAG_SPENT",
     "MAX_PAYLOAD",
     "Alert",
@@ -38,6 +39,9 @@ __all__ = [
 
 FLAG_SPENT = 1
 """The budget is spent: the release is noise alone. A function of slot and configuration, never of the scene."""
+
+FLAG_ATTENTION = 2
+"""The level was chosen by the manifest's attention rule. A function of configuration."""
 
 MAX_PAYLOAD = 16 * 1024
 """No message of ours is longer, in bytes; whatever is, is refused unread."""
@@ -173,8 +177,8 @@ def open_features(payload: bytes, public: PublicKey, n: int, model_id: int, leve
     body = _open("features", payload, public, pb.Features())
     _present(body, "boot_id", "slot", "model_id", "flags", "z", "level")
     _same_model(body.model_id, model_id)
-    if body.flags & ~FLAG_SPENT:
-        raise MessageError("flags", f"flags are {body.flags:#x}; only bit 0 has a meaning")
+    if body.flags & ~(FLAG_SPENT | FLAG_ATTENTION):
+        raise MessageError("flags", f"flags are {body.flags:#x}; only bits 0 and 1 have a meaning")
     if body.level >= levels:
         raise MessageError("level", f"level is {body.level}; this model has {levels}")
     if len(body.z) != 2 * n:
