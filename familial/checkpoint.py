@@ -1,4 +1,4 @@
-"""Checkpoint folders in Hugging Face form: config.json, model.safetensors (fp16), vocab.json; the noise lies
+"""Checkpoint folders in Hugging Face form: config.json, model.safetensors or shards of it, vocab.json; the noise lies
 beside them.
 
 save(family, folder)    load(folder) -> Family in float32, eval mode    checkpoint_hash(folder) -> hex
@@ -7,81 +7,84 @@ adopt(family, base): take over every weight of `base` that has the same name and
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from wire.checkpoint import CONFIG, VOCABULARY, checkpoint_hash, weight_files
 from wire.errors import CheckpointError
 
 from .config import FamilyConfig
-from .family import Family
+from .family import Family, without_weights
+from .resources import require_memory
+from .weights import Planned, Weights, write_weights
 
-__all__ = ["adopt", "checkpoint_hash", "load", "save"]
+__all__ = ["adopt", "checkpoint_hash", "load", "plan_of", "save", "save_with"]
 
-_CONFIG, _WEIGHTS, _VOCABULARY = "config.json", "model.safetensors", "vocab.json"
+_OWN = ("desensitizer.", "lifter.", "exit_")  # never of a base, so never in its number format
+_CURE = "copy or train it again"
 
 
 def save(family: Family, folder: Path) -> None:
-    """Write the three files; weights as fp16. Existing ones are replaced, the weights last and in one move."""
+    """Write the files of a checkpoint. Existing ones are replaced, the weights last and in one move each."""
+    state = _floats(family)
+    save_with(family.config, folder, plan_of(family), lambda name: state[name])
+
+
+def save_with(
+    config: FamilyConfig, folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor]
+) -> None:
+    """As `save`, with each weight read when its turn comes."""
     folder.mkdir(parents=True, exist_ok=True)
-    family.config.save(folder / _CONFIG)
-    (folder / _VOCABULARY).write_text(json.dumps(family.vocabulary.to_json(), indent=0) + "\n")
-    half = {name: value.detach().half().contiguous() for name, value in _floats(family).items()}
-    part = folder / (_WEIGHTS + ".part")
-    save_file(half, part, metadata={"format": "pt"})
-    part.chmod(0o644)
-    part.replace(folder / _WEIGHTS)
+    config.save(folder / CONFIG)
+    words = {word: index for index, word in enumerate(config.words)}
+    (folder / VOCABULARY).write_text(json.dumps(words, indent=0) + "\n")
+    write_weights(folder, plan, read)
 
 
-def load(folder: Path | str) -> Family:
-    """Read a folder that `save` wrote.
+def plan_of(family: Family) -> dict[str, Planned]:
+    """What each weight of a family is in its checkpoint; the family may be `without_weights`."""
+    base = getattr(torch, family.config.storage)
+    return {
+        name: (tuple(value.shape), torch.float16 if name.startswith(_OWN) else base)
+        for name, value in _floats(family).items()
+    }
 
-    Raises CheckpointError for a file that is missing, corrupt or of another shape.
+
+def load(folder: Path | str, edge_only: bool = False) -> Family:
+    """Read a folder that `save` wrote; `edge_only` reads the edge member's weights and no others.
+
+    Raises CheckpointError for a file that is missing, corrupt or of another shape, and where memory would not do.
     """
     folder = Path(folder)
-    for name in (_CONFIG, _WEIGHTS, _VOCABULARY):
+    for name in (CONFIG, *weight_files(folder), VOCABULARY):
         if not (folder / name).is_file():
             raise CheckpointError(
                 f"{folder}: {name} is missing; a checkpoint folder comes from familial.train --out"
             )
-    config = FamilyConfig.load(folder / _CONFIG)
-    words = json.loads((folder / _VOCABULARY).read_text())
+    config = FamilyConfig.load(folder / CONFIG)
+    words = json.loads((folder / VOCABULARY).read_text())
     if words != {word: index for index, word in enumerate(config.words)}:
         raise CheckpointError(
             f"{folder}: vocab.json and the words of config.json differ; take both from one training run"
         )
-    family = Family(config)
-    try:
-        found = load_file(folder / _WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / _WEIGHTS}: unreadable ({error}); copy or train it again") from error
-    expected = _floats(family)
-    wrong = [
-        name for name, value in expected.items() if name not in found or found[name].shape != value.shape
-    ]
+    weights = Weights.open(folder, _CURE)
+    with without_weights():
+        family, whole = Family(config, edge_only), Family(config)
+    expected, found = {name: tuple(value.shape) for name, value in _floats(whole).items()}, weights.shapes
+    wrong = [name for name, shape in expected.items() if found.get(name) != shape]
     extra = sorted(set(found) - set(expected))
     if wrong or extra:
         raise CheckpointError(
             f"{folder}: weights do not fit config.json: missing or misshapen {wrong[:3]}, unknown {extra[:3]}"
         )
-    family.load_state_dict({name: value.float() for name, value in found.items()}, strict=False)
+    needed = _floats(family)
+    require_memory(4 * sum(value.numel() for value in needed.values()), f"loading {folder}")
+    family.load_state_dict({name: weights.read(name).float() for name in needed}, strict=False, assign=True)
     return family.eval()
-
-
-def checkpoint_hash(folder: Path | str) -> str:
-    """sha256 in hex over the names and contents of the three files: what a manifest pins as "checkpoint"."""
-    digest = hashlib.sha256()
-    for name in (_CONFIG, _WEIGHTS, _VOCABULARY):
-        try:
-            content = (Path(folder) / name).read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{folder}: {name} is missing ({error})") from error
-        digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 def adopt(family: Family, base: Path | str) -> list[str]:
@@ -93,16 +96,19 @@ def adopt(family: Family, base: Path | str) -> list[str]:
     other = load(base)
     mine, theirs = _floats(family), _floats(other)
     taken = {name: theirs[name] for name in mine if name in theirs and theirs[name].shape == mine[name].shape}
-    embedding = family.embed.weight.detach().clone()
     places = {word: index for index, word in enumerate(other.config.words)}
-    for index, word in enumerate(family.config.words):
-        if word in places and other.embed.weight.shape[1] == embedding.shape[1]:
-            embedding[index] = other.embed.weight.detach()[places[word]]
-    taken["embed.weight"] = embedding
+    for matrix in ("embed.weight", "head.weight"):
+        if matrix not in mine or matrix not in theirs or theirs[matrix].shape[1] != mine[matrix].shape[1]:
+            continue
+        rows = mine[matrix].detach().clone()
+        for index, word in enumerate(family.config.words):
+            if word in places:
+                rows[index] = theirs[matrix][places[word]]
+        taken[matrix] = rows
     family.load_state_dict(taken, strict=False)
     return sorted(set(mine) - set(taken))
 
 
-def _floats(family: Family) -> dict[str, torch.Tensor]:
+def _floats(family: Family) -> dict[str, Tensor]:
     """State without integer counters, which fp16 has no place for."""
     return {name: value for name, value in family.state_dict().items() if value.is_floating_point()}

@@ -1,0 +1,45 @@
+"""Whether this machine has the memory and the disk for what is about to be done: asked before it is begun. No torch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from wire.errors import CheckpointError
+
+__all__ = ["available_memory", "require_disk", "require_memory"]
+
+_GB = 1e9
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping (Linux), or None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(found["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in found else None
+
+
+def require_memory(needed: int, doing: str) -> None:
+    """CheckpointError unless `needed` bytes of memory are available."""
+    there = available_memory()
+    if there is not None and there < needed:
+        raise CheckpointError(
+            f"{doing} needs {needed / _GB:.1f} GB of memory, {there / _GB:.1f} GB are available; "
+            "end other programs, take a smaller base, or use a machine with more"
+        )
+
+
+def require_disk(folder: Path, needed: int, doing: str) -> None:
+    """CheckpointError unless the disk of `folder` (or of its first parent that exists) has `needed` bytes free."""
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise CheckpointError(
+            f"{doing} writes {needed / _GB:.1f} GB, {free / _GB:.1f} GB are free at {place}; "
+            "free some, or give a folder on another disk with --out"
+        )
