@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wire.certificate import PROFILES, Certificate
+from wire.checkpoint import checkpoint_hash
 from wire.errors import CheckpointError, ConfigError, EngineError, ManifestError, VeilsightError
 from wire.manifest import FILES, EngineManifest
 from wire.noise_table import NoiseTable
@@ -36,12 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "build", "main", "why_build"]
 
-_WEIGHTS = ("config.json", "model.safetensors", "vocab.json")
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 _ENGINE_FILES = {*FILES.values(), "manifest.json", "parity.json", "engine.json"}
 _OPSET = 18
 # What decides how a checkpoint becomes graphs; a change of these files is a change of tools.
-_SOURCES = ("export/*.py", "familial/config.py", "familial/desensitizer.py", "familial/family.py", "familial/towers.py")
+_SOURCES = ("export/*.py", *(f"familial/{name}.py" for name in ("config", "desensitizer", "family", "qwen", "towers")))
 _STEPS = 7
 
 
@@ -64,7 +64,7 @@ class Inputs:
         """Raises CheckpointError for a file that is missing or a noise.json that contradicts itself."""
         noise = _read_noise(checkpoint)
         return cls(
-            checkpoint=_hash_weights(checkpoint),
+            checkpoint=checkpoint_hash(checkpoint),
             noise_table=hashlib.sha256(_bytes(checkpoint, "noise_table.bin")).hexdigest(),
             profile=noise["profile"],
             clip_norm=noise["clip_norm"],
@@ -81,19 +81,8 @@ def _bytes(checkpoint: Path, name: str) -> bytes:
     try:
         return (checkpoint / name).read_bytes()
     except OSError as error:
-        noise = name.startswith("noise")
-        command = f"calibration.noise --checkpoint {checkpoint}" if noise else f"familial.train --out {checkpoint}"
-        cure = f"run: python -m {command}"
+        cure = f"run: python -m calibration.noise --checkpoint {checkpoint}"
         raise CheckpointError(f"{checkpoint / name}: {error.strerror}; {cure}") from error
-
-
-def _hash_weights(checkpoint: Path) -> str:
-    """What the manifest pins as "checkpoint", as `familial.checkpoint.checkpoint_hash` does; the noise has its own."""
-    digest = hashlib.sha256()
-    for name in _WEIGHTS:
-        content = _bytes(checkpoint, name)
-        digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 def _read_noise(checkpoint: Path) -> dict[str, Any]:
