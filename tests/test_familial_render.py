@@ -78,13 +78,13 @@ def test_every_kind_keeps_its_promises(kind: str) -> None:
 
 
 def test_captions_use_a_small_vocabulary() -> None:
-    assert len({word for caption in CAPTIONS.values() for word in caption.split()}) <= 80
+    assert len({word for caption in CAPTIONS.values() for word in caption.split()}) <= 100
 
 
-def test_labels_are_a_third_each() -> None:
+def test_half_the_clips_are_normal_and_falls_outnumber_fights() -> None:
     labels = [clip_label(seed) for seed in range(3000)]
-    for label in ("normal", "fall", "fight"):
-        assert abs(labels.count(label) / 3000 - 1 / 3) < 0.03
+    for label, share in (("normal", 0.5), ("fall", 0.3), ("fight", 0.2)):
+        assert abs(labels.count(label) / 3000 - share) < 0.03
     assert small_clip(7, None).label == clip_label(7)
 
 

@@ -143,6 +143,10 @@ class Actor:
         return float(self._row[2])
 
     @property
+    def spin(self) -> float:
+        return float(self._row[_AT["spin"]])
+
+    @property
     def lies(self) -> bool:
         """Whether the body is down."""
         return float(np.hypot(self._row[_AT["tip_f"]], self._row[_AT["tip_l"]])) > 50
@@ -341,14 +345,15 @@ class Actor:
             self.go(0.22, elb_r=60, arm_r=115)
         self.go(0.5, "stand")
 
-    def lie_down(self, seconds: float, *, height: float = 0.0, depth: float = 0.2, rise: bool = True) -> None:
+    def lie_down(self, seconds: float, *, height: float = 0.0, depth: float = 0.2, rise: bool = True,
+                 quick: float = 1.0) -> None:  # fmt: skip
         """Lie down under control and (with `rise`) get up again.
 
         On the floor (`height` 0) by way of kneeling or sitting; on a bed of `height` metres by sitting on its edge,
         which stands behind the feet, and swinging round, `depth` metres further onto it.
         """
         rng = self.rng
-        slow = rng.uniform(0.8, 1.4)
+        slow = rng.uniform(0.8, 1.4) / quick
         side = rng.random() < 0.5
         if height > 0:
             self.go(0.7 * slow, hip=62, knee=80, lean=36, gait=0)
@@ -403,11 +408,19 @@ class Actor:
         """Lose balance and end on the floor; returns (onset, impact) in seconds.
 
         `direction` in degrees: 0 forward, 90 to the left, 180 backward. Styles: `tip` (the body as an inverted
-        pendulum, the feet its pivot), `fold` (the knees give way first, as in fainting) and `slump` (slowly down to
-        sitting, then over). `momentum` in m/s carries the body on along its heading while it tips.
+        pendulum, the feet its pivot), `fold` (the knees give way first, as in fainting), `slump` (slowly down to
+        sitting, then over), `slip` (the feet first) and `knees` (down on them, then over). `momentum` in m/s carries
+        the body on along its heading while it tips.
         """
         onset = self.now
-        if style == "slump":
+        if style == "slip":  # the feet shoot ahead, the body drops behind them
+            self.go(self.rng.uniform(0.15, 0.28), None, self.shift(0.25 + 0.2 * momentum), hip=30, knee=12, lean=-14,
+                    sho=-10, arm=55, elb=25, gait=0, tip_f=-20, ease="fast")  # fmt: skip
+            momentum = 0.3 * momentum
+        elif style == "knees":
+            self.go(self.rng.uniform(0.35, 0.7), "kneel", nod=15, lean=20, ease="drop")
+            self.go(self.rng.uniform(0.05, 0.6), lean=28, nod=22)
+        elif style == "slump":
             slow = self.rng.uniform(0.9, 2.2)
             self.go(slow * 0.5, hip=45, knee=62, lean=20, nod=20, gait=0, tip_f=-6, sho=5)
             self.go(slow * 0.5, "sit_floor", nod=25, sho=8, elb=10, pin=0, ease="drop")

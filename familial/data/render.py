@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from familial.data.motion import COCO, JOINTS, Actor, Body, Floats, draw_body, perform, radii
 from familial.data.rooms import Scene, Still, draw_scene, paint, plain_scene
-from familial.data.scenes import KINDS, LABELS, Happening, Plan, direct, draw_kind, people_needed
+from familial.data.scenes import KINDS, LABELS, SHARES, Happening, Plan, direct, draw_kind, people_needed
 
 __all__ = ["KINDS", "Happening", "RenderedClip", "body_of", "clip_label", "demo_clip", "main", "render_clip"]
 
@@ -144,6 +144,14 @@ class _Sensor:
     low_contrast: bool
     bars: float  # black bars left and right, as a share of the width
     stamp: int  # the clock written into the picture: seconds of the day at the start, -1 is none
+    curve: NDArray[np.uint8] | None = None  # (256,) tone curve
+    coarse: float = 1.0  # the sensor's own pixels against the picture's
+    codec: float = 0.0  # blocks that changed by fewer grey levels are not sent again, 0 sends all
+    refresh: int = 40  # frames between whole pictures of that codec
+    held: NDArray[np.int64] | None = None  # (T,) the frame that is shown instead: a lower frame rate, lost frames
+    shake: Floats | None = None  # (T, 2, 3) where an unsteady camera puts the picture
+    title: str = ""  # a line written into the picture
+    cap: float = 0.0  # black bars above and below, as a share of the height
 
 
 def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
@@ -160,15 +168,73 @@ def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
         gains = np.where(before == (rng.random() < 0.5), 1.0, dim)
     return _Sensor(
         exposures=2 if rng.random() < 0.35 else 1, shutter_s=float(rng.uniform(0.02, 0.05)),
-        soft=int(rng.choice([0, 3, 5], p=[0.55, 0.37, 0.08])),
+        soft=int(rng.choice([0, 3, 5], p=[0.68, 0.28, 0.04])),
         noise=float(rng.uniform(0.5, 4.0) * (2.2 if night else 1.0)),
         quality=int(rng.integers(18, 85)) if rng.random() < 0.6 else 0,
         smear=float(rng.uniform(0.1, 0.4)) if rng.random() < 0.2 else 0.0,
         vignette=float(rng.uniform(0, 0.35)), gains=gains,
         shadow=0.0 if night else float(rng.uniform(0.0, 0.5)), low_contrast=bool(rng.random() < 0.12),
         bars=float(rng.uniform(0.02, 0.1)) if rng.random() < 0.1 else 0.0,
-        stamp=int(rng.integers(86400)) if rng.random() < 0.2 else -1,
+        stamp=int(rng.integers(86400)) if rng.random() < 0.25 else -1,
+        curve=_draw_curve(rng) if rng.random() < 0.55 else None,
+        coarse=float(rng.uniform(0.45, 0.9)) if rng.random() < 0.25 else 1.0,
+        codec=float(rng.uniform(2.0, 9.0)) if rng.random() < 0.5 else 0.0, refresh=int(rng.integers(12, 80)),
+        held=_draw_held(rng, times) if rng.random() < 0.2 else None,
+        shake=_draw_shake(rng, times) if rng.random() < 0.14 else None,
+        title=str(rng.choice(["CAM 03", "CH 01", "Camera 2", "LIVE", "REC", "IPC-7"])) if rng.random() < 0.15 else "",
+        cap=float(rng.uniform(0.03, 0.14)) if rng.random() < 0.12 else 0.0,
     )  # fmt: skip
+
+
+def _draw_curve(rng: Generator) -> NDArray[np.uint8]:
+    """A tone curve: contrast, crushed blacks, blown highlights."""
+    x = np.linspace(0, 1, 256) ** rng.uniform(0.6, 1.15)
+    x = 0.5 + (x - 0.42) * rng.uniform(0.65, 1.8)
+    return np.asarray(np.clip(255 * x, 0, 255), dtype=np.uint8)
+
+
+def _draw_held(rng: Generator, times: Floats) -> NDArray[np.int64]:
+    """Frames of a camera that sends fewer, or loses some now and then."""
+    index = np.arange(len(times))
+    if rng.random() < 0.6:
+        rate = rng.uniform(3.5, 9.0)
+        return np.searchsorted(times, np.floor(times * rate + 1e-6) / rate - 1e-6).astype(np.int64)
+    for _ in range(int(rng.integers(1, 5))):
+        first, count = int(rng.integers(len(times))), int(rng.integers(2, 14))
+        index[first : first + count] = index[first]
+    return index
+
+
+def _draw_shake(rng: Generator, times: Floats) -> Floats:
+    """Where the picture goes: a hand's tremor and drift, a pole in the wind, or a slow pan or zoom. Pixels of 160."""
+    n, style = len(times), rng.choice(["hand", "pole", "pan"], p=[0.45, 0.3, 0.25])
+    x, y, turn, zoom = np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, 1.03)
+    if style == "hand":
+        knots = np.arange(0, times[-1] + 1.0, 0.25)
+        size = rng.uniform(0.3, 2.2)
+        x, y, turn = (np.interp(times, knots, rng.normal(0, s, len(knots))) for s in (size, size, 0.25 * size))
+        zoom += 0.02
+    elif style == "pole":
+        rate = rng.uniform(0.6, 3.0)
+        x = rng.uniform(0.2, 1.0) * np.sin(2 * np.pi * rate * times + rng.uniform(0, 6))
+        y = rng.uniform(0.1, 0.6) * np.sin(2 * np.pi * 1.3 * rate * times)
+    else:
+        u = np.clip((times - rng.uniform(0, times[-1] * 0.7)) / rng.uniform(1.0, 6.0), 0, 1)
+        x, y, zoom = rng.uniform(-7, 7) * (u - 0.5), rng.uniform(-4, 4) * (u - 0.5), 1.1 + rng.uniform(0, 0.25) * u
+    turn = np.radians(turn)
+    moves = np.zeros((n, 2, 3))
+    moves[:, 0, 0] = moves[:, 1, 1] = zoom * np.cos(turn)
+    moves[:, 0, 1], moves[:, 1, 0] = -zoom * np.sin(turn), zoom * np.sin(turn)
+    moves[:, 0, 2], moves[:, 1, 2] = x, y
+    return moves
+
+
+def _moved(shake: Floats, t: int, size: tuple[int, int]) -> Floats:
+    """The (2, 3) matrix of moment `t` for pictures of `size`, about their middle."""
+    move = shake[t].copy()
+    middle = np.array([size[1] / 2, size[0] / 2])
+    move[:, 2] = move[:, 2] * size[1] / 160 + middle - move[:, :2] @ middle
+    return np.asarray(move)
 
 
 _CLEAR = _Sensor(2, 0.03, 0, 1.0, 0, 0.0, 0.05, np.ones(0), 0.35, False, 0.0, -1)
@@ -201,6 +267,7 @@ def _prepare(
     """Outlines, depths and colours of every part at every moment: joints (S, P, J, 3)."""
     camera, light = scene.camera, scene.light
     pixels, depth = camera.project(joints)
+    circle = _ROUND * np.array([camera.squeeze, 1.0])
     scale = camera.focal / np.maximum(depth, 0.2)
     bright = 0.88 * gain * light.on(joints, None, camera.at) * _fall_off(camera.size, pixels, vignette)
     # a part's lighter side looks up, and to the lamp
@@ -210,14 +277,14 @@ def _prepare(
         for part in outfit:
             at = part.joints
             centre, radius = pixels[:, person, at], scale[:, person, at] * part.radii
-            outline = (centre[:, :, None] + radius[:, :, None, None] * _ROUND).reshape(len(joints), -1, 2)
+            outline = (centre[:, :, None] + radius[:, :, None, None] * circle).reshape(len(joints), -1, 2)
             tone = part.colour.mean() * np.ones(3) if light.night else part.colour * light.tint
             glow = bright[:, person, at].mean(1)
             colours = np.clip(255 * tone * glow[:, None], 0, 255)
             inner = None
             if part.lit:
                 move = radius.mean(1)[:, None, None] * np.array([0.22 * lean, -0.16])
-                small = (centre + move)[:, :, None] + 0.62 * radius[:, :, None, None] * _ROUND
+                small = (centre + move)[:, :, None] + 0.62 * radius[:, :, None, None] * circle
                 inner = _fixed(small.reshape(len(joints), -1, 2))
             bands = None
             if part.stripes is not None:
@@ -345,11 +412,18 @@ class _Electronics:
         grain = grain.reshape(h + 16, w + 16, -1) * sensor.noise
         self._grain = np.ascontiguousarray(np.broadcast_to(grain, (h + 16, w + 16, 3))).astype(np.int16)
         self._last: NDArray[np.uint8] | None = None
+        self._sent: NDArray[np.uint8] | None = None
+        self._count = 0
 
     def frame(self, picture: MatLike, gain: float, time_s: float) -> NDArray[np.uint8]:
         """A frame (H, W, 3) of what was painted, at brightness `gain`."""
         sensor, (h, w) = self._sensor, self._size
         out: MatLike = cv2.convertScaleAbs(picture, alpha=gain) if gain != 1.0 else picture
+        if sensor.coarse < 1.0:
+            small = cv2.resize(out, None, fx=sensor.coarse, fy=sensor.coarse, interpolation=cv2.INTER_AREA)
+            out = cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)
+        if sensor.curve is not None:
+            out = cv2.LUT(out, sensor.curve)
         if sensor.soft:
             out = cv2.GaussianBlur(out, (sensor.soft, sensor.soft), 0)
         if sensor.smear:
@@ -362,13 +436,32 @@ class _Electronics:
             text = f"{clock // 3600 % 24:02d}:{clock // 60 % 60:02d}:{clock % 60:02d}"
             corner = (w // 20, h // 12 if sensor.stamp % 2 else h - h // 20)
             cv2.putText(out, text, corner, cv2.FONT_HERSHEY_SIMPLEX, h / 380, (230, 235, 235), 1, cv2.LINE_AA)
+        if sensor.title:
+            corner = (w - w // 3, h - h // 16) if sensor.refresh % 2 else (w // 24, h // 9)
+            cv2.putText(out, sensor.title, corner, cv2.FONT_HERSHEY_SIMPLEX, h / 300, (240, 240, 240), 1, cv2.LINE_AA)
         if sensor.bars:
             edge = round(sensor.bars * w)
             out[:, :edge] = out[:, w - edge :] = 0
+        if sensor.cap:
+            edge = round(sensor.cap * h)
+            out[:edge] = out[h - edge :] = 0
         if sensor.quality:
             _, packed = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, sensor.quality])
             out = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
+        if sensor.codec:
+            out = self._coded(np.asarray(out, dtype=np.uint8))
         return np.asarray(out, dtype=np.uint8)
+
+    def _coded(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What arrives after a codec that sends only the blocks that changed, and now and then the whole picture."""
+        h, w = self._size
+        if self._sent is not None and self._count % self._sensor.refresh:
+            change = cv2.cvtColor(cv2.absdiff(picture, self._sent), cv2.COLOR_BGR2GRAY)
+            blocks = cv2.resize(change, (max(1, w // 8), max(1, h // 8)), interpolation=cv2.INTER_AREA)
+            still = cv2.resize(blocks, (w, h), interpolation=cv2.INTER_NEAREST) < self._sensor.codec
+            picture = np.where(still[..., None], self._sent, picture)
+        self._sent, self._count = picture, self._count + 1
+        return picture
 
 
 # -- clips -------------------------------------------------------------------------------------------------------------
@@ -421,10 +514,21 @@ def _film(
             first = picture.copy()
             picture, silhouettes[t] = painter.moment(2 * t + 1)
             picture = cv2.addWeighted(first, 0.5, picture, 0.5, 0).astype(np.uint8)
+        if sensor.shake is not None:
+            move = _moved(sensor.shake, t, (h, w))
+            picture = cv2.warpAffine(picture, move, (w, h), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
+            silhouettes[t] = cv2.warpAffine(silhouettes[t], move, (w, h), flags=cv2.INTER_NEAREST)
         frames[t] = electronics.frame(picture, float(sensor.gains[t]), float(times[t]))
     if edge := round(sensor.bars * w):
         silhouettes[:, :, :edge] = silhouettes[:, :, w - edge :] = 0
+    if edge := round(sensor.cap * h):
+        silhouettes[:, :edge] = silhouettes[:, h - edge :] = 0
     points, _ = scene.camera.project(joints[sensor.exposures - 1 :: sensor.exposures][:, :, list(COCO)])
+    if sensor.shake is not None:
+        moves = np.stack([_moved(sensor.shake, t, (h, w)) for t in range(len(times))])
+        points = np.einsum("tij,tpkj->tpki", moves[..., :2], points) + moves[:, None, None, :, 2]
+    if sensor.held is not None:
+        frames, silhouettes, points = frames[sensor.held], silhouettes[sensor.held], points[sensor.held]
     return RenderedClip(
         frames, times, label, plan.caption, plan.happenings, plan.lying_s, _seen(points, silhouettes), silhouettes,
         np.array(identities, dtype=np.int64),
@@ -442,7 +546,7 @@ def _seen(points: Floats, silhouettes: NDArray[np.uint8]) -> NDArray[np.float32]
 
 
 def _headcount(rng: Generator) -> int:
-    return int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.42, 0.3, 0.14, 0.08, 0.03, 0.02, 0.01]))
+    return int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.36, 0.27, 0.14, 0.1, 0.06, 0.04, 0.03]))
 
 
 def body_of(identity: int) -> Body:
@@ -451,8 +555,8 @@ def body_of(identity: int) -> Body:
 
 
 def clip_label(seed: int) -> str:
-    """The label that `render_clip(seed)` draws: a third of the seeds each."""
-    return LABELS[_stream(seed, 4).integers(3)]
+    """The label that `render_clip(seed)` draws, with the shares of SHARES."""
+    return str(_stream(seed, 4).choice(LABELS, p=SHARES))
 
 
 def render_clip(
@@ -466,7 +570,7 @@ def render_clip(
 ) -> RenderedClip:
     """The clip of `seed`: the same arguments give the same bytes.
 
-    `kind` is a key of KINDS, a label (a kind of it is drawn), or None (label drawn too, a third each). `size` is
+    `kind` is a key of KINDS, a label (a kind of it is drawn), or None (label drawn too, by SHARES). `size` is
     (H, W). `seconds` defaults to 10 to 16, drawn without regard to the label. `cast` names who is there by the seeds
     of their builds and clothes (`RenderedClip.identities`), else drawn. Raises ValueError for an unknown kind and for
     fewer people than it needs.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Camera:
     focal: float  # pixels
     bend: float  # radial distortion k1, at most 0
     size: tuple[int, int]  # (H, W)
+    squeeze: float = 1.0  # width of a pixel's view against its height: wide pictures squashed into `size` have < 1
 
     def project(self, points: Floats) -> tuple[Floats, Floats]:
         """Pixels (..., 2) and depth (...) in metres of world points (..., 3)."""
@@ -44,13 +46,15 @@ class Camera:
         limit = 0.9 / (3 * -self.bend) if self.bend < 0 else np.inf
         square = np.minimum((flat**2).sum(-1, keepdims=True), limit)
         centre = np.array([self.size[1] / 2, self.size[0] / 2])
-        return flat * (1 + self.bend * square) * self.focal + centre, seen[..., 2]
+        scale = np.array([self.focal * self.squeeze, self.focal])
+        return flat * (1 + self.bend * square) * scale + centre, seen[..., 2]
 
     def rays(self, fine: int) -> Floats:
         """World directions (H * fine * W * fine, 3), of unit depth, one for each sample of a pixel."""
         h, w = self.size[0] * fine, self.size[1] * fine
         v, u = np.mgrid[0:h, 0:w].astype(np.float32)
         bent = np.stack([(u + 0.5) / fine - self.size[1] / 2, (v + 0.5) / fine - self.size[0] / 2], -1) / self.focal
+        bent[..., 0] /= self.squeeze
         flat = bent.copy()
         for _ in range(5):
             flat = bent / (1 + self.bend * (flat**2).sum(-1, keepdims=True))
@@ -114,6 +118,7 @@ class Stage:
     blocks: Floats  # (B, 5) x, y, half_x, half_y, yaw of what stands in the way
     seat: Place
     couch: Place
+    eye: Floats  # (2,) below the camera
 
     def free(self, points: Floats, margin: float = 0.25) -> NDArray[np.bool_]:
         """Whether nothing stands at `points` (N, 2), within `margin` metres."""
@@ -177,6 +182,9 @@ class Room:
     boxes: tuple[Box, ...]
     panels: tuple[Panel, ...]
     grain: int  # seed of the surfaces' texture
+    wall_pattern: str = "plain"
+    stains: float = 0.0  # strength of large soft spots: dirt, leaves, folds, reflections
+    rough: float = 0.018  # strength of the fine texture
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +217,7 @@ def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
 
 
 def _draw_shell(rng: Generator) -> Room:
-    style = rng.choice(["home", "hall", "open"], p=[0.6, 0.25, 0.15])
+    style = rng.choice(["home", "hall", "open"], p=[0.45, 0.27, 0.28])
     low, high = {"home": (3.6, 6.5), "hall": (6.5, 13.0), "open": (14.0, 26.0)}[style]
     width, depth = (float(v) for v in rng.uniform(low, high, 2))
     ceiling = 60.0 if style == "open" else float(rng.uniform(2.5, 3.4) + (style == "hall") * rng.uniform(0, 1.5))
@@ -227,6 +235,8 @@ def _draw_shell(rng: Generator) -> Room:
         stripes=float(rng.uniform(0.02, 0.12)) if rng.random() < 0.2 else 0.0,
         top=np.array(_colour(rng, 0.75, 1.0, 0.06)), boxes=(), panels=_draw_panels(rng, width, depth, ceiling),
         grain=int(rng.integers(1 << 31)),
+        wall_pattern=str(rng.choice(["plain", "brick", "goods", "speckle"], p=[0.7, 0.1, 0.12, 0.08])),
+        stains=float(min(0.2, rng.exponential(0.05))), rough=float(min(0.12, rng.exponential(0.035))),
     )  # fmt: skip
 
 
@@ -260,9 +270,18 @@ def _look(at: Floats, yaw: float, pitch: float, roll: float) -> Floats:
     return np.stack([c * right + s * down, c * down - s * right, forward])
 
 
+# of each kind of camera in homes, halls and in the open: a camera of a room, one high under the ceiling or on a pole,
+# one far off with a long lens, one low on a shelf
+_CAMERAS = {"home": (0.55, 0.3, 0.0, 0.15), "hall": (0.35, 0.5, 0.08, 0.07), "open": (0.15, 0.35, 0.5, 0.0)}
+
+
 def _draw_camera(rng: Generator, room: Room, size: tuple[int, int]) -> Camera:
-    height = float(min(rng.uniform(1.2, 3.2), room.ceiling - 0.12))
-    reach = rng.uniform(2.2, 5.2)  # metres to what it looks at
+    place = "open" if room.ceiling > 50 else "hall" if max(room.width, room.depth) > 6.5 else "home"
+    style = rng.choice(["room", "high", "long", "low"], p=_CAMERAS[place])
+    low, high = {"room": (1.2, 3.2), "high": (2.5, 5.5), "long": (1.6, 7.0), "low": (0.5, 1.3)}[style]
+    height = float(min(rng.uniform(low, high), room.ceiling - 0.12))
+    # metres to what it looks at
+    reach = float(rng.uniform(*{"room": (2.2, 5.2), "high": (1.8, 6.5), "long": (6.0, 15.0), "low": (2.2, 5.0)}[style]))
     for _ in range(30):
         at = np.array([rng.uniform(0.1, room.width - 0.1), rng.uniform(0.1, room.depth - 0.1), height])
         if room.ceiling < 50:  # indoors cameras hang by a wall or in a corner
@@ -277,33 +296,39 @@ def _draw_camera(rng: Generator, room: Room, size: tuple[int, int]) -> Camera:
         yaw = math.atan2(*(aim - at[:2])[::-1])
         reach = float(np.hypot(*(aim - at[:2])))
     pitch = math.atan2(height - rng.uniform(0.6, 1.1), reach) + math.radians(rng.normal(0, 2.5))
-    roll = math.radians(rng.normal(0, 1.8))
-    field = math.radians(rng.uniform(50, 100))
-    return Camera(
-        at, _look(at, yaw, pitch, roll), size[1] / 2 / math.tan(field / 2), -float(rng.uniform(0, 0.09)), size
-    )
+    roll = math.radians(rng.normal(0, 1.8 if rng.random() < 0.85 else 6.0))
+    field = math.radians(rng.uniform(*{"room": (50, 100), "high": (58, 108), "long": (0, 1), "low": (50, 90)}[style]))
+    focal = size[1] / 2 / math.tan(field / 2)
+    if style == "long":  # people fill a third to most of the picture's height
+        focal = float(rng.uniform(0.3, 0.72)) * size[0] * math.hypot(height, reach) / 1.7
+    bend = -float(rng.uniform(0, 0.02 if style == "long" else 0.09))
+    squeeze = float(rng.choice([1.0, 0.75, rng.uniform(0.75, 1.3)], p=[0.45, 0.35, 0.2]))
+    return Camera(at, _look(at, yaw, pitch, roll), focal * (1.0 if style == "long" else max(1.0, squeeze)), bend, size,
+                  squeeze)  # fmt: skip
 
 
 def _grid(room: Room, camera: Camera) -> tuple[Floats, Floats]:
     """Floor points where a standing person is whole in the picture, and points near by where they are out of it."""
     middle = camera.at[:2]
-    x = np.arange(max(0.3, middle[0] - 11), min(room.width - 0.3, middle[0] + 11), 0.3)
-    y = np.arange(max(0.3, middle[1] - 11), min(room.depth - 0.3, middle[1] + 11), 0.3)
+    x = np.arange(max(0.3, middle[0] - 18), min(room.width - 0.3, middle[0] + 18), 0.3)
+    y = np.arange(max(0.3, middle[1] - 18), min(room.depth - 0.3, middle[1] + 18), 0.3)
     floor = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
     h, w = camera.size
     feet, depth = camera.project(np.column_stack([floor, np.full(len(floor), 0.0)]))
     head, _ = camera.project(np.column_stack([floor, np.full(len(floor), 1.75)]))
     tall = np.hypot(*(feet - head).T) / h
-    seen = (depth > 1.0) & (tall > 0.27) & (tall < 1.0)
+    seen = (depth > 1.0) & (tall > 0.25) & (tall < 1.15)
     for point in (feet, head):
         seen &= (point[:, 0] > 0.06 * w) & (point[:, 0] < 0.94 * w)
-        seen &= (point[:, 1] > -0.02 * h) & (point[:, 1] < 0.97 * h)
+        seen &= (point[:, 1] > -0.06 * h) & (point[:, 1] < 1.08 * h)
     spots = floor[seen]
     if not len(spots):
         return spots, spots
     beside = (feet[:, 0] < -0.12 * w) | (feet[:, 0] > 1.12 * w) | (depth < 0)
-    far = np.hypot(*(floor[:, None] - spots[None]).transpose(2, 0, 1)).min(1)
-    return spots, floor[beside & (far < 2.5) & (np.hypot(*(floor - middle).T) > 0.5)]
+    wings = floor[beside & (np.hypot(*(floor - middle).T) > 0.5)][:: max(1, int(beside.sum()) // 400)]
+    some = spots[:: max(1, len(spots) // 200)]
+    far = np.hypot(*(wings[:, None] - some[None]).transpose(2, 0, 1)).min(1) if len(wings) else np.zeros(0)
+    return spots, wings[far < 2.5]
 
 
 def _chair(rng: Generator, place: Place) -> list[Box]:
@@ -373,20 +398,20 @@ def _furnish(rng: Generator, room: Room, camera: Camera) -> Scene | None:
         return None
     boxes = _chair(rng, seat) + _couch(rng, couch, style)
     boxes += _clutter(rng, room, camera)
-    stage = Stage(spots, wings, _blocks(boxes), seat, couch)
+    stage = Stage(spots, wings, _blocks(boxes), seat, couch, camera.at[:2])
     keep = stage.free(spots)
     if keep.sum() < 14 or not stage.free(np.stack([seat.front(0.48), couch.front(couch.half + 0.3)]), 0.1).all():
         return None
     free_wings = wings[stage.free(wings)] if len(wings) else wings
     room = Room(**{**{n: getattr(room, n) for n in Room.__slots__}, "boxes": tuple(boxes)})
-    stage = Stage(spots[keep], free_wings, stage.blocks, seat, couch)
+    stage = Stage(spots[keep], free_wings, stage.blocks, seat, couch, camera.at[:2])
     return Scene(room, camera, _draw_light(rng, room), stage)
 
 
 def _clutter(rng: Generator, room: Room, camera: Camera) -> list[Box]:
     """Cupboards and tables along the walls, a few things in the open; none right before the lens."""
     boxes: list[Box] = []
-    for _ in range(int(rng.integers(1, 8))):
+    for _ in range(int(rng.integers(1, 8 if rng.random() < 0.6 else 18))):
         half_x, half_y = rng.uniform(0.15, 0.75), rng.uniform(0.15, 0.35)
         high = float(rng.choice([rng.uniform(0.3, 0.8), rng.uniform(0.8, 2.0)], p=[0.7, 0.3]))
         x, y = rng.uniform(0.2, room.width - 0.2), rng.uniform(0.2, room.depth - 0.2)
@@ -409,13 +434,13 @@ def _clutter(rng: Generator, room: Room, camera: Camera) -> list[Box]:
                 lx, ly = c * u * half_x - s * v * half_y, s * u * half_x + c * v * half_y
                 boxes.append(Box(x + lx, y + ly, 0.025, 0.025, 0.0, high - 0.05, turned, second, second))
         else:
-            pattern = str(rng.choice(["plain", "stripes", "checks"], p=[0.6, 0.25, 0.15]))
+            pattern = str(rng.choice(["plain", "stripes", "checks", "goods"], p=[0.42, 0.18, 0.1, 0.3]))
             boxes.append(Box(x, y, half_x, half_y, 0.0, high, turned, colour, second, pattern))
     return boxes
 
 
 def _draw_light(rng: Generator, room: Room) -> Light:
-    night = rng.random() < 0.12
+    night = rng.random() < 0.09
     open_air = room.ceiling > 50
     span = np.array([room.width, room.depth])
     count = 1 if open_air else int(rng.integers(1, 4))
@@ -425,9 +450,9 @@ def _draw_light(rng: Generator, room: Room) -> Light:
     power = 0.0 if night else float(rng.uniform(0.5, 1.3)) / count * (30.0 if open_air else 1.6)
     tint = np.array([rng.uniform(0.75, 1.05), rng.uniform(0.92, 1.02), rng.uniform(0.9, 1.1)])
     return Light(
-        ambient=float(rng.uniform(0.02, 0.15) if night else rng.uniform(0.3, 0.65)), lamps=lamps, power=power,
-        night=night, tint=np.ones(3) if night else tint, level=1.0,
-        exposure=float(rng.uniform(28, 62) if rng.random() < 0.15 else rng.uniform(70, 165)),
+        ambient=float(rng.uniform(0.02, 0.15) if night else rng.uniform(0.3, 0.65)), lamps=lamps,
+        power=power, night=night, tint=np.ones(3) if night else tint, level=1.0,
+        exposure=float(rng.uniform(38, 70) if rng.random() < 0.12 else rng.uniform(75, 165)),
     )  # fmt: skip
 
 
@@ -454,7 +479,7 @@ def plain_scene(size: tuple[int, int]) -> Scene:
     )
     spots, wings = _grid(room, camera)
     place = Place(5.0, 4.6, 180.0, 0.45, 0.3)
-    stage = Stage(spots, wings, _blocks(list(room.boxes)), place, place)
+    stage = Stage(spots, wings, _blocks(list(room.boxes)), place, place, at[:2])
     lamps = np.array([[2.0, 2.5, 2.75], [4.0, 2.5, 2.75]])
     return Scene(room, camera, Light(0.5, lamps, 0.85, False, np.ones(3), 1.0, 150.0), stage)
 
@@ -467,6 +492,14 @@ def _pattern(name: str, u: Floats, v: Floats, pitch: float, first: Floats, secon
     if name == "tiles":
         joint = (np.minimum(u % pitch, v % pitch) < 0.02)[:, None]
         return np.where(joint, second * 0.8, first)
+    if name == "brick":
+        row = np.floor(v / (pitch * 0.4))
+        joint = ((u + row * 0.5 * pitch) % pitch < 0.02) | (v % (pitch * 0.4) < 0.015)
+        return np.where(joint[:, None], second * 0.75, first)
+    if name == "goods":  # things side by side, as on a shelf: each of its own tone
+        cell = np.floor(u / (0.35 * pitch)) * 12.9898 + np.floor(v / (0.6 * pitch)) * 78.233
+        tone = ((np.sin(cell) * 43758.5453) % 1.0)[:, None]
+        return np.where(((v % (0.6 * pitch)) < 0.03)[:, None], second * 0.3, first * (0.25 + 1.1 * tone))
     if name == "planks":
         row = np.floor(v / pitch)
         tone = (np.sin(row * 12.9898 + np.floor((u + row * 0.37) / 1.3) * 4.1414) * 0.5 + 0.5)[:, None]
@@ -505,7 +538,9 @@ def _shell(room: Room, eye: Floats, ways: Floats) -> tuple[Floats, Floats, Float
         if not len(mine):
             continue
         u, z = points[mine, 1 - across], points[mine, 2]
-        paint_ = np.broadcast_to(room.walls[wall], (len(mine), 3)) * (1 - room.stripes * (u % 0.3 < 0.15))[:, None]
+        tone = room.walls[wall]
+        paint_ = _pattern(room.wall_pattern, u, z, 0.45, tone, tone * 0.8) if room.wall_pattern != "plain" else tone
+        paint_ = np.broadcast_to(paint_, (len(mine), 3)) * (1 - room.stripes * (u % 0.3 < 0.15))[:, None]
         paint_ = np.where((z < 0.1)[:, None], room.skirting, paint_)
         shine = np.zeros(len(mine))
         for panel in (p for p in room.panels if p.wall == wall):
@@ -558,6 +593,16 @@ def _add_box(
 Still = tuple[NDArray[np.float32], NDArray[np.float32], float]
 
 
+def _stains(grain: int) -> Floats:
+    """Soft spots of several sizes, repeated: (256, 256), mean 0 and spread 1."""
+    noise = np.random.default_rng([grain, 1]).standard_normal((64, 64)).astype(np.float32)
+    noise = np.tile(noise, (2, 2))
+    fine = cv2.resize(noise, (512, 512), interpolation=cv2.INTER_CUBIC)[128:384, 128:384]
+    wide = cv2.resize(cv2.GaussianBlur(noise, (0, 0), 3), (512, 512), interpolation=cv2.INTER_CUBIC)[128:384, 128:384]
+    both = fine / fine.std() + wide / wide.std()
+    return np.asarray((both - both.mean()) / both.std(), dtype=np.float64)
+
+
 def paint(scene: Scene, fine: int = 2) -> Still:
     """The empty room: picture float32 (H, W, 3) BGR, 0..255; depth float32 (H, W) in metres; the camera's gain."""
     room, camera, light = scene.room, scene.camera, scene.light
@@ -573,7 +618,9 @@ def paint(scene: Scene, fine: int = 2) -> Still:
     noise = np.random.default_rng(room.grain).standard_normal((64, 64))
     across, along = (points[:, 0] + points[:, 1]) * 8, (points[:, 0] - points[:, 1]) * 8 + points[:, 2] * 11
     rough = noise[across.astype(np.int64) % 64, along.astype(np.int64) % 64]
-    bright *= 1 + 0.018 * rough
+    bright *= 1 + room.rough * rough
+    if room.stains > 0.01:
+        bright *= np.exp(room.stains * _stains(room.grain)[across.astype(np.int64) % 256, along.astype(np.int64) % 256])
     bright = np.where(glow > 0, np.maximum(bright, 0.1 if light.night else 1.3 * np.median(bright)), bright)
     if light.night:
         colours = np.repeat(colours.mean(1, keepdims=True), 3, axis=1)
