@@ -1,7 +1,7 @@
 """Chooses the noise: a target -> the least sigma that keeps it, its table, the certificate in words. Needs no torch.
 
     config.json (C, K, d, cadence) + --target --bracket, bisect--> sigma on the grid of 1/64, on the safe side
-                                                 --> noise.json + noise_table.bin, and a table for each stricter profile
+                                                     --> noise.json + noise_table.bin: its table, then stricter ones
 
 A target is held against the numbers that the certificate will say, rounding and the sampler's total variation included:
 what is written always keeps it, and one step of the grid less noise would not. `build_engine` reads the files and pins
@@ -47,13 +47,13 @@ eps=8@1e-6; per event, or /release, or /10s for an incident of 10 s: bits=9/10s"
 class Noise:
     """What was chosen: a profile's name ("custom" for any other target), the table and the certificate.
 
-    stricter: the tables of the profiles that reveal less, by name: what an operator may switch a device to.
+    levels: the tables of the profiles that reveal less, by name: what an operator may switch a device to.
     """
 
     profile: str
     table: NoiseTable
     certificate: Certificate
-    stricter: Mapping[str, NoiseTable] = field(default_factory=dict)
+    levels: Mapping[str, NoiseTable] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of noise.json."""
@@ -61,10 +61,10 @@ class Noise:
         document = {
             "profile": self.profile,
             "clip_norm": found.clip_norm,
-            "sigma": f"{found.sigma.numerator}/{found.sigma.denominator}",
+            "sigma": _fraction(found.sigma),
             "s_release": float(f"{found.s_release:.6g}"),
             "s_event": float(f"{found.s_event:.6g}"),
-            "stricter": sorted(self.stricter),
+            "levels": {name: _fraction(table.sigma) for name, table in self.levels.items()},
         }
         return json.dumps(document, indent=1) + "\n"
 
@@ -231,22 +231,19 @@ def choose(config: FamilyConfig, text: str) -> Noise:
             f"--target {text}: sigma {float(sigma):g} would do, but over {n} coordinates the device could not tell it "
             "from a buffer that is stuck or empty; allow less, or train with a larger code (clip_norm, tokens x width)"
         )
-    stricter = {}
+    levels = {}
     for name in PROFILES:
         found = least_sigma(certificate, Target.parse(name), largest)
         if found is not None and found > sigma:
-            stricter[name] = build_table(found)
-    return Noise(target.profile, build_table(sigma), certificate, stricter)
+            levels[name] = build_table(found)
+    return Noise(target.profile, build_table(sigma), certificate, levels)
 
 
 def write(noise: Noise, checkpoint: Path) -> None:
-    """Write the tables, then noise.json, into the checkpoint folder; tables of an earlier target go."""
+    """Write the tables, the profile's first, then noise.json, into the checkpoint folder."""
+    others = sorted(noise.levels.values(), key=lambda table: -table.sigma)
     try:
-        for old in checkpoint.glob("noise_table.*.bin"):
-            old.unlink()
-        for name, table in noise.stricter.items():
-            table.save(checkpoint / f"noise_table.{name}.bin")
-        noise.table.save(checkpoint / "noise_table.bin")
+        (checkpoint / "noise_table.bin").write_bytes(b"".join(table.to_bytes() for table in (noise.table, *others)))
         (checkpoint / "noise.json").write_text(noise.to_json())
     except OSError as error:
         reason = f"the noise cannot be written ({error.strerror}); the folder must be writable"
@@ -286,6 +283,10 @@ def words(noise: Noise) -> str:
     return "\n".join(lines)
 
 
+def _fraction(sigma: Fraction) -> str:
+    return f"{sigma.numerator}/{sigma.denominator}"
+
+
 def _chance(p: float) -> str:
     return "no bound" if p >= 1.0 else f"{p:.4f}"
 
@@ -306,8 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(words(noise))
     if noise.profile != config.profile:
         print(f"Note: this family was trained at profile {config.profile}; measure it here with familial.evaluate.")
-    tables = ["noise_table.bin", *(f"noise_table.{name}.bin" for name in noise.stricter)]
-    print(f"written: noise.json and {', '.join(tables)} in {args.checkpoint}")
+    tables = ", ".join((noise.profile, *noise.levels))
+    print(f"written: noise.json and noise_table.bin (tables of {tables}) in {args.checkpoint}")
     return 0
 
 

@@ -21,24 +21,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wire.certificate import PROFILES, Certificate
 from wire.checkpoint import checkpoint_hash
+from wire.engine_record import ENGINES, RECORD
 from wire.errors import CheckpointError, ConfigError, EngineError, ManifestError, VeilsightError
-from wire.manifest import FILES, EngineManifest
+from wire.manifest import FILES, SIGNATURE, EngineManifest, sha256_file
 from wire.noise_table import NoiseTable
 
-from .engines import BACKENDS, PRECISIONS, backend, check_precision
+from .builder import Options
+from .engines import BACKENDS, PRECISIONS, Backend, backend, check_precision
 from .precision import Calibration, calibration_hash, in_precision
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 __all__ = ["Inputs", "build", "main", "why_build"]
 
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
-_ENGINE_FILES = {*FILES.values(), "manifest.json", "parity.json", "engine.json"}
+_ENGINE_FILES = {*FILES.values(), *ENGINES.values(), "manifest.json", SIGNATURE, "parity.json", RECORD, "timing.cache"}
+_EXTERNAL = ".weights"
 _OPSET = 18
 # What decides how a checkpoint becomes graphs; a change of these files is a change of tools.
 _SOURCES = ("export/*.py", *(f"familial/{name}.py" for name in ("config", "desensitizer", "family", "qwen", "towers")))
@@ -54,6 +54,7 @@ class Inputs:
     profile: str
     clip_norm: int
     sigma: Fraction
+    levels: Mapping[str, Fraction]
     precision: str
     calibration: str
     backend: str
@@ -69,6 +70,7 @@ class Inputs:
             profile=noise["profile"],
             clip_norm=noise["clip_norm"],
             sigma=noise["sigma"],
+            levels=noise["levels"],
             precision=precision,
             calibration=calibration_hash(checkpoint, precision),
             backend=backend_name,
@@ -86,14 +88,15 @@ def _bytes(checkpoint: Path, name: str) -> bytes:
 
 
 def _read_noise(checkpoint: Path) -> dict[str, Any]:
-    """profile, clip_norm and sigma (a Fraction) of noise.json; CheckpointError unless calibration could write it."""
+    """profile, clip_norm, sigma and levels of noise.json; CheckpointError unless calibration could write it."""
     file = checkpoint / "noise.json"
     cure = f"run: python -m calibration.noise --checkpoint {checkpoint}"
     try:
         found = json.loads(_bytes(checkpoint, file.name))
         profile, clip_norm, sigma = found["profile"], found["clip_norm"], Fraction(found["sigma"])
         s_release, s_event = float(found["s_release"]), float(found["s_event"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        levels = {str(name): Fraction(value) for name, value in found.get("levels", {}).items()}
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise CheckpointError(f"{file}: unreadable ({error!r}); {cure}") from error
     if not isinstance(clip_norm, int) or isinstance(clip_norm, bool) or not isinstance(profile, str) or sigma <= 0:
         raise CheckpointError(f"{file}: profile {profile!r}, clip_norm {clip_norm!r}, sigma {sigma} cannot be; {cure}")
@@ -102,7 +105,7 @@ def _read_noise(checkpoint: Path) -> dict[str, Any]:
                               f"{float(clip_norm / sigma):.6g}; {cure}")  # fmt: skip
     if s_event > PROFILES.get(profile, math.inf) * (1 + 1e-9):
         raise CheckpointError(f"{file}: s_event is {s_event}, more than profile {profile} allows; {cure}")
-    return {"profile": profile, "clip_norm": clip_norm, "sigma": sigma, "s_event": s_event}
+    return {"profile": profile, "clip_norm": clip_norm, "sigma": sigma, "levels": levels, "s_event": s_event}
 
 
 def _version(package: str) -> str:
@@ -137,6 +140,7 @@ def why_build(out: Path, wanted: Inputs) -> str:
         "profile": (manifest.profile, wanted.profile),
         "clip_norm": (manifest.clip_norm, wanted.clip_norm),
         "sigma": (manifest.sigma, wanted.sigma),
+        "levels": (dict(manifest.levels), dict(wanted.levels)),
         "precision": (manifest.precision, wanted.precision),
         "calibration": (manifest.hashes["calibration"], wanted.calibration),
         "backend": (ran_on, wanted.backend),
@@ -172,11 +176,13 @@ class _Progress:
         print(f"{time.monotonic() - started:6.1f} s  {'; '.join(said)}", flush=True)
 
 
-def build(checkpoint: Path, out: Path, wanted: Inputs) -> EngineManifest:
+def build(checkpoint: Path, out: Path, wanted: Inputs, engine: Backend | None = None) -> EngineManifest:
     """Make the engine folder `out`, in place of the one that is there; a VeilsightError leaves that one untouched."""
+    engine = engine or backend(wanted.backend)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder")
-    foreign = sorted(set(os.listdir(out)) - _ENGINE_FILES) if out.is_dir() else []
+    names = set(os.listdir(out)) - _ENGINE_FILES if out.is_dir() else set()
+    foreign = sorted(name for name in names if not name.endswith(_EXTERNAL))
     if foreign:
         raise ConfigError(f"--out {out} holds {foreign[0]!r}, which is no part of an engine; give a folder of its own")
     try:
@@ -184,7 +190,7 @@ def build(checkpoint: Path, out: Path, wanted: Inputs) -> EngineManifest:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             made = Path(scratch) / "engine"
             made.mkdir()
-            manifest = _make(checkpoint, made, wanted)
+            manifest = _make(checkpoint, made, wanted, engine)
             _move(made, out, Path(scratch) / "before")
     except BrokenPipeError:  # nobody reads our progress any more: no fault of the folder
         raise
@@ -207,20 +213,21 @@ def _move(made: Path, out: Path, before: Path) -> None:
         raise
 
 
-def _make(checkpoint: Path, made: Path, wanted: Inputs) -> EngineManifest:
+def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> EngineManifest:
     """All files of the engine, in the folder `made`."""
     progress = _Progress()
-    engine = backend(wanted.backend)
     with progress.step("load checkpoint") as said:
         from edge_runtime.noise import Sampler
 
         from . import parity, trace
+        from .lint import save_graph
         from .verify_graph import prove_decide, prove_encode, prove_folder
 
         family = trace.load_family(checkpoint)
         config = family.config
-        table = _noise_table(checkpoint, wanted, config.clip_norm)
-        Sampler(table, config.tokens, config.width)  # refuses a table that is not sigma's distribution
+        table, *others = _noise_tables(checkpoint, wanted, config.clip_norm)
+        for each in (table, *others):
+            Sampler(each, config.tokens, config.width)  # refuses a table that is not sigma's distribution
         weights = sum(value.numel() for value in family.state_dict().values())
         said.append(f"{config.family}: {weights / 1e6:.2f} M weights, noise of profile {wanted.profile}")
     with progress.step("trace") as said:
@@ -232,10 +239,10 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs) -> EngineManifest:
         half = parity.compare_half(family, traced, graphs, table) if wanted.precision == "fp16" else {}
         said += [f"{part} at most {found['peak']:.3g} in float16" for part, found in half.items()]
         for part, graph in graphs.items():
-            _save(graph, made / FILES[part])
+            save_graph(graph, made / FILES[part])
             said.append(f"{FILES[part]} {len(graph.graph.node)} nodes")
-    table.save(made / FILES["noise_table"])
-    hashes = {part: _hash_file(made / FILES[part]) for part in ("encode", "decide", "noise_table")}
+    (made / FILES["noise_table"]).write_bytes(b"".join(each.to_bytes() for each in (table, *others)))
+    hashes = {part: sha256_file(made / FILES[part]) for part in ("encode", "decide", "noise_table")}
     certificate = Certificate(
         clip_norm=config.clip_norm,
         sigma=wanted.sigma,
@@ -255,52 +262,48 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs) -> EngineManifest:
         event_releases=config.event_releases,
         clip_norm=config.clip_norm,
         sigma=wanted.sigma,
+        levels=wanted.levels,
         profile=wanted.profile,
         precision=wanted.precision,
         opset=_OPSET,
         hashes=hashes,
         tools=wanted.tools,
+        external={file.name: sha256_file(file) for file in sorted(made.glob(f"*{_EXTERNAL}"))},
     )
+    manifest.save(made)
     with progress.step("prove the trusted core") as said:
         proved = prove_encode(graphs["encode"], manifest) + prove_decide(graphs["decide"], manifest)
         said.append(f"{len(proved)} statements; |mu| <= {config.clip_norm} for any weights")
     with progress.step(f"open in {engine.name}") as said:
-        runner = engine.build(made)
+        runner = engine.build(made, said.append)
         said.append(f"{engine.name} {engine.version}, {wanted.precision}")
-    with progress.step("compare with torch") as said:
+    with progress.step(f"compare {engine.runs_in}, torch") as said:
         report = parity.compare(family, runner, table, wanted.precision)
         report |= {"half": half} if half else {}
-        parity.write(report, engine.name, made)
+        parity.write({"ran_in": engine.runs_in, **report}, engine.name, made)
         said += parity.words(report)
-    with progress.step("manifest and final check") as said:
-        manifest.save(made)
+    with progress.step("final check") as said:
         for _ in prove_folder(made):
             pass
         said.append(f"model {manifest.model_id:016x}")
     return manifest
 
 
-def _save(graph: ModelProto, file: Path) -> None:
-    file.write_bytes(graph.SerializeToString(deterministic=True))
-
-
-def _hash_file(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _noise_table(checkpoint: Path, wanted: Inputs, clip_norm: int) -> NoiseTable:
-    """The checkpoint's table, held against noise.json and config.json. Raises CheckpointError or NoiseError."""
+def _noise_tables(checkpoint: Path, wanted: Inputs, clip_norm: int) -> tuple[NoiseTable, ...]:
+    """The checkpoint's tables, held against noise.json and config.json. Raises CheckpointError or NoiseError."""
     cure = f"run: python -m calibration.noise --checkpoint {checkpoint}"
     if wanted.clip_norm != clip_norm:
         raise CheckpointError(
             f"{checkpoint}: noise.json was made for clip_norm {wanted.clip_norm}, config.json says {clip_norm}; {cure}"
         )
-    table = NoiseTable.load(checkpoint / "noise_table.bin", wanted.noise_table)
-    if table.sigma != wanted.sigma:
+    tables = NoiseTable.load_all(checkpoint / "noise_table.bin", wanted.noise_table)
+    sigmas = [table.sigma for table in tables]
+    if sigmas[0] != wanted.sigma or sorted(sigmas[1:]) != sorted(wanted.levels.values()):
         raise CheckpointError(
-            f"{checkpoint}: noise_table.bin is for sigma {table.sigma}, noise.json says {wanted.sigma}; {cure}"
+            f"{checkpoint}: noise_table.bin is for sigma {', '.join(map(str, sigmas))}, noise.json says "
+            f"{', '.join(map(str, (wanted.sigma, *wanted.levels.values())))}; {cure}"
         )
-    return table
+    return tables
 
 
 def _summary(manifest: EngineManifest, out: Path) -> str:
@@ -327,21 +330,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="engine folder (default: build/engines/ and the checkpoint's name)")
     parser.add_argument("--backend", default="onnxruntime", help=f"{', '.join(BACKENDS)}")
     parser.add_argument("--precision", default="fp32", help=f"{', '.join(PRECISIONS)}")
+    parser.add_argument("--compute-capability", metavar="X.Y", nargs="+", help="what tensorrt-rtx builds for")
+    parser.add_argument("--workspace-mb", type=int, default=Options().workspace_mb, help="scratch memory of a kernel")
+    parser.add_argument("--level", type=int, default=Options().level, help="TensorRT's optimisation level, 0 to 5")
     parser.add_argument("--force", action="store_true", help="build even where nothing changed")
     args = parser.parse_args(argv)
     out = args.out or Path("build/engines") / args.checkpoint.resolve().name
     try:
         check_precision(args.precision)
-        if args.backend not in BACKENDS:
-            backend(args.backend)
+        options = Options(args.workspace_mb, args.level, tuple(args.compute_capability or Options().targets))
+        # ONNX Runtime is asked for where something is built: a folder that still holds needs no runtime.
+        engine = None if args.backend == "onnxruntime" else backend(args.backend, options)
         wanted = Inputs.read(args.checkpoint, args.precision, args.backend)
         reason = "--force" if args.force else why_build(out, wanted)
+        if engine is not None:
+            reason = reason or engine.why_stale(out, EngineManifest.load(out))
         if not reason:
             print(f"reused: {out}; checkpoint, noise, tools and every hash are as they were")
             manifest = EngineManifest.load(out)
         else:
             print(f"building {out} from {args.checkpoint}: {reason}", flush=True)
-            manifest = build(args.checkpoint, out, wanted)
+            manifest = build(args.checkpoint, out, wanted, engine)
     except VeilsightError as error:
         print(f"build_engine: {error}", file=sys.stderr)
         return 1
