@@ -1,25 +1,27 @@
 """The sampler of discrete Gaussian noise, the single-use draw, and the check that noise is in every release.
 
-    os.urandom --key--> ChaCha20 --> U (128 bits a coordinate) + signs --pinned table--> NoiseDraw --once--> engine
+    getrandom(2) --> U (128 bits a coordinate) and a sign --pinned table--> NoiseDraw --once--> engine
 
-A draw takes a fresh key and nonce from the operating system, so two draws share nothing and a forked process cannot
-repeat one: there is no state to copy. The key stream is overwritten within the draw.
+The bits are those of the kernel's ChaCha20 generator, which forgets its key at every call: no key and no state of it is
+in this process, so no copy, fork or restart can repeat a draw. What a draw was made of is overwritten within it.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import math
 import os
+import secrets
 from bisect import bisect_right
 from collections import deque
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from wire.errors import NoiseError
-from wire.noise_table import NoiseTable
+from wire.noise_table import NoiseTable, theta
 
 from .window import Fleeting
 
@@ -27,17 +29,20 @@ __all__ = ["NoiseCheck", "NoiseDraw", "Sampler"]
 
 _FALSE_STOP = 40 * math.log(2)  # -ln of the chance that one check stops a device with sound noise, per release
 _WHY = ("the noise did not reach the release", "the noise buffer is stuck", "an event holds too little noise")
+_getrandom = ctypes.CDLL(None, use_errno=True).getrandom
+_FRACTION, _ONE, _NOUGHT = np.array(2**52 - 1, np.uint64), np.array(1023 << 52, np.uint64), np.array(0.0)
 
 
 class NoiseDraw(Fleeting):
     """Noise for one release, int32 (1, K, d). Taken once, by the engine or by `alone`, and overwritten after use."""
-    _taken = False
+    def __init__(self, noise: npt.NDArray[np.int32]) -> None:
+        self._array, self._owner = noise, os.getpid()
 
     def take(self) -> npt.NDArray[np.int32]:
-        """The noise, int32 (1, K, d), the first time; then NoiseError."""
-        if self._taken:
-            raise NoiseError("a noise draw was used twice; draw once for every release")
-        self._taken = True
+        """The noise, int32 (1, K, d), the first time and in the process that drew it; else NoiseError."""
+        if self._owner != os.getpid():
+            raise NoiseError("a noise draw was used twice, or by a forked process; draw once for every release")
+        self._owner = 0
         return self._array
 
     __enter__ = take
@@ -49,56 +54,71 @@ class NoiseDraw(Fleeting):
 
     def wipe(self) -> None:
         """Overwrite the noise; the draw is used up."""
-        self._taken = True
+        self._owner = 0
         super().wipe()
 
 
-class Sampler:
+class Sampler(Fleeting):
     """Draws for codes of shape (tokens, width), by the inverse of the pinned table. For one thread.
 
-    With U uniform on 128 bits the magnitude is the number of table entries <= U. The first 32 bits of U are compared
-    with every distinct first word of the table, whatever U is (no branch and no address depends on it); where one ties,
-    about once in 10^5 draws, the other 96 bits decide. Raises NoiseError for a table that is not the one of its sigma.
+    With U uniform on 128 bits the magnitude is the number of table entries <= U. The first 52 bits of U and of each
+    entry stand as floats in [1, 2), whose sums below are exact in any order. The entries lie in blocks: U is compared
+    with the first of every block, a matrix product makes of that the entries of U's own block less U, and those that
+    are not positive are counted. No branch and no address depends on U; only where an entry ties, once in 10^11 draws,
+    76 more bits decide. Raises NoiseError for a table that is not the one of its sigma, or where there are no bits.
     """
     def __init__(self, table: NoiseTable, tokens: int, width: int) -> None:
-        _check_table(table)
-        self.sigma, self._shape, self._n = table.sigma, (1, tokens, width), tokens * width
-        words = (table.high >> np.uint64(32)).astype(np.uint32)
-        rows = int(np.flatnonzero(np.append(words[1:] == words[:-1], True))[0])
-        self._limit = words[rows]  # from here on several entries share a first word, or there are none
-        self._words = np.full(-(-rows // 8) * 8, self._limit, np.uint32)
-        self._words[:rows] = words[:rows]
-        self._hits = np.empty((self._n, len(self._words)), np.bool_)
-        self._chunks = np.arange(0, len(self._words) // 8, 255)  # 255 hits fit a byte-wide counter
-        self._entries = [int(high) << 64 | int(low) for high, low in zip(table.high, table.low, strict=True)]
-        self._zeros = bytes(self._n * 16 + -(-self._n // 8))
-        self._stream = bytearray(len(self._zeros) + 63)
+        table.check()
+        self.sigma, self._table, self._shape, self._n = table.sigma, table, (1, tokens, width), tokens * width
+        first = 1.0 + (table.high >> np.uint64(12)) * 2.0**-52
+        first = first[: int(np.searchsorted(first, first[-1])) + 1]  # whatever follows ties with this one
+        length = min(255, math.isqrt(len(first)) + 1)  # 255 hits fit a byte-wide counter
+        blocks, columns = -(-len(first) // length), -(-self._n // 8) * 8
+        entries = np.full((blocks, length), 2.0)
+        entries.flat[: len(first)] = first
+        self._starts = np.where(np.arange(blocks) > 0, entries[:, 0], 0.0)[:, None]
+        self._steps = np.zeros((length + 1, blocks + 1))  # (blocks reached, U) -> (entries - U, index)
+        self._steps[:-1] = np.vstack([np.diff(entries, axis=0, prepend=0.0), np.full(length, -1.0)]).T
+        self._steps[-1, 1:blocks] = length
+        sizes = np.array([1, blocks + 1, length + 1, length / 8, 1 / 8]) * columns
+        super().__init__(np.zeros(int(sizes.sum()), np.uint64))
+        self._words, seen, gaps, hits, counts = np.split(self._array, sizes.cumsum()[:-1].astype(int))
+        self._bits = (ctypes.c_char * self._words.nbytes).from_buffer(self._words.data)
+        u, rows, left = seen[-columns:], *(part.view(np.float64).reshape(-1, columns) for part in (seen, gaps))
+        self._found = u, rows[-1], rows[:-1], rows, left, gaps[:-columns]
+        self._counted = left[:-1], hits.view(np.bool_).reshape(length, -1), hits.reshape(length, -1), counts
+        self._made = left[-1], counts.view(np.uint8), self._words.view(np.float64), left[-1, : self._n]
 
     def draw(self) -> NoiseDraw:
-        """A fresh draw: new key, new nonce, buffers overwritten afterwards."""
-        secret = os.urandom(48)
-        cipher = Cipher(algorithms.ChaCha20(secret[:32], secret[32:]), mode=None).encryptor()
-        cipher.update_into(self._zeros, self._stream)
-        noise = self._from_bytes(self._stream)
-        self._stream[:] = bytes(len(self._stream))
-        return NoiseDraw(noise.reshape(self._shape))
+        """A fresh draw."""
+        with self:
+            while (got := _getrandom(self._bits, len(self._bits), 0)) != len(self._bits):  # a signal cuts it short
+                if got < 0 and ctypes.get_errno() != errno.EINTR:
+                    raise NoiseError(f"getrandom: {os.strerror(ctypes.get_errno())}; it needs Linux 3.17 or later")
+            return NoiseDraw(self._invert())
 
-    def _from_bytes(self, stream: bytes | bytearray) -> npt.NDArray[np.int32]:
-        """int32 (n,) of n first words of 4 bytes, n rests of 12 bytes, and a bit for each sign, all little-endian."""
-        n, hits = self._n, self._hits
-        first = np.frombuffer(stream, np.uint32, n)[:, None]
-        np.less_equal(self._words, first, out=hits)
-        packed = np.add.reduceat(hits.view(np.uint64), self._chunks, axis=1)
-        magnitude = packed.view(np.uint8).sum(axis=1, dtype=np.int32)
-        np.equal(self._words, first, out=hits)
-        if hits.any() or (first >= self._limit).any():
-            rests = [int.from_bytes(stream[at : at + 12], "little") for at in range(4 * n, 16 * n, 12)]
-            magnitude[:] = [bisect_right(self._entries, int(first[k, 0]) << 96 | rests[k]) for k in range(n)]
-        signs = np.unpackbits(np.frombuffer(stream, np.uint8, -1, 16 * n), count=n)
-        noise: npt.NDArray[np.int32] = magnitude * (1 - 2 * signs.astype(np.int32))
-        for used in (packed, magnitude, signs, hits):
-            used.fill(0)
-        return noise
+    def _invert(self) -> npt.NDArray[np.int32]:
+        """int32 (1, K, d) of the words: 52 bits of U are the fraction, the sign is the sign."""
+        fraction, u, reached, rows, left, ties = self._found
+        made, tally, signed, whole = self._made
+        np.bitwise_and(self._words, _FRACTION, fraction)
+        np.bitwise_or(fraction, _ONE, fraction)
+        np.less_equal(self._starts, u, reached)
+        np.dot(self._steps, rows, left)
+        if np.count_nonzero(ties) == len(ties):
+            under, hits, eights, counts = self._counted
+            np.less_equal(under, _NOUGHT, hits)
+            np.add.reduce(eights, out=counts)
+            np.add(made, tally, made)
+        else:
+            self._settle(made)
+        np.copysign(made, signed, made)
+        return whole.astype(np.int32).reshape(self._shape)
+
+    def _settle(self, made: npt.NDArray[np.float64]) -> None:
+        """The magnitudes by all 128 bits, of which the last 76 are drawn here."""
+        entries, tops = self._table.entries, [int(word) % 2**52 for word in self._words]
+        made[:] = [bisect_right(entries, top << 76 | secrets.randbits(76)) for top in tops]
 
 
 class NoiseCheck:
@@ -116,8 +136,8 @@ class NoiseCheck:
         variance = float(sigma) ** 2
         rates = np.logspace(-3, 3, 121) / (2 * variance)
         again = rates / (1 + 2 * rates * variance)  # k
-        log_g = [np.log([_theta(variance / (1 + 2 * t * variance)) for t in ts]) for ts in (rates, again)]
-        once, twice = log_g[0] - math.log(_theta(variance)), sum(log_g) - 2 * math.log(_theta(variance))
+        log_g = [np.log([theta(variance / (1 + 2 * t * variance)) for t in ts]) for ts in (rates, again)]
+        once, twice = log_g[0] - math.log(theta(variance)), sum(log_g) - 2 * math.log(theta(variance))
         totals = (n * once, n * twice, n * releases * once)
         self.thresholds = [max(0.0, float(((-_FALSE_STOP - total) / rates).max())) for total in totals]
         self._squares: deque[float] = deque(maxlen=releases)
@@ -134,18 +154,3 @@ class NoiseCheck:
         for found, least, why in zip((square, change, event), self.thresholds, _WHY, strict=True):
             if found < least:
                 raise NoiseError(f"{why}: {found:.0f} is below {least:.0f}; do not trust this sampler or engine")
-
-
-def _theta(variance: float) -> float:
-    reach = np.arange(1, int(14 * math.sqrt(variance)) + 12)
-    return 1.0 + 2.0 * float(np.exp(-(reach**2) / (2 * variance)).sum())
-
-
-def _check_table(table: NoiseTable) -> None:
-    """A table whose words are not the distribution of the sigma that it names is refused, whatever its hash."""
-    sigma, reach = float(table.sigma), np.arange(len(table.high))
-    weights = np.exp(-(reach**2) / (2 * sigma**2)) * np.where(reach == 0, 1.0, 2.0)
-    expected = np.cumsum(weights) / _theta(sigma**2)
-    cut = int(table.high[-1]) != 2**64 - 1 or int(table.low[-1]) < 2**64 - 2 * len(reach)
-    if cut or np.abs(table.high / 2.0**64 - expected).max() > 1e-12:
-        raise NoiseError(f"noise table: not the distribution of sigma {table.sigma}; run calibration.noise")

@@ -29,7 +29,7 @@ class Fleeting:
 
     def wipe(self) -> None:
         """Zero it."""
-        self._array[:] = 0
+        self._array.fill(0)
 
     def __enter__(self) -> npt.NDArray[Any]:
         return self._array

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import copy
+import ctypes
+import errno
 import os
 import pickle
+import random
+import re
+import subprocess
+import sys
 from bisect import bisect_right
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import mpmath
@@ -16,32 +26,36 @@ from engine_factory import make_noise_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.noise import searched, timing_t
+from calibration.noise import build_table
+from edge_runtime import noise as noise_module
 from edge_runtime.noise import NoiseCheck, NoiseDraw, Sampler
 from wire.errors import NoiseError, PrivacyError
 from wire.noise_table import NoiseTable
 
 SIGMA = Fraction(3862, 64)
 SIGMAS = (Fraction(1), Fraction(7, 2), SIGMA)
+LONG = Fraction(500)  # a table of more than 4,000 entries
+ROOT = Path(__file__).resolve().parent.parent
 CLIP = 64
 
 
-def reference(table: NoiseTable, n: int, stream: bytes) -> list[int]:
+def inverted(sampler: Sampler, values: list[int], negative: list[bool]) -> list[int]:
+    """What the sampler makes of these 128-bit values of U and these signs."""
+    room = len(sampler._words) - len(values)
+    tops = [u >> 76 | minus << 63 | 0x5A5 << 52 for u, minus in zip(values, negative, strict=True)]  # 11 bits go unused
+    sampler._words[:] = np.array(tops + [0] * room, np.uint64)
+    rests = iter([u % 2**76 for u in values] + [0] * room)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secrets.randbits", lambda bits: next(rests) if bits == 76 else None)
+        return [int(value) for value in sampler._invert().reshape(-1)]
+
+
+def reference(table: NoiseTable, values: list[int], negative: list[bool]) -> list[int]:
     """The definition in big integers: count the entries <= U, then the sign."""
-    entries = [int(h) << 64 | int(w) for h, w in zip(table.high, table.low, strict=True)]
-    made = []
-    for k in range(n):
-        first = int.from_bytes(stream[4 * k : 4 * k + 4], "little")
-        rest = int.from_bytes(stream[4 * n + 12 * k : 4 * n + 12 * k + 12], "little")
-        magnitude = bisect_right(entries, first << 96 | rest)
-        sign = stream[16 * n + k // 8] >> (7 - k % 8) & 1
-        made.append(-magnitude if sign else magnitude)
-    return made
-
-
-def stream_of(values: list[int], signs: bytes) -> bytes:
-    """Key stream that gives these 128-bit values."""
-    first = b"".join((value >> 96).to_bytes(4, "little") for value in values)
-    return first + b"".join((value % 2**96).to_bytes(12, "little") for value in values) + signs
+    entries = table.entries
+    magnitudes = [bisect_right(entries, u) for u in values]
+    return [-size if minus else size for size, minus in zip(magnitudes, negative, strict=True)]
 
 
 def entry(table: NoiseTable, j: int) -> int:
@@ -53,43 +67,61 @@ def draws(sigma: Fraction, count: int) -> npt.NDArray[Any]:
     return np.concatenate([sampler.draw().take().reshape(-1) for _ in range(count)])
 
 
-@pytest.mark.parametrize("sigma", SIGMAS)
+@pytest.mark.parametrize("sigma", (*SIGMAS, LONG))
 @pytest.mark.parametrize(("tokens", "width"), [(4, 16), (1, 1), (3, 7), (8, 32)])
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=10, deadline=None)
 def test_a_draw_is_the_table_inverse_to_the_last_bit(sigma: Fraction, tokens: int, width: int, seed: int) -> None:
-    table = make_noise_table(sigma)
-    n = tokens * width
-    stream = np.random.default_rng(seed).bytes(n * 16 + -(-n // 8))
-    assert Sampler(table, tokens, width)._from_bytes(stream).tolist() == reference(table, n, stream)
+    table, rng = make_noise_table(sigma), random.Random(seed)
+    values = [rng.getrandbits(128) for _ in range(tokens * width)]
+    negative = [rng.random() < 0.5 for _ in values]
+    assert inverted(Sampler(table, tokens, width), values, negative) == reference(table, values, negative)
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_a_tie_of_the_first_word_is_decided_by_the_rest(sigma: Fraction) -> None:
+def test_a_tie_at_any_entry_is_decided_by_the_rest(sigma: Fraction) -> None:
+    """U at every entry, one below and one above it, and at both ends of the values that tie with it."""
     table = make_noise_table(sigma)
-    sampler = Sampler(table, 1, 8)
+    sampler, negative = Sampler(table, 1, 8), [False, True] * 4
     for j in range(len(table.high)):
         at = entry(table, j)
-        near = {at, at - 1, at + 1, at >> 96 << 96, at | (2**96 - 1)}
-        values = sorted(value for value in near if 0 <= value < 2**128)
-        stream = stream_of((values * 8)[:8], b"\x55")
-        assert sampler._from_bytes(stream).tolist() == reference(table, 8, stream)
+        near = {at, at - 1, at + 1, at >> 76 << 76, at | (2**76 - 1), (at >> 76 << 76) - 1, (at | (2**76 - 1)) + 1}
+        values = (sorted(value for value in near if 0 <= value < 2**128) * 8)[:8]
+        assert inverted(sampler, values, negative) == reference(table, values, negative)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_no_tie_is_missed_where_the_entries_lie_one_apart(sigma: Fraction) -> None:
+    """U a unit of the 52nd bit from the entries, on both sides: decided without the rest, and rightly."""
+    table = make_noise_table(sigma)
+    sampler = Sampler(table, 4, 16)
+    tops = [entry(table, j) >> 76 for j in range(len(table.high))]
+    known = set(tops)
+    beside = sorted({top + step for top in tops for step in (-1, 1) if 0 <= top + step < 2**52} - known)
+    for at in range(0, len(beside), 64):
+        values = [(beside[at:] * 64)[k] << 76 for k in range(64)]
+        assert inverted(sampler, values, [False] * 64) == reference(table, values, [False] * 64)
 
 
 def test_a_tie_in_one_coordinate_leaves_the_others_alone() -> None:
     table = make_noise_table(SIGMA)
     values = [5, 2**127, entry(table, 100), 2**128 - 1, 2**96, 0, 3 << 120, entry(table, len(table.high) - 1)]
-    stream = stream_of(values, b"\x0f")
-    assert Sampler(table, 1, 8)._from_bytes(stream).tolist() == reference(table, 8, stream)
+    negative = [True, True, True, False, False, True, False, False]
+    assert inverted(Sampler(table, 1, 8), values, negative) == reference(table, values, negative)
 
 
-def test_a_long_table_does_not_overflow_its_counters() -> None:
-    """More than 255 x 8 rows: the byte-wide counters are summed in chunks."""
-    table = make_noise_table(Fraction(500))
-    stream = np.random.default_rng(3).bytes(64 * 16 + 8)
-    sampler = Sampler(table, 4, 16)
-    assert len(sampler._words) > 2040
-    assert sampler._from_bytes(stream).tolist() == reference(table, 64, stream)
+def test_the_magnitude_turns_where_the_discrete_gaussian_says() -> None:
+    """Against mpmath at 500 bits, not against the table: j is drawn for U in [2^128 P(|X| < j), 2^128 P(|X| <= j))."""
+    sampler = Sampler(build_table(SIGMA), 1, 8)
+    with mpmath.workprec(500):
+        rate = mpmath.mpf(SIGMA.denominator**2) / (2 * SIGMA.numerator**2)
+        weights = [mpmath.exp(-rate * k * k) * (1 if k == 0 else 2) for k in range(int(20 * SIGMA))]
+        total, inside = mpmath.fsum(weights), mpmath.mpf(0)
+        for j in range(len(sampler._table.high) - 1):
+            inside += weights[j]
+            floor = int(mpmath.floor(mpmath.ldexp(inside / total, 128)))
+            found = inverted(sampler, [floor - 1, floor] * 4, [False] * 4 + [True] * 4)
+            assert found == [j, j + 1] * 2 + [-j, -j - 1] * 2
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
@@ -123,9 +155,40 @@ def test_coordinates_are_not_correlated() -> None:
     assert abs(lag) < 6 / np.sqrt(found[1:].size)
 
 
+def test_opendps_sampler_draws_alike() -> None:
+    """Two samples of 50,000, ours and that of OpenDP's exact discrete Gaussian, over 40 bins."""
+    dp = pytest.importorskip("opendp.prelude", reason="OpenDP is not installed")
+    dp.enable_features("contrib")
+    space = dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float)
+    theirs = np.array(dp.m.make_gaussian(*space, scale=float(SIGMA))([0] * 50_048))
+    assert two_sample_p(draws(SIGMA, 782), theirs) > 1e-9
+    assert two_sample_p(draws(SIGMA * Fraction(21, 20), 782), theirs) < 1e-9  # 1.05 times sigma would be seen
+
+
+def two_sample_p(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
+    """How probable it is that two samples of one length from one law differ as much, by chi-square."""
+    edges = np.unique(np.round(np.linspace(-3, 3, 41) * float(SIGMA))) - 0.5
+    one, other = (np.histogram(x, np.concatenate([[-1e9], edges, [1e9]]))[0] for x in (a, b))
+    keep = one + other > 10
+    chi2 = float(((one - other) ** 2 / np.maximum(one + other, 1))[keep].sum())
+    return mpmath.gammainc((int(keep.sum()) - 1) / 2, chi2 / 2, regularized=True)
+
+
+def test_the_time_of_a_draw_does_not_tell_its_values() -> None:
+    """Interleaved at random: words of noise zero against words of the largest noise, by Welch's t on the fastest 90 %.
+
+    The control is a search that stops where it finds.
+    """
+    table = make_noise_table(SIGMA)
+    sampler = Sampler(table, 4, 16)
+    assert abs(timing_t(sampler, searched(sampler, table), 1000)[0]) > 20
+    assert min(abs(timing_t(sampler, sampler._invert, 8000)[0]) for _ in range(3)) < 4.5
+
+
 def test_two_draws_differ() -> None:
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
-    assert not np.array_equal(sampler.draw().take(), sampler.draw().take())
+    seen = {sampler.draw().take().tobytes() for _ in range(1000)}
+    assert len(seen) == 1000
 
 
 def test_a_forked_process_draws_other_noise() -> None:
@@ -143,6 +206,97 @@ def test_a_forked_process_draws_other_noise() -> None:
     os.close(writer)
     assert len(theirs) == len(mine)
     assert theirs != mine
+
+
+def test_a_draw_held_through_a_fork_belongs_to_the_process_that_drew_it() -> None:
+    draw = Sampler(make_noise_table(SIGMA), 4, 16).draw()
+    child = os.fork()
+    if child == 0:
+        try:
+            draw.take()
+        except NoiseError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert draw.take().any()
+
+
+def test_a_fork_in_the_middle_of_a_draw_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child stands where the bits have come and the noise has not: what it draws next is its own."""
+    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    reader, writer = os.pipe()
+    settle, children = sampler._invert, []
+
+    def fork_first() -> Any:
+        children.append(os.fork())
+        if children[-1] == 0:
+            monkeypatch.undo()
+            os.write(writer, sampler.draw().take().tobytes())
+            os._exit(0)
+        return settle()
+
+    monkeypatch.setattr(sampler, "_invert", fork_first)
+    mine = sampler.draw().take().tobytes()
+    os.waitpid(children[0], 0)
+    assert os.read(reader, 4096) != mine
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_restarted_process_draws_other_noise(tmp_path: Path) -> None:
+    make_noise_table(SIGMA).save(tmp_path / "table")
+    code = (
+        "import sys; from edge_runtime.noise import Sampler; from wire.noise_table import NoiseTable;"
+        "print(Sampler(NoiseTable.load(sys.argv[1]), 4, 16).draw().take().tolist())"
+    )
+    seen = [subprocess.check_output([sys.executable, "-c", code, str(tmp_path / "table")]) for _ in range(2)]
+    assert len(seen[0]) > 128
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
+def test_neither_sampler_nor_draw_can_be_copied(copied: Callable[[Any], Any]) -> None:
+    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    for each in (sampler, sampler.draw()):
+        with pytest.raises(PrivacyError, match="never leaves"):
+            copied(each)
+
+
+def test_where_the_kernel_gives_no_bits_there_is_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise_module, "_getrandom", lambda *_: -1)
+    monkeypatch.setattr("ctypes.get_errno", lambda: errno.ENOSYS)
+    with pytest.raises(NoiseError, match="getrandom"):
+        Sampler(make_noise_table(SIGMA), 4, 16).draw()
+
+
+def test_bits_that_a_signal_cut_short_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, real = Sampler(make_noise_table(SIGMA), 4, 16), noise_module._getrandom
+    answers = iter([(-1, errno.EINTR), (256, 0)])
+
+    def interrupted(bits: Any, size: int, flags: int) -> int:
+        got, number = next(answers, (real(bits, size, flags), 0))
+        ctypes.set_errno(number)
+        return got
+
+    monkeypatch.setattr(noise_module, "_getrandom", interrupted)
+    draw = sampler.draw().take()
+    assert next(answers, None) is None
+    assert np.count_nonzero(draw) > 32
+
+
+def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
+    """On the device no draw is made elsewhere, no generator of numpy's is used, and none of Python's near the noise."""
+    made, generators = [], []
+    for path in sorted((ROOT / "edge_runtime").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "NoiseDraw":
+                made.append(path.name)
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("np.random", "numpy.random")):
+                generators.append(path.name)
+            if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\brandom\b", ast.unparse(node)):
+                generators.append(path.name)
+    assert made == ["noise.py"]
+    assert set(generators) <= {"camera.py", "publisher.py"}  # pauses before they connect again
 
 
 def test_a_draw_is_used_once() -> None:
@@ -166,11 +320,14 @@ def test_a_draw_is_wiped_after_use_even_where_its_use_fails() -> None:
     assert not noise.any()
 
 
-def test_buffers_are_wiped_after_a_draw() -> None:
+def test_what_a_draw_was_made_of_is_wiped() -> None:
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
     sampler.draw()
-    assert not any(sampler._stream)
-    assert not sampler._hits.any()
+    assert not sampler._array.any()
+    for kept in vars(sampler).values():
+        for part in kept if isinstance(kept, tuple) else (kept,):
+            if isinstance(part, np.ndarray) and part is not sampler._starts and part is not sampler._steps:
+                assert np.shares_memory(part, sampler._array)
 
 
 def test_noise_alone_is_the_draw_as_int16() -> None:

@@ -13,6 +13,7 @@ then those of the other levels at which a release may be made.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from .errors import NoiseError
 
-__all__ = ["NoiseTable"]
+__all__ = ["NoiseTable", "theta"]
 
 _MAGIC = b"VSNOISE1"
 _HEADER = struct.Struct("<8sQQQ")
@@ -50,6 +51,20 @@ class NoiseTable:
             raise NoiseError(
                 "noise table: the entries do not increase, so this is no distribution; run calibration.noise"
             )
+
+    @property
+    def entries(self) -> list[int]:
+        """The entries, whole."""
+        return [int(high) << 64 | int(low) for high, low in zip(self.high, self.low, strict=True)]
+
+    def check(self) -> None:
+        """Refuse words that are not the distribution of the sigma they name, whatever their hash: NoiseError."""
+        sigma, reach = float(self.sigma), np.arange(len(self.high))
+        weights = np.exp(-(reach**2) / (2 * sigma**2)) * np.where(reach == 0, 1.0, 2.0)
+        expected = np.cumsum(weights) / theta(sigma**2)
+        cut = int(self.high[-1]) != 2**64 - 1 or int(self.low[-1]) < 2**64 - 2 * len(reach)
+        if cut or np.abs(self.high / 2.0**64 - expected).max() > 1e-12:
+            raise NoiseError(f"noise table: not the distribution of sigma {self.sigma}; run calibration.noise")
 
     def to_bytes(self) -> bytes:
         """The file's bytes: the same bytes for the same table."""
@@ -103,3 +118,9 @@ class NoiseTable:
             )
         words = np.frombuffer(data, "<u8", 2 * entries, _HEADER.size).astype(np.uint64)
         return cls(Fraction(numerator, denominator), words[:entries], words[entries:])
+
+
+def theta(variance: float) -> float:
+    """Sum over the integers z of exp(-z^2 / (2 variance)): what a discrete Gaussian's weights sum to."""
+    reach = np.arange(1, int(14 * math.sqrt(variance)) + 12)
+    return 1.0 + 2.0 * float(np.exp(-(reach**2) / (2 * variance)).sum())
