@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from familial import checkpoint as folder
 from familial.config import FamilyConfig
 from familial.family import DecideGraph, EncodeGraph, Family
+from familial.losses import poles
 from wire.errors import CheckpointError, GraphError
 
 from .lint import OPSET
 
-__all__ = ["load_family", "tidy", "trace_decide", "trace_encode", "trace_module"]
+__all__ = ["directions", "load_family", "tidy", "trace_decide", "trace_encode", "trace_module"]
 
 _IR_VERSION = 8  # what opset 18 came with: every ONNX Runtime and TensorRT that knows the opset reads it
 
@@ -43,6 +44,13 @@ def load_family(checkpoint: Path | str) -> Family:
                 f"{checkpoint}: {name} holds {count} weights that are NaN or infinite; train it again"
             )
     return family
+
+
+def directions(config: FamilyConfig) -> list[list[int]]:
+    """For the attention rule: of each risk, the code it is trained towards less that of no risk; integers (n,)."""
+    ends = poles(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0).flatten(1)
+    rows: list[list[int]] = torch.round(ends[1:] - ends[:1]).int().tolist()
+    return rows
 
 
 def trace_encode(family: Family) -> ModelProto:

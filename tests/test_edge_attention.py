@@ -29,15 +29,7 @@ SIGMAS = tuple(sigma_for(C, shift, R) for shift in PROFILES.values())  # strict,
 PRICES = tuple(Fraction(C) ** 2 / sigma**2 for sigma in SIGMAS)
 TOWARDS = np.where(np.arange(N) % 3 == 0, 8, -8)  # a direction of norm C
 OTHER = np.where(np.arange(N) < 8, -TOWARDS, TOWARDS)  # one not far from it
-RULE = AttentionRule(
-    directions=(tuple((2 * TOWARDS).tolist()), tuple((2 * OTHER).tolist())),
-    event_cap=R * PRICES[1],
-    depth=5 * PRICES[1],
-    refill=Fraction(2, 3) * PRICES[1] - PRICES[0],
-    threshold=Fraction(1, 2),
-    steepness=Fraction(1, 2),
-    memory=Fraction(12),
-)
+RULE = AttentionRule.around(((2 * TOWARDS).tolist(), (2 * OTHER).tolist()), C, SIGMAS, 1, R)
 Z = npt.NDArray[np.int16]
 
 

@@ -27,6 +27,8 @@ __all__ = ["Attention", "AttentionRule", "Witness"]
 
 _UNIT = 10**12  # S^2 in the ledger's integer units
 _NAT = 1 << 20  # evidence in integer units of 2^-20 nat
+_LASTING = Fraction(2, 3)  # of the fixed profile's S^2: what lasting attention spends
+_EVEN = 15  # releases: an incident of ten seconds with five of reach
 _CURE = "build the engine again: python -m export.build_engine"
 
 
@@ -56,6 +58,27 @@ class AttentionRule:
             wrong.append("directions")
         if wrong:
             raise ManifestError(f"attention: {wrong[0]} is {getattr(self, wrong[0])}, which cannot be; {_CURE}")
+
+    @classmethod
+    def around(
+        cls, directions: Sequence[Sequence[int]], clip_norm: int, sigmas: Sequence[Fraction], level: int, releases: int
+    ) -> AttentionRule:
+        """The rule that never spends more than `level` for ever in an event, nor in `_EVEN` releases or any more.
+
+        It may say more than `level` in single releases, and spends two thirds of it in the long run. The numbers were
+        chosen by simulation: `python -m benchmarks.attention`.
+        """
+        quiet, fixed = (Fraction(clip_norm) ** 2 / sigmas[k] ** 2 for k in (0, level))
+        depth = _EVEN * fixed * (1 - _LASTING)
+        return cls(
+            directions=tuple(tuple(int(value) for value in row) for row in directions),
+            event_cap=releases * fixed,
+            depth=depth,
+            refill=max(Fraction(0), _LASTING * fixed - quiet),
+            threshold=Fraction(1, 2),
+            steepness=Fraction(3) / depth,
+            memory=Fraction(12),
+        )
 
     def document(self) -> dict[str, Any]:
         """For JSON: fractions as text."""
