@@ -167,7 +167,7 @@ def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
         before = times < rng.uniform(1.0, times[-1] - 1.0)
         gains = np.where(before == (rng.random() < 0.5), 1.0, dim)
     return _Sensor(
-        exposures=2 if rng.random() < 0.35 else 1, shutter_s=float(rng.uniform(0.02, 0.05)),
+        exposures=2 if rng.random() < 0.22 else 1, shutter_s=float(rng.uniform(0.02, 0.05)),
         soft=int(rng.choice([0, 3, 5], p=[0.68, 0.28, 0.04])),
         noise=float(rng.uniform(0.5, 4.0) * (2.2 if night else 1.0)),
         quality=int(rng.integers(18, 85)) if rng.random() < 0.6 else 0,
@@ -189,7 +189,7 @@ def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
 def _draw_curve(rng: Generator) -> NDArray[np.uint8]:
     """A tone curve: contrast, crushed blacks, blown highlights."""
     x = np.linspace(0, 1, 256) ** rng.uniform(0.6, 1.15)
-    x = 0.5 + (x - 0.42) * rng.uniform(0.65, 1.8)
+    x = 0.5 + (x - 0.42) * rng.uniform(0.85, 1.9)
     return np.asarray(np.clip(255 * x, 0, 255), dtype=np.uint8)
 
 

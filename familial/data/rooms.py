@@ -217,9 +217,13 @@ def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
 
 
 def _draw_shell(rng: Generator) -> Room:
-    style = rng.choice(["home", "hall", "open"], p=[0.45, 0.27, 0.28])
-    low, high = {"home": (3.6, 6.5), "hall": (6.5, 13.0), "open": (14.0, 26.0)}[style]
+    style = rng.choice(["home", "hall", "open", "corridor", "lift"], p=[0.38, 0.23, 0.26, 0.08, 0.05])
+    low, high = {"home": (3.6, 6.5), "hall": (6.5, 13.0), "open": (14.0, 26.0), "corridor": (1.6, 3.0),
+                 "lift": (1.5, 2.6)}[style]  # fmt: skip
     width, depth = (float(v) for v in rng.uniform(low, high, 2))
+    if style == "corridor":
+        depth = float(rng.uniform(7.0, 18.0))
+        width, depth = (width, depth) if rng.random() < 0.5 else (depth, width)
     ceiling = 60.0 if style == "open" else float(rng.uniform(2.5, 3.4) + (style == "hall") * rng.uniform(0, 1.5))
     patterns = ["plain", "tiles", "planks", "speckle", "checks"]
     floor = str(rng.choice(patterns, p=[0.25, 0.2, 0.25, 0.2, 0.1]))
@@ -272,16 +276,20 @@ def _look(at: Floats, yaw: float, pitch: float, roll: float) -> Floats:
 
 # of each kind of camera in homes, halls and in the open: a camera of a room, one high under the ceiling or on a pole,
 # one far off with a long lens, one low on a shelf
-_CAMERAS = {"home": (0.55, 0.3, 0.0, 0.15), "hall": (0.35, 0.5, 0.08, 0.07), "open": (0.15, 0.35, 0.5, 0.0)}
+_CAMERAS = {"home": (0.55, 0.3, 0.0, 0.15), "hall": (0.35, 0.5, 0.08, 0.07), "open": (0.15, 0.35, 0.5, 0.0),
+            "narrow": (0.35, 0.6, 0.0, 0.05)}  # fmt: skip
 
 
 def _draw_camera(rng: Generator, room: Room, size: tuple[int, int]) -> Camera:
-    place = "open" if room.ceiling > 50 else "hall" if max(room.width, room.depth) > 6.5 else "home"
+    narrow = min(room.width, room.depth) < 3.1
+    place = "open" if room.ceiling > 50 else "narrow" if narrow else "hall" if max(room.width, room.depth) > 6.5 else "home"
     style = rng.choice(["room", "high", "long", "low"], p=_CAMERAS[place])
     low, high = {"room": (1.2, 3.2), "high": (2.5, 5.5), "long": (1.6, 7.0), "low": (0.5, 1.3)}[style]
     height = float(min(rng.uniform(low, high), room.ceiling - 0.12))
     # metres to what it looks at
     reach = float(rng.uniform(*{"room": (2.2, 5.2), "high": (1.8, 6.5), "long": (6.0, 15.0), "low": (2.2, 5.0)}[style]))
+    tight = 0.6 if not narrow else 0.35
+    reach = min(reach, 0.45 * math.hypot(room.width, room.depth)) if narrow else reach
     for _ in range(30):
         at = np.array([rng.uniform(0.1, room.width - 0.1), rng.uniform(0.1, room.depth - 0.1), height])
         if room.ceiling < 50:  # indoors cameras hang by a wall or in a corner
@@ -289,7 +297,7 @@ def _draw_camera(rng: Generator, room: Room, size: tuple[int, int]) -> Camera:
             at[side] = 0.12 if rng.random() < 0.5 else (room.width, room.depth)[side] - 0.12
         yaw = rng.uniform(0, 2 * math.pi)
         aim = at[:2] + reach * np.array([math.cos(yaw), math.sin(yaw)])
-        if 0.6 < aim[0] < room.width - 0.6 and 0.6 < aim[1] < room.depth - 0.6:
+        if tight < aim[0] < room.width - tight and tight < aim[1] < room.depth - tight:
             break
     else:
         aim = np.array([room.width / 2, room.depth / 2])
@@ -317,10 +325,12 @@ def _grid(room: Room, camera: Camera) -> tuple[Floats, Floats]:
     feet, depth = camera.project(np.column_stack([floor, np.full(len(floor), 0.0)]))
     head, _ = camera.project(np.column_stack([floor, np.full(len(floor), 1.75)]))
     tall = np.hypot(*(feet - head).T) / h
-    seen = (depth > 1.0) & (tall > 0.25) & (tall < 1.15)
+    narrow = min(room.width, room.depth) < 3.1
+    cut = 1.45 if narrow else 1.08  # where space is short, legs are cut off by the lower edge
+    seen = (depth > (0.7 if narrow else 1.0)) & (tall > 0.25) & (tall < (1.6 if narrow else 1.15))
     for point in (feet, head):
         seen &= (point[:, 0] > 0.06 * w) & (point[:, 0] < 0.94 * w)
-        seen &= (point[:, 1] > -0.06 * h) & (point[:, 1] < 1.08 * h)
+        seen &= (point[:, 1] > -0.06 * h) & (point[:, 1] < cut * h)
     spots = floor[seen]
     if not len(spots):
         return spots, spots
@@ -385,22 +395,23 @@ def _blocks(boxes: list[Box]) -> Floats:
 def _furnish(rng: Generator, room: Room, camera: Camera) -> Scene | None:
     """Put a seat, a place to lie and other things into the room; None where too little floor stays in view."""
     spots, wings = _grid(room, camera)
-    if len(spots) < 22:
+    narrow = min(room.width, room.depth) < 3.1
+    if len(spots) < (8 if narrow else 22):
         return None
     at = spots[rng.integers(len(spots))] + rng.uniform(-0.1, 0.1, 2)
     seat = Place(float(at[0]), float(at[1]), float(rng.uniform(0, 360)), float(rng.uniform(0.41, 0.48)), 0.22)
-    style = str(rng.choice(["bed", "sofa", "mat", "rug"], p=[0.2, 0.2, 0.4, 0.2]))
+    style = str(rng.choice(["bed", "sofa", "mat", "rug"], p=[0.2, 0.2, 0.4, 0.2])) if not narrow else "rug"
     height = {"bed": 0.5, "sofa": 0.42, "mat": float(rng.uniform(0.04, 0.16)), "rug": 0.012}[style]
     at = spots[rng.integers(len(spots))]
     yaw = float(rng.choice([0.0, 90.0, 180.0, 270.0]) if rng.random() < 0.7 else rng.uniform(0, 360))
     couch = Place(float(at[0]), float(at[1]), yaw, height, float(rng.uniform(0.4, 0.75)))
-    if math.hypot(seat.x - couch.x, seat.y - couch.y) < 1.7:
+    if math.hypot(seat.x - couch.x, seat.y - couch.y) < (0.7 if narrow else 1.7):
         return None
     boxes = _chair(rng, seat) + _couch(rng, couch, style)
-    boxes += _clutter(rng, room, camera)
+    boxes += _clutter(rng, room, camera) if not narrow else []
     stage = Stage(spots, wings, _blocks(boxes), seat, couch, camera.at[:2])
     keep = stage.free(spots)
-    if keep.sum() < 14 or not stage.free(np.stack([seat.front(0.48), couch.front(couch.half + 0.3)]), 0.1).all():
+    if keep.sum() < (5 if narrow else 14) or not stage.free(np.stack([seat.front(0.48), couch.front(couch.half + 0.3)]), 0.1).all():
         return None
     free_wings = wings[stage.free(wings)] if len(wings) else wings
     room = Room(**{**{n: getattr(room, n) for n in Room.__slots__}, "boxes": tuple(boxes)})
@@ -556,15 +567,15 @@ def _shell(room: Room, eye: Floats, ways: Floats) -> tuple[Floats, Floats, Float
 
 
 def _add_box(
-    box: Box, eye: Floats, ways: Floats, depth: Floats, points: Floats, normals: Floats, colours: Floats, glow: Floats
-) -> None:
+    box: Box, eye: Floats, ways: Floats, square: Floats, depth: Floats, points: Floats, normals: Floats,
+    colours: Floats, glow: Floats,
+) -> None:  # fmt: skip
     """Put the box into what the rays see, in place."""
     c, s = math.cos(math.radians(box.yaw)), math.sin(math.radians(box.yaw))
     turn = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
     start = turn @ (eye - (box.x, box.y, (box.low + box.high) / 2))
     half = np.array([box.half_x, box.half_y, (box.high - box.low) / 2])
     # rays that pass the box's bounding ball, before the exact test
-    square = (ways**2).sum(1)
     along = -(ways @ (turn.T @ start)) / square
     miss = (start @ start) - along**2 * square
     some = np.flatnonzero((miss < half @ half) & (along > 0))
@@ -609,8 +620,9 @@ def paint(scene: Scene, fine: int = 2) -> Still:
     h, w = camera.size
     ways = camera.rays(fine)
     depth, points, normals, colours, glow = _shell(room, camera.at, ways)
+    square = (ways**2).sum(1)
     for box in room.boxes:
-        _add_box(box, camera.at, ways, depth, points, normals, colours, glow)
+        _add_box(box, camera.at, ways, square, depth, points, normals, colours, glow)
     bright = light.on(points, normals, camera.at)
     inside = np.minimum(points[:, :2], np.array([room.width, room.depth]) - points[:, :2]).min(1)
     corner = np.minimum(np.abs(points[:, 2]) + 0.15, np.abs(inside) + 0.15)  # soft dark where surfaces meet
