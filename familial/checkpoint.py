@@ -83,7 +83,8 @@ def load(folder: Path | str, edge_only: bool = False) -> Family:
         )
     needed = _floats(family)
     require_memory(4 * sum(value.numel() for value in needed.values()), f"loading {folder}")
-    family.load_state_dict({name: weights.read(name).float() for name in needed}, strict=False, assign=True)
+    state = {name: weights.read(name).to(torch.float32, copy=True) for name in needed}
+    family.load_state_dict(state, strict=False, assign=True)
     return family.eval()
 
 

@@ -29,12 +29,17 @@ Planned = tuple[tuple[int, ...], torch.dtype]
 
 
 class Weights:
-    """The tensors of one folder. shapes: name -> shape. Files are mapped, so nothing is read before it is asked for."""
+    """The tensors of one folder. shapes: name -> shape; formats: name -> number format as the file says it (BF16, ...).
+
+    Files are mapped, so nothing is read before it is asked for.
+    """
 
     def __init__(self, files: Mapping[str, Any], cure: str) -> None:
         self._cure = cure
-        self._files = {name: file for file in files.values() for name in file.keys()}  # noqa: SIM118  # no mapping
-        self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in self._files.items()}
+        self._files = {name: file for file in files.values() for name in _names(file)}
+        parts = {name: file.get_slice(name) for name, file in self._files.items()}
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in parts.items()}
+        self.formats: dict[str, str] = {name: part.get_dtype() for name, part in parts.items()}
 
     @classmethod
     def open(cls, folder: Path | str, cure: str) -> Weights:
@@ -53,7 +58,7 @@ class Weights:
                 raise CheckpointError(f"{folder / name}: unreadable, cut or damaged ({error}); {cure}") from error
         if (folder / INDEX).is_file():
             claimed = json.loads((folder / INDEX).read_text())["weight_map"]
-            held = {name: set(file.keys()) for name, file in files.items()}
+            held = {name: set(_names(file)) for name, file in files.items()}
             for tensor, shard in claimed.items():
                 if tensor not in held[shard]:
                     raise CheckpointError(f"{folder}: {INDEX} says that {shard} holds {tensor!r}, it does not; {cure}")
@@ -77,6 +82,10 @@ class Weights:
     def _whole(self, name: str) -> Tensor:
         tensor: Tensor = self._files[name].get_tensor(name)
         return tensor
+
+
+def _names(file: Any) -> list[str]:
+    return list(file.keys())
 
 
 def write_weights(

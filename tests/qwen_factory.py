@@ -68,10 +68,12 @@ def a_base_model(config: Qwen3VLConfig | None = None) -> Any:
 
 
 def a_base(folder: Path, shard: str = "5GB", config: Qwen3VLConfig | None = None) -> Any:
-    """Save a random bf16 model; returns it."""
-    model = a_base_model(config).to(torch.bfloat16)
-    model.save_pretrained(folder, max_shard_size=shard)
-    return model
+    """Save a random bf16 model; returns it as transformers loads it again, in float32."""
+    a_base_model(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size=shard)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+    )
+    return model.eval()
 
 
 def qwen_family_config(layers: int = 3, size: int = 64, **changes: Any) -> FamilyConfig:
