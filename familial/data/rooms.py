@@ -282,7 +282,8 @@ _CAMERAS = {"home": (0.55, 0.3, 0.0, 0.15), "hall": (0.35, 0.5, 0.08, 0.07), "op
 
 def _draw_camera(rng: Generator, room: Room, size: tuple[int, int]) -> Camera:
     narrow = min(room.width, room.depth) < 3.1
-    place = "open" if room.ceiling > 50 else "narrow" if narrow else "hall" if max(room.width, room.depth) > 6.5 else "home"
+    place = "narrow" if narrow else "hall" if max(room.width, room.depth) > 6.5 else "home"
+    place = "open" if room.ceiling > 50 else place
     style = rng.choice(["room", "high", "long", "low"], p=_CAMERAS[place])
     low, high = {"room": (1.2, 3.2), "high": (2.5, 5.5), "long": (1.6, 7.0), "low": (0.5, 1.3)}[style]
     height = float(min(rng.uniform(low, high), room.ceiling - 0.12))
@@ -411,7 +412,8 @@ def _furnish(rng: Generator, room: Room, camera: Camera) -> Scene | None:
     boxes += _clutter(rng, room, camera) if not narrow else []
     stage = Stage(spots, wings, _blocks(boxes), seat, couch, camera.at[:2])
     keep = stage.free(spots)
-    if keep.sum() < (5 if narrow else 14) or not stage.free(np.stack([seat.front(0.48), couch.front(couch.half + 0.3)]), 0.1).all():
+    fronts = np.stack([seat.front(0.48), couch.front(couch.half + 0.3)])
+    if keep.sum() < (5 if narrow else 14) or not stage.free(fronts, 0.1).all():
         return None
     free_wings = wings[stage.free(wings)] if len(wings) else wings
     room = Room(**{**{n: getattr(room, n) for n in Room.__slots__}, "boxes": tuple(boxes)})
