@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from cloud_bridge.events import EventReader
 from cloud_bridge.intake import Intake, Release
 from cloud_bridge.journal import CameraRecord
 from wire.attention import Attention, AttentionRule, Witness
-from wire.certificate import PROFILES, sigma_for
-from wire.errors import ManifestError, NoiseError, PrivacyError
+from wire.certificate import PROFILES, Certificate, sigma_for
+from wire.errors import CertificateError, ManifestError, NoiseError, PrivacyError
 from wire.manifest import EngineManifest
 from wire.message import FLAG_ATTENTION, FeatureMessage
 from wire.noise_table import NoiseTable
@@ -164,7 +165,7 @@ def test_a_rule_that_cannot_be_is_refused(change: dict[str, object], found: str)
 
 
 def test_levels_that_do_not_rise_are_refused() -> None:
-    with pytest.raises(ManifestError, match="growing S"):
+    with pytest.raises(ManifestError, match="falling sigma"):
         Attention(RULE, C, SIGMAS[::-1], R)
 
 
@@ -253,3 +254,28 @@ def test_every_release_is_read_by_the_weight_of_its_level() -> None:
     expected = [z * float(SIGMAS[1] / sigma) ** 2 for sigma in SIGMAS]
     assert np.abs(event.z[-3:].reshape(3, N) - np.array(expected)).max() <= 0.5
     assert np.array_equal(event.z[-2].reshape(N), z)
+
+
+def test_the_certificate_of_attention_says_what_its_spans_spend_at_most() -> None:
+    fixed = MANIFEST.certificate()
+    limits = attention().limits
+    found = dataclasses.replace(fixed, attention=limits)
+    assert Certificate.from_json(found.to_json()) == found
+    for span in (1, R, 15, 305, 3605):
+        assert found.shift(span) == pytest.approx(float(limits.most(span)) ** 0.5)
+        assert found.reveals(span, 2)["S"] == pytest.approx((2 * float(limits.most(span))) ** 0.5, rel=1e-5)
+    assert found.reveals(1)["S"] > fixed.reveals(1)["S"] and found.reveals(R)["S"] <= fixed.reveals(R)["S"]
+    assert found.reveals(3605)["bits"] < 0.67 * fixed.reveals(3605)["bits"]
+    told = found.time_to_vacuous_s(1000)
+    seen = found.releases_touched(told)
+    assert found.chance(seen, 1e-3) < 1.0 == found.chance(seen + 1, 1e-3)
+    assert told > fixed.time_to_vacuous_s(1000) - 3
+
+
+def test_a_certificate_of_other_limits_is_refused() -> None:
+    document = json.loads(dataclasses.replace(MANIFEST.certificate(), attention=attention().limits).to_json())
+    document["inputs"]["attention"]["refill"] = "0"
+    with pytest.raises(CertificateError, match="computed, never edited"):
+        Certificate.from_json(json.dumps(document))
+    with pytest.raises(CertificateError, match="other codes"):
+        dataclasses.replace(MANIFEST.certificate(), event_releases=4, attention=attention().limits)

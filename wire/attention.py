@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from .errors import ManifestError, PrivacyError
 
-__all__ = ["Attention", "AttentionRule", "Witness"]
+__all__ = ["Attention", "AttentionRule", "Limits", "Witness"]
 
 _UNIT = 10**12  # S^2 in the ledger's integer units
 _NAT = 1 << 20  # evidence in integer units of 2^-20 nat
@@ -33,13 +33,67 @@ _CURE = "build the engine again: python -m export.build_engine"
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What any releases in a row may spend together, whoever chooses their levels.
+
+    clip_norm: C. sigmas: of the levels, quietest (largest) first. releases: of an event. event_cap: S^2 of as many in a
+    row. depth, refill: a bucket of S^2 beyond the quietest level: what it holds, what every release brings back. Raises
+    ManifestError for limits that even the quietest level breaks.
+    """
+
+    clip_norm: int
+    sigmas: tuple[Fraction, ...]
+    releases: int
+    event_cap: Fraction
+    depth: Fraction
+    refill: Fraction
+
+    def __post_init__(self) -> None:
+        if len(self.sigmas) < 2 or self.sigmas[-1] <= 0 or sorted(set(self.sigmas), reverse=True) != [*self.sigmas]:
+            raise ManifestError(f"attention: {len(self.sigmas)} levels; 2 or more of falling sigma are needed; {_CURE}")
+        if self.releases < 1 or self.depth < 0 or self.refill < 0:
+            raise ManifestError(f"attention: depth is {self.depth}, refill is {self.refill}; neither below 0; {_CURE}")
+        quiet = Fraction(self.releases * self.costs[0], _UNIT)
+        if quiet > self.event_cap:
+            raise ManifestError(
+                f"attention: {self.releases} of the quietest releases spend {float(quiet):g}, more than the event's "
+                f"cap of {float(self.event_cap):g}; {_CURE}"
+            )
+
+    @property
+    def costs(self) -> tuple[int, ...]:
+        """Per level, S^2 of a release in the ledger's integer units, rounded up."""
+        return tuple(math.ceil(Fraction(self.clip_norm) ** 2 / sigma**2 * _UNIT) for sigma in self.sigmas)
+
+    def document(self) -> dict[str, Any]:
+        """For JSON: fractions as text."""
+        numbers = {name: str(getattr(self, name)) for name in ("event_cap", "depth", "refill")}
+        sigmas = [str(sigma) for sigma in self.sigmas]
+        return {"clip_norm": self.clip_norm, "sigmas": sigmas, "releases": self.releases, **numbers}
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Limits:
+        """What `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
+        sigmas = tuple(Fraction(sigma) for sigma in document["sigmas"])
+        cap, depth, refill = (Fraction(document[name]) for name in ("event_cap", "depth", "refill"))
+        return cls(int(document["clip_norm"]), sigmas, int(document["releases"]), cap, depth, refill)
+
+    def most(self, releases: int) -> Fraction:
+        """S^2 that any so many releases in a row spend at most: the smallest of three bounds."""
+        quiet, *_, loud = self.costs
+        events, rest = divmod(releases, self.releases)
+        cap = self.event_cap * _UNIT
+        bucket = releases * (quiet + self.refill * _UNIT) + self.depth * _UNIT
+        return min(Fraction(releases * loud), bucket, events * cap + min(cap, Fraction(rest * loud))) / _UNIT
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionRule:
     """The public numbers of the rule, in the manifest.
 
     directions: integers (risks, n), a risk's code less that of no risk; any choice is private, a good one is useful.
-    event_cap: S^2 of an event at most. depth, refill: the bucket of S^2 beyond the quietest level: what it holds, and
-    what every release brings back. threshold: nats of evidence above which a release may say more; steepness: nats more
-    for each S^2 that the bucket lacks. memory: nats that evidence never exceeds. Raises ManifestError.
+    event_cap, depth, refill: as in `Limits`. threshold: nats of evidence above which a release may say more; steepness:
+    nats more for each S^2 that the bucket lacks. memory: nats that evidence never exceeds. Raises ManifestError.
     """
 
     directions: tuple[tuple[int, ...], ...]
@@ -63,12 +117,13 @@ class AttentionRule:
     def around(
         cls, directions: Sequence[Sequence[int]], clip_norm: int, sigmas: Sequence[Fraction], level: int, releases: int
     ) -> AttentionRule:
-        """The rule that never spends more than `level` for ever in an event, nor in `_EVEN` releases or any more.
+        """A rule that spends no more than releases all made at `level` in an event, in `_EVEN` releases and in more.
 
-        It may say more than `level` in single releases, and spends two thirds of it in the long run. The numbers were
-        chosen by simulation: `python -m benchmarks.attention`.
+        In a few releases in a row it may spend more than they do, in the long run it spends two thirds. The numbers
+        were chosen by simulation: `python -m benchmarks.attention`.
         """
-        quiet, fixed = (Fraction(clip_norm) ** 2 / sigmas[k] ** 2 for k in (0, level))
+        fixed = Fraction(clip_norm) ** 2 / sigmas[level] ** 2
+        quiet = Fraction(math.ceil(Fraction(clip_norm) ** 2 / sigmas[0] ** 2 * _UNIT), _UNIT)
         depth = _EVEN * fixed * (1 - _LASTING)
         return cls(
             directions=tuple(tuple(int(value) for value in row) for row in directions),
@@ -100,24 +155,15 @@ _NUMBERS = ("event_cap", "depth", "refill", "threshold", "steepness", "memory")
 class Attention:
     """The rule at work on one stream of releases: `level` for the next one, then `advance` with what was published.
 
-    clip_norm: C. sigmas: of the levels, quietest (largest) first. releases: of an event. A stream begins as if the one
-    before it had spent all it could. Raises ManifestError where even the quietest level breaks the event's cap.
+    clip_norm, sigmas, releases: as in `Limits`. A stream begins as if the one before it had spent all it could.
     """
 
     def __init__(self, rule: AttentionRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
-        prices = [Fraction(clip_norm) ** 2 / sigma**2 for sigma in sigmas]
-        self.costs = tuple(math.ceil(price * _UNIT) for price in prices)
-        self.releases = releases
+        self.limits = limits = Limits(clip_norm, tuple(sigmas), releases, rule.event_cap, rule.depth, rule.refill)
+        self.costs, self.releases = limits.costs, releases
         self._cap, self._depth, self._refill = (
             math.floor(limit * _UNIT) for limit in (rule.event_cap, rule.depth, rule.refill)
         )
-        if len(sigmas) < 2 or sorted(set(self.costs)) != list(self.costs):
-            raise ManifestError(f"attention: {len(sigmas)} levels; at least 2 of growing S are needed; {_CURE}")
-        if releases * self.costs[0] > self._cap:
-            raise ManifestError(
-                f"attention: {releases} of the quietest releases spend {float(releases * prices[0]):g}, more than the "
-                f"event's cap of {float(rule.event_cap):g}; {_CURE}"
-            )
         # Codes of equal norm: log P(z | risk) - log P(z | none) = <z, direction> / sigma^2, in units of 1 / _NAT nat.
         self._directions = np.array(rule.directions, np.int64)
         self._rates = [_NAT / sigma**2 for sigma in sigmas]
@@ -171,12 +217,8 @@ class Attention:
             self._evidence[k] = min(self._memory, max(0, self._evidence[k] + gained))
 
     def most(self, releases: int) -> Fraction:
-        """S^2 that any so many consecutive releases spend at most, whatever z was: the smallest of three bounds."""
-        quiet, loud = self.costs[0], self.costs[-1]
-        events, rest = divmod(releases, self.releases)
-        bucket = releases * (quiet + self._refill) + self._depth
-        event = events * self._cap + min(self._cap, rest * loud)
-        return Fraction(min(releases * loud, bucket, event), _UNIT)
+        """`Limits.most`: S^2 that any so many releases in a row spend at most, whatever z was."""
+        return self.limits.most(releases)
 
 
 class Witness:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context, Decimal
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from .attention import Limits
 from .errors import CertificateError
 
 __all__ = [
@@ -187,7 +189,9 @@ class Certificate:
 
     clip_norm: C, lattice units. sigma: noise parameter, lattice units, exact. n: coordinates of a code.
     slot_s: seconds between releases. reach_s: longest time in seconds for which a frame is still part of a
-    release. event_releases: releases read together for one verdict. lifetime_years: the device's, for tau.
+    release. event_releases: releases read together for one verdict. lifetime_years: the device's, for tau. attention:
+    the limits of a public rule that chooses the noise of each release; sigma is then that of the profile around which
+    it is built.
     Raises CertificateError for values that cannot carry a promise.
     """
 
@@ -198,6 +202,7 @@ class Certificate:
     reach_s: float
     event_releases: int = 8
     lifetime_years: float = 10.0
+    attention: Limits | None = None
 
     def __post_init__(self) -> None:
         if self.clip_norm < 1:
@@ -217,6 +222,10 @@ class Certificate:
             )
         if self.event_releases < 1:
             raise CertificateError(f"event_releases is {self.event_releases}; it must be at least 1")
+        rule = self.attention
+        same = rule is None or (rule.clip_norm, rule.releases) == (self.clip_norm, self.event_releases)
+        if rule and not (same and self.sigma in rule.sigmas):
+            raise CertificateError("attention is for other codes or events; build the engine again")
 
     def at(self, sigma: Fraction) -> Certificate:
         """The certificate of the same codes and cadence under other noise."""
@@ -224,17 +233,26 @@ class Certificate:
 
     @property
     def s_release(self) -> float:
-        """S of one release: C / sigma."""
-        return float(self.clip_norm / self.sigma)
+        """S of one release: C / sigma, of the least noise where a rule chooses among several."""
+        return float(self.clip_norm / self._sigmas[-1])
 
-    def shift(self, releases: int) -> float:
-        """S over `releases` releases: S^2 adds."""
-        return self.s_release * math.sqrt(releases)
+    @property
+    def _sigmas(self) -> tuple[Fraction, ...]:
+        return self.attention.sigmas if self.attention else (self.sigma,)
+
+    def shift(self, releases: int, cameras: int = 1) -> float:
+        """S over `releases` releases in a row of each of `cameras`: S^2 adds."""
+        if self.attention:
+            return math.sqrt(cameras * self.attention.most(releases))
+        return self.s_release * math.sqrt(cameras * releases)
 
     @property
     def s_event(self) -> float:
         """S of the releases that one verdict reads."""
         return self.shift(self.event_releases)
+
+    def _spends(self, releases: int) -> float:
+        return self.shift(releases) ** 2
 
     def releases_touched(self, seconds: float) -> int:
         """Releases that can depend on something `seconds` long: its length plus the reach, in slots."""
@@ -242,7 +260,10 @@ class Certificate:
 
     def time_to_vacuous_s(self, gallery: int, cameras: int = 1, rank: int = 1) -> float:
         """Seconds in view until the bound on `rank` guesses at one of `gallery` is 1; 0: one glance is enough."""
-        releases = math.ceil(2.0 * math.log(gallery / rank) / (cameras * self.s_release**2))
+        vacuous = 2.0 * math.log(gallery / rank) / cameras  # S^2 of one camera
+        releases = math.ceil(vacuous / self.s_release**2)
+        if self.attention:  # no fewer than at its least noise all the time
+            releases += bisect_left(range(releases, self.lifetime_releases), vacuous, key=self._spends)
         return max(0.0, (releases - 1) * self.slot_s - self.reach_s)
 
     @property
@@ -256,33 +277,38 @@ class Certificate:
         Every draw of a coordinate is within (J + 1) 2^-128 of ideal, where J <= 13.5 sigma + 2 is the table's
         length (each entry is rounded down by less than 2^-128, and less than 2^-128 lies beyond the last).
         """
-        return math.log2(releases * self.n * (13.5 * float(self.sigma) + 3.0)) - _TABLE_BITS
+        return math.log2(releases * self.n * (13.5 * float(self._sigmas[0]) + 3.0)) - _TABLE_BITS
 
     @property
     def log2_tau(self) -> float:
         """`log2_tau_of` all releases of the device's life."""
         return self.log2_tau_of(self.lifetime_releases)
 
-    def reveals(self, releases: int) -> dict[str, Any]:
-        """What `releases` releases together reveal at most: those of all cameras, where there are several."""
-        shift, eps = self.shift(releases), eps_at_delta(self.shift(releases), _DELTA)
-        ranks = {str(k): {str(m): self.chance(releases, k / m) for m in GALLERIES if m > k} for k in RANKS}
+    def reveals(self, releases: int, cameras: int = 1) -> dict[str, Any]:
+        """What `releases` releases in a row of each of `cameras` together reveal at most."""
+        shift = self.shift(releases, cameras)
+        eps = eps_at_delta(shift, _DELTA)
+
+        def chance(prior: float) -> float:
+            return self.chance(releases, prior, cameras)
+
         return {
-            "releases": releases,
+            "releases": cameras * releases,
             "S": _up(shift),
             "bits": _up(bits(shift)),
-            "name_one_of": {str(m): self.chance(releases, 1.0 / m) for m in GALLERIES},
-            "right_one_among": ranks,
-            "attribute": {str(share): self.chance(releases, share) for share in ATTRIBUTES},
+            "name_one_of": {str(m): chance(1.0 / m) for m in GALLERIES},
+            "right_one_among": {str(k): {str(m): chance(k / m) for m in GALLERIES if m > k} for k in RANKS},
+            "attribute": {str(share): chance(share) for share in ATTRIBUTES},
             "zcdp_rho": _up(zcdp_rho(shift)),
             "eps": _up(eps),
-            "delta": min(1.0, _up(_DELTA, self.delta_lost(releases, eps))),
-            "log2_tau": _up(self.log2_tau_of(releases)),
+            "delta": min(1.0, _up(_DELTA, self.delta_lost(cameras * releases, eps))),
+            "log2_tau": _up(self.log2_tau_of(cameras * releases)),
         }
 
-    def chance(self, releases: int, prior: float) -> float:
+    def chance(self, releases: int, prior: float, cameras: int = 1) -> float:
         """`guess_bound` for the noise that the device draws, as it is written: rounded up, tau in it."""
-        return min(1.0, _up(guess_bound(self.shift(releases), prior), 2.0 ** self.log2_tau_of(releases)))
+        tau = 2.0 ** self.log2_tau_of(cameras * releases)
+        return min(1.0, _up(guess_bound(self.shift(releases, cameras), prior), tau))
 
     def delta_lost(self, releases: int, eps: float) -> float:
         """What the sampler adds to a delta: (1 + e^eps) tau over these releases; 1 where it is more."""
@@ -305,10 +331,11 @@ class Certificate:
                 "reach_s": self.reach_s,
                 "event_releases": self.event_releases,
                 "lifetime_years": self.lifetime_years,
+                **({"attention": self.attention.document()} if self.attention else {}),
             },
             **{name: self.reveals(count) for name, count in counts.items()},
             "cameras": {
-                str(cameras): {name: self.reveals(cameras * count) for name, count in counts.items()}
+                str(cameras): {name: self.reveals(count, cameras) for name, count in counts.items()}
                 for cameras in CAMERAS[1:]
             },
             "time_to_vacuous_s": {
@@ -344,6 +371,7 @@ class Certificate:
                 reach_s=float(given["reach_s"]),
                 event_releases=_integer(given, "event_releases"),
                 lifetime_years=float(given["lifetime_years"]),
+                attention=Limits.of(given["attention"]) if "attention" in given else None,
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise CertificateError(f"certificate: unreadable ({error!r}); build the engine again") from error
