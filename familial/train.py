@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     if not args.data and not args.rendered:
         raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N or both")
-    size = nano(("<pad>", "<end>"))
+    size = nano(("<pad>", "<end>")) if args.base is None else FamilyConfig.load(args.base / "config.json")
     render = partial(rendered_takes, labels=size.labels, spec=size.window, processes=args.processes)
     rendered = _counted(render(range(args.rendered)), args.rendered)
     held = list(render(range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered // 10)))
@@ -112,7 +112,7 @@ def _start(takes: Sequence[Take], labels: tuple[str, ...], base: Path | None, ri
     words = Vocabulary.of_captions((take.caption for take in takes), labels).words
     config = nano(words)
     if base is not None:
-        config = checkpoint.load(base).config
+        config = FamilyConfig.load(base / "config.json")
         config = replace(config, words=(*config.words, *(word for word in words if word not in config.words)))
     family = Family(config if risk_at is None else replace(config, risk_at=risk_at))
     if base is not None:
