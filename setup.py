@@ -21,6 +21,9 @@ EXPORT = [
     "onnxruntime>=1.23",
     "onnxscript>=0.7; python_version >= '3.11'",  # tracing only, which a device never does
 ]
+# Engine files for desktop GPUs, made without any; also how a machine without one sees that NVIDIA's parser takes a graph.
+_LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
+RTX = [f"tensorrt-rtx-cu13-{part}==1.7.1.116{_LINUX}" for part in ("libs", "bindings")]
 CLOUD = [
     "torch==2.13.0",
     "transformers==5.23.*",
@@ -61,6 +64,7 @@ setup(
         "camera": CAMERA,
         "jetson": JETSON,
         "export": EXPORT,
+        "rtx": RTX,
         "cloud": CLOUD,
         "train": TRAIN,
         "test": TEST,

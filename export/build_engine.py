@@ -157,10 +157,15 @@ def _short(value: object) -> str:
 
 
 class _Progress:
-    """A line a step: number, name, seconds, what came of it."""
+    """A line a step: number, name, seconds, what came of it; and lines within a step that takes long."""
 
     def __init__(self) -> None:
-        self._step = 0
+        self._step, self._lead = 0, ""
+
+    def say(self, text: str) -> None:
+        """A line within a step."""
+        print(f"\n      {text}", end="", flush=True)
+        self._lead = f"\n{'':32}"
 
     @contextmanager
     def step(self, name: str) -> Iterator[list[str]]:
@@ -173,7 +178,8 @@ class _Progress:
         except BaseException:
             print("failed", flush=True)
             raise
-        print(f"{time.monotonic() - started:6.1f} s  {'; '.join(said)}", flush=True)
+        print(f"{self._lead}{time.monotonic() - started:6.1f} s  {'; '.join(said)}", flush=True)
+        self._lead = ""
 
 
 def build(checkpoint: Path, out: Path, wanted: Inputs, engine: Backend | None = None) -> EngineManifest:
@@ -275,7 +281,7 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
         proved = prove_encode(graphs["encode"], manifest) + prove_decide(graphs["decide"], manifest)
         said.append(f"{len(proved)} statements; |mu| <= {config.clip_norm} for any weights")
     with progress.step(f"open in {engine.name}") as said:
-        runner = engine.build(made, said.append)
+        runner = engine.build(made, progress.say)
         said.append(f"{engine.name} {engine.version}, {wanted.precision}")
     with progress.step(f"compare {engine.runs_in}, torch") as said:
         report = parity.compare(family, runner, table, wanted.precision)

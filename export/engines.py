@@ -1,7 +1,11 @@
 """What turns an engine folder's graphs into something that runs, by the backend's name. No torch.
 
-    BACKENDS[name]() -> Backend      backend.build(folder) makes what it needs beside the graphs and opens them
-                                     -> Runner: encode(frames, noise) -> z, decide(z, present) -> logits
+    backend(name) -> Backend      backend.build(folder) makes what it needs beside the graphs and opens them
+                                  -> Runner: encode(frames, noise) -> z, decide(z, present) -> logits
+
+    onnxruntime    the graphs as they are, on the CPU
+    tensorrt       engine files for the GPU that is here; they run here
+    tensorrt-rtx   engine files for GPUs that need not be here; the graphs run in ONNX Runtime in their stead
 
 The runner is for parity and calibration; the device's own loop has its engine in `edge_runtime`.
 """
@@ -15,13 +19,25 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from wire.engine_record import EngineRecord, engine_key
 from wire.errors import ConfigError, EngineError
-from wire.manifest import FILES
+from wire.manifest import FILES, EngineManifest
 
-__all__ = ["BACKENDS", "PRECISIONS", "Backend", "OnnxRuntime", "Runner", "backend", "check_precision"]
+from .builder import Options, Say, load_rtx, make, say_line
+
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "Backend",
+    "OnnxRuntime",
+    "Runner",
+    "TensorRt",
+    "TensorRtRtx",
+    "backend",
+    "check_precision",
+]
 
 PRECISIONS = ("fp32", "fp16", "int8")
-_LATER = {"backend": ("tensorrt", "tensorrt-rtx"), "precision": ()}
 _CURE = "build the engine again: python -m export.build_engine"
 
 
@@ -36,19 +52,23 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """One way to run the graphs."""
+    """One way to run the graphs. runs_in: what the runner computes with."""
 
     name: str
     version: str
+    runs_in: str
 
-    def build(self, folder: Path) -> Runner:
+    def build(self, folder: Path, say: Say = say_line) -> Runner:
         """Make what this backend needs out of the folder's graphs, and open it. Raises EngineError."""
+
+    def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
+        """Why what was made in the folder would not run, in words; "" where it does."""
 
 
 class OnnxRuntime:
     """ONNX Runtime on the CPU, which loads the graphs as they are."""
 
-    name = "onnxruntime"
+    name = runs_in = "onnxruntime"
 
     def __init__(self) -> None:
         try:
@@ -60,9 +80,13 @@ class OnnxRuntime:
         self._runtime: Any = onnxruntime
         self.version: str = onnxruntime.__version__
 
-    def build(self, folder: Path) -> Runner:
+    def build(self, folder: Path, say: Say = say_line) -> Runner:
         """Open both graphs."""
         return _OnnxRunner(self._runtime, folder)
+
+    def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
+        """Nothing is made, so nothing is stale."""
+        return ""
 
 
 class _OnnxRunner:
@@ -98,23 +122,96 @@ class _OnnxRunner:
         return logits
 
 
-BACKENDS: Mapping[str, Callable[[], Backend]] = {"onnxruntime": OnnxRuntime}
+class _Engines:
+    """What both builders of engine files share. place: the facts that an engine file depends on beside its graph."""
+
+    name: str
+
+    def __init__(self, trt: Any, place: Mapping[str, str], options: Options) -> None:
+        self._trt, self._place, self._options = trt, place, options
+        self.version = str(trt.__version__)
+
+    def _make(self, folder: Path, say: Say) -> EngineManifest:
+        manifest = EngineManifest.load(folder)
+        make(self._trt, folder, manifest, folder, engine_key(manifest, self.name, self._place), self._options, say)
+        return manifest
+
+    def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
+        """By the record of the engine files in the folder, and their hashes."""
+        try:
+            record = EngineRecord.load(folder)
+            for part in record.engines:
+                record.read(folder, part)
+        except EngineError as error:
+            return str(error)
+        return record.why_stale(engine_key(manifest, self.name, self._place))
+
+
+class TensorRt(_Engines):
+    """TensorRT on the GPU that is here."""
+
+    name = runs_in = "tensorrt"
+
+    def __init__(self, options: Options) -> None:
+        from edge_runtime.engine_tensorrt import Gpu, device_facts, load_libraries
+
+        self._libraries = load_libraries()
+        gpu = Gpu(self._libraries.cuda)
+        super().__init__(self._libraries.trt, device_facts(self._libraries.trt, gpu), options)
+        gpu.close()
+
+    def build(self, folder: Path, say: Say = say_line) -> Runner:
+        """Make the engine files and open them with the device's own code."""
+        from edge_runtime.engine_tensorrt import TensorRtEngine
+
+        return _DeviceRunner(TensorRtEngine(folder, self._make(folder, say), libraries=self._libraries))
+
+
+class TensorRtRtx(_Engines):
+    """TensorRT-RTX, ahead of time. What it made is not run here: ONNX Runtime runs the graphs that it was made of."""
+
+    name, runs_in = "tensorrt-rtx", "onnxruntime"
+
+    def __init__(self, options: Options) -> None:
+        trt = load_rtx()
+        place = {"tensorrt": f"RTX {trt.__version__}", "compute_capability": " ".join(options.targets)}
+        super().__init__(trt, {**place, "gpu": "", "l4t": ""}, options)
+
+    def build(self, folder: Path, say: Say = say_line) -> Runner:
+        """Make the engine files; open the graphs."""
+        self._make(folder, say)
+        return OnnxRuntime().build(folder)
+
+
+class _DeviceRunner:
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def encode(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        z: npt.NDArray[np.int32] = self._engine.run_core(frames, noise)
+        return z
+
+    def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self._engine.run_decide(z, present)
+        return logits
+
+
+BACKENDS: Mapping[str, Callable[[Options], Backend]] = {
+    "onnxruntime": lambda options: OnnxRuntime(),
+    "tensorrt": TensorRt,
+    "tensorrt-rtx": TensorRtRtx,
+}
 """Name -> what makes the backend; making it raises EngineError, with the cure, where it is not installed."""
 
 
-def backend(name: str) -> Backend:
-    """The backend of that name; ConfigError where this version has none, EngineError where it is not installed."""
+def backend(name: str, options: Options | None = None) -> Backend:
+    """The backend of that name; ConfigError where there is none, EngineError where it is not installed."""
     if name not in BACKENDS:
-        raise ConfigError(_not_here("backend", name, BACKENDS))
-    return BACKENDS[name]()
+        raise ConfigError(f"--backend {name} is not known; available: {', '.join(BACKENDS)}")
+    return BACKENDS[name](options or Options())
 
 
 def check_precision(name: str) -> None:
-    """ConfigError unless this version builds engines of that precision."""
+    """ConfigError unless engines of that precision are built."""
     if name not in PRECISIONS:
-        raise ConfigError(_not_here("precision", name, PRECISIONS))
-
-
-def _not_here(option: str, name: str, available: Any) -> str:
-    state = "is not in this version" if name in _LATER[option] else "is not known"
-    return f"--{option} {name} {state}; available: {', '.join(available)}"
+        raise ConfigError(f"--precision {name} is not known; available: {', '.join(PRECISIONS)}")

@@ -28,8 +28,10 @@ __all__ = [
     "Signature",
     "check_hygiene",
     "check_whole",
+    "external_files",
     "lint",
     "load_graph",
+    "save_graph",
 ]
 
 OPSET = 18
@@ -73,6 +75,8 @@ _CANNOT_HOLD_GRAPHS = (
     AttributeProto.INTS,
     AttributeProto.STRINGS,
 )
+_INLINE_BYTES = 1 << 30  # a protobuf message holds 2 GB; readers that copy it want room
+_LARGE = _PAGE = 4096
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 
 Signature = Mapping[str, tuple[str, Sequence[int]]]  # name -> (dtype, shape)
@@ -151,6 +155,30 @@ def load_graph(path: Path | str) -> onnx.ModelProto:
         if tensor.data_location == TensorProto.EXTERNAL:
             _check_external(file, tensor)
     return model
+
+
+def save_graph(model: onnx.ModelProto, file: Path, inline_bytes: int = _INLINE_BYTES) -> None:
+    """Write a graph in canonical form. Where its constants are more than `inline_bytes`, the large ones go into a file
+    beside it (`encode.weights`), page by page, and `model` itself is changed to say so."""
+    large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _LARGE]
+    if sum(len(tensor.raw_data) for tensor in large) > inline_bytes:
+        beside = file.with_suffix(".weights")
+        with beside.open("wb") as out:
+            for tensor in large:
+                out.write(bytes(-out.tell() % _PAGE))
+                place = {"location": beside.name, "offset": str(out.tell()), "length": str(len(tensor.raw_data))}
+                out.write(tensor.raw_data)
+                tensor.ClearField("raw_data")
+                tensor.data_location = TensorProto.EXTERNAL
+                for key, value in place.items():
+                    tensor.external_data.add(key=key, value=value)
+    file.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def external_files(model: onnx.ModelProto) -> set[str]:
+    """Names of the files in which `model` keeps constants."""
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return {entry.value for entry in entries if entry.key == "location"}
 
 
 def _check_external(file: Path, tensor: TensorProto) -> None:

@@ -32,11 +32,12 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto
 
 from wire.errors import GraphError, VeilsightError
+from wire.keys import PublicKey
 from wire.manifest import FILES, EngineManifest
 
-from .lint import OPSET, Graph, check_hygiene, check_whole, lint, load_graph
+from .lint import OPSET, Graph, check_hygiene, check_whole, external_files, lint, load_graph
 
-__all__ = ["main", "prove_decide", "prove_encode", "prove_folder"]
+__all__ = ["core_input", "main", "prove_decide", "prove_encode", "prove_folder"]
 
 _INT16 = (-(2**15), 2**15 - 1)
 _FLOATS = ([TensorProto.FLOAT], [TensorProto.FLOAT16])
@@ -108,6 +109,13 @@ def prove_encode(model: onnx.ModelProto, manifest: EngineManifest, file: str = F
         f"x has shape {code} by a Reshape to a constant; n C^2 = {manifest.n * bound**2} < 2^31",
         f"hence |mu| <= {bound} and z = saturate(mu + noise) for any frames and any weights, NaN and infinity included",
     ]
+
+
+def core_input(model: onnx.ModelProto, manifest: EngineManifest, file: str = FILES["encode"]) -> str:
+    """The name of x, the float tensor that the trusted core of `encode` reads; GraphError where there is no core."""
+    graph, bound = _Core(model, file), manifest.clip_norm
+    a, b = _step_2(graph, _step_3(graph), bound, (1, manifest.tokens, manifest.width))
+    return _step_1(graph, a, b, bound)
 
 
 def _noise_is_read_once(graph: _Core) -> None:
@@ -228,23 +236,37 @@ def prove_decide(model: onnx.ModelProto, manifest: EngineManifest, file: str = F
     return lint(model, file, inputs, {"logits": ("float32", (1, len(manifest.labels)))})
 
 
-def prove_folder(folder: Path | str) -> Iterator[str]:
-    """Hold an engine folder against its manifest, prove both graphs, and yield each sentence as it is proved."""
-    manifest = EngineManifest.load(folder)
+def prove_folder(folder: Path | str, publisher: PublicKey | None = None) -> Iterator[str]:
+    """Hold an engine folder against its manifest, prove both graphs, and yield each sentence as it is proved.
+
+    publisher: who must have signed the manifest; None: nobody is asked for.
+    """
+    manifest = EngineManifest.load(folder, publisher)
+    if publisher is not None:
+        yield f"the manifest is signed by {publisher!r}"
     manifest.check(folder)
     yield f"every file has the hash that the manifest says; model {manifest.model_id:016x}"
+    outside: set[str] = set()
     for part, prove in (("encode", prove_encode), ("decide", prove_decide)):
         model = load_graph(Path(folder) / FILES[part])
+        outside |= external_files(model)
         yield from (f"{part}: {sentence}" for sentence in prove(model, manifest))
+    if outside != set(manifest.external):
+        raise GraphError(
+            f"weights outside the graphs are in {sorted(outside)}, the manifest pins {sorted(manifest.external)}; "
+            "build the engine again: python -m export.build_engine"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0 proved, 1 refused."""
     parser = argparse.ArgumentParser(prog="python -m export.verify_graph", description="Prove an engine folder's core.")
     parser.add_argument("folder", type=Path, help="engine folder: encode.onnx, decide.onnx, manifest.json, ...")
+    parser.add_argument("--publisher", help="who must have signed it: 64 hex digits, or a file that holds them")
     args = parser.parse_args(argv)
     try:
-        for sentence in prove_folder(args.folder):
+        publisher = PublicKey.parse(args.publisher) if args.publisher else None
+        for sentence in prove_folder(args.folder, publisher):
             print(f"proved  {sentence}", flush=True)
     except VeilsightError as error:
         print(f"REFUSED {error}", file=sys.stderr)

@@ -268,12 +268,13 @@ def test_a_folder_that_is_no_engine_is_not_replaced(
 @pytest.mark.parametrize(
     ("flag", "value", "says"),
     [
-        ("--backend", "tensorrt", "not in this version; available: onnxruntime"),
-        ("--backend", "abacus", "not known; available: onnxruntime"),
+        ("--backend", "abacus", "not known; available: onnxruntime, tensorrt, tensorrt-rtx"),
+        ("--level", "6", "--level is 6; levels are 0 to 5"),
+        ("--workspace-mb", "0", "--workspace-mb is 0; it must be at least 1"),
         ("--precision", "fp3", "not known; available: fp32, fp16, int8"),
     ],
 )
-def test_what_this_version_lacks_is_said(flag: str, value: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_asked_for_is_said(flag: str, value: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([flag, value]) == 1
     assert says in capsys.readouterr().err
 
