@@ -17,7 +17,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from export.half import rounded, to_fp16
-from export.network import Network, activations, measure, open_session, structure
+from export.network import Network, activations, open_session, structure
 from export.precision import CALIBRATION
-from export.quantise import Ranges, layers, to_int8, unbiased
+from export.quantise import Ranges, along_channels, layers, to_int8, unbiased
 from familial.config import FamilyConfig
 from wire.errors import DataError, EngineError, VeilsightError
 
@@ -43,8 +43,8 @@ _Feed = Mapping[str, _Array]
 _RENDERED = 30
 _FIRST_SEED = 7_300_000  # of rendered takes; far from those that training draws
 _LEAST_CLIPS = 4
-_MOST_WINDOWS = 480
-_EVENTS = 240
+_MOST_WINDOWS = 192
+_JUDGED = 48  # feeds that judge, at most: each layer is run on all of them
 _BINS = 2048
 _GRID = np.linspace(0.2, 1.0, 81)  # parts of the peak that are tried as range
 # What int8 may cost on clips that chose no range, at p99: in C for a coordinate of the code, in logits for a verdict.
@@ -56,6 +56,7 @@ _OUTSIDE = {
     "sums, norms, softmax": "they add up or divide by small numbers",
     "residual additions, activations": "no multiplications to save; rounding there would add up along the residual",
     "products of attention": "both factors depend on the input, and are small",
+    "the last product before the code": "its output is in lattice units, or one norm away from them; it is small",
     "biases": "added in float32 behind the product; TensorRT takes no quantised bias",
     "the trusted core": "integers already, and proved",
 }
@@ -113,33 +114,38 @@ class _Part:
     limit: float  # of its error at p99
 
 
-def choose_ranges(part: _Part) -> dict[str, float]:
-    """Tensor -> range for all that int8 may quantise: the one of least squared error over the fitting feeds."""
+def choose_ranges(part: _Part) -> tuple[dict[str, float], dict[str, float]]:
+    """Tensor -> range for all that int8 may quantise, of least squared error over the fitting feeds; and all peaks."""
     found = layers(part.model)
     network = Network(part.model)
-    biases = {n.output[0]: network.array(n.input[2]) for n in found if n.op_type == "Conv" and len(n.input) > 2}
+    biases = {
+        node.output[0]: along_channels(network.array(node.input[2]), len(network.constants[node.input[1]].dims))
+        for node in found
+        if node.op_type == "Conv" and len(node.input) > 2
+    }
     reads = {node.input[0] for node in found}
-    names = sorted(reads | set(biases))
 
-    def magnitudes(feeds: Iterable[_Feed]) -> Iterator[tuple[str, _Array]]:
-        for values in activations(part.model, feeds, names):
-            for name, value in values.items():
-                if name in reads:
-                    yield name, np.abs(value)
-                if name in biases:
-                    yield unbiased(name), np.abs(value - biases[name].reshape(1, -1, 1, 1))
+    def magnitudes(values: Mapping[str, _Array]) -> Iterator[tuple[str, _Array]]:
+        for name in reads:
+            yield name, np.abs(values[name])
+        for name, bias in biases.items():
+            yield unbiased(name), np.abs(values[name] - bias)
 
     peaks: dict[str, float] = {}
-    for name, value in magnitudes(part.fit):
-        peaks[name] = float(np.maximum(peaks.get(name, 0.0), value.max()))
+    for values in activations(part.model, part.fit):
+        for name, value in (*values.items(), *magnitudes(values)):
+            peaks[name] = float(np.maximum(peaks.get(name, 0.0), np.abs(value).max()))  # NaN stays NaN
     unsound = [name for name, peak in peaks.items() if not math.isfinite(peak)]
     if unsound:
         raise EngineError(f"{part.model.graph.name}: {unsound[0]!r} becomes NaN or infinite; train the family again")
-    counts = {name: np.zeros(_BINS) for name in peaks}
-    for name, value in magnitudes(part.fit):
-        seen = value[value > 0]  # zero is zero in int8
-        counts[name] += np.histogram(seen, _BINS, (0.0, max(peaks[name], 1e-30)))[0]
-    return {name: peaks[name] * _best_part(counts[name]) for name in peaks}
+    counts: dict[str, npt.NDArray[np.float64]] = {}
+    for values in activations(part.model, part.fit, sorted(reads | set(biases))):
+        for name, value in magnitudes(values):
+            seen = value[value > 0]  # zero is zero in int8
+            counted = np.histogram(seen, _BINS, (0.0, max(peaks[name], 1e-30)))[0]
+            counts[name] = counts.get(name, np.zeros(_BINS)) + counted
+    ranges = {name: peaks[name] * _best_part(count) for name, count in counts.items()}
+    return ranges, {name: peak for name, peak in peaks.items() if name not in map(unbiased, biases)}
 
 
 def _best_part(counts: npt.NDArray[np.float64]) -> float:
@@ -235,8 +241,7 @@ def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] =
     }
     chosen, report = {}, {}
     for name, part in parts.items():
-        peaks = measure(part.model, [*part.fit, *part.judge])
-        chosen[name], report[name] = choose_layers(part, choose_ranges(part), peaks)
+        chosen[name], report[name] = choose_layers(part, *choose_ranges(part))
     graphs = {
         "fp32": encode,
         "fp16": rounded(to_fp16(encode)),
@@ -255,9 +260,10 @@ def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] =
 
 
 def _split(groups: Sequence[Sequence[_Feed]]) -> tuple[list[_Feed], list[_Feed]]:
-    """Two of three groups to fit, every third to judge: no clip is in both."""
+    """Two of three groups to fit, of every third up to `_JUDGED` feeds to judge: no clip is in both."""
     fit = [feed for index, group in enumerate(groups) if index % 3 != 2 for feed in group]
-    return fit, [feed for index, group in enumerate(groups) if index % 3 == 2 for feed in group]
+    judge = [feed for index, group in enumerate(groups) if index % 3 == 2 for feed in group]
+    return fit, [judge[i] for i in np.unique(np.linspace(0, len(judge) - 1, _JUDGED).round().astype(int))]
 
 
 def _events(codes: _Array, releases: int, sigma: float, seed: int) -> list[_Feed]:
@@ -287,7 +293,7 @@ def _codes(
     found: dict[str, dict[str, Any]] = {}
     exact = None
     for name, model in graphs.items():
-        values = list(activations(model, feeds, [x, "z"], exact=True))
+        values = list(activations(model, feeds, [x, "z"], exact=name == "fp16"))
         mu = np.concatenate([row["z"] for row in values]).astype(np.float64)
         exact = mu if exact is None else exact
         branches = _branches(np.concatenate([row[x] for row in values]), clip_norm)

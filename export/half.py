@@ -60,7 +60,8 @@ class _Half:
         """Nodes that compute in float32."""
         net = self.network
         after = net.after_layers()
-        heavy = {i for i, node in enumerate(net.nodes) if node.op_type in WEIGHTED and i in after and i not in net.core}
+        products = {i for i, node in enumerate(net.nodes) if node.op_type in WEIGHTED and i in after}
+        heavy = products - net.core - net.tail
         wide = {i for i, node in enumerate(net.nodes) if i not in heavy and self._must(i, node, after)}
         before = -1
         while len(wide) != before:
@@ -72,7 +73,7 @@ class _Half:
 
     def _must(self, index: int, node: NodeProto, after: set[int]) -> bool:
         net = self.network
-        if index not in after or index in net.core or node.op_type in _WIDE or node.op_type == "Cast":
+        if index not in after or index in net.core | net.tail or node.op_type in _WIDE or node.op_type == "Cast":
             return True
         scalars = [
             net.array(n) for n in node.input if n in net.constants and net.is_float(n) and not net.constants[n].dims

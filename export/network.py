@@ -1,8 +1,9 @@
 """What a traced fp32 graph is made of, and what flows through it when it runs. No torch.
 
-    frames --preparation--> first layer with trained weights --> ... --> x --trusted core--> z
+    frames --preparation--> first layer with trained weights --> ... --> last one --tail--> x --trusted core--> z
 
-The other precisions change what lies between the first layer and x, and nothing else; `Network` says where that is.
+The other precisions change what lies between the first layer and the last one before x, and nothing else; `Network`
+says where that is. The last one stays as it is, for its output is in lattice units, or one norm away from them.
 """
 
 from __future__ import annotations
@@ -78,11 +79,16 @@ def open_session(model: ModelProto, exact: bool = False) -> Any:
         import onnxruntime
     except ImportError as error:
         raise EngineError(f"ONNX Runtime cannot be imported ({error}); pip install 'veilsight[export]'") from error
+    state = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    errors = tuple(kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except errors as error:
+        raise EngineError(f"{model.graph.name}: cannot be opened in ONNX Runtime ({error}); export it again") from error
     wanted = {value.name for value in session.get_inputs()}
     return lambda feed: session.run(None, {name: value for name, value in feed.items() if name in wanted})
 
@@ -118,7 +124,9 @@ class Network:
         self.outputs = {value.name for value in graph.output}
         self.code = self._code()
         self.core = self._after(self.code)
-        self.layers = [index for index, node in enumerate(self.nodes) if index not in self.core and self._weighs(node)]
+        weighted = [index for index, node in enumerate(self.nodes) if index not in self.core and self._weighs(node)]
+        self.tail = self._last(set(weighted))
+        self.layers = [index for index in weighted if index not in self.tail]
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """The value of a constant."""
@@ -163,6 +171,21 @@ class Network:
             elif index is not None:
                 todo += self.nodes[index].input
         return code
+
+    def _last(self, weighted: set[int]) -> set[int]:
+        """The weighted nodes from which x is reached without another one: they stay in float32."""
+        todo, seen, found = list(self.code), set[str](), set[int]()
+        while todo:
+            name = todo.pop()
+            index = self.maker.get(name)
+            if name in seen or index is None:
+                continue
+            seen.add(name)
+            if index in weighted:
+                found.add(index)
+            else:
+                todo += self.nodes[index].input
+        return found
 
     def _after(self, names: set[str]) -> set[int]:
         """Nodes that depend on one of the tensors `names`."""

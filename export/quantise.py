@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from wire.errors import GraphError
 
@@ -23,7 +24,7 @@ from .network import Network, structure, without_tensors
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["RECALIBRATE", "Ranges", "layers", "output_axis", "to_int8", "unbiased"]
+__all__ = ["RECALIBRATE", "Ranges", "along_channels", "layers", "output_axis", "to_int8", "unbiased"]
 
 RECALIBRATE = "calibrate it again: python -m calibration.int8"
 _LEAST = 1e-20  # a range of zero, such as that of a channel without weights, still needs a scale
@@ -95,6 +96,7 @@ class _Quantised:
 
         node.input[0] = self._activation(node.input[0], self.ranges.ranges.get(node.input[0]))
         bias = node.input[2] if len(node.input) > 2 else ""
+        dimensions = len(self.network.constants[node.input[1]].dims)
         node.input[1] = self._weight(node)
         output, inner = node.output[0], unbiased(node.output[0])
         if not bias or (node.op_type == "Conv" and inner not in self.ranges.ranges):
@@ -105,7 +107,8 @@ class _Quantised:
         self.nodes.append(node)
         if node.op_type == "Conv":
             inner = self._activation(inner, self.ranges.ranges[inner])
-        self.nodes.append(helper.make_node("Add", [inner, self._bias(bias, node)], [output], f"{node.name}.bias"))
+            bias = self._store(f"{bias}.row", along_channels(self.network.array(bias), dimensions))
+        self.nodes.append(helper.make_node("Add", [inner, bias], [output], f"{node.name}.bias"))
 
     def _activation(self, name: str, top: float | None) -> str:
         """The name of `name` after Q/DQ with one scale and zero point 0."""
@@ -137,11 +140,6 @@ class _Quantised:
             self._node("DequantizeLinear", inputs, target, axis=axis)
         return target
 
-    def _bias(self, name: str, node: NodeProto) -> str:
-        """The constant that is added to the layer's output, one number per channel."""
-        value = self.network.array(name)
-        return self._store(f"{name}.row", value.reshape(1, -1, 1, 1)) if node.op_type == "Conv" else name
-
     def _store(self, name: str, value: Any) -> str:
         from onnx import numpy_helper
 
@@ -160,6 +158,11 @@ class _Quantised:
 def unbiased(output: str) -> str:
     """Name of a convolution's output before its bias is added; with a range of that name it is quantised too."""
     return f"{output}.unbiased"
+
+
+def along_channels(bias: npt.NDArray[Any], dimensions: int) -> npt.NDArray[Any]:
+    """A convolution's bias (C,) as an array that adds to its output: (1, C, 1, ...)."""
+    return bias.reshape(1, -1, *[1] * (dimensions - 2))
 
 
 def output_axis(node: NodeProto) -> int:
