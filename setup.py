@@ -21,7 +21,7 @@ EXPORT = [
     "onnxruntime>=1.23",
     "onnxscript>=0.7; python_version >= '3.11'",  # tracing only, which a device never does
 ]
-# Engine files for desktop GPUs, made without any; also how a machine without one sees that NVIDIA's parser takes a graph.
+# Engine files for desktop GPUs, made without any; also how CI sees that NVIDIA's parser takes our graphs.
 _LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
 RTX = [f"tensorrt-rtx-cu13-{part}==1.7.1.116{_LINUX}" for part in ("libs", "bindings")]
 CLOUD = [

@@ -184,6 +184,8 @@ class _Progress:
 
 def build(checkpoint: Path, out: Path, wanted: Inputs, engine: Backend | None = None) -> EngineManifest:
     """Make the engine folder `out`, in place of the one that is there; a VeilsightError leaves that one untouched."""
+    from .bundle import replace_folder
+
     engine = engine or backend(wanted.backend)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder")
@@ -197,7 +199,7 @@ def build(checkpoint: Path, out: Path, wanted: Inputs, engine: Backend | None = 
             made = Path(scratch) / "engine"
             made.mkdir()
             manifest = _make(checkpoint, made, wanted, engine)
-            _move(made, out, Path(scratch) / "before")
+            replace_folder(made, out, Path(scratch) / "before")
     except BrokenPipeError:  # nobody reads our progress any more: no fault of the folder
         raise
     except OSError as error:
@@ -205,18 +207,6 @@ def build(checkpoint: Path, out: Path, wanted: Inputs, engine: Backend | None = 
         raise EngineError(f"{error.filename or out}: cannot be written ({error.strerror}); {cure}") from error
     manifest.check(out)
     return manifest
-
-
-def _move(made: Path, out: Path, before: Path) -> None:
-    """Put the new folder where the old one is; the old one comes back if that fails."""
-    if out.exists():
-        out.rename(before)
-    try:
-        made.rename(out)
-    except BaseException:
-        if before.exists():
-            before.rename(out)
-        raise
 
 
 def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> EngineManifest:

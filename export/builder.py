@@ -186,7 +186,7 @@ def make(
         (cache / "engine.json").unlink(missing_ok=True)
         timing = cache / _TIMING_CACHE
         kept, hashes = timing.read_bytes() if timing.is_file() else b"", {}
-        with manifest.open_verified(folder) as copy:
+        with manifest.open_verified(folder, cache) as copy:  # a device's temporary files are in memory
             for part, name in ENGINES.items():
                 data, kept = build_engine_file(trt, copy / FILES[part], options, say, kept)
                 _write(cache / name, data)
@@ -209,12 +209,12 @@ def _write(file: Path, data: bytes) -> None:
 
 
 def _check_room(folder: Path, manifest: EngineManifest, cache: Path, options: Options) -> None:
-    """Before anything is started: the disk for engine files, and the memory for weights twice and the workspace."""
+    """Before anything is started: disk for the copy and for engine files, memory for weights twice and a workspace."""
     names = (*(FILES[part] for part in ENGINES), *manifest.external)
     weights = sum((folder / name).stat().st_size for name in names)
     free = shutil.disk_usage(cache).free
-    if free < 2 * weights:
-        raise EngineError(f"{cache}: {free >> 20} MB free, {2 * weights >> 20} MB needed; free some, or give --cache")
+    if free < 3 * weights:
+        raise EngineError(f"{cache}: {free >> 20} MB free, {3 * weights >> 20} MB needed; free some, or give --cache")
     needed, available = 2 * weights + (options.workspace_mb << 20), _available_memory()
     if available is not None and available < needed:
         raise EngineError(

@@ -7,6 +7,7 @@ dead node and no open shape; its file is protobuf in canonical form. `Graph` say
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -138,11 +139,16 @@ class Graph:
         return seen
 
 
-def load_graph(path: Path | str) -> onnx.ModelProto:
-    """Read an ONNX file in canonical form; external weights are looked at, not loaded. Raises GraphError."""
+def load_graph(path: Path | str, sha256: str | None = None) -> onnx.ModelProto:
+    """Read an ONNX file in canonical form, the one of that hash where one is given; GraphError for any other.
+
+    External weights are looked at, not loaded.
+    """
     file = Path(path)
     try:
         data = file.read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise GraphError(f"{file}: changed while it was being read; build the engine again")
         model = onnx.load_model_from_string(data)
     except (OSError, DecodeError) as error:
         raise GraphError(f"{file}: cannot be read as ONNX ({error}); build the engine again") from error

@@ -248,7 +248,7 @@ def prove_folder(folder: Path | str, publisher: PublicKey | None = None) -> Iter
     yield f"every file has the hash that the manifest says; model {manifest.model_id:016x}"
     outside: set[str] = set()
     for part, prove in (("encode", prove_encode), ("decide", prove_decide)):
-        model = load_graph(Path(folder) / FILES[part])
+        model = load_graph(Path(folder) / FILES[part], manifest.hashes[part])
         outside |= external_files(model)
         yield from (f"{part}: {sentence}" for sentence in prove(model, manifest))
     if outside != set(manifest.external):

@@ -337,15 +337,15 @@ class EngineManifest:
 
 
     @contextmanager
-    def open_verified(self, folder: Path | str) -> Iterator[Path]:
+    def open_verified(self, folder: Path | str, scratch: Path | str | None = None) -> Iterator[Path]:
         """A folder with the graphs and their external weights whose bytes cannot change after they were hashed.
 
-        A private copy, gone at the end of the block: what is read from it is what the manifest pins, whatever happens
-        to `folder` meanwhile.
+        A private copy in `scratch` (None: where the system keeps temporary files), gone at the end of the block: what
+        is read from it is what the manifest pins, whatever happens to `folder` meanwhile.
         """
         pinned = {FILES[part]: self.hashes[part] for part in ("encode", "decide")} | dict(self.external)
         try:
-            with tempfile.TemporaryDirectory(prefix="veilsight-") as copy:
+            with tempfile.TemporaryDirectory(prefix="veilsight-", dir=scratch) as copy:
                 for name, expected in pinned.items():
                     with (Path(folder) / name).open("rb") as source, (Path(copy) / name).open("xb") as target:
                         digest = hashlib.sha256()

@@ -1,0 +1,149 @@
+"""An engine folder as one signed file: what a publisher hands to devices, and what a device believes.
+
+    engine folder --prove--> manifest.json --publisher's key--> manifest.sig --tar--> FILE.tar
+    FILE.tar --signature, then every hash--> engine folder, in place of the one that is there
+
+The manifest names the hash of every other file, so one signature covers all of them. A bundle is a plain tar in one
+order, manifest and signature first: nothing else is read before they hold. Engine files of a GPU never travel.
+
+    python -m export.bundle --engine DIR --key KEY --out FILE.tar        (--make-key: make KEY first)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from wire.errors import ConfigError, ManifestError, VeilsightError
+from wire.keys import DeviceKey, PublicKey
+from wire.manifest import FILES, SIGNATURE, EngineManifest, sign_manifest
+
+from .verify_graph import prove_folder
+
+__all__ = ["main", "pack", "replace_folder", "unpack"]
+
+_FIRST = ("manifest.json", SIGNATURE)
+_SMALL = 1 << 20  # neither of the first two is longer
+
+
+def _names(manifest: EngineManifest) -> list[str]:
+    return [*_FIRST, *sorted({*FILES.values(), *manifest.external})]
+
+
+def pack(engine: Path, key: DeviceKey, out: Path) -> EngineManifest:
+    """Prove and sign an engine folder, and write its bundle: the same bytes for the same folder and key."""
+    for _ in prove_folder(engine):
+        pass
+    manifest = EngineManifest.load(engine)
+    sign_manifest(engine, key)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as bundle:
+            for name in _names(manifest):
+                bundle.add(engine / name, name, filter=_plain)
+        os.replace(part, out)
+    except (OSError, tarfile.TarError) as error:
+        part.unlink(missing_ok=True)
+        raise ConfigError(f"--out {out}: cannot be written ({error}); free space there, or choose another") from error
+    return manifest
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Nothing of the machine that packed it."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime, entry.mode = 0, 0o644
+    return entry
+
+
+def unpack(file: Path, folder: Path, publisher: PublicKey) -> EngineManifest:
+    """Put a bundle that `publisher` signed in place of `folder`; ManifestError, and nothing changed, for any other."""
+    cure = "fetch it again from its publisher"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free, size = shutil.disk_usage(folder.parent).free, file.stat().st_size
+        if free < size:
+            raise ManifestError(f"{file}: {size >> 20} MB, but {free >> 20} MB free at {folder.parent}; free some")
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+            made = Path(scratch) / "engine"
+            made.mkdir()
+            with tarfile.open(file, "r:") as bundle:
+                for name in _FIRST:
+                    _extract(bundle, name, made, _SMALL)
+                manifest = EngineManifest.load(made, publisher)
+                for name in _names(manifest)[len(_FIRST) :]:
+                    _extract(bundle, name, made, size)
+                if bundle.next() is not None:
+                    raise ManifestError(f"{file}: holds more than its manifest names; {cure}")
+            manifest.check(made)
+            replace_folder(made, folder, Path(scratch) / "before")
+    except tarfile.TarError as error:
+        raise ManifestError(f"{file}: is no bundle, or is cut ({error}); {cure}") from error
+    except OSError as error:
+        raise ManifestError(f"{error.filename or file}: {error.strerror or error}; {cure}") from error
+    return manifest
+
+
+def _extract(bundle: tarfile.TarFile, name: str, folder: Path, most: int) -> None:
+    """The next entry, which must be the plain file `name`, into `folder`."""
+    entry = bundle.next()
+    if entry is None or entry.name != name or entry.type != tarfile.REGTYPE or not 0 <= entry.size <= most:
+        found = "its end" if entry is None else f"{entry.name!r} of type {entry.type!r}, {entry.size} bytes"
+        raise ManifestError(f"bundle: expected the plain file {name!r}, found {found}; fetch it again")
+    source = bundle.extractfile(entry)
+    if source is None:
+        raise ManifestError(f"bundle: {name!r} has no content; fetch it again")
+    with source, (folder / name).open("xb") as target:
+        shutil.copyfileobj(source, target)
+
+
+def replace_folder(made: Path, out: Path, before: Path) -> None:
+    """Put the folder `made` where `out` is; the old one goes to `before`, and comes back if that fails."""
+    if out.exists():
+        out.rename(before)
+    try:
+        made.rename(out)
+    except BaseException:
+        if before.exists():
+            before.rename(out)
+        raise
+
+
+def _publishers_key(path: Path, make: bool) -> DeviceKey:
+    """The key at `path`. A new one only when it is asked for: a mistyped path must not sign with a key nobody knows."""
+    if make == path.exists():
+        state = "is there already; leave --make-key out" if make else "is not there; make one with --make-key"
+        raise ConfigError(f"--key {path} {state}")
+    return DeviceKey.load_or_make(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m export.bundle", description="Sign an engine folder and pack it.")
+    parser.add_argument("--engine", type=Path, required=True, help="engine folder, such as build/engines/nano")
+    parser.add_argument("--key", type=Path, required=True, help="the publisher's key: 32 bytes, mode 0600")
+    parser.add_argument("--make-key", action="store_true", help="make the key, with its public half in KEY.pub")
+    parser.add_argument("--out", type=Path, required=True, help="the bundle to write")
+    args = parser.parse_args(argv)
+    try:
+        key = _publishers_key(args.key, args.make_key)
+        manifest = pack(args.engine, key, args.out)
+    except VeilsightError as error:
+        print(f"bundle: {error}", file=sys.stderr)
+        return 1
+    size = args.out.stat().st_size
+    print(f"bundle     {args.out}, {size / 1000:,.0f} kB, model {manifest.model_id:016x}, {manifest.precision}")
+    print(f"publisher  {key.public.hex}")
+    print("devices    [engine] publisher = that line, or a file that holds it; python -m export.install --bundle FILE")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

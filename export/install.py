@@ -1,0 +1,135 @@
+"""On the device, before anything is trusted: signature, proof, engine files of this very GPU, self-test through them.
+
+    [bundle] --signature, hashes--> engine folder --proof--> engine files, made or used again --self-test--> ready
+
+    python -m export.install --config edge.toml [--bundle FILE.tar]
+    python -m export.install ENGINE [--publisher KEY] [--backend tensorrt] [--cache DIR]
+
+systemd runs it before every start of the edge process; it ends with 0 only where all of it holds. A first start builds
+engine files, minutes long; later ones find them good, or say which field of their key has changed and build anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.config import load_config
+from edge_runtime.engine import BACKENDS, Engine, OnnxEngine, self_test
+from edge_runtime.engine_tensorrt import Gpu, Libraries, TensorRtEngine, device_facts, load_libraries
+from wire.engine_record import engine_key
+from wire.errors import ConfigError, VeilsightError
+from wire.keys import PublicKey
+from wire.manifest import EngineManifest
+
+from .builder import Options, Say, keep_or_make, say_line
+from .bundle import unpack
+from .verify_graph import prove_folder
+
+__all__ = ["Place", "install", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is installed and where. publisher: None where unsigned engines run; cache: where engine files are kept."""
+
+    folder: Path
+    publisher: PublicKey | None
+    backend: str
+    cache: Path
+    cuda_graph: bool = False
+    threads: int = 1
+
+
+def install(
+    place: Place, options: Options, say: Say, bundle: Path | None = None, load: Callable[[], Libraries] = load_libraries
+) -> EngineManifest:
+    """Every step in order; the first that does not hold raises, and nothing after it is done."""
+    if place.backend not in BACKENDS:
+        raise ConfigError(f"backend is {place.backend!r}; expected {' or '.join(BACKENDS)}")
+    if bundle is not None:
+        if place.publisher is None:
+            raise ConfigError(f"{bundle}: whose is it? Set [engine] publisher, or give --publisher")
+        unpack(bundle, place.folder, place.publisher)
+        say(f"unpacked   {bundle} into {place.folder}")
+    manifest = EngineManifest.load(place.folder, place.publisher)
+    signed = f"signed by {place.publisher!r}" if place.publisher else "unsigned: [engine] publisher is empty"
+    count = sum(1 for _ in prove_folder(place.folder, place.publisher))
+    say(f"proved     model {manifest.model_id:016x}, {manifest.precision}, {signed}; {count} statements")
+    with_engine = _on_gpu if place.backend == "tensorrt" else _on_cpu
+    engine = with_engine(place, manifest, options, say, load)
+    try:
+        self_test(engine)
+    finally:
+        engine.close()
+    say(f"self-test  |mu| <= {manifest.clip_norm}, z - noise = mu, z saturates: held through {place.backend}")
+    return manifest
+
+
+def _on_cpu(place: Place, manifest: EngineManifest, options: Options, say: Say, load: Any) -> Engine:
+    return OnnxEngine(place.folder, place.threads, manifest)
+
+
+def _on_gpu(
+    place: Place, manifest: EngineManifest, options: Options, say: Say, load: Callable[[], Libraries]
+) -> Engine:
+    found = load()
+    gpu = Gpu(found.cuda)
+    try:
+        facts = device_facts(found.trt, gpu)
+    finally:
+        gpu.close()
+    key = engine_key(manifest, "tensorrt", facts)
+    kept = keep_or_make(found.trt, place.folder, manifest, place.cache, key, options, say)
+    told = f"{facts['gpu']} ({facts['compute_capability']}), TensorRT {facts['tensorrt']}"
+    say(f"engines    {'used again' if kept else 'made'} in {place.cache} for {told}")
+    return TensorRtEngine(place.folder, manifest, place.cache, place.cuda_graph, found)
+
+
+def _place(args: argparse.Namespace) -> Place:
+    """From the device's configuration, with what the command line says in its stead."""
+    if (args.config is None) == (args.engine is None):
+        raise ConfigError("give either --config edge.toml or an engine folder")
+    if args.config is None:
+        folder, publisher, backend, cache, cuda_graph, threads = args.engine, "", BACKENDS[0], "", False, 1
+    else:
+        config = load_config(args.config)
+        folder, publisher, backend = Path(config.engine_folder), config.engine_publisher, config.engine_backend
+        cache, cuda_graph, threads = config.engine_cache, config.engine_cuda_graph, config.engine_threads
+    signer = args.publisher or publisher
+    return Place(
+        folder=folder,
+        publisher=PublicKey.parse(signer) if signer else None,
+        backend=args.backend or backend,
+        cache=Path(args.cache or cache or folder),
+        cuda_graph=cuda_graph,
+        threads=threads,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status: 0 everything holds, 1 it does not and nothing may run."""
+    parser = argparse.ArgumentParser(prog="python -m export.install", description="Make a device's engine, or refuse.")
+    parser.add_argument("engine", type=Path, nargs="?", help="engine folder, where there is no --config")
+    parser.add_argument("--config", type=Path, help="the device's edge.toml")
+    parser.add_argument("--bundle", type=Path, help="a signed bundle to put in place of the engine folder first")
+    parser.add_argument("--publisher", help="instead of [engine] publisher: 64 hex digits, or a file that holds them")
+    parser.add_argument("--backend", help=f"instead of [engine] backend: {', '.join(BACKENDS)}")
+    parser.add_argument("--cache", help="instead of [engine] cache: where engine files are kept")
+    parser.add_argument("--workspace-mb", type=int, default=Options().workspace_mb, help="scratch memory of a kernel")
+    parser.add_argument("--level", type=int, default=Options().level, help="TensorRT's optimisation level, 0 to 5")
+    args = parser.parse_args(argv)
+    try:
+        install(_place(args), Options(args.workspace_mb, args.level), say_line, args.bundle)
+    except VeilsightError as error:
+        print(f"install: refused: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
