@@ -30,11 +30,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edge_runtime.config import load_config
 from edge_runtime.ledger import Ledger
-from edge_runtime.noise import NoiseCheck, Sampler
+from edge_runtime.noise import Sampler
 from edge_runtime.publisher import Publisher, fill_message
 from wire.errors import VeilsightError
 from wire.manifest import FILES
 from wire.message import features_size
+from wire.noise_check import NoiseCheck
 from wire.noise_table import NoiseTable
 
 from .broker import EmbeddedBroker, Mosquitto, child_env, find_mosquitto

@@ -239,7 +239,8 @@ def _open_into(
 ) -> None:
     model = manifest.model_id
     if name == "features":
-        heard.features.append((record.at, open_features(record.payload, edge, manifest.n, model)))
+        read = open_features(record.payload, edge, manifest.n, model, len(manifest.sigmas))
+        heard.features.append((record.at, read))
     elif name == "verdict/edge":
         heard.verdicts.append((record.at, open_verdict(record.payload, edge, model, manifest.event_releases)))
     elif name == "state":

@@ -23,10 +23,10 @@ from pathlib import Path
 import mpmath
 import numpy as np
 
-from edge_runtime.noise import NoiseCheck
 from familial.config import FamilyConfig
 from wire.certificate import NOT_PROVED, PROFILES, Certificate, bits, eps_at_delta
 from wire.errors import ConfigError, DataError, VeilsightError
+from wire.noise_check import NoiseCheck
 from wire.noise_table import NoiseTable
 
 __all__ = ["GRID", "Noise", "Target", "build_table", "choose", "least_sigma", "main", "words", "write"]
@@ -47,7 +47,8 @@ eps=8@1e-6; per event, or /release, or /10s for an incident of 10 s: bits=9/10s"
 class Noise:
     """What was chosen: a profile's name ("custom" for any other target), the table and the certificate.
 
-    levels: the tables of the profiles that reveal less, by name: what an operator may switch a device to.
+    levels: the tables of the other profiles, by name: an operator may switch a device to a stricter one, and an
+    attention rule choose among all.
     """
 
     profile: str
@@ -234,7 +235,7 @@ def choose(config: FamilyConfig, text: str) -> Noise:
     levels = {}
     for name in PROFILES:
         found = least_sigma(certificate, Target.parse(name), largest)
-        if found is not None and found > sigma:
+        if found not in (None, sigma) and min(NoiseCheck(found, n, config.event_releases).thresholds) > 0:
             levels[name] = build_table(found)
     return Noise(target.profile, build_table(sigma), certificate, levels)
 

@@ -15,20 +15,20 @@ import signal
 import sys
 import time
 from contextlib import ExitStack, closing, suppress
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from wire.budget import Budget, Terms
+from wire.command import Orders
 from wire.errors import DeviceLost, PrivacyError, VeilsightError
 from wire.keys import DeviceKey, PublicKey
-from wire.manifest import FILES, EngineManifest
-from wire.noise_table import NoiseTable
+from wire.manifest import EngineManifest
 
 from .camera import Camera, CameraLost
 from .config import Config, load_config
 from .engine import open_engine, self_test
 from .health import Health, Stats, notify
-from .ledger import Ledger, units
+from .ledger import Ledger
 from .loop import Loop
 from .noise import Sampler
 from .publisher import Publisher
@@ -62,10 +62,12 @@ def serve(config: Config) -> dict[str, Any]:
     """Load everything, run the loop to its end, return the local figures."""
     signer = PublicKey.parse(config.engine_publisher) if config.engine_publisher else None
     manifest = EngineManifest.load(config.engine_folder, signer)
+    bits = (config.privacy_bits_per_event, config.privacy_bits_per_hour, config.privacy_bits_per_day)
+    terms = Terms.of(manifest, config.privacy_max_profile, Budget(*bits, config.privacy_over_budget))
     clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())
-    state_dir, folder = Path(config.device_state_dir), Path(config.engine_folder)
+    state_dir = Path(config.device_state_dir)
     stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided", "payload_bytes")
     with ExitStack() as stack:
         key = DeviceKey.load_or_make(config.device_key)
@@ -75,21 +77,23 @@ def serve(config: Config) -> dict[str, Any]:
         stack.enter_context(camera)
         engine = stack.enter_context(closing(open_engine(config, manifest)))
         self_test(engine)
-        table = NoiseTable.load(folder / FILES["noise_table"], manifest.hashes["noise_table"])
-        noise = Sampler(table, manifest.tokens, manifest.width)
-        price, limit = (manifest.clip_norm / manifest.sigma) ** 2, config.privacy_max_releases_per_day
-        per_day = Fraction(limit * units(price), 10**12)
-        ledger = stack.enter_context(closing(Ledger(state_dir, price, clock.slot_s, per_day=per_day)))
+        noise = [Sampler(table, manifest.tokens, manifest.width) for table in manifest.tables(config.engine_folder)]
+        ledger = stack.enter_context(closing(Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off)))
+        operator = PublicKey.parse(config.privacy_operator_key) if config.privacy_operator_key else None
+        camera_name = f"{config.device_site}/{config.device_camera}"
+        orders = Orders(state_dir / "command.json", operator, camera_name, [*terms.profiles], config.privacy_profile)
         boot_id = ledger.boots << 32 | secrets.randbits(32)
         state: dict[str, Any] = {"boot_id": boot_id, "model_id": manifest.model_id, "slot_s": clock.slot_s}
         state |= {"started_at": round(time.time()), "public_key": key.public.hex, "software": "veilsight/0.1.0"}
-        publisher = Publisher(config, state, (folder / FILES["certificate"]).read_bytes())
+        state |= {"profile": orders.profile, "blind": False}
+        publisher = Publisher(config, state, terms.certificate.to_json().encode())
         parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
-        health = Health(config.health_listen, {**parts, "camera": camera.figures}, stalled_s=10 + 10 * clock.slot_s)
+        parts |= {"camera": camera.figures, "commands": orders.figures}
+        health = Health(config.health_listen, parts, stalled_s=10 + 10 * clock.slot_s)
         stack.callback(health.close)
-        log.info("%s/%s: %s, S = %.3g", config.device_site, config.device_camera, camera.name, price**0.5)
+        log.info("%s: %s, profile %s; %s", camera_name, camera.name, orders.profile, terms.words)
         notify("READY=1")
-        loop = Loop(camera, clock, engine, noise, ledger, publisher, health, key, boot_id, stats)
+        loop = Loop(camera, clock, engine, noise, terms, orders, ledger, publisher, health, key, boot_id, stats)
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what loading needed; the system can have it back
         try:

@@ -44,7 +44,13 @@ class Config:
     broker_key: FilePath = ""
     broker_required: bool = False  # end with an error where nobody answers within 5 s of the start
     broker_queue: PositiveInt = 600  # messages kept while the broker is away
-    privacy_max_releases_per_day: int = 0  # the hard cut-off; 0: none
+    privacy_profile: str = ""  # at the start, until a command orders another; "": the maximum
+    privacy_max_profile: str = ""  # the most revealing one that a command may order; "": the engine's own
+    privacy_operator_key: FileOrText = ""  # the public key, or its file, that signs commands; "": none is listened to
+    privacy_bits_per_event: float = 0.0  # budgets: see wire/budget.py; 0: none
+    privacy_bits_per_hour: float = 0.0
+    privacy_bits_per_day: float = 0.0
+    privacy_over_budget: str = "refuse"  # or "report", or "cut": noise alone when an hour's or a day's is spent
     health_listen: str = ""  # "host:port" or ":port" (loopback) of the local page; "": none
     run_windows: int = 0  # end after so many releases; 0: endless
     run_release_delay_s: Positive = 0.2  # from a slot's end to its release; at most half a slot

@@ -11,30 +11,21 @@ number, the costs, the budgets and what the ledger held at the start.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from wire import durable
+from wire.budget import UNIT, slots_an_hour, units
 from wire.errors import LedgerError
 
-__all__ = ["Charge", "Ledger", "units"]
+__all__ = ["Charge", "Ledger"]
 
 _BLOCK = 120  # slots that one write covers
 _NONE = Fraction(0)
-_UNIT = 10**12  # S^2 is kept in integer units of 10^-12
 _CURE = "restore it from a backup, or delete it to start a new ledger (bridges must then register the device again)"
-
-
-def units(s_squared: Fraction) -> int:
-    """The cost of a release of this S^2, in the ledger's integer units, rounded up."""
-    return math.ceil(s_squared * _UNIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +51,9 @@ class Ledger:
         self, folder: Path | str, price: Fraction, slot_s: float, per_hour: Fraction = _NONE, per_day: Fraction = _NONE
     ) -> None:
         self._folder, self._file = Path(folder), Path(folder) / "ledger.json"
-        hour = max(1, round(3600 / slot_s))
-        self._price, self._hour, self._day = units(price), hour, 24 * hour
+        self._price, self._hour, self._day = units(price), slots_an_hour(slot_s), 24 * slots_an_hour(slot_s)
         self._budgets = {"hour_spent": units(per_hour), "day_spent": units(per_day)}
         self._slot, self._left, self._written = -1, 0, 0  # last slot charged; units that the disk covers; its slots
-        self.blind = False  # whether the last slot was not granted
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._folder / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -96,7 +85,6 @@ class Ledger:
         if self._left < 0 or self._book["slots"] - self._written >= _BLOCK:
             self._left = max(0, min([(_BLOCK - 1) * cost, *(room for room in self._rooms() if room is not None)]))
             self._write(self._plus(_BLOCK - 1, self._left))
-        self.blind = cost == 0
         return Charge(slot, cost > 0, cost)
 
     def _pass(self, costs: tuple[int, ...]) -> int:
@@ -120,10 +108,10 @@ class Ledger:
         return {name: value + more.get(name, 0) for name, value in self._book.items()}
 
     def totals(self) -> dict[str, float]:
-        """S^2 and bits spent in this hour, this day and in all, releases, boots, and whether the budget is spent."""
-        made: dict[str, float] = {"releases_total": self._book["releases"], "boots": self.boots, "blind": self.blind}
+        """S^2 and bits spent in this hour, this day and in all, releases, and boots."""
+        made: dict[str, float] = {"releases_total": self._book["releases"], "boots": self.boots}
         for name, of in (("hour", "hour_spent"), ("day", "day_spent"), ("total", "spent")):
-            s_squared = self._book[of] / _UNIT
+            s_squared = self._book[of] / UNIT
             made |= {f"s2_{name}": s_squared, f"bits_{name}": s_squared / math.log(4)}
         return made
 
@@ -136,28 +124,16 @@ class Ledger:
         """What is on disk, locked against other processes from here on."""
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = json.loads(self._file.read_text())
-            book: _Book = found["book"]
-            counts = all(type(value) is int and value >= 0 for value in book.values())
-            sound = counts and book.keys() == _EMPTY.keys() and found == _document(book)
-        except FileNotFoundError:
-            return dict(_EMPTY)
+            return durable.load_counts(self._file, _EMPTY)
         except BlockingIOError as error:
             raise LedgerError(f"{self._file}: in use; run one process per [device] state_dir") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LedgerError(f"{self._file}: unreadable ({error!r}); {_CURE}") from error
-        if not sound:
-            raise LedgerError(f"{self._file}: its checksum is not that of its content; {_CURE}")
-        return book
+        except (OSError, ValueError) as error:
+            raise LedgerError(f"{self._file}: unreadable ({error}); {_CURE}") from error
 
     def _write(self, book: _Book) -> None:
         """Replace the file and wait until it is on the disk."""
         try:
-            durable.replace(self._file, json.dumps(_document(book)).encode())
+            durable.save_counts(self._file, book)
         except OSError as error:
             raise LedgerError(f"{self._file}: {error.strerror}; free space, make state_dir writable") from error
         self._written = book["slots"]
-
-
-def _document(book: Mapping[str, int]) -> dict[str, Any]:
-    return {"book": book, "sha256": hashlib.sha256(json.dumps(book, sort_keys=True).encode()).hexdigest()}

@@ -1,7 +1,8 @@
 """The loop: charge, encode or noise alone, release at the slot's fixed deadline, decide.
 
 A window is encoded on a thread of its own: a slow engine cannot move a deadline. Where it is late, fails or the budget
-is spent, the slot is filled with a fresh draw alone. A window is never run twice, nor a draw used twice.
+is spent, the slot is filled with a fresh draw alone. A window is never run twice, nor a draw used twice. A command that
+orders another profile takes effect with the next slot.
 """
 
 from __future__ import annotations
@@ -9,42 +10,45 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-import numpy as np
-import numpy.typing as npt
-
+from wire.budget import Terms
+from wire.command import Orders
 from wire.errors import EngineError
 from wire.event import EventWindow
 from wire.keys import DeviceKey
+from wire.noise_check import NoiseCheck
 
 from .camera import Camera
 from .engine import Engine
 from .health import Health, Stats
 from .ledger import Ledger
-from .noise import NoiseCheck, NoiseDraw, Sampler
-from .publisher import Publisher, fill_message, fill_verdict
+from .noise import NoiseDraw, Sampler
+from .publisher import Publisher, Release, fill_message, fill_verdict
 from .window import SlotClock, Window
 
 __all__ = ["Encoder", "Loop"]
 
 log = logging.getLogger("veilsight.loop")
 _SEAL_S = 0.02  # kept free before the deadline to fill, sign and hand over
-Release = npt.NDArray[np.int16]
 
 
 @dataclass
 class Loop:
     """The parts of a running device.
 
+    noise: a sampler for each level of the manifest. terms: which of them may be ordered. orders: which of them is.
     stats: late, failed: windows the engine did not encode in time, or at all; alone: slots released as noise alone,
     those of a spent budget included; own_us: this thread's CPU time, charge to hand-over; latency_ms: from slot end.
     """
     camera: Camera
     clock: SlotClock
     engine: Engine
-    noise: Sampler
+    noise: Sequence[Sampler]
+    terms: Terms
+    orders: Orders
     ledger: Ledger
     publisher: Publisher
     health: Health
@@ -55,30 +59,34 @@ class Loop:
     def run(self, windows: int = 0) -> str:
         """Until the source ends, a stop is asked for or `windows` are out. PrivacyError and CameraLost end it too."""
         clock, manifest, stats = self.clock, self.engine.manifest, self.stats
-        check = NoiseCheck(self.noise.sigma, manifest.n, manifest.event_releases)
+        checks = [NoiseCheck(noise.sigma, manifest.n, manifest.event_releases) for noise in self.noise]
         event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
         encoder = Encoder(self.engine, stats)
         clock.start()
         for window in self.camera.windows():
             began, slot, deadline = time.thread_time(), window.slot, clock.deadline(window.slot)
-            charge = self.ledger.charge(slot)  # durable before anything is published
+            self.orders.obey(self.publisher.commands)
+            noise = self.noise[level := self.terms.profiles[self.orders.profile]]
+            charge = self.ledger.charge(slot, self.terms.costs[level])  # durable before anything is published
             with window:
                 patience_s = clock.left(deadline) - min(_SEAL_S, clock.release_delay_s / clock.speed / 4)
-                tensor = encoder.encode(window, self.noise, patience_s) if charge.granted else None
+                tensor = encoder.encode(window, noise, patience_s) if charge.granted else None
             if tensor is None:
-                tensor = self.noise.draw().alone()
+                tensor = noise.draw().alone()
                 stats.counts["alone"] += 1
-            check.check(tensor)
-            payload = fill_message(self.boot_id, manifest.model_id, charge, tensor).seal(self.key)
+            checks[level].check(tensor)
+            payload = fill_message(self.boot_id, manifest.model_id, charge, tensor, level).seal(self.key)
             if not clock.wait(deadline) or clock.missed(slot):
                 continue
             self.publisher.send("features", payload)
             stats.note("own_us", (time.thread_time() - began) * 1e6)
             stats.note("latency_ms", (clock.now() - clock.end(slot)) / clock.speed * 1e3)
             stats.counts.update(windows=1, payload_bytes=len(payload))
-            event.push(slot, tensor)
-            if event.whole:
-                self._decide(event)
+            self.publisher.tell(profile=self.orders.profile, blind=not charge.granted)
+            if charge.granted:  # else this release says nothing, and counts as missing
+                event.push(slot, tensor, manifest.weights[level])
+                if event.whole:
+                    self._decide(event)
             self.health.beat()
             if stats.counts["windows"] == windows:
                 break

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from wire.command import MAX_COMMAND
 from wire.errors import BrokerError, ConfigError
 from wire.event import EventWindow
 from wire.manifest import EngineManifest
@@ -34,16 +35,17 @@ from wire.topics import TOPICS, topic
 from .config import Config
 from .ledger import Charge
 
-__all__ = ["Publisher", "fill_message", "fill_verdict"]
+__all__ = ["Publisher", "Release", "fill_message", "fill_verdict"]
 
 log = logging.getLogger("veilsight.publisher")
 _IN_FLIGHT = 64
 _PATIENCE_S = 5.0
+Release = npt.NDArray[np.int16]
 
 
-def fill_message(boot_id: int, model_id: int, charge: Charge, z: npt.NDArray[np.int16]) -> FeatureMessage:
-    """A release as a message; z int16 (n,)."""
-    return FeatureMessage(boot_id, charge.slot, model_id, 0 if charge.granted else FLAG_SPENT, z)
+def fill_message(boot_id: int, model_id: int, charge: Charge, z: Release, level: int = 0) -> FeatureMessage:
+    """A release as a message; z with the noise of `level`."""
+    return FeatureMessage(boot_id, charge.slot, model_id, 0 if charge.granted else FLAG_SPENT, z, level)
 
 
 def fill_verdict(boot_id: int, manifest: EngineManifest, event: EventWindow, said: Mapping[str, float]) -> Verdict:
@@ -56,7 +58,8 @@ def fill_verdict(boot_id: int, manifest: EngineManifest, event: EventWindow, sai
 class Publisher:
     """One camera's connection, a context manager. state: the fields of the state topic but for status and reason.
 
-    `reason` is what the last state will give. Raises BrokerError or ConfigError where the configuration cannot be meant
+    `reason` is what the last state will give. `commands` holds what came under `command`, the newest 8, where the
+    configuration names an operator. Raises BrokerError or ConfigError where the configuration cannot be meant
     and, with `[broker] required`, BrokerError where nobody answers at the start. Else it tries for ever and says so.
     """
     def __init__(self, config: Config, state: Mapping[str, Any], certificate: bytes) -> None:
@@ -75,6 +78,7 @@ class Publisher:
         self._sessions = self._greeted = 0  # connections made; the one that last got state and certificate
         self._connected, self.reason, self._refusal, self._told_at = False, "error", "", -1e9
         self.sent = self.bytes = self.dropped = 0
+        self.commands: deque[bytes] = deque(maxlen=8)
 
     def _dial(self, version: MQTTProtocolVersion) -> None:
         """Make a client that speaks `version`, and let it connect in its own time."""
@@ -91,6 +95,7 @@ class Publisher:
         client.will_set(self._topics["state"], self._state_bytes("offline", "connection lost"), qos=1, retain=True)
         client.max_inflight_messages_set(_IN_FLIGHT)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_message = lambda _, __, message: self.commands.append(bytes(message.payload[: MAX_COMMAND + 1]))
         client.on_connect_fail, client.connect_timeout = self._complain, _PATIENCE_S
         client.connect_async(self._host, self._port, keepalive=30)
         client.loop_start()
@@ -120,6 +125,13 @@ class Publisher:
             self.dropped += 1
         self._queue.append((name, payload))
         self._pump()
+
+    def tell(self, **fields: Any) -> None:
+        """Change fields of the state, and publish it where that is news."""
+        if fields.items() <= self._state.items():
+            return
+        self._state = {**self._state, **fields}
+        self.send("state", self._state_bytes("online", ""))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the broker has everything; False where it does not within `timeout_s`."""
@@ -157,6 +169,8 @@ class Publisher:
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if not reason.is_failure:
             self._sessions, self._connected, self._refusal = self._sessions + 1, True, ""
+            if self._config.privacy_operator_key:
+                client.subscribe(self._topics["command"], TOPICS["command"].qos)
         elif reason.value == 132:  # unsupported protocol version
             self._speak_older(client)
         else:

@@ -214,9 +214,10 @@ def test_a_profile_is_as_the_families_are_trained_for() -> None:
         assert choose(nano(("a",)), name).table.sigma == sigma_for(64, shift, 8)
 
 
-def test_tables_of_stricter_profiles_come_with_it(checkpoint: Path) -> None:
-    """What an operator may switch a device to, behind the table of the profile itself."""
-    for target, names in (("detailed", ["strict", "balanced"]), ("S=2.5", ["strict"]), ("strict", [])):
+def test_tables_of_the_other_profiles_come_with_it(checkpoint: Path) -> None:
+    """What a device may be switched to, and attention may choose among, behind the table of the profile itself."""
+    cases = {"detailed": ["strict", "balanced"], "S=2.5": [*PROFILES], "strict": ["balanced", "detailed"]}
+    for target, names in cases.items():
         assert main(["--checkpoint", str(checkpoint), "--target", target]) == 0
         written = json.loads((checkpoint / "noise.json").read_text())
         expected = {name: sigma_for(64, PROFILES[name], 8) for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -20,10 +21,13 @@ from edge_runtime.camera import Camera
 from edge_runtime.config import load_config
 from edge_runtime.engine import OnnxEngine
 from edge_runtime.health import Health, Stats
-from edge_runtime.ledger import Ledger, units
+from edge_runtime.ledger import Ledger
 from edge_runtime.loop import Encoder, Loop
 from edge_runtime.noise import NoiseDraw, Sampler
 from edge_runtime.window import SlotClock, Window
+from wire.budget import UNIT, Budget, Terms
+from wire.certificate import sigma_for
+from wire.command import Command, Orders
 from wire.errors import EngineError, LedgerError, NoiseError, PrivacyError
 from wire.event import EventWindow
 from wire.keys import DeviceKey
@@ -31,14 +35,20 @@ from wire.message import FLAG_SPENT, features_size, open_features, open_verdict
 
 SLOT_S = 0.3
 KEY = DeviceKey(bytes(range(32)))
+OPERATOR = DeviceKey(bytes(range(1, 33)))
 
 
 class FakePublisher:
-    """Keeps what is sent, with the time."""
+    """Keeps what is sent, with the time, and the state as it is told."""
 
     def __init__(self, clock: SlotClock) -> None:
         self._clock = clock
         self.sent: list[tuple[str, bytes, float]] = []
+        self.commands: deque[bytes] = deque()
+        self.told: list[dict[str, Any]] = []
+
+    def tell(self, **fields: Any) -> None:
+        self.told.append(fields)
 
     def send(self, name: str, payload: bytes) -> None:
         self.sent.append((name, payload, self._clock.now()))
@@ -83,19 +93,24 @@ class Device:
         maximum: int = 0,
         slot_s: float = SLOT_S,
         real: bool = False,
+        levels: Mapping[str, Fraction] | None = None,
     ) -> None:
-        make_engine(folder / "engine", slot_s=slot_s)
+        make_engine(folder / "engine", slot_s=slot_s, levels=levels)
         self.engine = FakeEngine(OnnxEngine(folder / "engine"))
         manifest = self.engine.manifest
         config = load_config(make_edge_config(folder, engine=folder / "engine", source=source))
         self.clock = SlotClock(slot_s, 0.2) if real else PatientClock(slot_s)
         self.publisher = FakePublisher(self.clock)
         self.stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided")
-        self.noise = Sampler(make_noise_table(manifest.sigma), manifest.tokens, manifest.width)
-        price = (manifest.clip_norm / manifest.sigma) ** 2
-        self.ledger = Ledger(folder / "state", price, slot_s, per_day=Fraction(maximum * units(price), 10**12))
+        self.samplers = [Sampler(make_noise_table(sigma), manifest.tokens, manifest.width) for sigma in manifest.sigmas]
+        self.noise = self.samplers[-1]
+        self.terms = Terms.of(manifest, "", Budget())
+        cut_off = Fraction(maximum * self.terms.costs[-1], UNIT)
+        self.ledger = Ledger(folder / "state", self.terms.price, slot_s, per_day=cut_off)
+        self.orders = Orders(folder / "state" / "command.json", OPERATOR.public, "lab/door", [*self.terms.profiles])
         self.camera = Camera(config, manifest.window, self.clock, 0)
-        parts = (self.camera, self.clock, self.engine, self.noise, self.ledger, self.publisher)
+        privacy = (self.samplers, self.terms, self.orders, self.ledger)
+        parts = (self.camera, self.clock, self.engine, *privacy, self.publisher)
         self.loop = Loop(*parts, Health("", {}, 60.0), KEY, 5, self.stats)  # type: ignore[arg-type]  # a fake publisher
 
     def run(self, windows: int) -> str:
@@ -107,9 +122,10 @@ class Device:
                 self.ledger.close()
 
     def features(self) -> list[Any]:
-        n, model_id = self.engine.manifest.n, self.engine.manifest.model_id
+        manifest = self.engine.manifest
         sent = [payload for name, payload, _ in self.publisher.sent if name == "features"]
-        return [open_features(payload, KEY.public, n, model_id) for payload in sent]
+        read = (manifest.n, manifest.model_id, len(manifest.sigmas))
+        return [open_features(payload, KEY.public, *read) for payload in sent]
 
     def times(self) -> list[float]:
         """Seconds from each release's deadline."""
@@ -234,9 +250,9 @@ def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeyp
     order: list[tuple[str, int]] = []
     charge = device.ledger.charge
 
-    def spy_charge(slot: int) -> Any:
+    def spy_charge(slot: int, *costs: int) -> Any:
         order.append(("charge", slot))
-        return charge(slot)
+        return charge(slot, *costs)
 
     monkeypatch.setattr(device.ledger, "charge", spy_charge)
     device.engine.before = lambda slot: order.append(("encode", slot))
@@ -259,7 +275,7 @@ def test_a_ledger_that_cannot_be_written_stops_before_publishing(
 ) -> None:
     device = Device(tmp_path)
 
-    def fails(slot: int) -> None:
+    def fails(slot: int, *costs: int) -> None:
         raise LedgerError("ledger.json: No space left on device")
 
     monkeypatch.setattr(device.ledger, "charge", fails)
@@ -277,6 +293,60 @@ def test_a_spent_budget_is_covered_by_noise_alone_and_flagged(tmp_path: Path) ->
     assert device.ledger.totals()["releases_total"] == 4
 
 
+def test_a_spent_budget_says_blind_and_counts_as_missing_in_the_edges_own_verdict(tmp_path: Path) -> None:
+    """As on the bridge: a release of noise alone is no evidence, so no verdict reads it."""
+    device = Device(tmp_path, maximum=10)
+    device.run(14)
+    blind = [fields["blind"] for fields in device.publisher.told]
+    assert blind == [False] * 10 + [True] * (len(device.features()) - 10)
+    verdicts = [payload for name, payload, _ in device.publisher.sent if name == "verdict/edge"]
+    read = [open_verdict(p, KEY.public, device.engine.manifest.model_id) for p in verdicts]
+    granted = [m.slot for m in device.features() if not m.flags]
+    assert [v.last_slot for v in read] == [slot for slot in granted if slot >= 7]
+    assert len(granted) == 10
+
+
+def test_an_order_takes_effect_with_the_next_slot(tmp_path: Path) -> None:
+    """Of another level's noise, at that level's cost, told in message and state."""
+    device = Device(tmp_path, levels={"strict": sigma_for(64, 2.0)})
+    assert device.engine.manifest.level == 1
+
+    def order(slot: int) -> None:
+        if slot == 3:
+            device.publisher.commands.append(Command("lab/door", 1, "strict").seal(OPERATOR))
+
+    device.engine.before = order
+    device.run(40)
+    levels = {m.slot: m.level for m in device.features()}
+    assert all(level == (1 if slot <= 3 else 0) for slot, level in levels.items())
+    assert device.orders.counts["obeyed"] == 1
+    assert device.publisher.told[0]["profile"] == "balanced"
+    assert device.publisher.told[-1]["profile"] == "strict"
+    quiet = np.concatenate([m.z for m in device.features() if m.slot > 3]).astype(float)
+    assert 0.8 < float((quiet**2).mean()) / float(sigma_for(64, 2.0)) ** 2 < 1.3
+    strict, balanced = device.terms.costs
+    charged = [strict if level == 0 else balanced for level in levels.values()]
+    assert device.ledger.totals()["s2_total"] >= sum(charged) / UNIT
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (Command("lab/door", 1, "strict").seal(KEY), "forged"),
+        (Command("lab/other", 1, "strict").seal(OPERATOR), "misdirected"),
+        (Command("lab/door", 1, "detailed").seal(OPERATOR), "profile"),
+        (b"{}", "malformed"),
+        (b"x" * 2000, "oversized"),
+    ],
+)
+def test_what_is_no_order_changes_nothing_and_is_counted(tmp_path: Path, command: bytes, reason: str) -> None:
+    device = Device(tmp_path, levels={"strict": sigma_for(64, 2.0), "detailed": sigma_for(64, 4.0)})
+    device.publisher.commands.append(command)
+    device.run(3)
+    assert device.orders.counts == {"obeyed": 0, f"refused_{reason}": 1}
+    assert {m.level for m in device.features()} == {device.engine.manifest.level}
+
+
 def test_reused_noise_is_never_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sampler that repeats itself: the second release stops the process."""
     device = Device(tmp_path)
@@ -292,7 +362,7 @@ def test_halved_sigma_is_stopped_within_an_event(tmp_path: Path) -> None:
     sigma = device.engine.manifest.sigma
     half = Sampler(make_noise_table(sigma / 2), 4, 16)
     half.sigma = sigma
-    device.loop.noise = half
+    device.loop.noise = [half]
     with pytest.raises(NoiseError):
         device.run(12)
     assert len(device.features()) < 8
@@ -343,9 +413,9 @@ def test_a_stalled_process_skips_slots_and_never_bursts(tmp_path: Path, monkeypa
     charge = device.ledger.charge
     stalls = iter([0, 0, 0.6, *[0] * 100])
 
-    def slow(slot: int) -> Any:
+    def slow(slot: int, *costs: int) -> Any:
         time.sleep(next(stalls))
-        return charge(slot)
+        return charge(slot, *costs)
 
     monkeypatch.setattr(device.ledger, "charge", slow)
     device.run(8)

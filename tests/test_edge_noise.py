@@ -29,8 +29,9 @@ from hypothesis import strategies as st
 from benchmarks.noise import searched, timing_t
 from calibration.noise import build_table
 from edge_runtime import noise as noise_module
-from edge_runtime.noise import NoiseCheck, NoiseDraw, Sampler
+from edge_runtime.noise import NoiseDraw, Sampler
 from wire.errors import NoiseError, PrivacyError
+from wire.noise_check import NoiseCheck
 from wire.noise_table import NoiseTable
 
 SIGMA = Fraction(3862, 64)

@@ -74,6 +74,7 @@ def test_a_clip_goes_through_to_its_end(tmp_path: Path, mosquitto: int, listener
     state = json.loads(listener.of("state")[0])
     assert set(state) == {
         *("status", "reason", "boot_id", "model_id", "started_at", "slot_s", "public_key", "software"),
+            *("profile", "blind"),
     }
     key = PublicKey.parse(state["public_key"])
     releases = [open_features(p, key, manifest.n, manifest.model_id) for p in listener.of("features")]

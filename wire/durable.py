@@ -3,15 +3,19 @@
     write beside --fsync--> rename over --fsync of the folder--> it is on the disk
 
 On a file system that keeps what fsync returned for and renames in one step, a power cut at any instant leaves one of
-the two whole. Whoever reads the file holds its content against a checksum or a signature all the same.
+the two whole. Counts are kept with a checksum all the same: what was torn or edited is refused, never believed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replace"]
+__all__ = ["load_counts", "replace", "save_counts"]
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -31,3 +35,29 @@ def replace(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def save_counts(path: Path, counts: Mapping[str, int]) -> None:
+    """`replace` the file by `counts` and their checksum. Raises OSError."""
+    replace(path, json.dumps(_document(counts)).encode())
+
+
+def load_counts(path: Path, empty: Mapping[str, int]) -> dict[str, int]:
+    """What `save_counts` wrote; `empty` where there is no file. ValueError unless it is whole and has empty's names."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return dict(empty)
+    except RecursionError as error:
+        raise ValueError("not a document of counts") from error
+    counts = found.get("counts") if isinstance(found, dict) else None
+    if not isinstance(counts, dict) or counts.keys() != empty.keys():
+        raise ValueError(f"it does not hold {', '.join(empty)}")
+    if not all(type(value) is int and value >= 0 for value in counts.values()) or found != _document(counts):
+        raise ValueError("its checksum is not that of its content")
+    return counts
+
+
+def _document(counts: Mapping[str, int]) -> dict[str, Any]:
+    digest = hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
+    return {"counts": dict(counts), "sha256": digest}

@@ -114,11 +114,16 @@ class WindowSpec:
 
         frame_times_s: capture times in seconds, sorted, float64 (any,), on the clock that `slot_end_s` is on.
         """
+        return self.held(frame_times_s, slot_end_s - np.asarray(self.offsets_s))
+
+    def held(
+        self, frame_times_s: npt.NDArray[np.float64], instants_s: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """As `pick`, for instants of one's own, float64 (any,); int64 of the same shape."""
         if len(frame_times_s) == 0:
-            return np.full(self.frames, -1, np.int64)
-        instants = slot_end_s - np.asarray(self.offsets_s)
-        index = np.searchsorted(frame_times_s, instants + _EPSILON_S, side="right") - 1
-        age = instants - frame_times_s[np.maximum(index, 0)]
+            return np.full(len(instants_s), -1, np.int64)
+        index = np.searchsorted(frame_times_s, instants_s + _EPSILON_S, side="right") - 1
+        age = instants_s - frame_times_s[np.maximum(index, 0)]
         return np.where((index >= 0) & (age < self.hold_s - _EPSILON_S), index, -1).astype(np.int64)
 
 
@@ -184,6 +189,37 @@ class EngineManifest:
     def level(self) -> int:
         """The level of the profile for which this engine was built."""
         return self.sigmas.index(self.sigma)
+
+    def allowed(self, maximum: str = "") -> dict[str, int]:
+        """Profile -> level of all that reveal no more than `maximum`, that one last ("": the certified profile).
+
+        Raises ManifestError for a maximum that reveals more than the certificate, or whose noise is not here.
+        """
+        sigmas = {self.profile: self.sigma, **self.levels}
+        least = sigmas.get(maximum or self.profile, Fraction(0))
+        if least < self.sigma:
+            known = ", ".join(name for name, sigma in sigmas.items() if sigma >= self.sigma)
+            raise ManifestError(
+                f"profile {maximum!r}: this engine is certified for {self.profile} and has the noise of {known}; "
+                "choose one of these, or build an engine for it: python -m calibration.noise, then export.build_engine"
+            )
+        found = {name: self.sigmas.index(sigma) for name, sigma in sigmas.items() if sigma >= least}
+        return dict(sorted(found.items(), key=lambda item: item[1]))
+
+    def tables(self, folder: Path | str) -> list[NoiseTable]:
+        """The pinned noise tables of a folder, one for each level. Raises NoiseError for any other file."""
+        found = NoiseTable.load_all(Path(folder) / FILES["noise_table"], self.hashes["noise_table"])
+        return sorted(found, key=lambda table: -table.sigma)
+
+    def covers(self, certificate: bytes) -> bool:
+        """Whether a device of this engine may publish `certificate`: the engine's own, or that of a quieter level."""
+        if hashlib.sha256(certificate).hexdigest() == self.hashes["certificate"]:
+            return True
+        try:
+            found = Certificate.from_json(certificate.decode())
+        except (ManifestError, UnicodeDecodeError):
+            return False
+        return found in [self.certificate().at(sigma) for sigma in self.sigmas[: self.level + 1]]
 
     @property
     def weights(self) -> tuple[float, ...]:

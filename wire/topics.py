@@ -4,7 +4,8 @@
 
 `Source` is the privacy statement of a field. A field a device publishes may depend on the scene through Z
 alone: noised data, whose processing reveals nothing more. CONSTANT is fixed by build and configuration,
-HARDWARE by the device and its network. Nothing else exists; tests hold the messages against this table.
+HARDWARE by the device and its network, COMMAND by its operator; CLOCK follows from the slot's number (and from what the
+ledger held at the start). Nothing else exists; tests hold the messages against this table.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Source(Enum):
     CONSTANT = "build and configuration"
     HARDWARE = "the device and its network"
     CLOCK = "the release clock"
+    COMMAND = "the operator's commands"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,14 @@ TOPICS: Mapping[str, TopicRow] = {
             "slot_s": Source.CONSTANT,
             "public_key": Source.CONSTANT,
             "software": Source.CONSTANT,
+            "profile": Source.COMMAND,
+            "blind": Source.CLOCK,
         },
     ),
-    "certificate": TopicRow("edge", 1, True, "certificate.json, byte for byte", {"*": Source.CONSTANT}),
-    "command": TopicRow("operator", 1, False, "JSON commands to the device", {}),
+    "certificate": TopicRow(
+        "edge", 1, True, "JSON: of the most revealing profile that may be ordered", {"*": Source.CONSTANT}
+    ),
+    "command": TopicRow("operator", 1, False, "JSON of wire/command.py: a signed order of another profile", {}),
     "verdict/cloud": TopicRow("cloud", 1, False, "Verdict of the cloud member, with a sentence", _VERDICT),
     "alert": TopicRow(
         "cloud",
