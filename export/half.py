@@ -120,8 +120,8 @@ class _Half:
         """The name under which a node that is `half` or not reads the tensor `name`, cast once where it must be."""
         from onnx import TensorProto, helper
 
-        index = self.network.maker[name]
-        if (index not in self.wide) == half:
+        index = self.network.maker.get(name)  # None: an input of the graph, float32
+        if (index is not None and index not in self.wide) == half:
             return name
         target = _half_name(name) if half else f"{name}.float"
         if target not in self.cast:
