@@ -53,10 +53,12 @@ class FamilyConfig:
 
     Window and labels: what the edge sees and what may be said (`labels[0]` is the one that is no risk).
     Code: `tokens` x `width` integers of Euclidean norm at most `clip_norm`; `event_releases` of them make an event.
-    Tower: a name in `towers.TOWERS` and its `channels`, or `vision` for the Qwen tower. Backbone: Qwen3-VL's text
-    decoder, sized by `hidden`, `layers`, `heads`, `mlp`; `kv_heads` and `head_dim` of 0 stand for `heads` and
-    hidden / heads. `words` is the vocabulary (special and label tokens first), at most 1,000; `tied`: its embedding
-    is also the word head.
+    rank: directions in which codes may lie, 0 for all n; a narrow code carries the verdict and little else.
+    drop: dropout before the code, in training.
+    Tower: a name in `towers.TOWERS` with its `channels` and the pixels of its `crop`, or `vision` for the Qwen tower.
+    Backbone: Qwen3-VL's text decoder, sized by `hidden`, `layers`, `heads`, `mlp`; `kv_heads` and `head_dim` of 0 stand
+    for `heads` and hidden / heads. `words` is the vocabulary (special and label tokens first), at most 1,000; `tied`:
+    its embedding is also the word head.
     Exits: the edge's after `exit_at` blocks, the cloud's after all; `exit_block` "shared": the edge's last block is the
     cloud's own, "branch": the edge has one of its own there.
     storage: the number format in which the weights of a base lie in the checkpoint.
@@ -76,6 +78,9 @@ class FamilyConfig:
     profile: str = "balanced"
     tower: str = "motion"
     channels: tuple[int, ...] = (32, 64, 64, 128, 128, 192)
+    crop: int = 56
+    rank: int = 0
+    drop: float = 0.0
     hidden: int = 128
     layers: int = 4
     heads: int = 4
@@ -184,6 +189,7 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
 def nano(words: tuple[str, ...]) -> FamilyConfig:
     """The shipped size: under 1.9 million parameters, so that fp16 weights stay below 4 MB."""
     window = WindowSpec(
-        height=96, width=96, slot_s=1.0, new_frames=8, context_frames=8, context_step_s=0.5, hold_s=0.5
+        height=128, width=128, slot_s=1.0, new_frames=8, context_frames=28, context_step_s=0.125, hold_s=0.5
     )
-    return FamilyConfig(window=window, words=words)
+    channels = (24, 48, 64, 64, 96, 96)
+    return FamilyConfig(window=window, words=words, tower="snippets", channels=channels, rank=2, drop=0.2)

@@ -6,6 +6,8 @@ windows u8 (S, F, H, W) --tower (folded), desensitizer--> x --integer core--> mu
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,8 +22,14 @@ class Encoder:
     """Windows u8 (S, F, H, W) -> clean codes int16 (S, K, d), through the integer core, in chunks."""
 
     def __init__(self, family: Family, chunk: int = 64) -> None:
-        self.tower, self.desensitizer = family.tower.for_export(), family.desensitizer
+        self.tower, self.desensitizer = family.tower.for_export(), copy.deepcopy(family.desensitizer).eval()
         self.clip_norm, self.chunk = family.config.clip_norm, chunk
+
+    @torch.inference_mode()
+    def run(self, frames: npt.NDArray[np.uint8], index: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+        """Frames u8 (T, H, W) of a run and where each window's lie, int64 (S, F) -> clean codes int16 (S, K, d)."""
+        seen = self.tower.run(torch.from_numpy(frames[None]), torch.from_numpy(index))[0]
+        return np.asarray(trusted_code(self.desensitizer(seen), self.clip_norm).numpy(), np.int16)
 
     @torch.inference_mode()
     def __call__(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:

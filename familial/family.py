@@ -140,8 +140,9 @@ class Family(nn.Module):
         self.shared = config.exit_at - branch  # blocks that both members run
         self.vocabulary = Vocabulary(config.words, config.labels)
         self.tower = make_tower(config)
+        inner = min(config.hidden, _DESENSITIZER)
         self.desensitizer = Desensitizer(
-            self.tower.features, min(config.hidden, _DESENSITIZER), config.tokens, config.width, config.clip_norm
+            self.tower.features, inner, config.tokens, config.width, config.clip_norm, config.rank, config.drop
         )
         self.lifter = Lifter(config.event_releases, config.tokens, config.width, config.hidden, config.sigma)
         held = self.shared if edge_only else config.layers
@@ -160,6 +161,17 @@ class Family(nn.Module):
     def features(self, frames: Tensor) -> Tensor:
         """Frames u8 (B, F, H, W) -> x float (B, K, d), norm below C - 1; clean, so it never leaves the process."""
         return cast(Tensor, self.desensitizer(self.tower(frames)))
+
+    def run_features(self, frames: Tensor, index: Tensor, bf16: bool = False) -> Tensor:
+        """A run of windows, as `Tower.run`: frames u8 (B, T, H, W), index int64 (R, F) -> x float (B, R, K, d).
+
+        bf16: the tower computes in bfloat16, for training.
+        """
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            seen = self.tower.run(frames, index)
+        seen = seen.float()
+        x = self.desensitizer(seen.flatten(0, 1))
+        return cast(Tensor, x.reshape(*seen.shape[:2], self.config.tokens, self.config.width))
 
     def code(self, x: Tensor) -> Tensor:
         """x float (B, K, d) -> mu float (B, K, d), integers by value, with a straight-through gradient: for

@@ -1,12 +1,11 @@
-"""Training, one visible loop: first what a window says, then what eight noisy windows say.
+"""Training, one visible loop: first what a window says, then what eight noisy windows say, the tower going on with it.
 
-    stage 1  windows -> tower -> desensitizer -> code + noise -> which label's pole?   trains these two
-    bank     every take encoded a few times by the averaged tower; codes are integers from here on
-    stage 2  8 codes + fresh noise -> lifter -> backbone -> both exits and the caption   trains the rest
+    runs of 8 slots --tower, desensitizer--> codes --> which label's pole?                stage 1
+    ... + fresh noise --lifter, backbone--> both exits and the caption                    stage 2, all together
 
-The noise is on in both, at the config's profile; rounding is passed straight through. Progress is a line and a CSV
-row every few seconds; --resume goes on from the last saved state. With --folds N, N families are trained that each
-leave one part of the groups out, for `familial.evaluate --folds`.
+The noise is on at the config's profile; rounding is passed straight through. Progress is a line and a CSV row every few
+seconds; --resume goes on from the last saved state. With --folds N, N families are trained that each leave one part of
+the groups out, for `familial.evaluate --folds`.
 """
 
 from __future__ import annotations
@@ -23,41 +22,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wire.errors import ConfigError
+from wire.errors import CheckpointError, ConfigError
 
 from . import checkpoint
 from .config import FamilyConfig, nano
-from .data.batches import Releases, draw_releases, make_bank
+from .data.batches import Readings, Runs, draw_readings, draw_runs
 from .data.clips import CACHE, UNSCORED, grouped_folds, read_manifests
-from .data.events import Take
+from .data.events import Grid, Take
 from .data.takes import clip_takes, rendered_takes
+from .desensitizer import code_plane
 from .encoder import Encoder
 from .family import Family, edge_exit
-from .losses import (
-    clean_loss,
-    event_loss,
-    pole_plane,
-    poles,
-    release_loss,
-    rounded_gaussian,
-    size_loss,
-    weak_loss,
-)
+from .losses import clean_loss, event_loss, poles, rounded_gaussian, size_loss, weak_loss
 from .vocabulary import FIRST_LABEL, Vocabulary
 
 __all__ = ["Plan", "main", "train"]
 
 _HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
-_AVERAGED = 1.0  # stage 1 sees the noise of a mean over so many releases
-_SHARES = {"normal": 0.5, "fall": 0.32, "fight": 0.18}  # how often the labels are drawn, where they exist
-_CLEAN = 0.4  # share of stage 1 before the noise comes on
+_SHARES = {"normal": 0.42, "fall": 0.33, "fight": 0.25}  # how often the labels are drawn, where they exist
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +54,12 @@ class Plan:
 
     minutes: float
     steps: int
-    events: int
+    runs: int
+    readings: int
     stage_1: float
-    bank_runs: int
-    bank_events: int
     rate: float
     seed: int
+    bf16: bool
     warm: bool
 
 
@@ -134,36 +122,46 @@ def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Pla
     if resume and (work / "state.pt").is_file():
         step, spent = _restore(work / "state.pt", family, average, optimiser)
     curve = _Curve(work / "curve.csv", fresh=step == 0)
-    clock = _Clock(plan, step, spent)
-    stage: _Stage | None = None
-    since = 0
+    config, clock = family.config, _Clock(plan, step, spent)
+    clock.reading = step > 0 and clock.stage == 2
+    with clock.paused():  # what is prepared is nobody's training time
+        source, tests = _Runs(config, takes, plan), _Held(average, held, plan)
+    label_poles = poles(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
     family.train()
     while clock.done < 1.0:
-        if stage is None or stage.number != clock.stage:
-            with clock.paused():  # what is prepared for a stage is nobody's training time
-                stage = (
-                    _Releases(average, takes, held, plan) if clock.stage == 1 else _Events(average, takes, held, plan)
-                )
-            since = clock.step
-            if clock.stage == 2 and not plan.warm:
+        if clock.stage == 2 and not clock.reading:
+            clock.reading = True
+            if not plan.warm:
                 for each in (family, average):
-                    each.lifter.point_at(pole_plane(family.config.tokens, family.config.width))
+                    each.lifter.point_at(code_plane(config.tokens, config.width))
         for group in optimiser.param_groups:
-            warm = min(1.0, clock.part * 20 + 0.02)
-            group["lr"] = plan.rate * warm * (0.5 + 0.5 * math.cos(math.pi * clock.part))
-        losses = stage.losses(family, clock)
+            group["lr"] = plan.rate * clock.pace
+        runs = source.batch(clock.step)
+        x = family.run_features(torch.from_numpy(runs.frames), source.index, plan.bf16)
+        losses = _window_losses(family, x, runs, label_poles)
+        if clock.stage == 2:
+            readings = source.readings(runs, plan.readings, [plan.seed, clock.step])
+            pairs = zip(runs.take[readings.run].tolist(), readings.labels.tolist(), strict=True)
+            sentences = [_caption(takes[take], label) for take, label in pairs]
+            losses |= _event_losses(family, x, readings, source.weights(readings), sentences)
+        total = sum(losses.values(), torch.zeros(()))
+        if not math.isfinite(total.item()):
+            raise CheckpointError(
+                f"step {clock.step}: the loss is {total.item()}; the last good state is {work / 'state.pt'}: "
+                "lower --rate and go on with --resume"
+            )
         optimiser.zero_grad(set_to_none=True)
-        sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(family.parameters(), 1.0)
         optimiser.step()
         clock.step += 1
-        _average(average, family, min(0.998, (clock.step - since) / (10 + clock.step - since)))
+        _average(average, family, min(0.998, (clock.step - step) / (10 + clock.step - step)))
         curve.add(clock, {name: float(value.detach()) for name, value in losses.items()})
         if curve.due():
-            curve.show(stage.scores(average))
-            _store(work / "state.pt", family, average, optimiser, clock)
-    if isinstance(stage, _Events):
-        average.config = replace(average.config, label_bias=stage.lean(average))
+            with clock.paused():
+                curve.show(tests.scores(average))
+                _store(work / "state.pt", family, average, optimiser, clock)
+    average.config = replace(average.config, label_bias=tests.lean(average))
     checkpoint.save(average, out)
     print(
         f"{clock.step} steps in {clock.spent / 60:.1f} min; checkpoint in {out}, curve in {curve.path}",
@@ -176,7 +174,7 @@ class _Clock:
     """Steps and training seconds; `done` 0..1 of the plan, `stage` 1 or 2, `part` 0..1 of that stage."""
 
     def __init__(self, plan: Plan, step: int, spent: float) -> None:
-        self.plan, self.step, self._began = plan, step, time.monotonic() - spent
+        self.plan, self.step, self.reading, self._began = plan, step, False, time.monotonic() - spent
 
     @property
     def spent(self) -> float:
@@ -192,9 +190,9 @@ class _Clock:
         return 1 if self.done < self.plan.stage_1 else 2
 
     @property
-    def part(self) -> float:
-        first = self.plan.stage_1
-        return min(1.0, self.done / first if self.done < first else (self.done - first) / (1.0 - first))
+    def pace(self) -> float:
+        """Of the learning rate: up over the first steps, then down along a cosine."""
+        return min(1.0, self.step / 100 + 0.02) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, self.done)))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -204,138 +202,153 @@ class _Clock:
         self._began += time.monotonic() - began
 
 
-class _Stage(Protocol):
-    """What one stage trains: losses of a step, and scores of the held-out takes."""
+class _Runs:
+    """Batches of runs, made ahead by a thread; always the same for a seed and a step."""
 
-    number: int
+    def __init__(self, config: FamilyConfig, takes: Sequence[Take], plan: Plan) -> None:
+        self.config, self.takes, self.plan, self.shares = config, takes, plan, _shares(config)
+        self.grid = Grid.of(config.window, config.event_releases)
+        self.index = torch.from_numpy(self.grid.index)
+        self._worker = ThreadPoolExecutor(1)
+        self._seen = np.full((len(config.labels), config.event_releases), 10.0)
+        self._coming: dict[int, Future[Runs]] = {}
 
-    def losses(self, family: Family, clock: _Clock) -> dict[str, Tensor]: ...
+    def draw(self, runs: int, seed: list[int], plain: bool = False) -> Runs:
+        """A batch of one's own."""
+        rng = np.random.default_rng(seed)
+        return draw_runs(self.takes, self.shares, runs, self.grid, self.config.window, rng, plain)
 
-    def scores(self, average: Family) -> dict[str, float]: ...
+    def batch(self, step: int) -> Runs:
+        """The batch of `step`."""
+        for ahead in range(step, step + 3):
+            if ahead not in self._coming:
+                self._coming[ahead] = self._worker.submit(self.draw, self.plan.runs, [self.plan.seed, ahead])
+        return self._coming.pop(step).result()
+
+    def weights(self, readings: Readings) -> Tensor:
+        """float (N,): what makes labels as frequent as `shares` says at EVERY number of releases, so that the number
+        tells nothing. Counted over all that was read so far."""
+        counts = readings.last - readings.first
+        np.add.at(self._seen, (readings.labels, counts), 1.0)
+        share = self._seen / self._seen.sum(axis=0, keepdims=True)  # (L, R)
+        wanted = np.array(self.shares)[:, None] / np.clip(share, 1e-6, None)
+        return torch.from_numpy(np.clip(wanted, 0.2, 5.0)[readings.labels, counts]).float()
+
+    def readings(self, runs: Runs, each: int, seed: list[int], full: float = 0.4) -> Readings:
+        """What a reader is given of a batch."""
+        rng = np.random.default_rng([*seed, 1])
+        return draw_readings(runs, self.takes, self.config.window, each, rng, full)
 
 
-class _Releases:
-    """Stage 1: windows -> codes -> their labels' poles, without noise first. The next batches are made by a thread."""
+def _window_losses(family: Family, x: Tensor, runs: Runs, label_poles: Tensor) -> dict[str, Tensor]:
+    """Stage 1's: x float (B, R, K, d) of a batch -> losses of the releases whose label is known, and of the others."""
+    labels, weak = torch.from_numpy(runs.labels), torch.from_numpy(runs.weak)
+    sure, hidden = labels >= 0, weak >= 0
+    losses = {"size": 0.002 * size_loss(x.flatten(0, 1), family.config.clip_norm)}
+    if bool(sure.any()):
+        losses["clean"] = clean_loss(x[sure], labels[sure], label_poles)
+    if bool(hidden.any()):
+        losses["weak"] = hidden.float().mean() * weak_loss(x[hidden], weak[hidden], label_poles)
+    return losses
 
-    number = 1
 
-    def __init__(self, average: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan) -> None:
+def _event_losses(
+    family: Family, x: Tensor, readings: Readings, weights: Tensor, sentences: Sequence[str]
+) -> dict[str, Tensor]:
+    """Stage 2's: x float (B, R, K, d) of a batch, readings of its runs, their weights and captions -> losses of both
+    exits."""
+    config, labels = family.config, torch.from_numpy(readings.labels)
+    captions = torch.tensor([family.vocabulary.encode(text, config.caption_words) for text in sentences])
+    words = torch.cat((labels[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
+    z, present = noisy_events(family.code(x.flatten(0, 1)).reshape(x.shape), readings, config.sigma)
+    edge, cloud, following = family.both_exits(z, present, words)
+    at_edge, at_cloud, caption = event_loss(edge, cloud, following, labels, captions, weights)
+    return {"edge": at_edge, "cloud": at_cloud, "caption": 0.05 * caption}
+
+
+def noisy_events(code: Tensor, readings: Readings, sigma: float) -> tuple[Tensor, Tensor]:
+    """Codes float (B, R, K, d) -> z float (N, R, K, d) with fresh noise, present bool (N, R).
+
+    What arrived is moved to the event's end, with zeros before it.
+    """
+    count = code.shape[1]
+    run, last = torch.from_numpy(readings.run), torch.from_numpy(readings.last)
+    length = last - torch.from_numpy(readings.first) + 1
+    place = last[:, None] - torch.arange(count - 1, -1, -1)  # (N, R): which release comes to each place
+    present = torch.arange(count - 1, -1, -1) < length[:, None]
+    chosen = code[run[:, None], place.clamp(min=0)]
+    return (chosen + rounded_gaussian(chosen, sigma)) * present[:, :, None, None], present
+
+
+class _Held:
+    """Takes that are not trained on: scores now and then, and the lean to risk at the end."""
+
+    def __init__(self, average: Family, takes: Sequence[Take], plan: Plan) -> None:
+        self.source = _Runs(average.config, takes, plan) if takes else None
+        self.runs = self.source.draw(min(64, 2 * len(takes)), [plan.seed, 1 << 30], plain=True) if self.source else None
         config = average.config
         self.poles = poles(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
-        self.sigma = config.sigma / math.sqrt(_AVERAGED)
-        self.clean = 0.0 if plan.warm else _CLEAN
-        shares = _shares(config)
-
-        def draw(source: Sequence[Take], events: int, seed: list[int]) -> Releases:
-            rng = np.random.default_rng(seed)
-            return draw_releases(source, shares, events, config.event_releases, config.window, rng)
-
-        self.fetch = lambda step: draw(takes, plan.events, [plan.seed, step])
-        self.held = draw(held, 3 * plan.events, [plan.seed]) if held else None
-        self.worker = ThreadPoolExecutor(1)
-        self.coming: dict[int, Future[Releases]] = {}
-
-    def losses(self, family: Family, clock: _Clock) -> dict[str, Tensor]:
-        for step in range(clock.step, clock.step + 3):
-            if step not in self.coming:
-                self.coming[step] = self.worker.submit(self.fetch, step)
-        batch = self.coming.pop(clock.step).result()
-        x = family.features(torch.from_numpy(batch.windows))
-        code, named = family.code(x), torch.from_numpy(batch.labels)
-        sure = named >= 0
-        losses = {"size": 0.01 * size_loss(x, family.config.clip_norm)}
-        if bool(sure.any()):
-            losses["clean"] = clean_loss(x[sure], named[sure], self.poles)
-        if bool(sure.any()) and clock.part > self.clean:
-            losses["release"] = 0.5 * release_loss(code[sure], named[sure], self.poles, self.sigma)
-        if not bool(sure.all()):
-            owners, event = np.unique(batch.event[~sure.numpy()], return_inverse=True)
-            labels = torch.from_numpy(batch.event_labels[owners])
-            weak = weak_loss(code[~sure], torch.from_numpy(event), labels, self.poles, self.sigma)
-            losses["weak"] = 0.5 * weak * (len(owners) / len(batch.event_labels))
-        return losses
+        self.plan = plan
 
     @torch.no_grad()
     def scores(self, average: Family) -> dict[str, float]:
-        """How many held-out windows lie nearest to their label's pole, without noise."""
-        if self.held is None or not (self.held.labels >= 0).any():
+        """Shares right: of windows without noise, nearest to their label's pole; of noisy readings, at each exit."""
+        if self.source is None or self.runs is None:
             return {}
-        codes = Encoder(average)(self.held.windows[self.held.labels >= 0])
-        nearest = (torch.from_numpy(codes).float().flatten(1) @ self.poles.flatten(1).T).argmax(dim=1).numpy()
-        return {"held_release": float((nearest == self.held.labels[self.held.labels >= 0]).mean())}
-
-
-class _Events:
-    """Stage 2: codes of the averaged tower, fresh noise on them at every step -> both exits and the caption."""
-
-    number = 2
-
-    def __init__(self, average: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan) -> None:
-        config = average.config
-        print("encoding all takes", flush=True)
-        rng = np.random.default_rng([plan.seed, 1 << 30])
-        encode, self.takes, self.plan, self.shares = Encoder(average), takes, plan, _shares(config)
-        self.bank = make_bank(takes, encode, config.window, config.event_releases, plan.bank_runs, rng)
-        self.held = make_bank(held, encode, config.window, config.event_releases, 2, rng, plain=True) if held else None
-        norm = float(np.linalg.norm(np.concatenate(self.bank.codes).reshape(-1, config.n), axis=1).mean())
-        print(f"{sum(map(len, self.bank.codes))} codes, mean norm {norm:.1f} of {config.clip_norm}", flush=True)
-
-    def losses(self, family: Family, clock: _Clock) -> dict[str, Tensor]:
-        config = family.config
-        rng = np.random.default_rng([self.plan.seed, clock.step, 1])
-        drawn = self.bank.draw(self.shares, self.plan.bank_events, rng, full=0.4)
-        labels = torch.from_numpy(drawn.labels)
-        pairs = zip(drawn.take.tolist(), drawn.labels.tolist(), strict=True)
-        sentences = [_caption(self.takes[take], label) for take, label in pairs]
-        captions = torch.tensor([family.vocabulary.encode(text, config.caption_words) for text in sentences])
-        words = torch.cat((labels[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
-        codes = torch.from_numpy(drawn.codes).float()
-        z = codes + rounded_gaussian(codes, config.sigma)
-        edge, cloud, following = family.both_exits(z, torch.from_numpy(drawn.present), words)
-        at_edge, at_cloud, caption = event_loss(edge, cloud, following, labels, captions)
-        return {"edge": at_edge, "cloud": at_cloud, "caption": 0.1 * caption}
-
-    @torch.no_grad()
-    def scores(self, average: Family) -> dict[str, float]:
-        """Accuracy on held-out takes, noise on, labels drawn as in training: events of any length, and whole ones."""
-        found: dict[str, float] = {}
+        codes, found = self._codes(average, self.runs), dict[str, float]()
+        labels = torch.from_numpy(self.runs.labels)
+        nearest = (codes.flatten(2) @ self.poles.flatten(1).T).argmax(dim=2)
+        if bool((labels >= 0).any()):
+            found["held_release"] = float((nearest == labels)[labels >= 0].float().mean())
         for name, full in (("", 0.0), ("_whole", 1.0)):
-            if self.held is None or not self.held.has(len(average.config.labels), bool(full)):
-                continue
-            drawn = self.held.draw(self.shares, 384, np.random.default_rng(self.plan.seed), full)
-            codes, present = torch.from_numpy(drawn.codes).float(), torch.from_numpy(drawn.present)
-            z, labels = codes + rounded_gaussian(codes, average.config.sigma), torch.from_numpy(drawn.labels)
-            state = average.exit_state(z, present)
-            edge, cloud = edge_exit(average, state, present), average.continue_from(state, present)
-            found["held_edge" + name] = float((edge.argmax(1) == labels).float().mean())
-            found["held_cloud" + name] = float((cloud.argmax(1) == labels).float().mean())
+            readings = self.source.readings(self.runs, 8, [self.plan.seed], full)
+            if len(readings.labels):
+                edge, cloud, truth = _read(average, codes, readings)
+                found["held_edge" + name] = float((edge.argmax(1) == truth).float().mean())
+                found["held_cloud" + name] = float((cloud.argmax(1) == truth).float().mean())
         return found
+
+    def _codes(self, average: Family, runs: Runs) -> Tensor:
+        assert self.source is not None
+        encode = Encoder(average)
+        return torch.from_numpy(
+            np.stack([encode.run(frames, self.source.grid.index) for frames in runs.frames])
+        ).float()
 
     @torch.no_grad()
     def lean(self, average: Family) -> tuple[float, ...]:
-        """The `label_bias` towards all risks alike that gives the highest risk F1 on held-out whole events.
+        """The `label_bias` towards all risks alike that gives the highest risk F1 on held-out readings of whole runs.
 
         Noise on, risk and normal equally frequent, both exits together. The config's own where nothing is held out.
         """
-        config = average.config
-        if self.held is None or not self.held.has(len(config.labels), True):
+        config, risks = average.config, len(average.config.labels) - 1
+        if self.source is None:
             return config.label_bias
-        risks = len(config.labels) - 1
-        drawn = self.held.draw([0.5] + [0.5 / risks] * risks, 2048, np.random.default_rng(self.plan.seed), 1.0)
-        codes, present = torch.from_numpy(drawn.codes).float(), torch.from_numpy(drawn.present)
-        state = average.exit_state(codes + rounded_gaussian(codes, config.sigma), present)
-        truth = torch.from_numpy(drawn.labels) > 0
-        unbiased = torch.stack((edge_exit(average, state, present), average.continue_from(state, present)))
-        unbiased = unbiased - torch.tensor(config.label_bias)
+        runs = self.source.draw(min(256, 8 * len(self.source.takes)), [self.plan.seed, 1 << 29], plain=True)
+        readings = self.source.readings(runs, 12, [self.plan.seed, 2], 1.0)
+        if len(set((readings.labels > 0).tolist())) < 2:
+            return config.label_bias
+        edge, cloud, labels = _read(average, self._codes(average, runs), readings)
+        truth, bias = labels > 0, torch.tensor(config.label_bias)
+        unbiased = torch.stack((edge, cloud)) - bias
+        weight = torch.where(truth, 0.5 / truth.float().mean(), 0.5 / (~truth).float().mean())
         grid = [step / 10 for step in range(-10, 11)]
         scores = []
         for lean in grid:
-            said = (unbiased + torch.tensor([0.0] + [lean] * risks)).argmax(dim=2) > 0  # (exits, B)
-            hits = float((said & truth).sum())
-            scores.append(2 * hits / max(1.0, float(said.sum() + truth.sum() * len(said))))
+            said = (unbiased + torch.tensor([0.0] + [lean] * risks)).argmax(dim=2) > 0  # (exits, N)
+            hits = float(((said & truth) * weight).sum())
+            scores.append(2 * hits / max(1e-9, float((said * weight).sum() + (truth * weight).sum() * len(said))))
         best = grid[int(np.argmax(scores))]
         print(f"label_bias {best:+.1f} towards risk: held-out risk F1 {max(scores):.3f}, {scores[10]:.3f} without")
         return (0.0, *([best] * risks))
+
+
+def _read(average: Family, codes: Tensor, readings: Readings) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes float (B, R, K, d) -> edge and cloud logits (N, L) of noisy readings, and their labels (N,)."""
+    z, present = noisy_events(codes, readings, average.config.sigma)
+    state = average.exit_state(z, present)
+    edge, cloud = edge_exit(average, state, present), average.continue_from(state, present)
+    return edge, cloud, torch.from_numpy(readings.labels)
 
 
 def _shares(config: FamilyConfig) -> list[float]:
@@ -443,10 +456,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--risk-at", type=float, help="store this limit for calling a clip a risk")
     parser.add_argument("--minutes", type=float, default=20.0, help="wall clock of one family")
     parser.add_argument("--steps", type=int, default=0, help="at most so many steps")
-    parser.add_argument("--events", type=int, default=40, help="events in a batch of stage 1")
-    parser.add_argument("--stage-1", type=float, default=0.6, help="share of the time for the tower; 0 keeps it")
-    parser.add_argument("--bank-runs", type=int, default=3, help="runs of each take in the bank")
-    parser.add_argument("--bank-events", type=int, default=128, help="events in a batch of stage 2")
+    parser.add_argument("--runs", type=int, default=16, help="runs of 8 slots in a batch")
+    parser.add_argument("--readings", type=int, default=6, help="noisy readings of each run in stage 2")
+    parser.add_argument("--stage-1", type=float, default=0.6, help="share of the time for single windows")
+    parser.add_argument("--bf16", action="store_true", help="tower in bfloat16: for CPUs that multiply it fast")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)

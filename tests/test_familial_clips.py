@@ -6,13 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from familial.config import nano
-from familial.data.batches import draw_releases, make_bank
+from familial.data.batches import draw_readings, draw_runs
 from familial.data.clips import Clip, Footage, check_folds, grouped_folds, read_clip, read_manifests, slots, windows
-from familial.data.events import UNKNOWN, Happening, Run, Take, event_label, release_label, run_windows
+from familial.data.events import UNKNOWN, Grid, Happening, Take, event_label, release_label, run_frames
 from wire.errors import DataError
 
 LABELS = ("normal", "fall", "fight")
@@ -36,7 +35,7 @@ def _manifest(folder: Path, *rows: str) -> Path:
 
 def _take(label: int, seconds: float, happenings: tuple[Happening, ...] | None, name: str = "made") -> Take:
     times = np.arange(int(seconds * 12)) / 12
-    frames = np.random.default_rng(len(times)).integers(20, 200, (len(times), 96, 96), dtype=np.uint8)
+    frames = np.random.default_rng(len(times)).integers(20, 200, (len(times), SPEC.height, SPEC.width), dtype=np.uint8)
     return Take(Footage(frames, times, seconds), label, "a person", name, happenings)
 
 
@@ -45,7 +44,7 @@ def test_a_manifest_is_read(tmp_path: Path) -> None:
     (clip,) = read_manifests([_manifest(tmp_path, "a.mp4,fall,home,g1,a note")], LABELS)
     assert (clip.label, clip.set, clip.group, clip.note) == ("fall", "home", "g1", "a note")
     footage = read_clip(clip.file, SPEC, cache=tmp_path / "cache")
-    assert footage.frames.shape == (24, 96, 96) and footage.duration == pytest.approx(2.0)
+    assert footage.frames.shape == (24, SPEC.height, SPEC.width) and footage.duration == pytest.approx(2.0)
     again = read_clip(clip.file, SPEC, cache=tmp_path / "cache")
     assert np.array_equal(again.frames, footage.frames)
 
@@ -86,13 +85,17 @@ def test_a_group_stays_in_one_fold() -> None:
 def test_windows_are_black_where_nothing_was_seen() -> None:
     footage = _take(0, 3.0, None).footage
     made = windows(footage, [1.0, 2.0, 9.0], SPEC)
-    assert made.shape == (3, 16, 96, 96)
-    assert not made[0, :7].any() and made[0, 7].any()  # the first frame came when the slot began
-    assert made[0, 8:].any() and not made[2].any()
-    # a clip is read until its last picture is out of reach, as the device reads a file
-    assert SPEC.reach_s == 5.0 and [slots(seconds, SPEC) for seconds in (0.2, 2.0, 2.6)] == [5, 6, 7]
-    made = windows(footage, [1.0 * (slot + 1) for slot in range(slots(3.0, SPEC) + 1)], SPEC)
-    assert [bool(window.any()) for window in made] == [True] * 7 + [False]
+    assert made.shape == (3, SPEC.frames, SPEC.height, SPEC.width)
+    assert not made[0, : SPEC.context_frames - 1].any()  # the first frame came when the slot began
+    assert made[0, SPEC.context_frames :].any() and not made[2].any()
+
+
+def test_a_clip_is_read_until_its_last_picture_is_out_of_reach() -> None:
+    footage = _take(0, 3.0, None).footage
+    count = slots(3.0, SPEC)
+    made = windows(footage, [SPEC.slot_s * (slot + 1) for slot in range(count + 1)], SPEC)
+    assert [bool(window.any()) for window in made] == [True] * count + [False]
+    assert count * SPEC.slot_s < 3.0 + SPEC.reach_s <= (count + 1) * SPEC.slot_s
 
 
 def test_labels_follow_what_happens() -> None:
@@ -113,32 +116,41 @@ def test_labels_follow_what_happens() -> None:
     assert release_label(real, 0.0, 3.0, reach) == UNKNOWN
 
 
-def test_the_number_of_releases_tells_nothing_of_the_label() -> None:
+GRID = Grid.of(SPEC, 8)
+
+
+def test_a_run_holds_the_windows_of_its_slots() -> None:
+    take = _take(0, 9.0, ())
+    frames = run_frames(take, 0.0, 8.0, GRID, SPEC, None)
+    made = windows(take.footage, [1.0 + slot for slot in range(8)], SPEC)
+    assert np.array_equal(frames[GRID.index], made)
+    assert len(frames) < made.shape[0] * made.shape[1] / 2  # neighbours share most of them
+
+
+def test_what_arrived_is_drawn_blind_to_the_label() -> None:
+    """Of whole readings and of parts, each as often of any label; what nobody can name is not read."""
     happenings = ((), (Happening(1, 7.0, 8.0, True),), (Happening(2, 5.0, 11.0, False),))
     takes = [_take(label, 12.0, happening) for label, happening in enumerate(happenings)]
-
-    def encode(made: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
-        return np.zeros((len(made), 4, 16), np.int16)
-
-    bank = make_bank(takes, encode, SPEC, 8, 12, np.random.default_rng(0), plain=True)
-    drawn = bank.draw([1 / 3] * 3, 3000, np.random.default_rng(1))
-    for label in range(3):
-        counts = drawn.present[drawn.labels == label].sum(axis=1)
-        assert abs(float(counts.mean()) - 4.5) < 0.35
-    assert (np.diff(drawn.present.astype(int), axis=1) >= 0).all()  # what is missing is always the oldest
+    runs = draw_runs(takes, [1 / 3] * 3, 120, GRID, SPEC, np.random.default_rng(0), plain=True)
+    drawn = draw_readings(runs, takes, SPEC, 8, np.random.default_rng(1))
+    assert set(drawn.labels.tolist()) == {0, 1, 2} and (drawn.first <= drawn.last).all()
+    for run, first, last, label in zip(drawn.run, drawn.first, drawn.last, drawn.labels, strict=True):
+        ends = [float(runs.last[run]) - 7 + slot for slot in range(first, last + 1)]
+        assert event_label(takes[runs.take[run]], float(runs.start[run]), ends, SPEC.reach_s) == label
 
 
 def test_batches_are_balanced_and_repeatable() -> None:
     takes = [_take(0, 10.0, ()), _take(1, 10.0, (Happening(1, 5.0, 6.0, True),)), _take(1, 4.0, None, "real")]
     takes.append(_take(2, 9.0, (Happening(2, 3.0, 8.0, False),)))
-    first = draw_releases(takes, [1 / 3] * 3, 24, 8, SPEC, np.random.default_rng(3))
-    second = draw_releases(takes, [1 / 3] * 3, 24, 8, SPEC, np.random.default_rng(3))
-    assert np.array_equal(first.windows, second.windows) and np.array_equal(first.labels, second.labels)
-    assert len(first.event_labels) == 24 and set(first.event_labels.tolist()) == {0, 1, 2}
-    assert len(first.windows) == len(first.labels) == len(first.event)
+    first, second = (draw_runs(takes, [1 / 3] * 3, 24, GRID, SPEC, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(first.frames, second.frames) and np.array_equal(first.labels, second.labels)
+    assert first.frames.shape == (24, len(GRID.before_s), SPEC.height, SPEC.width) and first.labels.shape == (24, 8)
+    assert set(first.labels[first.labels != UNKNOWN].tolist()) == {0, 1, 2}
+    # of a fall whose moment is not known only the run's label is, of all others only the releases' are
+    assert ((first.weak == 1) == (first.take == 2)).all() and (first.labels[first.take == 2] == UNKNOWN).all()
 
 
 def test_frames_before_the_start_are_not_seen() -> None:
     take = _take(0, 8.0, ())
-    made = run_windows(take, Run(4.0, (5.0,)).start, [5.0], SPEC, None)
-    assert not made[0, :7].any() and made[0, 8:].any()
+    made = run_frames(take, 4.0, 5.0, Grid.of(SPEC, 1), SPEC, None)
+    assert not made[: SPEC.context_frames - 1].any() and made[SPEC.context_frames :].any()

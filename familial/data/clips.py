@@ -47,7 +47,7 @@ _COLUMNS = ("file", "label", "set", "group")
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One row of a manifest: where the clip lies, what it shows, which set it comes from, what it must not be
-    parted from."""
+    parted from; seconds to its onset, where the manifest has a column `onset_s`."""
 
     file: Path
     name: str
@@ -55,6 +55,7 @@ class Clip:
     set: str
     group: str
     note: str
+    onset_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,23 @@ def _read(path: Path, labels: Sequence[str]) -> list[Clip]:
         file = path.parent / row["file"]
         if not file.is_file():
             raise DataError(f"{path}:{line}: file {row['file']} is missing (looked for {file})")
-        clips.append(Clip(file, row["file"], row["label"], row["set"], row["group"], row.get("note") or ""))
+        onset = _onset(row.get("onset_s"), f"{path}:{line}")
+        clips.append(Clip(file, row["file"], row["label"], row["set"], row["group"], row.get("note") or "", onset))
     return clips
+
+
+def _onset(text: str | None, where: str) -> float | None:
+    """The optional column `onset_s`: seconds from the clip's start to where its label begins."""
+    if not text:
+        return None
+    cure = "give seconds from the clip's start, or leave it empty"
+    try:
+        onset = float(text)
+    except ValueError as error:
+        raise DataError(f"{where}: onset_s is {text!r}; {cure}") from error
+    if not 0.0 <= onset < 1e5:
+        raise DataError(f"{where}: onset_s is {onset}; {cure}")
+    return onset
 
 
 def small_grey(frame: npt.NDArray[np.uint8], spec: WindowSpec) -> npt.NDArray[np.uint8]:

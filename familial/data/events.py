@@ -22,6 +22,7 @@ from .clips import Footage
 
 __all__ = [
     "UNKNOWN",
+    "Grid",
     "Happening",
     "Run",
     "Take",
@@ -29,7 +30,7 @@ __all__ = [
     "draw_run",
     "event_label",
     "release_label",
-    "run_windows",
+    "run_frames",
 ]
 
 UNKNOWN = -1  # a span that nobody can name fairly: it is not trained on
@@ -74,7 +75,7 @@ def draw_run(take: Take, spec: WindowSpec, rng: np.random.Generator) -> Run:
     """A stream start anywhere that leaves at least half a slot; short or early starts as likely as late ones."""
     slack = max(0.0, take.footage.duration - spec.slot_s)
     start = float(rng.uniform(0.0, slack)) if rng.random() < 0.6 else float(rng.uniform(0.0, min(1.0, slack)))
-    count = max(1, int((take.footage.duration - start) / spec.slot_s + 0.3))
+    count = spec.releases_of(take.footage.duration - start)
     return Run(start, tuple(start + spec.slot_s * (index + 1) for index in range(count)))
 
 
@@ -108,7 +109,8 @@ def _part_of_event(happening: Happening, seen_from: float, last: float) -> int:
 def release_label(take: Take, start: float, end: float, reach: float) -> int:
     """The label of one release that ends at `end` in a stream from `start`, or UNKNOWN."""
     if take.happenings is None:
-        return UNKNOWN if take.label == 1 else take.label
+        seen = min(end, take.footage.duration) - max(start, end - reach)
+        return take.label if take.label == 0 or (take.label != 1 and seen >= _FIGHT_RELEASE_S) else UNKNOWN
     seen_from = max(start, end - reach + 0.5)
     labels = set()
     for happening in take.happenings:
@@ -157,25 +159,41 @@ def augment(frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
     return out
 
 
-def run_windows(
-    take: Take, start: float, ends: Sequence[float], spec: WindowSpec, rng: np.random.Generator | None
-) -> npt.NDArray[np.uint8]:
-    """Windows u8 (len(ends), F, H, W) of a stream from `start`.
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The instants of a run of consecutive slots, each once: windows of neighbouring slots share most of them.
 
-    With `rng`, frames are dropped and changed at random.
+    before_s: seconds before the end of the last slot, float64 (T,), oldest first; index: int64 (slots, F), where each
+    window's frames lie among them.
+    """
+
+    before_s: npt.NDArray[np.float64]
+    index: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, spec: WindowSpec, slots: int) -> Grid:
+        """The grid of `slots` consecutive slots."""
+        last = spec.slot_s * np.arange(slots - 1, -1, -1)[:, None] + np.asarray(spec.offsets_s)  # (slots, F)
+        instants, index = np.unique(-np.round(last, 6), return_inverse=True)
+        return cls(-instants, index.reshape(last.shape).astype(np.int64))
+
+
+def run_frames(
+    take: Take, start: float, last: float, grid: Grid, spec: WindowSpec, rng: np.random.Generator | None
+) -> npt.NDArray[np.uint8]:
+    """Frames u8 (T, H, W) at the instants of `grid` of a stream from `start` whose last slot ends at `last`.
+
+    Black where there is none. With `rng`, frames are dropped and changed at random.
     """
     times, index = take.footage.times, np.flatnonzero(take.footage.times >= start - 1e-6)
     if rng is not None and rng.random() < 0.3:
         kept = index[rng.random(len(index)) > rng.uniform(0.05, 0.4)]
         index = kept if len(kept) else index
-    picked = np.stack([spec.pick(times[index], float(end)) for end in ends])
-    black = picked < 0
-    if black.all():
-        return np.zeros((len(ends), spec.frames, spec.height, spec.width), np.uint8)
-    used, places = np.unique(index[picked[~black]], return_inverse=True)
-    frames = np.ascontiguousarray(take.footage.frames[used])
-    if rng is not None:
-        frames = augment(frames, rng)
-    made = np.zeros((len(ends), spec.frames, spec.height, spec.width), np.uint8)
-    made[~black] = frames[places.reshape(-1)]
+    picked = spec.held(times[index], last - grid.before_s)
+    made = np.zeros((len(picked), spec.height, spec.width), np.uint8)
+    there = picked >= 0
+    if there.any():
+        used, places = np.unique(index[picked[there]], return_inverse=True)
+        frames = np.ascontiguousarray(take.footage.frames[used])
+        made[there] = (frames if rng is None else augment(frames, rng))[places.reshape(-1)]
     return made

@@ -6,10 +6,11 @@ seed --render_clip--> happenings known to the frame          manifest row --Open
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -18,68 +19,94 @@ import numpy as np
 
 from wire.manifest import WindowSpec
 
-from . import motion, render, rooms, scenes
-from .clips import CACHE, UNSCORED, Clip, Footage, read_clip, small_grey, store
+from . import motion, render, rooms, scenes, things
+from .clips import CACHE, UNSCORED, Clip, Footage, read_clip, small_grey
 from .events import Happening, Take
 
 __all__ = ["clip_takes", "rendered_takes"]
 
 _SUDDEN = "fall"
 _RENDER_SIZE, _RENDER_FPS = (120, 160), 12.0
+_KEPT_FPS = 12.5
 _CAPTIONS = {"normal": "nothing unusual happens", "fall": "a person falls", "fight": "two people fight"}
 
 
 def clip_takes(clips: Sequence[Clip], labels: Sequence[str], spec: WindowSpec) -> list[Take]:
-    """Real clips as takes; rows labelled `uncertain` are left out. The captions are as plain as the labels."""
-    return [
-        Take(
-            read_clip(clip.file, spec),
-            labels.index(clip.label),
-            _CAPTIONS.get(clip.label, clip.label),
-            clip.set,
-            None,
-        )
-        for clip in clips
-        if clip.label != UNSCORED
-    ]
+    """Real clips as takes, at most `_KEPT_FPS` frames a second of them; rows labelled `uncertain` are left out.
+
+    What happens when is known where a manifest says it (`Clip.onset_s`). The captions are as plain as the labels.
+    """
+    takes = []
+    for clip in clips:
+        if clip.label == UNSCORED:
+            continue
+        label, footage = labels.index(clip.label), _thinned(read_clip(clip.file, spec))
+        known = None
+        if clip.onset_s is not None:
+            known = (Happening(label, clip.onset_s, footage.duration, clip.label == _SUDDEN),)
+        takes.append(Take(footage, label, _CAPTIONS.get(clip.label, clip.label), clip.set, known))
+    return takes
+
+
+def _thinned(footage: Footage) -> Footage:
+    """At most `_KEPT_FPS` frames a second: what the windows hardly use needs no memory."""
+    kept, last = [], -1.0
+    for index, time in enumerate(footage.times):
+        if index == 0 or time - last >= 1.0 / _KEPT_FPS - 1e-6:
+            kept.append(index)
+            last = float(time)
+    return Footage(footage.frames[kept], footage.times[kept], footage.duration)
 
 
 def rendered_takes(
     seeds: Sequence[int], labels: Sequence[str], spec: WindowSpec, processes: int = 2
 ) -> Iterator[Take]:
-    """Rendered clips as takes, in the order of `seeds`.
+    """Rendered clips as takes, in the order of `seeds`; their frames are mapped from the cache, not held.
 
     Those not in the cache yet are rendered by `processes` workers.
     """
-    source = b"".join(Path(str(module.__file__)).read_bytes() for module in (motion, rooms, scenes, render))
-    key = hashlib.sha256(source + json.dumps(asdict(spec)).encode()).hexdigest()[:16]
-    make = partial(_rendered, labels=tuple(labels), spec=spec, folder=CACHE / f"rendered-{key}")
+    source = b"".join(Path(str(module.__file__)).read_bytes() for module in (motion, rooms, scenes, things, render))
+    sizes = json.dumps([spec.height, spec.width, _RENDER_SIZE, _RENDER_FPS]).encode()
+    folder = CACHE / f"rendered-{hashlib.sha256(source + sizes).hexdigest()[:16]}"
+    make = partial(_rendered, spec=spec, folder=folder)
     if processes < 2:
-        yield from map(make, seeds)
+        yield from (_read(make(seed), labels) for seed in seeds)
         return
     with multiprocessing.get_context("spawn").Pool(
         processes, initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        yield from pool.imap(make, seeds, chunksize=4)
+        yield from (_read(stored, labels) for stored in pool.imap(make, seeds, chunksize=4))
 
 
-def _rendered(seed: int, labels: tuple[str, ...], spec: WindowSpec, folder: Path) -> Take:
-    stored = folder / f"{seed}.npz"
+def _rendered(seed: int, spec: WindowSpec, folder: Path) -> Path:
+    """The cached clip of `seed`, rendered where it is not there yet."""
+    stored = folder / f"{seed}.npy"
     if not stored.is_file():
         clip = render.render_clip(seed, size=_RENDER_SIZE, fps=_RENDER_FPS)
         events = [(h.label, h.start_s, h.end_s) for h in clip.happenings]
-        store(
-            stored,
-            frames=np.stack([small_grey(frame, spec) for frame in clip.frames]),
-            times=clip.times_s,
-            meta=np.array(json.dumps({"label": clip.label, "caption": clip.caption, "happenings": events})),
-        )
-    with np.load(stored) as found:
-        frames, times, meta = found["frames"], found["times"], json.loads(str(found["meta"]))
+        about = {"label": clip.label, "caption": clip.caption, "happenings": events, "times": clip.times_s.tolist()}
+        folder.mkdir(parents=True, exist_ok=True)
+        _whole(stored.with_suffix(".json"), json.dumps(about).encode())
+        frames = io.BytesIO()
+        np.save(frames, np.stack([small_grey(frame, spec) for frame in clip.frames]))
+        _whole(stored, frames.getvalue())
+    return stored
+
+
+def _whole(path: Path, content: bytes) -> None:
+    """Write in one move, so that two processes never read half of it."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def _read(stored: Path, labels: Sequence[str]) -> Take:
+    about = json.loads(stored.with_suffix(".json").read_text())
+    frames, times = np.load(stored, mmap_mode="r"), np.asarray(about["times"])
     happenings = tuple(
         Happening(labels.index(label), float(start), float(end), label == _SUDDEN)
-        for label, start, end in meta["happenings"]
+        for label, start, end in about["happenings"]
         if label != labels[0]
     )
     footage = Footage(frames, times, float(times[-1]) + 1.0 / _RENDER_FPS)
-    return Take(footage, labels.index(meta["label"]), meta["caption"], "rendered", happenings)
+    return Take(footage, labels.index(about["label"]), about["caption"], "rendered", happenings)
