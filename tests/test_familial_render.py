@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
+import json
 import math
 import pickle
 from pathlib import Path
@@ -13,16 +14,18 @@ import numpy as np
 import pytest
 
 from familial.data import render
+from familial.data.disk import save_video
 from familial.data.motion import JOINTS, Actor, Body, Floats, draw_body, perform, radii
 from familial.data.render import KINDS, RenderedClip, body_of, clip_label, demo_clip, main, render_clip
 from familial.data.scenes import CAPTIONS
+from wire.errors import DataError
 
 SMALL = (60, 80)
 
 
 @functools.cache
 def small_clip(seed: int, kind: str | None) -> RenderedClip:
-    return render_clip(seed, kind, size=SMALL, fps=8.0)
+    return render_clip(seed, kind, size=SMALL, fps=6.0, seconds=8.0)
 
 
 @functools.cache
@@ -47,7 +50,7 @@ def ticks(actor: Actor, start: float = 0.0) -> Floats:
 @pytest.mark.parametrize("kind", ["fall_trip", "fight_grapple", "sit", "empty"])
 def test_a_seed_always_gives_the_same_bytes(kind: str) -> None:
     def digest(seed: int) -> str:
-        clip = render_clip(seed, kind, size=SMALL, fps=8.0)
+        clip = render_clip(seed, kind, size=SMALL, fps=6.0, seconds=7.0)
         parts = (clip.frames, clip.times_s, clip.keypoints, clip.silhouettes, clip.identities)
         return hashlib.sha256(b"".join(p.tobytes() for p in parts) + repr(clip.happenings).encode()).hexdigest()
 
@@ -109,9 +112,11 @@ def test_the_stage_does_not_know_the_label(seed: int, monkeypatch: pytest.Monkey
 
     watch("draw_scene")  # room, furniture, camera and light
     watch("_draw_sensor")  # noise, blur, compression, light over time
-    clips = [render_clip(seed, kind, size=SMALL, fps=8.0) for kind in ("walk", "hug", "fall_side", "fight_punch")]
-    assert len(staged) == 8
-    assert len(set(staged)) == 2
+    watch("draw_things")  # cars, doors, screens, pets
+    kinds = ("walk", "hug", "fall_side", "fight_punch")
+    clips = [render_clip(seed, kind, size=(24, 32), fps=4.0, seconds=9.0) for kind in kinds]
+    assert len(staged) == 12
+    assert len(set(staged)) == 3
     assert len({clip.times_s.tobytes() for clip in clips}) == 1
 
 
@@ -121,7 +126,8 @@ def test_headcount_does_not_tell_a_fall_from_a_normal_clip() -> None:
 
 
 def test_falls_come_at_any_time_after_ordinary_life() -> None:
-    starts = np.array([small_clip(seed, "fall_faint").happenings[0].start_s for seed in range(9)])
+    clips = [render_clip(seed, "fall_faint", size=(24, 32), fps=2.0, seconds=14.0) for seed in range(9)]
+    starts = np.array([clip.happenings[0].start_s for clip in clips])
     assert starts.min() >= 2.4
     assert starts.std() > 1.2
 
@@ -213,6 +219,76 @@ def test_the_command_writes_clips_and_goes_on_where_it_stopped(tmp_path: Path) -
     assert [row["label"] for row in rows] == [clip_label(0), clip_label(1)]
     assert main(args) == 0
     assert stamps == [(tmp_path / row["file"]).stat().st_mtime_ns for row in rows]
+
+
+@functools.cache
+def tagged(kind: str, label: str) -> bool:
+    """Whether, in half of a few clips of `kind`, the first person is tagged so while it happens."""
+    hits = 0
+    for seed in range(4):
+        clip = render_clip(seed, kind, size=(24, 32), fps=6.0, seconds=9.0)
+        start, end = clip.happenings[0].start_s - 0.5, max(clip.happenings[0].end_s, clip.happenings[0].start_s + 4.0)
+        hits += any(t.label == label and t.person == 0 and t.start_s < end and t.end_s > start for t in clip.tags)
+    return hits >= 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [("fall_back", "lying"), ("lie_floor", "lying"), ("crouch", "crouching"), ("kneel", "crouching"),
+     ("run", "running"), ("smoke", "smoking"), ("loiter", "loitering")],
+)  # fmt: skip
+def test_a_posture_is_tagged_where_it_is_shown(kind: str, label: str) -> None:
+    assert tagged(kind, label)
+    assert not tagged("stand", label)
+
+
+@pytest.mark.parametrize(("kind", "label"), [("sit", "crouching"), ("sit", "lying"), ("bend", "lying"),
+                                             ("crawl", "lying"), ("walk", "running")])  # fmt: skip
+def test_a_posture_is_not_mistaken_for_another(kind: str, label: str) -> None:
+    assert not tagged(kind, label)
+
+
+def test_the_count_is_of_people_who_are_seen() -> None:
+    clip = small_clip(21, "walk")
+    areas = np.array([(clip.silhouettes == p + 1).sum((1, 2)) for p in range(len(clip.identities))])
+    assert np.array_equal(clip.count, (areas > 0.001 * SMALL[0] * SMALL[1]).sum(0))
+    assert small_clip(22, "empty").count.max() == 0
+
+
+def test_what_is_known_of_a_clip_lies_beside_it(tmp_path: Path) -> None:
+    args = ["--out", str(tmp_path), "--clips", "1", "--size", "48x64", "--workers", "1", "--truth"]
+    assert main(args) == 0
+    (film,) = tmp_path.glob("*.mp4")
+    clip = render_clip(0, size=(48, 64))
+    with np.load(film.with_suffix(".npz")) as known:
+        told = json.loads(str(known["told"]))
+        assert np.array_equal(known["silhouettes"], clip.silhouettes)
+        assert np.array_equal(known["count"], clip.count)
+    assert told["label"] == clip.label and len(told["tags"]) == len(clip.tags)
+
+
+def test_a_disk_that_fills_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.zeros((9, 48, 64, 3), np.uint8)
+
+    class Full:
+        """A writer that, like OpenCV's on a full disk, says nothing."""
+
+        def __init__(self, name: str, *_: object) -> None:
+            Path(name).write_bytes(b"")
+
+        def isOpened(self) -> bool:
+            return True
+
+        def write(self, frame: object) -> None:
+            pass
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr("cv2.VideoWriter", type("VideoWriter", (Full,), {"fourcc": staticmethod(lambda *_: 0)}))
+    with pytest.raises(DataError, match="0 of 9 frames.*full disk.*free some space"):
+        save_video(tmp_path / "clip.mp4", frames, 12.0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cast_is_who_is_there() -> None:

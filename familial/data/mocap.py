@@ -14,7 +14,6 @@ under DeepMimic's own MIT licence are read.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import io
 import json
@@ -24,7 +23,6 @@ import re
 import sys
 import tarfile
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,20 +31,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from familial.data.motion import CHANNELS, COCO, JOINTS, Body, Floats, _kinematics, draw_body, radii
-from familial.data.render import (
-    RenderedClip,
-    _draw_sensor,
-    _dress,
-    _Electronics,
-    _headcount,
-    _Painter,
-    _seen,
-    _Sensor,
-    _stream,
-)
+from familial.data.disk import Row, save_all, save_video
+from familial.data.motion import CHANNELS, JOINTS, Body, Floats, _kinematics, radii
+from familial.data.render import RenderedClip, _draw_sensor, _film, _headcount, _moments, _stream, body_of
 from familial.data.rooms import Scene, Still, draw_scene, paint
-from familial.data.scenes import CAPTIONS, Happening
+from familial.data.scenes import CAPTIONS, Happening, Plan
 from wire.errors import DataError
 
 __all__ = ["Motion", "main", "pose", "read_archive", "render_motion"]
@@ -467,65 +456,29 @@ def render_motion(
     people = _stream(seed, 2)
     _headcount(people)  # drawn before the first person there, so here too
     identity = int(people.integers(1 << 31))
-    body, still, rng = draw_body(_stream(identity, 0), identity), paint(scene), _stream(seed, 60)
+    body, still, rng = body_of(identity), paint(scene), _stream(seed, 60)
     wait = rng.uniform(0, max(0.0, length - float(motion.times_s[-1])) / 2)  # what does not repeat comes at any time
     phase = wait if not motion.repeats else -rng.uniform(0, float(motion.times_s[-1]))
-    back = np.arange(sensor.exposures - 1, -1, -1) * sensor.shutter_s / max(1, sensor.exposures)
-    moments = (times[:, None] - back).reshape(-1)
+    moments = _moments(sensor, times)
     joints, path = pose(motion, body, (moments - phase) * rng.uniform(0.9, 1.1), rng)
     if rng.random() < 0.5:
         joints, path = joints[:, _SWAPPED] * np.array([1, -1, 1]), path * np.array([1, -1])
     joints = _place(scene, still, joints, path, moments, rng)[:, None]  # (S, 1, J, 3)
-    frames, silhouettes = _film(scene, still, sensor, joints, identity, times, _stream(seed, 6))
-    points, _ = scene.camera.project(joints[sensor.exposures - 1 :: sensor.exposures][:, :, list(COCO)])
     happening = Happening("normal", motion.name, 0.0, length)
-    return RenderedClip(
-        frames, times, "normal", CAPTIONS[_SAYS.get(motion.name, "exercise")], (happening,), (),
-        _seen(points, silhouettes), silhouettes, np.array([identity], dtype=np.int64),
-    )  # fmt: skip
-
-
-def _film(
-    scene: Scene, still: Still, sensor: _Sensor, joints: Floats, identity: int, times: Floats, rng: Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Frames (T, H, W, 3) and silhouettes (T, H, W) of joints (T * exposures, 1, J, 3), as the renderer films."""
-    tone = (scene.room.walls.mean(0) if identity % 2 else scene.room.floor[1]) if sensor.low_contrast else None
-    outfit = _dress(draw_body(_stream(identity, 0), identity), _stream(identity, 1), tone)
-    painter = _Painter(scene, still, joints, [outfit], sensor)
-    electronics = _Electronics(sensor, scene.camera.size, scene.light.night, rng)
-    frames = np.zeros((len(times), *scene.camera.size, 3), np.uint8)
-    silhouettes = np.zeros((len(times), *scene.camera.size), np.uint8)
-    for t in range(len(times)):
-        picture, silhouettes[t] = painter.moment(t * sensor.exposures)
-        if sensor.exposures == 2:
-            first = picture.copy()
-            picture, silhouettes[t] = painter.moment(2 * t + 1)
-            picture = cv2.addWeighted(first, 0.5, picture, 0.5, 0).astype(np.uint8)
-        frames[t] = electronics.frame(picture, float(sensor.gains[t]), float(times[t]))
-    if edge := round(sensor.bars * scene.camera.size[1]):
-        silhouettes[:, :, :edge] = silhouettes[:, :, -edge:] = 0
-    return frames, silhouettes
+    plan = Plan((), (happening,), (), CAPTIONS[_SAYS.get(motion.name, "exercise")], 1)
+    return _film(scene, still, sensor, plan, [body], joints, times, _stream(seed, 6))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def _write_clip(task: tuple[int, Motion], folder: Path, size: tuple[int, int]) -> dict[str, str]:
+def _write_clip(task: tuple[int, Motion], folder: Path, size: tuple[int, int]) -> Row:
     """Render one clip into `folder` unless it is there; returns its manifest row."""
     seed, motion = task
-    name = f"mocap_{motion.name}_{seed:08d}.mp4"
-    row = {"file": name, "label": "normal", "set": "mocap", "group": motion.name, "note": motion.name}
-    if (folder / name).exists():
-        return row
-    partial = folder / f".{name}"
-    film = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), _FPS, (size[1], size[0]))
-    if not film.isOpened():
-        raise OSError(f"{partial} could not be opened for writing: check the folder and OpenCV's mp4v encoder")
-    for frame in render_motion(seed, motion, size=size).frames:
-        film.write(frame)
-    film.release()
-    partial.rename(folder / name)
-    return row
+    path = folder / f"mocap_{motion.name}_{seed:08d}.mp4"
+    if not path.exists():
+        save_video(path, render_motion(seed, motion, size=size).frames, _FPS)
+    return {"file": path.name, "label": "normal", "set": "mocap", "group": motion.name, "note": motion.name}
 
 
 def _sheet(path: Path, motions: list[Motion], seed: int, size: tuple[int, int]) -> None:
@@ -566,17 +519,11 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_clip, folder=args.out, size=(height, width))
     tasks = [(seed, motions[seed % len(motions)]) for seed in range(args.seed, args.seed + args.clips)]
-    rows = []
-    # fresh processes: a forked one would wait for OpenCV's threads, which a fork leaves behind
-    with get_context("spawn").Pool(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for row in pool.imap(work, tasks, chunksize=4):
-            rows.append(row)
-            print(f"\r{len(rows)}/{args.clips} clips", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    with (args.out / "manifest.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, ["file", "label", "set", "group", "note"])
-        table.writeheader()
-        table.writerows(rows)
+    try:
+        save_all(work, tasks, args.out, args.workers)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -15,13 +15,11 @@ nobody.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -30,13 +28,19 @@ from cv2.typing import MatLike
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from familial.data.disk import Row, save_all, save_truth, save_video
 from familial.data.motion import COCO, JOINTS, Actor, Body, Floats, draw_body, perform, radii
 from familial.data.rooms import Scene, Still, draw_scene, paint, plain_scene
 from familial.data.scenes import KINDS, LABELS, SHARES, Happening, Plan, direct, draw_kind, people_needed
+from familial.data.tags import Tag, read_tags, spans
+from familial.data.things import Thing, draw_things
+from wire.errors import DataError
 
-__all__ = ["KINDS", "Happening", "RenderedClip", "body_of", "clip_label", "demo_clip", "main", "render_clip"]
+__all__ = ["KINDS", "Happening", "RenderedClip", "Tag", "body_of", "clip_label", "demo_clip", "main", "render_clip"]
 
 _J = {name: i for i, name in enumerate(JOINTS)}
+_FPS = 12.0
+_SEEN = 0.001  # of the picture: who fills less is not seen
 _SHIFT = 4  # fractional bits of the coordinates OpenCV draws with
 _ROUND = np.stack([np.cos(np.arange(10) * np.pi / 5), np.sin(np.arange(10) * np.pi / 5)], -1)  # a circle's outline
 
@@ -54,6 +58,8 @@ class RenderedClip:
     keypoints: NDArray[np.float32]  # (T, P, 17, 3) x, y in pixels and visible (0 or 1), COCO order
     silhouettes: NDArray[np.uint8]  # (T, H, W), 0 is background, p + 1 is person p
     identities: NDArray[np.int64]  # (P,) the seed of each person's build and clothes
+    count: NDArray[np.int64]  # (T,) how many people are seen
+    tags: tuple[Tag, ...]  # lying, crouching, running, smoking, loitering, per person
 
 
 def _stream(seed: int, number: int) -> Generator:
@@ -77,8 +83,11 @@ class _Part:
 _SKINS = np.array([[0.72, 0.80, 0.92], [0.60, 0.70, 0.88], [0.45, 0.57, 0.78], [0.30, 0.42, 0.62], [0.18, 0.26, 0.42]])
 
 
-def _dress(body: Body, rng: Generator, room_tone: Floats | None) -> tuple[_Part, ...]:
-    """Clothes, hair and skin drawn from `rng`, as parts to paint; `room_tone` (3,) asks for clothes near it."""
+def _dress(body: Body, rng: Generator, room_tone: Floats | None, prop: str = "") -> tuple[_Part, ...]:
+    """Clothes, hair and skin drawn from `rng`, as parts to paint, and what is carried.
+
+    `room_tone` (3,) asks for clothes near it.
+    """
 
     def cloth() -> Floats:
         if room_tone is not None:
@@ -122,6 +131,9 @@ def _dress(body: Body, rng: Generator, room_tone: Floats | None) -> tuple[_Part,
         add("crown", rng.uniform(0.96, 1.06), hair_colour)
         if rng.random() < 0.35:
             add("crown tail", 0.95, hair_colour)
+    if prop:
+        hands = np.array([_J["hand_l"], _J["hand_r"]] if prop == "box" else [_J["hand_r"]])
+        parts.append(_Part(hands, np.full(len(hands), 0.16 if prop == "box" else 0.13), cloth(), prop == "box"))
     return tuple(parts)
 
 
@@ -152,6 +164,7 @@ class _Sensor:
     shake: Floats | None = None  # (T, 2, 3) where an unsteady camera puts the picture
     title: str = ""  # a line written into the picture
     cap: float = 0.0  # black bars above and below, as a share of the height
+    cut: bool = False  # the stream is entered between whole pictures: grey until something moves
 
 
 def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
@@ -182,7 +195,7 @@ def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
         held=_draw_held(rng, times) if rng.random() < 0.2 else None,
         shake=_draw_shake(rng, times) if rng.random() < 0.14 else None,
         title=str(rng.choice(["CAM 03", "CH 01", "Camera 2", "LIVE", "REC", "IPC-7"])) if rng.random() < 0.15 else "",
-        cap=float(rng.uniform(0.03, 0.14)) if rng.random() < 0.12 else 0.0,
+        cap=float(rng.uniform(0.03, 0.14)) if rng.random() < 0.12 else 0.0, cut=bool(rng.random() < 0.04),
     )  # fmt: skip
 
 
@@ -300,6 +313,17 @@ def _prepare(
     return painted
 
 
+def _prepare_thing(scene: Scene, thing: Thing, vignette: float, gain: float) -> _Painted:
+    """The outline, depths and colours of a thing at every moment; as nobody's part, it has no silhouette."""
+    camera, light = scene.camera, scene.light
+    pixels, depth = camera.project(thing.corners)
+    glow = np.full(depth.shape, 1.0) if thing.shines else 0.88 * gain * light.on(thing.corners, None, camera.at)
+    glow = (glow * _fall_off(camera.size, pixels, vignette)).mean(1)
+    tone = thing.colours.mean(1, keepdims=True) if light.night else thing.colours * light.tint
+    colours = np.clip(255 * np.broadcast_to(tone, (len(depth), 3)) * glow[:, None], 0, 255)
+    return _Painted(-1, _fixed(pixels), depth.mean(1), depth.min(1), colours, None, None, None)
+
+
 def _fall_off(size: tuple[int, int], pixels: Floats, strength: float) -> Floats:
     """Vignette at pixels (..., 2)."""
     away = (pixels - np.array([size[1] / 2, size[0] / 2])) / (0.5 * math.hypot(*size))
@@ -331,8 +355,9 @@ class _Painter:
     """Paints people over one still room. Holds its buffers; `moment` gives views that the next call overwrites."""
 
     def __init__(
-        self, scene: Scene, still: Still, joints: Floats, outfits: list[tuple[_Part, ...]], sensor: _Sensor
-    ) -> None:
+        self, scene: Scene, still: Still, joints: Floats, outfits: list[tuple[_Part, ...]], sensor: _Sensor,
+        things: Sequence[Thing],
+    ) -> None:  # fmt: skip
         bare, self._depth, gain = still
         h, w = scene.camera.size
         rows, columns = np.mgrid[0:h, 0:w]
@@ -341,7 +366,8 @@ class _Painter:
         self._frame = self._room.copy()
         self._layer = np.zeros((h, w, 2), np.float32)  # whose, and how far
         self._parts = _prepare(scene, joints, outfits, sensor.vignette, gain) if outfits else []
-        self._order = np.argsort(-np.stack([p.depth for p in self._parts], 1), 1) if outfits else None
+        self._parts += [_prepare_thing(scene, thing, sensor.vignette, gain) for thing in things]
+        self._order = np.argsort(-np.stack([p.depth for p in self._parts], 1), 1) if self._parts else None
         self._shade = sensor.shadow
         self._bones: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
         if outfits and sensor.shadow > 0.03:
@@ -413,6 +439,7 @@ class _Electronics:
         self._grain = np.ascontiguousarray(np.broadcast_to(grain, (h + 16, w + 16, 3))).astype(np.int16)
         self._last: NDArray[np.uint8] | None = None
         self._sent: NDArray[np.uint8] | None = None
+        self._before: NDArray[np.uint8] | None = None
         self._count = 0
 
     def frame(self, picture: MatLike, gain: float, time_s: float) -> NDArray[np.uint8]:
@@ -448,19 +475,24 @@ class _Electronics:
         if sensor.quality:
             _, packed = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, sensor.quality])
             out = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
-        if sensor.codec:
+        if sensor.codec or sensor.cut:
             out = self._coded(np.asarray(out, dtype=np.uint8))
         return np.asarray(out, dtype=np.uint8)
 
     def _coded(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What arrives after a codec that sends only the blocks that changed, and now and then the whole picture."""
-        h, w = self._size
-        if self._sent is not None and self._count % self._sensor.refresh:
-            change = cv2.cvtColor(cv2.absdiff(picture, self._sent), cv2.COLOR_BGR2GRAY)
+        """What arrives after a codec that sends only the blocks that changed, and now and then the whole picture.
+
+        Where the stream is entered between whole pictures, blocks stay grey until they change.
+        """
+        sensor, (h, w), made = self._sensor, self._size, picture
+        if self._before is None and sensor.cut:
+            picture = np.full_like(picture, 128)
+        elif self._before is not None and self._sent is not None and (sensor.cut or self._count % sensor.refresh):
+            change = cv2.cvtColor(cv2.absdiff(picture, self._before if sensor.cut else self._sent), cv2.COLOR_BGR2GRAY)
             blocks = cv2.resize(change, (max(1, w // 8), max(1, h // 8)), interpolation=cv2.INTER_AREA)
-            still = cv2.resize(blocks, (w, h), interpolation=cv2.INTER_NEAREST) < self._sensor.codec
-            picture = np.where(still[..., None], self._sent, picture)
-        self._sent, self._count = picture, self._count + 1
+            whole = cv2.resize(blocks, (w, h), interpolation=cv2.INTER_NEAREST)
+            picture = np.where((whole < max(sensor.codec, 3.0))[..., None], self._sent, picture)
+        self._sent, self._before, self._count = picture, made, self._count + 1
         return picture
 
 
@@ -489,22 +521,31 @@ def _shows(scene: Scene, room_depth: NDArray[np.float32], plan: Plan) -> bool:
     return bool(seen[:, : plan.leads].mean() > 0.7)
 
 
+def _moments(sensor: _Sensor, times: Floats) -> Floats:
+    """The moments (T * exposures,) that the frames at `times` (T,) see, in seconds."""
+    back = np.arange(sensor.exposures - 1, -1, -1) * sensor.shutter_s / max(1, sensor.exposures)
+    return np.asarray((times[:, None] - back).reshape(-1))
+
+
+def _played(actors: Sequence[Actor], moments: Floats) -> Floats:
+    """Joints (S, P, J, 3) of all actors at `moments` (S,)."""
+    if not actors:
+        return np.zeros((len(moments), 0, len(JOINTS), 3))
+    return np.stack([perform(a, moments) for a in actors], 1)
+
+
 def _film(
-    scene: Scene, still: Still, sensor: _Sensor, plan: Plan, identities: list[int], label: str, times: Floats,
-    rng: Generator,
+    scene: Scene, still: Still, sensor: _Sensor, plan: Plan, bodies: Sequence[Body], joints: Floats, times: Floats,
+    rng: Generator, things: Sequence[Thing] = (),
 ) -> RenderedClip:
-    """Render a directed plan."""
-    count, (h, w) = len(plan.actors), scene.camera.size
-    step = sensor.shutter_s / max(1, sensor.exposures)
-    back = np.arange(sensor.exposures - 1, -1, -1) * step
-    moments = (times[:, None] - back).reshape(-1)
+    """Film bodies whose joints are (T * exposures, P, J, 3); the plan tells what they do, not where they are."""
+    h, w = scene.camera.size
     tone = None
     if sensor.low_contrast:
-        tone = scene.room.walls.mean(0) if identities and identities[0] % 2 else scene.room.floor[1]
-    outfits = [_dress(a.body, _stream(i, 1), tone) for a, i in zip(plan.actors, identities, strict=True)]
-    shape = (len(moments), count, len(JOINTS), 3)
-    joints = np.stack([perform(a, moments) for a in plan.actors], 1) if count else np.zeros(shape)
-    painter = _Painter(scene, still, joints, outfits, sensor)
+        tone = scene.room.walls.mean(0) if bodies and bodies[0].seed % 2 else scene.room.floor[1]
+    props = plan.props or ("",) * len(bodies)
+    outfits = [_dress(b, _stream(b.seed, 1), tone, prop) for b, prop in zip(bodies, props, strict=True)]
+    painter = _Painter(scene, still, joints, outfits, sensor, things)
     electronics = _Electronics(sensor, (h, w), scene.light.night, rng)
     frames = np.zeros((len(times), h, w, 3), np.uint8)
     silhouettes = np.zeros((len(times), h, w), np.uint8)
@@ -523,16 +564,35 @@ def _film(
         silhouettes[:, :, :edge] = silhouettes[:, :, w - edge :] = 0
     if edge := round(sensor.cap * h):
         silhouettes[:, :edge] = silhouettes[:, h - edge :] = 0
-    points, _ = scene.camera.project(joints[sensor.exposures - 1 :: sensor.exposures][:, :, list(COCO)])
+    joints = joints[sensor.exposures - 1 :: sensor.exposures]
+    points, _ = scene.camera.project(joints[:, :, list(COCO)])
     if sensor.shake is not None:
         moves = np.stack([_moved(sensor.shake, t, (h, w)) for t in range(len(times))])
         points = np.einsum("tij,tpkj->tpki", moves[..., :2], points) + moves[:, None, None, :, 2]
+    areas = [np.count_nonzero(silhouettes == p + 1, axis=(1, 2)) for p in range(len(bodies))]
+    least = _SEEN * h * w
+    seen = np.array(areas).reshape(len(bodies), len(times)).T > least
+    tags = read_tags(joints, [b.height for b in bodies], seen, times) + _told(plan, seen, times)
     if sensor.held is not None:
         frames, silhouettes, points = frames[sensor.held], silhouettes[sensor.held], points[sensor.held]
+        seen = seen[sensor.held]
     return RenderedClip(
-        frames, times, label, plan.caption, plan.happenings, plan.lying_s, _seen(points, silhouettes), silhouettes,
-        np.array(identities, dtype=np.int64),
+        frames, times, plan.happenings[0].label, plan.caption, plan.happenings, plan.lying_s,
+        _seen(points, silhouettes), silhouettes, np.array([b.seed for b in bodies], dtype=np.int64),
+        seen.sum(1).astype(np.int64), tags,
     )  # fmt: skip
+
+
+_SAYS = {"smoke": "smoking", "loiter": "loitering"}
+
+
+def _told(plan: Plan, seen: NDArray[np.bool_], times: Floats) -> tuple[Tag, ...]:
+    """Tags that no posture tells: what the plan's first person was told to do, while seen."""
+    found = []
+    for happening in (h for h in plan.happenings if h.kind in _SAYS):
+        during = (times >= happening.start_s) & (times <= happening.end_s) & seen[:, 0]
+        found += [Tag(_SAYS[happening.kind], 0, start, end) for start, end in spans(during, times)]
+    return tuple(found)
 
 
 def _seen(points: Floats, silhouettes: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -564,7 +624,7 @@ def render_clip(
     kind: str | None = None,
     *,
     size: tuple[int, int] = (120, 160),
-    fps: float = 12.0,
+    fps: float = _FPS,
     seconds: float | None = None,
     cast: Sequence[int] = (),
 ) -> RenderedClip:
@@ -597,7 +657,10 @@ def render_clip(
         plan = direct(kind, bodies, scene.stage, _stream(seed, 50 + take), float(times[-1]) + 1 / fps)
         if _shows(scene, still[1], plan):
             break
-    return _film(scene, still, sensor, plan, identities, label, times, _stream(seed, 6))
+    moments = _moments(sensor, times)
+    things = draw_things(_stream(seed, 8), scene, moments)
+    joints = _played(plan.actors, moments)
+    return _film(scene, still, sensor, plan, bodies, joints, times, _stream(seed, 6), things)
 
 
 def demo_clip(
@@ -626,7 +689,8 @@ def demo_clip(
         "a person walks in, falls forward and lies on the floor", 1,
     )  # fmt: skip
     sensor = replace(_CLEAR, gains=np.ones(len(times)))
-    return _film(scene, paint(scene), sensor, plan, [identity], "fall", times, _stream(identity, 6))
+    joints = _played(plan.actors, _moments(sensor, times))
+    return _film(scene, paint(scene), sensor, plan, [body], joints, times, _stream(identity, 6))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -650,23 +714,17 @@ def _sheet(path: Path, kinds: list[str], seed: int, size: tuple[int, int], rows_
         raise OSError(f"sheet {path} could not be written: use a .png path in a folder that exists")
 
 
-def _write_clip(seed: int, folder: Path, size: tuple[int, int]) -> dict[str, str]:
+def _write_clip(seed: int, folder: Path, size: tuple[int, int], truth: bool) -> Row:
     """Render the clip of `seed` into `folder` unless it is there; returns its manifest row."""
     label = clip_label(seed)
-    name = f"{label}_{seed:08d}.mp4"
-    row = {"file": name, "label": label, "set": "rendered", "group": f"seed{seed}", "note": ""}
-    if (folder / name).exists():
-        return row
-    clip = render_clip(seed, size=size)
-    partial = folder / f".{name}"
-    film = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (size[1], size[0]))
-    if not film.isOpened():
-        raise OSError(f"{partial} could not be opened for writing: check the folder and OpenCV's mp4v encoder")
-    for frame in clip.frames:
-        film.write(frame)
-    film.release()
-    partial.rename(folder / name)
-    return row
+    path = folder / f"{label}_{seed:08d}.mp4"
+    known = path.with_suffix(".npz")
+    if not path.exists() or (truth and not known.exists()):
+        clip = render_clip(seed, size=size)
+        if truth:
+            save_truth(known, clip)
+        save_video(path, clip.frames, _FPS)
+    return {"file": path.name, "label": label, "set": "rendered", "group": f"seed{seed}", "note": ""}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -676,6 +734,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="the first clip's seed")
     parser.add_argument("--size", default="120x160", help="HxW")
+    parser.add_argument("--truth", action="store_true", help="also write silhouettes, key points, tags, ... as .npz")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sheet", type=Path, help="write a contact sheet (png) instead")
     parser.add_argument("--kinds", default="", help="comma-separated kinds for the sheet; all by default")
@@ -689,18 +748,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.out is None:
         parser.error("give --out DIR for clips or --sheet FILE.png for a contact sheet")
     args.out.mkdir(parents=True, exist_ok=True)
-    work = functools.partial(_write_clip, folder=args.out, size=size)
-    rows = []
-    # fresh processes: a forked one would wait for OpenCV's threads, which a fork leaves behind
-    with get_context("spawn").Pool(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for row in pool.imap(work, range(args.seed, args.seed + args.clips), chunksize=4):
-            rows.append(row)
-            print(f"\r{len(rows)}/{args.clips} clips", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    with (args.out / "manifest.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, ["file", "label", "set", "group", "note"])
-        table.writeheader()
-        table.writerows(rows)
+    work = functools.partial(_write_clip, folder=args.out, size=size, truth=args.truth)
+    try:
+        save_all(work, range(args.seed, args.seed + args.clips), args.out, args.workers)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

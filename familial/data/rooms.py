@@ -410,6 +410,7 @@ def _furnish(rng: Generator, room: Room, camera: Camera) -> Scene | None:
         return None
     boxes = _chair(rng, seat) + _couch(rng, couch, style)
     boxes += _clutter(rng, room, camera) if not narrow else []
+    boxes += _foreground(rng, camera)
     stage = Stage(spots, wings, _blocks(boxes), seat, couch, camera.at[:2])
     keep = stage.free(spots)
     fronts = np.stack([seat.front(0.48), couch.front(couch.half + 0.3)])
@@ -450,6 +451,21 @@ def _clutter(rng: Generator, room: Room, camera: Camera) -> list[Box]:
             pattern = str(rng.choice(["plain", "stripes", "checks", "goods"], p=[0.42, 0.18, 0.1, 0.3]))
             boxes.append(Box(x, y, half_x, half_y, 0.0, high, turned, colour, second, pattern))
     return boxes
+
+
+def _foreground(rng: Generator, camera: Camera) -> list[Box]:
+    """Now and then something stands close before the lens, at a side or below: a pillar, a shelf, a counter."""
+    if rng.random() > 0.12:
+        return []
+    right, _, forward = camera.turn
+    far, half = rng.uniform(0.7, 1.8), rng.uniform(0.04, 0.25)
+    edge = far * camera.size[1] / 2 / camera.focal / camera.squeeze
+    at = camera.at + far * forward + rng.choice([-1, 1]) * rng.uniform(0.45, 1.0) * edge * right
+    high = camera.at[2] + rng.choice([-0.5, 0.6], p=[0.4, 0.6])
+    colour, second = _colour(rng, 0.05, 0.8, 0.3), _colour(rng, 0.05, 0.8, 0.3)
+    turned = math.degrees(math.atan2(forward[1], forward[0]))
+    return [Box(float(at[0]), float(at[1]), half, half * rng.uniform(1, 3), 0.0, float(max(0.2, high)), turned, colour,
+                second, str(rng.choice(["plain", "goods", "stripes"])))]  # fmt: skip
 
 
 def _draw_light(rng: Generator, room: Room) -> Light:

@@ -44,6 +44,7 @@ class Plan:
     lying_s: tuple[tuple[float, float], ...]
     caption: str
     leads: int  # the first so many actors are those whom the happening is about
+    props: tuple[str, ...] = ()  # what each actor carries: "", "bag" or "box"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,12 @@ def direct(kind: str, bodies: list[Body], stage: Stage, rng: Generator, seconds:
     for actor in cast.actors:
         _ordinary(cast, actor, seconds + 0.5)
     happenings = (Happening(label, kind, start, min(end, seconds)),)
-    return Plan(tuple(cast.actors), happenings, tuple(cast.lying), _TABLE[kind].caption, min(2, people_needed(kind)))
+    props = ["bag" if own.random() < 0.12 else "" for own in (np.random.default_rng([b.seed, 9]) for b in bodies)]
+    props[0] = "box" if kind == "carry" else props[0]
+    return Plan(
+        tuple(cast.actors), happenings, tuple(cast.lying), _TABLE[kind].caption, min(2, people_needed(kind)),
+        tuple(props),
+    )  # fmt: skip
 
 
 class _Cast:
