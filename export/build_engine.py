@@ -23,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from wire.attention import AttentionRule
 from wire.certificate import PROFILES, Certificate
 from wire.checkpoint import checkpoint_hash
 from wire.engine_record import ENGINES, RECORD
@@ -41,7 +42,11 @@ _ENGINE_FILES = {*FILES.values(), *ENGINES.values(), "manifest.json", SIGNATURE,
 _EXTERNAL = ".weights"
 _OPSET = 18
 # What decides how a checkpoint becomes graphs; a change of these files is a change of tools.
-_SOURCES = ("export/*.py", *(f"familial/{name}.py" for name in ("config", "desensitizer", "family", "qwen", "towers")))
+_SOURCES = (
+    "export/*.py",
+    "wire/attention.py",
+    *(f"familial/{name}.py" for name in ("config", "desensitizer", "family", "losses", "qwen", "towers")),
+)
 _STEPS = 7
 
 
@@ -259,6 +264,7 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
         clip_norm=config.clip_norm,
         sigma=wanted.sigma,
         levels=wanted.levels,
+        attention=_attention(wanted, trace.directions(config), config.event_releases),
         profile=wanted.profile,
         precision=wanted.precision,
         opset=_OPSET,
@@ -283,6 +289,15 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
             pass
         said.append(f"model {manifest.model_id:016x}")
     return manifest
+
+
+def _attention(wanted: Inputs, directions: list[list[int]], releases: int) -> AttentionRule | None:
+    """The rule around the profile; None where there is no quieter level to rest at, or no louder one to rise to."""
+    sigmas = sorted({wanted.sigma, *wanted.levels.values()}, reverse=True)
+    level = sigmas.index(wanted.sigma)
+    if not 0 < level < len(sigmas) - 1:
+        return None
+    return AttentionRule.around(directions, wanted.clip_norm, sigmas, level, releases)
 
 
 def _noise_tables(checkpoint: Path, wanted: Inputs, clip_norm: int) -> tuple[NoiseTable, ...]:

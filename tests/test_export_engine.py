@@ -212,8 +212,9 @@ def _spoil_weights(checkpoint: Path, value: float) -> None:
 
 def _false_table(checkpoint: Path) -> None:
     """Words of a narrower distribution under the true sigma's name."""
-    narrow, sigma = build_table(Fraction(20)), NoiseTable.load(checkpoint / "noise_table.bin").sigma
-    NoiseTable(sigma, narrow.high, narrow.low).save(checkpoint / "noise_table.bin")
+    narrow, (true, *others) = build_table(Fraction(20)), NoiseTable.load_all(checkpoint / "noise_table.bin")
+    tables = (NoiseTable(true.sigma, narrow.high, narrow.low), *others)
+    (checkpoint / "noise_table.bin").write_bytes(b"".join(table.to_bytes() for table in tables))
 
 
 REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
