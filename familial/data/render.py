@@ -570,8 +570,8 @@ def _film(
         moves = np.stack([_moved(sensor.shake, t, (h, w)) for t in range(len(times))])
         points = np.einsum("tij,tpkj->tpki", moves[..., :2], points) + moves[:, None, None, :, 2]
     areas = [np.count_nonzero(silhouettes == p + 1, axis=(1, 2)) for p in range(len(bodies))]
-    least = _SEEN * h * w
-    seen = np.array(areas).reshape(len(bodies), len(times)).T > least
+    shares = np.array(areas).reshape(len(bodies), len(times)).T / (h * w)
+    seen = shares > _SEEN
     tags = read_tags(joints, [b.height for b in bodies], seen, times) + _told(plan, seen, times)
     if sensor.held is not None:
         frames, silhouettes, points = frames[sensor.held], silhouettes[sensor.held], points[sensor.held]
