@@ -1,0 +1,212 @@
+"""The audit as it is run: a whole small one, taken up again where it stopped, and what it says to bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from engine_factory import make_engine
+
+from calibration import audit as module
+from calibration.attacks import Effort
+from calibration.audit import Request, audit, main
+from calibration.campaign import ATTACKS, Plan
+from calibration.report import main as report_main
+from calibration.report import page
+from calibration.targets import Gallery, faces, places
+from familial.data.clips import Clip
+from wire.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.timeout(600)  # one process trains every attacker once; a loaded machine takes its time
+
+# Large enough that every piece runs, too small to say anything about the engine.
+SMALL = Plan(
+    "small", levels=(2.0, 3.0), people=4, clips=2, bodies=6, place_clips=4, readers=Effort(2_048, 256, 512),
+    decoders=Effort(1_280, tests=256), galleries=(10, 100), trials=100, frames=5, averaged=(1, 100),
+)  # fmt: skip
+SHADES = (40, 90, 140, 190)
+
+
+def write_clips(folder: Path) -> Path:
+    """A manifest of four places of four clips: a bright square that moves over a room of one shade."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["file,label,set,group,note"]
+    for place, shade in enumerate(SHADES):
+        for number in range(4):
+            name = f"{place}-{number}.mp4"
+            film = cv2.VideoWriter(str(folder / name), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+            assert film.isOpened()
+            for t in range(20 + 3 * place):
+                frame = np.full((48, 64, 3), shade, np.uint8)
+                frame[10 + number : 20 + number, t : t + 10] = 250
+                film.write(frame)
+            film.release()
+            lines.append(f"{name},normal,rooms,room {place},")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"
+
+
+def write_faces(folder: Path) -> Path:
+    """Four people, five conditions: noise pictures, so that nobody's face is needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(3)
+    for subject in range(4):
+        base = cv2.GaussianBlur(rng.integers(0, 256, (61, 80), np.uint8), (9, 9), 0)
+        for condition in ("normal", "happy", "glasses", "noglasses"):
+            assert cv2.imwrite(str(folder / f"subject{subject}.{condition}.png"), base)
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    request: Request
+    found: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("audit")
+    make_engine(folder / "engine")
+    request = Request(
+        folder / "engine", (write_clips(folder / "clips"),), SMALL, write_faces(folder / "faces"), None, jobs=1,
+        cache=folder / "cache",
+    )  # fmt: skip
+    return Made(request, audit(request))
+
+
+def test_every_attack_is_made_at_every_level(made: Made) -> None:
+    rows = made.found["attacks"]
+    assert {row["attack"] for row in rows} == set(ATTACKS)
+    for attack in set(ATTACKS) - {"norm"}:
+        assert {row["S_event"] for row in rows if row["attack"] == attack} == {2.0, 3.0}
+    keys = {"name", "metric", "value", "ci", "chance", "certificate", "limit", "control", "status"}
+    assert all(keys <= set(row) for row in rows)
+    names = {row["name"] for row in rows}
+    for subject in ("rendered person", "face (Yale)", "place", "rendered body: tall", "face: glasses", "picture"):
+        assert any(name.startswith(subject) for name in names), subject
+
+
+def test_a_row_says_what_it_is_held_against(made: Made) -> None:
+    for row in made.found["attacks"]:
+        if row["attack"] in ("naming", "averaging"):
+            among = int(re.fullmatch(r"named right, 1 of (\d+)", row["metric"]).group(1))  # type: ignore[union-attr]
+            assert row["limit"] == pytest.approx(2 / among, rel=1e-4)
+            assert row["chance"] == pytest.approx(1 / among, rel=1e-4)
+        if row["metric"] == "AUC":
+            assert row["limit"] == 0.6
+        if row["certificate"] >= 0.99 and row["attack"] not in ("mechanism", "norm"):
+            assert row["status"] in ("not testable", "attack failed its control")
+
+
+def test_the_outcome_of_the_whole_follows_its_rows(made: Made) -> None:
+    statuses = {row["status"] for row in made.found["attacks"]}
+    assert made.found["passed"] == (statuses <= {"holds", "not testable"})
+    assert made.found["certificate"]["inputs"]["clip_norm"] == 64
+    assert made.found["complete"] is (not made.found["skipped"])
+
+
+def test_the_mechanism_needs_no_training_to_hold(made: Made) -> None:
+    rows = [row for row in made.found["attacks"] if row["attack"] in ("mechanism", "norm", "matched filter")]
+    assert {row["status"] for row in rows} <= {"holds", "not testable"}
+
+
+def test_a_finished_piece_is_not_made_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a piece was made again")
+
+    monkeypatch.setattr(module, "run", never)
+    again = audit(made.request)
+    assert again["attacks"] == made.found["attacks"]
+
+
+def test_another_plan_is_another_audit(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "run", lambda *_: pytest.fail("made again"))
+    other = dataclasses.replace(made.request, plan=dataclasses.replace(SMALL, trials=101), only=("matched filter",))
+    with pytest.raises(pytest.fail.Exception):
+        audit(other)
+
+
+def test_only_rendered_people_are_shown(made: Made) -> None:
+    """Galleries of faces and places say that they may not be shown, and the pictures come from those that may."""
+    files = {path.name.split("-")[0]: path for path in (made.request.cache / "galleries").iterdir()}
+    assert {name: Gallery.load(path).public for name, path in files.items()} == {
+        "people": True, "bodies": True, "faces": False, "places": False,
+    }  # fmt: skip
+    shown = made.found["pictures"]
+    assert set(shown) == {"release", "event"}
+    assert all(len(row["png"]) == len(rows[0]["png"]) > 0 for rows in shown.values() for row in rows)
+
+
+def test_the_length_of_a_clip_does_not_tell_the_place(made: Made) -> None:
+    path = next((made.request.cache / "galleries").glob("places-*"))
+    assert len(set(np.bincount(Gallery.load(path).clip))) == 1
+
+
+def test_the_page_holds_every_row_and_nothing_from_elsewhere(made: Made, tmp_path: Path) -> None:
+    text = page(made.found)
+    assert text.count("<tr><td") == len(made.found["attacks"])
+    assert not re.search(r"(src|href)=\"(?!data:image/png;base64,)", text) and "<script" not in text
+    (tmp_path / "a.json").write_text(json.dumps(made.found))
+    assert report_main([str(tmp_path / "a.json"), str(tmp_path / "a.html")]) == 0
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == text
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def run_main(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    assert main([str(part) for part in argv]) == 2
+    return capsys.readouterr().err
+
+
+def test_what_cannot_be_audited_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine, clips = tmp_path / "engine", write_clips(tmp_path / "clips")
+    make_engine(engine)
+    assert "missing.csv" in run_main(capsys, "--engine", engine, "--data", tmp_path / "missing.csv", "--only", "naming")
+    none = tmp_path / "none"
+    assert "build the engine" in run_main(capsys, "--engine", none, "--data", clips)
+    said = run_main(capsys, "--engine", engine, "--data", clips, "--faces", none, "--only", "naming")
+    assert "--faces" in said and "not readable" in said
+    text = (engine / "certificate.json").read_text()
+    (engine / "certificate.json").write_text(text.replace('"n": 64', '"n": 63'))
+    assert "certificate.json" in run_main(capsys, "--engine", engine, "--data", clips)
+
+
+def test_too_few_people_are_refused(made: Made) -> None:
+    with pytest.raises(ConfigError, match="people is 2"):
+        audit(dataclasses.replace(made.request, plan=dataclasses.replace(SMALL, people=2)))
+
+
+def test_too_few_places_and_missing_faces_are_skipped_with_the_reason(made: Made, tmp_path: Path) -> None:
+    rows = made.request.data[0].read_text().splitlines()
+    few = made.request.data[0].with_name("few.csv")
+    few.write_text("\n".join(rows[:9]) + "\n")
+    found = audit(dataclasses.replace(made.request, data=(few,), faces=None, only=("naming",)))
+    why = {part["name"]: part["why"] for part in found["skipped"]}
+    assert "2 groups" in why["places"] and "--faces" in why["faces"]
+    assert not found["complete"] and {row["attack"] for row in found["attacks"]} == {"naming"}
+
+
+def test_faces_need_three_people(tmp_path: Path) -> None:
+    (tmp_path / "a.normal").write_bytes(b"x")
+    with pytest.raises(DataError, match="fewer than 3 people"):
+        faces(tmp_path)
+
+
+def test_a_place_is_a_group_of_at_least_four_clips(tmp_path: Path) -> None:
+    clips = [Clip(tmp_path, "", "normal", "set", group, "") for group in "aaaabbb"]
+    shots, owners, names = places(clips)
+    assert (len(shots), owners.tolist(), names) == (4, [0, 0, 0, 0], ("set/a",))
+
+
+def test_a_page_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    assert report_main([str(tmp_path / "a.json"), str(tmp_path / "a.html")]) == 1
+    assert "run the audit again" in capsys.readouterr().err
