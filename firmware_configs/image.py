@@ -1,9 +1,10 @@
 """Everything a board needs beside NVIDIA's own files: a root file system overlay, its packages, a flash plan.
 
-    board table + units + configuration + engine  ->  DIR/overlay   laid over NVIDIA's root file system
-                                                      DIR/flash_plan.json, DIR/flash.sh   the steps, in order
+    board table + units + configuration + signed engine  ->  DIR/overlay   laid over NVIDIA's root file system
+                                                             DIR/flash_plan.json, DIR/flash.sh   the steps, in order
 
-    python -m firmware_configs.image --board orin-nano --out DIR [--camera-config edge.toml] [--engine DIR] [--dry-run]
+    python -m firmware_configs.image --board orin-nano --out DIR [--camera-config edge.toml]
+                                     [--engine DIR --publisher KEY.pub] [--dry-run]
 
 The same input gives the same bytes, and no command is run here: flash.sh runs them, and only with --run.
 """
@@ -22,7 +23,8 @@ from pathlib import Path
 from edge_runtime.config import load_config
 from firmware_configs.boards import BOARDS, Board, board
 from wire.errors import ConfigError, VeilsightError
-from wire.manifest import FILES, EngineManifest
+from wire.keys import PublicKey
+from wire.manifest import FILES, SIGNATURE, EngineManifest
 
 __all__ = ["Entry", "Step", "edge_config", "main", "overlay", "packages", "steps", "write"]
 
@@ -48,6 +50,9 @@ source = "0"                                 # the first USB camera; or csi://0,
 
 [engine]
 folder = "/opt/veilsight/engine"
+publisher = "/etc/veilsight/publisher.pub"   # whose signature the engine must have
+cache = "/var/lib/veilsight/engine"          # where the engine files of this device are made
+backend = "onnxruntime"                      # or "tensorrt", once JetPack's TensorRT and PyCUDA are installed
 
 [broker]
 url = "mqtt://127.0.0.1:1883"                # mqtts:// with ca, cert and key for a broker elsewhere
@@ -74,11 +79,13 @@ class Step:
 def edge_config(file: Path | None) -> str:
     """The text of the device's edge.toml: `file`, or the template.
 
-    Raises ConfigError, naming every fault, where `file` cannot be read or the edge process would refuse it.
+    Raises ConfigError, naming every fault, where `file` cannot be read, the edge process would refuse it, or it would
+    run an engine that nobody signed.
     """
     if file is None:
         return EDGE_TOML
-    load_config(file)
+    if not load_config(file).engine_publisher:
+        raise ConfigError(f'{file}: [engine] publisher is missing; write publisher = "/etc/veilsight/publisher.pub"')
     return file.read_text()
 
 
@@ -98,10 +105,12 @@ def packages(row: Board, config: str) -> dict[str, list[str]]:
     }
 
 
-def overlay(row: Board, config: str, engine: Path | None) -> dict[str, Entry]:
+def overlay(
+    row: Board, config: str, engine: Path | None = None, publisher: PublicKey | None = None
+) -> dict[str, Entry]:
     """Path inside the root file system -> what goes there, sorted by path.
 
-    Raises ManifestError where `engine` is not a folder whose hashes hold.
+    Raises ManifestError where `engine` is not a folder that `publisher` signed and whose hashes hold.
     """
     found: dict[str, Entry] = {}
     base = _HERE / "overlay"
@@ -114,8 +123,9 @@ def overlay(row: Board, config: str, engine: Path | None) -> dict[str, Entry]:
     # Ubuntu's crash collector would keep the memory of a crashed process, pictures included.
     found["etc/systemd/system/apport.service"] = Entry(link="/dev/null")
     allow = "".join(f"DeviceAllow={device} rw\n" for device in row.gpu_devices)
+    memory = f"# Half of the board: building engine files takes more than running them.\nMemoryMax={row.ram_gb // 2}G\n"
     found["etc/systemd/system/veilsight-edge.service.d/10-board.conf"] = Entry(
-        f"# The GPU of {row.name}, Jetson Linux {row.l4t}.\n[Service]\n{allow}".encode()
+        f"# The GPU of {row.name}, Jetson Linux {row.l4t}.\n[Service]\n{allow}{memory}".encode()
     )
     found["etc/veilsight/board.env"] = Entry(
         f"VEILSIGHT_BOARD={row.name}\nVEILSIGHT_POWER_MODE={row.power_mode}\n".encode(), 0o640
@@ -125,9 +135,13 @@ def overlay(row: Board, config: str, engine: Path | None) -> dict[str, Entry]:
     found["opt/veilsight/requirements.txt"] = Entry("".join(f"{pin}\n" for pin in wanted["pip"]).encode())
     found["opt/veilsight/apt.txt"] = Entry("".join(f"{name}\n" for name in wanted["apt"]).encode())
     if engine is not None:
-        EngineManifest.load(engine).check(engine)
-        for name in (*FILES.values(), "manifest.json"):
+        if publisher is None:
+            raise ConfigError(f"--engine {engine}: whose is it? Give the public key of its publisher with --publisher")
+        manifest = EngineManifest.load(engine, publisher)
+        manifest.check(engine)
+        for name in (*FILES.values(), *manifest.external, "manifest.json", SIGNATURE):
             found[f"opt/veilsight/engine/{name}"] = Entry((engine / name).read_bytes())
+        found["etc/veilsight/publisher.pub"] = Entry(f"{publisher.hex}\n".encode(), 0o640)
     return dict(sorted(found.items()))
 
 
@@ -201,14 +215,16 @@ def _plan(row: Board, config: str, engine: Path | None) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def write(row: Board, out: Path, config: str, engine: Path | None) -> list[Path]:
+def write(
+    row: Board, out: Path, config: str, engine: Path | None = None, publisher: PublicKey | None = None
+) -> list[Path]:
     """Write overlay, plan and script under `out`; the files written, in order.
 
     Raises ConfigError where `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
-    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, engine).items()}
+    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, engine, publisher).items()}
     entries["flash_plan.json"] = Entry(_plan(row, config, engine).encode())
     entries["flash.sh"] = Entry(_flash_script(row).encode(), 0o755)
     written = []
@@ -237,7 +253,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--board", required=True, help=", ".join(row.name for row in BOARDS))
     parser.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet, or is empty")
     parser.add_argument("--camera-config", type=Path, help="the device's edge.toml (default: a template to edit)")
-    parser.add_argument("--engine", type=Path, help="an engine folder, such as build/engines/nano")
+    parser.add_argument("--engine", type=Path, help="an engine folder that export.bundle signed: build/engines/nano")
+    parser.add_argument("--publisher", help="who must have signed it: 64 hex digits, or a file that holds them")
     parser.add_argument("--dry-run", action="store_true", help="print what would be written; write nothing")
     return parser
 
@@ -248,19 +265,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         row = board(args.board)
         config = edge_config(args.camera_config)
+        publisher = PublicKey.parse(args.publisher) if args.publisher else None
         if args.dry_run:
-            for name, entry in overlay(row, config, args.engine).items():
+            for name, entry in overlay(row, config, args.engine, publisher).items():
                 print(f"overlay/{name}" + (f" -> {entry.link}" if entry.link else f" ({len(entry.data)} bytes)"))
             for step in steps(row):
                 print(f"# {step.why}\n{' '.join(map(_quote, step.run))}")
             return 0
-        written = write(row, args.out, config, args.engine)
+        written = write(row, args.out, config, args.engine, publisher)
     except VeilsightError as error:
         print(f"firmware_configs.image: {error}", file=sys.stderr)
         return 2
     print(f"{len(written)} files for {row.name} (Jetson Linux {row.l4t}) in {args.out}")
     if args.engine is None:
-        print("no engine yet: flash.sh refuses to run without one (--engine build/engines/nano)")
+        print("no engine yet: flash.sh refuses to run without one (--engine build/engines/nano --publisher KEY.pub)")
     print(f"next: {args.out}/flash.sh prints the plan, {args.out}/flash.sh --run flashes; see docs/flash.md")
     return 0
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import configparser
+import dataclasses
 import json
 import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
+import onnx
 import pytest
-from engine_factory import make_engine
+from engine_factory import make_engine, put_weights_outside
 
+from export.install import main as install
 from firmware_configs.boards import BOARDS, Board, board
 from firmware_configs.image import EDGE_TOML, edge_config, main, overlay, steps, write
 from wire.errors import ConfigError
+from wire.keys import DeviceKey
+from wire.manifest import EngineManifest, sha256_file, sign_manifest
 
 NAMES = [row.name for row in BOARDS]
+PUBLISHER = DeviceKey(bytes(range(32)))
 UNITS = "etc/systemd/system"
 HARDENING = {
     "Type": "notify",
@@ -81,7 +87,10 @@ def test_the_unit_keeps_its_hardening(row: Board, tmp_path: Path) -> None:
     assert {key: service[key] for key in HARDENING} == HARDENING
     assert int(service["WatchdogSec"]) >= 10
     assert int(unit(text)["Unit"]["StartLimitBurst"]) > 0 < int(unit(text)["Unit"]["StartLimitIntervalSec"])
-    assert "export.verify_graph" in service["ExecStartPre"]
+    assert service["ExecStartPre"].endswith("-m export.install --config /etc/veilsight/edge.toml")
+    assert int(service["TimeoutStartSec"]) >= 1800  # the first start builds engine files
+    board_conf = (tmp_path / "out" / "overlay" / UNITS / "veilsight-edge.service.d" / "10-board.conf").read_text()
+    assert unit(board_conf)["Service"]["MemoryMax"] == f"{row.ram_gb // 2}G"
     assert "veilsight-install.service" in unit(text)["Unit"]["Requires"]
 
 
@@ -255,6 +264,10 @@ def test_an_unreadable_configuration_is_refused(tmp_path: Path) -> None:
     (tmp_path / "unknown.toml").write_text(EDGE_TOML + '\n[colour]\nname = "red"\n')
     with pytest.raises(ConfigError, match="colour"):
         edge_config(tmp_path / "unknown.toml")
+    unsigned = "".join(line for line in EDGE_TOML.splitlines(True) if not line.startswith("publisher"))
+    (tmp_path / "unsigned.toml").write_text(unsigned)
+    with pytest.raises(ConfigError, match=r"unsigned\.toml: \[engine\] publisher is missing"):
+        edge_config(tmp_path / "unsigned.toml")
 
 
 def test_the_edge_process_accepts_the_template(tmp_path: Path) -> None:
@@ -275,17 +288,59 @@ def test_an_engine_that_is_not_its_manifests_is_refused(tmp_path: Path, capsys: 
     engine = tmp_path / "engine"
     engine.mkdir()
     (engine / "manifest.json").write_text("{}")
-    assert main(["--board", "thor", "--out", str(tmp_path / "out"), "--engine", str(engine)]) == 2
+    sign_manifest(engine, PUBLISHER)
+    command = ["--board", "thor", "--out", str(tmp_path / "out"), "--engine", str(engine)]
+    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 2
     assert "manifest.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
+def test_an_engine_that_its_publisher_did_not_sign_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_engine(tmp_path / "engine")
+    command = ["--board", "thor", "--out", str(tmp_path / "out"), "--engine", str(tmp_path / "engine")]
+    assert main(command) == 2
+    assert "Give the public key of its publisher" in capsys.readouterr().err
+    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 2
+    assert "no signature can be read" in capsys.readouterr().err
+    sign_manifest(tmp_path / "engine", DeviceKey(bytes(32)))
+    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 2
+    assert "not the signature of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    sign_manifest(tmp_path / "engine", PUBLISHER)
+    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 0
+
+
 def test_an_engine_travels_whole(tmp_path: Path) -> None:
     make_engine(tmp_path / "engine")
+    put_weights_outside(tmp_path / "engine")
+    sign_manifest(tmp_path / "engine", PUBLISHER)
     (tmp_path / "engine" / "engine.json").write_text("{}")  # made on another device: stays behind
-    names = [name for name in overlay(board("thor"), EDGE_TOML, tmp_path / "engine") if "/engine/" in name]
-    parts = ["certificate.json", "decide.onnx", "encode.onnx", "manifest.json", "noise_table.bin"]
-    assert names == [f"opt/veilsight/engine/{part}" for part in parts]
+    found = overlay(board("thor"), EDGE_TOML, tmp_path / "engine", PUBLISHER.public)
+    parts = ["certificate.json", "decide.onnx", "decide.weights", "encode.onnx", "encode.weights", "manifest.json"]
+    parts += ["manifest.sig", "noise_table.bin"]
+    assert [name for name in found if "/engine/" in name] == [f"opt/veilsight/engine/{part}" for part in parts]
+    assert found["etc/veilsight/publisher.pub"].data.decode().strip() == PUBLISHER.public.hex
+
+
+def test_what_the_image_carries_is_what_the_device_installs(tmp_path: Path) -> None:
+    """The overlay's own configuration, engine and key, at the paths that they name, pass the unit's first command."""
+    make_engine(tmp_path / "engine", size=16)
+    for part in ("encode", "decide"):
+        model = onnx.load(tmp_path / "engine" / f"{part}.onnx")
+        (tmp_path / "engine" / f"{part}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    manifest = EngineManifest.load(tmp_path / "engine")
+    pinned = {part: sha256_file(tmp_path / "engine" / f"{part}.onnx") for part in ("encode", "decide")}
+    dataclasses.replace(manifest, hashes={**manifest.hashes, **pinned}).save(tmp_path / "engine")
+    sign_manifest(tmp_path / "engine", PUBLISHER)
+    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, tmp_path / "engine", PUBLISHER.public)
+    root = tmp_path / "out" / "overlay"
+    config = root / "etc/veilsight/edge.toml"
+    text = config.read_text().replace('"/opt', f'"{root}/opt').replace('"/etc', f'"{root}/etc')
+    config.chmod(0o640)
+    config.write_text(text.replace('"/var', f'"{tmp_path}/var'))
+    assert install(["--config", str(config)]) == 0
 
 
 def power_mode(tmp_path: Path, mode: str, table: str) -> subprocess.CompletedProcess[str]:

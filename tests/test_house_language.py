@@ -56,7 +56,12 @@ def test_nothing_is_promised_that_cannot_be_proved() -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("path", sources("wire", "edge_runtime"), ids=lambda path: str(path.relative_to(ROOT)))
+# What a device runs of `export`: the proof, the installer, and what they need.
+INSTALLER = [ROOT / "export" / f"{name}.py" for name in ("builder", "bundle", "install", "lint", "verify_graph")]
+ON_DEVICE = [*sources("wire", "edge_runtime"), *INSTALLER]
+
+
+@pytest.mark.parametrize("path", ON_DEVICE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_device_speaks_python_3_10(path: Path) -> None:
     ast.parse(path.read_text(), str(path), feature_version=(3, 10))
 
@@ -68,7 +73,7 @@ def test_the_device_uses_the_library_of_python_3_10() -> None:
                        r"hashlib\.file_digest|itertools\.batched|contextlib\.chdir")  # fmt: skip
     found = [
         f"{path.relative_to(ROOT)}: {hit.group()}"
-        for path in sources("wire", "edge_runtime")
+        for path in ON_DEVICE
         if (hit := newer.search(path.read_text()))
     ]
     assert not found, "\n".join(found)
