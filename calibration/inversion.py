@@ -28,7 +28,7 @@ from .attacks import Effort, Sight
 from .findings import Floats, macro_accuracy, paired_gain
 from .targets import PICTURE, Gallery
 
-__all__ = ["Inverted", "Inverter", "picture_codes", "png", "rebuilt", "score", "train_inverter"]
+__all__ = ["Inverted", "Inverter", "Scores", "picture_codes", "png", "rebuilt", "score", "ssim", "train_inverter"]
 
 _PULL = 0.003  # weight of the critic against the squared error
 
