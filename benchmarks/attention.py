@@ -32,7 +32,7 @@ from .harness import CHECKPOINT, fail, report
 if TYPE_CHECKING:
     from familial.family import Family
 
-__all__ = ["main"]
+__all__ = ["Device", "World", "main"]
 
 _BLOCK = 10  # slots within which alarms count as one
 _WARM = 60  # slots before anything is counted: a stream begins with its budget spent

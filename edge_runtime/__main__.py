@@ -63,7 +63,8 @@ def serve(config: Config) -> dict[str, Any]:
     signer = PublicKey.parse(config.engine_publisher) if config.engine_publisher else None
     manifest = EngineManifest.load(config.engine_folder, signer)
     bits = (config.privacy_bits_per_event, config.privacy_bits_per_hour, config.privacy_bits_per_day)
-    terms = Terms.of(manifest, config.privacy_max_profile, Budget(*bits, config.privacy_over_budget))
+    budget = Budget(*bits, config.privacy_over_budget)
+    terms = Terms.of(manifest, config.privacy_max_profile, budget, config.privacy_attention)
     clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())

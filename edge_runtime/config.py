@@ -50,6 +50,7 @@ class Config:
     privacy_bits_per_event: float = 0.0  # budgets: see wire/budget.py; 0: none
     privacy_bits_per_hour: float = 0.0
     privacy_bits_per_day: float = 0.0
+    privacy_attention: bool = False  # the engine's rule chooses each release's level: docs/attention.md
     privacy_over_budget: str = "refuse"  # or "report", or "cut": noise alone when an hour's or a day's is spent
     health_listen: str = ""  # "host:port" or ":port" (loopback) of the local page; "": none
     run_windows: int = 0  # end after so many releases; 0: endless

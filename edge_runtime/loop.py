@@ -21,6 +21,7 @@ from wire.event import EventWindow
 from wire.keys import DeviceKey
 from wire.noise_check import NoiseCheck
 
+from .attention import Levels
 from .camera import Camera
 from .engine import Engine
 from .health import Health, Stats
@@ -61,12 +62,13 @@ class Loop:
         clock, manifest, stats = self.clock, self.engine.manifest, self.stats
         checks = [NoiseCheck(noise.sigma, manifest.n, manifest.event_releases) for noise in self.noise]
         event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
-        encoder = Encoder(self.engine, stats)
+        encoder, levels = Encoder(self.engine, stats), Levels(manifest, self.terms)
         clock.start()
         for window in self.camera.windows():
             began, slot, deadline = time.thread_time(), window.slot, clock.deadline(window.slot)
             self.orders.obey(self.publisher.commands)
-            noise = self.noise[level := self.terms.profiles[self.orders.profile]]
+            level, flags = levels.choose(self.orders.profile)
+            noise = self.noise[level]
             charge = self.ledger.charge(slot, self.terms.costs[level])  # durable before anything is published
             with window:
                 patience_s = clock.left(deadline) - min(_SEAL_S, clock.release_delay_s / clock.speed / 4)
@@ -75,8 +77,10 @@ class Loop:
                 tensor = noise.draw().alone()
                 stats.counts["alone"] += 1
             checks[level].check(tensor)
-            payload = fill_message(self.boot_id, manifest.model_id, charge, tensor, level).seal(self.key)
-            if not clock.wait(deadline) or clock.missed(slot):
+            payload = fill_message(self.boot_id, manifest.model_id, charge, tensor, level, flags).seal(self.key)
+            in_time = clock.wait(deadline) and not clock.missed(slot)
+            levels.made(tensor if in_time and charge.granted else None)
+            if not in_time:
                 continue
             self.publisher.send("features", payload)
             stats.note("own_us", (time.thread_time() - began) * 1e6)

@@ -43,9 +43,11 @@ _PATIENCE_S = 5.0
 Release = npt.NDArray[np.int16]
 
 
-def fill_message(boot_id: int, model_id: int, charge: Charge, z: Release, level: int = 0) -> FeatureMessage:
+def fill_message(
+    boot_id: int, model_id: int, charge: Charge, z: Release, level: int = 0, flags: int = 0
+) -> FeatureMessage:
     """A release as a message; z with the noise of `level`."""
-    return FeatureMessage(boot_id, charge.slot, model_id, 0 if charge.granted else FLAG_SPENT, z, level)
+    return FeatureMessage(boot_id, charge.slot, model_id, flags | (0 if charge.granted else FLAG_SPENT), z, level)
 
 
 def fill_verdict(boot_id: int, manifest: EngineManifest, event: EventWindow, said: Mapping[str, float]) -> Verdict:

@@ -14,15 +14,19 @@ from bridge_factory import DEVICE, make_manifest
 from engine_factory import make_engine, make_noise_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_edge_loop import KEY, Device
 
 from cloud_bridge.events import EventReader
 from cloud_bridge.intake import Intake, Release
 from cloud_bridge.journal import CameraRecord
+from edge_runtime.noise import NoiseDraw
+from edge_runtime.window import Window
 from wire.attention import Attention, AttentionRule, Witness
-from wire.certificate import PROFILES, Certificate, sigma_for
-from wire.errors import CertificateError, ManifestError, NoiseError, PrivacyError
+from wire.budget import Budget, Terms
+from wire.certificate import PROFILES, Certificate, bits, sigma_for
+from wire.errors import CertificateError, ConfigError, ManifestError, NoiseError, PrivacyError
 from wire.manifest import EngineManifest
-from wire.message import FLAG_ATTENTION, FeatureMessage
+from wire.message import FLAG_ATTENTION, FeatureMessage, features_size
 from wire.noise_table import NoiseTable
 
 C, N, R = 64, 64, 8
@@ -38,9 +42,9 @@ def attention(rule: AttentionRule = RULE) -> Attention:
     return Attention(rule, C, SIGMAS, R)
 
 
-def release(strength: int, seed: int = 0) -> Z:
+def release(strength: int, seed: int = 0, sigma: float = 60.0) -> Z:
     """z with a code of `strength`/8 C towards the first risk, and noise."""
-    noise = np.random.default_rng(seed).normal(0.0, 60.0, N)
+    noise = np.random.default_rng(seed).normal(0.0, sigma, N)
     return np.clip(np.rint(noise + strength * TOWARDS / 8), -32768, 32767).astype(np.int16)
 
 
@@ -279,3 +283,88 @@ def test_a_certificate_of_other_limits_is_refused() -> None:
         Certificate.from_json(json.dumps(document))
     with pytest.raises(CertificateError, match="other codes"):
         dataclasses.replace(MANIFEST.certificate(), event_releases=4, attention=attention().limits)
+
+
+# --- the loop
+
+
+def attentive(folder: Path, source: str = "synthetic://walk", attention: bool = True) -> Device:
+    """A whole device with a small engine, whose rule is at work."""
+    device = Device(folder, source, levels=MANIFEST.levels)
+    device.engine.manifest = dataclasses.replace(device.engine.manifest, attention=RULE)
+    device.terms = device.loop.terms = Terms.of(device.engine.manifest, "", Budget(), attention)
+    return device
+
+
+def scripted(device: Device, seed: int) -> list[int]:
+    """The levels of 40 releases of a device whose engine returns z of this seed, whatever it sees."""
+
+    def encode(window: Window, draw: NoiseDraw) -> Z:
+        draw.wipe()
+        return release(8 if window.slot % 10 > 5 else -8, 1000 * seed + window.slot, 92.0)  # enough for every level
+
+    device.engine.encode = encode  # type: ignore[method-assign]  # a test's shorthand
+    device.run(40)
+    return [message.level for message in device.features()]
+
+
+def test_two_devices_of_different_scenes_and_the_same_past_choose_the_same_levels(tmp_path: Path) -> None:
+    one = scripted(attentive(tmp_path / "one"), 1)
+    other = scripted(attentive(tmp_path / "other", "synthetic://empty"), 1)
+    assert one == other and set(one) == {0, 1, 2}
+    assert scripted(attentive(tmp_path / "third"), 2) != one
+
+
+def test_an_attentive_device_is_charged_for_what_it_said_and_believed_by_the_bridge(tmp_path: Path) -> None:
+    device = attentive(tmp_path)
+    device.run(60)
+    sent, manifest = device.features(), device.engine.manifest
+    assert len({message.level for message in sent}) > 1
+    assert {message.flags for message in sent} == {FLAG_ATTENTION}
+    costs = [device.terms.costs[message.level] for message in sent]
+    assert device.ledger.totals()["s2_total"] == pytest.approx(sum(costs) / 10**12)
+    for span in range(1, 61):
+        assert max(sum(costs[at : at + span]) for at in range(61 - span)) <= attention().most(span) * 10**12
+    intake = Intake({DOOR: KEY.public}, manifest, {DOOR: CameraRecord()}, reorder_slots=0)
+    payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
+    assert sum(len(intake.accept(DOOR, payload)) for payload in payloads) == 60 and not intake.refused
+    assert {len(payload) for payload in payloads} == {features_size(N)}
+
+
+def test_a_spent_budget_ends_attention_and_is_no_lie(tmp_path: Path) -> None:
+    device = attentive(tmp_path)
+    device.ledger._budgets["day_spent"] = 20 * device.terms.costs[0]
+    device.run(40)
+    intake = Intake({DOOR: KEY.public}, device.engine.manifest, {DOOR: CameraRecord()}, reorder_slots=0)
+    payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
+    read = [out for payload in payloads for out in intake.accept(DOOR, payload)]
+    assert len(read) == 40 and read[-1].spent and not read[0].spent and not intake.refused
+
+
+def test_a_stricter_profile_in_force_puts_attention_to_rest(tmp_path: Path) -> None:
+    device = attentive(tmp_path)
+    device.orders.profile = "strict"
+    assert set(scripted(device, 1)) == {0}
+    assert {message.flags for message in device.features()} == {0}
+
+
+def test_without_the_switch_nothing_changes(tmp_path: Path) -> None:
+    device = attentive(tmp_path, attention=False)
+    assert set(scripted(device, 1)) == {1}
+    assert {message.flags for message in device.features()} == {0}
+
+
+def test_what_an_attentive_device_publishes_and_keeps_is_certified_for_its_rule(tmp_path: Path) -> None:
+    made = make_engine(tmp_path, levels=MANIFEST.levels, attention=RULE)
+    terms = Terms.of(made, "", Budget(), attention=True)
+    assert terms.certificate == made.certificate(attention=True) != made.certificate()
+    assert made.covers(terms.certificate.to_json().encode())
+    assert not dataclasses.replace(made, attention=None).covers(terms.certificate.to_json().encode())
+    hour = bits(float(attention().most(3600)) ** 0.5)
+    Terms.of(made, "", Budget(per_hour=1.001 * hour), attention=True)
+    with pytest.raises(ConfigError, match="bits_per_hour"):
+        Terms.of(made, "", Budget(per_hour=0.999 * hour), attention=True)
+    with pytest.raises(ConfigError, match="built around profile balanced"):
+        Terms.of(made, "strict", Budget(), attention=True)
+    with pytest.raises(ManifestError, match="no attention rule"):
+        Terms.of(dataclasses.replace(made, attention=None), "", Budget(), attention=True)

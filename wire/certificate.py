@@ -243,7 +243,7 @@ class Certificate:
     def shift(self, releases: int, cameras: int = 1) -> float:
         """S over `releases` releases in a row of each of `cameras`: S^2 adds."""
         if self.attention:
-            return math.sqrt(cameras * self.attention.most(releases))
+            return math.sqrt(cameras * self.spends(releases))
         return self.s_release * math.sqrt(cameras * releases)
 
     @property
@@ -251,8 +251,11 @@ class Certificate:
         """S of the releases that one verdict reads."""
         return self.shift(self.event_releases)
 
-    def _spends(self, releases: int) -> float:
-        return self.shift(releases) ** 2
+    def spends(self, releases: int) -> Fraction:
+        """S^2 that so many releases in a row spend at most."""
+        if self.attention:
+            return self.attention.most(releases)
+        return releases * Fraction(self.clip_norm) ** 2 / self.sigma**2
 
     def releases_touched(self, seconds: float) -> int:
         """Releases that can depend on something `seconds` long: its length plus the reach, in slots."""
@@ -263,7 +266,8 @@ class Certificate:
         vacuous = 2.0 * math.log(gallery / rank) / cameras  # S^2 of one camera
         releases = math.ceil(vacuous / self.s_release**2)
         if self.attention:  # no fewer than at its least noise all the time
-            releases += bisect_left(range(releases, self.lifetime_releases), vacuous, key=self._spends)
+            longer = range(releases, self.lifetime_releases)
+            releases += bisect_left(longer, vacuous, key=lambda count: float(self.spends(count)))
         return max(0.0, (releases - 1) * self.slot_s - self.reach_s)
 
     @property

@@ -212,14 +212,15 @@ class EngineManifest:
         return sorted(found, key=lambda table: -table.sigma)
 
     def covers(self, certificate: bytes) -> bool:
-        """Whether a device of this engine may publish `certificate`: the engine's own, or that of a quieter level."""
+        """Whether a device of this engine may publish `certificate`: its own, a quieter level's, or its rule's."""
         if hashlib.sha256(certificate).hexdigest() == self.hashes["certificate"]:
             return True
         try:
             found = Certificate.from_json(certificate.decode())
         except (ManifestError, UnicodeDecodeError):
             return False
-        return found in [self.certificate().at(sigma) for sigma in self.sigmas[: self.level + 1]]
+        quieter = [self.certificate().at(sigma) for sigma in self.sigmas[: self.level + 1]]
+        return found in (quieter if self.attention is None else [*quieter, self.certificate(attention=True)])
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -242,8 +243,9 @@ class EngineManifest:
             return None
         return Witness(self.attention, self.clip_norm, self.sigmas, self.event_releases)
 
-    def certificate(self) -> Certificate:
-        """The certificate that C, sigma and the cadence of this manifest give."""
+    def certificate(self, attention: bool = False) -> Certificate:
+        """The certificate that C, sigma and the cadence of this manifest give; with attention, that of its rule."""
+        limits = self.make_attention().limits if attention else None
         return Certificate(
             clip_norm=self.clip_norm,
             sigma=self.sigma,
@@ -251,6 +253,7 @@ class EngineManifest:
             slot_s=self.window.slot_s,
             reach_s=self.window.reach_s,
             event_releases=self.event_releases,
+            attention=limits,
         )
 
     @cached_property
