@@ -62,7 +62,8 @@ class FamilyConfig:
     Exits: the edge's after `exit_at` blocks, the cloud's after all; `exit_block` "shared": the edge's last block is the
     cloud's own, "branch": the edge has one of its own there.
     storage: the number format in which the weights of a base lie in the checkpoint.
-    label_bias: added to the label logits of both exits; fitted on held-out events and stated in the model card.
+    temperature, label_bias: label logits of both exits are divided by the one, then the other is added; fitted on
+    held-out events, so that probabilities are what they say where risk and normal are equally frequent.
     risk_at: a clip is called by its riskiest label when the risk of its riskiest event reaches this; fitted likewise.
     Raises CheckpointError for sizes that do not fit together.
     """
@@ -87,6 +88,7 @@ class FamilyConfig:
     mlp: int = 256
     caption_words: int = 12
     label_bias: tuple[float, ...] = field(default=())
+    temperature: float = 1.0
     risk_at: float = 0.5
     kv_heads: int = 0
     head_dim: int = 0
@@ -127,6 +129,8 @@ class FamilyConfig:
             found.append(f"storage is {self.storage!r}, known are {', '.join(_STORAGE)}")
         if self.tower == "qwen":
             found += self._vision_problems()
+        if not self.temperature > 0:
+            found.append(f"temperature is {self.temperature}, it must be positive")
         if len(self.label_bias) != len(self.labels):
             found.append(f"label_bias has {len(self.label_bias)} entries for {len(self.labels)} labels")
         if self.profile not in PROFILES:

@@ -28,7 +28,8 @@ from wire.certificate import PROFILES, sigma_for
 from wire.errors import CheckpointError, ConfigError
 
 from . import checkpoint
-from .data.clips import UNSCORED, Clip, Footage, grouped_folds, read_clip, read_manifests, slots, windows
+from .data.clips import UNSCORED, Clip, Footage, grouped_folds, read_clip, read_manifests, slots
+from .data.events import Grid
 from .encoder import Encoder
 from .family import Family
 from .losses import rounded_gaussian
@@ -37,6 +38,7 @@ __all__ = [
     "Read",
     "baselines",
     "best_risk_at",
+    "calibration_error",
     "clip_codes",
     "clip_verdict",
     "event_probabilities",
@@ -49,6 +51,7 @@ __all__ = [
 
 _REPEATS = 5
 _BATCH = 512
+_RUN = 16  # slots encoded at once: neighbours share what they look at
 _Probabilities = npt.NDArray[np.float64]
 
 
@@ -84,8 +87,16 @@ def sigma_of(folder: Path, family: Family, profile: str | None) -> tuple[str, Fr
 def clip_codes(family: Family, footage: Footage) -> Tensor:
     """Clean codes float (S, K, d) of a clip's slots; they are for noise to be added to and never leave the process."""
     spec = family.config.window
-    ends = [spec.slot_s * (slot + 1) for slot in range(slots(footage.duration, spec))]
-    return torch.from_numpy(Encoder(family)(windows(footage, ends, spec))).float()
+    count = slots(footage.duration, spec)
+    encode, parts = Encoder(family), []
+    for first in range(0, count, _RUN):
+        grid = Grid.of(spec, min(_RUN, count - first))
+        last = spec.slot_s * (first + len(grid.index))
+        picked = spec.held(footage.times, last - grid.before_s)
+        frames = footage.frames[np.maximum(picked, 0)]
+        frames[picked < 0] = 0
+        parts.append(encode.run(frames, grid.index))
+    return torch.from_numpy(np.concatenate(parts)).float()
 
 
 def _events(z: Tensor, releases: int) -> tuple[Tensor, Tensor]:
@@ -137,6 +148,15 @@ def _decide(worst: _Probabilities, risk_at: float) -> tuple[int, float]:
         return 0, 1.0 - risk
     label = 1 + int(np.argmax(worst[1:]))
     return label, float(worst[label])
+
+
+def calibration_error(worst: Sequence[_Probabilities], truth: Sequence[int], bins: int = 10) -> float:
+    """Expected calibration error of risk: mean distance, over `bins` bins of equal width, weighted by what is in them,
+    between the stated risk 1 - P(label 0) of each row of `worst` (L,) and the share of risks in the bin."""
+    risk, real = 1.0 - np.array([row[0] for row in worst]), np.asarray(truth) > 0
+    place = np.minimum((risk * bins).astype(int), bins - 1)
+    gaps = [abs(risk[place == k].mean() - real[place == k].mean()) * (place == k).mean() for k in np.unique(place)]
+    return float(sum(gaps))
 
 
 def best_risk_at(truth: Sequence[int], worst: Sequence[_Probabilities], sets: Sequence[str]) -> float:
@@ -327,6 +347,9 @@ def _summary(reads: Sequence[Read], labels: Sequence[str], limits: Sequence[floa
         "sets": sets,
         "labels": {label: metrics(truth, said, [index]) for index, label in enumerate(labels)},
         "repeats": {"draws": draws, **repeats},
+        "calibration_error": calibration_error(
+            [row for read in reads for row in read.worst], [label for label in truth for _ in range(draws)]
+        ),
         "clips": [
             {
                 "file": read.clip.name,
@@ -355,6 +378,7 @@ def _print(summary: dict[str, Any]) -> None:
     for name, m in rows:
         print(f"{name:16}{m['n']:5}{m['accuracy']:10.3f}{m['precision']:11.3f}{m['recall']:8.3f}{m['f1']:7.3f}")
     accuracy = summary["repeats"]["accuracy"]
+    print(f"expected calibration error of the riskiest moments' risk: {summary['calibration_error']:.3f}")
     print(f"over {summary['repeats']['draws']} noise draws: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}")
 
 

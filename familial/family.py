@@ -265,7 +265,8 @@ def edge_exit(member: Family | EdgeMember, state: Tensor, present: Tensor) -> Te
     there is one."""
     if member.branch is not None:
         state = member.branch(state, present)
-    return cast(Tensor, member.exit_head(member.exit_norm(state[:, -1]))) + member.label_bias
+    logits = cast(Tensor, member.exit_head(member.exit_norm(state[:, -1])))
+    return logits / member.config.temperature + member.label_bias
 
 
 def word_head(member: Family | CloudMember) -> Tensor:
@@ -278,7 +279,8 @@ def cloud_exit(member: Family | CloudMember, state: Tensor) -> Tensor:
     if isinstance(member, Family) and member.edge_only:
         raise CheckpointError("only the edge member was loaded; load the checkpoint whole to read the cloud's exit")
     rows = word_head(member)[FIRST_LABEL : FIRST_LABEL + len(member.config.labels)]
-    return cast(Tensor, member.norm(state[:, -1])) @ rows.T + member.label_bias
+    logits = cast(Tensor, member.norm(state[:, -1])) @ rows.T
+    return logits / member.config.temperature + member.label_bias
 
 
 class EdgeMember(nn.Module):

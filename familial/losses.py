@@ -31,7 +31,7 @@ _ANGLES = (
     150.0,
     255.0,
 )  # degrees of normal, fall, fight: normal and fall are told apart first (distance 1.93 C)
-_GAIN = 3.0  # logit of a code at its own pole
+_GAIN = 1.25  # logit of a code at its own pole
 
 
 def poles(labels: int, tokens: int, width: int, radius: float) -> Tensor:
@@ -49,13 +49,13 @@ def rounded_gaussian(like: Tensor, sigma: float) -> Tensor:
     return torch.round(torch.randn_like(like) * sigma)
 
 
-def clean_loss(x: Tensor, labels: Tensor, label_poles: Tensor) -> Tensor:
-    """Cross-entropy of the labels int64 (B,) given x float (B, K, d) without noise: what a fresh tower learns first.
+def clean_loss(x: Tensor, labels: Tensor, label_poles: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the labels int64 (B,) given x float (B, K, d) without noise, each label weighted, float (L,).
 
     The gain is low on purpose: a window that is 87 % sure belongs at its pole. What makes one window unsure makes its
     neighbours unsure of the same, so eight cautious codes add no evidence, they only drown in the noise.
     """
-    return cross_entropy(_pole_logits(x, label_poles), labels, label_smoothing=0.02)
+    return cross_entropy(_pole_logits(x, label_poles), labels, weight=weights, label_smoothing=0.02)
 
 
 def _pole_logits(x: Tensor, label_poles: Tensor) -> Tensor:

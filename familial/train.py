@@ -138,7 +138,7 @@ def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Pla
             group["lr"] = plan.rate * clock.pace
         runs = source.batch(clock.step)
         x = family.run_features(torch.from_numpy(runs.frames), source.index, plan.bf16)
-        losses = _window_losses(family, x, runs, label_poles)
+        losses = _window_losses(family, x, runs, label_poles, source.balance(runs))
         if clock.stage == 2:
             readings = source.readings(runs, plan.readings, [plan.seed, clock.step])
             pairs = zip(runs.take[readings.run].tolist(), readings.labels.tolist(), strict=True)
@@ -161,7 +161,8 @@ def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Pla
             with clock.paused():
                 curve.show(tests.scores(average))
                 _store(work / "state.pt", family, average, optimiser, clock)
-    average.config = replace(average.config, label_bias=tests.lean(average))
+    with clock.paused():
+        average.config = tests.calibrated(average)
     checkpoint.save(average, out)
     print(
         f"{clock.step} steps in {clock.spent / 60:.1f} min; checkpoint in {out}, curve in {curve.path}",
@@ -210,6 +211,7 @@ class _Runs:
         self.grid = Grid.of(config.window, config.event_releases)
         self.index = torch.from_numpy(self.grid.index)
         self._worker = ThreadPoolExecutor(1)
+        self._windows = np.full(len(config.labels), 100.0)
         self._seen = np.full((len(config.labels), config.event_releases), 10.0)
         self._coming: dict[int, Future[Runs]] = {}
 
@@ -224,6 +226,13 @@ class _Runs:
             if ahead not in self._coming:
                 self._coming[ahead] = self._worker.submit(self.draw, self.plan.runs, [self.plan.seed, ahead])
         return self._coming.pop(step).result()
+
+    def balance(self, runs: Runs) -> Tensor:
+        """float (L,): what makes labels of single windows as frequent as `shares` says, counted over all batches so
+        far."""
+        self._windows += np.bincount(runs.labels[runs.labels >= 0], minlength=len(self._windows))
+        wanted = np.array(self.shares) / (self._windows / self._windows.sum())
+        return torch.from_numpy(np.clip(wanted, 0.2, 5.0)).float()
 
     def weights(self, readings: Readings) -> Tensor:
         """float (N,): what makes labels as frequent as `shares` says at EVERY number of releases, so that the number
@@ -240,13 +249,16 @@ class _Runs:
         return draw_readings(runs, self.takes, self.config.window, each, rng, full)
 
 
-def _window_losses(family: Family, x: Tensor, runs: Runs, label_poles: Tensor) -> dict[str, Tensor]:
-    """Stage 1's: x float (B, R, K, d) of a batch -> losses of the releases whose label is known, and of the others."""
+def _window_losses(
+    family: Family, x: Tensor, runs: Runs, label_poles: Tensor, weights: Tensor
+) -> dict[str, Tensor]:
+    """Stage 1's: x float (B, R, K, d) of a batch -> losses of the releases whose label is known, each label weighted by
+    `weights` float (L,), and of those where only the run's is."""
     labels, weak = torch.from_numpy(runs.labels), torch.from_numpy(runs.weak)
     sure, hidden = labels >= 0, weak >= 0
     losses = {"size": 0.002 * size_loss(x.flatten(0, 1), family.config.clip_norm)}
     if bool(sure.any()):
-        losses["clean"] = clean_loss(x[sure], labels[sure], label_poles)
+        losses["clean"] = clean_loss(x[sure], labels[sure], label_poles, weights)
     if bool(hidden.any()):
         losses["weak"] = hidden.float().mean() * weak_loss(x[hidden], weak[hidden], label_poles)
     return losses
@@ -281,7 +293,7 @@ def noisy_events(code: Tensor, readings: Readings, sigma: float) -> tuple[Tensor
 
 
 class _Held:
-    """Takes that are not trained on: scores now and then, and the lean to risk at the end."""
+    """Takes that are not trained on: scores now and then, and calibration at the end."""
 
     def __init__(self, average: Family, takes: Sequence[Take], plan: Plan) -> None:
         self.source = _Runs(average.config, takes, plan) if takes else None
@@ -316,31 +328,34 @@ class _Held:
         ).float()
 
     @torch.no_grad()
-    def lean(self, average: Family) -> tuple[float, ...]:
-        """The `label_bias` towards all risks alike that gives the highest risk F1 on held-out readings of whole runs.
+    def calibrated(self, average: Family) -> FamilyConfig:
+        """The config with the temperature and the bias towards all risks alike that make probabilities of both exits
+        likeliest on held-out readings of whole runs, noise on, risk and normal equally frequent.
 
-        Noise on, risk and normal equally frequent, both exits together. The config's own where nothing is held out.
+        The config as it is where nothing is held out.
         """
         config, risks = average.config, len(average.config.labels) - 1
         if self.source is None:
-            return config.label_bias
+            return config
         runs = self.source.draw(min(256, 8 * len(self.source.takes)), [self.plan.seed, 1 << 29], plain=True)
         readings = self.source.readings(runs, 12, [self.plan.seed, 2], 1.0)
         if len(set((readings.labels > 0).tolist())) < 2:
-            return config.label_bias
+            return config
         edge, cloud, labels = _read(average, self._codes(average, runs), readings)
-        truth, bias = labels > 0, torch.tensor(config.label_bias)
-        unbiased = torch.stack((edge, cloud)) - bias
-        weight = torch.where(truth, 0.5 / truth.float().mean(), 0.5 / (~truth).float().mean())
-        grid = [step / 10 for step in range(-10, 11)]
-        scores = []
-        for lean in grid:
-            said = (unbiased + torch.tensor([0.0] + [lean] * risks)).argmax(dim=2) > 0  # (exits, N)
-            hits = float(((said & truth) * weight).sum())
-            scores.append(2 * hits / max(1e-9, float((said * weight).sum() + (truth * weight).sum() * len(said))))
-        best = grid[int(np.argmax(scores))]
-        print(f"label_bias {best:+.1f} towards risk: held-out risk F1 {max(scores):.3f}, {scores[10]:.3f} without")
-        return (0.0, *([best] * risks))
+        raw = (torch.stack((edge, cloud)) - torch.tensor(config.label_bias)) * config.temperature  # (exits, N, L)
+        share = (labels > 0).float().mean()
+        weight = torch.where(labels > 0, 0.5 / share, 0.5 / (1.0 - share))
+
+        def loss(temperature: float, lean: float) -> float:
+            logits = raw / temperature + torch.tensor([0.0] + [lean] * risks)
+            each = nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat(2), reduction="none")
+            return float((each * weight.repeat(2)).mean())
+
+        grid = [(1.1**power, step / 10) for power in range(-8, 13) for step in range(-15, 16)]
+        best = min(grid, key=lambda pair: loss(*pair))
+        print(f"temperature {best[0]:.2f}, bias {best[1]:+.1f} towards risk: held-out loss {loss(*best):.4f}, "
+              f"{loss(config.temperature, 0.0):.4f} without")  # fmt: skip
+        return replace(config, temperature=round(best[0], 4), label_bias=(0.0, *([best[1]] * risks)))
 
 
 def _read(average: Family, codes: Tensor, readings: Readings) -> tuple[Tensor, Tensor, Tensor]:

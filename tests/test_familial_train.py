@@ -149,8 +149,9 @@ def test_codes_at_their_poles_lose_least() -> None:
     torch.manual_seed(0)
     made = poles(3, 4, 16, 63.0)
     labels = torch.arange(3)
+    even = torch.ones(3)
     here, centre = made.clone(), torch.zeros_like(made)
-    assert float(clean_loss(here, labels, made)) < 0.3 < 1.0 < float(clean_loss(centre, labels, made))
+    assert float(clean_loss(here, labels, made, even)) < 0.6 < 1.0 < float(clean_loss(centre, labels, made, even))
     noise = rounded_gaussian(torch.zeros(20000), 60.34)
     assert float(noise.std()) == pytest.approx(60.34, rel=0.02) and torch.equal(noise, noise.round())
 
@@ -161,7 +162,7 @@ def test_one_release_that_shows_it_is_enough_for_a_weak_label() -> None:
     shown = torch.stack([made[0], made[1], made[0]])[None]
     hidden = torch.stack([made[0], made[0], made[0]])[None]
     label = torch.tensor([1])
-    assert float(weak_loss(shown, label, made)) < 0.3 < 3.0 < float(weak_loss(hidden, label, made))
+    assert float(weak_loss(shown, label, made)) < 0.6 < 1.5 < float(weak_loss(hidden, label, made))
 
 
 def test_readings_come_to_the_end_of_the_event_and_gaps_stay_empty() -> None:
@@ -175,7 +176,7 @@ def test_readings_come_to_the_end_of_the_event_and_gaps_stay_empty() -> None:
 def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "clean_loss", lambda x, labels, label_poles: x.sum() * torch.nan)
+    monkeypatch.setattr(train, "clean_loss", lambda x, *_: x.sum() * torch.nan)
     with pytest.raises(CheckpointError, match="step 0: the loss is nan; the last good state is .*--resume"):
         train.main(["--data", str(manifest), "--steps", "4", "--out", str(tmp_path / "x"), *ARGS])
     assert not (tmp_path / "x").exists()
