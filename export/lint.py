@@ -23,6 +23,8 @@ from wire.errors import GraphError
 
 __all__ = [
     "FORBIDDEN",
+    "INLINE_BYTES",
+    "LARGE_BYTES",
     "OPSET",
     "WHITELIST",
     "Graph",
@@ -76,8 +78,12 @@ _CANNOT_HOLD_GRAPHS = (
     AttributeProto.INTS,
     AttributeProto.STRINGS,
 )
-_INLINE_BYTES = 1 << 30  # a protobuf message holds 2 GB; readers that copy it want room
-_LARGE = _PAGE = 4096
+INLINE_BYTES = 1 << 30
+"""Constants of more than so much lie beside the graph: a protobuf message holds 2 GB, and readers copy it."""
+
+LARGE_BYTES = 4096
+"""The smallest constant that is put beside, and the page on which it begins."""
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 
 Signature = Mapping[str, tuple[str, Sequence[int]]]  # name -> (dtype, shape)
@@ -163,15 +169,15 @@ def load_graph(path: Path | str, sha256: str | None = None) -> onnx.ModelProto:
     return model
 
 
-def save_graph(model: onnx.ModelProto, file: Path, inline_bytes: int = _INLINE_BYTES) -> None:
+def save_graph(model: onnx.ModelProto, file: Path, inline_bytes: int = INLINE_BYTES) -> None:
     """Write a graph in canonical form. Where its constants are more than `inline_bytes`, the large ones go into a file
     beside it (`encode.weights`), page by page, and `model` itself is changed to say so."""
-    large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= _LARGE]
+    large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= LARGE_BYTES]
     if sum(len(tensor.raw_data) for tensor in large) > inline_bytes:
         beside = file.with_suffix(".weights")
         with beside.open("wb") as out:
             for tensor in large:
-                out.write(bytes(-out.tell() % _PAGE))
+                out.write(bytes(-out.tell() % LARGE_BYTES))
                 place = {"location": beside.name, "offset": str(out.tell()), "length": str(len(tensor.raw_data))}
                 out.write(tensor.raw_data)
                 tensor.ClearField("raw_data")

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import torch
 from onnx import ModelProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from familial.family import DecideGraph, EncodeGraph, Family
 from familial.losses import poles
 from wire.errors import CheckpointError, GraphError
 
-from .lint import OPSET
+from .lint import INLINE_BYTES, LARGE_BYTES, OPSET
 
 __all__ = ["directions", "load_family", "tidy", "trace_decide", "trace_encode", "trace_module"]
 
@@ -35,8 +36,8 @@ _IR_VERSION = 8  # what opset 18 came with: every ONNX Runtime and TensorRT that
 
 
 def load_family(checkpoint: Path | str) -> Family:
-    """The family of a checkpoint folder, in eval mode; CheckpointError where a weight is not a finite number."""
-    family = folder.load(checkpoint).eval()
+    """The edge's half of a checkpoint folder's family, in eval mode; CheckpointError where a weight is not finite."""
+    family = folder.load(checkpoint, edge_only=True)
     for name, value in family.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             count = int((~torch.isfinite(value)).sum())
@@ -53,19 +54,19 @@ def directions(config: FamilyConfig) -> list[list[int]]:
     return rows
 
 
-def trace_encode(family: Family) -> ModelProto:
-    """frames uint8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d)."""
+def trace_encode(family: Family, beside: Path | None = None) -> ModelProto:
+    """frames uint8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d). beside: as in `trace_module`."""
     config = family.config
     inputs = {"frames": _frames(config), "noise": torch.zeros(1, config.tokens, config.width, dtype=torch.int32)}
-    return trace_module(EncodeGraph(family), inputs, "z", "encode")
+    return trace_module(EncodeGraph(family), inputs, "z", "encode", beside)
 
 
-def trace_decide(family: Family) -> ModelProto:
-    """z int32 (1, R, K, d), present bool (1, R) -> logits float32 (1, L)."""
+def trace_decide(family: Family, beside: Path | None = None) -> ModelProto:
+    """z int32 (1, R, K, d), present bool (1, R) -> logits float32 (1, L). beside: as in `trace_module`."""
     config = family.config
     z = torch.zeros(1, config.event_releases, config.tokens, config.width, dtype=torch.int32)
     inputs = {"z": z, "present": torch.ones(1, config.event_releases, dtype=torch.bool)}
-    return trace_module(DecideGraph(family), inputs, "logits", "decide")
+    return trace_module(DecideGraph(family), inputs, "logits", "decide", beside)
 
 
 def _frames(config: FamilyConfig) -> Tensor:
@@ -74,8 +75,19 @@ def _frames(config: FamilyConfig) -> Tensor:
     return (torch.arange(count) % 251).to(torch.uint8).reshape(1, window.frames, window.height, window.width)
 
 
-def trace_module(module: nn.Module, inputs: dict[str, Tensor], output: str, name: str) -> ModelProto:
-    """Trace `module` at fixed shapes, tidied; inputs in the order of its forward. GraphError where torch cannot."""
+def trace_module(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    output: str,
+    name: str,
+    beside: Path | None = None,
+    inline_bytes: int = INLINE_BYTES,
+) -> ModelProto:
+    """Trace `module` at fixed shapes, tidied; inputs in the order of its forward. GraphError where torch cannot.
+
+    beside: the file to which weights go, tensor by tensor, if they are more than `inline_bytes`: a protobuf message
+    holds 2 GB, and every copy of a graph would be a copy of them. The graph then refers to it by its name.
+    """
     with _quiet(), torch.inference_mode():
         try:
             program = torch.onnx.export(
@@ -94,7 +106,27 @@ def trace_module(module: nn.Module, inputs: dict[str, Tensor], output: str, name
             ) from error
     if program is None:
         raise GraphError(f"{name}: torch exported nothing")
+    if beside is not None:
+        _set_aside(program.model, beside, inline_bytes)
     return tidy(program.model_proto, name)
+
+
+def _set_aside(model: Any, beside: Path, inline_bytes: int) -> None:
+    """Write the large constants of a traced model into `beside`, if they are many, each on a page of its own."""
+    values = sorted(model.graph.initializers.values(), key=lambda value: str(value.name))
+    large = [value for value in values if value.const_value.nbytes >= LARGE_BYTES]
+    if sum(value.const_value.nbytes for value in large) <= inline_bytes:
+        return
+    with beside.open("wb") as out:
+        for value in large:
+            tensor = value.const_value
+            out.write(bytes(-out.tell() % LARGE_BYTES))
+            offset = out.tell()
+            np.ascontiguousarray(tensor.numpy()).tofile(out)
+            value.const_value = onnx_ir.ExternalTensor(
+                beside.name, offset, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=str(value.name),
+                base_dir=beside.parent,
+            )  # fmt: skip
 
 
 @contextlib.contextmanager

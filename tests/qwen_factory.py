@@ -78,7 +78,7 @@ def a_base(folder: Path, shard: str = "5GB", config: Qwen3VLConfig | None = None
 
 def qwen_family_config(layers: int = 3, size: int = 64, **changes: Any) -> FamilyConfig:
     """A family with the tower and the blocks of `base_config`."""
-    window = WindowSpec(size, size, 0.25, 4, 4, 0.125, 0.125)
+    window = WindowSpec(size, size, 0.5, 4, 4, 0.25, 0.5)
     vision = VisionSpec(depth=2, hidden=32, mlp=56, heads=2, out=48, positions=16)
     made = replace(nano(WORDS), window=window, tower="qwen", vision=vision, hidden=48, layers=layers, heads=4)
     return replace(made, **{"kv_heads": 2, "head_dim": 16, "mlp": 80, "rope_theta": 5e6, **changes})

@@ -1,0 +1,87 @@
+"""Weights beside the graph: the same graph, the same proof, the same numbers, and no copy of them in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from qwen_factory import qwen_family_config
+
+from export.half import to_fp16
+from export.lint import LARGE_BYTES, external_files, lint, load_graph, save_graph
+from export.trace import trace_module
+from familial.family import EncodeGraph, Family
+from familial.resources import require_memory
+from wire.errors import CheckpointError
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Family]:
+    """A folder with encode.onnx and its weights beside it, and the family that it was traced from."""
+    folder = tmp_path_factory.mktemp("external")
+    torch.manual_seed(0)
+    family = Family(qwen_family_config(size=32)).eval()
+    frames = torch.zeros(1, 8, 32, 32, dtype=torch.uint8)
+    inputs = {"frames": frames, "noise": torch.zeros(1, 4, 16, dtype=torch.int32)}
+    graph = trace_module(EncodeGraph(family), inputs, "z", "encode", folder / "encode.weights", inline_bytes=10_000)
+    save_graph(graph, folder / "encode.onnx")
+    return folder, family
+
+
+def run(file: Path, frames: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]  # a test's shorthand
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"frames": frames, "noise": np.zeros((1, 4, 16), np.int32)})[0])
+
+
+def test_a_graph_with_weights_beside_it_computes_what_torch_computes(traced: tuple[Path, Family]) -> None:
+    folder, family = traced
+    graph = load_graph(folder / "encode.onnx")
+    assert external_files(graph) == {"encode.weights"}
+    assert (folder / "encode.onnx").stat().st_size < 200_000 < (folder / "encode.weights").stat().st_size
+    signature = {"frames": ("uint8", (1, 8, 32, 32)), "noise": ("int32", (1, 4, 16))}
+    lint(graph, "encode", signature, {"z": ("int32", (1, 4, 16))})
+    frames = np.random.default_rng(0).integers(0, 256, (1, 8, 32, 32), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = EncodeGraph(family).eval()(torch.from_numpy(frames), torch.zeros(1, 4, 16, dtype=torch.int32))
+    assert np.abs(run(folder / "encode.onnx", frames) - expected.numpy()).max() <= 1
+
+
+def test_every_weight_lies_on_a_page_of_its_own(traced: tuple[Path, Family]) -> None:
+    """So that a reader can map it; and what a step of the core needs lies in the graph itself."""
+    graph = load_graph(traced[0] / "encode.onnx").graph
+    outside = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in outside]
+    ends = 0
+    for place in sorted(places, key=lambda place: int(place["offset"])):
+        assert int(place["offset"]) % LARGE_BYTES == 0 and int(place["offset"]) >= ends
+        ends = int(place["offset"]) + int(place["length"])
+    assert len(outside) > 10
+    assert not [tensor.name for tensor in outside if tensor.data_type != onnx.TensorProto.FLOAT]
+
+
+def test_half_precision_reads_the_weights_from_beside(traced: tuple[Path, Family], tmp_path: Path) -> None:
+    """mu of the typed fp16 graph is within one lattice unit of fp32's."""
+    half = to_fp16(load_graph(traced[0] / "encode.onnx"), str(traced[0]))
+    save_graph(half, tmp_path / "encode.onnx", inline_bytes=10_000)
+    assert external_files(half) == {"encode.weights"}
+    size = [(folder / "encode.weights").stat().st_size for folder in (tmp_path, traced[0])]
+    assert size[0] < 0.7 * size[1]
+    frames = np.random.default_rng(1).integers(0, 256, (1, 8, 32, 32), dtype=np.uint8)
+    assert np.abs(run(tmp_path / "encode.onnx", frames) - run(traced[0] / "encode.onnx", frames)).max() <= 1
+
+
+def test_a_small_graph_keeps_its_weights(tmp_path: Path) -> None:
+    module = torch.nn.Linear(64, 64)
+    graph = trace_module(module, {"x": torch.zeros(1, 64)}, "y", "small", tmp_path / "small.weights")
+    assert not external_files(graph) and not list(tmp_path.iterdir())
+
+
+def test_memory_is_asked_for_before_it_is_taken() -> None:
+    with pytest.raises(CheckpointError, match="tracing needs 1000000.0 GB of memory"):
+        require_memory(10**15, "tracing")
