@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from bridge_factory import DEVICE, make_manifest
-from engine_factory import make_engine, make_noise_table
+from conftest import ROOT
+from engine_factory import make_edge_config, make_engine, make_noise_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_edge_loop import KEY, Device
+from test_edge_publisher import Listener, until
 
 from cloud_bridge.events import EventReader
 from cloud_bridge.intake import Intake, Release
@@ -25,6 +29,7 @@ from wire.attention import Attention, AttentionRule, Witness
 from wire.budget import Budget, Terms
 from wire.certificate import PROFILES, Certificate, bits, sigma_for
 from wire.errors import CertificateError, ConfigError, ManifestError, NoiseError, PrivacyError
+from wire.keys import PublicKey
 from wire.manifest import EngineManifest
 from wire.message import FLAG_ATTENTION, FeatureMessage, features_size
 from wire.noise_table import NoiseTable
@@ -368,3 +373,27 @@ def test_what_an_attentive_device_publishes_and_keeps_is_certified_for_its_rule(
         Terms.of(made, "strict", Budget(), attention=True)
     with pytest.raises(ManifestError, match="no attention rule"):
         Terms.of(dataclasses.replace(made, attention=None), "", Budget(), attention=True)
+
+
+def test_the_whole_process_with_attention_is_believed_by_a_bridge(tmp_path: Path, mosquitto: int) -> None:
+    made = make_engine(tmp_path / "engine", slot_s=0.1, levels=MANIFEST.levels, attention=RULE)
+    config = make_edge_config(
+        tmp_path, engine=tmp_path / "engine", port=mosquitto, windows=40, privacy={"attention": True}
+    )
+    listener = Listener(mosquitto)
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "edge_runtime", "--config", str(config)],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        until(lambda: len(listener.of("features")) == 40)
+        payloads, certificates, states = (listener.of(name) for name in ("features", "certificate", "state"))
+    finally:
+        listener.close()
+    public = PublicKey.parse(json.loads(states[0])["public_key"])
+    intake = Intake({DOOR: public}, made, {DOOR: CameraRecord()}, reorder_slots=0)
+    read = [out for payload in payloads for out in intake.accept(DOOR, payload)]
+    assert len(read) == 40 and not intake.refused and len({out.level for out in read}) > 1
+    assert [Certificate.from_json(text.decode()) for text in certificates] == [made.certificate(attention=True)]
+    assert all(made.covers(text) for text in certificates)
