@@ -349,7 +349,7 @@ class Certificate:
             "log2_tau": _up(self.log2_tau),
             "lifetime_releases": self.lifetime_releases,
             "reading": dict(_READING),
-            "assumes": "the key stream (ChaCha20, keyed by the operating system) is indistinguishable from random",
+            "assumes": "bits of the operating system's generator (ChaCha20) are indistinguishable from random",
             "not_proved": list(NOT_PROVED),
         }
 
