@@ -69,7 +69,8 @@ def test_the_scene_reaches_a_devices_messages_through_z_alone() -> None:
         for field, source in row.fields.items()
         if source is Source.Z
     }
-    assert scene == {"features.z", "features.level", "verdict/edge.probabilities", "verdict/edge.sentence"}
+    of_past_z = {"features.level", "features.flags", "state.blind"}
+    assert scene == {"features.z", "verdict/edge.probabilities", "verdict/edge.sentence"} | of_past_z
 
 
 def test_only_state_and_certificate_are_retained() -> None:

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 FLAG_SPENT = 1
-"""The budget is spent: the release is noise alone. A function of slot and configuration, never of the scene."""
+"""The budget is spent: the release is noise alone. A function of slot, configuration and, with attention, past z."""
 
 FLAG_ATTENTION = 2
 """The level was chosen by the manifest's attention rule. A function of configuration."""

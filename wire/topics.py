@@ -5,7 +5,9 @@
 `Source` is the privacy statement of a field. A field a device publishes may depend on the scene through Z
 alone: noised data, whose processing reveals nothing more. CONSTANT is fixed by build and configuration,
 HARDWARE by the device and its network, COMMAND by its operator; CLOCK follows from the slot's number (and from what the
-ledger held at the start). Nothing else exists; tests hold the messages against this table.
+ledger held at the start). With attention, what a release costs follows from past z, and so does the slot from which a
+budget is spent; without it `flags` and `blind` are functions of the clock. Nothing else exists; tests hold the messages
+against this table.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ TOPICS: Mapping[str, TopicRow] = {
         1,
         False,
         "Features: one a slot, always the same size, scene or no scene",
-        {**_MESSAGE, "slot": Source.CLOCK, "flags": Source.CLOCK, "z": Source.Z, "level": Source.Z},
+        {**_MESSAGE, "slot": Source.CLOCK, "flags": Source.Z, "z": Source.Z, "level": Source.Z},
     ),
     "verdict/edge": TopicRow(
         "edge", 1, False, "Verdict of the edge member, one a slot, always the same size", _VERDICT
@@ -85,7 +87,7 @@ TOPICS: Mapping[str, TopicRow] = {
             "public_key": Source.CONSTANT,
             "software": Source.CONSTANT,
             "profile": Source.COMMAND,
-            "blind": Source.CLOCK,
+            "blind": Source.Z,
         },
     ),
     "certificate": TopicRow(
