@@ -35,7 +35,7 @@ from wire.errors import DataError, EngineError, VeilsightError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["calibrate", "gather", "main"]
+__all__ = ["Material", "Part", "calibrate", "choose_layers", "choose_ranges", "gather", "main", "words"]
 
 _Array = npt.NDArray[Any]
 _Feed = Mapping[str, _Array]
@@ -104,7 +104,7 @@ def _seeds(count: int) -> range:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """One graph with what it is measured on: feeds that choose ranges, and feeds that judge."""
 
     model: ModelProto
@@ -114,7 +114,7 @@ class _Part:
     limit: float  # of its error at p99
 
 
-def choose_ranges(part: _Part) -> tuple[dict[str, float], dict[str, float]]:
+def choose_ranges(part: Part) -> tuple[dict[str, float], dict[str, float]]:
     """Tensor -> range for all that int8 may quantise, of least squared error over the fitting feeds; and all peaks."""
     found = layers(part.model)
     network = Network(part.model)
@@ -155,7 +155,7 @@ def _best_part(counts: npt.NDArray[np.float64]) -> float:
     return float(_GRID[int(np.argmin(errors))])
 
 
-def _error(part: _Part, ranges: Ranges, exact: Sequence[_Array], name: str) -> dict[str, float]:
+def _error(part: Part, ranges: Ranges, exact: Sequence[_Array], name: str) -> dict[str, float]:
     """Error of tensor `name` with the layers of `ranges` in int8, against its float32 values on the judging feeds."""
     made = to_int8(part.model, ranges)
     found = [values[name] for values in activations(made, part.judge, [name])]
@@ -171,9 +171,7 @@ def _error(part: _Part, ranges: Ranges, exact: Sequence[_Array], name: str) -> d
     }
 
 
-def choose_layers(
-    part: _Part, ranges: Mapping[str, float], peaks: Mapping[str, float]
-) -> tuple[Ranges, dict[str, Any]]:
+def choose_layers(part: Part, ranges: Mapping[str, float], peaks: Mapping[str, float]) -> tuple[Ranges, dict[str, Any]]:
     """The layers to quantise and the report: every layer alone, then all, then without the costliest until it holds."""
     digest = structure(part.model)
     found = layers(part.model)
@@ -236,8 +234,8 @@ def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] =
     counts = f"{sum(map(len, clips))} windows, {sum(map(len, events))} events"
     say(f"{material.source}: {counts}, encoded in {time.monotonic() - began:.1f} s")
     parts = {
-        "encode": _Part(encode, *_split(clips), next(iter(Network(encode).code)), config.clip_norm * _CODE_P99),
-        "decide": _Part(decide, *_split(events), "logits", _LOGIT_P99),
+        "encode": Part(encode, *_split(clips), next(iter(Network(encode).code)), config.clip_norm * _CODE_P99),
+        "decide": Part(decide, *_split(events), "logits", _LOGIT_P99),
     }
     chosen, report = {}, {}
     for name, part in parts.items():
