@@ -39,8 +39,8 @@ def traced(checkpoint: Path) -> Iterator[dict[str, ModelProto]]:
     family = trace.load_family(checkpoint)
     graphs = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace, "trace_encode", lambda family: graphs["encode"])
-        patch.setattr(trace, "trace_decide", lambda family: graphs["decide"])
+        patch.setattr(trace, "trace_encode", lambda family, beside=None: graphs["encode"])
+        patch.setattr(trace, "trace_decide", lambda family, beside=None: graphs["decide"])
         yield graphs
 
 
@@ -112,7 +112,7 @@ def test_the_guard_s_zero_branch_stops_the_calibration(
         value = numpy_helper.to_array(tensor)
         if value.shape == () and value == radius:
             tensor.CopyFrom(numpy_helper.from_array(value * 3, tensor.name))
-    monkeypatch.setattr(trace, "trace_encode", lambda family: wide)
+    monkeypatch.setattr(trace, "trace_encode", lambda family, beside=None: wide)
     with pytest.raises(EngineError, match="precision fp32: the guard's zero branch fired on"):
         calibrate(checkpoint, material)
 
