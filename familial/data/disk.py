@@ -8,10 +8,11 @@ Nothing here knows what a clip shows. Errors are DataError and name the file and
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,23 +36,32 @@ _COLUMNS = ["file", "label", "set", "group", "note", "onset_s"]
 _ROOM = "free some space there, or choose another folder, and run the same command again: what is done is kept"
 
 
-def save_video(path: Path, frames: NDArray[np.uint8], fps: float) -> None:
-    """Write frames (T, H, W, 3) BGR as mp4, in one move. Raises DataError where they could not all be written."""
+def save_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
+    """Write frames (H, W, 3) BGR as mp4, in one move. Raises DataError where they could not all be written."""
     partial = path.with_name(f".{os.getpid()}.{path.name}")
-    height, width = frames.shape[1:3]
+    rest = iter(frames)
+    first = next(rest)
+    height, width = first.shape[:2]
     film = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
     if not film.isOpened():
         raise DataError(f"{partial} could not be opened for writing: check the folder and OpenCV's mp4v encoder")
-    for frame in frames:
-        film.write(frame)
-    film.release()
+    count = 0
+    try:
+        for frame in itertools.chain([first], rest):
+            film.write(frame)
+            count += 1
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        film.release()
     # OpenCV does not say when a disk is full: what was written is counted
     capture = cv2.VideoCapture(str(partial))
     written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
-    if written < len(frames):
+    if written < count:
         partial.unlink(missing_ok=True)
-        raise DataError(f"{path}: {written} of {len(frames)} frames were written, as on a full disk; {_ROOM}")
+        raise DataError(f"{path}: {written} of {count} frames were written, as on a full disk; {_ROOM}")
     partial.replace(path)
 
 
@@ -83,7 +93,7 @@ def save_manifest(path: Path, rows: Sequence[Row]) -> None:
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         with partial.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, columns, restval="")
+            table = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             table.writeheader()
             table.writerows(rows)
         partial.replace(path)

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -481,41 +480,22 @@ def _write_clip(task: tuple[int, Motion], folder: Path, size: tuple[int, int]) -
     return {"file": path.name, "label": "normal", "set": "mocap", "group": motion.name, "note": motion.name}
 
 
-def _sheet(path: Path, motions: list[Motion], seed: int, size: tuple[int, int]) -> None:
-    """Write a contact sheet: ten frames of each motion, the first two periods or all of it."""
-    rows = []
-    for i, motion in enumerate(motions):
-        clip = render_motion(seed + i, motion, size=size, seconds=max(3.0, 1.5 * float(motion.times_s[-1])))
-        picks = clip.frames[np.linspace(0, len(clip.frames) - 1, 10).astype(int)].copy()
-        cv2.putText(picks[0], motion.name, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 2)
-        cv2.putText(picks[0], motion.name, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1)
-        rows.append(np.hstack(list(picks)))
-    if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise OSError(f"sheet {path} could not be written: use a .png path in a folder that exists")
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Write clips of captured motions with a manifest, or a contact sheet."""
+    """Write clips of captured motions with a manifest."""
     parser = argparse.ArgumentParser(prog="python -m familial.data.mocap", description=__doc__.split("\n")[0])
     parser.add_argument("--archive", type=Path, required=True, help="DeepMimic's motions, a .tar.xz")
-    parser.add_argument("--out", type=Path, help="folder for mp4 files and manifest.csv; clips already there are kept")
+    parser.add_argument("--out", type=Path, required=True, help="folder for mp4 files and manifest.csv; goes on there")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="the first clip's seed")
     parser.add_argument("--size", default="120x160", help="HxW")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--sheet", type=Path, help="write a contact sheet (png) instead")
     args = parser.parse_args(argv)
     height, width = (int(v) for v in args.size.split("x"))
-    if args.out is None and args.sheet is None:
-        parser.error("give --out DIR for clips or --sheet FILE.png for a contact sheet")
     try:
         motions = list(read_archive(args.archive).values())
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if args.sheet:
-        _sheet(args.sheet, motions, args.seed, (height, width))
-        return 0
     args.out.mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_clip, folder=args.out, size=(height, width))
     tasks = [(seed, motions[seed % len(motions)]) for seed in range(args.seed, args.seed + args.clips)]

@@ -8,8 +8,7 @@ that do not know the label; so the same seed with another kind shows the same ro
 needs to make sense: a fight, or a handshake, brings in a second person where the seed has one, and an empty room shows
 nobody.
 
-    python -m familial.data.render --out DIR --clips N     mp4 files and manifest.csv
-    python -m familial.data.render --sheet FILE.png        a contact sheet of every kind
+    python -m familial.data.render --out DIR --clips N     mp4 files and manifest.csv; --truth: what is known, as .npz
 """
 
 from __future__ import annotations
@@ -181,16 +180,16 @@ def _draw_sensor(rng: Generator, times: Floats, night: bool) -> _Sensor:
         gains = np.where(before == (rng.random() < 0.5), 1.0, dim)
     return _Sensor(
         exposures=2 if rng.random() < 0.22 else 1, shutter_s=float(rng.uniform(0.02, 0.05)),
-        soft=int(rng.choice([0, 3, 5], p=[0.68, 0.28, 0.04])),
+        soft=int(rng.choice([0, 3, 5], p=[0.74, 0.24, 0.02])),
         noise=float(rng.uniform(0.5, 4.0) * (2.2 if night else 1.0)),
         quality=int(rng.integers(18, 85)) if rng.random() < 0.6 else 0,
         smear=float(rng.uniform(0.1, 0.4)) if rng.random() < 0.2 else 0.0,
         vignette=float(rng.uniform(0, 0.35)), gains=gains,
-        shadow=0.0 if night else float(rng.uniform(0.0, 0.5)), low_contrast=bool(rng.random() < 0.12),
+        shadow=0.0 if night else float(rng.uniform(0.0, 0.5)), low_contrast=bool(rng.random() < 0.05),
         bars=float(rng.uniform(0.02, 0.1)) if rng.random() < 0.1 else 0.0,
         stamp=int(rng.integers(86400)) if rng.random() < 0.25 else -1,
         curve=_draw_curve(rng) if rng.random() < 0.55 else None,
-        coarse=float(rng.uniform(0.45, 0.9)) if rng.random() < 0.25 else 1.0,
+        coarse=float(rng.uniform(0.55, 0.9)) if rng.random() < 0.25 else 1.0,
         codec=float(rng.uniform(2.0, 9.0)) if rng.random() < 0.5 else 0.0, refresh=int(rng.integers(12, 80)),
         held=_draw_held(rng, times) if rng.random() < 0.2 else None,
         shake=_draw_shake(rng, times) if rng.random() < 0.14 else None,
@@ -362,8 +361,8 @@ class _Painter:
         h, w = scene.camera.size
         rows, columns = np.mgrid[0:h, 0:w]
         picture = bare * _fall_off((h, w), np.stack([columns, rows], -1).astype(float), sensor.vignette)[..., None]
-        self._room = np.clip(picture, 0, 255).astype(np.uint8)
-        self._frame = self._room.copy()
+        self.room = np.clip(picture, 0, 255).astype(np.uint8)
+        self._frame = self.room.copy()
         self._layer = np.zeros((h, w, 2), np.float32)  # whose, and how far
         self._parts = _prepare(scene, joints, outfits, sensor.vignette, gain) if outfits else []
         self._parts += [_prepare_thing(scene, thing, sensor.vignette, gain) for thing in things]
@@ -376,7 +375,7 @@ class _Painter:
     def moment(self, s: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Frame (H, W, 3) and silhouettes (H, W) of moment `s`."""
         frame, layer = self._frame, self._layer
-        frame[:] = self._room
+        frame[:] = self.room
         layer[:] = 0.0
         if self._order is None:
             return frame, layer[..., 0].astype(np.uint8)
@@ -387,7 +386,7 @@ class _Painter:
                 self._paint_part(part, s)
         hidden = layer[..., 1] > self._depth + 0.1
         if hidden.any():
-            frame[hidden] = self._room[hidden]
+            frame[hidden] = self.room[hidden]
             layer[hidden] = 0.0
         return frame, layer[..., 0].astype(np.uint8)
 
@@ -427,10 +426,29 @@ class _Painter:
         view[:] = cv2.multiply(view, cv2.merge([keep, keep, keep]), scale=1 / 255)
 
 
+def _exposed(room: NDArray[np.uint8], curve: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
+    """The sensor's tone curve, raised and stretched where the empty room would come out black, white or flat.
+
+    So much every camera does by itself; people who cannot be seen at all teach nothing.
+    """
+    grey = cv2.cvtColor(room, cv2.COLOR_BGR2GRAY)
+    seen = grey if curve is None else cv2.LUT(grey, curve)
+    mean, spread = float(seen.mean()), float(seen.std())
+    goal, stretch = float(np.clip(mean, 50, 190)), max(1.0, 22 / max(6.0, spread))
+    if stretch == 1.0 and goal == mean:
+        return curve
+    levels = np.arange(256.0) if curve is None else curve.astype(np.float64)
+    lift = min(4.0, goal / max(1.0, mean)) if goal > mean else goal / mean
+    return np.asarray(np.clip(goal + stretch * lift * (levels - mean), 0, 255), dtype=np.uint8)
+
+
 class _Electronics:
     """Turns painted moments into frames: light level, softness, smear, noise, compression."""
 
-    def __init__(self, sensor: _Sensor, size: tuple[int, int], night: bool, rng: Generator) -> None:
+    def __init__(
+        self, sensor: _Sensor, size: tuple[int, int], night: bool, rng: Generator, room: NDArray[np.uint8]
+    ) -> None:
+        self._tone = _exposed(room, sensor.curve)
         self._sensor, self._size, self._rng = sensor, size, rng
         h, w = size
         grain = rng.standard_normal((h + 16, w + 16, 1 if night else 3)).astype(np.float32)
@@ -449,8 +467,8 @@ class _Electronics:
         if sensor.coarse < 1.0:
             small = cv2.resize(out, None, fx=sensor.coarse, fy=sensor.coarse, interpolation=cv2.INTER_AREA)
             out = cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)
-        if sensor.curve is not None:
-            out = cv2.LUT(out, sensor.curve)
+        if self._tone is not None:
+            out = cv2.LUT(out, self._tone)
         if sensor.soft:
             out = cv2.GaussianBlur(out, (sensor.soft, sensor.soft), 0)
         if sensor.smear:
@@ -546,7 +564,7 @@ def _film(
     props = plan.props or ("",) * len(bodies)
     outfits = [_dress(b, _stream(b.seed, 1), tone, prop) for b, prop in zip(bodies, props, strict=True)]
     painter = _Painter(scene, still, joints, outfits, sensor, things)
-    electronics = _Electronics(sensor, (h, w), scene.light.night, rng)
+    electronics = _Electronics(sensor, (h, w), scene.light.night, rng, painter.room)
     frames = np.zeros((len(times), h, w, 3), np.uint8)
     silhouettes = np.zeros((len(times), h, w), np.uint8)
     for t in range(len(times)):
@@ -696,24 +714,6 @@ def demo_clip(
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def _sheet(path: Path, kinds: list[str], seed: int, size: tuple[int, int], rows_each: int) -> None:
-    """Write a contact sheet: a row of eight frames for each of `rows_each` clips of each kind."""
-    rows = []
-    for kind in kinds:
-        for i in range(rows_each):
-            clip = render_clip(seed + i + 101 * sorted(KINDS).index(kind), kind, size=size)
-            happening = clip.happenings[0]
-            length = float(clip.times_s[-1])
-            middle = np.linspace(happening.start_s - 0.3, max(happening.end_s, happening.start_s + 1.2) + 0.2, 6)
-            at = [happening.start_s * 0.4, *middle, length]
-            picks = [clip.frames[min(len(clip.frames) - 1, max(0, round(t * 12)))].copy() for t in at]
-            cv2.putText(picks[0], kind, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 2)
-            cv2.putText(picks[0], kind, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1)
-            rows.append(np.hstack(picks))
-    if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise OSError(f"sheet {path} could not be written: use a .png path in a folder that exists")
-
-
 def _write_clip(seed: int, folder: Path, size: tuple[int, int], truth: bool) -> Row:
     """Render the clip of `seed` into `folder` unless it is there; returns its manifest row."""
     label = clip_label(seed)
@@ -728,25 +728,17 @@ def _write_clip(seed: int, folder: Path, size: tuple[int, int], truth: bool) -> 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write clips with a manifest, or a contact sheet."""
+    """Write clips with a manifest."""
     parser = argparse.ArgumentParser(prog="python -m familial.data.render", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, help="folder for mp4 files and manifest.csv; clips already there are kept")
+    parser.add_argument("--out", type=Path, required=True, help="folder for mp4 files and manifest.csv; goes on there")
     parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="the first clip's seed")
     parser.add_argument("--size", default="120x160", help="HxW")
     parser.add_argument("--truth", action="store_true", help="also write silhouettes, key points, tags, ... as .npz")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--sheet", type=Path, help="write a contact sheet (png) instead")
-    parser.add_argument("--kinds", default="", help="comma-separated kinds for the sheet; all by default")
-    parser.add_argument("--rows", type=int, default=1, help="rows of each kind on the sheet")
     args = parser.parse_args(argv)
     height, width = (int(v) for v in args.size.split("x"))
     size = (height, width)
-    if args.sheet:
-        _sheet(args.sheet, args.kinds.split(",") if args.kinds else list(KINDS), args.seed, size, args.rows)
-        return 0
-    if args.out is None:
-        parser.error("give --out DIR for clips or --sheet FILE.png for a contact sheet")
     args.out.mkdir(parents=True, exist_ok=True)
     work = functools.partial(_write_clip, folder=args.out, size=size, truth=args.truth)
     try:
