@@ -133,6 +133,7 @@ class Publisher:
         if fields.items() <= self._state.items():
             return
         self._state = {**self._state, **fields}
+        log.warning("the state says now: %s", fields)
         self.send("state", self._state_bytes("online", ""))
 
     def flush(self, timeout_s: float) -> bool:
