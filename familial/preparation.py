@@ -38,8 +38,9 @@ def moving_parts(frames: Tensor, crop: int) -> tuple[Tensor, Tensor]:
     top, bottom, left, right = box
     side = torch.clamp(torch.maximum(bottom - top, right - left) * _MARGIN, _LEAST, 1.0)
     across, down = tents((left + right) / 2, side, crop, width), tents((top + bottom) / 2, side, crop, height)
-    narrow = torch.bmm(frames.reshape(count, length * height, width), across.transpose(1, 2))
-    tall = narrow.reshape(count, length, height, crop).transpose(1, 2).reshape(count, height, length * crop)
+    # four dimensions, not a reshape and three: the exporter takes such a reshape away, and pairs boxes with frames
+    narrow = frames @ across.transpose(1, 2)[:, None]
+    tall = narrow.transpose(1, 2).reshape(count, height, length * crop)
     cut = torch.bmm(down, tall).reshape(count, crop, length, crop).transpose(1, 2).reshape(count, length, crop * crop)
     parts = torch.bmm(change * (3.0 / 255.0), cut).reshape(count, length - 1, crop, crop)
     places = (edge * 2.0 - 1.0 for edge in (top, bottom, left, right, side))

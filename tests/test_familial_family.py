@@ -128,6 +128,28 @@ def test_what_moves_is_cut_out_and_the_place_is_not_in_it() -> None:
     assert float(outside.abs().max()) < 1e-4 < 1.0 < float(parts.abs().max())
 
 
+class _Parts(torch.nn.Module):
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return moving_parts(frames, 56)[0]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
+@torch.no_grad()
+def test_each_snippet_is_cut_by_its_own_box_in_the_graph_too(tmp_path: Path) -> None:
+    """As many snippets as frames in one, whose boxes differ: whoever pairs boxes with frames instead is found."""
+    snippets = torch.full((8, 8, 128, 128), 90.0)
+    for place in range(8):
+        for step in range(8):
+            left = 20 + 8 * place + 2 * step
+            snippets[place, step, 30:60, left : left + 16] = 200.0
+    program = torch.onnx.export(_Parts(), (snippets,), dynamo=True, opset_version=18, verbose=False)
+    assert program is not None
+    program.save(str(tmp_path / "parts.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "parts.onnx"))
+    (made,) = session.run(None, {session.get_inputs()[0].name: snippets.numpy()})
+    np.testing.assert_allclose(made, moving_parts(snippets, 56)[0].numpy(), atol=1e-3)
+
+
 @torch.no_grad()
 def test_light_that_changes_everywhere_is_no_motion() -> None:
     frames = torch.randint(60, 120, (1, 1, 128, 128)).float() + torch.arange(8).reshape(1, 8, 1, 1) * 12.0
