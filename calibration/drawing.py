@@ -15,7 +15,7 @@ from html import escape
 __all__ = ["Axis", "Curve", "Dot", "chart", "rows_chart"]
 
 _WIDTH, _HEIGHT = 900, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 210, 20, 50
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 210, 34, 50
 _INK, _PALE = "#1d2327", "#d5d9dd"
 _LEGEND = "band: what the certificate allows; tick: chance; dashed tick: preset limit; dot and bar: value and interval"
 
@@ -104,13 +104,14 @@ def chart(
         x, _ = place(tick, up.low)
         parts.append(_line(x, _TOP + high, x, _TOP + high + 5, _INK))
         parts.append(_text(x, _TOP + high + 20, along.label(tick), "middle"))
-    parts += [_text(_LEFT + wide / 2, _HEIGHT - 8, along.title, "middle"), _text(_LEFT - 60, _TOP - 6, up.title)]
+    parts += [_text(_LEFT + wide / 2, _HEIGHT - 8, along.title, "middle"), _text(_LEFT - 60, _TOP - 18, up.title)]
     for where, name in marks.items():
         x, _ = place(where, up.low)
         parts += [_line(x, _TOP, x, _TOP + high, _INK, 1, "4 3"), _text(x + 5, _TOP + high - 8, name)]
     for where, name in (levels or {}).items():
         _, y = place(along.low, where)
-        parts += [_line(_LEFT, y, _LEFT + wide, y, _INK, 1, "4 3"), _text(_LEFT + 6, y - 4, name)]
+        parts.append(_line(_LEFT, y, _LEFT + wide, y, _INK, 1, "4 3"))
+        parts.append(_text(_LEFT + wide - 6, y - 4, name, "end", size=11))
     heights = _apart([place(*curve.points[-1])[1] for curve in curves], 16.0)
     for index, curve in enumerate(curves):
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in curve.points))
@@ -160,5 +161,5 @@ def rows_chart(rows: Sequence[Dot], title: str, top: float) -> str:
             _text(left - 10, y + 4, row.name, "end", size=11),
             _text(_WIDTH - right + 6, y + 4, row.outcome.partition(":")[0], colour=row.colour, size=9),
         ]
-    parts.append(_text(left, bottom + 20, _LEGEND, size=11))
+    parts.append(_text(_WIDTH - right, bottom + 20, _LEGEND, "end", size=11))
     return _svg(bottom + 30, parts, title)

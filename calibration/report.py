@@ -126,12 +126,21 @@ def _promise(found: Mapping[str, Any]) -> str:
     unproved = "".join(f"<li>{escape(text)}</li>" for text in document["not_proved"])
     return f"""<section><h2>What is promised</h2>
 <p>Whatever the network does, and whoever looks: one release ({document["inputs"]["slot_s"]:g} s) reveals at most
-{release["bits"]:.2f} bits about the scene, one event ({event["releases"]} releases) at most {event["bits"]:.2f} bits.
-From an event, one of 1,000 equally likely people is named with a chance of at most {event["name_one_of"]["1000"]:.3f};
-from a release, of at most {release["name_one_of"]["1000"]:.3f}.</p>
+{_up(release["bits"])} bits about the scene, one event ({event["releases"]} releases) at most {_up(event["bits"])} bits.
+From an event, one of 1,000 equally likely people is named with a chance of at most {_up(event["name_one_of"]["1000"])};
+from a release, of at most {_up(release["name_one_of"]["1000"])}.</p>
 <p>The promise ends. For somebody who stays in view, no bound is left on naming {gone}.</p>
-<p>It assumes that {escape(document["assumes"])}; the sampler's distance from ideal noise over the device's life,
-2<sup>{document["log2_tau"]:.0f}</sup>, adds to each probability. Not proved:</p><ul>{unproved}</ul></section>"""
+<p>It assumes that {escape(document["assumes"])}. The sampler's distance from ideal noise, at most
+2<sup>{math.ceil(document["log2_tau"])}</sup> over the device's life, is in these chances.
+Not proved:</p><ul>{unproved}</ul></section>"""
+
+
+def _up(value: float) -> str:
+    """Three significant digits, never below the value."""
+    if value <= 0.0:
+        return "0"
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / unit - 1e-9) * unit:.3g}"
 
 
 def _span(seconds: float) -> str:
@@ -206,7 +215,8 @@ def _dots(rows: Sequence[Mapping[str, Any]], attack: str) -> Iterator[str]:
         label = row["name"] if attack == "norm" else f"{row['name']}, S = {row['S_event']:g}"
         lines.append(Dot(label, numbers["value"], low, high, numbers["chance"], numbers["limit"],
                          numbers["certificate"], *_STATUS[row["status"]]))  # fmt: skip
-    yield rows_chart(lines, "share of the claim" if relative else rows[0]["metric"], 1.2 if relative else 1.0)
+    metric = "share of the claim" if relative else str(rows[0]["metric"]).partition(",")[0]
+    yield rows_chart(lines, metric, 1.2 if relative else 1.0)
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -226,11 +236,11 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         top = max(0.25, *(row["value"] for row in mine), mine[0]["limit"] * 1.2)
         top = math.ceil(top * 10) / 10
         ticks = {math.log10(row["releases"]): f"{row['releases']:,}" for row in mine}
-        yield "<figure>" + chart(
+        yield f"<h3>{escape(name)}</h3>" + chart(
             curves, Axis("releases averaged", 0, max(ticks), tuple(ticks), labels=ticks),
             Axis("named right", 0, top, tuple(round(top * k / 5, 3) for k in range(6))), marks={},
             levels={mine[0]["chance"]: "chance", mine[0]["limit"]: "limit"},
-        ) + f"<figcaption>{escape(name)}</figcaption></figure>"  # fmt: skip
+        )  # fmt: skip
 
 
 def _controls(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -301,7 +311,7 @@ def _all_rows(found: Mapping[str, Any]) -> str:
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#1d2327;max-width:62rem;margin:2rem auto;padding:0 1rem;background:#fff}
 h1{font-size:1.8rem;margin:.2rem 0}h2{font-size:1.3rem;margin:2.2rem 0 .3rem}h3{font-size:1rem;margin:1rem 0 .2rem}
-svg{width:100%;height:auto;display:block}figure{margin:1rem 0}figcaption{font-size:.9rem;color:#444}
+svg{width:100%;height:auto;display:block}
 table{border-collapse:collapse;font-size:.8rem}td,th{padding:.15rem .5rem;text-align:left;vertical-align:top}
 tr:nth-child(even) td{background:#f5f6f7}.pictures td,.pictures th{padding:.1rem .15rem;vertical-align:middle}
 .pictures th{font-weight:400;max-width:11rem}
