@@ -232,7 +232,11 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
         weights = sum(value.numel() for value in family.state_dict().values())
         said.append(f"{config.family}: {weights / 1e6:.2f} M weights, noise of profile {wanted.profile}")
     with progress.step("trace") as said:
-        traced = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+        beside = made if wanted.precision == "fp32" else None  # other precisions change the weights first
+        traced = {
+            "encode": trace.trace_encode(family, beside and beside / f"encode{_EXTERNAL}"),
+            "decide": trace.trace_decide(family, beside and beside / f"decide{_EXTERNAL}"),
+        }
         said += [f"{FILES[part]} {len(graph.graph.node)} nodes" for part, graph in traced.items()]
     with progress.step(f"set precision {wanted.precision}") as said:
         calibration = Calibration.load(checkpoint, wanted.checkpoint) if wanted.calibration else None

@@ -169,8 +169,8 @@ def test_an_interrupted_build_leaves_the_old_engine(
     checkpoint: Path, engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(engine)
-    monkeypatch.setattr(trace, "trace_encode", lambda family: onnx.load(engine / "encode.onnx"))
-    monkeypatch.setattr(trace, "trace_decide", lambda family: onnx.load(engine / "decide.onnx"))
+    monkeypatch.setattr(trace, "trace_encode", lambda family, beside: onnx.load(engine / "encode.onnx"))
+    monkeypatch.setattr(trace, "trace_decide", lambda family, beside: onnx.load(engine / "decide.onnx"))
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -11,12 +11,17 @@ import pytest
 import torch
 from qwen_factory import qwen_family_config
 
+from calibration import noise
+from edge_runtime.engine import OnnxEngine, self_test
+from export import build_engine
 from export.half import to_fp16
 from export.lint import LARGE_BYTES, external_files, lint, load_graph, save_graph
 from export.trace import trace_module
+from familial import checkpoint
 from familial.family import EncodeGraph, Family
 from familial.resources import require_memory
-from wire.errors import CheckpointError
+from wire.errors import CheckpointError, ManifestError
+from wire.manifest import EngineManifest
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
 
@@ -74,6 +79,27 @@ def test_half_precision_reads_the_weights_from_beside(traced: tuple[Path, Family
     assert size[0] < 0.7 * size[1]
     frames = np.random.default_rng(1).integers(0, 256, (1, 8, 32, 32), dtype=np.uint8)
     assert np.abs(run(tmp_path / "encode.onnx", frames) - run(traced[0] / "encode.onnx", frames)).max() <= 1
+
+
+def test_an_engine_folder_pins_the_weights_beside_its_graphs(
+    traced: tuple[Path, Family], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """build_engine end to end; the device's own engine opens the folder, and refuses it when a weight is changed."""
+    monkeypatch.setattr(trace_module, "__defaults__", (None, 10_000))
+    checkpoint.save(traced[1], tmp_path / "checkpoint")
+    assert noise.main(["--checkpoint", str(tmp_path / "checkpoint"), "--target", "balanced"]) == 0
+    out = tmp_path / "engine"
+    assert build_engine.main(["--checkpoint", str(tmp_path / "checkpoint"), "--out", str(out)]) == 0
+    manifest = EngineManifest.load(out)
+    assert set(manifest.external) == {"encode.weights", "decide.weights"}
+    engine = OnnxEngine(out)
+    self_test(engine)
+    engine.close()
+    weights = bytearray((out / "encode.weights").read_bytes())
+    weights[5000] ^= 1
+    (out / "encode.weights").write_bytes(weights)
+    with pytest.raises(ManifestError, match=r"encode\.weights"):
+        OnnxEngine(out)
 
 
 def test_a_small_graph_keeps_its_weights(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export import parity, trace
+from export import precision as precision_module
 from export.build_engine import main
 from export.half import FP16_MAX, half_tensors, rounded, to_fp16
 from export.network import Network, activations, measure, open_session, structure, types
@@ -135,6 +136,14 @@ def test_fp32_is_the_traced_graph_itself(traced: dict[str, ModelProto]) -> None:
 def test_int8_without_ranges_is_refused(traced: dict[str, ModelProto]) -> None:
     with pytest.raises(GraphError, match="int8 with a calibration"):
         in_precision("encode", traced["encode"], "int8")
+
+
+def test_weights_beyond_what_fits_into_one_piece_are_refused(
+    traced: dict[str, ModelProto], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "_LARGEST", 1000)
+    with pytest.raises(GraphError, match="GB of float32 weights.*--precision fp32"):
+        in_precision("encode", traced["encode"], "fp16")
 
 
 def test_the_passes_leave_their_input_alone(traced: dict[str, ModelProto], ranges: dict[str, Ranges]) -> None:
@@ -417,8 +426,8 @@ def test_a_calibration_that_does_not_belong_is_refused_with_the_cure(
     traced: dict[str, ModelProto],
     what: str,
 ) -> None:
-    monkeypatch.setattr(trace, "trace_encode", lambda family: traced["encode"])
-    monkeypatch.setattr(trace, "trace_decide", lambda family: traced["decide"])
+    monkeypatch.setattr(trace, "trace_encode", lambda family, beside=None: traced["encode"])
+    monkeypatch.setattr(trace, "trace_decide", lambda family, beside=None: traced["decide"])
     change, says = SPOILED[what]
     found = document(ranges, checkpoint)
     change(found)
