@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from test_edge_loop import KEY, Device
 from test_edge_publisher import Listener, until
 
+from benchmarks import attention as benchmark
 from cloud_bridge.events import EventReader
 from cloud_bridge.intake import Intake, Release
 from cloud_bridge.journal import CameraRecord
@@ -397,3 +398,13 @@ def test_the_whole_process_with_attention_is_believed_by_a_bridge(tmp_path: Path
     assert len(read) == 40 and not intake.refused and len({out.level for out in read}) > 1
     assert [Certificate.from_json(text.decode()) for text in certificates] == [made.certificate(attention=True)]
     assert all(made.covers(text) for text in certificates)
+
+
+def test_the_benchmark_compares_four_devices_and_keeps_what_it_certifies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["--rendered", "0", "--streams", "10"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for world in found["figures"].values():
+        fixed, even, attentive = (world[name] for name in ("fixed", "fixed, same hour", "attention"))
+        assert attentive["event_S2"] <= fixed["event_S2"]
+        assert attentive["spent_S2"] <= attentive["lasting_S2"] == pytest.approx(even["lasting_S2"], rel=1e-3)
+    assert found["ratio"] > 1.0
