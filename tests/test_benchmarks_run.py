@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from benchmarks import clips, edge_loop, noise, wire
 from benchmarks.broker import EmbeddedBroker, Tap
 from benchmarks.harness import Listener, report
+from wire.manifest import EngineManifest
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,9 @@ def test_labelled_clips_get_a_verdict_each(
     arguments = ["--data", str(manifest), "--engine", engine, "--checkpoint", checkpoint, "--speed", "2"]
     assert clips.main(arguments) == 0
     figures = document(capsys)["figures"]
-    assert [(row["file"], row["windows"]) for row in figures["clips"]] == [("a.mp4", 2), ("b.mp4", 12)]
+    window = EngineManifest.load(pair[0]).window
+    read = [(f"{name}.mp4", window.releases_of(seconds)) for name, seconds in (("a", 0.5), ("b", 3.0))]
+    assert [(row["file"], row["windows"]) for row in figures["clips"]] == read
     assert all(row["predicted"] in ("normal", "fall", "fight") for row in figures["clips"])
     assert figures["overall"]["n"] == 2
 

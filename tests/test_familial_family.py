@@ -142,7 +142,7 @@ def test_each_snippet_is_cut_by_its_own_box_in_the_graph_too(tmp_path: Path) -> 
         for step in range(8):
             left = 20 + 8 * place + 2 * step
             snippets[place, step, 30:60, left : left + 16] = 200.0
-    program = torch.onnx.export(_Parts(), (snippets,), dynamo=True, opset_version=18, verbose=False)
+    program = torch.onnx.export(_Parts().eval(), (snippets,), dynamo=True, opset_version=18, verbose=False)
     assert program is not None
     program.save(str(tmp_path / "parts.onnx"))
     session = onnxruntime.InferenceSession(str(tmp_path / "parts.onnx"))
