@@ -116,6 +116,15 @@ def test_a_level_above_the_rule_stops_the_device() -> None:
         device.advance(2, release(8))
 
 
+@pytest.mark.parametrize("shift", [2.05, 2.2, 2.5, 3.0, 3.9])
+def test_a_rule_around_any_profile_never_spends_more_than_it_in_the_long_run(shift: float) -> None:
+    sigmas = (SIGMAS[0], sigma_for(C, shift, R), SIGMAS[2])
+    device = Attention(AttentionRule.around(RULE.directions, C, sigmas, 1, R), C, sigmas, R)
+    fixed = Fraction(C) ** 2 / sigmas[1] ** 2
+    assert device.most(R) <= R * fixed
+    assert all(device.most(span) <= span * fixed for span in range(15, 4000))
+
+
 def test_from_some_seconds_on_the_bound_is_below_the_fixed_profile() -> None:
     """What the rule is built for: an event as the fixed profile, fifteen releases no worse, an hour at two thirds."""
     device = attention()
@@ -328,6 +337,7 @@ def test_an_attentive_device_is_charged_for_what_it_said_and_believed_by_the_bri
     assert len({message.level for message in sent}) > 1
     assert {message.flags for message in sent} == {FLAG_ATTENTION}
     costs = [device.terms.costs[message.level] for message in sent]
+    assert device.terms.costs == attention().costs
     assert device.ledger.totals()["s2_total"] == pytest.approx(sum(costs) / 10**12)
     for span in range(1, 61):
         assert max(sum(costs[at : at + span]) for at in range(61 - span)) <= attention().most(span) * 10**12

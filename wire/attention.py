@@ -119,17 +119,18 @@ class AttentionRule:
     ) -> AttentionRule:
         """A rule that spends no more than releases all made at `level` in an event, in `_EVEN` releases and in more.
 
-        In a few releases in a row it may spend more than they do, in the long run it spends two thirds. The numbers
-        were chosen by simulation: `python -m benchmarks.attention`.
+        In a few releases in a row it may spend more than they do, in the long run it spends two thirds, or what the
+        quietest level spends. The numbers were chosen by simulation: `python -m benchmarks.attention`.
         """
         fixed = Fraction(clip_norm) ** 2 / sigmas[level] ** 2
         quiet = Fraction(math.ceil(Fraction(clip_norm) ** 2 / sigmas[0] ** 2 * _UNIT), _UNIT)
-        depth = _EVEN * fixed * (1 - _LASTING)
+        refill = max(Fraction(0), _LASTING * fixed - quiet)
+        depth = _EVEN * (fixed - quiet - refill)
         return cls(
             directions=tuple(tuple(int(value) for value in row) for row in directions),
             event_cap=releases * fixed,
             depth=depth,
-            refill=max(Fraction(0), _LASTING * fixed - quiet),
+            refill=refill,
             threshold=Fraction(1, 2),
             steepness=Fraction(3) / depth,
             memory=Fraction(12),
