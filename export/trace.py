@@ -26,6 +26,7 @@ from familial import checkpoint as folder
 from familial.config import FamilyConfig
 from familial.family import DecideGraph, EncodeGraph, Family
 from familial.losses import poles
+from familial.resources import require_disk
 from wire.errors import CheckpointError, GraphError
 
 from .lint import INLINE_BYTES, LARGE_BYTES, OPSET
@@ -115,8 +116,10 @@ def _set_aside(model: Any, beside: Path, inline_bytes: int) -> None:
     """Write the large constants of a traced model into `beside`, if they are many, each on a page of its own."""
     values = sorted(model.graph.initializers.values(), key=lambda value: str(value.name))
     large = [value for value in values if value.const_value.nbytes >= LARGE_BYTES]
-    if sum(value.const_value.nbytes for value in large) <= inline_bytes:
+    total = sum(value.const_value.nbytes for value in large)
+    if total <= inline_bytes:
         return
+    require_disk(beside.parent, total + LARGE_BYTES * len(large), f"tracing {beside.stem}")
     with beside.open("wb") as out:
         for value in large:
             tensor = value.const_value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from export import build_engine
 from export.half import to_fp16
 from export.lint import LARGE_BYTES, external_files, lint, load_graph, save_graph
 from export.trace import trace_module
-from familial import checkpoint
+from familial import checkpoint, resources
 from familial.family import EncodeGraph, Family
 from familial.resources import require_memory
 from wire.errors import CheckpointError, ManifestError
@@ -106,6 +107,15 @@ def test_a_small_graph_keeps_its_weights(tmp_path: Path) -> None:
     module = torch.nn.Linear(64, 64)
     graph = trace_module(module, {"x": torch.zeros(1, 64)}, "y", "small", tmp_path / "small.weights")
     assert not external_files(graph) and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_found_before_the_weights_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    module, beside = torch.nn.Linear(64, 64), tmp_path / "small.weights"
+    with pytest.raises(CheckpointError, match="tracing small writes 0.0 GB, 0.0 GB are free"):
+        trace_module(module, {"x": torch.zeros(1, 64)}, "y", "small", beside, inline_bytes=1000)
+    assert not beside.exists()
 
 
 def test_memory_is_asked_for_before_it_is_taken() -> None:
