@@ -34,6 +34,7 @@ CALIBRATION = "calibration.json"
 MARGIN = 4.0
 """fp16 is refused where a measured magnitude comes nearer to 65504 than this factor."""
 
+_LARGEST = 2**31 - 2**20  # what protobuf can hold in one piece
 _PARTS = ("encode", "decide")
 _VERSION = 1
 
@@ -98,6 +99,12 @@ def in_precision(part: str, model: ModelProto, precision: str, calibration: Cali
     """
     if precision == "fp32":
         return model
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if size >= _LARGEST:
+        raise GraphError(
+            f"{part}: {size / 1e9:.1f} GB of float32 weights; up to {_LARGEST / 1e9:.1f} GB are turned into {precision} "
+            "and measured in memory; build with --precision fp32"
+        )
     ranges = calibration.parts[part] if calibration is not None else None
     if precision == "fp16":
         made = to_fp16(model)
