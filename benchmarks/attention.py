@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rendered", type=int, default=60, metavar="N", help="held-out rendered clips; 0: none")
     parser.add_argument("--data", type=Path, metavar="MANIFEST.csv", help="real clips, read set by set")
     parser.add_argument("--sets", nargs="+", default=["rooms", "upfall"], metavar="SET")
-    parser.add_argument("--streams", type=int, default=300, help="normal streams, and falls, of each kind")
+    parser.add_argument("--streams", type=int, default=150, help="normal streams, and falls, of each kind")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     rng = np.random.default_rng(args.seed)
