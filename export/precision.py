@@ -102,7 +102,7 @@ def in_precision(part: str, model: ModelProto, precision: str, calibration: Cali
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     if size >= _LARGEST:
         raise GraphError(
-            f"{part}: {size / 1e9:.1f} GB of float32 weights; up to {_LARGEST / 1e9:.1f} GB are turned into {precision} "
+            f"{part}: {size / 1e9:.1f} GB of float32 weights; {_LARGEST / 1e9:.1f} GB at most are made {precision} "
             "and measured in memory; build with --precision fp32"
         )
     ranges = calibration.parts[part] if calibration is not None else None
