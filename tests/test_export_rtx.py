@@ -112,7 +112,7 @@ def test_the_command_makes_them_and_uses_them_again(
     monkeypatch.setattr(parity, "compare", lambda *_: {"code": {}, "noise": {}, "verdict": {}})
     monkeypatch.setattr(parity, "words", lambda report: [])
     for part in PARTS:
-        monkeypatch.setattr(trace, f"trace_{part}", lambda family, part=part: traced[part])
+        monkeypatch.setattr(trace, f"trace_{part}", lambda *_, part=part: traced[part])
     out = tmp_path / "engine"
     command = ["--checkpoint", str(checkpoint), "--out", str(out), "--backend", "tensorrt-rtx"]
     assert main(command) == 0
