@@ -1,4 +1,4 @@
-"""The frontier's own arithmetic: ranks, the ideal reader, and leakage read from an audit."""
+"""Arithmetic of the accuracy benchmarks: ranks, the ideal reader, leakage read from an audit, alerts of a stream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.alarms import alerts
 from benchmarks.frontier import _exact, _leaks, area_under_curve
+from cloud_bridge.config import AlertRule
 from familial.losses import poles
 from wire.errors import VeilsightError
 
@@ -40,3 +42,11 @@ def test_leakage_is_read_from_an_audit(tmp_path: Path) -> None:
     assert _leaks(tmp_path / "audit.json") == {"places": {3.0: 0.2}}
     with pytest.raises(VeilsightError, match="calibration.audit"):
         _leaks(tmp_path / "none.json")
+
+
+def test_alerts_of_a_stream_are_those_of_the_bridge() -> None:
+    """Raised once for two verdicts in a row, and again only after it was cleared."""
+    falls = np.array([0.1, 0.7, 0.1, 0.7, 0.7, 0.9, 0.1, 0.1, 0.1, 0.1, 0.8, 0.8])
+    verdicts = np.stack([1.0 - falls, falls], axis=1)
+    assert alerts(verdicts, ("normal", "fall"), AlertRule(raise_at=0.6, raise_for=2)) == [(4, "fall"), (11, "fall")]
+    assert alerts(verdicts, ("normal", "fall"), AlertRule(raise_at=0.95, raise_for=1)) == []
