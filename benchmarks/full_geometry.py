@@ -415,6 +415,7 @@ def _show(args: argparse.Namespace, config: FamilyConfig, found: Mapping[str, Ma
             f"{said['share_of_slot']:.1%} of a slot"
             for board, said in boards.items()
         ),
+        "  Orin Nano 8GB  no time is published for this tower: no estimate",
     ]
     report(
         "full_geometry",
