@@ -156,10 +156,11 @@ def _galleries(
     if not wanted:
         return ()
     plan, found = request.plan, list[tuple[str, Path]]()
+    sees = hashlib.sha256(f"{manifest.hashes['encode']} {manifest.window}".encode()).hexdigest()[:16]
 
     def film(name: str, about: tuple[list[targets.Shot], Any, tuple[str, ...]], **more: Any) -> None:
         shots, owners, names = about
-        path = request.cache / "galleries" / f"{name}-{manifest.sha256[:16]}-{targets.fingerprint(shots)}.npz"
+        path = request.cache / "galleries" / f"{name}-{sees}-{targets.fingerprint(shots)}.npz"
         if not path.is_file():
             began = time.monotonic()
             print(f"filming {name}: {len(shots)} clips", flush=True)
