@@ -357,7 +357,8 @@ class _Painter:
         self, scene: Scene, still: Still, joints: Floats, outfits: list[tuple[_Part, ...]], sensor: _Sensor,
         things: Sequence[Thing],
     ) -> None:  # fmt: skip
-        bare, self._depth, gain = still
+        bare, depth, gain = still
+        self._behind = depth + 0.1  # farther than this, things hide what is there
         h, w = scene.camera.size
         rows, columns = np.mgrid[0:h, 0:w]
         picture = bare * _fall_off((h, w), np.stack([columns, rows], -1).astype(float), sensor.vignette)[..., None]
@@ -368,9 +369,12 @@ class _Painter:
         self._parts += [_prepare_thing(scene, thing, sensor.vignette, gain) for thing in things]
         self._order = np.argsort(-np.stack([p.depth for p in self._parts], 1), 1) if self._parts else None
         self._shade = sensor.shadow
-        self._bones: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+        self._bones: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]] = []
         if outfits and sensor.shadow > 0.03:
-            self._bones = list(zip(*_shadows(scene, joints), strict=True))
+            bones, wide = _shadows(scene, joints)
+            rim = wide.max(1)[:, None] + 6
+            low, high = (bones.min((1, 2)) >> _SHIFT) - rim, (bones.max((1, 2)) >> _SHIFT) + rim + 1
+            self._bones = list(zip(bones, wide, low, high, strict=True))
 
     def moment(self, s: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Frame (H, W, 3) and silhouettes (H, W) of moment `s`."""
@@ -384,11 +388,11 @@ class _Painter:
             part = self._parts[i]
             if part.near[s] > 0.25:
                 self._paint_part(part, s)
-        hidden = layer[..., 1] > self._depth + 0.1
-        if hidden.any():
-            frame[hidden] = self.room[hidden]
-            layer[hidden] = 0.0
-        return frame, layer[..., 0].astype(np.uint8)
+        owner, depth = cv2.split(layer)
+        hidden = cv2.compare(depth, self._behind, cv2.CMP_GT)
+        cv2.copyTo(self.room, hidden, frame)
+        owner[hidden > 0] = 0.0
+        return frame, owner.astype(np.uint8)
 
     def _paint_part(self, part: _Painted, s: int) -> None:
         hull = cv2.convexHull(part.outline[s])
@@ -408,10 +412,8 @@ class _Painter:
     def _cast_shadows(self, s: int) -> None:
         if not self._bones:
             return
-        h, w = self._depth.shape
-        bones, wide = self._bones[s]
-        low = (bones.min((0, 1)) >> _SHIFT) - int(wide.max()) - 6
-        high = (bones.max((0, 1)) >> _SHIFT) + int(wide.max()) + 7
+        h, w = self._behind.shape
+        bones, wide, low, high = self._bones[s]
         x0, y0, x1, y1 = max(0, int(low[0])), max(0, int(low[1])), min(w, int(high[0])), min(h, int(high[1]))
         if x1 - x0 < 2 or y1 - y0 < 2:
             return
@@ -508,8 +510,9 @@ class _Electronics:
         elif self._before is not None and self._sent is not None and (sensor.cut or self._count % sensor.refresh):
             change = cv2.cvtColor(cv2.absdiff(picture, self._before if sensor.cut else self._sent), cv2.COLOR_BGR2GRAY)
             blocks = cv2.resize(change, (max(1, w // 8), max(1, h // 8)), interpolation=cv2.INTER_AREA)
-            whole = cv2.resize(blocks, (w, h), interpolation=cv2.INTER_NEAREST)
-            picture = np.where((whole < max(sensor.codec, 3.0))[..., None], self._sent, picture)
+            still = np.asarray(blocks < max(sensor.codec, 3.0), dtype=np.uint8)
+            picture = picture.copy()
+            cv2.copyTo(self._sent, cv2.resize(still, (w, h), interpolation=cv2.INTER_NEAREST), picture)
         self._sent, self._before, self._count = picture, made, self._count + 1
         return picture
 
