@@ -10,10 +10,11 @@ import math
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from familial.data import render
+from familial.data import render, samples
 from familial.data.disk import save_video
 from familial.data.motion import JOINTS, Actor, Body, Floats, draw_body, perform, radii
 from familial.data.render import KINDS, RenderedClip, body_of, clip_label, demo_clip, main, render_clip
@@ -299,3 +300,14 @@ def test_a_cast_is_who_is_there() -> None:
     assert body_of(7) == body_of(7) != body_of(8)
     with pytest.raises(ValueError, match="fight_punch needs 2"):
         render_clip(1, "fight_punch", cast=[7])
+
+
+def test_the_page_of_samples_shows_what_was_asked(tmp_path: Path) -> None:
+    page, sheet = tmp_path / "page.html", tmp_path / "sheet.png"
+    asked = ["--kinds", "walk,fall_slip", "--size", "48x64"]
+    assert samples.main([*asked, "--out", str(page)]) == 0
+    assert page.read_text().count("<img") == 6 and "slips while walking" in page.read_text()
+    assert samples.main([*asked, "--out", str(sheet)]) == 0
+    assert cv2.imread(str(sheet)).shape == (96, 512, 3)
+    with pytest.raises(SystemExit):
+        samples.main(["--kinds", "brawl", "--out", str(page)])
