@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from familial.data.motion import JOINTS, Floats
 
-__all__ = ["TAGS", "Tag", "read_tags"]
+__all__ = ["TAGS", "Tag", "read_tags", "spans"]
 
 TAGS = ("lying", "crouching", "running", "smoking", "loitering")
 
