@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = [*rendered, *(take for take, where in zip(real, fold_of, strict=True) if where != fold)]
         left = [take for take, where in zip(real, fold_of, strict=True) if where == fold]
         print(f"fold {fold}: {len(kept)} takes to train on, {len(left)} clips left out", flush=True)
-        train(_start(kept, size.labels, args.base, args.risk_at), kept, left, plan, out, args.resume)
+        # calibrated on rendered clips where there are any: what is left out must have no say in its own probabilities
+        train(_start(kept, size.labels, args.base, args.risk_at), kept, held or left, plan, out, args.resume)
         names = [clip.name for clip, where in zip(clips, fold_of, strict=True) if where == fold]
         (out / "left_out.json").write_text(json.dumps(names, indent=0) + "\n")
     return 0
