@@ -247,7 +247,7 @@ def _spoil(model: onnx.ModelProto, how: str, rng: np.random.Generator) -> None:
             value = rng.normal(size=value.shape) / math.sqrt(value[0].size)
         if how in ("infinite", "not a number"):
             value = np.where(rng.random(value.shape) < 0.3, np.inf if how == "infinite" else np.nan, value)
-        value = value * {"too long": 1.6, "overflowing": 1e30}.get(how, 1.0)
+        value = value * {"too long": 1.03, "overflowing": 1e30}.get(how, 1.0)
         with np.errstate(over="ignore"):
             spoiled = np.asarray(value, helper.tensor_dtype_to_np_dtype(tensor.data_type))
         tensor.CopyFrom(numpy_helper.from_array(spoiled, tensor.name))
