@@ -77,8 +77,8 @@ class FamilyConfig:
     clip_norm: int = 64
     event_releases: int = 8
     profile: str = "balanced"
-    tower: str = "motion"
-    channels: tuple[int, ...] = (32, 64, 64, 128, 128, 192)
+    tower: str = "snippets"
+    channels: tuple[int, ...] = (24, 48, 64, 64, 96, 96)
     crop: int = 56
     rank: int = 0
     drop: float = 0.0
@@ -195,5 +195,4 @@ def nano(words: tuple[str, ...]) -> FamilyConfig:
     window = WindowSpec(
         height=128, width=128, slot_s=1.0, new_frames=8, context_frames=28, context_step_s=0.125, hold_s=0.5
     )
-    channels = (24, 48, 64, 64, 96, 96)
-    return FamilyConfig(window=window, words=words, tower="snippets", channels=channels, rank=2, drop=0.2)
+    return FamilyConfig(window=window, words=words, rank=2, drop=0.2)

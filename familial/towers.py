@@ -1,7 +1,8 @@
 """Towers: frames of one window -> features. Everything here is untrusted by design; the desensitizer's core holds
 the promise.
 
-    frames u8 (B, F, H, W) --normalise, difference--> (B, 2F, H, W) --convolve--> (B, C, H/16, W/16) --pool--> (B, 2C)
+    snippets   frames u8 (B, F, H, W) --what moves, cut out--> convolutions --over time--> (B, features)
+    qwen       frames u8 (B, F, H, W) --patches--> Qwen3-VL's vision tower on a fixed grid--> (B, features)
 
 A tower is an nn.Module with an attribute `features` (width of its output) and this forward. Only operations that
 ONNX opset 18 and TensorRT both have: fixed strides, means and maxima over whole maps; no adaptive pooling, no
@@ -23,7 +24,7 @@ from wire.errors import CheckpointError
 from .config import FamilyConfig
 from .preparation import GEOMETRY, moving_parts
 
-__all__ = ["TOWERS", "MotionTower", "SnippetTower", "Tower", "make_tower", "normalise"]
+__all__ = ["TOWERS", "SnippetTower", "Tower", "make_tower"]
 
 
 class Tower(nn.Module):
@@ -40,108 +41,6 @@ class Tower(nn.Module):
     def for_export(self) -> Tower:
         """A copy for tracing that computes the same with fewer operations (in eval mode)."""
         return copy.deepcopy(self).eval()
-
-
-def normalise(frames: Tensor) -> Tensor:
-    """Frames u8 (B, F, H, W) -> float (B, F, H, W) of zero mean and unit spread per window, gaps filled.
-
-    Mean and spread come from this window's own frames (every second pixel, missing frames left out), so that brightness
-    and contrast carry nothing and no later frame is looked at. A missing frame takes the next present one's pixels: the
-    start of a stream then looks like a still picture, not like a flash. Windows without any frame are all zeros.
-    """
-    batch, count, height, width = frames.shape
-    pixels = frames.reshape(batch, count, height * width).float() * (1.0 / 255.0)
-    coarse = frames[:, :, ::2, ::2].float() * (1.0 / 255.0)
-    mean_of_frame = coarse.mean(dim=(2, 3))  # (B, F)
-    there = torch.clamp(mean_of_frame * 1e4, 0.0, 1.0)
-    share = there.mean(dim=1, keepdim=True) + 1e-4
-    mean = mean_of_frame.mean(dim=1, keepdim=True) / share  # (B, 1)
-    centred = coarse - mean[:, :, None, None]
-    variance = ((centred * centred).mean(dim=(2, 3)) * there).mean(dim=1, keepdim=True) / share
-    gain = torch.rsqrt(variance + 2e-4)[:, :, None]  # (B, 1, 1)
-    # fill[i, j] = 1 where j is the first present frame from i on: present, not before i, none present between
-    earlier = there @ torch.ones(count, count).triu(1).to(there.device)  # how many are present before j
-    between = earlier[:, None, :] - earlier[:, :, None]
-    fill = there[:, None, :] * torch.relu(1.0 - between) * torch.ones(count, count).triu(0).to(there.device)
-    filled = (fill * gain) @ pixels - mean[:, :, None] * gain * fill.sum(dim=2, keepdim=True)
-    return filled.reshape(batch, count, height, width)
-
-
-def _views(count: int) -> Tensor:
-    """(2F, F): the window's mean frame, each frame's difference from it, each frame's difference from the one before.
-
-    What moves is a small part of the picture: differences are weighted up, the still background down.
-    """
-    eye, mean = torch.eye(count), torch.full((1, count), 1.0 / count)
-    return torch.cat((0.5 * mean, 4.0 * (eye - mean), 4.0 * (eye[1:] - eye[:-1])))
-
-
-class MotionTower(Tower):
-    """Early fusion: all frames of a window are the channels of one small convolutional network.
-
-    The first convolution (6 x 6, stride 4) reads `_views` of the frames; they are linear, so they cost nothing: they
-    are folded into its weights. Then 3 x 3 convolutions that halve the map whenever the channels grow.
-    Mean and maximum over the last map keep small movements in large pictures.
-    """
-
-    views: Tensor
-
-    def __init__(self, frames: int, channels: tuple[int, ...]) -> None:
-        super().__init__()
-        self.features = 2 * channels[-1]
-        self.stem = nn.Conv2d(2 * frames, channels[0], kernel_size=6, stride=4, padding=1, bias=False)
-        self.stem_norm = nn.BatchNorm2d(channels[0])
-        self.register_buffer("views", _views(frames), persistent=False)
-        pairs = list(zip(channels, channels[1:], strict=False))
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, kernel_size=3, stride=2 if b > a and index < 4 else 1, padding=1, bias=False)
-            for index, (a, b) in enumerate(pairs)
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b in pairs)
-
-    def _stem_weight(self) -> Tensor:
-        """The first convolution's weights on frames alone (C, F, 6, 6)."""
-        return torch.einsum("ovhw,vf->ofhw", self.stem.weight, self.views)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames u8 (B, F, H, W) -> (B, features)."""
-        x = nn.functional.conv2d(normalise(frames), self._stem_weight(), stride=4, padding=1)
-        return self._rest(torch.relu(self.stem_norm(x)))
-
-    def _rest(self, x: Tensor) -> Tensor:
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            y = torch.relu(norm(conv(x)))
-            x = x + y if x.shape == y.shape else y
-        return torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3))), dim=1)
-
-    def for_export(self) -> Tower:
-        """A copy with differences and batch norms folded into the convolutions."""
-        return _FoldedMotionTower(copy.deepcopy(self).eval())
-
-
-class _FoldedMotionTower(Tower):
-    """`MotionTower` as plain convolutions with biases: what the engines run."""
-
-    def __init__(self, tower: MotionTower) -> None:
-        super().__init__()
-        self.features = tower.features
-        weight = tower._stem_weight().detach()
-        stem = nn.Conv2d(weight.shape[1], weight.shape[0], kernel_size=6, stride=4, padding=1, bias=False).eval()
-        stem.weight = nn.Parameter(weight)
-        self.stem = fuse_conv_bn_eval(stem, tower.stem_norm)
-        pairs = zip(tower.convs, tower.norms, strict=True)
-        self.convs = nn.ModuleList(
-            fuse_conv_bn_eval(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm)) for conv, norm in pairs
-        )
-        self.eval()
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames u8 (B, F, H, W) -> (B, features), as the tower it was made from."""
-        x = torch.relu(self.stem(normalise(frames)))
-        for conv in self.convs:
-            y = torch.relu(conv(x))
-            x = x + y if x.shape == y.shape else y
-        return torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3))), dim=1)
 
 
 class SnippetTower(Tower):
@@ -222,7 +121,6 @@ def _qwen(config: FamilyConfig) -> Tower:
 
 
 TOWERS: dict[str, Callable[[FamilyConfig], Tower]] = {
-    "motion": lambda config: MotionTower(config.window.frames, config.channels),
     "snippets": lambda config: SnippetTower(config.window.frames, config.channels, config.crop, config.hidden),
     "qwen": _qwen,
 }

@@ -183,7 +183,7 @@ def test_the_window_is_rounded_up_to_whole_tokens(base: Path, tmp_path: Path) ->
     like = tmp_path / "like"
     like.mkdir()
     config = qwen_family_config()
-    replace(config, tower="motion", vision=None, window=replace(config.window, height=90, width=100)).save(
+    replace(config, tower="snippets", vision=None, window=replace(config.window, height=90, width=100)).save(
         like / "config.json"
     )
     assert run(base, tmp_path / "out", like) == 0
