@@ -48,10 +48,14 @@ __all__ = [
     "ARRIVALS",
     "SCENES",
     "Finding",
+    "Floats",
+    "Labels",
+    "Pixels",
     "Seen",
     "Stream",
     "clopper_pearson",
     "forest",
+    "frames_of",
     "load",
     "logistic",
     "main",
@@ -447,7 +451,7 @@ def _root(rising: Callable[[float], float]) -> float:
 
 
 def _is_dark(labels: Labels) -> Labels:
-    return (labels == SCENES.index("dark")).astype(np.int64)
+    return np.where(labels == SCENES.index("dark"), 1, 0).astype(np.int64)
 
 
 def planted_delays(seen: Seen, labels: Labels) -> dict[float, bool]:
