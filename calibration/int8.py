@@ -49,7 +49,7 @@ _BINS = 2048
 _GRID = np.linspace(0.2, 1.0, 81)  # parts of the peak that are tried as range
 # What int8 may cost on clips that chose no range, at p99: in C for a coordinate of the code, in logits for a verdict.
 # Beyond it, the costliest layer goes back to float32.
-_CODE_P99, _LOGIT_P99 = 1 / 16, 0.1
+_CODE_P99, _LOGIT_P99 = 1 / 32, 0.1
 _LEAST_DB = 20.0  # signal over error of a layer's own output, in int8 alone; below, the layer is sensitive
 _OUTSIDE = {
     "preparation of the pixels": "gain and mean of dark pictures differ by their last digits",
