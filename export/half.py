@@ -101,7 +101,7 @@ class _Half:
                 if name and net.is_float(name):
                     made.input[place] = self._constant(name, half) if name in net.constants else self._read(name, half)
                 elif name in net.constants:
-                    self.made[name] = net.constants[name]
+                    self.made[name] = net.held(name)
             self.nodes.append(made)
             for place, name in enumerate(node.output):
                 if half and name in net.outputs and net.is_float(name):
@@ -134,7 +134,7 @@ class _Half:
         from onnx import numpy_helper
 
         if not half:
-            self.made[name] = self.network.constants[name]
+            self.made[name] = self.network.held(name)
             return name
         target = _half_name(name)
         if target not in self.made:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from wire.errors import EngineError, GraphError
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
 __all__ = ["WEIGHTED", "Network", "activations", "measure", "open_session", "structure", "types", "without_tensors"]
 
@@ -133,6 +133,13 @@ class Network:
         from onnx import numpy_helper
 
         return numpy_helper.to_array(self.constants[name], self._folder)
+
+    def held(self, name: str) -> TensorProto:
+        """A constant with its value in itself, wherever that lay: what a new graph may take over."""
+        from onnx import numpy_helper
+
+        tensor = self.constants[name]
+        return numpy_helper.from_array(self.array(name), name) if tensor.external_data else tensor
 
     def after_layers(self) -> set[int]:
         """Nodes that depend on a layer, and the layers themselves; what is not among them prepares the pixels."""

@@ -82,7 +82,7 @@ class _Quantised:
             else:
                 self.nodes.append(made)
         for node in self.nodes:
-            self.made |= {name: self.network.constants[name] for name in node.input if name in self.network.constants}
+            self.made |= {name: self.network.held(name) for name in node.input if name in self.network.constants}
         model = ModelProto()
         model.CopyFrom(without_tensors(self.network.model))
         del model.graph.node[:]

@@ -74,6 +74,7 @@ def test_every_weight_lies_on_a_page_of_its_own(traced: tuple[Path, Family]) -> 
 def test_half_precision_reads_the_weights_from_beside(traced: tuple[Path, Family], tmp_path: Path) -> None:
     """mu of the typed fp16 graph is within one lattice unit of fp32's."""
     half = to_fp16(load_graph(traced[0] / "encode.onnx"), str(traced[0]))
+    assert not external_files(half), "a weight that stays float32 still lies in the other folder"
     save_graph(half, tmp_path / "encode.onnx", inline_bytes=10_000)
     assert external_files(half) == {"encode.weights"}
     size = [(folder / "encode.weights").stat().st_size for folder in (tmp_path, traced[0])]
