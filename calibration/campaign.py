@@ -309,6 +309,7 @@ def _reconstruction(bench: _Bench) -> Iterator[Finding]:
         Control(told.gain[0], 0.05, "SSIM gained, at least, where the code holds the picture"),
         Control(told.matched_interval[0], 0.75, "told apart, at least, where the code holds the picture"),
     )
+    tests = 3 * len(_VIEWS) * len(bench.plan.levels)  # SSIM, squared error and pairs, of each view and level
     show = _Show(asked, bench.plan.seed)
     show.add("the window's last frame", None, 0.0)
     show.add("the prior alone", prior, 1.0, nothing=True)
@@ -316,7 +317,8 @@ def _reconstruction(bench: _Bench) -> Iterator[Finding]:
         sigma = float(bench.sigma(shift))
         inverter = inversion.train_inverter(asked, sigma, effort)
         show.add(f"decoded, S = {shift:g}", inverter, sigma)
-        yield from _inverted(bench, shift, inversion.score(asked, inverter, prior, sigma, effort), controls)
+        scores = inversion.score(asked, inverter, prior, sigma, effort, tests)
+        yield from _inverted(bench, shift, scores, controls)
     show.add("control: a code that holds the picture, no noise", leaked, loud, other=leaky)
     bench.pictures.update({bench.piece.view: show.rows})
 
@@ -341,7 +343,7 @@ def _inverted(
     yield Finding(
         "reconstruction", f"own picture or another's, from {reads}", "told apart by squared error", shift,
         bench.releases, found.matched, found.matched_interval, 0.5, pair_bound(*bench.pair(shift)), 0.5,
-        found.matched_interval[0] > 0.5, controls[1], detail={"noised_windows": trained, "test_clips": found.units},
+        found.matched_gain[0] > 0.0, controls[1], detail={"noised_windows": trained, "test_clips": found.units},
     )  # fmt: skip
 
 

@@ -29,10 +29,10 @@ __all__ = [
     "auc_bound",
     "binomial_interval",
     "dependence_bound",
+    "gain_shown",
     "macro_accuracy",
     "naming_bound",
     "pair_bound",
-    "paired_gain",
     "resample_auc",
     "rounding_slack",
 ]
@@ -211,23 +211,23 @@ def _beta_cdf(x: float, a: float, b: float) -> float:
 
 
 def macro_accuracy(
-    hits: Floats, label: npt.NDArray[np.int64], unit: npt.NDArray[np.int64], seed: int
+    hits: Floats, label: npt.NDArray[np.int64], unit: npt.NDArray[np.int64], seed: int, level: float = _LEVEL
 ) -> tuple[float, tuple[float, float]]:
     """Mean over labels of each label's share of `hits` float (E,), and its interval.
 
     Observations of one `unit` (a clip) hang together, so whole units are drawn anew, within each label.
     """
-    rng = np.random.default_rng([seed, 0])
-    mean, draws = 0.0, np.zeros(_RESAMPLES)
+    rng, resamples = np.random.default_rng([seed, 0]), _RESAMPLES if level == _LEVEL else 8 * _RESAMPLES
+    mean, draws = 0.0, np.zeros(resamples)
     labels = np.unique(label)
     for name in labels:
         mine = label == name
         _, of = np.unique(unit[mine], return_inverse=True)
         total, count = np.bincount(of, weights=hits[mine]), np.bincount(of)
         mean += float(total.sum() / count.sum()) / len(labels)
-        drawn = rng.integers(0, len(count), (_RESAMPLES, len(count)))
+        drawn = rng.integers(0, len(count), (resamples, len(count)))
         draws += total[drawn].sum(axis=1) / count[drawn].sum(axis=1) / len(labels)
-    return mean, _percentiles(draws)
+    return mean, _percentiles(draws, level)
 
 
 def resample_auc(
@@ -259,11 +259,13 @@ def _pair_table(
     return wins, pairs, (len(yes), len(no))
 
 
-def paired_gain(gain: Floats, unit: npt.NDArray[np.int64], seed: int) -> tuple[float, tuple[float, float]]:
-    """Mean of `gain` float (E,) and its interval over units."""
-    return macro_accuracy(gain, np.zeros(len(gain), np.int64), unit, seed)
+def gain_shown(gain: Floats, unit: npt.NDArray[np.int64], seed: int, tests: int) -> tuple[float, float]:
+    """Interval of the mean of `gain` float (E,) over units, whose low end is above 0 by luck with probability 0.05 in
+    `tests` such tests TOGETHER: an audit that asks often enough would else find something in nothing."""
+    level = 1.0 - 2.0 * (1.0 - _LEVEL) / tests
+    return macro_accuracy(gain, np.zeros(len(gain), np.int64), unit, seed, level)[1]
 
 
-def _percentiles(draws: Floats) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1.0 - _LEVEL) / 2.0, (1.0 + _LEVEL) / 2.0])
+def _percentiles(draws: Floats, level: float = _LEVEL) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)

@@ -247,6 +247,14 @@ def finding(**changes: object) -> Finding:
     return Finding(**(row | changes))  # type: ignore[arg-type]  # built from a table
 
 
+def test_many_tests_of_nothing_find_nothing() -> None:
+    """600 tests on pure noise, 20 audits of 30 each: one alarm is expected where they are counted together, not 15."""
+    rng, unit = np.random.default_rng(4), np.repeat(np.arange(60), 4)
+    alarms = [findings.gain_shown(rng.normal(size=240), unit, seed, 30)[0] > 0 for seed in range(600)]
+    assert sum(alarms) <= 6
+    assert findings.gain_shown(rng.normal(size=240) + 1.0, unit, 0, 30)[0] > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
