@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_runtime.engine import OnnxEngine
+    from export.build_engine import Inputs
     from familial.family import Family
 
 __all__ = ["main"]
@@ -115,7 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    rows = [_build(args.checkpoint, args.out, precision) for precision in _PRECISIONS]
+    from export.build_engine import Inputs
+
+    wanted = [Inputs.read(args.checkpoint, precision, "onnxruntime") for precision in _PRECISIONS]
+    rows = [_build(args.checkpoint, args.out, inputs) for inputs in wanted]
     for row in rows:
         manifest = row.engine.manifest
         event = manifest.certificate().reveals(manifest.event_releases)
@@ -149,19 +153,18 @@ def _measure(args: argparse.Namespace) -> int:
     return 0
 
 
-def _build(checkpoint: Path, out: Path, precision: str) -> _Row:
+def _build(checkpoint: Path, out: Path, wanted: Inputs) -> _Row:
     """A new engine folder; its own progress goes to stderr, since stdout is for the table."""
     from contextlib import redirect_stdout
 
     from edge_runtime.engine import OnnxEngine
-    from export.build_engine import Inputs, build
+    from export.build_engine import build
 
-    folder = out / f"{checkpoint.resolve().name}-{precision}"
-    wanted = Inputs.read(checkpoint, precision, "onnxruntime")
+    folder = out / f"{checkpoint.resolve().name}-{wanted.precision}"
     began = time.monotonic()
     with redirect_stdout(sys.stderr):
         build(checkpoint, folder, wanted)
-    return _Row(precision, folder, time.monotonic() - began, OnnxEngine(folder))
+    return _Row(wanted.precision, folder, time.monotonic() - began, OnnxEngine(folder))
 
 
 def _memory(folder: Path) -> float:

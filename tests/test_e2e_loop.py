@@ -11,7 +11,7 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 import pytest
 from conftest import Broker
-from loop_factory import SLOT_S, a_clip, make_pair
+from loop_factory import a_clip, make_pair
 from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.broker import EmbeddedBroker

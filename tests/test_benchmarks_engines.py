@@ -1,0 +1,115 @@
+"""What a precision costs: a point of accuracy at most, under the same noise; and a table that says it per engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from family_factory import make_checkpoint
+from onnx import ModelProto
+
+from benchmarks import engines
+from calibration.int8 import Material, calibrate
+from edge_runtime.engine import OnnxEngine
+from export import parity, trace
+from export.build_engine import Inputs
+from export.network import open_session
+from export.precision import CALIBRATION, Calibration, in_precision
+
+ROOT = Path(__file__).resolve().parent.parent
+NANO = ROOT / "checkpoints" / "nano"
+
+
+class InMemory:
+    """The two graphs of one precision, without a folder."""
+
+    def __init__(self, graphs: dict[str, ModelProto], manifest: Any) -> None:
+        self.manifest = manifest
+        self._run = {part: open_session(model) for part, model in graphs.items()}
+
+    def run_core(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        z: npt.NDArray[np.int32] = self._run["encode"]({"frames": frames, "noise": noise})[0]
+        return z
+
+    def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self._run["decide"]({"z": z, "present": present})[0]
+        return logits
+
+
+def test_lower_precision_costs_a_point_at_most() -> None:
+    """The shipped weights on rendered clips that chose no range; the same noise for each engine."""
+    family = trace.load_family(NANO)
+    traced = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+    wanted = Inputs.read(NANO, "int8", "onnxruntime")
+    calibration = Calibration.load(NANO, wanted.checkpoint)
+    config = family.config
+    manifest = SimpleNamespace(tokens=config.tokens, width=config.width, sigma=wanted.sigma)
+    rows = []
+    for precision in ("fp32", "fp16", "int8"):
+        graphs = {part: in_precision(part, model, precision, calibration) for part, model in traced.items()}
+        engine = cast(OnnxEngine, InMemory(graphs, manifest))
+        rows.append(engines._Row(precision, Path(precision), 0.0, engine))
+    clips = engines._clips(NANO, [], 8)
+    engines._judge(rows, NANO, clips, draws=60)
+    for row in rows:
+        assert row.found["zero_codes"] == 0
+        assert row.found["mu_norm_max"] <= config.clip_norm
+        # Few clips here: what is left of chance after pairing by clip and draw is allowed for.
+        for member in ("edge", "cloud"):
+            allowed = 1.0 + 2.0 * row.found[f"points_lost_{member}_se"]
+            assert row.found[f"points_lost_{member}"] <= allowed
+    assert rows[1].found["mu_p99"] <= 1
+    # twice what calibration allows on clips that it drew itself
+    assert rows[2].found["mu_p99"] <= config.clip_norm / 16
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A small calibrated checkpoint whose graphs are traced once."""
+    folder = make_checkpoint(tmp_path / "small")
+    family = trace.load_family(folder)
+    graphs = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+    made = parity.made_windows
+    monkeypatch.setattr(trace, "trace_encode", lambda family, beside=None: graphs["encode"])
+    monkeypatch.setattr(trace, "trace_decide", lambda family, beside=None: graphs["decide"])
+    monkeypatch.setattr(parity, "made_windows", lambda window, count=12: made(window, min(count, 12)))
+    windows = made(family.config.window, 16)
+    document = calibrate(folder, Material([windows[i : i + 4] for i in range(0, 16, 4)], "made windows"))
+    (folder / CALIBRATION).write_text(json.dumps(document))
+    yield folder
+
+
+def test_every_engine_has_its_row(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_ahead_of_time", lambda row: {"target": "8.6", "build_s": 0.1, "bytes": 1000})
+    arguments = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--windows", "20"]
+    assert engines.main(arguments) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    found = json.loads(lines[-1])
+    assert {"name", "ratio", "of", "figures", "machine"} <= found.keys()
+    assert found["ratio"] > 0 and "fp32" in found["of"]
+    for precision in ("fp32", "fp16", "int8"):
+        row = found["figures"]["onnxruntime"][precision]
+        assert 0 < row["encode_ms"]["p50"] <= row["encode_ms"]["p99"]
+        assert row["S_event"] == pytest.approx(3.0, abs=0.01) and row["bytes"] > 0 and row["memory_mb"] > 0
+        assert any(line.startswith(f"onnxruntime {precision}") for line in lines)
+        assert any(line.startswith(f"tensorrt-rtx {precision}") for line in lines)
+    sizes = [found["figures"]["onnxruntime"][name]["bytes"] for name in ("fp32", "fp16")]
+    assert sizes[1] < sizes[0]
+
+
+def test_a_checkpoint_without_a_calibration_is_told_the_cure(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkpoint / CALIBRATION).unlink()
+    assert engines.main(["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 2
+    assert "python -m calibration.int8" in capsys.readouterr().err
+    assert engines.main(["--windows", "0"]) == 2
+    assert "--windows is 0" in capsys.readouterr().err
