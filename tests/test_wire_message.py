@@ -131,6 +131,15 @@ def test_verdicts_and_alerts_come_back_as_they_were() -> None:
     assert open_verdict(verdict().seal(KEY), KEY.public, MODEL) == verdict()
     assert open_alert(alert().seal(KEY), KEY.public, MODEL) == alert()
     assert (verdict().label, verdict().probability) == ("fall", 0.75)
+    for told in ({"familiarity": 0.0, "unsure": True}, {"familiarity": 1.0, "unsure": False}):
+        assert open_verdict(verdict(**told).seal(KEY), KEY.public, MODEL) == verdict(**told)
+
+
+def test_unsure_stands_in_for_no_risk_and_never_for_a_risk() -> None:
+    quiet = {"normal": 0.75, "fall": 0.125, "fight": 0.125}
+    assert verdict(probabilities=quiet).says == "normal"
+    assert verdict(probabilities=quiet, familiarity=0.01, unsure=True).says == "unsure"
+    assert verdict(familiarity=0.01, unsure=True).says == "fall"
 
 
 @pytest.mark.parametrize(
@@ -272,6 +281,10 @@ def test_a_release_for_a_model_of_another_size_is_refused() -> None:
         ({"start_s": math.inf}, "values"),
         ({"end_s": math.nan}, "values"),
         ({"first_slot": 8}, "values"),
+        ({"familiarity": -0.1}, "values"),
+        ({"familiarity": 1.1}, "values"),
+        ({"familiarity": math.nan}, "values"),
+        ({"familiarity": 0.5, "member": "edge", "sentence": ""}, "values"),
     ],
 )
 def test_a_bad_verdict_is_refused_with_its_reason(changes: dict[str, Any], why: str) -> None:
@@ -287,6 +300,7 @@ def test_a_bad_verdict_is_refused_with_its_reason(changes: dict[str, Any], why: 
         (lambda body: body.labels.__setitem__(2, "fall"), "shape"),
         (lambda body: body.ClearField("sentence"), "malformed"),
         (lambda body: body.ClearField("end_s"), "malformed"),
+        (lambda body: setattr(body, "unsure", True), "values"),  # of what familiarity?
     ],
 )
 def test_a_verdict_gone_wrong_is_refused_with_its_reason(change: Any, why: str) -> None:

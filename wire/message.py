@@ -27,6 +27,7 @@ __all__ = [
     "FLAG_ATTENTION",
     "FLAG_SPENT",
     "MAX_PAYLOAD",
+    "UNSURE",
     "Alert",
     "FeatureMessage",
     "Verdict",
@@ -45,6 +46,9 @@ FLAG_ATTENTION = 2
 
 MAX_PAYLOAD = 16 * 1024
 """No message of ours is longer, in bytes; whatever is, is refused unread."""
+
+UNSURE = "unsure"
+"""What a verdict says in place of the label that is no risk, where the scene is like none that is known."""
 
 _SCHEMA = 1
 _MEMBERS: Mapping[str, int] = {"edge": 1, "cloud": 2}
@@ -86,6 +90,8 @@ class Verdict:
     """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1.
 
     present: one bool per release of the event, oldest first. start_s, end_s: seconds since slot 0 began.
+    familiarity: of the camera's last minutes, see familial/shift.py; None of a member that does not say. unsure: it is
+    so low that the label which is no risk is not to be believed.
     """
 
     boot_id: int
@@ -98,11 +104,18 @@ class Verdict:
     sentence: str
     start_s: float
     end_s: float
+    familiarity: float | None = None
+    unsure: bool = False
 
     @property
     def label(self) -> str:
         """The most probable label."""
         return max(self.probabilities, key=lambda label: self.probabilities[label])
+
+    @property
+    def says(self) -> str:
+        """The label, or UNSURE where the verdict is unsure and its label, the model's first, is no risk."""
+        return UNSURE if self.unsure and self.label == next(iter(self.probabilities)) else self.label
 
     @property
     def probability(self) -> float:
@@ -125,6 +138,8 @@ class Verdict:
             start_s=self.start_s,
             end_s=self.end_s,
         )
+        if self.familiarity is not None:
+            body.familiarity, body.unsure = self.familiarity, self.unsure
         return _seal("verdict", body, key)
 
 
@@ -204,6 +219,11 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
     _sane_text(body.sentence)
     if not (math.isfinite(body.start_s) and math.isfinite(body.end_s)) or body.first_slot > body.last_slot:
         raise MessageError("values", "the event's span is not one")
+    told = body.HasField("familiarity")
+    if told != body.HasField("unsure") or not 0.0 <= body.familiarity <= 1.0:
+        raise MessageError("values", f"familiarity is {body.familiarity}; it goes with unsure, and is 0 to 1")
+    if told and members[body.member] != "cloud":
+        raise MessageError("values", "a familiarity, which only the cloud member tells")
     present = tuple(bool(body.present >> k & 1) for k in reversed(range(event_releases)))
     return Verdict(
         boot_id=body.boot_id,
@@ -216,6 +236,8 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
         sentence=body.sentence,
         start_s=body.start_s,
         end_s=body.end_s,
+        familiarity=body.familiarity if told else None,
+        unsure=body.unsure,
     )
 
 

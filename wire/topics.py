@@ -59,6 +59,8 @@ _VERDICT = {
     "sentence": Source.Z,
     "start_s": Source.CLOCK,
     "end_s": Source.CLOCK,
+    "familiarity": Source.CONSTANT,  # absent: a field of the cloud's verdict alone
+    "unsure": Source.CONSTANT,
 }
 
 TOPICS: Mapping[str, TopicRow] = {
@@ -94,7 +96,13 @@ TOPICS: Mapping[str, TopicRow] = {
         "edge", 1, True, "JSON: of the most revealing profile that may be ordered", {"*": Source.CONSTANT}
     ),
     "command": TopicRow("operator", 1, False, "JSON of wire/command.py: a signed order of another profile", {}),
-    "verdict/cloud": TopicRow("cloud", 1, False, "Verdict of the cloud member, with a sentence", _VERDICT),
+    "verdict/cloud": TopicRow(
+        "cloud",
+        1,
+        False,
+        "Verdict of the cloud member, with a sentence",
+        {**_VERDICT, "familiarity": Source.Z, "unsure": Source.Z},
+    ),
     "alert": TopicRow(
         "cloud",
         1,
