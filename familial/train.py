@@ -42,7 +42,7 @@ from .family import Family, edge_exit
 from .losses import clean_loss, event_loss, poles, rounded_gaussian, size_loss, weak_loss
 from .vocabulary import FIRST_LABEL, Vocabulary
 
-__all__ = ["Plan", "main", "train"]
+__all__ = ["Plan", "main", "noisy_events", "train"]
 
 _HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
 _SHARES = {"normal": 0.42, "fall": 0.33, "fight": 0.25}  # how often the labels are drawn, where they exist

@@ -168,7 +168,7 @@ def shapes_of(pattern: Floats) -> dict[str, Floats]:
     """Rows, columns and two thumbnails: a leak of the frame, whole, cropped, turned or shrunk, holds one of them."""
     height, width = pattern.shape
     shapes = {"row": pattern[::12], "column": pattern[:, ::12].T}
-    for size in (8, 12):
+    for size in (8, height // 8):
         blocks = pattern.reshape(height // size, size, width // size, size)
         shapes[f"thumbnail {height // size}"] = blocks.mean(axis=(1, 3)).reshape(1, -1)
     return shapes
