@@ -246,6 +246,7 @@ def test_a_window_is_run_once_and_a_draw_used_once(tmp_path: Path) -> None:
 
 
 def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And before its noise is drawn."""
     device = Device(tmp_path)
     order: list[tuple[str, int]] = []
     charge = device.ledger.charge
@@ -256,7 +257,13 @@ def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(device.ledger, "charge", spy_charge)
     device.engine.before = lambda slot: order.append(("encode", slot))
-    send = device.publisher.send
+    draw, send = device.noise.draw, device.publisher.send
+
+    def spy_draw() -> NoiseDraw:
+        order.append(("draw", order[-1][1]))
+        return draw()
+
+    monkeypatch.setattr(device.noise, "draw", spy_draw)
 
     def spy(name: str, payload: bytes) -> None:
         if name == "features":
@@ -267,7 +274,7 @@ def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeyp
     device.run(5)
     for slot in {slot for _, slot in order}:
         steps = [step for step, at in order if at == slot]
-        assert steps in (["charge", "encode", "send"], ["charge", "encode"])
+        assert steps in (["charge", "draw", "encode", "send"], ["charge", "draw", "encode"])
 
 
 def test_a_ledger_that_cannot_be_written_stops_before_publishing(

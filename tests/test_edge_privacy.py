@@ -179,7 +179,18 @@ def other_noise(folder: Path) -> str:
     return "the manifest says"
 
 
-@pytest.mark.parametrize(("spoil", "code"), [(a_torn_ledger, 3), (a_damaged_command, 3), (other_noise, 2)])
+def unpinned_noise(folder: Path) -> str:
+    """The right table, and no hash that says so."""
+    file = folder / "engine" / "manifest.json"
+    document = json.loads(file.read_text())
+    del document["hashes"]["noise_table"]
+    file.write_text(json.dumps(document))
+    return "hashes: noise_table missing"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"), [(a_torn_ledger, 3), (a_damaged_command, 3), (other_noise, 2), (unpinned_noise, 2)]
+)
 def test_what_was_kept_must_be_whole_before_anything_is_published(
     tmp_path: Path,
     mosquitto: int,
