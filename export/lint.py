@@ -54,13 +54,15 @@ FORBIDDEN: Mapping[str, str] = {
         ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"),
         "noise is never drawn in the graph: TensorRT ignores its seed",
     ),
-    "Dropout": "a graph for running has none; export the network in eval mode",
+    "Dropout": "a graph for running has none: the network was not in eval mode",
     **dict.fromkeys(("NonZero", "Unique", "Compress", "NonMaxSuppression"), "its output's shape depends on the frames"),
     **dict.fromkeys(("ScatterND", "ScatterElements", "Scatter", "IsNaN", "IsInf"), "TensorRT before 10 lacks it"),
     **dict.fromkeys(("RMSNormalization", "Attention", "RotaryEmbedding"), "TensorRT's parser lacks it up to 10.1"),
 }
 """Operators that are met in practice -> why they are refused; others are refused for not being in WHITELIST."""
 
+_AGAIN = "export the checkpoint again: python -m export.build_engine"
+_OTHERWISE = "write that layer with operators of export.lint.WHITELIST, and export it again"
 _IR_VERSIONS = range(8, 11)  # TensorRT 10.3's parser and ONNX Runtime 1.16 read these
 _MAX_RANK = 8
 _DTYPES: Mapping[str, int] = {
@@ -245,9 +247,10 @@ def _only_a_graph(graph: Graph) -> None:
     model, step = graph.model, "file"
     opsets = [(entry.domain, entry.version) for entry in model.opset_import]
     if opsets != [("", OPSET)]:
-        graph.fail(step, None, f"opsets are {opsets}; only the standard operators at {OPSET} are allowed")
+        graph.fail(step, None, f"opsets are {opsets}; only the standard operators at {OPSET} are allowed; {_AGAIN}")
     if model.ir_version not in _IR_VERSIONS:
-        graph.fail(step, None, f"IR version {model.ir_version}; {_IR_VERSIONS[0]} to {_IR_VERSIONS[-1]} are allowed")
+        allowed = f"{_IR_VERSIONS[0]} to {_IR_VERSIONS[-1]} are allowed"
+        graph.fail(step, None, f"IR version {model.ir_version}; {allowed}; {_AGAIN}")
     beside = {
         "local functions": model.functions,
         "training information": model.training_info,
@@ -258,7 +261,7 @@ def _only_a_graph(graph: Graph) -> None:
     }
     for name, found in beside.items():
         if len(found):
-            graph.fail(step, None, f"{name} are not allowed; export the checkpoint again")
+            graph.fail(step, None, f"{name} are not allowed; {_AGAIN}")
 
 
 def _made_once(graph: Graph) -> None:
@@ -292,9 +295,11 @@ def _operators(graph: Graph) -> None:
     step = "operators"
     for node in graph.nodes:
         if node.domain or node.overload or len(getattr(node, "device_configurations", ())):
-            graph.fail(step, node, f"domain {node.domain!r}: only the standard operators, for no device in particular")
+            standard = "only the standard operators, for no device in particular"
+            graph.fail(step, node, f"domain {node.domain!r}: {standard}; {_AGAIN}")
         if node.op_type not in WHITELIST:
-            graph.fail(step, node, FORBIDDEN.get(node.op_type, "not on the whitelist of operators for the device"))
+            reason = FORBIDDEN.get(node.op_type, "not on the whitelist of operators for the device")
+            graph.fail(step, node, f"{reason}; {_OTHERWISE}")
         names = [attribute.name for attribute in node.attribute]
         if len(set(names)) != len(names):
             graph.fail(step, node, "an attribute is given twice")

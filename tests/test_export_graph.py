@@ -516,6 +516,25 @@ def test_a_guard_that_would_overflow_is_refused() -> None:
         prove_encode(build().model(), large)
 
 
+@pytest.mark.parametrize("kind", [*FORBIDDEN, "Gelu", "EyeLike", "NoSuchOperator"])
+def test_an_operator_outside_the_whitelist_is_named_with_the_cure(kind: str) -> None:
+    model = build().model()
+    model.graph.node[0].op_type = kind
+    with pytest.raises(GraphError) as refusal:
+        prove_encode(model, MANIFEST)
+    said = str(refusal.value)
+    assert f"({kind}): {FORBIDDEN.get(kind, 'not on the whitelist')}" in said
+    assert said.endswith("write that layer with operators of export.lint.WHITELIST, and export it again")
+
+
+@pytest.mark.parametrize("version", [11, 17, 19, 23])
+def test_another_opset_is_named_with_the_cure(version: int) -> None:
+    model = build().model()
+    model.opset_import[0].version = version
+    with pytest.raises(GraphError, match=rf"\('', {version}\).*at 18 are allowed; .*python -m export\.build_engine"):
+        prove_encode(model, MANIFEST)
+
+
 def test_no_forbidden_operator_is_on_the_whitelist() -> None:
     assert not WHITELIST & set(FORBIDDEN)
     known = {schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain}
