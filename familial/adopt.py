@@ -46,14 +46,19 @@ _END = "<|im_end|>"
 def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str, side: int | None) -> FamilyConfig:
     """The sizes of `base`'s config.json with window, labels, words and code of `like`; frames `side` pixels square.
 
-    Raises CheckpointError for another architecture, for a field that is missing, for what this tower or decoder does
-    not compute, and for exits out of range.
+    Raises CheckpointError for another architecture, for quantised weights, for a field that is missing, for what this
+    tower or decoder does not compute, and for exits out of range.
     """
     found = _read_json(base / "config.json")
     if found.get("model_type") != "qwen3_vl":
         raise CheckpointError(
             f"{base}: model_type is {found.get('model_type')!r}; this adopts 'qwen3_vl' (Qwen3-VL 2B, 4B, 8B): "
             "give a folder of one of these"
+        )
+    if "quantization_config" in found:
+        raise CheckpointError(
+            f"{base}: config.json has a quantization_config; this adopts weights as they were trained (bfloat16): "
+            "give that folder, and quantise in the end, with export.build_engine --precision int8"
         )
     text, eye = _Section(base, found, "text_config"), _Section(base, found, "vision_config")
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}

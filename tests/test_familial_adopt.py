@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from familial import adopt, checkpoint, resources
 from familial.config import FamilyConfig
+from familial.family import Family, without_weights
 from wire.checkpoint import INDEX, WEIGHTS, weight_files
 from wire.errors import CheckpointError
 
@@ -193,6 +195,54 @@ def test_the_window_is_rounded_up_to_whole_tokens(base: Path, tmp_path: Path) ->
     assert FamilyConfig.load(tmp_path / "out" / "config.json").window.width == 64
 
 
+SIZES = {
+    "2B": ((2048, 28, 16, 6144), (24, 1024, 4096), (5, 11, 17), True),
+    "4B": ((2560, 36, 32, 9728), (24, 1024, 4096), (5, 11, 17), True),
+    "8B": ((4096, 36, 32, 12288), (27, 1152, 4304), (8, 16, 24), False),
+}
+"""Released model -> text (width, blocks, heads, mlp), tower (depth, width, mlp), DeepStack's blocks, head tied."""
+
+
+@pytest.mark.parametrize("exit_block", ["shared", "branch"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_released_size_has_its_place(size: str, exit_block: str, like: Path, tmp_path: Path) -> None:
+    """Names and shapes of transformers' model on the meta device, config.json in its published form: all fit, and only
+    DeepStack's mergers are left over. A family of no other size would take them."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    (width, blocks, heads, mlp), (depth, eye, eye_mlp), deepstack, tied = SIZES[size]
+    text = {"hidden_size": width, "num_hidden_layers": blocks, "num_attention_heads": heads, "intermediate_size": mlp,
+            "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "hidden_act": "silu", "rope_theta": 5e6,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [24, 20, 20],
+                             "mrope_interleaved": True}}  # fmt: skip
+    vision = {"depth": depth, "hidden_size": eye, "intermediate_size": eye_mlp, "num_heads": 16, "patch_size": 16,
+              "out_hidden_size": width, "num_position_embeddings": 2304, "spatial_merge_size": 2,
+              "temporal_patch_size": 2, "in_channels": 3, "hidden_act": "gelu_pytorch_tanh",
+              "deepstack_visual_indexes": [*deepstack]}  # fmt: skip
+    found = {"model_type": "qwen3_vl", "torch_dtype": "bfloat16", "tie_word_embeddings": tied}
+    (tmp_path / "config.json").write_text(json.dumps({**found, "text_config": text, "vision_config": vision}))
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration(
+            Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied)
+        )
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    assert ("lm_head.weight" in shapes) != tied
+    weights: Any = SimpleNamespace(shapes=shapes, formats=dict.fromkeys(shapes, "BF16"))
+    config = adopt.family_config(tmp_path, FamilyConfig.load(like / "config.json"), 1, exit_block, None)
+    with without_weights():
+        plan = checkpoint.plan_of(Family(config))
+    source = {name: adopt._source(name, config) for name in plan if not name.startswith(adopt._FRESH)}
+    adopt._check_tensors(tmp_path, weights, {name: plan[name][0] for name in source}, source, config)
+    left = {name for name in shapes if name not in source.values()}
+    assert left and all(name.startswith("model.visual.deepstack_merger_list.") for name in left)
+    assert (config.layers, config.hidden, config.tied, config.rope_theta) == (blocks, width, tied, 5e6)
+    thinner = replace(config, mlp=mlp - 128)
+    with without_weights():
+        plan = checkpoint.plan_of(Family(thinner))
+    with pytest.raises(CheckpointError, match="contradict each other"):
+        adopt._check_tensors(tmp_path, weights, {name: plan[name][0] for name in source}, source, thinner)
+
+
 # --- what is refused
 
 
@@ -202,9 +252,11 @@ def _config(**changes: Any) -> Callable[[Path], None]:
     def change(base: Path) -> None:
         found = json.loads((base / "config.json").read_text())
         for key, value in changes.items():
-            section, _, inner = key.rpartition("__")
-            place = found[section] if section else found
-            place.pop(inner or key, None) if value is None else place.__setitem__(inner or key, value)
+            *sections, last = key.split("__")
+            place = found
+            for section in sections:
+                place = place[section]
+            place.pop(last, None) if value is None else place.__setitem__(last, value)
         (base / "config.json").write_text(json.dumps(found))
 
     return change
@@ -240,6 +292,8 @@ def _wrong_index(base: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "another architecture": (_config(model_type="llama"), [], "model_type is 'llama'; this adopts 'qwen3_vl'"),
     "a mixture of experts": (_config(model_type="qwen3_vl_moe"), [], "qwen3_vl_moe"),
+    "quantised weights": (_config(quantization_config={"quant_method": "fp8"}), [], "as they were trained"),
+    "another position scheme": (_config(text_config__rope_parameters__rope_type="yarn"), [], "rope_type is 'yarn'"),
     "no config": (lambda base: (base / "config.json").unlink(), [], "Hugging Face form with --base"),
     "config is no JSON": (lambda base: (base / "config.json").write_text("{"), [], "not readable as JSON"),
     "no vision": (_config(vision_config=None), [], "has no vision_config"),
