@@ -165,10 +165,13 @@ class CudaEngine(Tracked):
 class Runtime(Tracked):
     def __init__(self, world: World, logger: Any) -> None:
         super().__init__(world, "runtime")
-        self.logger, self.engine_host_code_allowed = logger, False
+        self.logger, self.engine_host_code_allowed = logger, True  # the worse of the two defaults it could have
 
     def deserialize_cuda_engine(self, data: bytes) -> CudaEngine | None:
         self._world.need_context()
+        if self._world.host_code and not self.engine_host_code_allowed:
+            self.logger.log(self._world.trt.ILogger.ERROR, "The engine contains host code, which is not allowed")
+            return None
         try:
             return CudaEngine(self._world, self, data)
         except Exception:  # noqa: BLE001 - TensorRT says None, whatever was wrong
@@ -188,7 +191,7 @@ class World:
         self.live: dict[int, Memory] = {}
         self.streams: dict[int, Stream] = {}
         self.allocations, self.fail_at, self.pushed = 0, -1, threading.local()
-        self.execute_fails = self.broken = self.no_execution = False
+        self.execute_fails = self.broken = self.no_execution = self.host_code = False
         self.refuse_address, self.location, self.graphs = "", "DEVICE", list[list[Callable[[], None]]]()
         self.trt = SimpleNamespace(
             __version__=version,

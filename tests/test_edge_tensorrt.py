@@ -175,6 +175,7 @@ def test_memory_that_runs_out_leaves_nothing_behind(folder: Path, world: World, 
         ("no_execution", True, "no memory for the run"),
         ("refuse_address", "noise", "takes no buffer for 'noise'"),
         ("location", "HOST", "wants tensors on the host"),
+        ("host_code", True, "does not load the engine file .*host code.*export.install"),
     ],
 )
 def test_what_tensorrt_refuses_is_said(folder: Path, world: World, flag: str, value: Any, says: str) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -275,6 +276,88 @@ def test_a_builder_without_its_gpu_is_told(folder: Path) -> None:
 
     with pytest.raises(EngineError, match=r"makes no builder here \(CUDA initialization failure.*needs the GPU"):
         build_engine_file(Module, folder / "encode.onnx", OPTIONS)
+
+
+class Builds:
+    """TensorRT's own builder as far as ours asks for it: writes down what it was told. Not TensorRT-RTX: no targets."""
+
+    __version__ = "10.3.0"
+    ILogger = type("ILogger", (), {"ERROR": 1, "INTERNAL_ERROR": 0})
+    IProgressMonitor = type("IProgressMonitor", (), {})
+    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+    MemoryPoolType, BuilderFlag = SimpleNamespace(WORKSPACE="workspace"), SimpleNamespace(TF32="tf32")
+
+    def __init__(self, plan: bytes | None = b"plan", foreign: bytes = b"") -> None:
+        self.plan, self.foreign, self.told = plan, foreign, dict[str, Any]()
+        self.timing = b""
+
+    def Builder(self, logger: Any) -> Any:
+        self.logger = logger
+        return SimpleNamespace(
+            create_network=lambda flags: self.told.update(network=flags),
+            create_builder_config=lambda: self.config,
+            build_serialized_network=self._build,
+        )
+
+    def OnnxParser(self, network: Any, logger: Any) -> Any:
+        return SimpleNamespace(parse=lambda data, path: self.told.update(path=path) or True)
+
+    @property
+    def config(self) -> Any:
+        def use(cache: bytes, ignore_mismatch: bool) -> bool:
+            assert not ignore_mismatch
+            self.timing = cache
+            return cache != self.foreign or not cache
+
+        self._config = SimpleNamespace(
+            set_memory_pool_limit=lambda pool, size: self.told.update({pool: size}),
+            clear_flag=lambda flag: self.told.update({flag: False}),
+            set_flag=lambda flag: self.told.update({flag: True}),
+            create_timing_cache=lambda blob: blob,
+            set_timing_cache=use,
+            get_timing_cache=lambda: SimpleNamespace(serialize=lambda: self.timing + b" and more"),
+        )
+        return self._config
+
+    def _build(self, network: Any, config: Any) -> bytes | None:
+        monitor = config.progress_monitor
+        monitor.phase_start("Building engine", None, 2)
+        assert monitor.step_complete("Building engine", 0)
+        monitor.phase_finish("Building engine")
+        self.told["level"] = config.builder_optimization_level
+        if self.plan is None:
+            self.logger.log(1, "Could not find any implementation for node conv1")
+        return self.plan
+
+
+def test_the_devices_builder_is_told_types_workspace_and_timing_cache(folder: Path) -> None:
+    """Strongly typed, TF32 off, no other flag: a version-compatible or hardware-compatible file is never asked for."""
+    trt, said = Builds(), list[str]()
+    made = build_engine_file(trt, folder / "encode.onnx", Options(256, 4), said.append, b"measured")
+    assert made == (b"plan", b"measured and more")
+    assert trt.told == {
+        "network": 1 << 1, "path": str(folder / "encode.onnx"), "workspace": 256 << 20, "tf32": False, "level": 4,
+    }  # fmt: skip
+    assert said[-1].startswith("encode: 0 kB, 1 steps in ")
+
+
+def test_a_timing_cache_of_another_gpu_is_left_out(folder: Path) -> None:
+    made = build_engine_file(Builds(foreign=b"other"), folder / "encode.onnx", OPTIONS, lambda text: None, b"other")
+    assert made == (b"plan", b" and more")
+
+
+def test_what_the_devices_builder_refuses_is_said_with_the_cure(folder: Path) -> None:
+    says = r"encode\.onnx: TensorRT 10\.3\.0 builds no engine: .*node conv1; .*--workspace"
+    with pytest.raises(EngineError, match=says):
+        build_engine_file(Builds(plan=None), folder / "encode.onnx", OPTIONS, lambda text: None)
+
+
+def test_the_timing_cache_is_kept_beside_the_engine_files(folder: Path, tmp_path: Path) -> None:
+    """One graph's measurements serve the next, and the next build."""
+    manifest, trt, cache = EngineManifest.load(folder), Builds(), tmp_path / "cache"
+    for expected in (b" and more and more", b" and more and more and more and more"):
+        make(trt, folder, manifest, cache, {}, OPTIONS, lambda text: None)
+        assert (cache / "timing.cache").read_bytes() == expected
 
 
 def test_the_backend_of_the_device_is_explained_where_it_is_not(capsys: pytest.CaptureFixture[str]) -> None:
