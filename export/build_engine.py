@@ -41,6 +41,7 @@ _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 _ENGINE_FILES = {*FILES.values(), *ENGINES.values(), "manifest.json", SIGNATURE, "parity.json", RECORD, "timing.cache"}
 _EXTERNAL = ".weights"
 _OPSET = 18
+_BYTES = {"fp32": 4, "fp16": 4 + 2, "int8": 4}  # of a weight on the disk while it is built, at most
 # What decides how a checkpoint becomes graphs; a change of these files is a change of tools.
 _SOURCES = (
     "export/*.py",
@@ -219,6 +220,7 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
     progress = _Progress()
     with progress.step("load checkpoint") as said:
         from edge_runtime.noise import Sampler
+        from familial.resources import require_disk, require_memory
 
         from . import parity, trace
         from .lint import save_graph
@@ -232,7 +234,9 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
         weights = sum(value.numel() for value in family.state_dict().values())
         said.append(f"{config.family}: {weights / 1e6:.2f} M weights, noise of profile {wanted.profile}")
     with progress.step("trace") as said:
-        beside = made if wanted.precision == "fp32" else None  # other precisions change the weights first
+        require_memory(2 * 4 * weights, f"tracing {checkpoint}")
+        require_disk(made, _BYTES[wanted.precision] * weights, f"building {checkpoint}")
+        beside = _beside(made, wanted.precision)
         traced = {
             "encode": trace.trace_encode(family, beside and beside / f"encode{_EXTERNAL}"),
             "decide": trace.trace_decide(family, beside and beside / f"decide{_EXTERNAL}"),
@@ -240,12 +244,15 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
         said += [f"{FILES[part]} {len(graph.graph.node)} nodes" for part, graph in traced.items()]
     with progress.step(f"set precision {wanted.precision}") as said:
         calibration = Calibration.load(checkpoint, wanted.checkpoint) if wanted.calibration else None
-        graphs = {part: in_precision(part, traced[part], wanted.precision, calibration) for part in traced}
-        half = parity.compare_half(family, traced, graphs, table) if wanted.precision == "fp16" else {}
+        graphs, place = {}, str(beside or "")
+        for part, graph in traced.items():
+            graphs[part] = in_precision(part, graph, wanted.precision, calibration, place)
+            save_graph(graphs[part], made / FILES[part])
+            said.append(f"{FILES[part]} {len(graphs[part].graph.node)} nodes")
+        half = (
+            parity.compare_half(family, traced, graphs, table, place, str(made)) if wanted.precision == "fp16" else {}
+        )
         said += [f"{part} at most {found['peak']:.3g} in float16" for part, found in half.items()]
-        for part, graph in graphs.items():
-            save_graph(graph, made / FILES[part])
-            said.append(f"{FILES[part]} {len(graph.graph.node)} nodes")
     (made / FILES["noise_table"]).write_bytes(b"".join(each.to_bytes() for each in (table, *others)))
     hashes = {part: sha256_file(made / FILES[part]) for part in ("encode", "decide", "noise_table")}
     certificate = Certificate(
@@ -293,6 +300,17 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
             pass
         said.append(f"model {manifest.model_id:016x}")
     return manifest
+
+
+def _beside(made: Path, precision: str) -> Path | None:
+    """Where the traced graphs' weights go if they are large: fp16 is made of them, int8 of weights in the graph."""
+    if precision == "fp32":
+        return made
+    if precision == "int8":
+        return None
+    traced = made.with_name("traced")
+    traced.mkdir()
+    return traced
 
 
 def _attention(wanted: Inputs, directions: list[list[int]], releases: int) -> AttentionRule | None:

@@ -173,11 +173,18 @@ def rounded(model: ModelProto) -> ModelProto:
 
     For measurements on a CPU: run it with the runtime's optimisations off, so that no rounding is optimised away.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     halves = half_tensors(model)
     made = without_tensors(model)
     del made.graph.node[:]
+    for tensor in model.graph.initializer:  # taken as they are stored: they may be large, and lie beside the graph
+        stored = made.graph.initializer.add()
+        stored.CopyFrom(tensor)
+        if tensor.data_type == TensorProto.FLOAT16:
+            stored.name = f"{tensor.name}.stored"
+            widen = helper.make_node("Cast", [stored.name], [tensor.name], stored.name, to=TensorProto.FLOAT)
+            made.graph.node.append(widen)
     for node in model.graph.node:
         kept = type(node)()
         kept.CopyFrom(node)
@@ -191,9 +198,4 @@ def rounded(model: ModelProto) -> ModelProto:
             inner = f"{name}.rounded"
             made.graph.node.append(helper.make_node("Cast", [f"{name}.exact"], [inner], inner, to=TensorProto.FLOAT16))
             made.graph.node.append(helper.make_node("Cast", [inner], [name], f"{inner}.back", to=TensorProto.FLOAT))
-    for tensor in model.graph.initializer:
-        value = numpy_helper.to_array(tensor)
-        if tensor.data_type == TensorProto.FLOAT16:
-            value = value.astype(np.float32)
-        made.graph.initializer.append(numpy_helper.from_array(value, tensor.name))
     return made

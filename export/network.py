@@ -42,10 +42,11 @@ def activations(
     feeds: Iterable[Mapping[str, npt.NDArray[Any]]],
     names: Sequence[str] | None = None,
     exact: bool = False,
+    folder: str = "",
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Run the graph in ONNX Runtime and yield, for each feed, the tensors `names` (None: every float32 one).
 
-    exact: as in `open_session`.
+    exact, folder: as in `open_session`.
     """
     from onnx import ModelProto, TensorProto, helper
 
@@ -56,24 +57,26 @@ def activations(
     opened.CopyFrom(model)
     del opened.graph.output[:]
     opened.graph.output.extend(helper.make_tensor_value_info(name, kinds[name], None) for name in names)
-    run = open_session(opened, exact)
+    run = open_session(opened, exact, folder)
     for feed in feeds:
         yield dict(zip(names, run(feed), strict=True))
 
 
-def measure(model: ModelProto, feeds: Iterable[Mapping[str, npt.NDArray[Any]]]) -> dict[str, float]:
+def measure(
+    model: ModelProto, feeds: Iterable[Mapping[str, npt.NDArray[Any]]], folder: str = ""
+) -> dict[str, float]:
     """Largest magnitude of every float32 tensor that a node of the graph makes, over `feeds`; NaN where one was NaN."""
     peaks: dict[str, float] = {}
-    for values in activations(model, feeds):
+    for values in activations(model, feeds, folder=folder):
         for name, value in values.items():
             peaks[name] = float(np.maximum(peaks.get(name, 0.0), np.abs(value).max(initial=0.0)))  # NaN stays NaN
     return peaks
 
 
-def open_session(model: ModelProto, exact: bool = False) -> Any:
+def open_session(model: ModelProto, exact: bool = False, folder: str = "") -> Any:
     """feed -> outputs, by ONNX Runtime on one thread of the CPU, from memory. Raises EngineError.
 
-    exact: node by node as the graph says, without the runtime's optimisations.
+    exact: node by node as the graph says, without the runtime's optimisations. folder: where external data lies.
     """
     try:
         import onnxruntime
@@ -83,6 +86,8 @@ def open_session(model: ModelProto, exact: bool = False) -> Any:
     errors = tuple(kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
+    if folder:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

@@ -43,6 +43,8 @@ __all__ = ["TOLERANCES", "WINDOWS", "Tolerance", "compare", "compare_half", "mad
 WINDOWS = 96
 _DRAWS = 128  # releases of noise on one window: times n coordinates
 _EVENTS = 32
+_LARGE = 50_000_000  # weights of a family whose windows take seconds, not milliseconds: it is compared on fewer
+_WINDOWS_LARGE, _DRAWS_LARGE = 16, 32
 _BATCH = 16
 _SIX_SIGMA = 6.0  # 1e-9: no sound build fails in its life
 
@@ -108,10 +110,12 @@ def _moving(rng: np.random.Generator, window: WindowSpec) -> npt.NDArray[np.uint
 def compare(family: Family, runner: Runner, table: NoiseTable, precision: str = "fp32") -> dict[str, Any]:
     """The report; raises EngineError, naming figure and limit, where engine and torch are apart."""
     config, tolerance = family.config, TOLERANCES[precision]
-    windows = made_windows(config.window)
+    large = _is_large(family)
+    windows = made_windows(config.window, _WINDOWS_LARGE) if large else made_windows(config.window)
     with torch.inference_mode():
         codes, code = _codes(family, runner, windows, tolerance)
-        noise = _noise(runner, Sampler(table, config.tokens, config.width), windows[-1:], codes[-1:])
+        draws = _DRAWS_LARGE if large else _DRAWS
+        noise = _noise(runner, Sampler(table, config.tokens, config.width), windows[-1:], codes[-1:], draws)
         verdict = _verdicts(family, runner, Sampler(table, config.tokens, config.width), codes, tolerance)
     report = {"code": code, "noise": noise, "verdict": verdict}
     problems = [f"{part}: {problem}" for part, found in report.items() for problem in found["problems"]]
@@ -121,6 +125,10 @@ def compare(family: Family, runner: Runner, table: NoiseTable, precision: str = 
             "and report the backend's version, or build another --precision"
         )
     return report
+
+
+def _is_large(family: Family) -> bool:
+    return sum(weight.numel() for weight in family.parameters()) > _LARGE
 
 
 def _codes(
@@ -172,11 +180,11 @@ def _cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64
 
 
 def _noise(
-    runner: Runner, sampler: Sampler, window: npt.NDArray[np.uint8], mu: npt.NDArray[np.int32]
+    runner: Runner, sampler: Sampler, window: npt.NDArray[np.uint8], mu: npt.NDArray[np.int32], draws: int
 ) -> dict[str, Any]:
     """z - mu of one window under many draws against the discrete Gaussian of sigma."""
     found = []
-    for _ in range(_DRAWS):
+    for _ in range(draws):
         with sampler.draw() as noise:
             found.append(runner.encode(window, noise) - mu)
     k = np.concatenate(found).reshape(-1).astype(np.int64)
@@ -245,26 +253,34 @@ def _verdicts(
 
 
 def compare_half(
-    family: Family, traced: Mapping[str, ModelProto], typed: Mapping[str, ModelProto], table: NoiseTable
+    family: Family,
+    traced: Mapping[str, ModelProto],
+    typed: Mapping[str, ModelProto],
+    table: NoiseTable,
+    traced_in: str = "",
+    typed_in: str = "",
 ) -> dict[str, Any]:
     """What float16 does to both graphs, fp32 `traced` against `typed`, on made windows and events: the report.
 
-    A CPU's runtime keeps float32 between neighbours, so the rounding is made here, at every tensor that is stored.
-    Raises GraphError where a magnitude comes near to float16's range, EngineError where codes or logits are apart.
+    traced_in, typed_in: folders of weights that lie beside the graphs. A CPU's runtime keeps float32 between
+    neighbours, so the rounding is made here, at every tensor that is stored. Raises GraphError where a magnitude comes
+    near to float16's range, EngineError where codes or logits are apart.
     """
     config, tolerance = family.config, TOLERANCES["fp16"]
     silence = np.zeros((1, config.tokens, config.width), np.int32)
-    windows = [{"frames": window[None], "noise": silence} for window in made_windows(config.window)]
-    run = open_session(traced["encode"])
+    frames = made_windows(config.window, _WINDOWS_LARGE) if _is_large(family) else made_windows(config.window)
+    windows = [{"frames": window[None], "noise": silence} for window in frames]
+    run = open_session(traced["encode"], folder=traced_in)
     codes = np.concatenate([run(feed)[0] for feed in windows])
     z, present = _events(config, Sampler(table, config.tokens, config.width), codes)
     events = [{"z": z[i : i + 1], "present": present[i : i + 1]} for i in range(len(z))]
     report: dict[str, Any] = {}
     for part, feeds, limit in (("encode", windows, tolerance.p99), ("decide", events, tolerance.logits)):
-        peaks = measure(traced[part], feeds)
+        peaks = measure(traced[part], feeds, traced_in)
         check_peaks(typed[part], peaks)
         halves = {name: peak for name, peak in peaks.items() if name in half_tensors(typed[part])}
-        exact, ours = open_session(traced[part]), open_session(rounded(typed[part]), exact=True)
+        exact = open_session(traced[part], folder=traced_in)
+        ours = open_session(rounded(typed[part]), exact=True, folder=typed_in)
         apart = np.concatenate([np.abs(ours(feed)[0].astype(np.float64) - exact(feed)[0]) for feed in feeds])
         p50, p99 = (float(value) for value in np.percentile(apart, [50, 99]))
         largest = max(halves, key=lambda name: halves[name], default="")

@@ -34,7 +34,6 @@ CALIBRATION = "calibration.json"
 MARGIN = 4.0
 """fp16 is refused where a measured magnitude comes nearer to 65504 than this factor."""
 
-_LARGEST = 2**31 - 2**20  # what protobuf can hold in one piece
 _PARTS = ("encode", "decide")
 _VERSION = 1
 
@@ -92,22 +91,19 @@ def calibration_hash(folder: Path | str, precision: str) -> str:
         raise CheckpointError(f"{file}: {error.strerror}, and precision int8 needs its ranges; {cure}") from error
 
 
-def in_precision(part: str, model: ModelProto, precision: str, calibration: Calibration | None = None) -> ModelProto:
+def in_precision(
+    part: str, model: ModelProto, precision: str, calibration: Calibration | None = None, folder: str = ""
+) -> ModelProto:
     """`part` ("encode" or "decide") as fp32 graph -> the graph to prove, lint and build. `model` is left as it is.
 
-    calibration: needed for int8; for fp16 its peaks are held against the range, where given. Raises GraphError.
+    calibration: needed for int8; for fp16 its peaks are held against the range, where given. folder: where weights
+    that are not in the fp32 graph lie; those of int8 are. Raises GraphError.
     """
     if precision == "fp32":
         return model
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if size >= _LARGEST:
-        raise GraphError(
-            f"{part}: {size / 1e9:.1f} GB of float32 weights; {_LARGEST / 1e9:.1f} GB at most are made {precision} "
-            "and measured in memory; build with --precision fp32"
-        )
     ranges = calibration.parts[part] if calibration is not None else None
     if precision == "fp16":
-        made = to_fp16(model)
+        made = to_fp16(model, folder)
         if ranges is not None and ranges.structure == structure(model):
             check_peaks(made, ranges.peaks)
         return made

@@ -33,6 +33,7 @@ from .lint import INLINE_BYTES, LARGE_BYTES, OPSET
 
 __all__ = ["directions", "load_family", "tidy", "trace_decide", "trace_encode", "trace_module"]
 
+_ONE_PIECE = 2**31 - 2**20  # what protobuf can hold in one message
 _IR_VERSION = 8  # what opset 18 came with: every ONNX Runtime and TensorRT that knows the opset reads it
 
 
@@ -84,11 +85,19 @@ def trace_module(
     beside: Path | None = None,
     inline_bytes: int = INLINE_BYTES,
 ) -> ModelProto:
-    """Trace `module` at fixed shapes, tidied; inputs in the order of its forward. GraphError where torch cannot.
+    """Trace `module` at fixed shapes, tidied; inputs in the order of its forward.
+
+    Raises GraphError where torch cannot, and for weights that would have to lie beside the graph and may not.
 
     beside: the file to which weights go, tensor by tensor, if they are more than `inline_bytes`: a protobuf message
     holds 2 GB, and every copy of a graph would be a copy of them. The graph then refers to it by its name.
     """
+    size = sum(value.numel() * value.element_size() for value in module.parameters())
+    if beside is None and size >= _ONE_PIECE:
+        raise GraphError(
+            f"{name}: {size / 1e9:.1f} GB of float32 weights; int8 is measured on and made of graphs of "
+            f"{_ONE_PIECE / 1e9:.1f} GB at most: build with --precision fp16 or fp32"
+        )
     with _quiet(), torch.inference_mode():
         try:
             program = torch.onnx.export(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from qwen_factory import qwen_family_config
 
 from calibration import noise
 from edge_runtime.engine import OnnxEngine, self_test
-from export import build_engine
+from export import build_engine, parity, trace
 from export.half import to_fp16
 from export.lint import LARGE_BYTES, external_files, lint, load_graph, save_graph
 from export.trace import trace_module
@@ -22,7 +24,7 @@ from familial import checkpoint, resources
 from familial.family import EncodeGraph, Family
 from familial.resources import require_memory
 from wire.errors import CheckpointError, ManifestError
-from wire.manifest import EngineManifest
+from wire.manifest import FILES, EngineManifest
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
 
@@ -102,6 +104,54 @@ def test_an_engine_folder_pins_the_weights_beside_its_graphs(
     (out / "encode.weights").write_bytes(weights)
     with pytest.raises(ManifestError, match=r"encode\.weights"):
         OnnxEngine(out)
+
+
+def test_half_precision_of_a_large_family_is_built_from_weights_beside_the_graphs(
+    traced: tuple[Path, Family], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """build_engine --precision fp16: measured, rounded, proved and run, with no graph holding its weights."""
+    monkeypatch.setattr(trace_module, "__defaults__", (None, 10_000))
+    monkeypatch.setattr(save_graph, "__defaults__", (10_000,))
+    monkeypatch.setattr(parity, "_LARGE", 1000)
+    checkpoint.save(traced[1], tmp_path / "checkpoint")
+    assert noise.main(["--checkpoint", str(tmp_path / "checkpoint"), "--target", "balanced"]) == 0
+    out = tmp_path / "engine"
+    command = ["--checkpoint", str(tmp_path / "checkpoint"), "--out", str(out), "--precision", "fp16"]
+    assert build_engine.main(command) == 0
+    manifest, report = EngineManifest.load(out), json.loads((out / "parity.json").read_text())
+    assert set(manifest.external) == {"encode.weights", "decide.weights"} and manifest.precision == "fp16"
+    assert all((out / FILES[part]).stat().st_size < 300_000 for part in ("encode", "decide"))
+    assert report["half"]["encode"]["tensors_fp16"] > 10 and report["half"]["encode"]["headroom"] > 4
+    assert report["half"]["encode"]["p99"] <= 1 and report["half"]["decide"]["p99"] > 0
+    assert report["code"]["windows"] == 16 and report["noise"]["draws"] == 32 * manifest.n
+    engine = OnnxEngine(out)
+    self_test(engine)
+    engine.close()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(("lacks", "says"), [("memory", "tracing .* needs 0.0 GB"), ("disk", "building .* writes 0.0")])
+def test_too_little_room_to_build_is_found_before_anything_is_traced(
+    traced: tuple[Path, Family],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lacks: str,
+    says: str,
+) -> None:
+    checkpoint.save(traced[1], tmp_path / "checkpoint")
+    assert noise.main(["--checkpoint", str(tmp_path / "checkpoint"), "--target", "balanced"]) == 0
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("was traced"))
+    loaded = trace.load_family(tmp_path / "checkpoint")
+    monkeypatch.setattr(trace, "load_family", lambda folder: loaded)
+    if lacks == "memory":
+        monkeypatch.setattr(resources, "available_memory", lambda: 1000)
+    else:
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    assert build_engine.main(["--checkpoint", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "engine")]) == 1
+    assert re.search(says, capsys.readouterr().err)
+    assert not (tmp_path / "engine").exists()
 
 
 def test_a_small_graph_keeps_its_weights(tmp_path: Path) -> None:

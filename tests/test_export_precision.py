@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import torch
 from family_factory import make_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from calibration.int8 import Material, calibrate
 from export import parity, trace
-from export import precision as precision_module
 from export.build_engine import main
 from export.half import FP16_MAX, half_tensors, rounded, to_fp16
 from export.network import Network, activations, measure, open_session, structure, types
@@ -138,12 +139,17 @@ def test_int8_without_ranges_is_refused(traced: dict[str, ModelProto]) -> None:
         in_precision("encode", traced["encode"], "int8")
 
 
-def test_weights_beyond_what_fits_into_one_piece_are_refused(
-    traced: dict[str, ModelProto], monkeypatch: pytest.MonkeyPatch
+def test_weights_beyond_what_fits_into_one_piece_are_refused_before_anything_is_traced(
+    checkpoint: Path, manifest: EngineManifest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(precision_module, "_LARGEST", 1000)
-    with pytest.raises(GraphError, match="GB of float32 weights.*--precision fp32"):
-        in_precision("encode", traced["encode"], "fp16")
+    """int8, which is measured and made in memory: by the build and by the calibration, in one line with the cure."""
+    monkeypatch.setattr(trace, "_ONE_PIECE", 1000)
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("was traced"))
+    windows = parity.made_windows(manifest.window, 12)
+    with pytest.raises(GraphError, match="encode: .* GB of float32 weights.*--precision fp16 or fp32"):
+        calibrate(checkpoint, Material([windows[i : i + 3] for i in range(0, 12, 3)], "made windows"))
+    with pytest.raises(GraphError, match="decide: .* GB of float32 weights.*--precision fp16 or fp32"):
+        trace.trace_decide(trace.load_family(checkpoint))
 
 
 def test_the_passes_leave_their_input_alone(traced: dict[str, ModelProto], ranges: dict[str, Ranges]) -> None:
