@@ -2,7 +2,7 @@
 
     checkpoint --export.build_engine, per precision--> engine folders --> time, size, memory, latency
     clips --encode of each engine, noise 0--> codes --+ the SAME noise draws--> both members' verdicts --> accuracy
-    certificate: of each engine's own manifest                               tensorrt-rtx: time and size, no GPU here
+    certificate: of each engine's own manifest           tensorrt: where a GPU is here    tensorrt-rtx: time and size
 
 Latency is taken in turns, one window through each engine, so that a busy machine slows all alike. The ratio is INT8's
 encode over fp32's, medians of that. ONNX Runtime's CPU has no arithmetic in float16: it computes such graphs in float32
@@ -32,14 +32,16 @@ from .harness import CHECKPOINT, fail, percentiles, report
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_runtime.engine import OnnxEngine
+    from edge_runtime.engine import Engine
     from export.build_engine import Inputs
     from familial.family import Family
 
 __all__ = ["main"]
 
 _PRECISIONS = ("fp32", "fp16", "int8")
+_PARTS = ("encode", "decide")
 _FIRST_SEED = 8_100_000  # rendered clips that neither training nor calibration draws
+_RENDERED = 24  # of them, where no clips are given
 _EDGE_DRAWS = 20  # the edge member runs in the engine itself, one event at a time
 _TARGET = "8.6"  # compute capability that TensorRT-RTX builds for: no such GPU has to be here
 _MEMORY = """
@@ -67,9 +69,15 @@ class _Row:
     precision: str
     folder: Path
     build_s: float
-    engine: OnnxEngine
+    engine: Engine
+    backend: str = "onnxruntime"
     latency: dict[str, list[float]] = field(default_factory=lambda: {"encode": [], "decide": []})
     found: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As the table names it."""
+        return f"{self.backend} {self.precision}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,7 @@ class _Footage:
 class _Members:
     """Both members under the names that `familial.evaluate` asks for: the edge's runs in an engine."""
 
-    def __init__(self, family: Family, engine: OnnxEngine) -> None:
+    def __init__(self, family: Family, engine: Engine) -> None:
         self.config, self.cloud_logits, self._engine = family.config, family.cloud_logits, engine
 
     def edge_logits(self, z: Tensor, present: Tensor) -> Tensor:
@@ -102,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR")
     parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv", help="clips for accuracy")
-    parser.add_argument("--rendered", type=int, default=0, metavar="N", help="rendered clips for accuracy")
+    parser.add_argument("--rendered", type=int, metavar="N",
+                        help=f"rendered clips for accuracy (default: {_RENDERED} without --data; 0: none)")  # fmt: skip
     parser.add_argument("--draws", type=int, default=200, help="noise draws a clip, for the cloud member")
     parser.add_argument("--windows", type=int, default=400, help="windows to time")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "engines", metavar="DIR", help="where to build")
@@ -110,6 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.windows < 1 or args.draws < 1:
             raise ConfigError(f"--windows is {args.windows}, --draws is {args.draws}; give at least 1 of each")
+        if args.rendered is None:
+            args.rendered = 0 if args.data else _RENDERED
+        if args.rendered < 0:
+            raise ConfigError(f"--rendered is {args.rendered}; give how many clips to render, 0 for none")
         return _measure(args)
     except VeilsightError as error:
         return fail(error)
@@ -120,35 +133,35 @@ def _measure(args: argparse.Namespace) -> int:
 
     wanted = [Inputs.read(args.checkpoint, precision, "onnxruntime") for precision in _PRECISIONS]
     rows = [_build(args.checkpoint, args.out, inputs) for inputs in wanted]
+    on_device, why_not = _on_device(rows)
+    for row in rows:
+        row.found["memory_mb"] = _memory(row.folder)
+        row.found["bytes"] = sum((row.folder / FILES[part]).stat().st_size for part in _PARTS)
+    rows += on_device
     for row in rows:
         manifest = row.engine.manifest
         event = manifest.certificate().reveals(manifest.event_releases)
-        row.found = {
-            "build_s": round(row.build_s, 2),
-            "bytes": sum((row.folder / FILES[part]).stat().st_size for part in ("encode", "decide")),
-            "memory_mb": _memory(row.folder),
-            "S_event": event["S"],
-            "bits_event": event["bits"],
-        }
+        row.found |= {"build_s": round(row.build_s, 2), "S_event": event["S"], "bits_event": event["bits"]}
     _time(rows, args.windows)
     clips = _clips(args.checkpoint, args.data, args.rendered)
     if clips:
         _judge(rows, args.checkpoint, clips, args.draws)
-    ahead = {f"tensorrt-rtx {row.precision}": _ahead_of_time(row) for row in rows}
-    ratio = rows[-1].found["encode_ms"]["p50"] / rows[0].found["encode_ms"]["p50"]
+    ahead = {f"tensorrt-rtx {row.precision}": _ahead_of_time(row) for row in rows[: len(wanted)]}
+    fp32, _, int8 = (row.found["encode_ms"]["p50"] for row in rows[: len(wanted)])
     report(
         "engines",
-        ratio=ratio,
+        ratio=int8 / fp32,
         of="encode of the fp32 engine on ONNX Runtime, medians, windows in turns",
         figures={
-            "onnxruntime": {row.precision: row.found for row in rows},
+            "onnxruntime": {row.precision: row.found for row in rows[: len(wanted)]},
+            "tensorrt": {row.precision: row.found for row in on_device} or {"state": why_not},
             **ahead,
             "windows": args.windows,
             "clips": len(clips),
             "draws": args.draws,
         },
         rows=_table(rows, ahead),
-        notes=_notes(next(iter(ahead.values())), clips, args.draws),
+        notes=_notes(next(iter(ahead.values())), why_not, clips, args.draws),
     )
     return 0
 
@@ -165,6 +178,32 @@ def _build(checkpoint: Path, out: Path, wanted: Inputs) -> _Row:
     with redirect_stdout(sys.stderr):
         build(checkpoint, folder, wanted)
     return _Row(wanted.precision, folder, time.monotonic() - began, OnnxEngine(folder))
+
+
+def _on_device(rows: Sequence[_Row]) -> tuple[list[_Row], str]:
+    """The same folders on this machine's GPU, built and opened as a device does; or none, and why in words."""
+    from edge_runtime.engine_tensorrt import Gpu, TensorRtEngine, device_facts, load_libraries
+    from export.builder import Options, make
+    from wire.engine_record import ENGINES, engine_key
+
+    try:
+        libraries = load_libraries()
+    except EngineError as error:
+        return [], str(error)
+    gpu = Gpu(libraries.cuda)
+    facts = device_facts(libraries.trt, gpu)
+    gpu.close()
+    made = []
+    for row in rows:
+        manifest, cache = row.engine.manifest, row.folder.with_name(f"{row.folder.name}-tensorrt")
+        began = time.monotonic()
+        key = engine_key(manifest, "tensorrt", facts)
+        make(libraries.trt, row.folder, manifest, cache, key, Options(), _ignore)
+        took = time.monotonic() - began
+        engine = TensorRtEngine(row.folder, manifest, cache, libraries=libraries)
+        made.append(_Row(row.precision, row.folder, took, engine, "tensorrt"))
+        made[-1].found["bytes"] = sum((cache / name).stat().st_size for name in ENGINES.values())
+    return made, ""
 
 
 def _memory(folder: Path) -> float:
@@ -193,7 +232,7 @@ def _time(rows: Sequence[_Row], count: int) -> None:
             times.append(time.perf_counter())
             row.engine.run_decide(z, present)
             times.append(time.perf_counter())
-            for part, begin, end in zip(("encode", "decide"), times, times[1:], strict=False):
+            for part, begin, end in zip(_PARTS, times, times[1:], strict=False):
                 row.latency[part] += [1000 * (end - begin)] * (number >= 0)
     for row in rows:
         row.found |= {f"{part}_ms": percentiles(times) for part, times in row.latency.items()}
@@ -228,13 +267,13 @@ def _judge(rows: Sequence[_Row], checkpoint: Path, clips: Sequence[_Footage], dr
     family = folder.load(checkpoint)
     sigma, limit = float(rows[0].engine.manifest.sigma), family.config.risk_at
     right: dict[tuple[str, str], list[list[bool]]] = {}
-    codes: dict[str, list[npt.NDArray[np.int32]]] = {row.precision: [] for row in rows}
+    codes: dict[str, list[npt.NDArray[np.int32]]] = {row.name: [] for row in rows}
     torch.manual_seed(0)
     for clip in clips:
         noise = None
         for row in rows:
             mu = _encode(row.engine, clip.windows)
-            codes[row.precision].append(mu)
+            codes[row.name].append(mu)
             clean = torch.from_numpy(mu).float()[None]
             if noise is None:
                 noise = rounded_gaussian(clean.expand(draws, *clean.shape[1:]), sigma)
@@ -242,18 +281,18 @@ def _judge(rows: Sequence[_Row], checkpoint: Path, clips: Sequence[_Footage], dr
             for member, count in (("cloud", draws), ("edge", min(draws, _EDGE_DRAWS))):
                 read = event_probabilities(members, clean + noise[:count], member)
                 hits = [clip_verdict(draw, limit)[0] == clip.label for draw in read]
-                right.setdefault((row.precision, member), []).append(hits)
+                right.setdefault((row.name, member), []).append(hits)
     for row in rows:
-        row.found |= _apart(codes[row.precision], codes[rows[0].precision], sigma)
+        row.found |= _apart(codes[row.name], codes[rows[0].name], sigma)
         for member in ("edge", "cloud"):
-            ours, theirs = (np.array(right[name, member]).mean(axis=1) for name in (row.precision, rows[0].precision))
+            ours, theirs = (np.array(right[name, member]).mean(axis=1) for name in (row.name, rows[0].name))
             lost = 100 * (theirs - ours)
             row.found[f"accuracy_{member}"] = round(float(ours.mean()), 4)
             row.found[f"points_lost_{member}"] = round(float(lost.mean()), 3)
             row.found[f"points_lost_{member}_se"] = round(float(lost.std() / max(1, len(lost)) ** 0.5), 3)
 
 
-def _encode(engine: OnnxEngine, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+def _encode(engine: Engine, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     silence = np.zeros((1, engine.manifest.tokens, engine.manifest.width), np.int32)
     return np.concatenate([engine.run_core(window[None], silence) for window in windows])
 
@@ -287,7 +326,7 @@ def _ahead_of_time(row: _Row) -> dict[str, Any]:
         return {"state": str(error)}
     began = time.monotonic()
     options = Options(targets=(_TARGET,))
-    files = [build_engine_file(trt, row.folder / FILES[part], options, _ignore)[0] for part in ("encode", "decide")]
+    files = [build_engine_file(trt, row.folder / FILES[part], options, _ignore)[0] for part in _PARTS]
     return {"target": _TARGET, "build_s": round(time.monotonic() - began, 2), "bytes": sum(map(len, files))}
 
 
@@ -302,9 +341,9 @@ def _table(rows: Sequence[_Row], ahead: Mapping[str, Mapping[str, Any]]) -> list
     for row in rows:
         found = row.found
         encode, decide = found["encode_ms"], found["decide_ms"]
-        cells = [f"onnxruntime {row.precision}", f"{found['build_s']:.1f}", f"{found['bytes'] / 1000:,.0f}"]
+        cells = [row.name, f"{found['build_s']:.1f}", f"{found['bytes'] / 1000:,.0f}"]
         cells += [f"{value:.3f}" for part in (encode, decide) for value in (part["p50"], part["p99"])]
-        cells.append(f"{found['memory_mb']:.1f}")
+        cells.append(f"{found['memory_mb']:.1f}" if "memory_mb" in found else "-")
         if "accuracy_cloud" in found:
             lost = f"{found['points_lost_cloud']:+.2f} +-{found['points_lost_cloud_se']:.2f}"
             cells += [f"{found['accuracy_edge']:.3f}", f"{found['accuracy_cloud']:.3f}", lost]
@@ -319,8 +358,10 @@ def _table(rows: Sequence[_Row], ahead: Mapping[str, Mapping[str, Any]]) -> list
     return lines
 
 
-def _notes(ahead: Mapping[str, Any], clips: Sequence[_Footage], draws: int) -> list[str]:
+def _notes(ahead: Mapping[str, Any], why_no_device: str, clips: Sequence[_Footage], draws: int) -> list[str]:
     notes = ["times in ms, one thread; fp16 on ONNX Runtime's CPU is computed in float32 between casts"]
+    if why_no_device:
+        notes.append(f"tensorrt: not measured: {why_no_device.split(';')[0]}")
     built = f"built for compute capability {_TARGET}, not run" if "build_s" in ahead else ahead["state"]
     notes.append(f"tensorrt-rtx: {built}")
     if clips:

@@ -11,16 +11,19 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
+from fake_tensorrt import World
 from family_factory import make_checkpoint
 from onnx import ModelProto
 
 from benchmarks import engines
 from calibration.int8 import Material, calibrate
+from edge_runtime import engine_tensorrt
 from edge_runtime.engine import OnnxEngine
-from export import parity, trace
+from export import builder, parity, trace
 from export.build_engine import Inputs
 from export.network import open_session
 from export.precision import CALIBRATION, Calibration, in_precision
+from wire.errors import EngineError
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "checkpoints" / "nano"
@@ -89,7 +92,9 @@ def test_every_engine_has_its_row(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "_ahead_of_time", lambda row: {"target": "8.6", "build_s": 0.1, "bytes": 1000})
-    arguments = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--windows", "20"]
+    monkeypatch.setattr(engine_tensorrt, "load_libraries", absent)
+    monkeypatch.setattr(engines, "_RENDERED", 2)
+    arguments = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--windows", "20", "--draws", "3"]
     assert engines.main(arguments) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     found = json.loads(lines[-1])
@@ -99,10 +104,38 @@ def test_every_engine_has_its_row(
         row = found["figures"]["onnxruntime"][precision]
         assert 0 < row["encode_ms"]["p50"] <= row["encode_ms"]["p99"]
         assert row["S_event"] == pytest.approx(3.0, abs=0.01) and row["bytes"] > 0 and row["memory_mb"] > 0
+        assert 0 <= row["accuracy_cloud"] <= 1 and row["zero_codes"] == 0
         assert any(line.startswith(f"onnxruntime {precision}") for line in lines)
         assert any(line.startswith(f"tensorrt-rtx {precision}") for line in lines)
     sizes = [found["figures"]["onnxruntime"][name]["bytes"] for name in ("fp32", "fp16")]
     assert sizes[1] < sizes[0]
+    assert found["figures"]["clips"] == 2 and found["figures"]["tensorrt"]["state"].startswith("TensorRT is not")
+    assert any("tensorrt: not measured: TensorRT is not installed" in line for line in lines)
+
+
+def absent() -> Any:
+    raise EngineError("TensorRT is not installed for this Python; install it")
+
+
+def test_a_gpu_that_is_here_has_its_rows_too(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a pretended GPU whose builder returns the graph itself: nothing may differ from ONNX Runtime's rows."""
+    world = World()
+    monkeypatch.setattr(engines, "_ahead_of_time", lambda row: {"state": "not installed"})
+    monkeypatch.setattr(engine_tensorrt, "load_libraries", world.libraries)
+    monkeypatch.setattr(builder, "build_engine_file", lambda trt, file, *_: (file.read_bytes(), b""))
+    arguments = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--windows", "5"]
+    assert engines.main([*arguments, "--rendered", "1", "--draws", "2"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    figures = json.loads(lines[-1])["figures"]
+    for precision in ("fp32", "fp16", "int8"):
+        ours, other = figures["tensorrt"][precision], figures["onnxruntime"][precision]
+        assert ours["encode_ms"]["p50"] > 0 and ours["bytes"] > 0
+        same = ("accuracy_edge", "accuracy_cloud", "mu_p99", "S_event", "bits_event")
+        assert [ours[name] for name in same] == [other[name] for name in same]
+        assert any(line.startswith(f"tensorrt {precision}") for line in lines)
+    assert not any("not measured" in line for line in lines)
 
 
 def test_a_checkpoint_without_a_calibration_is_told_the_cure(
@@ -111,5 +144,6 @@ def test_a_checkpoint_without_a_calibration_is_told_the_cure(
     (checkpoint / CALIBRATION).unlink()
     assert engines.main(["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 2
     assert "python -m calibration.int8" in capsys.readouterr().err
-    assert engines.main(["--windows", "0"]) == 2
-    assert "--windows is 0" in capsys.readouterr().err
+    for flag, value in (("--windows", "0"), ("--draws", "0"), ("--rendered", "-1")):
+        assert engines.main([flag, value]) == 2
+        assert f"{flag} is {value}" in capsys.readouterr().err
