@@ -25,7 +25,7 @@ from wire.engine_record import ENGINES, EngineRecord
 from wire.errors import ConfigError, EngineError
 from wire.manifest import FILES, EngineManifest
 
-__all__ = ["Options", "Say", "build_engine_file", "keep_or_make", "load_rtx", "make", "say_line"]
+__all__ = ["Options", "Say", "build_engine_file", "check_targets", "keep_or_make", "load_rtx", "make", "say_line"]
 
 Say = Callable[[str], None]
 _RTX, _RTX_LIBRARIES = "tensorrt_rtx_bindings", "tensorrt_rtx_libs"
@@ -160,17 +160,27 @@ def build_engine_file(
     return data, bytes(written)
 
 
+def check_targets(trt: Any, targets: tuple[str, ...]) -> list[Any]:
+    """TensorRT-RTX's names of compute capabilities such as "8.6"; ConfigError for one that it does not build for."""
+    known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
+    names = {target: f"SM{target.replace('.', '')}" for target in targets}
+    for target, name in names.items():
+        if name not in known:
+            numbers = sorted(int(name[2:]) for name in known)
+            spelled = ", ".join(f"{number // 10}.{number % 10}" for number in numbers)
+            raise ConfigError(
+                f"--compute-capability {target}: tensorrt-rtx makes engine files for {spelled}; those of any other "
+                "GPU, a Jetson's among them, are made on it: python -m export.install"
+            )
+    return [known[name] for name in names.values()]
+
+
 def _aim(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
     """Build for these compute capabilities, whatever GPU is here, if any."""
-    known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
-    names = [f"SM{target.replace('.', '')}" for target in targets]
-    for target, name in zip(targets, names, strict=True):
-        if name not in known:
-            spelled = ", ".join(f"{name[2:-1]}.{name[-1]}" for name in sorted(known))
-            raise ConfigError(f"--compute-capability {target}: this builder makes engine files for {spelled}")
-    config.num_compute_capabilities = len(names)
-    for index, name in enumerate(names):
-        config.set_compute_capability(known[name], index)
+    found = check_targets(trt, targets)
+    config.num_compute_capabilities = len(found)
+    for index, capability in enumerate(found):
+        config.set_compute_capability(capability, index)
 
 
 def make(

@@ -23,7 +23,7 @@ from wire.engine_record import EngineRecord, engine_key
 from wire.errors import ConfigError, EngineError
 from wire.manifest import FILES, EngineManifest
 
-from .builder import Options, Say, load_rtx, make, say_line
+from .builder import Options, Say, check_targets, load_rtx, make, say_line
 
 __all__ = [
     "BACKENDS",
@@ -174,6 +174,7 @@ class TensorRtRtx(_Engines):
 
     def __init__(self, options: Options) -> None:
         trt = load_rtx()
+        check_targets(trt, options.targets)  # now, not when everything else is made
         place = {"tensorrt": f"RTX {trt.__version__}", "compute_capability": " ".join(options.targets)}
         super().__init__(trt, {**place, "gpu": "", "l4t": ""}, options)
 

@@ -28,6 +28,7 @@ from wire.engine_record import EngineRecord, engine_key
 from wire.errors import ConfigError, EngineError, ManifestError
 from wire.manifest import FILES, EngineManifest
 
+NANO = Path(__file__).resolve().parent.parent / "checkpoints" / "nano"
 PARTS = ("encode", "decide")
 PLACE = {"tensorrt": "RTX", "gpu": "", "compute_capability": "8.6", "l4t": ""}
 OPTIONS = Options(workspace_mb=256, targets=("8.6",))
@@ -99,6 +100,20 @@ def test_both_graphs_become_engine_files(
         data, timing = build_engine_file(trt, file, Options(256, 3, (target,)), said.append)
         assert len(data) > 10_000 and timing == b""
         assert said[-1].startswith(f"{part}: ") and " steps in " in said[-1]
+
+
+def test_the_shipped_graphs_become_engine_files(trt: Any, tmp_path: Path) -> None:
+    """nano itself, with its own calibration, for both capabilities: what every command builds by default."""
+    family = trace.load_family(NANO)
+    traced = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+    calibration = Calibration.load(NANO, checkpoint_hash(NANO))
+    for precision in engines.PRECISIONS:
+        for part in PARTS:
+            file = tmp_path / FILES[part]
+            graph = in_precision(part, traced[part], precision, calibration)
+            file.write_bytes(graph.SerializeToString(deterministic=True))
+            data, _ = build_engine_file(trt, file, Options(256, 3, ("8.6", "8.9")), lambda text: None)
+            assert len(data) > 100_000
 
 
 def test_the_command_makes_them_and_uses_them_again(
@@ -202,8 +217,10 @@ def test_what_the_parser_refuses_is_said_in_its_words(trt: Any, folder: Path, tm
 
 
 def test_a_capability_that_it_has_not_is_refused(trt: Any, folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--compute-capability 8\.7: .* 8\.6, 8\.9"):
+    with pytest.raises(ConfigError, match=r"--compute-capability 8\.7: .* 8\.6, 8\.9, .*export\.install"):
         build_engine_file(trt, folder / "encode.onnx", Options(targets=("8.7",)), lambda text: None)
+    with pytest.raises(ConfigError, match=r"--compute-capability 8\.7"):
+        engines.backend("tensorrt-rtx", Options(targets=("8.6", "8.7")))  # before anything is traced
 
 
 def test_progress_is_said_while_it_builds(trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
