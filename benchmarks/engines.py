@@ -336,7 +336,7 @@ def _ignore(text: str) -> None:
 
 def _table(rows: Sequence[_Row], ahead: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     head = ["engine", "build s", "kB", "encode p50", "p99", "decide p50", "p99", "MB"]
-    head += ["edge acc", "cloud acc", "lost, points", "mu p99", "zero", "S event", "bits"]
+    head += ["edge acc", "lost, points", "cloud acc", "lost, points", "mu p99", "zero", "S event", "bits"]
     lines = [head]
     for row in rows:
         found = row.found
@@ -345,11 +345,12 @@ def _table(rows: Sequence[_Row], ahead: Mapping[str, Mapping[str, Any]]) -> list
         cells += [f"{value:.3f}" for part in (encode, decide) for value in (part["p50"], part["p99"])]
         cells.append(f"{found['memory_mb']:.1f}" if "memory_mb" in found else "-")
         if "accuracy_cloud" in found:
-            lost = f"{found['points_lost_cloud']:+.2f} +-{found['points_lost_cloud_se']:.2f}"
-            cells += [f"{found['accuracy_edge']:.3f}", f"{found['accuracy_cloud']:.3f}", lost]
+            for member in ("edge", "cloud"):
+                lost = f"{found[f'points_lost_{member}']:+.2f} +-{found[f'points_lost_{member}_se']:.2f}"
+                cells += [f"{found[f'accuracy_{member}']:.3f}", lost]
             cells += [f"{found['mu_p99']:g}", str(found["zero_codes"])]
         else:
-            cells += ["-"] * 5
+            cells += ["-"] * 6
         lines.append([*cells, f"{found['S_event']:.3f}", f"{found['bits_event']:.2f}"])
     for name, made in ahead.items():
         if "build_s" in made:
@@ -369,7 +370,7 @@ def _notes(ahead: Mapping[str, Any], why_no_device: str, clips: Sequence[_Footag
         notes.append(
             f"accuracy over {len(clips)} clips of {', '.join(sets)}, {draws} noise draws "
             f"(edge: {min(draws, _EDGE_DRAWS)}), the same for every engine; "
-            "lost: fp32 less this, cloud member, with its standard error over clips"
+            "lost: fp32 less this, with its standard error over clips"
         )
     return notes
 
