@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from familial.shift import Reference
 from wire.errors import ConfigError, VeilsightError
 from wire.keys import DeviceKey
 from wire.manifest import EngineManifest
@@ -54,6 +55,7 @@ def _serve(config: BridgeConfig, json_lines: str | None) -> None:
     journal = Journal.open(folder / "journal.json")
     key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
+    reference = Reference.load(config.model.checkpoint, manifest)
     mailbox = Mailbox(camera.name for camera in config.cameras)
 
     def receive(name: str, payload: bytes, retained: bool) -> None:
@@ -65,7 +67,7 @@ def _serve(config: BridgeConfig, json_lines: str | None) -> None:
     transport = MqttTransport(config.broker, f"vsb-{key.public.hex[:16]}", topics, receive)
     with contextlib.ExitStack() as stack:
         timeline = Timeline(sys.stdout, _open(stack, json_lines))
-        bridge = Bridge(config, manifest, member, key, journal, transport.publish, timeline)
+        bridge = Bridge(config, manifest, member, key, journal, transport.publish, timeline, reference)
         with transport:
             timeline.note(f"ready: {len(config.cameras)} camera(s) on {config.broker.url}, bridge key {key.public.hex}")
             run(bridge, mailbox, config.run.exit_when_offline, stop.is_set)

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from familial.shift import Familiarity, Reference
 from wire.keys import DeviceKey
 from wire.manifest import EngineManifest
 from wire.message import Alert, Verdict
@@ -41,7 +42,10 @@ _IDLE_S = 0.5  # how long the mailbox must be empty before the end is believed
 
 
 class Bridge:
-    """Everything between the mailbox and the publisher. `publish` must return at once."""
+    """Everything between the mailbox and the publisher. `publish` must return at once.
+
+    reference: what scenes are known; None: verdicts do not say how familiar theirs is.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Bridge:
         journal: Journal,
         publish: Publish,
         timeline: Timeline,
+        reference: Reference | None = None,
     ) -> None:
         self._manifest = manifest
         self._member = member
@@ -65,7 +70,9 @@ class Bridge:
         publics = {name: camera.public for name, camera in self._cameras.items()}
         self.intake = Intake(publics, manifest, records)
         shape = (manifest.event_releases, manifest.tokens, manifest.width)
-        self._readers = {name: EventReader(name, *shape, manifest.weights) for name in self._cameras}
+        gauges = {name: Familiarity(reference, manifest.sigmas) if reference else None for name in self._cameras}
+        self._readers = {name: EventReader(name, *shape, manifest.weights, gauges[name]) for name in self._cameras}
+        self._unsure_below = config.alerts.unsure_below
         self._books = {name: AlertBook(config.alerts, records[name].raised) for name in self._cameras}
         self._untrusted: set[str] = set()
         self._seen: set[tuple[str, int]] = set()  # (camera, boot id) of the streams read since the start
@@ -189,6 +196,8 @@ class Bridge:
             sentence=reading.sentence,
             start_s=event.first_slot * slot_s,
             end_s=(event.last_slot + 1) * slot_s,
+            familiarity=event.familiarity,
+            unsure=event.familiarity is not None and event.familiarity < self._unsure_below,
         )
         self.verdicts += 1
         self._send(event.camera, "verdict/cloud", verdict.seal(self._key))

@@ -3,7 +3,7 @@
     [broker]     url, username, password_file, ca, cert, key
     [model]      checkpoint, engine, threads
     [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them)
-    [alerts]     raise_at, raise_for, clear_at, clear_for
+    [alerts]     raise_at, raise_for, clear_at, clear_for, unsure_below
     [state]      dir
     [run]        exit_when_offline
 
@@ -111,14 +111,21 @@ class CameraConfig:
 
 @dataclass(frozen=True, slots=True)
 class AlertRule:
-    """Raised by `raise_for` verdicts in a row at or above `raise_at`; cleared by `clear_for` at or below `clear_at`."""
+    """Raised by `raise_for` verdicts in a row at or above `raise_at`; cleared by `clear_for` at or below `clear_at`.
+
+    A verdict is unsure whose familiarity is below `unsure_below`: that share of known scenes is; 0: none. Alerts are
+    raised and cleared all the same.
+    """
 
     raise_at: float = 0.6
     raise_for: int = 2
     clear_at: float = 0.4
     clear_for: int = 4
+    unsure_below: float = 0.05
 
     def __post_init__(self) -> None:
+        if self.unsure_below > 1.0:
+            raise ConfigError(f"unsure_below is {self.unsure_below}; it is a share of known scenes, 0 to 1")
         if not 0.0 <= self.clear_at < self.raise_at <= 1.0:
             raise ConfigError(
                 f"clear_at is {self.clear_at}, raise_at is {self.raise_at}; 0 <= clear_at < raise_at <= 1"

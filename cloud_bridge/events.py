@@ -1,6 +1,7 @@
 """Releases -> events -> alerts, for one camera. Pure: no clock, no network, no model.
 
     Release --EventReader--> Event (8 slots, gaps marked) --member--> probabilities --AlertBook--> raised / cleared
+              `--Familiarity--> how familiar the last minutes are, in each event
 
 An event is whole once all its slots have passed since the first release of the stream; from then on there is one for
 every release. Releases that would fall out of the window unread (a stream that ends early, or a long gap) are read
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from familial.shift import Familiarity
 from wire.event import EventWindow
 
 from .config import AlertRule
@@ -29,7 +31,7 @@ BLIND = "blind"
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
     """What is read together, oldest first. z: int32 (R, K, d), each release times its level's weight; zeros where
-    `present`, bool (R,), is False."""
+    `present`, bool (R,), is False. familiarity: of the stream so far, None where nobody knows."""
 
     camera: str
     boot_id: int
@@ -37,16 +39,27 @@ class Event:
     last_slot: int
     z: npt.NDArray[np.int32]
     present: npt.NDArray[np.bool_]
+    familiarity: float | None = None
 
 
 class EventReader:
-    """Releases of one camera, in slot order -> events. weights: per level, by what z is multiplied to be read."""
+    """Releases of one camera, in slot order -> events. weights: per level, by what z is multiplied to be read.
+
+    familiarity: begun anew with every stream; None where the checkpoint has no reference for it.
+    """
 
     def __init__(
-        self, camera: str, releases: int, tokens: int, width: int, weights: Sequence[float] = (1.0,)
+        self,
+        camera: str,
+        releases: int,
+        tokens: int,
+        width: int,
+        weights: Sequence[float] = (1.0,),
+        familiarity: Familiarity | None = None,
     ) -> None:
         self._camera = camera
         self._weights = weights
+        self._familiarity = familiarity
         self._shape = (releases, tokens, width)
         self._unread: int | None = None  # the oldest release that was in no event yet
         self._begin(-1, 0)
@@ -63,6 +76,8 @@ class EventReader:
         if self._unread is not None and release.slot - size + 1 > self._unread:
             out += self.flush()
         self._window.push(release.slot, release.z, self._weights[release.level])
+        if self._familiarity is not None:
+            self._familiarity.push(release.slot, release.z, release.level)
         self._unread = release.slot if self._unread is None else self._unread
         if release.slot - self._start + 1 >= size:
             out += self.flush()
@@ -75,14 +90,17 @@ class EventReader:
         self._unread = None
         window = self._window
         first = max(window.first_slot, self._start)
-        event = Event(self._camera, self._boot_id, first, window.last_slot, window.z.copy(), window.present.copy())
-        return [event]
+        z, present = window.z.copy(), window.present.copy()
+        familiarity = None if self._familiarity is None else self._familiarity.score
+        return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, familiarity)]
 
     def _begin(self, boot_id: int, slot: int) -> None:
         self._boot_id = boot_id
         self._start = slot
         self._window = EventWindow(*self._shape)
         self._unread = None
+        if self._familiarity is not None:
+            self._familiarity.begin()
 
 
 @dataclass(frozen=True, slots=True)

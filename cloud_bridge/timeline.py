@@ -21,12 +21,15 @@ class Timeline:
         self._programs = programs
 
     def verdict(self, camera: str, verdict: Verdict) -> None:
-        """One line: span, camera, label, its probability as a bar, sentence, and what was missing."""
+        """One line: span, camera, label, its probability as a bar, sentence, and what was missing.
+
+        Where the verdict is unsure, that word stands in place of the label that is no risk.
+        """
         full = round(verdict.probability * _BAR)
         missing = len(verdict.present) - sum(verdict.present)
         note = f"  ({missing} of {len(verdict.present)} releases missing)" if missing else ""
         self._say(
-            f"{_clock(verdict.start_s)}-{_clock(verdict.end_s)}  {camera}  {verdict.label:<8}"
+            f"{_clock(verdict.start_s)}-{_clock(verdict.end_s)}  {camera}  {verdict.says:<8}"
             f"{verdict.probability:4.2f} |{'#' * full}{'.' * (_BAR - full)}|  {verdict.sentence}{note}"
         )
         self._write(
@@ -40,6 +43,8 @@ class Timeline:
             end_s=verdict.end_s,
             label=verdict.label,
             probability=verdict.probability,
+            familiarity=verdict.familiarity,
+            unsure=verdict.unsure,
             probabilities=dict(verdict.probabilities),
             sentence=verdict.sentence,
             present=list(verdict.present),

@@ -15,6 +15,7 @@ from cloud_bridge.journal import Journal
 from cloud_bridge.member import Reading
 from cloud_bridge.timeline import Timeline
 from cloud_bridge.transport import Inbound
+from familial.shift import Reference
 from wire.certificate import sigma_for
 from wire.keys import DeviceKey
 from wire.manifest import EngineManifest, WindowSpec
@@ -81,7 +82,13 @@ class FakeMember:
 class Harness:
     """A bridge with two cameras, lab/door and lab/hall, and everything it says kept in lists."""
 
-    def __init__(self, folder: Path, manifest: EngineManifest, rule: AlertRule | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: EngineManifest,
+        rule: AlertRule | None = None,
+        reference: Reference | None = None,
+    ) -> None:
         self.manifest = manifest
         self.member = FakeMember()
         self.key = DeviceKey(b"b" * 32)
@@ -96,6 +103,7 @@ class Harness:
             Journal.open(folder / "journal.json"),
             lambda topic, payload, qos, retain: self.published.append((topic, payload)),
             Timeline(self.people, self.programs),
+            reference,
         )
 
     def send(self, *payloads: bytes, camera: str = "lab/door", name: str = "features", retained: bool = False) -> None:

@@ -7,6 +7,7 @@ import random
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from cloud_bridge.bridge import run
 from cloud_bridge.config import AlertRule
 from cloud_bridge.transport import Inbound, Mailbox
+from familial.shift import Reference
 from wire.message import FLAG_SPENT, MAX_PAYLOAD, open_alert, open_verdict
 from wire.topics import parse_topic
 
@@ -233,3 +235,44 @@ def test_the_run_ends_when_all_are_offline_or_when_it_is_told_to(tmp_path: Path)
     stop.set()
     run(harness.bridge, mailbox, False, stop.is_set)
     assert DEVICE.public.hex not in repr(harness.key)
+
+
+def knowing(centre: float) -> Reference:
+    """What is known: after four releases, means of features that are all `centre`."""
+    plane = np.linalg.qr(np.random.default_rng(0).standard_normal((MANIFEST.n, 2)))[0]
+    ladder, wide = np.linspace(0.0, 20.0, 199)[None], np.eye(7)[None, None]
+    return Reference("", "", MANIFEST.clip_norm, MANIFEST.sigmas, (4,), plane, np.full((1, 7), centre), wide, ladder)
+
+
+def test_a_strange_scene_is_unsure_where_it_would_be_normal_and_a_risk_stays_one(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, MANIFEST, RULE, knowing(5.0))
+    harness.send(*(at(slot) for slot in range(9)), *(at(slot, 90) for slot in range(9, 12)))
+    told = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
+    assert [verdict.says for verdict in told] == ["unsure", "unsure", "fall", "fall", "fall"]
+    assert [verdict.label for verdict in told[:2]] == ["normal", "normal"]
+    assert all(verdict.unsure and verdict.familiarity == pytest.approx(1 / 200) for verdict in told)
+    assert names(harness).count("alert") == 1
+    lines = harness.people.getvalue().splitlines()
+    assert "unsure" in lines[0] and "unsure" not in lines[-1]
+    document = json.loads(harness.programs.getvalue().splitlines()[0])
+    assert (document["label"], document["unsure"]) == ("normal", True)
+
+
+def test_a_known_scene_is_not_unsure_and_no_reference_says_nothing(tmp_path: Path) -> None:
+    for folder, reference, expected in (("a", knowing(0.0), 1.0), ("b", None, None)):
+        harness = Harness(tmp_path / folder, MANIFEST, RULE, reference)
+        harness.send(*(at(slot) for slot in range(8)))
+        verdict = open_verdict(harness.published[0][1], harness.key.public, MANIFEST.model_id)
+        assert (verdict.familiarity, verdict.unsure, verdict.says) == (expected, False, "normal")
+
+
+def test_another_start_of_the_device_begins_anew(tmp_path: Path) -> None:
+    """Eight slots of which four were missing or spent: too few releases since the start to say anything."""
+    harness = Harness(tmp_path, MANIFEST, RULE, knowing(5.0))
+    harness.send(*(at(slot) for slot in range(8)))
+    harness.send(*(at(slot, boot=2) for slot in (0, 1, 2)), *(at(slot, 0, 2, FLAG_SPENT) for slot in (3, 4, 5)))
+    harness.send(at(7, boot=2))
+    harness.send(state("offline", boot=2), name="state")
+    told = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
+    assert [verdict.boot_id for verdict in told] == [1, 2]
+    assert told[0].unsure and told[1].familiarity is None
