@@ -124,7 +124,7 @@ def _at(family: Family, clips: Clips, shift: float, draws: int) -> dict[str, flo
     import numpy as np
     import torch
 
-    from familial.evaluate import event_probabilities, riskiest
+    from familial.evaluate import clip_probabilities, event_probabilities
     from familial.losses import poles
 
     config, generator = family.config, torch.Generator().manual_seed(0)
@@ -137,7 +137,7 @@ def _at(family: Family, clips: Clips, shift: float, draws: int) -> dict[str, flo
         noise = torch.round(torch.randn(count, *code.shape, generator=generator) * sigma)
         for member in ("edge", "cloud"):
             read = event_probabilities(family, (code + noise) * gain, member)
-            worst[member].append(np.stack([riskiest(rows) for rows in read]))
+            worst[member].append(np.stack([clip_probabilities(rows) for rows in read]))
         z = ideal_poles[truth] + noise
         worst["ideal"].append(_exact(z, ideal_poles, sigma, config.event_releases))
     truths = np.array(clips.truth)

@@ -64,7 +64,7 @@ class FamilyConfig:
     storage: the number format in which the weights of a base lie in the checkpoint.
     temperature, label_bias: label logits of both exits are divided by the one, then the other is added; fitted on
     held-out events, so that probabilities are what they say where risk and normal are equally frequent.
-    risk_at: a clip is called by its riskiest label when the risk of its riskiest event reaches this; fitted likewise.
+    risk_at: a clip is called by its likeliest risk when its risk reaches this (`evaluate.clip_probabilities`).
     Raises CheckpointError for sizes that do not fit together.
     """
 
@@ -193,6 +193,6 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
 def nano(words: tuple[str, ...]) -> FamilyConfig:
     """The shipped size: under 1.9 million parameters, so that fp16 weights stay below 4 MB."""
     window = WindowSpec(
-        height=128, width=128, slot_s=1.0, new_frames=8, context_frames=28, context_step_s=0.125, hold_s=0.5
+        height=128, width=128, slot_s=1.0, new_frames=8, context_frames=52, context_step_s=0.125, hold_s=0.5
     )
     return FamilyConfig(window=window, words=words, rank=2, drop=0.2)

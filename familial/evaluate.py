@@ -40,27 +40,28 @@ __all__ = [
     "best_risk_at",
     "calibration_error",
     "clip_codes",
+    "clip_probabilities",
     "clip_verdict",
     "event_probabilities",
     "first_verdicts",
     "main",
     "metrics",
-    "riskiest",
     "sigma_of",
 ]
 
 _REPEATS = 5
 _BATCH = 512
+_RAREST = 1e-6  # no event is surer than this that nothing is wrong
 _RUN = 16  # slots encoded at once: neighbours share what they look at
 _Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One clip as read: probabilities of its riskiest moment for each noise draw (D, L), and the fold that read it."""
+    """One clip as read: its label probabilities for each noise draw (D, L), and the fold that read it."""
 
     clip: Clip
-    worst: _Probabilities
+    draws: _Probabilities
     reader: int
     releases: int
     duration: float
@@ -124,49 +125,50 @@ def event_probabilities(family: Family, z: Tensor, member: str) -> _Probabilitie
     return np.asarray(logits.double().softmax(dim=1).reshape(draws, count, -1).numpy())
 
 
-def riskiest(probabilities: _Probabilities) -> _Probabilities:
-    """Event probabilities (E, L) of one clip -> those of its riskiest moment (L,).
+def clip_probabilities(probabilities: _Probabilities) -> _Probabilities:
+    """Event probabilities (E, L) of one clip -> label probabilities (L,) of the clip.
 
-    Each event is averaged with its neighbour before, so that one unlucky draw decides nothing.
+    Odds of each risk against label 0, averaged over the events: what Bayes gives where the risk may be at any of them
+    with equal chance. The riskiest event instead would call a clip a risk the more often, the longer it is, since every
+    event is another draw of the noise.
     """
-    smooth = probabilities if len(probabilities) == 1 else (probabilities[1:] + probabilities[:-1]) / 2
-    return np.asarray(smooth[int(np.argmin(smooth[:, 0]))])
+    odds = (probabilities / np.clip(probabilities[:, :1], _RAREST, None)).mean(axis=0)
+    return np.asarray(odds / odds.sum())
 
 
 def clip_verdict(probabilities: _Probabilities, risk_at: float = 0.5) -> tuple[int, float]:
     """Event probabilities (E, L) of one clip -> (label index, its probability).
 
-    The riskiest moment gives its likeliest risk label if its risk (1 - P(label 0)) is at least `risk_at`, else the clip
-    is label 0.
+    The likeliest risk label by `clip_probabilities` if the risk (1 - P(label 0)) is at least `risk_at`, else label 0.
     """
-    return _decide(riskiest(probabilities), risk_at)
+    return _decide(clip_probabilities(probabilities), risk_at)
 
 
-def _decide(worst: _Probabilities, risk_at: float) -> tuple[int, float]:
-    risk = 1.0 - float(worst[0])
+def _decide(clip: _Probabilities, risk_at: float) -> tuple[int, float]:
+    risk = 1.0 - float(clip[0])
     if risk < risk_at:
         return 0, 1.0 - risk
-    label = 1 + int(np.argmax(worst[1:]))
-    return label, float(worst[label])
+    label = 1 + int(np.argmax(clip[1:]))
+    return label, float(clip[label])
 
 
-def calibration_error(worst: Sequence[_Probabilities], truth: Sequence[int], bins: int = 10) -> float:
+def calibration_error(clips: Sequence[_Probabilities], truth: Sequence[int], bins: int = 10) -> float:
     """Expected calibration error of risk: mean distance, over `bins` bins of equal width, weighted by what is in them,
-    between the stated risk 1 - P(label 0) of each row of `worst` (L,) and the share of risks in the bin."""
-    risk, real = 1.0 - np.array([row[0] for row in worst]), np.asarray(truth) > 0
+    between the stated risk 1 - P(label 0) of each row of `clips` (L,) and the share of risks in the bin."""
+    risk, real = 1.0 - np.array([row[0] for row in clips]), np.asarray(truth) > 0
     place = np.minimum((risk * bins).astype(int), bins - 1)
     gaps = [abs(risk[place == k].mean() - real[place == k].mean()) * (place == k).mean() for k in np.unique(place)]
     return float(sum(gaps))
 
 
-def best_risk_at(truth: Sequence[int], worst: Sequence[_Probabilities], sets: Sequence[str]) -> float:
+def best_risk_at(truth: Sequence[int], clips: Sequence[_Probabilities], sets: Sequence[str]) -> float:
     """The `risk_at` with the highest mean of accuracy and risk F1; every set weighs the same, ties go to the middle."""
     grid = np.linspace(0.05, 0.95, 91)
     weight = np.array([1.0 / sets.count(name) for name in sets])
     labels = np.asarray(truth)
     scores = []
     for at in grid:
-        said = np.array([_decide(row, float(at))[0] for row in worst])
+        said = np.array([_decide(row, float(at))[0] for row in clips])
         hits = weight @ ((said > 0) & (labels > 0))
         f1 = 2 * hits / max(1e-9, weight @ (said > 0) + weight @ (labels > 0))
         scores.append(weight @ (said == labels) / weight.sum() + f1)
@@ -313,8 +315,8 @@ def _read(families: Sequence[tuple[Family, set[str] | None]], clip: Clip, member
     z = clean[None].repeat(_REPEATS if sigma else 1, 1, 1, 1)
     if sigma:
         z = z + rounded_gaussian(z, sigma)
-    worst = np.stack([riskiest(rows) for rows in event_probabilities(family, z, member)])
-    return Read(clip, worst, reader, len(clean), footage.duration)
+    draws = np.stack([clip_probabilities(rows) for rows in event_probabilities(family, z, member)])
+    return Read(clip, draws, reader, len(clean), footage.duration)
 
 
 def _limits(reads: Sequence[Read], labels: Sequence[str]) -> list[float]:
@@ -322,14 +324,14 @@ def _limits(reads: Sequence[Read], labels: Sequence[str]) -> list[float]:
     found = []
     for fold in range(1 + max(read.reader for read in reads)):
         others = [read for read in reads if read.reader != fold]
-        rows = [(labels.index(read.clip.label), row, read.clip.set) for read in others for row in read.worst]
+        rows = [(labels.index(read.clip.label), row, read.clip.set) for read in others for row in read.draws]
         found.append(best_risk_at(*zip(*rows, strict=True)) if rows else 0.5)
     return found
 
 
 def _summary(reads: Sequence[Read], labels: Sequence[str], limits: Sequence[float]) -> dict[str, Any]:
     truth = [labels.index(read.clip.label) for read in reads]
-    verdicts = [[_decide(row, limits[read.reader]) for row in read.worst] for read in reads]
+    verdicts = [[_decide(row, limits[read.reader]) for row in read.draws] for read in reads]
     said = [rows[0][0] for rows in verdicts]
     risks = list(range(1, len(labels)))
     draws = len(verdicts[0])
@@ -348,7 +350,7 @@ def _summary(reads: Sequence[Read], labels: Sequence[str], limits: Sequence[floa
         "labels": {label: metrics(truth, said, [index]) for index, label in enumerate(labels)},
         "repeats": {"draws": draws, **repeats},
         "calibration_error": calibration_error(
-            [row for read in reads for row in read.worst], [label for label in truth for _ in range(draws)]
+            [row for read in reads for row in read.draws], [label for label in truth for _ in range(draws)]
         ),
         "clips": [
             {
@@ -378,7 +380,7 @@ def _print(summary: dict[str, Any]) -> None:
     for name, m in rows:
         print(f"{name:16}{m['n']:5}{m['accuracy']:10.3f}{m['precision']:11.3f}{m['recall']:8.3f}{m['f1']:7.3f}")
     accuracy = summary["repeats"]["accuracy"]
-    print(f"expected calibration error of the riskiest moments' risk: {summary['calibration_error']:.3f}")
+    print(f"expected calibration error of the clips' risk: {summary['calibration_error']:.3f}")
     print(f"over {summary['repeats']['draws']} noise draws: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}")
 
 

@@ -26,11 +26,8 @@ __all__ = [
     "weak_loss",
 ]
 
-_ANGLES = (
-    0.0,
-    150.0,
-    255.0,
-)  # degrees of normal, fall, fight: normal and fall are told apart first (distance 1.93 C)
+# degrees of normal, fall, fight: risks lie far from normal (1.92 C and 1.88 C), then from each other (1.19 C)
+_ANGLES = (0.0, 147.0, 220.0)
 _GAIN = 1.25  # logit of a code at its own pole
 
 

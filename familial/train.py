@@ -38,20 +38,22 @@ from .data.events import Grid, Take
 from .data.takes import clip_takes, rendered_takes
 from .desensitizer import code_plane
 from .encoder import Encoder
+from .evaluate import best_risk_at, clip_codes, clip_probabilities, event_probabilities
 from .family import Family, edge_exit
 from .losses import clean_loss, event_loss, poles, rounded_gaussian, size_loss, weak_loss
 from .vocabulary import FIRST_LABEL, Vocabulary
 
 __all__ = ["Plan", "main", "noisy_events", "train"]
 
+_REPEATS = 4  # draws of noise for each held-out clip
 _HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
 _SHARES = {"normal": 0.42, "fall": 0.33, "fight": 0.25}  # how often the labels are drawn, where they exist
-_LEAN = 0.4  # added to every risk's logit: who watches would rather look once too often
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how large. minutes: wall clock of one family; steps: at most so many (0 = no limit)."""
+    """How long and how large. minutes: wall clock of one family; steps: at most so many (0 = no limit); risk_at: the
+    config's limit for a clip, None to fit it on held-out clips."""
 
     minutes: float
     steps: int
@@ -62,6 +64,7 @@ class Plan:
     seed: int
     bf16: bool
     warm: bool
+    risk_at: float | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.data and not args.rendered:
         raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N or both")
     size = nano(("<pad>", "<end>")) if args.base is None else FamilyConfig.load(args.base / "config.json")
+    if args.context_frames is not None:
+        size = replace(size, window=replace(size.window, context_frames=args.context_frames))
     render = partial(rendered_takes, labels=size.labels, spec=size.window, processes=args.processes)
     rendered = _counted(render(range(args.rendered)), args.rendered)
     held = list(render(range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered // 10)))
@@ -81,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     real = clip_takes(clips, size.labels, size.window)
     plan = Plan(**{name: getattr(args, name) for name in Plan.__slots__ if name != "warm"}, warm=args.base is not None)
     if not args.folds:
-        family = _start([*rendered, *real], size.labels, args.base, args.risk_at)
+        family = _start([*rendered, *real], size, args.base, args.risk_at)
         train(family, [*rendered, *real], held or real, plan, args.out, args.resume)
         return 0
     fold_of = grouped_folds(clips, args.folds)
@@ -91,19 +96,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         left = [take for take, where in zip(real, fold_of, strict=True) if where == fold]
         print(f"fold {fold}: {len(kept)} takes to train on, {len(left)} clips left out", flush=True)
         # calibrated on rendered clips where there are any: what is left out must have no say in its own probabilities
-        train(_start(kept, size.labels, args.base, args.risk_at), kept, held or left, plan, out, args.resume)
+        train(_start(kept, size, args.base, args.risk_at), kept, held or left, plan, out, args.resume)
         names = [clip.name for clip, where in zip(clips, fold_of, strict=True) if where == fold]
         (out / "left_out.json").write_text(json.dumps(names, indent=0) + "\n")
     return 0
 
 
-def _start(takes: Sequence[Take], labels: tuple[str, ...], base: Path | None, risk_at: float | None) -> Family:
-    """A fresh family with the vocabulary of all captions, or one that begins from the weights of `base`."""
-    words = Vocabulary.of_captions((take.caption for take in takes), labels).words
-    config = nano(words)
-    if base is not None:
-        config = FamilyConfig.load(base / "config.json")
-        config = replace(config, words=(*config.words, *(word for word in words if word not in config.words)))
+def _start(takes: Sequence[Take], size: FamilyConfig, base: Path | None, risk_at: float | None) -> Family:
+    """A family of `size` with the words of all captions: fresh, or from the weights of `base`."""
+    words = Vocabulary.of_captions((take.caption for take in takes), size.labels).words
+    known = size.words if base is not None else ()
+    config = replace(size, words=(*known, *(word for word in words if word not in known)))
     family = Family(config if risk_at is None else replace(config, risk_at=risk_at))
     if base is not None:
         left = checkpoint.adopt(family, base)
@@ -332,7 +335,7 @@ class _Held:
     @torch.no_grad()
     def calibrated(self, average: Family) -> FamilyConfig:
         """The config with the temperature and the bias towards all risks alike that make probabilities of both exits
-        likeliest on held-out readings of whole runs, noise on, risk and normal equally frequent; then `_LEAN`.
+        likeliest on held-out readings of whole runs, noise on, risk and normal equally frequent.
 
         The config as it is where nothing is held out.
         """
@@ -357,7 +360,24 @@ class _Held:
         best = min(grid, key=lambda pair: loss(*pair))
         print(f"temperature {best[0]:.2f}, bias {best[1]:+.1f} towards risk: held-out loss {loss(*best):.4f}, "
               f"{loss(config.temperature, 0.0):.4f} without")  # fmt: skip
-        return replace(config, temperature=round(best[0], 4), label_bias=(0.0, *([round(best[1] + _LEAN, 4)] * risks)))
+        bias = (0.0, *([round(best[1], 4)] * risks))
+        return self._limited(average, replace(config, temperature=round(best[0], 4), label_bias=bias))
+
+    def _limited(self, average: Family, config: FamilyConfig) -> FamilyConfig:
+        """`config` with the `risk_at` that is best on the held-out clips, each read whole, noise on."""
+        if self.plan.risk_at is not None or self.source is None:
+            return config
+        family = Family(config).eval()
+        family.load_state_dict(average.state_dict())
+        rows, truth = [], []
+        for take in self.source.takes:
+            z = clip_codes(family, take.footage)[None].repeat(_REPEATS, 1, 1, 1)
+            read = event_probabilities(family, z + rounded_gaussian(z, config.sigma), "cloud")
+            rows += [clip_probabilities(events) for events in read]
+            truth += [take.label] * _REPEATS
+        found = best_risk_at(truth, rows, ["held out"] * len(truth))
+        print(f"a clip is a risk from {found:.2f} on", flush=True)
+        return replace(config, risk_at=round(found, 4))
 
 
 def _read(average: Family, codes: Tensor, readings: Readings) -> tuple[Tensor, Tensor, Tensor]:
@@ -461,6 +481,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rendered", type=int, default=0, metavar="N", help="clips to render and train on")
     parser.add_argument("--base", type=Path, metavar="DIR", help="begin from this checkpoint")
+    parser.add_argument("--context-frames", type=int, metavar="N", help="of a window; default: the base's, or 52")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
     parser.add_argument(
         "--folds",
@@ -470,7 +491,7 @@ def _parser() -> argparse.ArgumentParser:
         help="train N families, each leaving a part of the groups out",
     )
     parser.add_argument("--fold", type=int, metavar="K", help="of --folds, train this one only")
-    parser.add_argument("--risk-at", type=float, help="store this limit for calling a clip a risk")
+    parser.add_argument("--risk-at", type=float, help="limit for calling a clip a risk; default: fitted")
     parser.add_argument("--minutes", type=float, default=20.0, help="wall clock of one family")
     parser.add_argument("--steps", type=int, default=0, help="at most so many steps")
     parser.add_argument("--runs", type=int, default=16, help="runs of 8 slots in a batch")

@@ -102,7 +102,7 @@ def test_the_summary_has_the_keys_of_the_contract(
     assert set(found["overall"]) == set(found["sets"]["made"]) == {"n", "accuracy", "precision", "recall", "f1"}
     assert set(found["labels"]) == set(LABELS)
     assert set(found["clips"][0]) == {"file", "label", "predicted", "probability", "releases"}
-    assert [clip["releases"] for clip in found["clips"]] == [6, 6, 6, 8, 8, 8, 14, 14, 14]
+    assert [clip["releases"] for clip in found["clips"]] == [9, 9, 9, 11, 11, 11, 17, 17, 17]
 
 
 def test_wrong_command_lines_are_named(untrained: Path, manifest: Path, tmp_path: Path) -> None:
@@ -123,12 +123,27 @@ def test_risk_metrics_are_those_of_a_hand_count() -> None:
     assert evaluate.metrics([0, 1], [0, 0], [1])["f1"] == 0.0
 
 
-def test_a_clip_is_called_by_its_riskiest_pair_of_events() -> None:
+def test_a_clip_is_called_by_the_mean_of_its_odds() -> None:
     calm, fall, fight = [0.95, 0.03, 0.02], [0.1, 0.8, 0.1], [0.2, 0.1, 0.7]
     assert evaluate.clip_verdict(np.array([fall]))[0] == 1
-    assert evaluate.clip_verdict(np.array([calm, fall, calm]))[0] == 0  # one event alone decides nothing
+    assert evaluate.clip_verdict(np.array([calm, fall, calm]))[0] == 1  # odds of 9 outweigh two events of 1 to 19
     assert evaluate.clip_verdict(np.array([calm, calm, fight, fight]))[0] == 2
-    assert evaluate.clip_verdict(np.array([calm, fall, calm]), risk_at=0.4)[0] == 1
+    assert evaluate.clip_verdict(np.array([calm] * 30 + [fall]))[0] == 0
+    sure = evaluate.clip_probabilities(np.array([[0.0, 1.0, 0.0], calm]))
+    assert np.isfinite(sure).all() and sure.sum() == pytest.approx(1.0)
+
+
+def test_a_longer_clip_is_no_surer_to_be_called_a_risk() -> None:
+    """Events that show nothing, read by a calibrated reader: a clip's odds reach t with a chance of at most 1 / t."""
+    rng = np.random.default_rng(0)
+    noisy = 2.0 * rng.normal(size=(4000, 40)) - 2.0  # log odds are N(-m, 2m) where nothing happens
+    rows = 1.0 / (1.0 + np.exp(-noisy))
+    for count in (1, 5, 40):
+        events = [np.stack((1 - row[:count], row[:count]), axis=1) for row in rows]
+        for risk_at in (0.75, 0.9):
+            called = np.mean([evaluate.clip_verdict(each, risk_at)[0] for each in events])
+            assert called <= (1 - risk_at) / risk_at + 0.02
+    assert np.mean([rows.max(axis=1) >= 0.75]) > 0.9  # what the riskiest event would have said
 
 
 def test_first_verdicts_are_shares_of_all_draws(untrained: Path) -> None:
