@@ -44,6 +44,7 @@ __all__ = [
     "clip_verdict",
     "event_probabilities",
     "first_verdicts",
+    "intervals",
     "main",
     "metrics",
     "sigma_of",
@@ -227,6 +228,24 @@ def metrics(truth: Sequence[int], predicted: Sequence[int], positive: Sequence[i
     return {"n": len(t), "accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1}
 
 
+def intervals(
+    truth: Sequence[int], said: npt.NDArray[np.int64], groups: Sequence[str], resamples: int = 2000
+) -> dict[str, list[float]]:
+    """95 % intervals of accuracy and risk F1: bootstrap over groups, whose clips stay together, and draws of noise.
+
+    truth (N,), said int64 (N, D), groups (N,). They say how far other clips of the same kind could be, no more.
+    """
+    rng, (names, member) = np.random.default_rng(0), np.unique(np.asarray(groups), return_inverse=True)
+    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)[:, member]  # (resamples, N)
+    drawn = said[:, rng.integers(0, said.shape[1], resamples)].T  # (resamples, N)
+    real = np.asarray(truth)
+    hits = (times * ((drawn > 0) & (real > 0))).sum(axis=1)
+    f1 = 2 * hits / np.maximum(1, (times * (drawn > 0)).sum(axis=1) + (times * (real > 0)).sum(axis=1))
+    accuracy = (times * (drawn == real)).sum(axis=1) / np.maximum(1, times.sum(axis=1))
+    found = {"accuracy": accuracy, "f1": f1}
+    return {name: [round(float(edge), 4) for edge in np.percentile(row, (2.5, 97.5))] for name, row in found.items()}
+
+
 def baselines(
     clips: Sequence[Clip], durations: Sequence[float], labels: Sequence[str], folds: int = 3
 ) -> dict[str, Any]:
@@ -336,10 +355,13 @@ def _summary(reads: Sequence[Read], labels: Sequence[str], limits: Sequence[floa
     risks = list(range(1, len(labels)))
     draws = len(verdicts[0])
     tables = [metrics(truth, [rows[draw][0] for rows in verdicts], risks) for draw in range(draws)]
-    sets = {}
+    every = np.array([[row[0] for row in rows] for rows in verdicts])  # (clips, draws)
+    groups = [f"{read.clip.set}/{read.clip.group}" for read in reads]
+    sets, spread = {}, {"overall": intervals(truth, every, groups)}
     for name in sorted({read.clip.set for read in reads}):
         rows = [i for i, read in enumerate(reads) if read.clip.set == name]
         sets[name] = metrics([truth[i] for i in rows], [said[i] for i in rows], risks)
+        spread[name] = intervals([truth[i] for i in rows], every[rows], [groups[i] for i in rows])
     repeats = {
         key: {"mean": float(np.mean([t[key] for t in tables])), "sd": float(np.std([t[key] for t in tables]))}
         for key in ("accuracy", "f1")
@@ -347,6 +369,7 @@ def _summary(reads: Sequence[Read], labels: Sequence[str], limits: Sequence[floa
     return {
         "overall": metrics(truth, said, risks),
         "sets": sets,
+        "intervals": spread,
         "labels": {label: metrics(truth, said, [index]) for index, label in enumerate(labels)},
         "repeats": {"draws": draws, **repeats},
         "calibration_error": calibration_error(
@@ -376,9 +399,13 @@ def _print(summary: dict[str, Any]) -> None:
         *(("label " + k, v) for k, v in summary["labels"].items()),
     ]
     rows += [("chance", summary["baselines"]["chance"]), ("length only", summary["baselines"]["length_only"])]
-    print(f"{'':16}{'n':>5}{'accuracy':>10}{'precision':>11}{'recall':>8}{'F1':>7}")
+    print(f"{'':16}{'n':>5}{'accuracy':>10}{'precision':>11}{'recall':>8}{'F1':>7}{'F1, 95 %':>16}")
+    spread = {"all": summary["intervals"]["overall"], **summary["intervals"]}
     for name, m in rows:
-        print(f"{name:16}{m['n']:5}{m['accuracy']:10.3f}{m['precision']:11.3f}{m['recall']:8.3f}{m['f1']:7.3f}")
+        low, high = spread[name]["f1"] if name in spread else (None, None)
+        within = "" if low is None else f"{low:.3f} to {high:.3f}"
+        figures = f"{m['accuracy']:10.3f}{m['precision']:11.3f}{m['recall']:8.3f}{m['f1']:7.3f}"
+        print(f"{name:16}{m['n']:5}{figures}{within:>16}")
     accuracy = summary["repeats"]["accuracy"]
     print(f"expected calibration error of the clips' risk: {summary['calibration_error']:.3f}")
     print(f"over {summary['repeats']['draws']} noise draws: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}")

@@ -97,7 +97,8 @@ def test_the_summary_has_the_keys_of_the_contract(
     assert evaluate.main([*args, "--member", member, "--noise", noise, "--profile", "strict"]) == 0
     found = json.loads(out.read_text())
     keys = {"member", "noise", "profile", "S_release", "S_event", "S_used", "overall", "sets", "labels", "clips"}
-    assert keys | {"baselines"} <= set(found)
+    assert keys | {"baselines", "intervals"} <= set(found)
+    assert set(found["intervals"]) == {"overall", "made"}
     assert found["S_event"] == pytest.approx(2.0, abs=1e-3) and found["member"] == member
     assert set(found["overall"]) == set(found["sets"]["made"]) == {"n", "accuracy", "precision", "recall", "f1"}
     assert set(found["labels"]) == set(LABELS)
@@ -121,6 +122,17 @@ def test_risk_metrics_are_those_of_a_hand_count() -> None:
     assert found["n"] == 5 and found["accuracy"] == pytest.approx(2 / 5)
     assert found["precision"] == pytest.approx(2 / 3) and found["recall"] == pytest.approx(2 / 3)
     assert evaluate.metrics([0, 1], [0, 0], [1])["f1"] == 0.0
+
+
+def test_intervals_cover_what_other_groups_would_give() -> None:
+    rng = np.random.default_rng(1)
+    truth = [int(value) for value in rng.integers(0, 2, 300)]
+    said = np.where(rng.random((300, 4)) < 0.8, np.array(truth)[:, None], 1 - np.array(truth)[:, None])
+    alone = evaluate.intervals(truth, said, [str(index) for index in range(300)])
+    assert alone["accuracy"][0] < 0.8 < alone["accuracy"][1] and alone["f1"][0] < 0.8 < alone["f1"][1]
+    assert alone["accuracy"][1] - alone["accuracy"][0] == pytest.approx(4 * (0.8 * 0.2 / 300) ** 0.5, rel=0.3)
+    one = np.array([[1]] * 150 + [[0]] * 150)  # two groups, one always right and one always wrong: nothing is known
+    assert evaluate.intervals([1] * 300, one, ["a"] * 150 + ["b"] * 150)["accuracy"] == [0.0, 1.0]
 
 
 def test_a_clip_is_called_by_the_mean_of_its_odds() -> None:
