@@ -2,10 +2,11 @@
 
     Gallery --releases of one clip, read together--> Sight (clean) --fresh noise, every step--> reader --> who, where
 
-Two readers attack each target and the better one counts, which errs against us. One is learned: a network trained on
-at least 100,000 noised windows. The other needs no training: it knows the clean code of every window that the attacker
-enrolled, and gives each label the likelihood of the noised releases under them (a mixture of Gaussians), which is the
-best there is where the enrolled windows are all that can come.
+Several readers attack each target and the best one counts, which errs against us. One is learned: a network trained on
+at least 100,000 noised windows. The others need no training: they know the clean code of every window that the
+attacker enrolled. One gives each label the likelihood of the noised releases under the enrolled runs of windows (a
+mixture of Gaussians), which is the best there is where these are all that can come. One, for sequences, takes whoever
+is seen to go from any enrolled window to any other, as in a hidden Markov model, and multiplies the likelihoods.
 
 The control of each attack is the same attack on a desensitizer that was trained to leak what is asked for (`leak`).
 """
@@ -13,7 +14,7 @@ The control of each attack is the same attack on a desensitizer that was trained
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +33,16 @@ __all__ = ["Effort", "Outcome", "Sight", "average", "leak", "look", "name_it", "
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard a reader is trained and how much it is tested: steps of `batch` windows, and windows of the test."""
+    """How hard a reader is trained and how much it is tested: steps of `batch` windows, and windows of the test.
+
+    turns: so often a naming attack is made anew, with other clips enrolled, so that every clip is tested once; 1: with
+    those that the gallery enrols.
+    """
 
     windows: int = 128_000
     batch: int = 512
     tests: int = 16_384
+    turns: int = 1
     seed: int = 1
 
 
@@ -98,7 +104,7 @@ def average(gallery: Gallery, count: int, moving: bool, codes: npt.NDArray[np.in
     )  # fmt: skip
 
 
-# --- the two readers --------------------------------------------------------------------------------------------------
+# --- the readers ------------------------------------------------------------------------------------------------------
 
 
 class _Reader(nn.Module):
@@ -159,6 +165,24 @@ def _likelihoods(z: Tensor, sight: Sight, among: npt.NDArray[np.int64], labels: 
     return torch.stack(columns, dim=1)
 
 
+def _sequence(z: Tensor, sight: Sight, rows: Tensor, known: Sequence[Tensor], sigma: float) -> Tensor:
+    """log p(z | label) up to a constant, float (B, L), where each release may come of any of the windows `known`, clean
+    codes (W, n) of each label; z (B, R, n) in units of sigma of the sights `rows`."""
+    columns = []
+    for windows in known:
+        clean = windows / (sigma * sight.scale)
+        score = z @ clean.T - 0.5 * (clean * clean).sum(dim=1)
+        each = torch.logsumexp(score, dim=2) - math.log(len(windows))
+        columns.append((each * sight.present[rows]).sum(dim=1))
+    return torch.stack(columns, dim=1)
+
+
+def _windows(sight: Sight, among: npt.NDArray[np.int64], labels: int) -> list[Tensor]:
+    """The different clean codes (W, n) in the sights `among`, of each label."""
+    runs = (torch.from_numpy(among[sight.label[among] == label]) for label in range(labels))
+    return [torch.unique(sight.codes[rows][sight.present[rows]], dim=0) for rows in runs]
+
+
 @torch.no_grad()
 def _outputs(
     sight: Sight, learn: npt.NDArray[np.int64], test: npt.NDArray[np.int64], labels: int, sigma: float, effort: Effort
@@ -168,17 +192,20 @@ def _outputs(
         reader = _learn(sight, learn, labels, sigma, effort)
     repeats = max(1, math.ceil(effort.tests / (len(test) * sight.codes.shape[1])))
     rows = np.repeat(test, repeats)
-    found: dict[str, list[Tensor]] = {"network": [], "likelihood": []}
+    found: dict[str, list[Tensor]] = {}
+    known = _windows(sight, learn, labels) if sight.codes.shape[1] > 1 else []
     for part in torch.split(torch.from_numpy(rows), 2048):
         z = sight.noised(part, sigma)
-        found["network"].append(reader(z))
-        found["likelihood"].append(_likelihoods(z, sight, learn, labels, sigma))
+        found.setdefault("network", []).append(reader(z))
+        found.setdefault("likelihood", []).append(_likelihoods(z, sight, learn, labels, sigma))
+        if known:
+            found.setdefault("sequence", []).append(_sequence(z, sight, part, known, sigma))
     return rows, {name: torch.cat(parts).double().numpy() for name, parts in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Value and interval of the better reader, and what each reached."""
+    """Value and interval of the best reader, and what each reached."""
 
     value: float
     interval: tuple[float, float]
@@ -186,17 +213,33 @@ class Outcome:
     units: int
 
 
+def _turns(sight: Sight, effort: Effort) -> Iterator[npt.NDArray[np.bool_]]:
+    """Which sights are enrolled, bool (E,), in each turn. Every clip is left out once; owners keep most of theirs."""
+    if effort.turns == 1:
+        yield sight.enrol
+        return
+    rng, turn, dealt = np.random.default_rng(19), np.zeros(int(sight.unit.max()) + 1, np.int64), 0
+    for owner in np.unique(sight.label):
+        mine = rng.permutation(np.unique(sight.unit[sight.label == owner]))
+        turn[mine] = (dealt + np.arange(len(mine))) % effort.turns
+        dealt += len(mine)
+    for each in range(effort.turns):
+        yield turn[sight.unit] != each
+
+
 def name_it(sight: Sight, sigma: float, effort: Effort) -> Outcome:
     """Learn on what was enrolled, name the rest; accuracy where every name is equally likely."""
     labels = int(sight.label.max()) + 1
-    rows, logits = _outputs(
-        sight, np.flatnonzero(sight.enrol), np.flatnonzero(~sight.enrol), labels, sigma, effort
-    )
+    tested: list[npt.NDArray[np.int64]] = []
+    hits: dict[str, list[Floats]] = {}
+    for enrol in _turns(sight, effort):
+        rows, logits = _outputs(sight, np.flatnonzero(enrol), np.flatnonzero(~enrol), labels, sigma, effort)
+        tested.append(rows)
+        for name, value in logits.items():
+            hits.setdefault(name, []).append((value.argmax(axis=1) == sight.label[rows]).astype(float))
+    rows = np.concatenate(tested)
     truth, unit = sight.label[rows], sight.unit[rows]
-    scored = {
-        name: macro_accuracy((value.argmax(axis=1) == truth).astype(float), truth, unit, effort.seed)
-        for name, value in logits.items()
-    }
+    scored = {name: macro_accuracy(np.concatenate(found), truth, unit, effort.seed) for name, found in hits.items()}
     best = max(scored, key=lambda name: scored[name][0])
     return Outcome(*scored[best], {name: round(found[0], 4) for name, found in scored.items()}, len(np.unique(unit)))
 
@@ -231,14 +274,14 @@ def tell_trait(sight: Sight, trait: npt.NDArray[np.int64], sigma: float, effort:
     owner = sight.label
     half = np.random.default_rng(13).permutation(int(owner.max()) + 1)[owner] % 2
     told = Sight(sight.codes, sight.present, np.maximum(has, 0), sight.unit, sight.enrol, sight.scale)
-    parts: dict[str, list[Floats]] = {"network": [], "likelihood": []}
+    parts: dict[str, list[Floats]] = {}
     tested: list[npt.NDArray[np.int64]] = []
     for side in (0, 1):
         learn, test = (np.flatnonzero((half == which) & (has >= 0)) for which in (1 - side, side))
         rows, logits = _outputs(told, learn, test, 2, sigma, effort)
         tested.append(rows)
         for name, value in logits.items():
-            parts[name].append(value[:, 1] - value[:, 0])
+            parts.setdefault(name, []).append(value[:, 1] - value[:, 0])
     rows = np.concatenate(tested)
     scored = {
         name: resample_auc(np.concatenate(value), has[rows] == 1, owner[rows], half[rows], effort.seed)

@@ -5,8 +5,8 @@
 
     python -m calibration.audit --engine build/engines/nano --data MANIFEST.csv --json audit.json --html audit.html
 
-Every finished piece is kept under build/audit until the engine, the clips, the plan or this code change, so that a run
-that was stopped goes on where it was. Exit status: 0 passed, 1 not passed, 2 could not be run.
+Every finished piece is kept under build/audit until the engine, the clips, the plan or the code behind it change, so
+that a run that was stopped goes on where it was. Exit status: 0 passed, 1 not passed, 2 could not be run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,11 +30,12 @@ import numpy as np
 
 from familial.checkpoint import checkpoint_hash
 from familial.data.clips import UNSCORED, read_manifests
-from wire.errors import ConfigError, VeilsightError
+from wire.errors import ConfigError, DataError, VeilsightError
 from wire.manifest import EngineManifest
 
 from . import targets
 from .campaign import ATTACKS, FULL, QUICK, Piece, Plan, Setting, run, tasks
+from .findings import number, why
 from .report import write_page
 
 __all__ = ["Request", "audit", "main"]
@@ -42,6 +44,13 @@ _ROOT = Path(__file__).resolve().parents[1]
 _CACHE = _ROOT / "build" / "audit"
 _FACES = "faces_yale.tar.xz"
 _FEWEST = 4  # people or places of which one is to be named
+# Galleries and finished pieces were made by this code, and are made anew where it changes.
+_FILMED_BY = ("calibration/targets.py", "familial/data/*.py")
+_ATTACKED_BY = (
+    *(f"calibration/{name}.py" for name in ("attacks", "campaign", "findings", "inversion", "mechanism", "noise")),
+    *(f"export/{name}.py" for name in ("lint", "parity", "verify_graph")),
+    "edge_runtime/noise.py", "familial/desensitizer.py", "familial/losses.py", "wire/certificate.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +116,20 @@ def _with_own_level(plan: Plan, manifest: EngineManifest) -> Plan:
 
 def _key(setting: Setting, manifest: EngineManifest) -> str:
     """Names everything that a piece's rows depend on, in 16 hex digits."""
-    digest = hashlib.sha256(repr((manifest.sha256, setting.plan)).encode())
+    digest = hashlib.sha256(repr((manifest.sha256, setting.plan, _code(_ATTACKED_BY))).encode())
     for _, folder in setting.engines:
         digest.update(EngineManifest.load(folder).sha256.encode())
     for _, path in setting.galleries:
         digest.update(path.name.encode())
-    for name in ("attacks", "campaign", "findings", "inversion", "mechanism"):
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _code(patterns: Sequence[str]) -> str:
+    """sha256 in hex of the source files that match."""
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in patterns for file in _ROOT.glob(pattern)}):
+        digest.update(f"{file.relative_to(_ROOT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 # --- what is attacked -------------------------------------------------------------------------------------------------
@@ -137,8 +152,8 @@ def _engines(
         if checkpoint_hash(request.checkpoint) != manifest.hashes["checkpoint"]:
             raise ConfigError(f"{request.checkpoint} is not the checkpoint that the engine was made of")
         for precision in others:
-            out = request.cache / "engines" / f"{manifest.hashes['checkpoint'][:16]}-{precision}"
             inputs = Inputs.read(request.checkpoint, precision, "onnxruntime")
+            out = request.cache / "engines" / f"{precision}-{hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]}"
             if not (out / "manifest.json").is_file():
                 build(request.checkpoint, out, inputs)
             found.append((precision, out))
@@ -156,7 +171,8 @@ def _galleries(
     if not wanted:
         return ()
     plan, found = request.plan, list[tuple[str, Path]]()
-    sees = hashlib.sha256(f"{manifest.hashes['encode']} {manifest.window}".encode()).hexdigest()[:16]
+    made_of = f"{manifest.hashes['encode']} {manifest.window} {_code(_FILMED_BY)}"
+    sees = hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
     def film(name: str, about: tuple[list[targets.Shot], Any, tuple[str, ...]], **more: Any) -> None:
         shots, owners, names = about
@@ -175,7 +191,7 @@ def _galleries(
     clips = [clip for clip in read_manifests(request.data, manifest.labels) if clip.label != UNSCORED]
     places = _fewer(*targets.places(clips), plan.place_clips)
     film("people", people, public=True)
-    if "attributes" in wanted:
+    if wanted & {"attributes", "reconstruction"}:
         film("bodies", bodies, traits=targets.body_traits(bodies[0]), public=True)
     if pictured is None:
         skipped.append({"name": "faces", "why": f"no {_FACES} beside the manifests, and no --faces"})
@@ -209,7 +225,11 @@ def _fewer(
 
 def _done(setting: Setting, piece: Piece) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
     began = time.monotonic()
-    findings, pictures = run(setting, piece)
+    try:
+        findings, pictures = run(setting, piece)
+    except Exception as error:
+        error.add_note(f"in the piece {piece.name!r}")
+        raise
     return [finding.document() for finding in findings], pictures, time.monotonic() - began
 
 
@@ -237,8 +257,14 @@ def _work_off(
     if jobs > 1 and len(todo) > 1:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
             futures = {pool.submit(_done, setting, piece): piece for piece in todo}
-            for future in as_completed(futures):
-                keep(futures[future], *future.result())
+            try:
+                for future in as_completed(futures):
+                    keep(futures[future], *future.result())
+            except BrokenProcessPool as error:
+                cure = "give it more memory, or --jobs 1, and run it again: what is finished is kept"
+                raise DataError(f"a process of the audit died, as it does where memory is short; {cure}") from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # an error shows at once, not after all that is left
     else:
         for piece in todo:
             keep(piece, *_done(setting, piece))
@@ -251,20 +277,26 @@ _ORDER = ("broken", "attack failed its control", "not testable", "holds")
 
 
 def _table(found: dict[str, Any]) -> str:
-    """One line a row, worst first, and the sum."""
+    """One line a row, worst first, and under those that do not hold the reason; then the sum."""
     lines = [f"{'status':26}{'S':>6}  {'value':>9} {'interval':>19} {'chance':>8} {'bound':>8} {'limit':>8}  attack"]
     for row in sorted(found["attacks"], key=lambda row: _ORDER.index(row["status"])):
-        low, high = row["ci"]
+        told = [f"{number(row[key])}" for key in ("value", "chance", "certificate", "limit")]
+        low, high = (number(end) for end in row["ci"])
         lines.append(
-            f"{row['status']:26}{row['S_event']:6.3g}  {row['value']:9.4g} {low:9.4g} {high:9.4g} {row['chance']:8.4g} "
-            f"{row['certificate']:8.4g} {row['limit']:8.4g}  {row['name']} ({row['metric']})"
+            f"{row['status']:26}{row['S_event']:6.3g}  {told[0]:>9} {low:>9} {high:>9} {told[1]:>8} {told[2]:>8} "
+            f"{told[3]:>8}  {row['name']} ({row['metric']})"
         )
+        if reason := why(row):
+            lines.append(f"{'':26}{reason}")
     lines += [f"{'skipped':26}{part['name']}: {part['why']}" for part in found["skipped"]]
     for name in found["beyond_limit_where_not_testable"]:
         lines.append(f"{'no bound to test, beyond its limit':26}  {name}")
     counts = {status: sum(row["status"] == status for row in found["attacks"]) for status in _ORDER}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    return "\n".join([*lines, f"{'PASSED' if found['passed'] else 'NOT PASSED'}: {said}; {found['minutes']} minutes"])
+    verdict = "PASSED" if found["passed"] else "NOT PASSED"
+    if not found["complete"]:
+        verdict += f", INCOMPLETE ({len(found['skipped'])} skipped)"
+    return "\n".join([*lines, f"{verdict}: {said}; {found['minutes']} minutes"])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -135,7 +135,7 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
 
 def rows_chart(rows: Sequence[Dot], title: str, top: float) -> str:
     """A row each: band up to the certificate, ticks at chance and limit, dot and interval; square-root scale."""
-    left, right, step, head = 330, 60, 22, 40
+    left, right, step, head = 330, 160, 22, 40
     wide = _WIDTH - left - right
 
     def at(value: float) -> float:
@@ -159,7 +159,7 @@ def rows_chart(rows: Sequence[Dot], title: str, top: float) -> str:
             _line(at(row.low), y, at(row.high), y, row.colour, 2.5),
             f'<circle cx="{at(row.value):.1f}" cy="{y:.1f}" r="4.5" fill="{row.colour}"/>',
             _text(left - 10, y + 4, row.name, "end", size=11),
-            _text(_WIDTH - right + 6, y + 4, row.outcome.partition(":")[0], colour=row.colour, size=9),
+            _text(_WIDTH - right + 6, y + 4, row.outcome.partition(":")[0], colour=row.colour, size=11),
         ]
     parts.append(_text(_WIDTH - right, bottom + 20, _LEGEND, "end", size=11))
     return _svg(bottom + 30, parts, title)

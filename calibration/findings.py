@@ -32,9 +32,11 @@ __all__ = [
     "gain_shown",
     "macro_accuracy",
     "naming_bound",
+    "number",
     "pair_bound",
     "resample_auc",
     "rounding_slack",
+    "why",
 ]
 
 NAMING_LIMIT = 2.0
@@ -123,6 +125,34 @@ def _short(value: float) -> float | None:
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
+def number(value: float | None) -> str:
+    """A value of a row as it is shown."""
+    return "none" if value is None else f"{value:.4g}"
+
+
+def why(row: Mapping[str, Any]) -> str:
+    """In words, why a row (a `Finding.document`) does not hold, and what follows; empty where it does."""
+    if row["status"] == "attack failed its control":
+        control = row["control"]
+        if control["succeeded"]:
+            return "the attack's value is no number; it says nothing, mend the attack"
+        return (
+            f"its control reached {number(control['value'])}, {control['needed']:g} is needed ({control['what']}): "
+            "the attack would not find what is there, so it says nothing; mend the attack, or give it more clips"
+        )
+    if row["status"] != "broken":
+        return ""
+    if row["ci"][0] > row["certificate"]:
+        return (
+            f"the whole interval lies beyond what is certified, {number(row['certificate'])}: noise, core or "
+            "certificate is wrong, whatever the network is; do not use this engine"
+        )
+    return (
+        f"beyond the preset limit of {number(row['limit'])}, within the certificate of {number(row['certificate'])}: "
+        "the promise stands, but this network tells more than we allow; train it further, or take a stricter profile"
+    )
+
+
 # --- certificates -----------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +194,8 @@ def dependence_bound(shift: float) -> float:
     """At most so much can the mean of any score in 0..1 of (picture, release) differ from that of shuffled pairs.
 
     That is the total variation between the joint law and the product of its margins; the information is at most
-    S^2 / 2 nats, so Pinsker gives S / 2, and Bretagnolle and Huber sqrt(1 - exp(-S^2 / 2)).
+    S^2 / 2 nats, so Pinsker gives S / 2, and Bretagnolle and Huber sqrt(1 - exp(-S^2 / 2)). Where the shuffled pairs
+    leave out a share q of the product (those of one owner) their mean may be lower by q at most: add it.
     """
     return min(shift / 2.0, math.sqrt(-math.expm1(-shift * shift / 2.0)))
 

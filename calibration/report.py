@@ -25,6 +25,7 @@ from wire.certificate import Certificate, guess_bound
 from wire.errors import DataError, VeilsightError
 
 from .drawing import Axis, Curve, Dot, chart, rows_chart
+from .findings import number, why
 
 __all__ = ["main", "page", "write_page"]
 
@@ -105,6 +106,8 @@ def _head(found: Mapping[str, Any]) -> str:
         if count
     )
     verdict = ("passed", "#1f7a4d") if found["passed"] else ("not passed", "#b3261e")
+    if not found["complete"]:
+        verdict = (f"{verdict[0]}, incomplete", verdict[1])
     skipped = "".join(f"<li>{escape(part['name'])}: {escape(part['why'])}</li>" for part in found["skipped"])
     left = f"<p>Not done, so nothing is said about it:</p><ul>{skipped}</ul>" if skipped else ""
     beyond = found["beyond_limit_where_not_testable"]
@@ -114,7 +117,26 @@ def _head(found: Mapping[str, Any]) -> str:
         f'<header><h1>Privacy audit: <span style="color:{verdict[1]}">{verdict[0]}</span></h1>'
         f"<p>Engine {escape(engine['model'])} ({escape(engine['family'])}, {escape(engine['precision'])}, profile "
         f"{escape(engine['profile'])}, S = {engine['S_event']:g} per event); "
-        f"the {escape(found['plan']['name'])} audit, {len(rows)} attacks.</p><ul>{said}</ul>{left}{more}</header>"
+        f"the {escape(found['plan']['name'])} audit, {len(rows)} attacks.</p><p>{_meaning(found)}</p>"
+        f"<ul>{said}</ul>{left}{more}</header>"
+    )
+
+
+def _meaning(found: Mapping[str, Any]) -> str:
+    """The outcome in a sentence or two, for who reads no further."""
+    rows = found["attacks"]
+    if any(row["status"] == "broken" and row["ci"][0] > row["certificate"] for row in rows):
+        return "An attack went beyond what is certified: the promise below does not hold of this engine. Stop using it."
+    if any(row["status"] == "broken" for row in rows):
+        return (
+            "No attack went beyond what is certified, so the promise below stands. But at least one went beyond the "
+            "stricter limit that we set ourselves beforehand: this network tells more than it should."
+        )
+    if not found["passed"]:
+        return "No attack went beyond its limit, but some would not find what is there: nothing is settled."
+    return (
+        "No attack went beyond what is certified, nor beyond the stricter limit that we set ourselves beforehand, and "
+        "each found what was planted for it. A better attack may exist; the promise below holds against that one, too."
     )
 
 
@@ -152,7 +174,7 @@ def _span(seconds: float) -> str:
 
 # --- certificate ------------------------------------------------------------------------------------------------------
 
-_GUESSES = ((0.5, "an attribute of half"), (1 / 10, "1 of 10"), (1e-3, "1 of 1,000"), (1e-5, "1 of 100,000"))
+_GUESSES = ((0.5, "yes or no, half have it"), (1 / 10, "1 of 10"), (1e-3, "1 of 1,000"), (1e-5, "1 of 100,000"))
 
 
 def _over_s(found: Mapping[str, Any]) -> str:
@@ -166,7 +188,11 @@ def _over_s(found: Mapping[str, Any]) -> str:
         curves, Axis("S of what the attacker has seen", 0, 5, (0, 1, 2, 3, 4, 5)),
         Axis("chance to be right, at most", 0, 1, (0, 0.25, 0.5, 0.75, 1)), marks={own: "this engine, an event"},
     )  # fmt: skip
-    return f"<section><h2>The certificate over S</h2>{drawn}</section>"
+    text = (
+        "S says how loud a release can be over its noise: the longest code over the noise's spread. All chances follow "
+        "from this one number; over several releases its square adds."
+    )
+    return f"<section><h2>The certificate over S</h2><p>{text}</p>{drawn}</section>"
 
 
 def _over_time(found: Mapping[str, Any]) -> str:
@@ -200,23 +226,39 @@ def _attacks(found: Mapping[str, Any]) -> Iterator[str]:
         rows = [row for row in found["attacks"] if row["attack"] == attack]
         if not rows:
             continue
-        drawn = "".join(_lines(rows) if attack == "averaging" else _dots(rows, attack))
-        yield f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p>{drawn}{_controls(rows)}</section>"
+        shown = [row for row in rows if None not in (row["value"], *row["ci"])]  # what is no number is in the table
+        drawn = "".join((_lines(shown) if attack == "averaging" else _dots(shown, attack)) if shown else ())
+        told = f"<p>{escape(text)}</p>{_reasons(rows)}{drawn}{_controls(rows)}"
+        yield f"<section><h2>{escape(title)}</h2>{told}</section>"
+
+
+def _reasons(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What does not hold, and why: one line for all rows with the same reason."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if reason := why(row):
+            found.setdefault(reason, []).append(f"{row['name']}, S = {row['S_event']:g}")
+    lines = (f"<li>{escape('; '.join(names))}: {escape(reason)}.</li>" for reason, names in found.items())
+    return f'<ul class="why">{"".join(lines)}</ul>' if found else ""
 
 
 def _dots(rows: Sequence[Mapping[str, Any]], attack: str) -> Iterator[str]:
     """A drawing for each metric's kind: value and interval, with chance, limit and certificate."""
     relative = attack in ("mechanism", "norm")
-    lines = []
-    for row in sorted(rows, key=lambda row: (row["name"], row["S_event"])):
-        unit = row["certificate"] if relative else 1.0
-        numbers = {key: row[key] / unit for key in ("value", "chance", "certificate", "limit")}
-        low, high = (end / unit for end in row["ci"])
-        label = row["name"] if attack == "norm" else f"{row['name']}, S = {row['S_event']:g}"
-        lines.append(Dot(label, numbers["value"], low, high, numbers["chance"], numbers["limit"],
-                         numbers["certificate"], *_STATUS[row["status"]]))  # fmt: skip
-    metric = "share of the claim" if relative else str(rows[0]["metric"]).partition(",")[0]
-    yield rows_chart(lines, metric, 1.2 if relative else 1.0)
+
+    def metric(row: Mapping[str, Any]) -> str:
+        return "share of the claim" if relative else str(row["metric"]).partition(",")[0]
+
+    for kind, group in groupby(sorted(rows, key=lambda row: (metric(row), row["name"], row["S_event"])), key=metric):
+        lines = []
+        for row in group:
+            unit = row["certificate"] if relative else 1.0
+            numbers = {key: row[key] / unit for key in ("value", "chance", "certificate", "limit")}
+            low, high = (end / unit for end in row["ci"])
+            label = row["name"] if attack == "norm" else f"{row['name']}, S = {row['S_event']:g}"
+            lines.append(Dot(label, numbers["value"], low, high, numbers["chance"], numbers["limit"],
+                             numbers["certificate"], *_STATUS[row["status"]]))  # fmt: skip
+        yield rows_chart(lines, kind, 1.2 if relative else 1.0)
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -244,15 +286,16 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _controls(rows: Sequence[Mapping[str, Any]]) -> str:
-    values = [row["control"]["value"] for row in rows if row["control"]["value"] is not None]
-    first, failed = rows[0]["control"], sum(not row["control"]["succeeded"] for row in rows)
-    kinds = sorted({str(row["control"]["what"]) for row in rows})
-    span = f"{min(values):.3g} to {max(values):.3g}" if values else "no number"
-    said = f"{failed} of {len(rows)} failed" if failed else "all succeeded"
-    return (
-        f'<p class="note">Control, the same attack where there is something to find ({escape("; ".join(kinds))}): '
-        f"{span}, needed {first['needed']:g}; {said}.</p>"
-    )
+    """What the same attacks reached where there is something to find, a line for each kind of control."""
+    parts = []
+    for what in sorted({str(row["control"]["what"]) for row in rows}):
+        mine = [row["control"] for row in rows if row["control"]["what"] == what]
+        values = [control["value"] for control in mine if control["value"] is not None]
+        failed = sum(not control["succeeded"] for control in mine)
+        span = f"{min(values):.3g} to {max(values):.3g}" if values else "no number"
+        said = f"{failed} of {len(mine)} failed" if failed else "all succeeded"
+        parts.append(f"{escape(what)}: {span}, {mine[0]['needed']:g} is needed; {said}.")
+    return f'<p class="note">Control, the same attack where there is something to find. {"<br>".join(parts)}</p>'
 
 
 # --- pictures and rows ------------------------------------------------------------------------------------------------
@@ -287,14 +330,13 @@ def _all_rows(found: Mapping[str, Any]) -> str:
     lines = []
     for row in found["attacks"]:
         colour, _ = _STATUS[row["status"]]
-        low, high = row["ci"]
+        low, high = (number(end) for end in row["ci"])
         control = row["control"]
-        value = "-" if control["value"] is None else f"{control['value']:.3g}"
         lines.append(
             f'<tr><td style="color:{colour}">{escape(row["status"])}<td>{escape(row["name"])}<td>{row["S_event"]:g}'
-            f"<td>{row['releases']}<td>{escape(row['metric'])}<td>{row['value']:.4g}<td>{low:.4g} .. {high:.4g}"
-            f"<td>{row['chance']:.4g}<td>{row['certificate']:.4g}<td>{row['limit']:.4g}"
-            f"<td>{value} ({control['needed']:g})</tr>"
+            f"<td>{row['releases']}<td>{escape(row['metric'])}<td>{number(row['value'])}<td>{low} .. {high}"
+            f"<td>{number(row['chance'])}<td>{number(row['certificate'])}<td>{number(row['limit'])}"
+            f"<td>{number(control['value'])} ({control['needed']:g})</tr>"
         )
     rules = (
         "An attack is <b>broken</b> where its value lies beyond the preset limit, or its whole interval beyond the "
@@ -316,7 +358,7 @@ table{border-collapse:collapse;font-size:.8rem}td,th{padding:.15rem .5rem;text-a
 tr:nth-child(even) td{background:#f5f6f7}.pictures td,.pictures th{padding:.1rem .15rem;vertical-align:middle}
 .pictures th{font-weight:400;max-width:11rem}
 .pictures img{width:72px;height:72px;image-rendering:pixelated;display:block}
-.note{font-size:.9rem;color:#444}summary{cursor:pointer}
+.note{font-size:.9rem;color:#444}summary{cursor:pointer}.why{color:#b3261e;font-size:.9rem}
 """
 
 

@@ -31,12 +31,25 @@ from familial.data.render import body_of, render_clip
 from wire.errors import DataError
 from wire.manifest import WindowSpec
 
-__all__ = ["PICTURE", "Gallery", "Shot", "bodies", "body_traits", "faces", "film", "fingerprint", "people", "places"]
+__all__ = [
+    "PICTURE",
+    "WINDOWS",
+    "Gallery",
+    "Shot",
+    "bodies",
+    "body_traits",
+    "faces",
+    "film",
+    "fingerprint",
+    "people",
+    "places",
+]
 
 PICTURE = 24  # pixels a side of the picture that the inversion attack is after: the window's last frame, shrunk
 _FPS = 12.0
 _SIZE = (120, 160)
-_WINDOWS = 14  # of every clip, all with whole context: how long somebody filmed must not tell where it was
+WINDOWS = 14
+"""Of every clip, all with whole context: how long somebody filmed must not tell where it was."""
 _PEOPLE, _BODIES, _ROOMS = 40_000, 60_000, 900_000  # seeds that no training run draws: those begin at 0
 # What one person can do in a clip; told by the clip's number, so that it says nothing about who it is.
 _ACTS = ("walk", "bend", "exercise", "fall_forward", "sit", "crouch", "wave", "fall_side", "stand", "lie_floor")
@@ -107,8 +120,8 @@ class Shot:
 
 
 def _seconds(spec: WindowSpec) -> float:
-    """How long a clip must be for `_WINDOWS` windows after the first that has all its context."""
-    return math.ceil(spec.reach_s / spec.slot_s) * spec.slot_s + _WINDOWS * spec.slot_s
+    """How long a clip must be for `WINDOWS` windows after the first that has all its context."""
+    return math.ceil(spec.reach_s / spec.slot_s) * spec.slot_s + WINDOWS * spec.slot_s
 
 
 def _to_and_fro(footage: Footage, seconds: float) -> Footage:
@@ -208,8 +221,8 @@ def _film(job: tuple[Path, Shot]) -> tuple[npt.NDArray[np.int16], U8]:
     engine = _OPEN.get(folder) or _OPEN.setdefault(folder, OnnxEngine(folder))
     manifest, spec = engine.manifest, engine.manifest.window
     footage = shot.footage(spec)
-    first = round(_seconds(spec) / spec.slot_s) - _WINDOWS
-    ends = [spec.slot_s * (first + slot + 1) for slot in range(_WINDOWS)]
+    first = round(_seconds(spec) / spec.slot_s) - WINDOWS
+    ends = [spec.slot_s * (first + slot + 1) for slot in range(WINDOWS)]
     made = windows(footage, ends, spec)
     silence = np.zeros((1, manifest.tokens, manifest.width), np.int32)
     codes = np.concatenate([engine.run_core(window[None], silence).reshape(1, -1) for window in made])

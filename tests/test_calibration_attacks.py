@@ -55,6 +55,31 @@ def test_a_code_that_tells_who_it_is_is_named(releases: int) -> None:
     assert attacks.name_it(sight, 5.0, EFFORT).value > 0.95
 
 
+def test_who_goes_through_known_windows_in_a_new_order_is_named_by_the_sequence() -> None:
+    """Everyone has eight windows and goes through them in another order in every clip: whole runs are never met again,
+    and the mean of a run is the same for all."""
+    shown, rng = gallery(), np.random.default_rng(5)
+    own = rng.normal(size=(6, 4, N))
+    own = np.concatenate([own, -own], axis=1)
+    own *= 60 / np.linalg.norm(own, axis=2, keepdims=True)
+    codes = np.concatenate([rng.permutation(own[owner]) for owner in shown.owner])
+    outcome = attacks.name_it(attacks.look(shown, 8, np.rint(codes).astype(np.int16)), 30.0, EFFORT)
+    assert set(outcome.readers) == {"network", "likelihood", "sequence"}
+    assert outcome.value == pytest.approx(outcome.readers["sequence"], abs=1e-4)
+    assert outcome.readers["sequence"] > 0.9 > outcome.readers["likelihood"] + 0.1
+
+
+def test_in_turns_every_clip_is_tested_once_and_its_owner_is_always_enrolled() -> None:
+    sight = attacks.look(gallery(clips=5), 1)
+    turns = list(attacks._turns(sight, Effort(turns=3)))
+    assert np.array_equal(np.sum([~enrol for enrol in turns], axis=0), np.ones(len(sight.unit)))
+    for enrol in turns:
+        assert set(sight.label[enrol]) == set(range(6))
+        assert not set(sight.unit[enrol]) & set(sight.unit[~enrol])
+    outcome = attacks.name_it(sight, 5.0, Effort(windows=12_800, batch=256, tests=2_048, turns=3))
+    assert outcome.units == 30 and outcome.value > 0.95
+
+
 def test_codes_of_one_kind_are_named_by_chance_only() -> None:
     outcome = attacks.name_it(attacks.look(gallery(tells=False), 1), 60.0, EFFORT)
     assert outcome.interval[0] < 1 / 6 + 0.02 and outcome.value < 0.25

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import html
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -17,7 +21,7 @@ from engine_factory import make_engine
 from calibration import audit as module
 from calibration.attacks import Effort
 from calibration.audit import Request, audit, main
-from calibration.campaign import ATTACKS, Plan
+from calibration.campaign import ATTACKS, FULL, QUICK, Piece, Plan, Setting
 from calibration.report import main as report_main
 from calibration.report import page
 from calibration.targets import Gallery, faces, places
@@ -91,6 +95,7 @@ def test_every_attack_is_made_at_every_level(made: Made) -> None:
     names = {row["name"] for row in rows}
     for subject in ("rendered person", "face (Yale)", "place", "rendered body: tall", "face: glasses", "picture"):
         assert any(name.startswith(subject) for name in names), subject
+    assert {"rendered person, from a sequence of 7 events", "place, from a sequence of 7 events"} <= names
 
 
 def test_a_row_says_what_it_is_held_against(made: Made) -> None:
@@ -133,6 +138,67 @@ def test_another_plan_is_another_audit(made: Made, monkeypatch: pytest.MonkeyPat
         audit(other)
 
 
+def test_other_code_is_another_audit_and_films_anew(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept was made by the code of its day: neither a finished piece nor a gallery outlives a change of it."""
+
+    def filmed_anew(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(module.targets, "film", filmed_anew)
+    monkeypatch.setattr(module, "run", filmed_anew)
+    assert audit(made.request)["attacks"] == made.found["attacks"]
+    for name, only in (("_ATTACKED_BY", "mechanism"), ("_FILMED_BY", "naming")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, (*getattr(module, name), "pyproject.toml"))
+            with pytest.raises(InterruptedError):
+                audit(dataclasses.replace(made.request, only=(only,)))
+    assert all(list(module._ROOT.glob(pattern)) for pattern in (*module._ATTACKED_BY, *module._FILMED_BY))
+
+
+def dies(setting: Setting, piece: Piece) -> None:
+    """In place of a piece, on a process of its own."""
+    os._exit(9)
+
+
+def test_a_piece_that_fails_is_named_and_what_is_finished_is_kept(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, bad, never = (Piece("mechanism", "two codes", view) for view in ("done", "fails", "never"))
+    setting = Setting(made.request.engine, (), (), SMALL)
+
+    def run(_: Setting, piece: Piece) -> Any:
+        assert piece is not never
+        if piece is bad:
+            raise ZeroDivisionError
+        return [SimpleNamespace(document=lambda: made.found["attacks"][0])], {}
+
+    monkeypatch.setattr(module, "run", run)
+    with pytest.raises(ZeroDivisionError) as caught:
+        module._work_off(setting, (done, bad, never), tmp_path, 1)
+    assert caught.value.__notes__ == ["in the piece 'mechanism two codes fails'"]
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_a_process_that_dies_is_told_with_the_cure(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_done", dies)
+    pieces = [Piece("mechanism", "two codes", shift=shift) for shift in (1.0, 2.0, 3.0)]
+    with pytest.raises(DataError, match="--jobs 1, and run it again"):
+        module._work_off(Setting(made.request.engine, (), (), SMALL), pieces, tmp_path, 2)
+
+
+def test_attackers_are_trained_on_a_hundred_thousand_noised_windows() -> None:
+    for plan in (FULL, QUICK):
+        assert min(plan.readers.windows, plan.decoders.windows) >= 100_000
+    assert FULL.levels == (0.25, 0.5, 1.0, 2.0, 3.0)
+    assert FULL.galleries == (10, 1_000, 100_000) and FULL.averaged == (1, 10, 100, 1_000)
+
+
+def test_rows_say_how_many_noised_windows_they_rest_on(made: Made) -> None:
+    learned = [row for row in made.found["attacks"] if row["attack"] not in ("mechanism", "norm", "matched filter")]
+    fewest = min(SMALL.readers.windows, SMALL.decoders.windows)
+    assert learned and all(row["noised_windows"] >= fewest for row in learned)
+
+
 def test_only_rendered_people_are_shown(made: Made) -> None:
     """Galleries of faces and places say that they may not be shown, and the pictures come from those that may."""
     files = {path.name.split("-")[0]: path for path in (made.request.cache / "galleries").iterdir()}
@@ -156,6 +222,53 @@ def test_the_page_holds_every_row_and_nothing_from_elsewhere(made: Made, tmp_pat
     (tmp_path / "a.json").write_text(json.dumps(made.found))
     assert report_main([str(tmp_path / "a.json"), str(tmp_path / "a.html")]) == 0
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == text
+
+
+def told_of(made: Made, **changes: Any) -> tuple[str, str]:
+    """Table and page of the audit where one row is another."""
+    found = copy.deepcopy(made.found)
+    for row in found["attacks"]:
+        row |= {"status": "holds", "ci": [0.0, 0.0]}
+    found["attacks"][0] |= {"name": "the row", **changes}
+    found["passed"] = found["attacks"][0]["status"] == "holds"
+    return module._table(found), page(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "meaning"),
+    [
+        ({"status": "broken", "ci": [0.5, 0.6], "certificate": 0.4}, "do not use this engine", "Stop using it"),
+        (
+            {"status": "broken", "ci": [0.3, 0.35], "certificate": 0.4, "limit": 0.2},
+            "beyond the preset limit of 0.2, within the certificate of 0.4", "this network tells more than it should",
+        ),
+        (
+            {"status": "attack failed its control",
+             "control": {"value": 0.4, "needed": 0.5, "what": "named right", "succeeded": False}},
+            "its control reached 0.4, 0.5 is needed (named right)", "nothing is settled",
+        ),
+        (
+            {"status": "attack failed its control", "value": None, "ci": [None, None],
+             "control": {"value": None, "needed": 0.5, "what": "named right", "succeeded": False}},
+            "its control reached none, 0.5 is needed (named right)", "nothing is settled",
+        ),
+        (
+            {"status": "attack failed its control", "value": None, "ci": [None, None],
+             "control": {"value": 0.9, "needed": 0.5, "what": "named right", "succeeded": True}},
+            "the attack's value is no number", "nothing is settled",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_hold_is_explained(made: Made, changes: dict[str, Any], said: str, meaning: str) -> None:
+    table, text = told_of(made, **changes)
+    assert said in table and "\nNOT PASSED" in table
+    assert said in html.unescape(text) and meaning in text
+
+
+def test_an_audit_that_left_something_out_says_so(made: Made) -> None:
+    found = {**made.found, "passed": True, "complete": False, "skipped": [{"name": "faces", "why": "none there"}]}
+    assert "\nPASSED, INCOMPLETE (1 skipped)" in module._table(found)
+    assert "passed, incomplete" in page(found)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
