@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,15 +63,15 @@ def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str,
         )
     text, eye = _Section(base, found, "text_config"), _Section(base, found, "vision_config")
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"{base}: config.json: text_config.rope_parameters is {rope!r}, not a table; {_CURE}")
     text.expect("hidden_act", "silu")
     text.expect("attention_bias", False, absent=True)
     eye.expect("hidden_act", "gelu_pytorch_tanh")
     eye.expect("in_channels", 3, absent=True)
     if rope.get("rope_type", "default") != "default":
         raise CheckpointError(f"{base}: rope_type is {rope['rope_type']!r}; this decoder computes 'default' positions")
-    theta = rope.get("rope_theta", text.get("rope_theta"))
-    if theta is None:
-        raise CheckpointError(f"{base}: config.json has no text_config.rope_theta; {_CURE}")
+    theta = text.number("rope_theta", rope.get("rope_theta", text.get("rope_theta")))
     mean, std = _colours(base)
     vision = VisionSpec(
         depth=eye.size("depth"),
@@ -98,8 +99,8 @@ def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str,
         kv_heads=text.size("num_key_value_heads"),
         head_dim=text.size("head_dim"),
         mlp=text.size("intermediate_size"),
-        rope_theta=float(theta),
-        norm_eps=float(text.get("rms_norm_eps", 1e-6)),
+        rope_theta=theta,
+        norm_eps=text.number("rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
         tied=bool(found.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
         exit_at=exit_at,
         exit_block=exit_block,
@@ -125,6 +126,12 @@ class _Section:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise CheckpointError(f"{self._where}: {self._name}.{key} is {value!r}, not a size; {_CURE}")
         return value
+
+    def number(self, key: str, value: object) -> float:
+        """`value`, which has to be a positive number."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise CheckpointError(f"{self._where}: {self._name}.{key} is {value!r}, not a positive number; {_CURE}")
+        return float(value)
 
     def expect(self, key: str, value: object, absent: bool = False) -> None:
         """CheckpointError unless `key` is `value`, or is not there where that means the same."""
@@ -214,10 +221,11 @@ def adopt_base(base: Path, out: Path, config: FamilyConfig) -> Family:
     Raises CheckpointError where the weights are damaged or contradict config.json, and where memory or disk would not
     do; then nothing has been written.
     """
+    weights = Weights.open(base, _CURE)
+    _check_outline(base, weights, config)
     with without_weights():
         family = Family(config)
     plan = plan_of(family)
-    weights = Weights.open(base, _CURE)
     source = {name: _source(name, config) for name in plan if not name.startswith(_FRESH)}
     _check_tensors(base, weights, {name: plan[name][0] for name in source}, source, config)
     words = _Words.of(base, config.words, weights.shapes[_TABLE][0])
@@ -248,6 +256,43 @@ def _source(name: str, config: FamilyConfig) -> str:
     return _HEAD if name == "head.weight" else _TEXT + name.removeprefix("backbone.")
 
 
+def _check_outline(base: Path, weights: Weights, config: FamilyConfig) -> None:
+    """Each size of config.json against one tensor, before a network of that size is made: a wrong digit may be tera."""
+    if config.vision is None:
+        raise CheckpointError("tower is 'qwen', but there is no vision")
+    eye, block, patch = config.vision, f"{_TEXT}layers.0.", f"{_TOWER}blocks.0."
+    shapes = {
+        f"{block}self_attn.q_proj.weight": (config.heads * config.head_dim, config.hidden),
+        f"{block}self_attn.k_proj.weight": (config.kv_heads * config.head_dim, config.hidden),
+        f"{block}self_attn.q_norm.weight": (config.head_dim,),
+        f"{block}mlp.gate_proj.weight": (config.mlp, config.hidden),
+        f"{patch}mlp.linear_fc1.weight": (eye.mlp, eye.hidden),
+        f"{_TOWER}patch_embed.proj.weight": (eye.hidden, 3, eye.temporal, eye.patch, eye.patch),
+        f"{_TOWER}pos_embed.weight": (eye.positions, eye.hidden),
+        f"{_TOWER}merger.linear_fc2.weight": (eye.out, eye.hidden * eye.merge**2),
+    }
+    problems = [
+        f"{name} is {weights.shapes[name]}, its sizes give {shape}"
+        for name, shape in shapes.items()
+        if weights.shapes.get(name, shape) != shape
+    ]
+    for prefix, count in ((f"{_TEXT}layers.", config.layers), (f"{_TOWER}blocks.", eye.depth)):
+        held = {name.removeprefix(prefix).split(".")[0] for name in weights.shapes if name.startswith(prefix)}
+        if len(held) != count:
+            problems.append(f"{len(held)} of {prefix}* are there, its sizes give {count}")
+    _refuse(base, problems)
+
+
+def _refuse(base: Path, problems: Sequence[str]) -> None:
+    """CheckpointError where there are any."""
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{base}: config.json and the tensors contradict each other: {'; '.join(problems[:3])}{more}; "
+            "take both from one download"
+        )
+
+
 def _check_tensors(
     base: Path,
     weights: Weights,
@@ -271,12 +316,7 @@ def _check_tensors(
     known = {*source.values(), _TABLE, _HEAD}
     unknown = sorted(name for name in weights.shapes if name not in known and not name.startswith(_IGNORED))
     problems += [f"{name} is none of this architecture's {config.layers} blocks and tower" for name in unknown]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError(
-            f"{base}: config.json and the tensors contradict each other: {'; '.join(problems[:3])}{more}; "
-            "take both from one download"
-        )
+    _refuse(base, problems)
 
 
 def _fresh(config: FamilyConfig) -> dict[str, Tensor]:

@@ -140,9 +140,9 @@ def test_int8_without_ranges_is_refused(traced: dict[str, ModelProto]) -> None:
 
 
 def test_weights_beyond_what_fits_into_one_piece_are_refused_before_anything_is_traced(
-    checkpoint: Path, manifest: EngineManifest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, manifest: EngineManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """int8, which is measured and made in memory: by the build and by the calibration, in one line with the cure."""
+    """int8 is measured and made in memory: the calibration says so, before a build could ask for it."""
     monkeypatch.setattr(trace, "_ONE_PIECE", 1000)
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("was traced"))
     windows = parity.made_windows(manifest.window, 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -306,10 +307,16 @@ REFUSED: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "an index of other folders": (_foreign_index, [], "no name for a shard"),
     "an index that is wrong": (_wrong_index, [], "holds 'lm_head.weight', it does not"),
     "a tensor is missing": (_drop_tensor, [], "layers.1.mlp.up_proj.weight is not there"),
-    "fewer blocks than config says": (_config(text_config__num_hidden_layers=4), [], "layers.3."),
-    "more blocks than config says": (_config(text_config__num_hidden_layers=2), [], "layers.2."),
+    "fewer blocks than config says": (_config(text_config__num_hidden_layers=4), [], "are there, its sizes give 4"),
+    "more blocks than config says": (_config(text_config__num_hidden_layers=2), [], "are there, its sizes give 2"),
+    "positions in words": (_config(text_config__rope_parameters="default"), [], "rope_parameters is 'default', not a"),
+    "no theta": (_config(text_config__rope_parameters__rope_theta=None), [], "rope_theta is None, not a positive"),
+    "an endless theta": (_config(text_config__rope_parameters__rope_theta=math.inf), [], "rope_theta is inf"),
+    "a norm below zero": (_config(text_config__rms_norm_eps=-1), [], "rms_norm_eps is -1, not a positive number"),
     "another width": (_config(text_config__intermediate_size=96), [], "is (80, 48), its sizes give (96, 48)"),
-    "another depth of the tower": (_config(vision_config__depth=3), [], "blocks.2."),
+    "another depth of the tower": (_config(vision_config__depth=3), [], "2 of model.visual.blocks.* are there"),
+    "a thousand million blocks": (_config(vision_config__depth=10**9), [], "2 of model.visual.blocks.* are there"),
+    "a position table too large": (_config(vision_config__num_position_embeddings=10**9), [], "pos_embed.weight is"),
     "another number format": (_config(dtype="float32"), [], "holds BF16, its dtype is float32"),
     "exit before the first block": (lambda base: None, ["--exit-at", "0"], "exit_at is 0, the backbone has blocks"),
     "exit behind the last block": (lambda base: None, ["--exit-at", "4"], "exit_at is 4, the backbone has blocks"),
