@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ BASE = "veilsight/v1/lab/door"
 def node() -> str:
     """The path of node, with the example's packages and generated code in place."""
     node, npm = find("node"), find("npm")
-    if not (EXAMPLE / "node_modules" / "protobufjs").is_dir() or not (EXAMPLE / "veilsight.mjs").is_file():
+    code, schema = EXAMPLE / "veilsight.mjs", ROOT / "wire" / "veilsight.proto"
+    current = code.is_file() and code.stat().st_mtime >= schema.stat().st_mtime
+    if not (EXAMPLE / "node_modules" / "protobufjs").is_dir() or not current:
         made = subprocess.run([npm, "install"], cwd=EXAMPLE, capture_output=True, text=True, timeout=90, check=False)
         if made.returncode != 0:
             pytest.skip(f"npm install failed in {EXAMPLE.name}: {made.stderr.strip()[-200:]}")
@@ -54,13 +57,16 @@ def messages() -> list[tuple[str, bytes, str]]:
     features = FeatureMessage(2**40, 2**60, MANIFEST.model_id, 0, z)
     alert = Alert(2**40, 7, MANIFEST.model_id, True, "fall", 0.75, "a person falls", 8.0)
     refused = "REFUSED: not signed by the key of its writer"
-    edge = verdict("edge", "")
+    edge, quiet = verdict("edge", ""), {"normal": 0.75, "fall": 0.125, "fight": 0.125}
+    strange = replace(verdict("cloud", "a person walks"), familiarity=0.01, unsure=True)
     flipped = bytearray(edge.seal(DEVICE))
     flipped[20] ^= 1
     return [
         ("features", features.seal(DEVICE), f"slot {2**60} |z| 500.0"),
         ("verdict/edge", edge.seal(DEVICE), "fall 0.75"),
         ("verdict/cloud", verdict("cloud", "a person falls").seal(BRIDGE), 'fall 0.75 "a person falls"'),
+        ("verdict/cloud", strange.seal(BRIDGE), 'fall 0.75 "a person walks"'),
+        ("verdict/cloud", replace(strange, probabilities=quiet).seal(BRIDGE), 'unsure 0.75 "a person walks"'),
         ("alert", alert.seal(BRIDGE), "fall raised 0.75"),
         ("features", features.seal(OTHER), refused),
         ("verdict/cloud", edge.seal(DEVICE), refused),

@@ -8,7 +8,8 @@ const asKey = (hex) => createPublicKey({ key: Buffer.concat([ed25519, Buffer.fro
 const [device, bridge] = process.argv.slice(2).map(asKey);
 const { Signed, Features, Verdict, Alert } = veilsight.v1;
 const norm = (z) => Math.hypot(...Array.from({ length: z.length / 2 }, (_, i) => Buffer.from(z).readInt16LE(2 * i)));
-const verdict = (m) => `${m.labels[m.probabilities.indexOf(Math.max(...m.probabilities))]} ${Math.max(...m.probabilities).toFixed(2)}`;
+const top = (m) => m.probabilities.indexOf(Math.max(...m.probabilities));
+const verdict = (m) => `${m.unsure && top(m) === 0 ? "unsure" : m.labels[top(m)]} ${m.probabilities[top(m)].toFixed(2)}`;
 const topics = {
   features: ["features", device, Features, (m) => `slot ${m.slot} |z| ${norm(m.z).toFixed(1)}`],
   "verdict/edge": ["verdict", device, Verdict, verdict],
