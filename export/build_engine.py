@@ -220,7 +220,6 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
     progress = _Progress()
     with progress.step("load checkpoint") as said:
         from edge_runtime.noise import Sampler
-        from familial.resources import require_disk, require_memory
 
         from . import parity, trace
         from .lint import save_graph
@@ -234,8 +233,7 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
         weights = sum(value.numel() for value in family.state_dict().values())
         said.append(f"{config.family}: {weights / 1e6:.2f} M weights, noise of profile {wanted.profile}")
     with progress.step("trace") as said:
-        require_memory(2 * 4 * weights, f"tracing {checkpoint}")
-        require_disk(made, _BYTES[wanted.precision] * weights, f"building {checkpoint}")
+        trace.require_room(weights, made, _BYTES[wanted.precision], checkpoint)
         beside = _beside(made, wanted.precision)
         traced = {
             "encode": trace.trace_encode(family, beside and beside / f"encode{_EXTERNAL}"),

@@ -26,12 +26,12 @@ from familial import checkpoint as folder
 from familial.config import FamilyConfig
 from familial.family import DecideGraph, EncodeGraph, Family
 from familial.losses import poles
-from familial.resources import require_disk
+from familial.resources import require_disk, require_memory
 from wire.errors import CheckpointError, GraphError
 
 from .lint import INLINE_BYTES, LARGE_BYTES, OPSET
 
-__all__ = ["directions", "load_family", "tidy", "trace_decide", "trace_encode", "trace_module"]
+__all__ = ["directions", "load_family", "require_room", "tidy", "trace_decide", "trace_encode", "trace_module"]
 
 _ONE_PIECE = 2**31 - 2**20  # what protobuf can hold in one message
 _IR_VERSION = 8  # what opset 18 came with: every ONNX Runtime and TensorRT that knows the opset reads it
@@ -47,6 +47,12 @@ def load_family(checkpoint: Path | str) -> Family:
                 f"{checkpoint}: {name} holds {count} weights that are NaN or infinite; train it again"
             )
     return family
+
+
+def require_room(weights: int, folder: Path, each: int, checkpoint: Path) -> None:
+    """CheckpointError unless memory holds so many weights twice over, and the disk of `folder` `each` bytes of one."""
+    require_memory(2 * 4 * weights, f"tracing {checkpoint}")
+    require_disk(folder, each * weights, f"building {checkpoint}")
 
 
 def directions(config: FamilyConfig) -> list[list[int]]:
