@@ -6,7 +6,8 @@
     python -m calibration.audit --engine build/engines/nano --data MANIFEST.csv --json audit.json --html audit.html
 
 Every finished piece is kept under build/audit until the engine, the clips, the plan or the code behind it change, so
-that a run that was stopped goes on where it was. Exit status: 0 passed, 1 not passed, 2 could not be run.
+that a run that was stopped goes on where it was. Exit status: 0 passed; 1 not passed; 2 could not be run; 3 not passed,
+and not for a preset limit alone: an attack went beyond the certificate, or failed its control.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from wire.manifest import EngineManifest
 
 from . import targets
 from .campaign import ATTACKS, FULL, QUICK, Piece, Plan, Setting, run, tasks
-from .findings import number, why
+from .findings import beyond_certificate, number, why
 from .report import write_page
 
 __all__ = ["Request", "audit", "main"]
@@ -335,7 +336,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"calibration.audit: {error}", file=sys.stderr)
         return 2
     print(_table(found))
-    return 0 if found["passed"] else 1
+    if found["passed"]:
+        return 0
+    return 3 if any(beyond_certificate(row) or not row["control"]["succeeded"] for row in found["attacks"]) else 1
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ __all__ = [
     "Control",
     "Finding",
     "auc_bound",
+    "beyond_certificate",
     "binomial_interval",
     "dependence_bound",
     "gain_shown",
@@ -130,6 +131,11 @@ def number(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
 
 
+def beyond_certificate(row: Mapping[str, Any]) -> bool:
+    """Whether a row (a `Finding.document`) is broken beyond a preset limit: noise, core or certificate is wrong."""
+    return bool(row["status"] == "broken" and row["ci"][0] > row["certificate"])
+
+
 def why(row: Mapping[str, Any]) -> str:
     """In words, why a row (a `Finding.document`) does not hold, and what follows; empty where it does."""
     if row["status"] == "attack failed its control":
@@ -142,7 +148,7 @@ def why(row: Mapping[str, Any]) -> str:
         )
     if row["status"] != "broken":
         return ""
-    if row["ci"][0] > row["certificate"]:
+    if beyond_certificate(row):
         return (
             f"the whole interval lies beyond what is certified, {number(row['certificate'])}: noise, core or "
             "certificate is wrong, whatever the network is; do not use this engine"

@@ -25,7 +25,7 @@ from wire.certificate import Certificate, guess_bound
 from wire.errors import DataError, VeilsightError
 
 from .drawing import Axis, Curve, Dot, chart, rows_chart
-from .findings import number, why
+from .findings import beyond_certificate, number, why
 
 __all__ = ["main", "page", "write_page"]
 
@@ -125,7 +125,7 @@ def _head(found: Mapping[str, Any]) -> str:
 def _meaning(found: Mapping[str, Any]) -> str:
     """The outcome in a sentence or two, for who reads no further."""
     rows = found["attacks"]
-    if any(row["status"] == "broken" and row["ci"][0] > row["certificate"] for row in rows):
+    if any(map(beyond_certificate, rows)):
         return "An attack went beyond what is certified: the promise below does not hold of this engine. Stop using it."
     if any(row["status"] == "broken" for row in rows):
         return (

@@ -265,6 +265,31 @@ def test_what_does_not_hold_is_explained(made: Made, changes: dict[str, Any], sa
     assert said in html.unescape(text) and meaning in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 0),
+        ({"status": "broken", "ci": [0.3, 0.35], "certificate": 0.4}, 1),
+        ({"status": "broken", "ci": [0.5, 0.6], "certificate": 0.4}, 3),
+        (
+            {"status": "attack failed its control",
+             "control": {"value": 0.4, "needed": 0.5, "what": "", "succeeded": False}},
+            3,
+        ),
+    ],
+)  # fmt: skip
+def test_the_exit_status_tells_a_limit_from_a_breach(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], status: int
+) -> None:
+    fine = {"status": "holds", "control": {"value": 1.0, "needed": 0.5, "what": "", "succeeded": True}}
+    rows = [row | fine for row in made.found["attacks"]]
+    rows[-1] |= changes
+    found = made.found | {"attacks": rows, "passed": not changes}
+    monkeypatch.setattr(module, "audit", lambda request: found)
+    assert main(["--data", "x.csv", "--json", str(tmp_path / "a" / "audit.json")]) == status
+    assert json.loads((tmp_path / "a" / "audit.json").read_text())["passed"] is (status == 0)
+
+
 def test_an_audit_that_left_something_out_says_so(made: Made) -> None:
     found = {**made.found, "passed": True, "complete": False, "skipped": [{"name": "faces", "why": "none there"}]}
     assert "\nPASSED, INCOMPLETE (1 skipped)" in module._table(found)
