@@ -332,8 +332,8 @@ def _read(families: Sequence[tuple[Family, set[str] | None]], clip: Clip, member
     footage = read_clip(clip.file, family.config.window)
     clean = clip_codes(family, footage)
     z = clean[None].repeat(_REPEATS if sigma else 1, 1, 1, 1)
-    if sigma:
-        z = z + rounded_gaussian(z, sigma)
+    if sigma:  # another profile's noise is read by its weight, as the bridge does
+        z = (z + rounded_gaussian(z, sigma)) * (family.config.sigma / sigma) ** 2
     draws = np.stack([clip_probabilities(rows) for rows in event_probabilities(family, z, member)])
     return Read(clip, draws, reader, len(clean), footage.duration)
 
