@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ import torch
 from torch import Tensor
 
 from wire.certificate import PROFILES, sigma_for
+from wire.checkpoint import CONFIG
 from wire.errors import CheckpointError, ConfigError
 
 from . import checkpoint
+from .config import FamilyConfig
 from .data.clips import UNSCORED, Clip, Footage, grouped_folds, read_clip, read_manifests, slots
 from .data.events import Grid
 from .encoder import Encoder
@@ -48,24 +50,31 @@ __all__ = [
     "main",
     "metrics",
     "sigma_of",
+    "tempered",
 ]
 
 _REPEATS = 5
 _BATCH = 512
 _RAREST = 1e-6  # no event is surer than this that nothing is wrong
+_TEMPERATURES = [1.1**power for power in range(-10, 11)]
+_BIASES = [step / 10 for step in range(-10, 11)]
 _RUN = 16  # slots encoded at once: neighbours share what they look at
 _Probabilities = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One clip as read: its label probabilities for each noise draw (D, L), and the fold that read it."""
+    """One clip as read: label probabilities of its events for each noise draw (D, E, L), and the fold that read it."""
 
     clip: Clip
-    draws: _Probabilities
+    events: _Probabilities
     reader: int
     releases: int
     duration: float
+
+    def draws(self, temperature: float = 1.0, bias: float = 0.0) -> _Probabilities:
+        """Label probabilities of the clip for each draw (D, L): logits over `temperature`, `bias` added to risks'."""
+        return np.stack([clip_probabilities(tempered(rows, temperature, bias)) for rows in self.events])
 
 
 def sigma_of(folder: Path, family: Family, profile: str | None) -> tuple[str, Fraction]:
@@ -124,6 +133,13 @@ def event_probabilities(family: Family, z: Tensor, member: str) -> _Probabilitie
     read = {"edge": family.edge_logits, "cloud": family.cloud_logits}[member]
     logits = torch.cat([read(flat[i : i + _BATCH], there[i : i + _BATCH]) for i in range(0, len(flat), _BATCH)])
     return np.asarray(logits.double().softmax(dim=1).reshape(draws, count, -1).numpy())
+
+
+def tempered(probabilities: _Probabilities, temperature: float, bias: float) -> _Probabilities:
+    """Probabilities (..., L) -> the same of logits over `temperature`, `bias` added to all but the first label's."""
+    scaled = np.clip(probabilities, _RAREST, None) ** (1.0 / temperature)
+    scaled[..., 1:] *= np.exp(bias)
+    return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True))
 
 
 def clip_probabilities(probabilities: _Probabilities) -> _Probabilities:
@@ -280,6 +296,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    if args.fit is not None and args.folds is None:
+        raise ConfigError("--fit: what is fitted comes from folds; give --folds DIR too")
     families = _families(args.checkpoint, args.folds)
     family = families[0][0]
     labels = family.config.labels
@@ -291,7 +309,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         reads.append(_read(families, clip, args.member, sigma))
         if sys.stderr.isatty():
             print(f"\r{index + 1}/{len(clips)}", end="", file=sys.stderr, flush=True)
-    limits = _limits(reads, labels) if args.folds else [family.config.risk_at]
+    fits = _fits(reads, labels) if args.folds else [(1.0, 0.0, family.config.risk_at)]
+    if args.fit is not None:
+        _write_fits(args.fit, fits)
     s_release = float(family.config.clip_norm / exact)
     summary = {
         "member": args.member,
@@ -300,10 +320,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "S_release": s_release,
         "S_event": s_release * family.config.event_releases**0.5,
         "S_used": s_release * max(read.releases for read in reads) ** 0.5,
-        **_summary(reads, labels, limits),
+        **_summary(reads, labels, fits),
         "baselines": baselines(clips, [read.duration for read in reads], labels),
         "left_out": args.folds is not None,
-        "risk_at": limits,
+        "temperature": [fit[0] for fit in fits],
+        "bias": [fit[1] for fit in fits],
+        "risk_at": [fit[2] for fit in fits],
     }
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -334,23 +356,59 @@ def _read(families: Sequence[tuple[Family, set[str] | None]], clip: Clip, member
     z = clean[None].repeat(_REPEATS if sigma else 1, 1, 1, 1)
     if sigma:  # another profile's noise is read by its weight, as the bridge does
         z = (z + rounded_gaussian(z, sigma)) * (family.config.sigma / sigma) ** 2
-    draws = np.stack([clip_probabilities(rows) for rows in event_probabilities(family, z, member)])
-    return Read(clip, draws, reader, len(clean), footage.duration)
+    return Read(clip, event_probabilities(family, z, member), reader, len(clean), footage.duration)
 
 
-def _limits(reads: Sequence[Read], labels: Sequence[str]) -> list[float]:
-    """Per fold, the `risk_at` that is best on what the OTHER folds left out: no clip has a say in its own limit."""
+def _fits(reads: Sequence[Read], labels: Sequence[str]) -> list[tuple[float, float, float]]:
+    """Per fold (temperature, bias, risk_at), from what the OTHER folds left out: no clip has a say in its own.
+
+    The first two make the clips' labels likeliest, risk and normal equally frequent; the last is `best_risk_at`.
+    """
     found = []
     for fold in range(1 + max(read.reader for read in reads)):
         others = [read for read in reads if read.reader != fold]
-        rows = [(labels.index(read.clip.label), row, read.clip.set) for read in others for row in read.draws]
-        found.append(best_risk_at(*zip(*rows, strict=True)) if rows else 0.5)
+        found.append(_fit(others, labels) if others else (1.0, 0.0, 0.5))
     return found
 
 
-def _summary(reads: Sequence[Read], labels: Sequence[str], limits: Sequence[float]) -> dict[str, Any]:
+def _fit(reads: Sequence[Read], labels: Sequence[str]) -> tuple[float, float, float]:
+    truth = np.array([labels.index(read.clip.label) for read in reads])
+    risky = float((truth > 0).mean())
+    weight = np.where(truth > 0, 0.5 / max(risky, 1e-9), 0.5 / max(1.0 - risky, 1e-9))
+
+    def loss(temperature: float, bias: float) -> float:
+        said = np.stack([read.draws(temperature, bias) for read in reads])  # (N, D, L)
+        named = np.take_along_axis(said, truth[:, None, None], axis=2)[:, :, 0]
+        return float(-(weight[:, None] * np.log(np.clip(named, _RAREST, None))).mean())
+
+    temperature, bias = 1.0, 0.0
+    for _ in range(2):  # one after the other, twice: the two hardly depend on each other
+        temperature = min(_TEMPERATURES, key=lambda value: loss(value, bias))
+        bias = min(_BIASES, key=lambda value: loss(temperature, value))
+    named = zip(truth.tolist(), reads, strict=True)
+    rows = [(label, row, read.clip.set) for label, read in named for row in read.draws(temperature, bias)]
+    return temperature, bias, best_risk_at(*zip(*rows, strict=True))
+
+
+def _write_fits(folder: Path, fits: Sequence[tuple[float, float, float]]) -> None:
+    """The folds' mean temperature, bias and limit into the config of `folder`, whose own ones they correct."""
+    temperature, bias, risk_at = (float(np.mean(column)) for column in zip(*fits, strict=True))
+    config = FamilyConfig.load(folder / CONFIG)
+    leans = tuple(round(old / temperature + bias * (index > 0), 4) for index, old in enumerate(config.label_bias))
+    made = replace(config, temperature=round(config.temperature * temperature, 4), label_bias=leans,
+                   risk_at=round(risk_at, 4))  # fmt: skip
+    made.save(folder / CONFIG)
+    print(f"{folder}: temperature {made.temperature}, bias {leans}, a clip is a risk from {made.risk_at} on")
+
+
+def _summary(
+    reads: Sequence[Read], labels: Sequence[str], fits: Sequence[tuple[float, float, float]]
+) -> dict[str, Any]:
+    drawn = [read.draws(*fits[read.reader][:2]) for read in reads]
     truth = [labels.index(read.clip.label) for read in reads]
-    verdicts = [[_decide(row, limits[read.reader]) for row in read.draws] for read in reads]
+    verdicts = [
+        [_decide(row, fits[read.reader][2]) for row in rows] for read, rows in zip(reads, drawn, strict=True)
+    ]
     said = [rows[0][0] for rows in verdicts]
     risks = list(range(1, len(labels)))
     draws = len(verdicts[0])
@@ -373,7 +431,7 @@ def _summary(reads: Sequence[Read], labels: Sequence[str], limits: Sequence[floa
         "labels": {label: metrics(truth, said, [index]) for index, label in enumerate(labels)},
         "repeats": {"draws": draws, **repeats},
         "calibration_error": calibration_error(
-            [row for read in reads for row in read.draws], [label for label in truth for _ in range(draws)]
+            [row for rows in drawn for row in rows], [label for label in truth for _ in range(draws)]
         ),
         "clips": [
             {
@@ -422,6 +480,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="score each clip by the family of familial.train --folds that left it out",
+    )
+    parser.add_argument(
+        "--fit",
+        type=Path,
+        metavar="DIR",
+        help="with --folds: write the folds' temperature, bias and limit into this checkpoint, trained on all clips",
     )
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv")
     parser.add_argument("--json", type=Path, metavar="OUT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from familial.config import nano
 from familial.data import clips as clips_module
 from familial.data import takes as takes_module
 from familial.data.batches import Readings
-from familial.data.clips import Footage
+from familial.data.clips import Clip, Footage
 from familial.family import Family
 from familial.losses import clean_loss, poles, rounded_gaussian, weak_loss
 from familial.vocabulary import END, FIRST_LABEL, Vocabulary
@@ -122,6 +123,37 @@ def test_risk_metrics_are_those_of_a_hand_count() -> None:
     assert found["n"] == 5 and found["accuracy"] == pytest.approx(2 / 5)
     assert found["precision"] == pytest.approx(2 / 3) and found["recall"] == pytest.approx(2 / 3)
     assert evaluate.metrics([0, 1], [0, 0], [1])["f1"] == 0.0
+
+
+def test_folds_fit_what_makes_probabilities_true(tmp_path: Path, untrained: Path) -> None:
+    """Readers whose logits are twice what they should be and lean to normal: both are undone, on other folds' clips."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 480)
+    real = 2.0 * rng.normal(size=480) + 2.0 * (2 * truth - 1)  # log odds N(+-m, 2m): what a true reader says
+    said = 1.0 / (1.0 + np.exp(-(2.0 * real - 0.8)))
+    reads = [
+        evaluate.Read(
+            Clip(Path("x"), str(index), ("normal", "fall")[label], "made", str(index), ""),
+            np.array([[[1.0 - risk, risk]]]),
+            index % 3,
+            8,
+            8.0,
+        )
+        for index, (label, risk) in enumerate(zip(truth.tolist(), said.tolist(), strict=True))
+    ]
+    fits = evaluate._fits(reads, ("normal", "fall"))
+    for temperature, bias, risk_at in fits:
+        assert 1.3 < temperature < 2.8 and 0.0 < bias < 1.2 and 0.3 < risk_at < 0.7
+    raw = evaluate.calibration_error([read.draws()[0] for read in reads], truth.tolist())
+    true = evaluate.calibration_error([read.draws(*fits[read.reader][:2])[0] for read in reads], truth.tolist())
+    assert true < raw
+    folder = tmp_path / "all"
+    shutil.copytree(untrained, folder)
+    evaluate._write_fits(folder, fits)
+    config = checkpoint.load(folder).config
+    assert config.temperature > 1.3 and config.label_bias[0] == 0.0 and config.label_bias[1] == config.label_bias[2] > 0
+    with pytest.raises(ConfigError, match="--fit"):
+        evaluate.main(["--data", "x.csv", "--fit", str(folder)])
 
 
 def test_intervals_cover_what_other_groups_would_give() -> None:
