@@ -86,7 +86,7 @@ class Broker:
         if self._process is None:
             return
         self._process.terminate()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)  # a busy machine's
         self._process = None
 
 

@@ -25,15 +25,18 @@ def test_the_area_is_the_chance_that_a_risk_is_ranked_above() -> None:
 
 
 def test_ideal_codes_reach_the_known_ceiling() -> None:
-    """Three labels, poles 150, 105 and 105 degrees apart: at S = 2.83 of one event an exact reader is right in about
-    0.98, as a count over the angles gives."""
-    made, right = poles(3, 4, 16, 63.0), []
+    """Three labels, poles 147, 140 and 73 degrees apart: at S = 2.83 of one event an exact reader is right in about
+    0.962, as the three distances give, and tells risks from normal in 0.995."""
+    made, right, alarmed = poles(3, 4, 16, 63.0), [], []
     sigma = 8**0.5 * 64 / 2.83
     for label in range(3):
         z = made[label].expand(4000, 8, 4, 16)
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(label)) * sigma
-        right.append(float((_exact(z + noise, made, sigma, 8).argmax(axis=1) == label).mean()))
-    assert 0.965 < float(np.mean(right)) < 0.99
+        said = _exact(z + noise, made, sigma, 8).argmax(axis=1)
+        right.append(float((said == label).mean()))
+        alarmed.append(float(((said > 0) == (label > 0)).mean()))
+    assert 0.955 < float(np.mean(right)) < 0.97
+    assert 0.99 < float(np.mean(alarmed)) < 0.999
 
 
 def test_leakage_is_read_from_an_audit(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_group_stays_in_one_fold() -> None:
 
 def test_windows_are_black_where_nothing_was_seen() -> None:
     footage = _take(0, 3.0, None).footage
-    made = windows(footage, [1.0, 2.0, 9.0], SPEC)
+    made = windows(footage, [1.0, 2.0, 3.0 + SPEC.reach_s + 0.1], SPEC)
     assert made.shape == (3, SPEC.frames, SPEC.height, SPEC.width)
     assert not made[0, : SPEC.context_frames - 1].any()  # the first frame came when the slot began
     assert made[0, SPEC.context_frames :].any() and not made[2].any()
@@ -106,7 +106,7 @@ def test_labels_follow_what_happens() -> None:
     assert event_label(fall, 0.0, (5.0, 6.2), reach) == UNKNOWN  # began, hardly to be seen
     assert event_label(fall, 0.0, (13.5,), reach) == UNKNOWN  # lies, long after
     assert event_label(fall, 7.5, (9.0,), reach) == UNKNOWN  # the stream began after the fall
-    assert [release_label(fall, 0.0, e, reach) for e in (5.0, 6.2, 7.0, 10.0, 12.0)] == [0, UNKNOWN, 1, 1, UNKNOWN]
+    assert [release_label(fall, 0.0, e, reach) for e in (5.0, 6.2, 7.0, 12.0, 13.8)] == [0, UNKNOWN, 1, 1, UNKNOWN]
     fight = _take(2, 14.0, (Happening(2, 5.0, 9.0, False),))
     assert event_label(fight, 0.0, (7.0,), reach) == 2
     assert event_label(fight, 0.0, (5.5,), reach) == UNKNOWN
