@@ -195,7 +195,7 @@ def area_under_curve(normal: npt.NDArray[np.float64], risk: npt.NDArray[np.bool_
 
 
 def _leaks(path: Path) -> dict[str, dict[float, float]]:
-    """Attack -> S per event -> value, of single releases' and events' place, identity and reconstruction attacks."""
+    """Attack -> S per event -> value, of the attacks on an event that name people and places or make pictures."""
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text())["attacks"]
     except (OSError, ValueError, KeyError) as error:
@@ -203,8 +203,9 @@ def _leaks(path: Path) -> dict[str, dict[float, float]]:
         raise VeilsightError(f"{path}: not an audit ({error!r}); {cure}") from error
     found: dict[str, dict[float, float]] = {}
     for row in rows:
-        if row["attack"] in ("place", "identity", "reconstruction"):
-            found.setdefault(str(row["name"]), {})[float(row["S_event"])] = float(row["value"])
+        name, comma, read = str(row["name"]).partition(", from an event")
+        if row["attack"] in ("naming", "reconstruction") and comma and not read:
+            found.setdefault(name, {})[float(row["S_event"])] = float(row["value"])
     return found
 
 

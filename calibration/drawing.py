@@ -77,7 +77,8 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float 
 
 def _svg(height: float, parts: Sequence[str], title: str) -> str:
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" font-family="system-ui,sans-serif">'
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img" font-family="system-ui,sans-serif" '
+        f'viewBox="0 0 {_WIDTH} {height:.0f}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )
 

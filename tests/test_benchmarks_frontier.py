@@ -40,9 +40,13 @@ def test_ideal_codes_reach_the_known_ceiling() -> None:
 
 
 def test_leakage_is_read_from_an_audit(tmp_path: Path) -> None:
-    rows = [{"attack": "place", "name": "places", "S_event": 3, "value": 0.2}, {"attack": "norm", "name": "fp32"}]
+    rows = [
+        {"attack": "naming", "name": "place, from an event", "S_event": 3, "value": 0.2},
+        {"attack": "naming", "name": "place, from a release", "S_event": 3, "value": 0.1},
+        {"attack": "norm", "name": "fp32"},
+    ]
     (tmp_path / "audit.json").write_text(json.dumps({"attacks": rows}))
-    assert _leaks(tmp_path / "audit.json") == {"places": {3.0: 0.2}}
+    assert _leaks(tmp_path / "audit.json") == {"place": {3.0: 0.2}}
     with pytest.raises(VeilsightError, match="calibration.audit"):
         _leaks(tmp_path / "none.json")
 
