@@ -97,6 +97,7 @@ def serve(config: Config) -> dict[str, Any]:
         loop = Loop(camera, clock, engine, noise, terms, orders, ledger, publisher, health, key, boot_id, stats)
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what loading needed; the system can have it back
+            ctypes.CDLL(None).mallopt(-3, 1 << 16)  # and what a run used: M_MMAP_THRESHOLD, bytes, no longer growing
         try:
             with publisher:
                 publisher.reason = loop.run(config.run_windows)
