@@ -198,6 +198,7 @@ class Bridge:
             end_s=(event.last_slot + 1) * slot_s,
             familiarity=event.familiarity,
             unsure=event.familiarity is not None and event.familiarity < self._unsure_below,
+            answers=reading.answers,
         )
         self.verdicts += 1
         self._send(event.camera, "verdict/cloud", verdict.seal(self._key))

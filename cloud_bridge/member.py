@@ -6,8 +6,9 @@ loaded, so that the rest of the bridge, its tests and `--help` do not wait for i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -26,10 +27,12 @@ _MAX_BATCH = 64
 
 
 class Reading(NamedTuple):
-    """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1."""
+    """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1; answers:
+    further answer -> share of the event's time, summing to 1, empty where the family has none."""
 
     probabilities: dict[str, float]
     sentence: str
+    answers: Mapping[str, float] = MappingProxyType({})
 
 
 class Member(Protocol):
@@ -44,7 +47,7 @@ class FamilyMember:
 
     def __init__(self, family: Family) -> None:
         self._family = family
-        self._labels = family.config.labels
+        self._labels, self._answers = family.config.labels, family.config.answers
 
     @classmethod
     def load(cls, checkpoint: Path | str, manifest: EngineManifest, threads: int = 0) -> FamilyMember:
@@ -77,10 +80,10 @@ class FamilyMember:
         z = torch.from_numpy(np.stack([event.z for event in events]))  # (B, R, K, d) int32
         present = torch.from_numpy(np.stack([event.present for event in events]))  # (B, R) bool
         with torch.inference_mode():
-            logits = self._family.cloud_logits(z, present).double()  # (B, L)
+            logits, further = self._family.cloud_reading(z, present)  # (B, L), (B, A)
             sentences = self._family.caption(z, present)
-            rows = torch.softmax(logits, dim=1).tolist()
+            rows, shares = (torch.softmax(each.double(), dim=1).tolist() for each in (logits, further))
         return [
-            Reading(dict(zip(self._labels, row, strict=True)), sentence)
-            for row, sentence in zip(rows, sentences, strict=True)
+            Reading(dict(zip(self._labels, row, strict=True)), sentence, dict(zip(self._answers, share, strict=True)))
+            for row, sentence, share in zip(rows, sentences, shares, strict=True)
         ]

@@ -46,6 +46,7 @@ class Timeline:
             familiarity=verdict.familiarity,
             unsure=verdict.unsure,
             probabilities=dict(verdict.probabilities),
+            answers=dict(verdict.answers),
             sentence=verdict.sentence,
             present=list(verdict.present),
             trace=trace_id(verdict.boot_id, verdict.last_slot),

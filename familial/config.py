@@ -54,6 +54,8 @@ class FamilyConfig:
     Window and labels: what the edge sees and what may be said (`labels[0]` is the one that is no risk).
     Code: `tokens` x `width` integers of Euclidean norm at most `clip_norm`; `event_releases` of them make an event.
     rank: directions in which codes may lie, 0 for all n; a narrow code carries the verdict and little else.
+    answers: what else the cloud says of an event in which nothing happens, as the share of its time that each holds;
+    their codes lean aside from the labels' plane, into one direction fewer than there are answers.
     drop: dropout before the code, in training.
     Tower: a name in `towers.TOWERS` with its `channels` and the pixels of its `crop`, or `vision` for the Qwen tower.
     Backbone: Qwen3-VL's text decoder, sized by `hidden`, `layers`, `heads`, `mlp`; `kv_heads` and `head_dim` of 0 stand
@@ -81,6 +83,7 @@ class FamilyConfig:
     channels: tuple[int, ...] = (24, 48, 64, 64, 96, 96)
     crop: int = 56
     rank: int = 0
+    answers: tuple[str, ...] = ()
     drop: float = 0.0
     hidden: int = 128
     layers: int = 4
@@ -133,6 +136,8 @@ class FamilyConfig:
             found.append(f"temperature is {self.temperature}, it must be positive")
         if len(self.label_bias) != len(self.labels):
             found.append(f"label_bias has {len(self.label_bias)} entries for {len(self.labels)} labels")
+        if self.answers and (not self.rank or self.rank + len(self.answers) - 1 > self.n):
+            found.append(f"answers has {len(self.answers)} entries: rank {self.rank} of {self.n} has no room for them")
         if self.profile not in PROFILES:
             found.append(f"profile is {self.profile!r}, known are {sorted(PROFILES)}")
         return found
@@ -153,6 +158,11 @@ class FamilyConfig:
     def n(self) -> int:
         """Coordinates of one code."""
         return self.tokens * self.width
+
+    @property
+    def aside(self) -> int:
+        """Directions of the further answers."""
+        return max(0, len(self.answers) - 1)
 
     @property
     def sigma(self) -> float:

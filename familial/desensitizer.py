@@ -11,20 +11,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Z_MAX", "Desensitizer", "Lifter", "code_plane", "straight_through", "trusted_code", "trusted_core"]
+__all__ = ["ASIDE", "Z_MAX", "Desensitizer", "Lifter", "code_plane", "straight_through", "trusted_code", "trusted_core"]
 
 Z_MAX = 32767  # z travels as int16
 _BOUND = 16.0  # keeps the squares of the map finite in half precision
 _PLANE = 5  # seed of the directions in which the poles lie
+ASIDE = 0.5  # of the radius: how far a code may lean out of the labels' plane; they lose 1 - cos 30 degrees at most
 
 
 def code_plane(tokens: int, width: int, rank: int = 2) -> Tensor:
-    """`rank` orthonormal directions (K, d, rank) of no particular orientation, the same for every family.
+    """`rank` orthonormal directions (K, d, rank) of no particular orientation, the same for every family; the first two
+    are the same at any rank.
 
     Directions along the axes would round all coordinates alike and trip the norm guard; random ones do not.
     """
-    drawn = torch.randn(tokens * width, rank, generator=torch.Generator().manual_seed(_PLANE), dtype=torch.float64)
-    directions: Tensor = torch.linalg.qr(drawn)[0]
+    source = torch.Generator().manual_seed(_PLANE)
+    counts = (rank,) if rank <= 2 else (2, rank - 2)
+    drawn = [torch.randn(tokens * width, count, generator=source, dtype=torch.float64) for count in counts]
+    directions: Tensor = torch.linalg.qr(torch.cat(drawn, dim=1))[0]
     return directions.float().reshape(tokens, width, rank)
 
 
@@ -32,21 +36,23 @@ class Desensitizer(nn.Module):
     """Pooled features -> x float (B, K, d) of norm below C - 1, so that rounding practically never trips the guard.
 
     The radius is soft, h / sqrt(1 + |h|^2): a window of which the network is unsure may lie near the centre.
-    rank: how many directions a code may have (`code_plane`), 0 for all. The noise limits how much a release says
-    whatever it is about; a narrow code has no room for much but the verdict.
+    rank: how many directions the labels have (`code_plane`), 0 for all. The noise limits how much a release says
+    whatever it is about; a narrow code has no room for much but the verdict. aside: how many more there are for further
+    answers; a code may lean into those by half of the radius, which leaves the labels 0.87 of it where it does.
     """
 
     plane: Tensor | None
 
     def __init__(
-        self, features: int, hidden: int, tokens: int, width: int, clip_norm: int, rank: int = 0, drop: float = 0.0
-    ) -> None:
+        self, features: int, hidden: int, tokens: int, width: int, clip_norm: int, rank: int = 0, aside: int = 0,
+        drop: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.tokens, self.width, self.radius = tokens, width, float(clip_norm - 1)
+        self.tokens, self.width, self.radius, self.rank = tokens, width, float(clip_norm - 1), rank
         self.inner = nn.Linear(features, hidden)
-        self.outer = nn.Linear(hidden, rank or tokens * width)
+        self.outer = nn.Linear(hidden, rank + aside or tokens * width)
         self.drop = nn.Dropout(drop)
-        plane = code_plane(tokens, width, rank).flatten(0, 1).T if rank else None
+        plane = code_plane(tokens, width, rank + aside).flatten(0, 1).T if rank else None
         self.register_buffer("plane", plane, persistent=False)
         nn.init.normal_(self.outer.weight, std=0.005)  # begin near the centre: a code at the rim hardly moves
         nn.init.zeros_(self.outer.bias)
@@ -55,10 +61,20 @@ class Desensitizer(nn.Module):
         """Features (B, F) -> x float (B, K, d), lattice units."""
         h = self.outer(self.drop(torch.nn.functional.gelu(self.inner(self.drop(features)))))
         h = torch.clamp(h, -_BOUND, _BOUND)
-        x = h * torch.rsqrt(1.0 + (h * h).sum(dim=1, keepdim=True)) * self.radius
+        if self.plane is None or len(self.plane) == self.rank:
+            x = _soft(h) * self.radius
+        else:
+            aside = ASIDE * _soft(h[:, self.rank :])
+            along = _soft(h[:, : self.rank]) * torch.sqrt(1.0 - (aside * aside).sum(dim=1, keepdim=True))
+            x = torch.cat((along, aside), dim=1) * self.radius
         if self.plane is not None:
             x = x @ self.plane
         return x.reshape(-1, self.tokens, self.width)
+
+
+def _soft(h: Tensor) -> Tensor:
+    """h (B, n) of any length -> the same direction, length below 1."""
+    return h * torch.rsqrt(1.0 + (h * h).sum(dim=1, keepdim=True))
 
 
 def trusted_code(x: Tensor, clip_norm: int) -> Tensor:

@@ -24,7 +24,7 @@ from wire.errors import CheckpointError
 
 from .config import FamilyConfig
 from .desensitizer import Desensitizer, Lifter, straight_through, trusted_core
-from .towers import make_tower
+from .towers import Seen, make_tower
 from .vocabulary import END, FIRST_LABEL, Vocabulary
 
 __all__ = [
@@ -138,12 +138,13 @@ class Family(nn.Module):
         self.config, self.edge_only = config, edge_only
         branch = int(config.exit_block == "branch")
         self.shared = config.exit_at - branch  # blocks that both members run
-        self.vocabulary = Vocabulary(config.words, config.labels)
+        self.vocabulary = Vocabulary(config.words, config.labels, config.answers)
         self.tower = make_tower(config)
         inner = min(config.hidden, _DESENSITIZER)
         self.desensitizer = Desensitizer(
-            self.tower.features, inner, config.tokens, config.width, config.clip_norm, config.rank, config.drop
-        )
+            self.tower.features, inner, config.tokens, config.width, config.clip_norm, config.rank, config.aside,
+            config.drop,
+        )  # fmt: skip
         self.lifter = Lifter(config.event_releases, config.tokens, config.width, config.hidden, config.sigma)
         held = self.shared if edge_only else config.layers
         blocks, self.norm, self.embed = Backbone.of_config(config, held + branch)
@@ -162,13 +163,15 @@ class Family(nn.Module):
         """Frames u8 (B, F, H, W) -> x float (B, K, d), norm below C - 1; clean, so it never leaves the process."""
         return cast(Tensor, self.desensitizer(self.tower(frames)))
 
-    def run_features(self, frames: Tensor, index: Tensor, bf16: bool = False) -> Tensor:
+    def run_features(
+        self, frames: Tensor, index: Tensor, bf16: bool = False, also: list[Seen] | None = None
+    ) -> Tensor:
         """A run of windows, as `Tower.run`: frames u8 (B, T, H, W), index int64 (R, F) -> x float (B, R, K, d).
 
         bf16: the tower computes in bfloat16, for training.
         """
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            seen = self.tower.run(frames, index)
+            seen = self.tower.run(frames, index, also)
         seen = seen.float()
         x = self.desensitizer(seen.flatten(0, 1))
         return cast(Tensor, x.reshape(*seen.shape[:2], self.config.tokens, self.config.width))
@@ -205,18 +208,30 @@ class Family(nn.Module):
         """
         return cloud_exit(self, self.backbone(state, present, self.shared))
 
-    def both_exits(self, z: Tensor, present: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def cloud_reading(self, z: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """z (B, R, K, d), present bool (B, R) -> cloud label logits (B, L), logits of the further answers (B, A)."""
+        last = self.backbone(self.exit_state(z, present), present, self.shared)
+        return cloud_exit(self, last), self._answer_logits(last)
+
+    def _answer_logits(self, state: Tensor) -> Tensor:
+        first = FIRST_LABEL + len(self.config.labels)
+        rows = word_head(self)[first : first + len(self.config.answers)]
+        return cast(Tensor, self.norm(state[:, -1])) @ rows.T
+
+    def both_exits(self, z: Tensor, present: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """One forward for training: z, present, and words int64 (B, W) = the label token, then the caption's but
         the last.
 
-        Returns edge logits (B, L), cloud logits (B, L), word logits (B, W, V) for the token after each of `words`.
+        Returns edge logits (B, L), cloud logits (B, L), word logits (B, W, V) for the token after each of `words`, and
+        logits of the further answers (B, A).
         """
         lifted = self.lifter(z, present)
         read = lifted.shape[1]
         first = self.backbone(torch.cat((lifted, self.embed(words)), dim=1), present, 0, self.shared)
         last = self.backbone(first, present, self.shared)
         tokens = self.norm(last[:, read:]) @ word_head(self).T
-        return edge_exit(self, first[:, :read], present), cloud_exit(self, last[:, :read]), tokens
+        edge, asked = edge_exit(self, first[:, :read], present), last[:, :read]
+        return edge, cloud_exit(self, asked), tokens, self._answer_logits(asked)
 
     @torch.no_grad()
     def caption(self, z: Tensor, present: Tensor) -> list[str]:

@@ -63,7 +63,7 @@ def test_the_relay_is_exact(family: Family) -> None:
 def test_both_exits_come_from_one_forward(family: Family) -> None:
     z, present = _events(3)
     words = torch.tensor([[2, 5, 6], [3, 5, 7], [4, 6, 5]])
-    edge, cloud, following = family.both_exits(z, present, words)
+    edge, cloud, following, _ = family.both_exits(z, present, words)
     torch.testing.assert_close(edge, family.edge_logits(z, present), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(cloud, family.cloud_logits(z, present), atol=1e-4, rtol=1e-4)
     assert following.shape == (3, 3, len(WORDS))

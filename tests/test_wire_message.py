@@ -133,6 +133,8 @@ def test_verdicts_and_alerts_come_back_as_they_were() -> None:
     assert (verdict().label, verdict().probability) == ("fall", 0.75)
     for told in ({"familiarity": 0.0, "unsure": True}, {"familiarity": 1.0, "unsure": False}):
         assert open_verdict(verdict(**told).seal(KEY), KEY.public, MODEL) == verdict(**told)
+    counted = verdict(answers={"empty": 0.25, "one": 0.75})
+    assert open_verdict(counted.seal(KEY), KEY.public, MODEL) == counted
 
 
 def test_unsure_stands_in_for_no_risk_and_never_for_a_risk() -> None:
@@ -285,6 +287,9 @@ def test_a_release_for_a_model_of_another_size_is_refused() -> None:
         ({"familiarity": 1.1}, "values"),
         ({"familiarity": math.nan}, "values"),
         ({"familiarity": 0.5, "member": "edge", "sentence": ""}, "values"),
+        ({"answers": {"one": 1.0}, "member": "edge", "sentence": ""}, "values"),
+        ({"answers": {"empty": 0.5, "one": 0.6}}, "values"),
+        ({"answers": {"empty": math.nan, "one": 0.5}}, "values"),
     ],
 )
 def test_a_bad_verdict_is_refused_with_its_reason(changes: dict[str, Any], why: str) -> None:
@@ -297,6 +302,8 @@ def test_a_bad_verdict_is_refused_with_its_reason(changes: dict[str, Any], why: 
         (lambda body: setattr(body, "member", 3), "member"),
         (lambda body: setattr(body, "schema", 9), "schema"),
         (lambda body: body.labels.append("theft"), "shape"),
+        (lambda body: body.answers.append("one"), "shape"),
+        (lambda body: body.answers.extend(["one", "one"]) or body.shares.extend([0.5, 0.5]), "shape"),
         (lambda body: body.labels.__setitem__(2, "fall"), "shape"),
         (lambda body: body.ClearField("sentence"), "malformed"),
         (lambda body: body.ClearField("end_s"), "malformed"),

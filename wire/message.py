@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -91,7 +91,8 @@ class Verdict:
 
     present: one bool per release of the event, oldest first. start_s, end_s: seconds since slot 0 began.
     familiarity: of the camera's last minutes, see familial/shift.py; None of a member that does not say. unsure: it is
-    so low that the label which is no risk is not to be believed.
+    so low that the label which is no risk is not to be believed. answers: further answer -> the share of the event's
+    time for which it holds, if nothing happens in it; empty of a member that has none.
     """
 
     boot_id: int
@@ -106,6 +107,7 @@ class Verdict:
     end_s: float
     familiarity: float | None = None
     unsure: bool = False
+    answers: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -137,6 +139,8 @@ class Verdict:
             sentence=self.sentence,
             start_s=self.start_s,
             end_s=self.end_s,
+            answers=list(self.answers),
+            shares=list(self.answers.values()),
         )
         if self.familiarity is not None:
             body.familiarity, body.unsure = self.familiarity, self.unsure
@@ -213,17 +217,19 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
         raise MessageError("member", f"member is {body.member}; expected one of {sorted(members)}")
     if not 2 <= len(body.labels) == len(body.probabilities) <= _MAX_LABELS or len(set(body.labels)) != len(body.labels):
         raise MessageError("shape", f"{len(body.labels)} labels, {len(body.probabilities)} probabilities")
-    values = list(body.probabilities)
-    if not all(0.0 <= p <= 1.0 for p in values) or abs(sum(values) - 1.0) > 1e-3:
+    values, shares = list(body.probabilities), list(body.shares)
+    if not _distribution(values) or (shares and not _distribution(shares)):
         raise MessageError("values", "the probabilities are not a distribution")
+    if len(shares) != len(body.answers) or len(shares) > _MAX_LABELS or len(set(body.answers)) != len(shares):
+        raise MessageError("shape", f"{len(body.answers)} answers, {len(shares)} shares")
     _sane_text(body.sentence)
     if not (math.isfinite(body.start_s) and math.isfinite(body.end_s)) or body.first_slot > body.last_slot:
         raise MessageError("values", "the event's span is not one")
     told = body.HasField("familiarity")
     if told != body.HasField("unsure") or not 0.0 <= body.familiarity <= 1.0:
         raise MessageError("values", f"familiarity is {body.familiarity}; it goes with unsure, and is 0 to 1")
-    if told and members[body.member] != "cloud":
-        raise MessageError("values", "a familiarity, which only the cloud member tells")
+    if (told or shares) and members[body.member] != "cloud":
+        raise MessageError("values", "a familiarity or further answers, which only the cloud member tells")
     present = tuple(bool(body.present >> k & 1) for k in reversed(range(event_releases)))
     return Verdict(
         boot_id=body.boot_id,
@@ -238,6 +244,7 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
         end_s=body.end_s,
         familiarity=body.familiarity if told else None,
         unsure=body.unsure,
+        answers=dict(zip(body.answers, shares, strict=True)),
     )
 
 
@@ -314,6 +321,10 @@ def _present(body: Message, *names: str) -> None:
 def _same_model(found: int, expected: int) -> None:
     if found != expected:
         raise MessageError("model", f"made by model {found:016x}, this camera is registered with {expected:016x}")
+
+
+def _distribution(values: list[float]) -> bool:
+    return all(0.0 <= p <= 1.0 for p in values) and abs(sum(values) - 1.0) <= 1e-3
 
 
 def _sane_text(text: str) -> None:

@@ -59,8 +59,10 @@ _VERDICT = {
     "sentence": Source.Z,
     "start_s": Source.CLOCK,
     "end_s": Source.CLOCK,
-    "familiarity": Source.CONSTANT,  # absent: a field of the cloud's verdict alone
+    "familiarity": Source.CONSTANT,  # absent, as are the next three: fields of the cloud's verdict alone
     "unsure": Source.CONSTANT,
+    "answers": Source.CONSTANT,
+    "shares": Source.CONSTANT,
 }
 
 TOPICS: Mapping[str, TopicRow] = {
@@ -101,7 +103,7 @@ TOPICS: Mapping[str, TopicRow] = {
         1,
         False,
         "Verdict of the cloud member, with a sentence",
-        {**_VERDICT, "familiarity": Source.Z, "unsure": Source.Z},
+        {**_VERDICT, "familiarity": Source.Z, "unsure": Source.Z, "shares": Source.Z},
     ),
     "alert": TopicRow(
         "cloud",

@@ -33,7 +33,7 @@ class Features(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., flags: _Optional[int] = ..., z: _Optional[bytes] = ..., level: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("schema", "boot_id", "first_slot", "last_slot", "model_id", "member", "present", "labels", "probabilities", "sentence", "start_s", "end_s", "familiarity", "unsure")
+    __slots__ = ("schema", "boot_id", "first_slot", "last_slot", "model_id", "member", "present", "labels", "probabilities", "sentence", "start_s", "end_s", "familiarity", "unsure", "answers", "shares")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,8 @@ class Verdict(_message.Message):
     END_S_FIELD_NUMBER: _ClassVar[int]
     FAMILIARITY_FIELD_NUMBER: _ClassVar[int]
     UNSURE_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
     schema: int
     boot_id: int
     first_slot: int
@@ -62,7 +64,9 @@ class Verdict(_message.Message):
     end_s: float
     familiarity: float
     unsure: bool
-    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., model_id: _Optional[int] = ..., member: _Optional[int] = ..., present: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., sentence: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., familiarity: _Optional[float] = ..., unsure: _Optional[bool] = ...) -> None: ...
+    answers: _containers.RepeatedScalarFieldContainer[str]
+    shares: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., model_id: _Optional[int] = ..., member: _Optional[int] = ..., present: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., sentence: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., familiarity: _Optional[float] = ..., unsure: _Optional[bool] = ..., answers: _Optional[_Iterable[str]] = ..., shares: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Alert(_message.Message):
     __slots__ = ("schema", "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s")
