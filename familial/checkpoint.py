@@ -92,7 +92,8 @@ def adopt(family: Family, base: Path | str) -> list[str]:
     """Take over the weights of the checkpoint `base` wherever name and shape agree; returns the names left as they
     were.
 
-    Word embeddings are carried over word by word, since vocabularies differ.
+    Word embeddings are carried over word by word, since vocabularies differ; a code that gains directions keeps its
+    first.
     """
     other = load(base)
     mine, theirs = _floats(family), _floats(other)
@@ -106,6 +107,10 @@ def adopt(family: Family, base: Path | str) -> list[str]:
             if word in places:
                 rows[index] = theirs[matrix][places[word]]
         taken[matrix] = rows
+    if family.config.aside > other.config.aside == 0 and family.config.rank == other.config.rank:
+        for name in ("desensitizer.outer.weight", "desensitizer.outer.bias"):
+            if mine[name].shape[1:] == theirs[name].shape[1:]:
+                taken[name] = torch.cat((theirs[name], mine[name].detach()[len(theirs[name]) :]))
     family.load_state_dict(taken, strict=False)
     return sorted(set(mine) - set(taken))
 

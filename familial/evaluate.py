@@ -45,6 +45,7 @@ __all__ = [
     "clip_probabilities",
     "clip_verdict",
     "event_probabilities",
+    "events_of",
     "first_verdicts",
     "intervals",
     "main",
@@ -110,7 +111,7 @@ def clip_codes(family: Family, footage: Footage) -> Tensor:
     return torch.from_numpy(np.concatenate(parts)).float()
 
 
-def _events(z: Tensor, releases: int) -> tuple[Tensor, Tensor]:
+def events_of(z: Tensor, releases: int) -> tuple[Tensor, Tensor]:
     """Releases (D, S, K, d) of D draws -> events (D, E, R, K, d) and their presence bool (E, R): whole ones, or
     one short one."""
     draws, count = z.shape[:2]
@@ -127,7 +128,7 @@ def _events(z: Tensor, releases: int) -> tuple[Tensor, Tensor]:
 def event_probabilities(family: Family, z: Tensor, member: str) -> _Probabilities:
     """Noised releases float (D, S, K, d) of D independent draws -> label probabilities float64 (D, E, L) of the
     clip's events."""
-    events, present = _events(z, family.config.event_releases)
+    events, present = events_of(z, family.config.event_releases)
     draws, count = events.shape[:2]
     flat, there = events.flatten(0, 1), present.repeat(draws, 1)
     read = {"edge": family.edge_logits, "cloud": family.cloud_logits}[member]

@@ -3,6 +3,8 @@
 clean_loss     which label's pole in the ball a window's code is nearest to          (tower, desensitizer)
 weak_loss      the same where only the run's label is known                          (tower, desensitizer)
 event_loss     the label at both exits and the caption's words, from noisy releases  (all)
+answer_loss    which further answer's direction a window's code leans to             (tower, desensitizer)
+share_loss     which share of an event each further answer holds for                (all)
 size_loss      code energy as a share of C^2: bits that no verdict needs should not leave
 """
 
@@ -18,10 +20,13 @@ from .desensitizer import code_plane
 from .vocabulary import PAD
 
 __all__ = [
+    "answer_loss",
+    "answer_poles",
     "clean_loss",
     "event_loss",
     "poles",
     "rounded_gaussian",
+    "share_loss",
     "size_loss",
     "weak_loss",
 ]
@@ -29,6 +34,7 @@ __all__ = [
 # degrees of normal, fall, fight: risks lie far from normal (1.92 C and 1.88 C), then from each other (1.19 C)
 _ANGLES = (0.0, 147.0, 220.0)
 _GAIN = 1.25  # logit of a code at its own pole
+_ANSWER_GAIN = 2.6  # of a code that leans to its answer as far as it may
 
 
 def poles(labels: int, tokens: int, width: int, radius: float) -> Tensor:
@@ -39,6 +45,31 @@ def poles(labels: int, tokens: int, width: int, radius: float) -> Tensor:
     angles = _ANGLES if labels == len(_ANGLES) else tuple(360.0 * index / labels for index in range(labels))
     circle = torch.tensor([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in angles])
     return radius * torch.einsum("kdp,lp->lkd", code_plane(tokens, width), circle)
+
+
+def answer_poles(answers: int, labels_rank: int, tokens: int, width: int) -> Tensor:
+    """One direction per further answer, float (A, K, d) of norm 1: a regular simplex in the directions of
+    `desensitizer.code_plane` behind those of the labels."""
+    corners = torch.zeros(answers, answers - 1)
+    for k in range(1, answers):  # Helmert's rows: each against the mean of those before
+        corners[:k, k - 1], corners[k, k - 1] = 1.0 / math.sqrt(k * (k + 1)), -k / math.sqrt(k * (k + 1))
+    corners = torch.nn.functional.normalize(corners, dim=1)
+    aside = code_plane(tokens, width, labels_rank + answers - 1)[..., labels_rank:]
+    return torch.einsum("kdp,ap->akd", aside, corners)
+
+
+def answer_loss(x: Tensor, answers: Tensor, directions: Tensor, reach: float) -> Tensor:
+    """Cross-entropy of further answers int64 (B,) given x float (B, K, d) without noise, all answers of a batch
+    weighing alike. reach: how far a code may lean aside, lattice units."""
+    logits = _ANSWER_GAIN / reach * (x.flatten(1) @ directions.flatten(1).T)
+    counts = torch.bincount(answers, minlength=len(directions)).float()
+    return cross_entropy(logits, answers, weight=torch.clamp(counts.mean() / (counts + 1.0), 0.2, 3.0))
+
+
+def share_loss(logits: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy of shares float (N, A), rows that sum to 1 or, where nobody knows, to 0, given logits (N, A)."""
+    each = -(shares * torch.log_softmax(logits, dim=1)).sum(dim=1)
+    return each.sum() / torch.clamp(shares.sum(), min=1.0)
 
 
 def rounded_gaussian(like: Tensor, sigma: float) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,18 @@ from wire.errors import CheckpointError
 from .config import FamilyConfig
 from .preparation import GEOMETRY, moving_parts
 
-__all__ = ["TOWERS", "SnippetTower", "Tower", "make_tower"]
+__all__ = ["TOWERS", "Seen", "SnippetTower", "Tower", "make_tower"]
+
+
+class Seen(NamedTuple):
+    """What single snippets of B runs looked like, for tasks that only training has: last int64 (U,), where each one's
+    last frame lies in the run; features (B * U, width); maps (B * U, C, h, w) of the last convolution; geometry
+    (B * U, 6) of the cut-outs."""
+
+    last: Tensor
+    features: Tensor
+    maps: Tensor
+    geometry: Tensor
 
 
 class Tower(nn.Module):
@@ -32,9 +43,9 @@ class Tower(nn.Module):
 
     features: int
 
-    def run(self, frames: Tensor, index: Tensor) -> Tensor:
+    def run(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
         """A run of neighbouring windows at once: frames u8 (B, T, H, W), index int64 (R, F), where each window's frames
-        lie -> (B, R, features)."""
+        lie -> (B, R, features). also: is given what was `Seen`, by a tower that knows snippets."""
         windows = frames[:, index].flatten(0, 1)
         return self(windows).reshape(len(frames), len(index), self.features)  # type: ignore[no-any-return]
 
@@ -76,17 +87,23 @@ class SnippetTower(Tower):
         snippets = torch.stack(parts, dim=1).flatten(0, 1)
         return self.over(self.snippets(snippets).reshape(-1, self.count, self.inner.out_features))
 
-    def run(self, frames: Tensor, index: Tensor) -> Tensor:
+    def run(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
         """As every tower's, with each snippet looked at once."""
         starts = torch.arange(self.count) * self.STRIDE
         spans = index[:, starts[:, None] + torch.arange(self.SPAN)]  # (R, S, 8)
         own, place = torch.unique(spans.flatten(0, 1), dim=0, return_inverse=True)  # (U, 8), (R * S,)
-        seen = self.snippets(frames[:, own].flatten(0, 1)).reshape(len(frames), len(own), -1)
+        features, maps, geometry = self._look(frames[:, own].flatten(0, 1))
+        if also is not None:
+            also.append(Seen(own[:, -1], features, maps, geometry))
+        seen = features.reshape(len(frames), len(own), -1)
         windows = seen[:, place].reshape(-1, self.count, seen.shape[2])
         return self.over(windows).reshape(len(frames), len(index), self.features)
 
     def snippets(self, frames: Tensor) -> Tensor:
         """Snippets u8 or float (N, 8, H, W) -> (N, width)."""
+        return self._look(frames)[0]
+
+    def _look(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             x, geometry = moving_parts(frames.float(), self.crop)
         x = torch.relu(self.norms[0](self.stem(x.contiguous(memory_format=torch.channels_last))))
@@ -94,7 +111,7 @@ class SnippetTower(Tower):
             y = torch.relu(norm(conv(x)))
             x = x + y if x.shape == y.shape else y
         seen = torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3)), geometry), dim=1)
-        return torch.relu(self.inner(self.drop(seen)))
+        return torch.relu(self.inner(self.drop(seen))), x, geometry
 
     def over(self, snippets: Tensor) -> Tensor:
         """Snippets of windows (B, S, width), oldest first -> (B, features)."""

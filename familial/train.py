@@ -1,7 +1,10 @@
 """Training, one visible loop: first what a window says, then what eight noisy windows say, the tower going on with it.
 
     runs of 8 slots --tower, desensitizer--> codes --> which label's pole?                stage 1
-    ... + fresh noise --lifter, backbone--> both exits and the caption                    stage 2, all together
+                    `--tower--> what rendered clips know of bodies (`supervision`)
+    ... + fresh noise --lifter, backbone--> both exits, further answers, the caption      stage 2, all together
+                    `--adversary--> are two events of one scene? not to be told
+    whole clips, tower at rest --lifter, backbone--> the verdict of the clip (`readers`)  stage 3
 
 The noise is on at the config's profile; rounding is passed straight through. Progress is a line and a CSV row every few
 seconds; --resume goes on from the last saved state. With --folds N, N families are trained that each leave one part of
@@ -13,12 +16,13 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import ctypes
 import json
 import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,35 +35,55 @@ from torch import Tensor, nn
 from wire.errors import CheckpointError, ConfigError
 
 from . import checkpoint
+from .adversary import Linker
 from .config import FamilyConfig, nano
 from .data.batches import Readings, Runs, draw_readings, draw_runs
 from .data.clips import CACHE, UNSCORED, grouped_folds, read_manifests
 from .data.events import Grid, Take
 from .data.takes import clip_takes, rendered_takes
-from .desensitizer import code_plane
+from .data.truth import ANSWERS
+from .desensitizer import ASIDE, code_plane
 from .encoder import Encoder
 from .evaluate import best_risk_at, clip_codes, clip_probabilities, event_probabilities
 from .family import Family, edge_exit
-from .losses import clean_loss, event_loss, poles, rounded_gaussian, size_loss, weak_loss
+from .losses import (
+    answer_loss,
+    answer_poles,
+    clean_loss,
+    event_loss,
+    poles,
+    rounded_gaussian,
+    share_loss,
+    size_loss,
+    weak_loss,
+)
+from .readers import read_whole
+from .supervision import Bodies
+from .towers import Seen, SnippetTower
 from .vocabulary import FIRST_LABEL, Vocabulary
 
 __all__ = ["Plan", "main", "noisy_events", "train"]
 
 _REPEATS = 4  # draws of noise for each held-out clip
 _HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
+_NOW = 3.0  # what happens now weighs so much more than the other tasks of single snippets
 _SHARES = {"normal": 0.42, "fall": 0.33, "fight": 0.25}  # how often the labels are drawn, where they exist
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how large. minutes: wall clock of one family; steps: at most so many (0 = no limit); risk_at: the
-    config's limit for a clip, None to fit it on held-out clips."""
+    """How long and how large. minutes: wall clock of one family; steps: at most so many (0 = no limit); stage_1, whole:
+    shares of it for single windows and, at the end, whole clips; bodies, adversary: weights of these losses; risk_at:
+    the config's limit for a clip, None to fit it on held-out clips."""
 
     minutes: float
     steps: int
     runs: int
     readings: int
     stage_1: float
+    whole: float
+    bodies: float
+    adversary: float
     rate: float
     seed: int
     bf16: bool
@@ -73,9 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
+    with suppress(AttributeError, OSError):  # glibc gives large blocks back at once; fetching them anew costs a quarter
+        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX
+        ctypes.CDLL(None).mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD, bytes
     if not args.data and not args.rendered:
         raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N or both")
     size = nano(("<pad>", "<end>")) if args.base is None else FamilyConfig.load(args.base / "config.json")
+    if args.answers and size.rank and not size.answers:
+        size = _with_answers(size)
     if args.context_frames is not None:
         size = replace(size, window=replace(size.window, context_frames=args.context_frames))
     render = partial(rendered_takes, labels=size.labels, spec=size.window, processes=args.processes)
@@ -102,9 +131,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _with_answers(size: FamilyConfig) -> FamilyConfig:
+    """`size` with further answers, whose tokens come behind those of the labels."""
+    words = size.words[FIRST_LABEL + len(size.labels) :]
+    special = Vocabulary.of_captions((), size.labels, ANSWERS).words
+    return replace(size, answers=ANSWERS, words=(*special, *words))
+
+
 def _start(takes: Sequence[Take], size: FamilyConfig, base: Path | None, risk_at: float | None) -> Family:
     """A family of `size` with the words of all captions: fresh, or from the weights of `base`."""
-    words = Vocabulary.of_captions((take.caption for take in takes), size.labels).words
+    words = Vocabulary.of_captions((take.caption for take in takes), size.labels, size.answers).words
     known = size.words if base is not None else ()
     config = replace(size, words=(*known, *(word for word in words if word not in known)))
     family = Family(config if risk_at is None else replace(config, risk_at=risk_at))
@@ -122,10 +158,11 @@ def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Pla
     work = CACHE.parent / "train" / f"{out.resolve().parent.name}-{out.name}"
     work.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(family).eval().requires_grad_(False)
-    optimiser = torch.optim.AdamW(family.parameters(), lr=plan.rate, weight_decay=0.02, betas=(0.9, 0.98))
-    step, spent = 0, 0.0
-    if resume and (work / "state.pt").is_file():
-        step, spent = _restore(work / "state.pt", family, average, optimiser)
+    helpers = _Helpers(family)
+    every = [*family.parameters(), *helpers.parameters()]
+    optimiser = torch.optim.AdamW(every, lr=plan.rate, weight_decay=0.02, betas=(0.9, 0.98))
+    state = _State(work / "state.pt", {"family": family, "average": average, "helpers": helpers}, optimiser)
+    step, spent = state.restored() if resume else (0, 0.0)
     curve = _Curve(work / "curve.csv", fresh=step == 0)
     config, clock = family.config, _Clock(plan, step, spent)
     clock.reading = step > 0 and clock.stage == 2
@@ -138,34 +175,42 @@ def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Pla
             clock.reading = True
             if not plan.warm:
                 for each in (family, average):
-                    each.lifter.point_at(code_plane(config.tokens, config.width))
+                    each.lifter.point_at(code_plane(config.tokens, config.width, (config.rank or 2) + config.aside))
         for group in optimiser.param_groups:
             group["lr"] = plan.rate * clock.pace
         runs = source.batch(clock.step)
-        x = family.run_features(torch.from_numpy(runs.frames), source.index, plan.bf16)
+        seen, linked = list[Seen](), 0.0
+        x = family.run_features(torch.from_numpy(runs.frames), source.index, plan.bf16, seen)
         losses = _window_losses(family, x, runs, label_poles, source.balance(runs))
+        weighted = helpers.of_bodies(seen, runs).items()
+        losses |= {name: plan.bodies * loss * (_NOW if name == "now" else 1.0) for name, loss in weighted}
         if clock.stage == 2:
             readings = source.readings(runs, plan.readings, [plan.seed, clock.step])
             pairs = zip(runs.take[readings.run].tolist(), readings.labels.tolist(), strict=True)
             sentences = [_caption(takes[take], label) for take, label in pairs]
-            losses |= _event_losses(family, x, readings, source.weights(readings), sentences)
+            z, present = noisy_events(family.code(x.flatten(0, 1)).reshape(x.shape), readings, config.sigma)
+            losses |= _event_losses(family, z, present, readings, runs, source.weights(readings), sentences)
+            losses["link"], linked = helpers.linked(z, present, readings, runs, plan.adversary)
         total = sum(losses.values(), torch.zeros(()))
         if not math.isfinite(total.item()):
             raise CheckpointError(
-                f"step {clock.step}: the loss is {total.item()}; the last good state is {work / 'state.pt'}: "
+                f"step {clock.step}: the loss is {total.item()}; the last good state is {state.path}: "
                 "lower --rate and go on with --resume"
             )
         optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        nn.utils.clip_grad_norm_(family.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(every, 1.0)
         optimiser.step()
         clock.step += 1
         _average(average, family, min(0.998, (clock.step - step) / (10 + clock.step - step)))
-        curve.add(clock, {name: float(value.detach()) for name, value in losses.items()})
+        told = {name: float(value.detach()) for name, value in losses.items()}
+        curve.add(clock, told | ({"linked": linked} if "link" in told else {}))
         if curve.due():
             with clock.paused():
                 curve.show(tests.scores(average))
-                _store(work / "state.pt", family, average, optimiser, clock)
+                state.store(clock.step, clock.spent)
+    steps = max(1, round(plan.whole * plan.steps)) if plan.steps else 0
+    read_whole(average, takes, _shares(config), plan.whole * plan.minutes, steps, plan.seed)
     with clock.paused():
         average.config = tests.calibrated(average)
     checkpoint.save(average, out)
@@ -188,12 +233,13 @@ class _Clock:
 
     @property
     def done(self) -> float:
-        by_time = self.spent / (60 * self.plan.minutes)
-        return self.step / self.plan.steps if self.plan.steps and by_time < 1.0 else by_time
+        plan = self.plan
+        by_time = self.spent / (60 * plan.minutes * (1.0 - plan.whole))
+        return self.step / plan.steps if plan.steps and by_time < 1.0 else by_time
 
     @property
     def stage(self) -> int:
-        return 1 if self.done < self.plan.stage_1 else 2
+        return 1 if self.done * (1.0 - self.plan.whole) < self.plan.stage_1 else 2
 
     @property
     def pace(self) -> float:
@@ -266,21 +312,34 @@ def _window_losses(
         losses["clean"] = clean_loss(x[sure], labels[sure], label_poles, weights)
     if bool(hidden.any()):
         losses["weak"] = hidden.float().mean() * weak_loss(x[hidden], weak[hidden], label_poles)
+    config, answers = family.config, torch.from_numpy(runs.answers)
+    plain = (labels == 0) & (answers >= 0)
+    if config.answers and bool(plain.any()):
+        directions = answer_poles(len(config.answers), config.rank, config.tokens, config.width)
+        losses["answer"] = 0.3 * answer_loss(x[plain], answers[plain], directions, ASIDE * (config.clip_norm - 1.0))
     return losses
 
 
 def _event_losses(
-    family: Family, x: Tensor, readings: Readings, weights: Tensor, sentences: Sequence[str]
+    family: Family,
+    z: Tensor,
+    present: Tensor,
+    readings: Readings,
+    runs: Runs,
+    weights: Tensor,
+    sentences: Sequence[str],
 ) -> dict[str, Tensor]:
-    """Stage 2's: x float (B, R, K, d) of a batch, readings of its runs, their weights and captions -> losses of both
-    exits."""
+    """Stage 2's: noised events z float (N, R, K, d), present bool (N, R), of readings of runs, with weights and
+    captions -> losses of both exits."""
     config, labels = family.config, torch.from_numpy(readings.labels)
     captions = torch.tensor([family.vocabulary.encode(text, config.caption_words) for text in sentences])
     words = torch.cat((labels[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
-    z, present = noisy_events(family.code(x.flatten(0, 1)).reshape(x.shape), readings, config.sigma)
-    edge, cloud, following = family.both_exits(z, present, words)
+    edge, cloud, following, answers = family.both_exits(z, present, words)
     at_edge, at_cloud, caption = event_loss(edge, cloud, following, labels, captions, weights)
-    return {"edge": at_edge, "cloud": at_cloud, "caption": 0.05 * caption}
+    losses = {"edge": at_edge, "cloud": at_cloud, "caption": 0.05 * caption}
+    if config.answers:
+        losses["shares"] = 0.2 * share_loss(answers, torch.from_numpy(readings.shares(runs, len(config.answers))))
+    return losses
 
 
 def noisy_events(code: Tensor, readings: Readings, sigma: float) -> tuple[Tensor, Tensor]:
@@ -295,6 +354,29 @@ def noisy_events(code: Tensor, readings: Readings, sigma: float) -> tuple[Tensor
     present = torch.arange(count - 1, -1, -1) < length[:, None]
     chosen = code[run[:, None], place.clamp(min=0)]
     return (chosen + rounded_gaussian(chosen, sigma)) * present[:, :, None, None], present
+
+
+class _Helpers(nn.Module):
+    """What only training has: heads for bodies, where the tower knows snippets, and the adversary."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        tower = family.tower
+        self.bodies = Bodies(tower, len(family.config.labels)) if isinstance(tower, SnippetTower) else None
+        self.linker = Linker(family.config.n, family.config.sigma)
+
+    def of_bodies(self, seen: Sequence[Seen], runs: Runs) -> dict[str, Tensor]:
+        """Losses of what is known of bodies, where anything is."""
+        return self.bodies(seen[0], torch.from_numpy(runs.now), runs.truth) if self.bodies is not None and seen else {}
+
+    def linked(
+        self, z: Tensor, present: Tensor, readings: Readings, runs: Runs, weight: float
+    ) -> tuple[Tensor, float]:
+        """The adversary's loss, and the share that it links right beyond chance."""
+        answers = np.where(readings.labels == 0, runs.answers[readings.run, readings.last], -1)
+        kind = torch.from_numpy(readings.labels * 100 + answers)
+        linked: tuple[Tensor, float] = self.linker(z, present, torch.from_numpy(readings.run), kind, weight)
+        return linked
 
 
 class _Held:
@@ -409,10 +491,11 @@ def _average(average: nn.Module, module: nn.Module, keep: float) -> None:
 
 
 class _Curve:
-    """Progress for people (a line every 10 s) and for machines (the same as a CSV row)."""
+    """Progress for people (a line every half minute) and for machines (the same as a CSV row)."""
 
-    _FIELDS = ("step", "seconds", "done", "clean", "release", "held_release", "weak", "size", "edge", "cloud",
-               "caption", "held_edge", "held_cloud", "held_edge_whole", "held_cloud_whole")  # fmt: skip
+    _FIELDS = ("step", "seconds", "done", "clean", "weak", "answer", "size", "now", "count", "tags", "pose", "outline",
+               "edge", "cloud", "caption", "shares", "link", "linked", "held_release", "held_edge", "held_cloud",
+               "held_edge_whole", "held_cloud_whole")  # fmt: skip
 
     def __init__(self, path: Path, fresh: bool) -> None:
         self.path, self.sums, self.counts = path, dict[str, float](), dict[str, int]()
@@ -428,7 +511,7 @@ class _Curve:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def due(self) -> bool:
-        return time.monotonic() - self.shown > 15
+        return time.monotonic() - self.shown > 30
 
     def show(self, scores: dict[str, float]) -> None:
         """Print and write the means since the last time, with `scores` of the held-out takes."""
@@ -440,24 +523,31 @@ class _Curve:
         self.sums, self.counts, self.shown = {}, {}, time.monotonic()
 
 
-def _store(path: Path, family: Family, average: Family, optimiser: torch.optim.Optimizer, clock: _Clock) -> None:
-    part = path.with_suffix(".part")
-    state = {
-        "family": family.state_dict(),
-        "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    torch.save(state | {"step": clock.step, "spent": clock.spent}, part)
-    part.replace(path)
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What --resume goes on from, written in one move."""
 
+    path: Path
+    modules: dict[str, nn.Module]
+    optimiser: torch.optim.Optimizer
 
-def _restore(path: Path, family: Family, average: Family, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
-    state = torch.load(path, weights_only=True)
-    family.load_state_dict(state["family"])
-    average.load_state_dict(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
-    print(f"resumed at step {state['step']}", flush=True)
-    return int(state["step"]), float(state["spent"])
+    def store(self, step: int, spent: float) -> None:
+        """Write all of it."""
+        part = self.path.with_suffix(".part")
+        states = {name: module.state_dict() for name, module in self.modules.items()}
+        torch.save(states | {"optimiser": self.optimiser.state_dict(), "step": step, "spent": spent}, part)
+        part.replace(self.path)
+
+    def restored(self) -> tuple[int, float]:
+        """Read it, where there is one -> step, training seconds."""
+        if not self.path.is_file():
+            return 0, 0.0
+        state = torch.load(self.path, weights_only=True)
+        for name, module in self.modules.items():
+            module.load_state_dict(state[name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        print(f"resumed at step {state['step']}", flush=True)
+        return int(state["step"]), float(state["spent"])
 
 
 def _counted(takes: Iterator[Take], total: int) -> list[Take]:
@@ -497,6 +587,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=16, help="runs of 8 slots in a batch")
     parser.add_argument("--readings", type=int, default=6, help="noisy readings of each run in stage 2")
     parser.add_argument("--stage-1", type=float, default=0.6, help="share of the time for single windows")
+    parser.add_argument("--whole", type=float, default=0.12, help="share of the time for whole clips, at the end")
+    parser.add_argument("--bodies", type=float, default=0.3, help="weight of what rendered clips know of bodies")
+    parser.add_argument("--adversary", type=float, default=0.3, help="weight of the adversary against links")
+    parser.add_argument("--no-answers", dest="answers", action="store_false", help="no further answers than the labels")
     parser.add_argument("--bf16", action="store_true", help="tower in bfloat16: for CPUs that multiply it fast")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)

@@ -121,7 +121,7 @@ GRID = Grid.of(SPEC, 8)
 
 def test_a_run_holds_the_windows_of_its_slots() -> None:
     take = _take(0, 9.0, ())
-    frames = run_frames(take, 0.0, 8.0, GRID, SPEC, None)
+    frames, _ = run_frames(take, 0.0, 8.0, GRID, SPEC, None)
     made = windows(take.footage, [1.0 + slot for slot in range(8)], SPEC)
     assert np.array_equal(frames[GRID.index], made)
     assert len(frames) < made.shape[0] * made.shape[1] / 2  # neighbours share most of them
@@ -152,5 +152,5 @@ def test_batches_are_balanced_and_repeatable() -> None:
 
 def test_frames_before_the_start_are_not_seen() -> None:
     take = _take(0, 8.0, ())
-    made = run_frames(take, 4.0, 5.0, Grid.of(SPEC, 1), SPEC, None)
+    made, _ = run_frames(take, 4.0, 5.0, Grid.of(SPEC, 1), SPEC, None)
     assert not made[: SPEC.context_frames - 1].any() and made[SPEC.context_frames :].any()

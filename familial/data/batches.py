@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from wire.manifest import WindowSpec
 
-from .events import UNKNOWN, Grid, Take, event_label, release_label, run_frames
+from .events import UNKNOWN, Grid, Take, event_label, happening_now, release_label, run_frames
+from .truth import Truth, answer
 
 __all__ = ["Readings", "Runs", "draw_readings", "draw_runs"]
 
@@ -25,13 +26,18 @@ class Runs:
     """Stretches of R consecutive slots.
 
     frames u8 (B, T, H, W) at the instants of a `Grid`; labels int64 (B, R), UNKNOWN where nobody can say; weak
-    int64 (B,), the label that some release of the run shows, where only that is known, else UNKNOWN. take: index of
-    each run's take; start, last: seconds of the take's clock at which the stream began and the last slot ends.
+    int64 (B,), the label that some release of the run shows, where only that is known, else UNKNOWN. answers int64
+    (B, R), index into truth.ANSWERS of what a slot shows, UNKNOWN where nobody can say. now int64 (B, T), the label of
+    what happens at each frame, UNKNOWN likewise; truth: of all frames, its fields with B before T. take: index of each
+    run's take; start, last: seconds of the take's clock at which the stream began and the last slot ends.
     """
 
     frames: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     weak: npt.NDArray[np.int64]
+    answers: npt.NDArray[np.int64]
+    now: npt.NDArray[np.int64]
+    truth: Truth
     take: npt.NDArray[np.int64]
     start: npt.NDArray[np.float64]
     last: npt.NDArray[np.float64]
@@ -46,6 +52,16 @@ class Readings:
     first: npt.NDArray[np.int64]
     last: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
+
+    def shares(self, runs: Runs, answers: int) -> npt.NDArray[np.float32]:
+        """float32 (N, answers): in which share of a reading's slots each further answer holds; zeros where a risk is
+        shown or nobody knows."""
+        slots = np.arange(runs.answers.shape[1])
+        read = (slots >= self.first[:, None]) & (slots <= self.last[:, None])  # (N, R)
+        said = runs.answers[self.run]
+        hits = np.stack([(read & (said == index)).sum(axis=1) for index in range(answers)], axis=1)
+        shares = hits / np.maximum(hits.sum(axis=1, keepdims=True), 1) * (self.labels == 0)[:, None]
+        return np.asarray(shares, np.float32)
 
 
 def _cells(takes: Sequence[Take], labels: int) -> list[dict[str, list[int]]]:
@@ -73,7 +89,7 @@ def draw_runs(
     cells = _cells(takes, len(shares))
     weights = np.array([share if cell else 0.0 for share, cell in zip(shares, cells, strict=True)])
     count, reach = len(grid.index), spec.reach_s
-    frames, labels, weak, chosen, starts, lasts = [], [], [], [], [], []
+    frames, labels, weak, answers, now, truths, chosen, starts, lasts = [], [], [], [], [], [], [], [], []
     for _ in range(runs):
         cell = cells[int(rng.choice(len(shares), p=weights / weights.sum()))]
         sets = sorted(cell)
@@ -85,13 +101,19 @@ def draw_runs(
         seen = (ends > start + spec.slot_s / 2) & (ends < take.footage.duration + reach - 0.5)
         named = [release_label(take, start, float(end), reach) if there else UNKNOWN
                  for end, there in zip(ends, seen, strict=True)]  # fmt: skip
-        frames.append(run_frames(take, start, last, grid, spec, None if plain else rng))
+        made, truth = run_frames(take, start, last, grid, spec, None if plain else rng)
+        frames.append(made)
+        truths.append(truth)
+        now.append(happening_now(take, last - grid.before_s, np.asarray(made.any(axis=(1, 2)))))
         labels.append(named)
+        answers.append([answer(truth.at(of_window[-spec.new_frames :])) for of_window in grid.index])
         weak.append(take.label if hidden else UNKNOWN)
         chosen.append(index)
         starts.append(start)
         lasts.append(last)
-    return Runs(np.stack(frames), np.array(labels), np.array(weak), np.array(chosen), np.array(starts), np.array(lasts))
+    known = Truth(*(np.stack([getattr(truth, name) for truth in truths]) for name in Truth.__slots__))
+    return Runs(np.stack(frames), np.array(labels), np.array(weak), np.array(answers), np.stack(now), known,
+                np.array(chosen), np.array(starts), np.array(lasts))  # fmt: skip
 
 
 def _stretch(take: Take, spec: WindowSpec, rng: np.random.Generator) -> tuple[float, float, bool]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from wire.manifest import WindowSpec
 
 from .clips import Footage
+from .truth import Truth, unknown
 
 __all__ = [
     "UNKNOWN",
@@ -27,8 +28,10 @@ __all__ = [
     "Run",
     "Take",
     "augment",
+    "draw_view",
     "draw_run",
     "event_label",
+    "happening_now",
     "release_label",
     "run_frames",
 ]
@@ -54,13 +57,15 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """A clip for training. happenings: None where only the clip's label is known."""
+    """A clip for training. happenings: None where only the clip's label is known; truth: of every frame, where the clip
+    is rendered."""
 
     footage: Footage
     label: int
     caption: str
     set: str
     happenings: tuple[Happening, ...] | None
+    truth: Truth | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +130,28 @@ def release_label(take: Take, start: float, end: float, reach: float) -> int:
     return labels.pop() if len(labels) == 1 else (UNKNOWN if labels else 0)
 
 
+def happening_now(
+    take: Take, times: npt.NDArray[np.float64], shown: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """The label of what happens at each of `times` (T,), seconds of the take's clock, seen in the second before.
+
+    UNKNOWN where nobody can say and where no frame is `shown`, bool (T,).
+    """
+    now = np.where(shown, 0 if take.label == 0 or take.happenings is not None else UNKNOWN, UNKNOWN)
+    for happening in take.happenings or ():
+        # whoever lies does not fall any more
+        end = min(happening.end, happening.start + 2.0) if happening.sudden else happening.end
+        since, until = times - happening.start, times - end
+        now[shown & (since > 0.0) & (until < 0.8)] = UNKNOWN
+        now[shown & (since >= 0.35) & (until <= 0.4)] = happening.label
+    return now.astype(np.int64)
+
+
 _GRAIN = np.random.default_rng(7).normal(0.0, 1.0, 1 << 20).astype(np.float32)
 
 
-def augment(frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Small frames u8 (N, H, W) of one stream, all changed alike: mirror, crop up to 25 %, shift, zoom, tone.
-
-    Grain per frame.
-    """
-    height, width = frames.shape[1:]
+def draw_view(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Where the pixels of a frame go, (2, 3) as OpenCV's warpAffine takes it: mirror, crop up to 25 %, shift, zoom."""
     scale_x, scale_y = 1.0 / rng.uniform(0.75, 1.06), 1.0 / rng.uniform(0.75, 1.06)
     span_x, span_y = width * (1 - scale_x), height * (1 - scale_y)
     shift_x = span_x * rng.uniform(0, 1) + rng.uniform(-2, 2)
@@ -141,15 +159,21 @@ def augment(frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
     matrix = np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]])
     if rng.random() < 0.5:
         matrix[0] = [-scale_x, 0, width - 1 - shift_x]
+    return matrix
+
+
+def augment(
+    frames: npt.NDArray[np.uint8], view: npt.NDArray[np.float64], rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Small frames u8 (N, H, W) of one stream, all changed alike: `view`, tone. Grain per frame."""
+    height, width = frames.shape[1:]
     levels = np.linspace(0, 1, 256) ** rng.uniform(0.6, 1.6)
     levels = np.clip(levels * rng.uniform(0.6, 1.3) + rng.uniform(-0.02, 0.1), 0.02, 1) * 255
     table = levels.astype(np.uint8)
     grain = float(rng.uniform(0, 4)) if rng.random() < 0.5 else 0.0
     out = np.empty_like(frames)
     for index, frame in enumerate(frames):
-        moved = cv2.warpAffine(
-            frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        moved = cv2.warpAffine(frame, view, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         toned = cv2.LUT(moved, table)
         if grain:
             offset = int(rng.integers(0, len(_GRAIN) - height * width))
@@ -180,8 +204,9 @@ class Grid:
 
 def run_frames(
     take: Take, start: float, last: float, grid: Grid, spec: WindowSpec, rng: np.random.Generator | None
-) -> npt.NDArray[np.uint8]:
-    """Frames u8 (T, H, W) at the instants of `grid` of a stream from `start` whose last slot ends at `last`.
+) -> tuple[npt.NDArray[np.uint8], Truth]:
+    """Frames u8 (T, H, W) at the instants of `grid` of a stream from `start` whose last slot ends at `last`, and what
+    is known of them.
 
     Black where there is none. With `rng`, frames are dropped and changed at random.
     """
@@ -195,5 +220,9 @@ def run_frames(
     if there.any():
         used, places = np.unique(index[picked[there]], return_inverse=True)
         frames = np.ascontiguousarray(take.footage.frames[used])
-        made[there] = (frames if rng is None else augment(frames, rng))[places.reshape(-1)]
-    return made
+        view = None if rng is None else draw_view(spec.height, spec.width, rng)
+        made[there] = (frames if rng is None or view is None else augment(frames, view, rng))[places.reshape(-1)]
+        if take.truth is not None:
+            known = take.truth.at(np.where(there, index[picked], -1))
+            return made, known if view is None else known.moved(view, spec.height, spec.width)
+    return made, unknown(len(made))

@@ -19,9 +19,10 @@ import numpy as np
 
 from wire.manifest import WindowSpec
 
-from . import motion, render, rooms, scenes, things
+from . import motion, render, rooms, scenes, tags, things
 from .clips import CACHE, UNSCORED, Clip, Footage, read_clip, small_grey
 from .events import Happening, Take
+from .truth import CELLS, POSE, Truth, truth_of
 
 __all__ = ["clip_takes", "rendered_takes"]
 
@@ -65,8 +66,9 @@ def rendered_takes(
 
     Those not in the cache yet are rendered by `processes` workers.
     """
-    source = b"".join(Path(str(module.__file__)).read_bytes() for module in (motion, rooms, scenes, things, render))
-    sizes = json.dumps([spec.height, spec.width, _RENDER_SIZE, _RENDER_FPS]).encode()
+    modules = (motion, rooms, scenes, things, tags, render)
+    source = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    sizes = json.dumps([spec.height, spec.width, _RENDER_SIZE, _RENDER_FPS, CELLS, POSE]).encode()
     folder = CACHE / f"rendered-{hashlib.sha256(source + sizes).hexdigest()[:16]}"
     make = partial(_rendered, spec=spec, folder=folder)
     if processes < 2:
@@ -87,7 +89,10 @@ def _rendered(seed: int, spec: WindowSpec, folder: Path) -> Path:
         about = {"label": clip.label, "caption": clip.caption, "happenings": events, "times": clip.times_s.tolist()}
         folder.mkdir(parents=True, exist_ok=True)
         _whole(stored.with_suffix(".json"), json.dumps(about).encode())
-        frames = io.BytesIO()
+        known, frames = io.BytesIO(), io.BytesIO()
+        truth = truth_of(clip)
+        np.savez(known, count=truth.count, tags=truth.tags, pose=truth.pose, people=truth.people)
+        _whole(stored.with_suffix(".npz"), known.getvalue())
         np.save(frames, np.stack([small_grey(frame, spec) for frame in clip.frames]))
         _whole(stored, frames.getvalue())
     return stored
@@ -109,4 +114,6 @@ def _read(stored: Path, labels: Sequence[str]) -> Take:
         if label != labels[0]
     )
     footage = Footage(frames, times, float(times[-1]) + 1.0 / _RENDER_FPS)
-    return Take(footage, labels.index(about["label"]), about["caption"], "rendered", happenings)
+    with np.load(stored.with_suffix(".npz")) as known:
+        truth = Truth(known["count"], known["tags"], known["pose"], known["people"])
+    return Take(footage, labels.index(about["label"]), about["caption"], "rendered", happenings, truth)

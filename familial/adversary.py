@@ -1,0 +1,71 @@
+"""The adversary of training: whoever can tell that two noised events show the same scene can name places and people.
+
+    z of events (N, R, K, d) --reversed gradient--> embedding --> which of the others, of the same label and answer, is
+                                                                  from the same run?
+
+One adversary for place, identity and pictures alike: all of them need what two events of one scene share beyond
+what they show. It is given the label, so the code loses nothing by telling that.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+__all__ = ["Linker"]
+
+_SHARP = 8.0  # scale of the cosines
+
+
+class _Reversed(torch.autograd.Function):
+    """The identity, whose gradient is turned round and scaled."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: float) -> Tensor:
+        ctx.weight = weight
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return -ctx.weight * gradients[0], None
+
+
+class Linker(nn.Module):
+    """Events -> how well they are linked, as a loss that the linker lowers and the code, through a reversed gradient,
+    raises."""
+
+    def __init__(self, coordinates: int, sigma: float, hidden: int = 128) -> None:
+        super().__init__()
+        self.scale = 1.0 / sigma
+        self.look = nn.Sequential(nn.Linear(2 * coordinates, hidden), nn.GELU(), nn.Linear(hidden, 32))
+
+    def forward(self, z: Tensor, present: Tensor, run: Tensor, kind: Tensor, weight: float) -> tuple[Tensor, float]:
+        """z float (N, R, K, d), present bool (N, R); run int64 (N,) each event is from; kind int64 (N,), its label and
+        answer; weight: of the code's gradient.
+
+        Returns the loss, zero where no event has both a partner and a stranger of its kind, and the share linked right
+        beyond chance, 0 to 1.
+        """
+        z = cast(Tensor, _Reversed.apply(z * self.scale, weight))  # type: ignore[no-untyped-call]
+        there = present.float().sum(dim=1)[:, None]
+        mean = z.flatten(2).sum(dim=1) / there.sqrt()
+        slope = (z.flatten(2) * torch.linspace(-1.0, 1.0, z.shape[1])[:, None]).sum(dim=1) / there.sqrt()
+        seen = normalize(self.look(torch.cat((mean, slope), dim=1)), dim=1)
+        alike = _SHARP * seen @ seen.T
+        itself = torch.eye(len(z), dtype=torch.bool)
+        candidates = (kind[:, None] == kind) & ~itself
+        partners = candidates & (run[:, None] == run)
+        asked = partners.any(dim=1) & (candidates & ~partners).any(dim=1)
+        if not bool(asked.any()):
+            return alike.sum() * 0.0, 0.0
+        alike, candidates, partners = alike[asked], candidates[asked], partners[asked]
+        every = torch.logsumexp(alike.masked_fill(~candidates, -1e4), dim=1)
+        right = torch.logsumexp(alike.masked_fill(~partners, -1e4), dim=1)
+        chance = partners.sum(dim=1) / candidates.sum(dim=1)
+        best = alike.masked_fill(~candidates, -1e4).argmax(dim=1, keepdim=True)
+        found = partners.gather(1, best)[:, 0].float()
+        above = float(((found - chance) / (1.0 - chance)).mean())
+        return (every - right + torch.log(chance)).mean(), above
