@@ -3,9 +3,10 @@
     normal clips, strung together --noise--> events, stride 1 --member--> AlertBook (the bridge's) --> alerts an hour
     ... each fall put behind a minute of them                                          --> alert raised? how late?
 
-A clip gives the releases during which it plays; at a joint two clips meet as in a cut film, and an event reads releases
-of both. Delays are counted from the onset where a manifest says it (column onset_s), else from the clip's
-start. Several settings of the hysteresis are tried on the same verdicts; the first is the bridge's default.
+A clip gives the releases during which it plays, and a fall also those in whose reach it still is; at a joint two clips
+meet as in a cut film, and an event reads releases of both. Delays are counted from the onset where a manifest says it
+(column onset_s), else from the clip's start. Several settings of the hysteresis are tried on the same verdicts; the
+first is the bridge's default.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def _measure(args: argparse.Namespace) -> int:
     config, rng = family.config, np.random.default_rng(0)
     torch.manual_seed(0)
     clips = read_manifests(args.data, config.labels)
-    normal = [_playing(family, clip)[0] for clip in clips if clip.label == config.labels[0]]
-    risky = [_playing(family, clip) for clip in clips if clip.label == args.label]
+    normal = [_played(family, clip, whole=False)[0] for clip in clips if clip.label == config.labels[0]]
+    risky = [_played(family, clip, whole=True) for clip in clips if clip.label == args.label]
     if not normal or not risky:
         raise DataError(f"--data: clips of {config.labels[0]} and of {args.label} are needed; one of them is missing")
     hours = _read(family, _strung(normal, round(args.hours * 3600 / config.window.slot_s), rng), args.member)
@@ -98,14 +99,16 @@ def _measure(args: argparse.Namespace) -> int:
     return 0
 
 
-def _playing(family: Family, clip: Clip) -> tuple[torch.Tensor, float]:
-    """Clean codes float (S, K, d) of the releases during which the clip plays, and its onset in seconds."""
+def _played(family: Family, clip: Clip, whole: bool) -> tuple[torch.Tensor, float]:
+    """Clean codes float (S, K, d) of the releases during which the clip plays, or all that still see it, and its onset
+    in seconds."""
     from familial.data.clips import read_clip
     from familial.evaluate import clip_codes
 
     footage = read_clip(clip.file, family.config.window)
     playing = max(1, math.ceil(footage.duration / family.config.window.slot_s))
-    return clip_codes(family, footage)[:playing], clip.onset_s or 0.0
+    codes = clip_codes(family, footage)
+    return codes if whole else codes[:playing], clip.onset_s or 0.0
 
 
 def _strung(codes: Sequence[torch.Tensor], slots: int, rng: np.random.Generator) -> torch.Tensor:

@@ -4,6 +4,7 @@
         ideal codes (the pole of the clip's label, in every release), read exactly: the ceiling of each S
         the same codes without noise: the family's own ceiling
     audit.json, where given: what place, identity and picture attackers reached at the same S
+    the labels alone: how often a place is named by whoever knows what is right to say and nothing else
 
 One set of weights reads every S: what is read is z times sigma_trained^2 / sigma^2, its evidence. A clip's limit comes
 from other folds, at each S anew. Without --data, clips rendered from seeds that were never trained on are read.
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from familial.data.clips import Clip
     from familial.family import Family
 
-__all__ = ["Clips", "area_under_curve", "main"]
+__all__ = ["Clips", "area_under_curve", "label_alone", "main"]
 
 _SHIFTS = (1.0, 2.0, 3.0, 4.0, 6.0, math.inf)
 _HELD_OUT_SEED = 1_000_000
@@ -90,9 +91,31 @@ def _measure(args: argparse.Namespace) -> int:
         figures={"clips": len(clips.rows), "draws": args.draws, "leakage": leaks,
                  "points": [{"S_event": None if math.isinf(s) else s, **figures} for s, figures in found.items()]},
         rows=rows,
-        notes=[f"{len(clips.rows)} clips, {args.draws} draws of noise, limits from other folds"],
+        notes=[f"{len(clips.rows)} clips, {args.draws} draws of noise, limits from other folds", *_of_places(clips)],
     )  # fmt: skip
     return 0
+
+
+def _of_places(clips: Clips) -> list[str]:
+    """A line on what true labels tell of places, where the clips know any."""
+    named, places = label_alone(clips.rows, clips.truth)
+    if places < 2:
+        return []
+    return [f"the true label alone names one of {places} places right with {named:.3f}, chance {1 / places:.3f}"]
+
+
+def label_alone(rows: Sequence[Clip], truth: Sequence[int], least: int = 4) -> tuple[float, int]:
+    """How often the best guess of the place is right, given the true label of one of its clips and how often each place
+    shows each label; places equally likely, a place being a group of at least `least` clips, as in the audit.
+
+    Returns the chance and the number of places. Whatever tells the label must allow it.
+    """
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row, label in zip(rows, truth, strict=True):
+        groups.setdefault((row.set, row.group), []).append(label)
+    kept = [labels for labels in groups.values() if len(labels) >= least]
+    best = [max(labels.count(label) / len(labels) for labels in kept) for label in set(truth)] if kept else []
+    return (sum(best) / len(kept) if kept else 0.0), len(kept)
 
 
 def _bits(shift: float) -> float:

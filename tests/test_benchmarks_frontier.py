@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import answers, curves
 from benchmarks.alarms import alerts
-from benchmarks.frontier import _exact, _leaks, area_under_curve
+from benchmarks.frontier import _exact, _leaks, area_under_curve, label_alone
 from cloud_bridge.config import AlertRule
+from familial.data.clips import Clip
+from familial.data.truth import ANSWERS
 from familial.losses import poles
-from wire.errors import VeilsightError
+from wire.errors import DataError, VeilsightError
 
 
 def test_the_area_is_the_chance_that_a_risk_is_ranked_above() -> None:
@@ -57,3 +60,34 @@ def test_alerts_of_a_stream_are_those_of_the_bridge() -> None:
     verdicts = np.stack([1.0 - falls, falls], axis=1)
     assert alerts(verdicts, ("normal", "fall"), AlertRule(raise_at=0.6, raise_for=2)) == [(4, "fall"), (11, "fall")]
     assert alerts(verdicts, ("normal", "fall"), AlertRule(raise_at=0.95, raise_for=1)) == []
+
+
+def test_the_label_alone_names_a_place_that_nothing_else_is_like() -> None:
+    def clips(group: str, *labels: int) -> list[tuple[Clip, int]]:
+        return [(Clip(Path("x"), "x", "", "made", group, ""), label) for label in labels]
+
+    alike = clips("a", 0, 0, 1, 1) + clips("b", 0, 0, 1, 1)
+    assert label_alone(*map(list, zip(*alike, strict=True))) == (0.5, 2)  # chance: the label says nothing of the place
+    apart = clips("a", 0, 0, 0, 0) + clips("b", 1, 1, 1, 1) + clips("small", 2)
+    assert label_alone(*map(list, zip(*apart, strict=True))) == (1.0, 2)
+    assert label_alone([], []) == (0.0, 0)
+
+
+def test_people_are_counted_by_the_likeliest_group_of_answers() -> None:
+    true = np.eye(5, dtype=np.float32)[[0, 1, 2, 3, 4, 1]]
+    said = np.eye(5)[[0, 3, 2, 1, 2, 1]][None]  # one, low and running are all one person
+    assert answers._counts(ANSWERS, true, said) == (5 / 6, 4 / 6)
+    assert answers._area(true[:, 0], said[..., 0]) == 1.0 and 0.4 < answers._area(true[:, 4], said[..., 4]) < 0.6
+
+
+def test_a_curve_is_drawn_from_what_training_writes(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text("step,seconds,clean,held_cloud\n10,30,1.5,\n20,60,0.5,0.75\n")
+    drawn = curves.draw(path, ["clean", "held_cloud", "cloud"])
+    assert drawn.count("<polyline") == 2 and "held_cloud" in drawn
+    out = tmp_path / "curve.svg"
+    assert curves.main([str(path), "--svg", str(out)]) == 0 and out.read_text().startswith("<svg")
+    with pytest.raises(DataError, match="no row has any of"):
+        curves.draw(path, ["cloud"])
+    with pytest.raises(DataError, match="not a training curve"):
+        curves.draw(tmp_path / "no.csv", ["clean"])
