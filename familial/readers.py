@@ -49,12 +49,19 @@ class _Read:
 def read_whole(
     family: Family, takes: Sequence[Take], shares: Sequence[float], minutes: float, steps: int, seed: int
 ) -> None:
-    """Train the readers of `family` in place for `minutes`, at most `steps` (0: no limit), labels drawn by `shares`."""
+    """Train the readers of `family` in place for `minutes`, at most `steps` (0: no limit), labels drawn by `shares`.
+
+    At most half of the minutes goes into codes: a slow tower makes those of fewer takes, drawn at random.
+    """
     if minutes <= 0:
         return
     began, rng = time.monotonic(), np.random.default_rng([seed, 3])
-    chosen = rng.permutation(len(takes))[:_MOST]
-    cells = _cells([_encoded(family, takes[index], rng) for index in chosen], len(shares))
+    reads = list[_Read]()
+    for index in rng.permutation(len(takes))[:_MOST]:
+        reads.append(_encoded(family, takes[index], rng))
+        if time.monotonic() - began > 30 * minutes:
+            break
+    cells = _cells(reads, len(shares))
     reader = copy.deepcopy(family).train()
     for part in (reader.tower, reader.desensitizer):
         part.eval().requires_grad_(False)
@@ -81,7 +88,7 @@ def read_whole(
         left = max(1e-3, 60 * minutes - (encoded - began))
         done = max((time.monotonic() - encoded) / left, step / steps if steps else 0.0)
     spent = (time.monotonic() - began) / 60
-    print(f"readers: {step} steps on {len(chosen)} whole clips in {spent:.1f} min", flush=True)
+    print(f"readers: {step} steps on {len(reads)} whole clips in {spent:.1f} min", flush=True)
 
 
 def _encoded(family: Family, take: Take, rng: np.random.Generator) -> _Read:

@@ -543,9 +543,13 @@ class _State:
         if not self.path.is_file():
             return 0, 0.0
         state = torch.load(self.path, weights_only=True)
-        for name, module in self.modules.items():
-            module.load_state_dict(state[name])
-        self.optimiser.load_state_dict(state["optimiser"])
+        try:
+            for name, module in self.modules.items():
+                module.load_state_dict(state[name])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            cure = "train without --resume, or with the options it was begun with"
+            raise CheckpointError(f"{self.path}: not a state of this family ({error}); {cure}") from error
         print(f"resumed at step {state['step']}", flush=True)
         return int(state["step"]), float(state["spent"])
 
@@ -590,7 +594,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--whole", type=float, default=0.12, help="share of the time for whole clips, at the end")
     parser.add_argument("--bodies", type=float, default=0.3, help="weight of what rendered clips know of bodies")
     parser.add_argument("--adversary", type=float, default=0.3, help="weight of the adversary against links")
-    parser.add_argument("--no-answers", dest="answers", action="store_false", help="no further answers than the labels")
+    parser.add_argument("--answers", action="store_true", help="further answers: how many people, low, running")
     parser.add_argument("--bf16", action="store_true", help="tower in bfloat16: for CPUs that multiply it fast")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)

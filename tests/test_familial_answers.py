@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from familial import checkpoint, train
 from familial.adversary import Linker
 from familial.config import nano
 from familial.data.clips import Footage
@@ -145,6 +147,24 @@ def test_a_family_without_answers_has_none_and_one_with_them_says_shares() -> No
     assert family.vocabulary.decode([FIRST_LABEL, FIRST_LABEL + 4, family.vocabulary.first_word]) != ""
     with pytest.raises(CheckpointError, match="answers has 5 entries"):
         replace(family.config, rank=0)
+
+
+def test_a_family_gains_answers_and_keeps_its_labels(tmp_path: Path) -> None:
+    plain = _small(()).eval()
+    checkpoint.save(plain, tmp_path)
+    config = train._with_answers(plain.config)
+    torch.manual_seed(1)
+    grown = Family(replace(config, words=(*config.words, "badly"))).eval()
+    left = checkpoint.adopt(grown, tmp_path)
+    assert not any(name.startswith(("tower", "desensitizer", "lifter", "backbone")) for name in left)
+    frames = torch.randint(0, 256, (3, 60, 32, 32), dtype=torch.uint8)
+    plane = code_plane(4, 16).flatten(0, 1)
+    with torch.no_grad():
+        before, after = (family.features(frames).flatten(1) @ plane for family in (plain, grown))
+        z, present = torch.randint(-90, 90, (2, 8, 4, 16)).float(), torch.ones(2, 8, dtype=torch.bool)
+        torch.testing.assert_close(grown.cloud_logits(z, present), plain.cloud_logits(z, present), atol=0.02, rtol=0.02)
+    assert bool((torch.cosine_similarity(before, after, dim=1) > 0.99).all())  # shorter by what leans aside, no turn
+    assert grown.config.words[: FIRST_LABEL + 8] == WORDS[: FIRST_LABEL + 8] and "falls" in grown.config.words
 
 
 def test_bodies_are_learned_where_they_are_known_and_nothing_where_not() -> None:

@@ -69,6 +69,20 @@ def test_a_short_run_leaves_a_checkpoint_a_curve_and_repeats_itself(manifest: Pa
     assert curve.read_text().startswith("step,seconds,done,")
 
 
+def test_a_stopped_run_goes_on_and_another_family_does_not(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train._Curve, "due", lambda _: True)
+    args = ["--data", str(manifest), "--out", str(tmp_path / "going"), *ARGS]
+    assert train.main([*args, "--steps", "4"]) == 0
+    assert train.main([*args, "--steps", "6", "--resume"]) == 0
+    assert "resumed at step 4" in capsys.readouterr().out
+    curve = next((clips_module.CACHE.parent / "train").glob("*-going/curve.csv"))
+    assert [row.split(",")[0] for row in curve.read_text().splitlines()] == ["step", *"123456"]
+    with pytest.raises(CheckpointError, match="not a state of this family .*without --resume"):
+        train.main([*args, "--steps", "8", "--resume", "--answers"])
+
+
 def test_a_fold_is_scored_by_the_family_that_left_it_out(manifest: Path, tmp_path: Path) -> None:
     args = ["--data", str(manifest), "--steps", "4", "--folds", "3", "--out", str(tmp_path / "folds"), *ARGS]
     assert train.main(args) == 0
