@@ -71,7 +71,7 @@ def _measure(args: argparse.Namespace) -> int:
     family = checkpoint.load(args.checkpoint)
     config = family.config
     if not config.answers:
-        raise VeilsightError(f"{args.checkpoint}: this family has no further answers; familial.train --answers makes one that has")
+        raise VeilsightError(f"{args.checkpoint}: a family without further answers; familial.train --answers adds them")
     torch.manual_seed(0)
     seeds = range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered)
     takes = rendered_takes(seeds, config.labels, config.window, processes=1)
