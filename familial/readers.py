@@ -153,8 +153,9 @@ def _loss(reader: Family, drawn: Sequence[tuple[Take, Tensor]], rng: np.random.G
         means = [torch.logsumexp(part, dim=0) - math.log(len(part)) for part in torch.split(odds, counts)]
         loss = loss + cross_entropy(torch.stack(means), of_clips)
         loss = loss + 0.3 * cross_entropy(logits[known], truth[known]) if bool(known.any()) else loss
-    said = captions.masked_fill(~known[:, None], PAD)
-    loss = loss + 0.05 * cross_entropy(following.flatten(0, 1), said.flatten(), ignore_index=PAD)
+    if bool(known.any()):
+        told = cross_entropy(following[known].flatten(0, 1), captions[known].flatten(), ignore_index=PAD)
+        loss = loss + 0.05 * told
     return loss + 0.2 * share_loss(answers, torch.from_numpy(np.stack(shares))) if config.answers else loss
 
 

@@ -549,7 +549,8 @@ class _State:
             self.optimiser.load_state_dict(state["optimiser"])
         except (KeyError, RuntimeError, ValueError) as error:
             cure = "train without --resume, or with the options it was begun with"
-            raise CheckpointError(f"{self.path}: not a state of this family ({error}); {cure}") from error
+            why = str(error).splitlines()[0]
+            raise CheckpointError(f"{self.path}: not a state of this family ({why}); {cure}") from error
         print(f"resumed at step {state['step']}", flush=True)
         return int(state["step"]), float(state["spent"])
 

@@ -14,14 +14,14 @@ from familial import checkpoint, train
 from familial.adversary import Linker
 from familial.config import nano
 from familial.data.clips import Footage
-from familial.data.events import Happening, Take, draw_view, happening_now
+from familial.data.events import UNKNOWN, Happening, Take, draw_view, event_label, happening_now
 from familial.data.render import render_clip
 from familial.data.tags import TAGS
 from familial.data.truth import ANSWERS, CELLS, Truth, answer, truth_of, unknown
 from familial.desensitizer import ASIDE, Desensitizer, code_plane
 from familial.family import Family
 from familial.losses import answer_loss, answer_poles, poles, share_loss
-from familial.readers import read_whole, slot_shares
+from familial.readers import _loss, read_whole, slot_shares
 from familial.supervision import Bodies
 from familial.towers import Seen, SnippetTower
 from familial.vocabulary import FIRST_LABEL, Vocabulary
@@ -248,6 +248,14 @@ def test_readers_learn_whole_clips_and_leave_the_codes_alone() -> None:
     assert {"lifter.token.weight", "exit_head.weight", "embed.weight"} <= changed
     assert not any(name.startswith(("tower.", "desensitizer.")) for name in changed)
     read_whole(family, [_take(0)], [1.0, 0.0, 0.0], minutes=0.0, steps=0, seed=1)  # no time, no step
+
+
+def test_clips_of_whose_events_nobody_knows_the_label_are_read_all_the_same() -> None:
+    family, hidden = _small().eval(), replace(_take(1, seconds=21.0), happenings=None)
+    events = [event_label(hidden, 0.0, [float(e + k + 1) for k in range(8)], 7.875) for e in range(2)]
+    assert events == [UNKNOWN, UNKNOWN]
+    drawn = [(hidden, torch.zeros(9, 4, 16))]  # the first two events of it
+    assert bool(torch.isfinite(_loss(family, drawn, np.random.default_rng(0))))
 
 
 def test_shares_count_the_slots_that_are_known() -> None:
