@@ -290,6 +290,8 @@ def test_a_release_for_a_model_of_another_size_is_refused() -> None:
         ({"answers": {"one": 1.0}, "member": "edge", "sentence": ""}, "values"),
         ({"answers": {"empty": 0.5, "one": 0.6}}, "values"),
         ({"answers": {"empty": math.nan, "one": 0.5}}, "values"),
+        ({"answers": {"\x1b[31mred": 1.0}}, "values"),
+        ({"probabilities": {"normal": 0.5, "a\nb": 0.5}}, "values"),
     ],
 )
 def test_a_bad_verdict_is_refused_with_its_reason(changes: dict[str, Any], why: str) -> None:

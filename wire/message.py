@@ -222,7 +222,8 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
         raise MessageError("values", "the probabilities are not a distribution")
     if len(shares) != len(body.answers) or len(shares) > _MAX_LABELS or len(set(body.answers)) != len(shares):
         raise MessageError("shape", f"{len(body.answers)} answers, {len(shares)} shares")
-    _sane_text(body.sentence)
+    for text in (body.sentence, *body.labels, *body.answers):
+        _sane_text(text)
     if not (math.isfinite(body.start_s) and math.isfinite(body.end_s)) or body.first_slot > body.last_slot:
         raise MessageError("values", "the event's span is not one")
     told = body.HasField("familiarity")
@@ -329,4 +330,4 @@ def _distribution(values: list[float]) -> bool:
 
 def _sane_text(text: str) -> None:
     if len(text) > _MAX_SENTENCE or not text.isprintable():
-        raise MessageError("values", f"a sentence of {len(text)} characters, or one that is not printable")
+        raise MessageError("values", f"a text of {len(text)} characters, or one that is not printable")
