@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from .data.batches import cells_of, draw_take
 from .data.clips import Footage
 from .data.events import Take, augment, draw_view, event_label
 from .data.truth import answer
@@ -61,7 +62,7 @@ def read_whole(
         reads.append(_encoded(family, takes[index], rng))
         if time.monotonic() - began > 30 * minutes:
             break
-    cells = _cells(reads, len(shares))
+    cells = cells_of([read.take for read in reads], len(shares))
     reader = copy.deepcopy(family).train()
     for part in (reader.tower, reader.desensitizer):
         part.eval().requires_grad_(False)
@@ -73,7 +74,7 @@ def read_whole(
     while done < 1.0:
         for group in optimiser.param_groups:
             group["lr"] = _RATE * min(1.0, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * done))
-        loss = _loss(reader, _draw(cells, shares, rng), rng)
+        loss = _loss(reader, _draw(reads, cells, shares, rng), rng)
         if not math.isfinite(loss.item()):
             print(f"readers: stopped, the loss is {loss.item()}; what was learned until then is kept", flush=True)
             break
@@ -100,25 +101,13 @@ def _encoded(family: Family, take: Take, rng: np.random.Generator) -> _Read:
     return _Read(take, plays)
 
 
-def _cells(reads: Sequence[_Read], labels: int) -> list[dict[str, list[_Read]]]:
-    """Per label: set -> what was read of it."""
-    cells: list[dict[str, list[_Read]]] = [{} for _ in range(labels)]
-    for read in reads:
-        cells[read.take.label].setdefault(read.take.set, []).append(read)
-    return cells
-
-
 def _draw(
-    cells: Sequence[dict[str, list[_Read]]], shares: Sequence[float], rng: np.random.Generator
+    reads: Sequence[_Read], cells: Sequence[dict[str, list[int]]], shares: Sequence[float], rng: np.random.Generator
 ) -> list[tuple[Take, Tensor]]:
-    """Clips of a step: label by `shares`, then set, then take, then play."""
-    weights = np.array([share if cell else 0.0 for share, cell in zip(shares, cells, strict=True)])
+    """Clips of a step, each in one of its plays."""
     drawn = []
     for _ in range(_CLIPS):
-        cell = cells[int(rng.choice(len(shares), p=weights / weights.sum()))]
-        sets = sorted(cell)
-        members = cell[sets[int(rng.integers(len(sets)))]]
-        read = members[int(rng.integers(len(members)))]
+        read = reads[draw_take(cells, shares, rng)]
         drawn.append((read.take, read.plays[int(rng.integers(len(read.plays)))]))
     return drawn
 

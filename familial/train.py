@@ -103,7 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.data and not args.rendered:
         raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N or both")
     size = nano(("<pad>", "<end>")) if args.base is None else FamilyConfig.load(args.base / "config.json")
-    if args.answers and size.rank and not size.answers:
+    if args.whole < 0 or args.stage_1 < 0 or args.whole >= 1 or args.stage_1 + args.whole > 1:
+        raise ConfigError(f"--stage-1 {args.stage_1:g}, --whole {args.whole:g}: shares of the time, together at most 1")
+    if args.answers and not size.rank:
+        raise ConfigError(f"--answers: codes of {args.base} lie in all directions (rank 0), none is left for answers")
+    if args.answers and not size.answers:
         size = _with_answers(size)
     if args.context_frames is not None:
         size = replace(size, window=replace(size.window, context_frames=args.context_frames))

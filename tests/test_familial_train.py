@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -124,6 +125,14 @@ def test_the_summary_has_the_keys_of_the_contract(
 def test_wrong_command_lines_are_named(untrained: Path, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to train on"):
         train.main(["--out", str(tmp_path / "x")])
+    args = ["--data", str(manifest), "--out", str(tmp_path / "x")]
+    for shares in (["--whole", "1"], ["--stage-1", "0.95"], ["--stage-1", "-0.1"]):
+        with pytest.raises(ConfigError, match="shares of the time"):
+            train.main([*args, *shares])
+    config = checkpoint.load(untrained).config
+    checkpoint.save(Family(replace(config, rank=0)), tmp_path / "wide")
+    with pytest.raises(ConfigError, match=r"--answers: codes of .*wide lie in all directions"):
+        train.main([*args, "--base", str(tmp_path / "wide"), "--answers"])
     with pytest.raises(DataError, match="not readable"):
         train.main(["--data", str(tmp_path / "no.csv"), "--out", str(tmp_path / "x")])
     with pytest.raises(ConfigError, match="strict"):

@@ -18,7 +18,7 @@ from wire.manifest import WindowSpec
 from .events import UNKNOWN, Grid, Take, event_label, happening_now, release_label, run_frames
 from .truth import Truth, answer
 
-__all__ = ["Readings", "Runs", "draw_readings", "draw_runs"]
+__all__ = ["Readings", "Runs", "cells_of", "draw_readings", "draw_runs", "draw_take"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,21 @@ class Readings:
         return np.asarray(shares, np.float32)
 
 
-def _cells(takes: Sequence[Take], labels: int) -> list[dict[str, list[int]]]:
-    """Per label: set -> takes of it."""
+def cells_of(takes: Sequence[Take], labels: int) -> list[dict[str, list[int]]]:
+    """Per label: set -> indices of its takes."""
     cells: list[dict[str, list[int]]] = [defaultdict(list) for _ in range(labels)]
     for index, take in enumerate(takes):
         cells[take.label][take.set].append(index)
     return cells
+
+
+def draw_take(cells: Sequence[dict[str, list[int]]], shares: Sequence[float], rng: np.random.Generator) -> int:
+    """Index of a take of `cells_of`: label by `shares` of those that there are, then set, then take."""
+    weights = np.array([share if cell else 0.0 for share, cell in zip(shares, cells, strict=True)])
+    cell = cells[int(rng.choice(len(shares), p=weights / weights.sum()))]
+    sets = sorted(cell)
+    members = cell[sets[int(rng.integers(len(sets)))]]
+    return members[int(rng.integers(len(members)))]
 
 
 def draw_runs(
@@ -86,15 +95,11 @@ def draw_runs(
     The run ends anywhere from the stream's first slot to where the take's last picture is nearly out of reach. Of a
     fall whose moment is unknown, the run covers what it can.
     """
-    cells = _cells(takes, len(shares))
-    weights = np.array([share if cell else 0.0 for share, cell in zip(shares, cells, strict=True)])
+    cells = cells_of(takes, len(shares))
     count, reach = len(grid.index), spec.reach_s
     frames, labels, weak, answers, now, truths, chosen, starts, lasts = [], [], [], [], [], [], [], [], []
     for _ in range(runs):
-        cell = cells[int(rng.choice(len(shares), p=weights / weights.sum()))]
-        sets = sorted(cell)
-        members = cell[sets[int(rng.integers(len(sets)))]]
-        index = members[int(rng.integers(len(members)))]
+        index = draw_take(cells, shares, rng)
         take = takes[index]
         start, last, hidden = _stretch(take, spec, rng)
         ends = last - spec.slot_s * np.arange(count - 1, -1, -1)
