@@ -27,9 +27,10 @@ def code_plane(tokens: int, width: int, rank: int = 2) -> Tensor:
     """
     source = torch.Generator().manual_seed(_PLANE)
     counts = (rank,) if rank <= 2 else (2, rank - 2)
-    drawn = [torch.randn(tokens * width, count, generator=source, dtype=torch.float64) for count in counts]
-    directions: Tensor = torch.linalg.qr(torch.cat(drawn, dim=1))[0]
-    return directions.float().reshape(tokens, width, rank)
+    with torch.device("cpu"):  # the same numbers on every device
+        drawn = [torch.randn(tokens * width, count, generator=source, dtype=torch.float64) for count in counts]
+        directions: Tensor = torch.linalg.qr(torch.cat(drawn, dim=1))[0]
+    return directions.float().reshape(tokens, width, rank).to(torch.get_default_device())
 
 
 class Desensitizer(nn.Module):

@@ -28,15 +28,15 @@ class Encoder:
     @torch.inference_mode()
     def run(self, frames: npt.NDArray[np.uint8], index: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
         """Frames u8 (T, H, W) of a run and where each window's lie, int64 (S, F) -> clean codes int16 (S, K, d)."""
-        seen = self.tower.run(torch.from_numpy(frames[None]), torch.from_numpy(index))[0]
-        return np.asarray(trusted_code(self.desensitizer(seen), self.clip_norm).numpy(), np.int16)
+        seen = self.tower.run(torch.as_tensor(frames[None]), torch.as_tensor(index))[0]
+        return np.asarray(trusted_code(self.desensitizer(seen), self.clip_norm).cpu().numpy(), np.int16)
 
     @torch.inference_mode()
     def __call__(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
         parts = [
             trusted_code(
-                self.desensitizer(self.tower(torch.from_numpy(windows[i : i + self.chunk]))), self.clip_norm
+                self.desensitizer(self.tower(torch.as_tensor(windows[i : i + self.chunk]))), self.clip_norm
             )
             for i in range(0, len(windows), self.chunk)
         ]
-        return np.asarray(torch.cat(parts).numpy(), np.int16)
+        return np.asarray(torch.cat(parts).cpu().numpy(), np.int16)

@@ -108,7 +108,7 @@ def clip_codes(family: Family, footage: Footage) -> Tensor:
         frames = footage.frames[np.maximum(picked, 0)]
         frames[picked < 0] = 0
         parts.append(encode.run(frames, grid.index))
-    return torch.from_numpy(np.concatenate(parts)).float()
+    return torch.as_tensor(np.concatenate(parts)).float()
 
 
 def events_of(z: Tensor, releases: int) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ def event_probabilities(family: Family, z: Tensor, member: str) -> _Probabilitie
     flat, there = events.flatten(0, 1), present.repeat(draws, 1)
     read = {"edge": family.edge_logits, "cloud": family.cloud_logits}[member]
     logits = torch.cat([read(flat[i : i + _BATCH], there[i : i + _BATCH]) for i in range(0, len(flat), _BATCH)])
-    return np.asarray(logits.double().softmax(dim=1).reshape(draws, count, -1).numpy())
+    return np.asarray(logits.double().softmax(dim=1).reshape(draws, count, -1).cpu().numpy())
 
 
 def tempered(probabilities: _Probabilities, temperature: float, bias: float) -> _Probabilities:

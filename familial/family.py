@@ -170,7 +170,7 @@ class Family(nn.Module):
 
         bf16: the tower computes in bfloat16, for training.
         """
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=bf16):
             seen = self.tower.run(frames, index, also)
         seen = seen.float()
         x = self.desensitizer(seen.flatten(0, 1))

@@ -145,7 +145,7 @@ def _loss(reader: Family, drawn: Sequence[tuple[Take, Tensor]], rng: np.random.G
     if bool(known.any()):
         told = cross_entropy(following[known].flatten(0, 1), captions[known].flatten(), ignore_index=PAD)
         loss = loss + 0.05 * told
-    return loss + 0.2 * share_loss(answers, torch.from_numpy(np.stack(shares))) if config.answers else loss
+    return loss + 0.2 * share_loss(answers, torch.as_tensor(np.stack(shares))) if config.answers else loss
 
 
 def slot_shares(take: Take, slots: npt.NDArray[np.int64], slot_s: float, answers: int) -> npt.NDArray[np.float32]:

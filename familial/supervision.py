@@ -50,15 +50,15 @@ class Bodies(nn.Module):
 
     def _of_bodies(self, seen: Seen, truth: Truth) -> dict[str, Tensor]:
         last = seen.last
-        count = torch.from_numpy(truth.count).long()[:, last].flatten()  # (B * U,)
+        count = torch.as_tensor(truth.count).long()[:, last].flatten()  # (B * U,)
         known = count >= 0
         if not bool(known.any()):
             return {}
         counts, tags, pose = self.body(seen.features.float()[known]).split(self.sizes, dim=1)
-        true_tags = torch.from_numpy(truth.tags).float()[:, last].flatten(0, 1)[known]
-        true_pose = torch.from_numpy(truth.pose).float()[:, last].flatten(0, 1)[known] / self.usual
+        true_tags = torch.as_tensor(truth.tags).float()[:, last].flatten(0, 1)[known]
+        true_pose = torch.as_tensor(truth.pose).float()[:, last].flatten(0, 1)[known] / self.usual
         outlines = pixel_shuffle(self.outline(seen.maps.float()[known]), _FINER)[:, 0]
-        people = torch.from_numpy(truth.people)[:, last].flatten(0, 1)[known]
+        people = torch.as_tensor(truth.people)[:, last].flatten(0, 1)[known]
         return {
             "count": cross_entropy(counts, count[known]),
             "tags": binary_cross_entropy_with_logits(tags, true_tags),

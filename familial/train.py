@@ -17,6 +17,7 @@ import argparse
 import copy
 import csv
 import ctypes
+import itertools
 import json
 import math
 import time
@@ -31,6 +32,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from wire.errors import CheckpointError, ConfigError
 
@@ -74,7 +76,8 @@ _SHARES = {"normal": 0.42, "fall": 0.33, "fight": 0.25}  # how often the labels 
 class Plan:
     """How long and how large. minutes: wall clock of one family; steps: at most so many (0 = no limit); stage_1, whole:
     shares of it for single windows and, at the end, whole clips; bodies, adversary: weights of these losses; risk_at:
-    the config's limit for a clip, None to fit it on held-out clips."""
+    the config's limit for a clip, None to fit it on held-out clips; device: torch's name of what computes; drawers:
+    processes that draw batches, 0 for a thread."""
 
     minutes: float
     steps: int
@@ -88,6 +91,8 @@ class Plan:
     seed: int
     bf16: bool
     warm: bool
+    device: str = "cpu"
+    drawers: int = 0
     risk_at: float | None = None
 
 
@@ -97,6 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
+    try:
+        torch.zeros((), device=args.device)
+    except (AssertionError, RuntimeError) as error:  # torch's own for a device that is unknown or not there
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"--device {args.device}: {why}; give cpu, or a torch built for the device") from error
     with suppress(AttributeError, OSError):  # glibc gives large blocks back at once; fetching them anew costs a quarter
         ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX
         ctypes.CDLL(None).mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD, bytes
@@ -155,10 +165,20 @@ def _start(takes: Sequence[Take], size: FamilyConfig, base: Path | None, risk_at
 
 
 def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan, out: Path, resume: bool) -> Family:
-    """The loop. Writes the checkpoint into `out`, curve and resumable state under build/train.
+    """Train on the plan's device. Writes the checkpoint into `out`, curve and resumable state under build/train.
 
-    Returns the averaged family.
+    Returns the averaged family, on the CPU.
     """
+    with torch.device(plan.device):  # whatever is made inside is made there
+        average = _trained(family.to(plan.device), takes, held, plan, out, resume).cpu()
+    checkpoint.save(average, out)
+    return average
+
+
+def _trained(
+    family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan, out: Path, resume: bool
+) -> Family:
+    """The loop."""
     work = CACHE.parent / "train" / f"{out.resolve().parent.name}-{out.name}"
     work.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(family).eval().requires_grad_(False)
@@ -184,7 +204,7 @@ def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Pla
             group["lr"] = plan.rate * clock.pace
         runs = source.batch(clock.step)
         seen, linked = list[Seen](), 0.0
-        x = family.run_features(torch.from_numpy(runs.frames), source.index, plan.bf16, seen)
+        x = family.run_features(torch.as_tensor(runs.frames), source.index, plan.bf16, seen)
         losses = _window_losses(family, x, runs, label_poles, source.balance(runs))
         weighted = helpers.of_bodies(seen, runs).items()
         losses |= {name: plan.bodies * loss * (_NOW if name == "now" else 1.0) for name, loss in weighted}
@@ -217,7 +237,6 @@ def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Pla
     read_whole(average, takes, _shares(config), plan.whole * plan.minutes, steps, plan.seed)
     with clock.paused():
         average.config = tests.calibrated(average)
-    checkpoint.save(average, out)
     print(
         f"{clock.step} steps in {clock.spent / 60:.1f} min; checkpoint in {out}, curve in {curve.path}",
         flush=True,
@@ -258,17 +277,18 @@ class _Clock:
         self._began += time.monotonic() - began
 
 
-class _Runs:
-    """Batches of runs, made ahead by a thread; always the same for a seed and a step."""
+class _Runs(Dataset[Runs]):
+    """Batches of runs by their step, made ahead by a thread or by processes; always the same for a seed and a step."""
 
     def __init__(self, config: FamilyConfig, takes: Sequence[Take], plan: Plan) -> None:
         self.config, self.takes, self.plan, self.shares = config, takes, plan, _shares(config)
         self.grid = Grid.of(config.window, config.event_releases)
-        self.index = torch.from_numpy(self.grid.index)
+        self.index = torch.as_tensor(self.grid.index)
         self._worker = ThreadPoolExecutor(1)
         self._windows = np.full(len(config.labels), 100.0)
         self._seen = np.full((len(config.labels), config.event_releases), 10.0)
         self._coming: dict[int, Future[Runs]] = {}
+        self._arriving: Iterator[tuple[Tensor, Runs]] | None = None
 
     def draw(self, runs: int, seed: list[int], plain: bool = False) -> Runs:
         """A batch of one's own."""
@@ -276,18 +296,37 @@ class _Runs:
         return draw_runs(self.takes, self.shares, runs, self.grid, self.config.window, rng, plain)
 
     def batch(self, step: int) -> Runs:
-        """The batch of `step`."""
+        """The batch of `step`; the next call is for the step after it."""
+        if self.plan.drawers:
+            if self._arriving is None:
+                self._arriving = iter(self._loader(step))
+            frames, runs = next(self._arriving)
+            return replace(runs, frames=frames.numpy())
         for ahead in range(step, step + 3):
             if ahead not in self._coming:
-                self._coming[ahead] = self._worker.submit(self.draw, self.plan.runs, [self.plan.seed, ahead])
+                self._coming[ahead] = self._worker.submit(self.__getitem__, ahead)
         return self._coming.pop(step).result()
+
+    def __getitem__(self, step: int) -> Runs:
+        return self.draw(self.plan.runs, [self.plan.seed, step])
+
+    def _loader(self, first: int) -> DataLoader[Runs]:
+        """Batches of `first` and the steps after it from forked processes, which share the takes with this one."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=itertools.count(first),
+            num_workers=self.plan.drawers,
+            collate_fn=_parted,  # type: ignore[arg-type]  # typed for lists of samples alone
+            multiprocessing_context="fork",
+        )
 
     def balance(self, runs: Runs) -> Tensor:
         """float (L,): what makes labels of single windows as frequent as `shares` says, counted over all batches so
         far."""
         self._windows += np.bincount(runs.labels[runs.labels >= 0], minlength=len(self._windows))
         wanted = np.array(self.shares) / (self._windows / self._windows.sum())
-        return torch.from_numpy(np.clip(wanted, 0.2, 5.0)).float()
+        return torch.as_tensor(np.clip(wanted, 0.2, 5.0)).float()
 
     def weights(self, readings: Readings) -> Tensor:
         """float (N,): what makes labels as frequent as `shares` says at EVERY number of releases, so that the number
@@ -296,7 +335,7 @@ class _Runs:
         np.add.at(self._seen, (readings.labels, counts), 1.0)
         share = self._seen / self._seen.sum(axis=0, keepdims=True)  # (L, R)
         wanted = np.array(self.shares)[:, None] / np.clip(share, 1e-6, None)
-        return torch.from_numpy(np.clip(wanted, 0.2, 5.0)[readings.labels, counts]).float()
+        return torch.as_tensor(np.clip(wanted, 0.2, 5.0)[readings.labels, counts]).float()
 
     def readings(self, runs: Runs, each: int, seed: list[int], full: float = 0.4) -> Readings:
         """What a reader is given of a batch."""
@@ -304,19 +343,24 @@ class _Runs:
         return draw_readings(runs, self.takes, self.config.window, each, rng, full)
 
 
+def _parted(runs: Runs) -> tuple[Tensor, Runs]:
+    """The frames as a tensor, which goes from process to process without a copy, and the rest."""
+    return torch.from_numpy(runs.frames), replace(runs, frames=runs.frames[:0])
+
+
 def _window_losses(
     family: Family, x: Tensor, runs: Runs, label_poles: Tensor, weights: Tensor
 ) -> dict[str, Tensor]:
     """Stage 1's: x float (B, R, K, d) of a batch -> losses of the releases whose label is known, each label weighted by
     `weights` float (L,), and of those where only the run's is."""
-    labels, weak = torch.from_numpy(runs.labels), torch.from_numpy(runs.weak)
+    labels, weak = torch.as_tensor(runs.labels), torch.as_tensor(runs.weak)
     sure, hidden = labels >= 0, weak >= 0
     losses = {"size": 0.002 * size_loss(x.flatten(0, 1), family.config.clip_norm)}
     if bool(sure.any()):
         losses["clean"] = clean_loss(x[sure], labels[sure], label_poles, weights)
     if bool(hidden.any()):
         losses["weak"] = hidden.float().mean() * weak_loss(x[hidden], weak[hidden], label_poles)
-    config, answers = family.config, torch.from_numpy(runs.answers)
+    config, answers = family.config, torch.as_tensor(runs.answers)
     plain = (labels == 0) & (answers >= 0)
     if config.answers and bool(plain.any()):
         directions = answer_poles(len(config.answers), config.rank, config.tokens, config.width)
@@ -335,14 +379,14 @@ def _event_losses(
 ) -> dict[str, Tensor]:
     """Stage 2's: noised events z float (N, R, K, d), present bool (N, R), of readings of runs, with weights and
     captions -> losses of both exits."""
-    config, labels = family.config, torch.from_numpy(readings.labels)
+    config, labels = family.config, torch.as_tensor(readings.labels)
     captions = torch.tensor([family.vocabulary.encode(text, config.caption_words) for text in sentences])
     words = torch.cat((labels[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
     edge, cloud, following, answers = family.both_exits(z, present, words)
     at_edge, at_cloud, caption = event_loss(edge, cloud, following, labels, captions, weights)
     losses = {"edge": at_edge, "cloud": at_cloud, "caption": 0.05 * caption}
     if config.answers:
-        losses["shares"] = 0.2 * share_loss(answers, torch.from_numpy(readings.shares(runs, len(config.answers))))
+        losses["shares"] = 0.2 * share_loss(answers, torch.as_tensor(readings.shares(runs, len(config.answers))))
     return losses
 
 
@@ -352,8 +396,8 @@ def noisy_events(code: Tensor, readings: Readings, sigma: float) -> tuple[Tensor
     What arrived is moved to the event's end, with zeros before it.
     """
     count = code.shape[1]
-    run, last = torch.from_numpy(readings.run), torch.from_numpy(readings.last)
-    length = last - torch.from_numpy(readings.first) + 1
+    run, last = torch.as_tensor(readings.run), torch.as_tensor(readings.last)
+    length = last - torch.as_tensor(readings.first) + 1
     place = last[:, None] - torch.arange(count - 1, -1, -1)  # (N, R): which release comes to each place
     present = torch.arange(count - 1, -1, -1) < length[:, None]
     chosen = code[run[:, None], place.clamp(min=0)]
@@ -371,15 +415,15 @@ class _Helpers(nn.Module):
 
     def of_bodies(self, seen: Sequence[Seen], runs: Runs) -> dict[str, Tensor]:
         """Losses of what is known of bodies, where anything is."""
-        return self.bodies(seen[0], torch.from_numpy(runs.now), runs.truth) if self.bodies is not None and seen else {}
+        return self.bodies(seen[0], torch.as_tensor(runs.now), runs.truth) if self.bodies is not None and seen else {}
 
     def linked(
         self, z: Tensor, present: Tensor, readings: Readings, runs: Runs, weight: float
     ) -> tuple[Tensor, float]:
         """The adversary's loss, and the share that it links right beyond chance."""
         answers = np.where(readings.labels == 0, runs.answers[readings.run, readings.last], -1)
-        kind = torch.from_numpy(readings.labels * 100 + answers)
-        linked: tuple[Tensor, float] = self.linker(z, present, torch.from_numpy(readings.run), kind, weight)
+        kind = torch.as_tensor(readings.labels * 100 + answers)
+        linked: tuple[Tensor, float] = self.linker(z, present, torch.as_tensor(readings.run), kind, weight)
         return linked
 
 
@@ -399,7 +443,7 @@ class _Held:
         if self.source is None or self.runs is None:
             return {}
         codes, found = self._codes(average, self.runs), dict[str, float]()
-        labels = torch.from_numpy(self.runs.labels)
+        labels = torch.as_tensor(self.runs.labels)
         nearest = (codes.flatten(2) @ self.poles.flatten(1).T).argmax(dim=2)
         if bool((labels >= 0).any()):
             found["held_release"] = float((nearest == labels)[labels >= 0].float().mean())
@@ -414,7 +458,7 @@ class _Held:
     def _codes(self, average: Family, runs: Runs) -> Tensor:
         assert self.source is not None
         encode = Encoder(average)
-        return torch.from_numpy(
+        return torch.as_tensor(
             np.stack([encode.run(frames, self.source.grid.index) for frames in runs.frames])
         ).float()
 
@@ -471,7 +515,7 @@ def _read(average: Family, codes: Tensor, readings: Readings) -> tuple[Tensor, T
     z, present = noisy_events(codes, readings, average.config.sigma)
     state = average.exit_state(z, present)
     edge, cloud = edge_exit(average, state, present), average.continue_from(state, present)
-    return edge, cloud, torch.from_numpy(readings.labels)
+    return edge, cloud, torch.as_tensor(readings.labels)
 
 
 def _shares(config: FamilyConfig) -> list[float]:
@@ -546,7 +590,7 @@ class _State:
         """Read it, where there is one -> step, training seconds."""
         if not self.path.is_file():
             return 0, 0.0
-        state = torch.load(self.path, weights_only=True)
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
         try:
             for name, module in self.modules.items():
                 module.load_state_dict(state[name])
@@ -603,7 +647,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bf16", action="store_true", help="tower in bfloat16: for CPUs that multiply it fast")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="what computes, as torch names it: cpu, cuda")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--drawers", type=int, default=0, help="processes that draw batches; default: a thread")
     parser.add_argument("--processes", type=int, default=2, help="renderer's workers")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state of this --out")
     return parser

@@ -18,6 +18,7 @@ from familial.data import clips as clips_module
 from familial.data import takes as takes_module
 from familial.data.batches import Readings
 from familial.data.clips import Clip, Footage
+from familial.desensitizer import code_plane
 from familial.family import Family
 from familial.losses import clean_loss, poles, rounded_gaussian, weak_loss
 from familial.vocabulary import END, FIRST_LABEL, Vocabulary
@@ -84,6 +85,25 @@ def test_a_stopped_run_goes_on_and_another_family_does_not(
         train.main([*args, "--steps", "8", "--resume", "--answers"])
 
 
+def test_batches_are_the_same_whoever_draws_them(manifest: Path) -> None:
+    config = nano(Vocabulary.of_captions(["a person falls"], LABELS).words)
+    takes = takes_module.clip_takes(clips_module.read_manifests([manifest], LABELS), LABELS, config.window)
+    plan = train.Plan(1.0, 0, 3, 3, 0.5, 0.1, 0.3, 0.3, 1e-3, 5, False, False)
+    by_thread, by_processes = (train._Runs(config, takes, replace(plan, drawers=count)) for count in (0, 2))
+    for step in (4, 5, 6):  # from any step on, as after --resume
+        mine, theirs = by_thread.batch(step), by_processes.batch(step)
+        for name in ("frames", "labels", "weak", "now", "take", "start", "last"):
+            assert np.array_equal(getattr(mine, name), getattr(theirs, name)), (step, name)
+    assert not np.array_equal(by_thread.batch(7).frames, mine.frames)
+
+
+def test_directions_of_the_code_do_not_depend_on_the_device() -> None:
+    here = code_plane(4, 16, 3)
+    with torch.device("meta"):  # nothing can be drawn there: what is drawn is drawn on the CPU and moved
+        assert code_plane(4, 16, 3).device.type == "meta"
+    assert torch.equal(here, code_plane(4, 16, 3))
+
+
 def test_a_fold_is_scored_by_the_family_that_left_it_out(manifest: Path, tmp_path: Path) -> None:
     args = ["--data", str(manifest), "--steps", "4", "--folds", "3", "--out", str(tmp_path / "folds"), *ARGS]
     assert train.main(args) == 0
@@ -133,6 +153,8 @@ def test_wrong_command_lines_are_named(untrained: Path, manifest: Path, tmp_path
     checkpoint.save(Family(replace(config, rank=0)), tmp_path / "wide")
     with pytest.raises(ConfigError, match=r"--answers: codes of .*wide lie in all directions"):
         train.main([*args, "--base", str(tmp_path / "wide"), "--answers"])
+    with pytest.raises(ConfigError, match="--device abacus: .*; give cpu"):
+        train.main([*args, "--device", "abacus"])
     with pytest.raises(DataError, match="not readable"):
         train.main(["--data", str(tmp_path / "no.csv"), "--out", str(tmp_path / "x")])
     with pytest.raises(ConfigError, match="strict"):
