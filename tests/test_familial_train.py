@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from familial import checkpoint, evaluate, train
+from familial import checkpoint, evaluate, progress, train
 from familial.config import nano
 from familial.data import clips as clips_module
 from familial.data import takes as takes_module
@@ -74,7 +74,7 @@ def test_a_short_run_leaves_a_checkpoint_a_curve_and_repeats_itself(manifest: Pa
 def test_a_stopped_run_goes_on_and_another_family_does_not(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train._Curve, "due", lambda _: True)
+    monkeypatch.setattr(progress.Curve, "due", lambda _: True)
     args = ["--data", str(manifest), "--out", str(tmp_path / "going"), *ARGS]
     assert train.main([*args, "--steps", "4"]) == 0
     assert train.main([*args, "--steps", "6", "--resume"]) == 0
@@ -88,7 +88,7 @@ def test_a_stopped_run_goes_on_and_another_family_does_not(
 def test_batches_are_the_same_whoever_draws_them(manifest: Path) -> None:
     config = nano(Vocabulary.of_captions(["a person falls"], LABELS).words)
     takes = takes_module.clip_takes(clips_module.read_manifests([manifest], LABELS), LABELS, config.window)
-    plan = train.Plan(1.0, 0, 3, 3, 0.5, 0.1, 0.3, 0.3, 1e-3, 5, False, False)
+    plan = progress.Plan(1.0, 0, 3, 3, 0.5, 0.1, 0.3, 0.3, 1e-3, 5, False, False)
     by_thread, by_processes = (train._Runs(config, takes, replace(plan, drawers=count)) for count in (0, 2))
     for step in (4, 5, 6):  # from any step on, as after --resume
         mine, theirs = by_thread.batch(step), by_processes.batch(step)
