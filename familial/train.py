@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = nano(("<pad>", "<end>")) if args.base is None else FamilyConfig.load(args.base / "config.json")
     if args.whole < 0 or args.stage_1 < 0 or args.whole >= 1 or args.stage_1 + args.whole > 1:
         raise ConfigError(f"--stage-1 {args.stage_1:g}, --whole {args.whole:g}: shares of the time, together at most 1")
+    if args.drawers < 0:
+        raise ConfigError(f"--drawers {args.drawers}: a number of processes; 0 draws in a thread")
     if args.answers and not size.rank:
         raise ConfigError(f"--answers: codes of {args.base} lie in all directions (rank 0), none is left for answers")
     if args.answers and not size.answers:

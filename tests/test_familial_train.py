@@ -153,8 +153,9 @@ def test_wrong_command_lines_are_named(untrained: Path, manifest: Path, tmp_path
     checkpoint.save(Family(replace(config, rank=0)), tmp_path / "wide")
     with pytest.raises(ConfigError, match=r"--answers: codes of .*wide lie in all directions"):
         train.main([*args, "--base", str(tmp_path / "wide"), "--answers"])
-    with pytest.raises(ConfigError, match="--device abacus: .*; give cpu"):
-        train.main([*args, "--device", "abacus"])
+    for option, value, why in (("--device", "abacus", "; give cpu"), ("--drawers", "-1", "0 draws in a thread")):
+        with pytest.raises(ConfigError, match=f"{option} {value}: .*{why}"):
+            train.main([*args, option, value])
     with pytest.raises(DataError, match="not readable"):
         train.main(["--data", str(tmp_path / "no.csv"), "--out", str(tmp_path / "x")])
     with pytest.raises(ConfigError, match="strict"):
