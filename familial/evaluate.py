@@ -465,9 +465,12 @@ def _print(summary: dict[str, Any]) -> None:
         within = "" if low is None else f"{low:.3f} to {high:.3f}"
         figures = f"{m['accuracy']:10.3f}{m['precision']:11.3f}{m['recall']:8.3f}{m['f1']:7.3f}"
         print(f"{name:16}{m['n']:5}{figures}{within:>16}")
-    accuracy = summary["repeats"]["accuracy"]
+    accuracy, f1 = summary["repeats"]["accuracy"], summary["repeats"]["f1"]
     print(f"expected calibration error of the clips' risk: {summary['calibration_error']:.3f}")
-    print(f"over {summary['repeats']['draws']} noise draws: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}")
+    print(
+        f"over {summary['repeats']['draws']} noise draws: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}, "
+        f"F1 {f1['mean']:.3f} +- {f1['sd']:.3f}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

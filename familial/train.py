@@ -148,9 +148,7 @@ def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Pla
     Returns the averaged family, on the CPU.
     """
     with torch.device(plan.device):  # whatever is made inside is made there
-        average = _trained(family.to(plan.device), takes, held, plan, out, resume).cpu()
-    checkpoint.save(average, out)
-    return average
+        return _trained(family.to(plan.device), takes, held, plan, out, resume)
 
 
 def _trained(
@@ -215,6 +213,7 @@ def _trained(
     read_whole(average, takes, _shares(config), plan.whole * plan.minutes, steps, plan.seed)
     with clock.paused():
         average.config = tests.calibrated(average)
+    checkpoint.save(average.cpu(), out)
     print(
         f"{clock.step} steps in {clock.spent / 60:.1f} min; checkpoint in {out}, curve in {curve.path}",
         flush=True,

@@ -88,7 +88,8 @@ def test_a_stopped_run_goes_on_and_another_family_does_not(
 def test_batches_are_the_same_whoever_draws_them(manifest: Path) -> None:
     config = nano(Vocabulary.of_captions(["a person falls"], LABELS).words)
     takes = takes_module.clip_takes(clips_module.read_manifests([manifest], LABELS), LABELS, config.window)
-    plan = progress.Plan(1.0, 0, 3, 3, 0.5, 0.1, 0.3, 0.3, 1e-3, 5, False, False)
+    plan = progress.Plan(minutes=1.0, steps=0, runs=3, readings=3, stage_1=0.5, whole=0.1, bodies=0.3, adversary=0.3,
+                         rate=1e-3, seed=5, bf16=False, warm=False)  # fmt: skip
     by_thread, by_processes = (train._Runs(config, takes, replace(plan, drawers=count)) for count in (0, 2))
     for step in (4, 5, 6):  # from any step on, as after --resume
         mine, theirs = by_thread.batch(step), by_processes.batch(step)

@@ -189,7 +189,7 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
         l4t / "rootfs/README": "",
         tmp_path / "tools/lsusb": log,
         tmp_path / "tools/sudo": '#!/bin/bash\nexec "$@"\n',
-        tmp_path / "tools/python3": log + f"mkdir -p {tmp_path}/work/wheels\ntouch {tmp_path}/work/wheels/a.whl\n",
+        tmp_path / "tools/python3": log + f"mkdir -p {tmp_path}/laid/wheels\ntouch {tmp_path}/laid/wheels/a.whl\n",
         tmp_path / "checkout/setup.py": "",
     }
     for path, text in made.items():
@@ -198,7 +198,7 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
         path.chmod(0o755)
     subprocess.run(["tar", "cf", tmp_path / "bsp.tar", "-C", tmp_path / "made", "Linux_for_Tegra"], check=True)
     subprocess.run(["tar", "cf", tmp_path / "rootfs.tar", "-C", tmp_path / "made/rootfs", "etc"], check=True)
-    options = ["--bsp", "bsp.tar", "--rootfs", "rootfs.tar", "--source", "checkout", "--work", "work"]
+    options = ["--bsp", "bsp.tar", "--rootfs", "rootfs.tar", "--source", "checkout", "--work", "laid"]
     result = subprocess.run(
         [str(tmp_path / "out" / "flash.sh"), "--run", *options],
         cwd=tmp_path,
@@ -217,7 +217,7 @@ def test_told_to_run_it_lays_the_overlay_before_it_flashes(tmp_path: Path) -> No
     order = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", "python3", "python3", "lsusb", "l4t_initrd_flash.sh"]
     assert [line.split()[0] for line in log] == order
     assert "-c bootloader/generic/cfg/flash_t234_qspi.xml --showlogs --network usb0 jetson-orin-nano-devkit" in log[-1]
-    laid = tmp_path / "work" / "Linux_for_Tegra" / "rootfs"
+    laid = tmp_path / "laid" / "Linux_for_Tegra" / "rootfs"
     assert (laid / "opt/veilsight/wheels/a.whl").is_file()
     assert (laid / UNITS / "multi-user.target.wants/veilsight-edge.service").is_symlink()
     assert (laid / "opt/veilsight/bin/install").stat().st_mode & 0o777 == 0o755
