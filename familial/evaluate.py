@@ -26,7 +26,7 @@ from torch import Tensor
 
 from wire.certificate import PROFILES, sigma_for
 from wire.checkpoint import CONFIG
-from wire.errors import CheckpointError, ConfigError
+from wire.errors import CheckpointError, ConfigError, VeilsightError
 
 from . import checkpoint
 from .config import FamilyConfig
@@ -50,6 +50,7 @@ __all__ = [
     "intervals",
     "main",
     "metrics",
+    "run",
     "sigma_of",
     "tempered",
 ]
@@ -293,7 +294,17 @@ def baselines(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate as the command line says; writes the JSON, prints the tables, returns 0."""
+    """The command; returns the exit status."""
+    try:
+        run(argv)
+    except VeilsightError as error:
+        print(f"familial.evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Evaluate as the command line says: writes the JSON, prints the tables. Raises VeilsightError."""
     args = _parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -332,7 +343,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(summary, indent=1) + "\n")
     _print(summary)
-    return 0
 
 
 def _families(folder: Path, folds: Path | None) -> list[tuple[Family, set[str] | None]]:
@@ -502,4 +512,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -27,8 +27,8 @@ __all__ = ["Clock", "Curve", "Plan", "State"]
 class Plan:
     """How long and how large. minutes: wall clock of one family; steps: at most so many (0 = no limit); stage_1, whole:
     shares of it for single windows and, at the end, whole clips; bodies, adversary: weights of these losses; risk_at:
-    the config's limit for a clip, None to fit it on held-out clips; device: torch's name of what computes; drawers:
-    processes that draw batches, 0 for a thread."""
+    the config's limit for a clip, None to fit it on held-out clips; lean: added to a risk's log odds once they are
+    fitted; device: torch's name of what computes; drawers: processes that draw batches, 0 for a thread."""
 
     minutes: float
     steps: int
@@ -45,6 +45,7 @@ class Plan:
     device: str = "cpu"
     drawers: int = 0
     risk_at: float | None = None
+    lean: float = 0.0
 
 
 class Clock:
@@ -128,6 +129,11 @@ class State:
         states = {name: module.state_dict() for name, module in self.modules.items()}
         torch.save(states | {"optimiser": self.optimiser.state_dict(), "step": step, "spent": spent}, part)
         part.replace(self.path)
+
+    def forgotten(self) -> tuple[int, float]:
+        """Remove what a run before this one has left, so that --resume never goes on from it -> 0, 0.0."""
+        self.path.unlink(missing_ok=True)
+        return 0, 0.0
 
     def restored(self) -> tuple[int, float]:
         """Read it, where there is one -> step, training seconds."""

@@ -19,6 +19,7 @@ import ctypes
 import itertools
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -33,7 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from wire.errors import CheckpointError, ConfigError
+from wire.errors import CheckpointError, ConfigError, VeilsightError
 
 from . import checkpoint
 from .adversary import Linker
@@ -60,11 +62,12 @@ from .losses import (
 )
 from .progress import Clock, Curve, Plan, State
 from .readers import read_whole
+from .recipe import trainings
 from .supervision import Bodies
 from .towers import Seen, SnippetTower
 from .vocabulary import FIRST_LABEL, Vocabulary
 
-__all__ = ["main", "noisy_events", "train"]
+__all__ = ["main", "noisy_events", "run", "train"]
 
 _REPEATS = 4  # draws of noise for each held-out clip
 _HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
@@ -73,8 +76,28 @@ _SHARES = {"normal": 0.42, "fall": 0.33, "fight": 0.25}  # how often the labels 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as the command line says; returns 0. Raises ConfigError, DataError or CheckpointError."""
-    args = _parser().parse_args(argv)
+    """The command; returns the exit status."""
+    try:
+        run(argv)
+    except VeilsightError as error:
+        print(f"familial.train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Train as the command line says. Raises ConfigError, DataError or CheckpointError."""
+    parser, argv = _parser(), sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(argv)
+    if args.recipe is None:
+        _run(args)
+        return
+    for each in trainings(args.recipe, parser, argv, _work(args.out)):
+        _run(each)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """One training, or one for each fold."""
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
@@ -109,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.folds:
         family = _start([*rendered, *real], size, args.base, args.risk_at)
         train(family, [*rendered, *real], held or real, plan, args.out, args.resume)
-        return 0
+        return
     fold_of = grouped_folds(clips, args.folds)
     for fold in range(args.folds) if args.fold is None else [args.fold]:
         out = args.out / f"fold-{fold}"
@@ -120,7 +143,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         train(_start(kept, size, args.base, args.risk_at), kept, held or left, plan, out, args.resume)
         names = [clip.name for clip, where in zip(clips, fold_of, strict=True) if where == fold]
         (out / "left_out.json").write_text(json.dumps(names, indent=0) + "\n")
-    return 0
+
+
+def _work(out: Path) -> Path:
+    """Where curve and state of a training go whose checkpoint goes to `out`."""
+    return CACHE.parent / "train" / f"{out.resolve().parent.name}-{out.name}"
 
 
 def _with_answers(size: FamilyConfig) -> FamilyConfig:
@@ -155,14 +182,14 @@ def _trained(
     family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan, out: Path, resume: bool
 ) -> Family:
     """The loop."""
-    work = CACHE.parent / "train" / f"{out.resolve().parent.name}-{out.name}"
+    work = _work(out)
     work.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(family).eval().requires_grad_(False)
     helpers = _Helpers(family)
     every = [*family.parameters(), *helpers.parameters()]
     optimiser = torch.optim.AdamW(every, lr=plan.rate, weight_decay=0.02, betas=(0.9, 0.98))
     state = State(work / "state.pt", {"family": family, "average": average, "helpers": helpers}, optimiser)
-    step, spent = state.restored() if resume else (0, 0.0)
+    step, spent = state.restored() if resume else state.forgotten()
     curve = Curve(work / "curve.csv", fresh=step == 0)
     config, clock = family.config, Clock(plan, step, spent)
     clock.reading = step > 0 and clock.stage == 2
@@ -212,7 +239,7 @@ def _trained(
     steps = max(1, round(plan.whole * plan.steps)) if plan.steps else 0
     read_whole(average, takes, _shares(config), plan.whole * plan.minutes, steps, plan.seed)
     with clock.paused():
-        average.config = tests.calibrated(average)
+        average.config = _leaning(tests.calibrated(average), plan)
     checkpoint.save(average.cpu(), out)
     print(
         f"{clock.step} steps in {clock.spent / 60:.1f} min; checkpoint in {out}, curve in {curve.path}",
@@ -454,6 +481,18 @@ class _Held:
         return replace(config, risk_at=round(found, 4))
 
 
+def _leaning(config: FamilyConfig, plan: Plan) -> FamilyConfig:
+    """The config with the plan's lean towards risks; a limit that was fitted moves with it, so the same clips are
+    called."""
+    if not plan.lean:
+        return config
+    bias = (config.label_bias[0], *(round(risk + plan.lean, 4) for risk in config.label_bias[1:]))
+    if plan.risk_at is not None:
+        return replace(config, label_bias=bias)
+    odds = math.exp(plan.lean) * config.risk_at / (1.0 - config.risk_at)
+    return replace(config, label_bias=bias, risk_at=round(odds / (1.0 + odds), 4))
+
+
 def _read(average: Family, codes: Tensor, readings: Readings) -> tuple[Tensor, Tensor, Tensor]:
     """Codes float (B, R, K, d) -> edge and cloud logits (N, L) of noisy readings, and their labels (N,)."""
     z, present = noisy_events(codes, readings, average.config.sigma)
@@ -491,8 +530,15 @@ def _counted(takes: Iterator[Take], total: int) -> list[Take]:
     return found
 
 
+class _Parser(argparse.ArgumentParser):
+    """Raises ConfigError where argparse would exit: a recipe's options are read by it too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m familial.train", description="Train the family.")
+    parser = _Parser(prog="python -m familial.train", description="Train the family.")
     parser.add_argument(
         "--data",
         nargs="+",
@@ -503,6 +549,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rendered", type=int, default=0, metavar="N", help="clips to render and train on")
     parser.add_argument("--base", type=Path, metavar="DIR", help="begin from this checkpoint")
+    parser.add_argument("--recipe", type=Path, metavar="FILE.toml", help="trainings one after the other; options win")
     parser.add_argument("--context-frames", type=int, metavar="N", help="of a window; default: the base's, or 52")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
     parser.add_argument(
@@ -514,6 +561,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--fold", type=int, metavar="K", help="of --folds, train this one only")
     parser.add_argument("--risk-at", type=float, help="limit for calling a clip a risk; default: fitted")
+    parser.add_argument("--lean", type=float, default=0.0, help="added to a risk's log odds; a fitted limit goes along")
     parser.add_argument("--minutes", type=float, default=20.0, help="wall clock of one family")
     parser.add_argument("--steps", type=int, default=0, help="at most so many steps")
     parser.add_argument("--runs", type=int, default=16, help="runs of 8 slots in a batch")
@@ -535,4 +583,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from dataclasses import replace
@@ -21,6 +22,7 @@ from familial.data.clips import Clip, Footage
 from familial.desensitizer import code_plane
 from familial.family import Family
 from familial.losses import clean_loss, poles, rounded_gaussian, weak_loss
+from familial.recipe import trainings
 from familial.vocabulary import END, FIRST_LABEL, Vocabulary
 from wire.errors import CheckpointError, ConfigError, DataError
 
@@ -82,7 +84,7 @@ def test_a_stopped_run_goes_on_and_another_family_does_not(
     curve = next((clips_module.CACHE.parent / "train").glob("*-going/curve.csv"))
     assert [row.split(",")[0] for row in curve.read_text().splitlines()] == ["step", *"123456"]
     with pytest.raises(CheckpointError, match="not a state of this family .*without --resume"):
-        train.main([*args, "--steps", "8", "--resume", "--answers"])
+        train.run([*args, "--steps", "8", "--resume", "--answers"])
 
 
 def test_batches_are_the_same_whoever_draws_them(manifest: Path) -> None:
@@ -145,24 +147,24 @@ def test_the_summary_has_the_keys_of_the_contract(
 
 def test_wrong_command_lines_are_named(untrained: Path, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to train on"):
-        train.main(["--out", str(tmp_path / "x")])
+        train.run(["--out", str(tmp_path / "x")])
     args = ["--data", str(manifest), "--out", str(tmp_path / "x")]
     for shares in (["--whole", "1"], ["--stage-1", "0.95"], ["--stage-1", "-0.1"]):
         with pytest.raises(ConfigError, match="shares of the time"):
-            train.main([*args, *shares])
+            train.run([*args, *shares])
     config = checkpoint.load(untrained).config
     checkpoint.save(Family(replace(config, rank=0)), tmp_path / "wide")
     with pytest.raises(ConfigError, match=r"--answers: codes of .*wide lie in all directions"):
-        train.main([*args, "--base", str(tmp_path / "wide"), "--answers"])
+        train.run([*args, "--base", str(tmp_path / "wide"), "--answers"])
     for option, value, why in (("--device", "abacus", "; give cpu"), ("--drawers", "-1", "0 draws in a thread")):
         with pytest.raises(ConfigError, match=f"{option} {value}: .*{why}"):
-            train.main([*args, option, value])
+            train.run([*args, option, value])
     with pytest.raises(DataError, match="not readable"):
-        train.main(["--data", str(tmp_path / "no.csv"), "--out", str(tmp_path / "x")])
+        train.run(["--data", str(tmp_path / "no.csv"), "--out", str(tmp_path / "x")])
     with pytest.raises(ConfigError, match="strict"):
-        evaluate.main(["--checkpoint", str(untrained), "--data", str(manifest), "--profile", "loud"])
+        evaluate.run(["--checkpoint", str(untrained), "--data", str(manifest), "--profile", "loud"])
     with pytest.raises(CheckpointError, match="left_out"):
-        evaluate.main(["--checkpoint", str(untrained), "--data", str(manifest), "--folds", str(tmp_path)])
+        evaluate.run(["--checkpoint", str(untrained), "--data", str(manifest), "--folds", str(tmp_path)])
 
 
 def test_risk_metrics_are_those_of_a_hand_count() -> None:
@@ -200,7 +202,7 @@ def test_folds_fit_what_makes_probabilities_true(tmp_path: Path, untrained: Path
     config = checkpoint.load(folder).config
     assert config.temperature > 1.3 and config.label_bias[0] == 0.0 and config.label_bias[1] == config.label_bias[2] > 0
     with pytest.raises(ConfigError, match="--fit"):
-        evaluate.main(["--data", "x.csv", "--fit", str(folder)])
+        evaluate.run(["--data", "x.csv", "--fit", str(folder)])
 
 
 def test_intervals_cover_what_other_groups_would_give() -> None:
@@ -284,7 +286,7 @@ def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state(
 ) -> None:
     monkeypatch.setattr(train, "clean_loss", lambda x, *_: x.sum() * torch.nan)
     with pytest.raises(CheckpointError, match="step 0: the loss is nan; the last good state is .*--resume"):
-        train.main(["--data", str(manifest), "--steps", "4", "--out", str(tmp_path / "x"), *ARGS])
+        train.run(["--data", str(manifest), "--steps", "4", "--out", str(tmp_path / "x"), *ARGS])
     assert not (tmp_path / "x").exists()
 
 
@@ -295,3 +297,88 @@ def test_captions_come_back_as_words() -> None:
     assert words.words[FIRST_LABEL : FIRST_LABEL + 3] == ("<normal>", "<fall>", "<fight>")
     with pytest.raises(CheckpointError, match="begin with"):
         Vocabulary(("a", "b"), LABELS)
+
+
+RECIPE = "[[run]]\nrendered = 10\nsteps = 3\n[[run]]\ndata = true\nsteps = 4\nlean = 0.4\n"
+
+
+def test_a_recipe_is_trained_run_by_run_and_goes_on_where_it_stopped(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    out = tmp_path / "cooked"
+    args = ["--recipe", str(tmp_path / "recipe.toml"), "--data", str(manifest), "--out", str(out), *ARGS]
+    whole, stop = train._run, [4]
+
+    def stopping(plan: argparse.Namespace) -> None:
+        if plan.steps == stop[0]:
+            raise KeyboardInterrupt
+        whole(plan)
+
+    monkeypatch.setattr(train, "_run", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(args)
+    said = capsys.readouterr().out
+    assert "run 1 of 2: begins" in said and "3 steps in" in said and "run 2 of 2: begins" in said
+    stop[0] = 0
+    assert train.main([*args, "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "run 1 of 2: made before" in said and "run 2 of 2: begins\nbegan from" in said and "4 steps in" in said
+    fitted = float(said.split(", bias ")[1].split(" towards")[0])
+    assert checkpoint.load(out).config.label_bias[1] == pytest.approx(fitted + 0.4)
+    assert train.main([*args, "--seed", "3", "--steps", "2"]) == 0  # the command line wins; nothing is left of before
+    said = capsys.readouterr().out
+    assert said.count("2 steps in") == 2 and "made before" not in said
+
+
+def test_lean_moves_the_limit_so_that_the_same_clips_are_called() -> None:
+    config = replace(nano(("<pad>", "<end>")), label_bias=(0.0, 0.1, 0.1), risk_at=0.45)
+    plan = progress.Plan(minutes=1.0, steps=0, runs=3, readings=3, stage_1=0.5, whole=0.1, bodies=0.3, adversary=0.3,
+                         rate=1e-3, seed=5, bf16=False, warm=False, lean=0.4)  # fmt: skip
+    leaning = train._leaning(config, plan)
+    assert leaning.label_bias == (0.0, 0.5, 0.5)
+    events = np.random.default_rng(0).dirichlet((2.0, 1.0, 1.0), (400, 5))
+    tilted = events * np.exp([0.0, 0.4, 0.4])
+    tilted /= tilted.sum(axis=2, keepdims=True)
+    before = [evaluate.clip_verdict(clip, config.risk_at)[0] for clip in events]
+    assert before == [evaluate.clip_verdict(clip, leaning.risk_at)[0] for clip in tilted]
+    assert len(set(before)) == 3
+    assert train._leaning(config, replace(plan, risk_at=0.45)).risk_at == 0.45  # what was said stays
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "holds nothing; expected"),
+        ("[[run]\n", "not TOML"),
+        ("[[run]]\nminute = 3\ndata = true\n", "run 1: minute is no key of a run; there are adversary, answers"),
+        ("[[run]]\nout = 'x'\ndata = true\n", "run 1: out is no key"),
+        ("[[run]]\nbf16 = false\ndata = true\n", "run 1: bf16 is False"),
+        ("[[run]]\ndata = true\n[[run]]\nminutes = 'ten'\n", "run 2: argument --minutes: invalid float value: 'ten'"),
+        ("[[run]]\nrendered = 3\n", "no run takes --data"),
+    ],
+)
+def test_wrong_recipes_are_named_before_anything_is_trained(
+    text: str, why: str, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(text)
+    assert train.main(["--recipe", str(file), "--data", str(manifest), "--out", str(tmp_path / "x")]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"familial.train: {file}: ") and why in said.err and not said.out
+
+
+def test_a_recipe_that_takes_clips_asks_for_them(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("[[run]]\ndata = true\n")
+    with pytest.raises(ConfigError, match="a run takes clips; give --data"):
+        train.run(["--recipe", str(tmp_path / "r.toml"), "--out", str(tmp_path / "x")])
+
+
+@pytest.mark.parametrize("name", ["nano", "nano-research"])
+def test_recipes_of_the_shipped_weights_can_be_read(name: str, tmp_path: Path) -> None:
+    path = Path(__file__).parents[1] / "checkpoints" / name / "recipe.toml"
+    data = ["--data", "m.csv"] if name == "nano-research" else []
+    argv = ["--recipe", str(path), "--out", str(tmp_path / "x"), *data]
+    first, last = trainings(path, train._parser(), argv, tmp_path)
+    assert (first.rendered, first.data, first.base) == (3000, [], None)
+    assert (last.base, last.out, bool(last.data)) == (first.out, tmp_path / "x", bool(data))
