@@ -55,7 +55,6 @@ __all__ = [
     "tempered",
 ]
 
-_REPEATS = 5
 _BATCH = 512
 _RAREST = 1e-6  # no event is surer than this that nothing is wrong
 _TEMPERATURES = [1.1**power for power in range(-10, 11)]
@@ -77,6 +76,28 @@ class Read:
     def draws(self, temperature: float = 1.0, bias: float = 0.0) -> _Probabilities:
         """Label probabilities of the clip for each draw (D, L): logits over `temperature`, `bias` added to risks'."""
         return np.stack([clip_probabilities(tempered(rows, temperature, bias)) for rows in self.events])
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A clip as called in one draw of noise: label probabilities (L,), the label and its probability."""
+
+    clip: _Probabilities
+    label: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """All clips as one training's families read them, and per fold its (temperature, bias, risk_at)."""
+
+    reads: list[Read]
+    fits: list[tuple[float, float, float]]
+
+    def calls(self) -> list[list[Call]]:
+        """Of each clip, in each draw."""
+        fitted = ((read.draws(*self.fits[read.reader][:2]), self.fits[read.reader][2]) for read in self.reads)
+        return [[Call(row, *_decide(row, risk_at)) for row in rows] for rows, risk_at in fitted]
 
 
 def sigma_of(folder: Path, family: Family, profile: str | None) -> tuple[str, Fraction]:
@@ -308,23 +329,28 @@ def run(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    if args.fit is not None and args.folds is None:
+    if args.fit is not None and not args.folds:
         raise ConfigError("--fit: what is fitted comes from folds; give --folds DIR too")
-    families = _families(args.checkpoint, args.folds)
-    family = families[0][0]
+    trained = [_folds(folder) for folder in args.folds] or [[(checkpoint.load(one), None)] for one in args.checkpoint]
+    family = trained[0][0][0]
     labels = family.config.labels
-    profile, exact = sigma_of(args.checkpoint, family, args.profile)
+    if any(other.config.labels != labels for families in trained for other, _ in families):
+        raise CheckpointError(f"not every family has the labels {', '.join(labels)}; evaluate them one by one")
+    profile, exact = sigma_of(args.checkpoint[0], family, args.profile)
     sigma = float(exact) if args.noise == "on" else 0.0
+    if args.draws < 1:
+        raise ConfigError(f"--draws {args.draws}: how often each clip's noise is drawn; give 1 or more")
     clips = [clip for clip in read_manifests(args.data, labels) if clip.label != UNSCORED]
-    reads = []
-    for index, clip in enumerate(clips):
-        reads.append(_read(families, clip, args.member, sigma))
-        if sys.stderr.isatty():
-            print(f"\r{index + 1}/{len(clips)}", end="", file=sys.stderr, flush=True)
-    fits = _fits(reads, labels) if args.folds else [(1.0, 0.0, family.config.risk_at)]
+    trainings = []
+    for families in trained:
+        reads = _all_read(families, clips, args.member, sigma, args.draws)
+        own = [(1.0, 0.0, families[0][0].config.risk_at)]
+        trainings.append(Training(reads, _fits(reads, labels) if args.folds else own))
+    fits = [fit for training in trainings for fit in training.fits]
     if args.fit is not None:
         _write_fits(args.fit, fits)
     s_release = float(family.config.clip_norm / exact)
+    reads = trainings[0].reads
     summary = {
         "member": args.member,
         "noise": args.noise,
@@ -332,9 +358,9 @@ def run(argv: Sequence[str] | None = None) -> None:
         "S_release": s_release,
         "S_event": s_release * family.config.event_releases**0.5,
         "S_used": s_release * max(read.releases for read in reads) ** 0.5,
-        **_summary(reads, labels, fits),
+        **_summary(trainings, labels),
         "baselines": baselines(clips, [read.duration for read in reads], labels),
-        "left_out": args.folds is not None,
+        "left_out": bool(args.folds),
         "temperature": [fit[0] for fit in fits],
         "bias": [fit[1] for fit in fits],
         "risk_at": [fit[2] for fit in fits],
@@ -345,26 +371,37 @@ def run(argv: Sequence[str] | None = None) -> None:
     _print(summary)
 
 
-def _families(folder: Path, folds: Path | None) -> list[tuple[Family, set[str] | None]]:
-    """Families with the clips each may be scored on: one for all (None), or one per fold for what it left out."""
-    if folds is None:
-        return [(checkpoint.load(folder), None)]
-    parts = sorted(folds.glob("fold-*/left_out.json"))
+def _folds(folder: Path) -> list[tuple[Family, set[str] | None]]:
+    """The families of a training in folds, with the clips that each may be scored on: those it left out."""
+    parts = sorted(folder.glob("fold-*/left_out.json"))
     if not parts:
         raise CheckpointError(
-            f"{folds}: no fold-*/left_out.json; make them with familial.train --folds N --out {folds}"
+            f"{folder}: no fold-*/left_out.json; make them with familial.train --folds N --out {folder}"
         )
     return [(checkpoint.load(part.parent), set(json.loads(part.read_text()))) for part in parts]
 
 
-def _read(families: Sequence[tuple[Family, set[str] | None]], clip: Clip, member: str, sigma: float) -> Read:
+def _all_read(
+    families: Sequence[tuple[Family, set[str] | None]], clips: Sequence[Clip], member: str, sigma: float, draws: int
+) -> list[Read]:
+    reads = []
+    for index, clip in enumerate(clips):
+        reads.append(_read(families, clip, member, sigma, draws))
+        if sys.stderr.isatty():
+            print(f"\r{index + 1}/{len(clips)}", end="", file=sys.stderr, flush=True)
+    return reads
+
+
+def _read(
+    families: Sequence[tuple[Family, set[str] | None]], clip: Clip, member: str, sigma: float, draws: int
+) -> Read:
     reader = next((i for i, (_, names) in enumerate(families) if names is None or clip.name in names), None)
     if reader is None:
         raise CheckpointError(f"{clip.name} was left out of no fold: it would be scored by a family trained on it")
     family = families[reader][0]
     footage = read_clip(clip.file, family.config.window)
     clean = clip_codes(family, footage)
-    z = clean[None].repeat(_REPEATS if sigma else 1, 1, 1, 1)
+    z = clean[None].repeat(draws if sigma else 1, 1, 1, 1)
     if sigma:  # another profile's noise is read by its weight, as the bridge does
         z = (z + rounded_gaussian(z, sigma)) * (family.config.sigma / sigma) ** 2
     return Read(clip, event_probabilities(family, z, member), reader, len(clean), footage.duration)
@@ -412,49 +449,54 @@ def _write_fits(folder: Path, fits: Sequence[tuple[float, float, float]]) -> Non
     print(f"{folder}: temperature {made.temperature}, bias {leans}, a clip is a risk from {made.risk_at} on")
 
 
-def _summary(
-    reads: Sequence[Read], labels: Sequence[str], fits: Sequence[tuple[float, float, float]]
-) -> dict[str, Any]:
-    drawn = [read.draws(*fits[read.reader][:2]) for read in reads]
-    truth = [labels.index(read.clip.label) for read in reads]
-    verdicts = [
-        [_decide(row, fits[read.reader][2]) for row in rows] for read, rows in zip(reads, drawn, strict=True)
-    ]
-    said = [rows[0][0] for rows in verdicts]
+def _summary(trainings: Sequence[Training], labels: Sequence[str]) -> dict[str, Any]:
+    """Tables of the first training's first draw; means, intervals and calibration over all draws of all trainings."""
+    reads = trainings[0].reads
+    of_each = zip(*(training.calls() for training in trainings), strict=True)
+    calls = [[call for draws in of_clip for call in draws] for of_clip in of_each]  # per clip: every draw of every one
+    truth = np.array([labels.index(read.clip.label) for read in reads])
+    every = np.array([[call.label for call in row] for row in calls])  # (clips, draws)
+    draws = every.shape[1] // len(trainings)
+    groups = np.array([f"{read.clip.set}/{read.clip.group}" for read in reads])
     risks = list(range(1, len(labels)))
-    draws = len(verdicts[0])
-    tables = [metrics(truth, [rows[draw][0] for rows in verdicts], risks) for draw in range(draws)]
-    every = np.array([[row[0] for row in rows] for rows in verdicts])  # (clips, draws)
-    groups = [f"{read.clip.set}/{read.clip.group}" for read in reads]
-    sets, spread = {}, {"overall": intervals(truth, every, groups)}
-    for name in sorted({read.clip.set for read in reads}):
-        rows = [i for i, read in enumerate(reads) if read.clip.set == name]
-        sets[name] = metrics([truth[i] for i in rows], [said[i] for i in rows], risks)
-        spread[name] = intervals([truth[i] for i in rows], every[rows], [groups[i] for i in rows])
-    repeats = {
-        key: {"mean": float(np.mean([t[key] for t in tables])), "sd": float(np.std([t[key] for t in tables]))}
-        for key in ("accuracy", "f1")
-    }
+
+    def tables(rows: npt.NDArray[np.int64]) -> list[dict[str, float]]:
+        return [metrics(truth[rows].tolist(), column.tolist(), risks) for column in every[rows].T]
+
+    set_of = np.array([read.clip.set for read in reads])
+    whole = np.arange(len(reads))
+    rows_of = {"overall": whole, **{name: np.flatnonzero(set_of == name) for name in sorted(set(set_of.tolist()))}}
+    by_draw = {name: tables(rows) for name, rows in rows_of.items()}
     return {
-        "overall": metrics(truth, said, risks),
-        "sets": sets,
-        "intervals": spread,
-        "labels": {label: metrics(truth, said, [index]) for index, label in enumerate(labels)},
-        "repeats": {"draws": draws, **repeats},
+        "overall": by_draw["overall"][0],
+        "sets": {name: found[0] for name, found in by_draw.items() if name != "overall"},
+        "intervals": {name: intervals(truth[r].tolist(), every[r], groups[r].tolist()) for name, r in rows_of.items()},
+        "labels": {
+            label: metrics(truth.tolist(), every[:, 0].tolist(), [index]) for index, label in enumerate(labels)
+        },
+        "repeats": {"draws": every.shape[1], **_spread(by_draw["overall"])},
+        "sets_repeats": {name: _spread(found) for name, found in by_draw.items() if name != "overall"},
+        "trainings": [_spread(by_draw["overall"][k : k + draws]) for k in range(0, every.shape[1], draws)],
         "calibration_error": calibration_error(
-            [row for rows in drawn for row in rows], [label for label in truth for _ in range(draws)]
+            [call.clip for row in calls for call in row], truth.repeat(every.shape[1]).tolist()
         ),
         "clips": [
             {
                 "file": read.clip.name,
                 "label": read.clip.label,
-                "predicted": labels[rows[0][0]],
-                "probability": round(rows[0][1], 4),
+                "predicted": labels[row[0].label],
+                "probability": round(row[0].probability, 4),
                 "releases": read.releases,
             }
-            for read, rows in zip(reads, verdicts, strict=True)
+            for read, row in zip(reads, calls, strict=True)
         ],
     }
+
+
+def _spread(tables: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation, over draws, of accuracy and risk F1."""
+    columns = {key: [table[key] for table in tables] for key in ("accuracy", "f1")}
+    return {key: {"mean": float(np.mean(one)), "sd": float(np.std(one))} for key, one in columns.items()}
 
 
 def _print(summary: dict[str, Any]) -> None:
@@ -468,18 +510,26 @@ def _print(summary: dict[str, Any]) -> None:
         *(("label " + k, v) for k, v in summary["labels"].items()),
     ]
     rows += [("chance", summary["baselines"]["chance"]), ("length only", summary["baselines"]["length_only"])]
-    print(f"{'':16}{'n':>5}{'accuracy':>10}{'precision':>11}{'recall':>8}{'F1':>7}{'F1, 95 %':>16}")
+    print(f"{'':16}{'n':>5}{'accuracy':>10}{'precision':>11}{'recall':>8}{'F1':>7}{'mean F1':>9}{'95 %':>16}")
     spread = {"all": summary["intervals"]["overall"], **summary["intervals"]}
+    means = {"all": summary["repeats"], **summary["sets_repeats"]}
     for name, m in rows:
-        low, high = spread[name]["f1"] if name in spread else (None, None)
-        within = "" if low is None else f"{low:.3f} to {high:.3f}"
         figures = f"{m['accuracy']:10.3f}{m['precision']:11.3f}{m['recall']:8.3f}{m['f1']:7.3f}"
-        print(f"{name:16}{m['n']:5}{figures}{within:>16}")
-    accuracy, f1 = summary["repeats"]["accuracy"], summary["repeats"]["f1"]
+        if name in means:
+            low, high = spread[name]["f1"]
+            figures += f"{means[name]['f1']['mean']:9.3f}{f'{low:.3f} to {high:.3f}':>16}"
+        print(f"{name:16}{m['n']:5}{figures}")
     print(f"expected calibration error of the clips' risk: {summary['calibration_error']:.3f}")
-    print(
-        f"over {summary['repeats']['draws']} noise draws: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}, "
-        f"F1 {f1['mean']:.3f} +- {f1['sd']:.3f}"
+    trainings = summary["trainings"]
+    print(_words(f"over {summary['repeats']['draws']} noise draws", summary["repeats"]))
+    for number, training in enumerate(trainings if len(trainings) > 1 else [], 1):
+        print(_words(f"training {number}", training))
+
+
+def _words(what: str, spread: dict[str, Any]) -> str:
+    accuracy, f1 = spread["accuracy"], spread["f1"]
+    return (
+        f"{what}: accuracy {accuracy['mean']:.3f} +- {accuracy['sd']:.3f}, F1 {f1['mean']:.3f} +- {f1['sd']:.3f}"
     )
 
 
@@ -488,12 +538,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m familial.evaluate", description="Accuracy, precision, recall, F1 per label and set."
     )
     default = Path(__file__).resolve().parents[1] / "checkpoints" / "nano"
-    parser.add_argument("--checkpoint", type=Path, default=default, metavar="DIR")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        type=Path,
+        default=[default],
+        metavar="DIR",
+        help="several: the same training with other seeds",
+    )
     parser.add_argument(
         "--folds",
+        nargs="+",
         type=Path,
+        default=[],
         metavar="DIR",
-        help="score each clip by the family of familial.train --folds that left it out",
+        help="score each clip by the family of familial.train --folds that left it out; several: as --checkpoint",
     )
     parser.add_argument(
         "--fit",
@@ -506,6 +565,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--member", choices=("edge", "cloud"), default="cloud")
     parser.add_argument("--noise", choices=("on", "off"), default="on")
     parser.add_argument("--profile", metavar="NAME", help=f"one of {', '.join(PROFILES)}; default: the checkpoint's")
+    parser.add_argument("--draws", type=int, default=5, help="of noise, for each clip")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     return parser

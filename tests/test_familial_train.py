@@ -116,6 +116,31 @@ def test_a_fold_is_scored_by_the_family_that_left_it_out(manifest: Path, tmp_pat
     assert evaluate.main(["--checkpoint", folder, "--folds", str(tmp_path / "folds"), *common]) == 0
     found = json.loads(out.read_text())
     assert found["left_out"] is True and len(found["clips"]) == 9
+    assert found["repeats"]["draws"] == 5 and len(found["temperature"]) == 3
+
+
+def test_trainings_with_other_seeds_are_averaged_and_told_apart(
+    untrained: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family = checkpoint.load(untrained)
+    for name, risk_at in (("calm", 0.999), ("wary", 0.001)):  # the one calls no clip a risk, the other all nine
+        checkpoint.save(Family(replace(family.config, risk_at=risk_at)), tmp_path / name)
+    out = tmp_path / "both.json"
+    args = ["--data", str(manifest), "--json", str(out), "--threads", "1"]
+    both = [str(tmp_path / "calm"), str(tmp_path / "wary")]
+    assert evaluate.main(["--checkpoint", *both, *args, "--draws", "3"]) == 0
+    found = json.loads(out.read_text())
+    assert found["repeats"]["draws"] == 6
+    assert [one["f1"]["mean"] for one in found["trainings"]] == pytest.approx([0.0, 0.8])  # six of nine are risks
+    assert found["repeats"]["f1"] == found["sets_repeats"]["made"]["f1"] == pytest.approx({"mean": 0.4, "sd": 0.4})
+    assert found["overall"]["f1"] == 0.0 and found["intervals"]["overall"]["f1"][0] == 0.0
+    said = capsys.readouterr().out
+    assert "over 6 noise draws" in said and "training 2: accuracy 0." in said and "F1 0.800 +- 0.000" in said
+    labels = ("normal", "fight", "fall")
+    words = Vocabulary.of_captions(["a person falls"], labels).words
+    checkpoint.save(Family(replace(family.config, labels=labels, words=words)), tmp_path / "other")
+    assert evaluate.main(["--checkpoint", str(untrained), str(tmp_path / "other"), *args]) == 2
+    assert "not every family has the labels normal, fall, fight" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +188,8 @@ def test_wrong_command_lines_are_named(untrained: Path, manifest: Path, tmp_path
         train.run(["--data", str(tmp_path / "no.csv"), "--out", str(tmp_path / "x")])
     with pytest.raises(ConfigError, match="strict"):
         evaluate.run(["--checkpoint", str(untrained), "--data", str(manifest), "--profile", "loud"])
+    with pytest.raises(ConfigError, match="--draws 0: .*give 1 or more"):
+        evaluate.run(["--checkpoint", str(untrained), "--data", str(manifest), "--draws", "0"])
     with pytest.raises(CheckpointError, match="left_out"):
         evaluate.run(["--checkpoint", str(untrained), "--data", str(manifest), "--folds", str(tmp_path)])
 
