@@ -58,8 +58,9 @@ def trainings(
 def _tables(path: Path, known: set[str]) -> list[dict[str, Any]]:
     """The runs, with keys that may stand there and values that an option can have."""
     document = parse_toml(path, {}, _CURE)
-    tables = document.get("run")
-    if set(document) != {"run"} or not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+    found = document.get("run")
+    tables = found if isinstance(found, list) else []
+    if set(document) != {"run"} or not tables or not all(isinstance(table, dict) for table in tables):
         raise ConfigError(f"{path}: holds {', '.join(document) or 'nothing'}; expected [[run]] alone; {_CURE}")
     for number, table in enumerate(tables, 1):
         for key, value in table.items():

@@ -377,6 +377,7 @@ def test_lean_moves_the_limit_so_that_the_same_clips_are_called() -> None:
     ("text", "why"),
     [
         ("", "holds nothing; expected"),
+        ("run = []\n", "holds run; expected [[run]] alone"),
         ("[[run]\n", "not TOML"),
         ("[[run]]\nminute = 3\ndata = true\n", "run 1: minute is no key of a run; there are adversary, answers"),
         ("[[run]]\nout = 'x'\ndata = true\n", "run 1: out is no key"),
