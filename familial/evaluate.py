@@ -463,20 +463,22 @@ def _summary(trainings: Sequence[Training], labels: Sequence[str]) -> dict[str, 
     def tables(rows: npt.NDArray[np.int64]) -> list[dict[str, float]]:
         return [metrics(truth[rows].tolist(), column.tolist(), risks) for column in every[rows].T]
 
-    set_of = np.array([read.clip.set for read in reads])
-    whole = np.arange(len(reads))
-    rows_of = {"overall": whole, **{name: np.flatnonzero(set_of == name) for name in sorted(set(set_of.tolist()))}}
-    by_draw = {name: tables(rows) for name, rows in rows_of.items()}
+    def within(rows: npt.NDArray[np.int64]) -> dict[str, list[float]]:
+        return intervals(truth[rows].tolist(), every[rows], groups[rows].tolist())
+
+    set_of, whole = np.array([read.clip.set for read in reads]), np.arange(len(reads))
+    rows_of = {name: np.flatnonzero(set_of == name) for name in sorted(set(set_of.tolist()))}
+    by_draw, sets = tables(whole), {name: tables(rows) for name, rows in rows_of.items()}
     return {
-        "overall": by_draw["overall"][0],
-        "sets": {name: found[0] for name, found in by_draw.items() if name != "overall"},
-        "intervals": {name: intervals(truth[r].tolist(), every[r], groups[r].tolist()) for name, r in rows_of.items()},
+        "overall": by_draw[0],
+        "sets": {name: found[0] for name, found in sets.items()},
+        "intervals": {**{name: within(rows) for name, rows in rows_of.items()}, "overall": within(whole)},
         "labels": {
             label: metrics(truth.tolist(), every[:, 0].tolist(), [index]) for index, label in enumerate(labels)
         },
-        "repeats": {"draws": every.shape[1], **_spread(by_draw["overall"])},
-        "sets_repeats": {name: _spread(found) for name, found in by_draw.items() if name != "overall"},
-        "trainings": [_spread(by_draw["overall"][k : k + draws]) for k in range(0, every.shape[1], draws)],
+        "repeats": {"draws": every.shape[1], **_spread(by_draw)},
+        "sets_repeats": {name: _spread(found) for name, found in sets.items()},
+        "trainings": [_spread(by_draw[k : k + draws]) for k in range(0, every.shape[1], draws)],
         "calibration_error": calibration_error(
             [call.clip for row in calls for call in row], truth.repeat(every.shape[1]).tolist()
         ),
