@@ -79,7 +79,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class _Call:
     """A clip as called in one draw of noise: label probabilities (L,), the label and its probability."""
 
     clip: _Probabilities
@@ -88,16 +88,16 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class _Training:
     """All clips as one training's families read them, and per fold its (temperature, bias, risk_at)."""
 
     reads: list[Read]
     fits: list[tuple[float, float, float]]
 
-    def calls(self) -> list[list[Call]]:
+    def calls(self) -> list[list[_Call]]:
         """Of each clip, in each draw."""
         fitted = ((read.draws(*self.fits[read.reader][:2]), self.fits[read.reader][2]) for read in self.reads)
-        return [[Call(row, *_decide(row, risk_at)) for row in rows] for rows, risk_at in fitted]
+        return [[_Call(row, *_decide(row, risk_at)) for row in rows] for rows, risk_at in fitted]
 
 
 def sigma_of(folder: Path, family: Family, profile: str | None) -> tuple[str, Fraction]:
@@ -345,7 +345,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     for families in trained:
         reads = _all_read(families, clips, args.member, sigma, args.draws)
         own = [(1.0, 0.0, families[0][0].config.risk_at)]
-        trainings.append(Training(reads, _fits(reads, labels) if args.folds else own))
+        trainings.append(_Training(reads, _fits(reads, labels) if args.folds else own))
     fits = [fit for training in trainings for fit in training.fits]
     if args.fit is not None:
         _write_fits(args.fit, fits)
@@ -449,7 +449,7 @@ def _write_fits(folder: Path, fits: Sequence[tuple[float, float, float]]) -> Non
     print(f"{folder}: temperature {made.temperature}, bias {leans}, a clip is a risk from {made.risk_at} on")
 
 
-def _summary(trainings: Sequence[Training], labels: Sequence[str]) -> dict[str, Any]:
+def _summary(trainings: Sequence[_Training], labels: Sequence[str]) -> dict[str, Any]:
     """Tables of the first training's first draw; means, intervals and calibration over all draws of all trainings."""
     reads = trainings[0].reads
     of_each = zip(*(training.calls() for training in trainings), strict=True)
