@@ -1,1 +1,10 @@
-"""Top floor. The whole loop as a user runs it: the demo, and what is measured against peers and floors."""
+"""The whole loop as a user runs it: the demo, and what is measured against peers and floors.
+
+`python -m benchmarks.NAME` finds NAME in any package below, so that a command keeps its name wherever its file lies.
+"""
+
+from pathlib import Path
+
+__all__: list[str] = []
+
+__path__ += sorted(str(found.parent) for found in Path(__file__).parent.glob("*/__init__.py"))

@@ -23,12 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.camera import backend_of, masked, open_frames
+from benchmarks.broker import ROOT, EmbeddedBroker, Mosquitto
+from benchmarks.harness import CHECKPOINT, Child, Heard, Listener, Rig, build_engine, end_on_signals, fail, percentiles
+from edge_runtime.capture.sources import backend_of, masked, open_frames
 from wire.errors import CameraError, ConfigError, VeilsightError
-from wire.message import Alert, Verdict
-
-from .broker import ROOT, EmbeddedBroker, Mosquitto
-from .harness import CHECKPOINT, Child, Heard, Listener, Rig, build_engine, end_on_signals, fail, percentiles
+from wire.protocol.message import Alert, Verdict
 
 __all__ = ["CLIP", "Played", "check_source", "clip_label", "main", "rendered_clip", "run", "show", "summarise"]
 
@@ -57,7 +56,7 @@ def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
     """
     import cv2  # here, so that a broker or a listener alone does not load it
 
-    from familial.data import render
+    from familial.synth import clip as render
 
     stamp = path.with_suffix(".json")
     sources = sorted(Path(render.__file__).parent.glob("*.py"))
@@ -106,7 +105,7 @@ def clip_label(verdicts: Sequence[Verdict], labels: Sequence[str], risk_at: floa
 
     verdicts: one member's, in slot order. Whole events count alone; in a clip shorter than an event, the last one.
     """
-    from familial.evaluate import clip_verdict  # it loads torch, which nothing else here does
+    from familial.evaluate.report import clip_verdict  # it loads torch, which nothing else here does
 
     whole = [v for v in verdicts if v.last_slot - v.first_slot + 1 >= len(v.present)] or list(verdicts[-1:])
     if not whole:
@@ -268,7 +267,7 @@ def _latencies(rig: Rig, heard: Heard, speed: float) -> tuple[dict[str, float], 
 
 
 def _risk_at(rig: Rig) -> float:
-    from familial.config import FamilyConfig
+    from familial.model.config import FamilyConfig
 
     return float(FamilyConfig.load(rig.checkpoint / "config.json").risk_at)
 

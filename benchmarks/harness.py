@@ -29,13 +29,12 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from benchmarks.broker import ROOT, Broker, child_env
+from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError, EngineError, MessageError, VeilsightError
-from wire.keys import DeviceKey, PublicKey
-from wire.manifest import EngineManifest
-from wire.message import Alert, FeatureMessage, Verdict, open_alert, open_features, open_verdict
-from wire.topics import parse_topic
-
-from .broker import ROOT, Broker, child_env
+from wire.protocol.keys import DeviceKey, PublicKey
+from wire.protocol.message import Alert, FeatureMessage, Verdict, open_alert, open_features, open_verdict
+from wire.protocol.topics import parse_topic
 
 __all__ = [
     "CHECKPOINT",

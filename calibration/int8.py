@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from export.half import rounded, to_fp16
-from export.network import Network, activations, open_session, structure
-from export.precision import CALIBRATION
-from export.quantise import Ranges, along_channels, layers, to_int8, unbiased
-from familial.config import FamilyConfig
+from export.precision.convert import CALIBRATION
+from export.precision.half import rounded, to_fp16
+from export.precision.network import Network, activations, open_session, structure
+from export.precision.quantise import Ranges, along_channels, layers, to_int8, unbiased
+from familial.model.config import FamilyConfig
 from wire.errors import DataError, EngineError, VeilsightError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def gather(config: FamilyConfig, data: Sequence[Path], rendered: int) -> Materia
     Raises DataError for what cannot calibrate: too few different clips, or no light in any of them.
     """
     from familial.data.clips import read_clip, read_manifests, slots, windows
-    from familial.data.takes import rendered_takes
+    from familial.data.sources import rendered_takes
 
     spec = config.window
     listed = read_manifests(data, config.labels) if data else []
@@ -156,9 +156,7 @@ def _best_part(counts: npt.NDArray[np.float64]) -> float:
     return float(_GRID[int(np.argmin(errors))])
 
 
-def _error(
-    part: Part, ranges: Ranges, feeds: Sequence[_Feed], exact: Sequence[_Array], name: str
-) -> dict[str, float]:
+def _error(part: Part, ranges: Ranges, feeds: Sequence[_Feed], exact: Sequence[_Array], name: str) -> dict[str, float]:
     """Error of tensor `name` with the layers of `ranges` in int8, against its float32 values `exact`, on `feeds`."""
     made = to_int8(part.model, ranges)
     found = [values[name] for values in activations(made, feeds, [name])]
@@ -218,9 +216,7 @@ def choose_layers(part: Part, ranges: Mapping[str, float], peaks: Mapping[str, f
             break
         worst = max((row for row in rows if row["layer"] in chosen), key=lambda row: float(str(row["p99"])))
         chosen.remove(str(worst["layer"]))
-        kept[str(worst["layer"])] = (
-            f"with it all of int8 costs {cost:.3g} at p99, {part.limit:.3g} is allowed"
-        )
+        kept[str(worst["layer"])] = f"with it all of int8 costs {cost:.3g} at p99, {part.limit:.3g} is allowed"
     report = {
         "judged": part.output,
         "limit_p99": part.limit,
@@ -237,8 +233,8 @@ def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] =
     import torch
 
     from export import trace
-    from familial.checkpoint import checkpoint_hash
-    from familial.evaluate import sigma_of
+    from familial.evaluate.report import sigma_of
+    from familial.model.checkpoint import checkpoint_hash
 
     began = time.monotonic()
     family = trace.load_family(checkpoint)
@@ -288,7 +284,7 @@ def _events(codes: _Array, releases: int, sigma: float, seed: int) -> list[_Feed
     """Noised events of one clip: whole or short, every other one with releases missing."""
     import torch
 
-    from familial.losses import rounded_gaussian
+    from familial.train.losses import rounded_gaussian
 
     rng = np.random.default_rng(seed)
     made: list[_Feed] = []
@@ -366,12 +362,13 @@ def words(document: Mapping[str, Any]) -> str:
         lines.append(f"  {'layer in int8, alone':22}{'weights':34}{'own SQNR':>9}{'p50':>9}{'p99':>9}{'max':>9}")
         for row in found["layers"]:
             kept = "  kept in float32" if row["layer"] in found["kept_float"] else ""
-            lines.append(f"  {row['layer']:22}{row['weights'][-32:]:34}{row['own_sqnr_db']:6.1f} dB"
-                         f"{row['p50']:9.3g}{row['p99']:9.3g}{row['max']:9.3g}{kept}")  # fmt: skip
+            lines.append(
+                f"  {row['layer']:22}{row['weights'][-32:]:34}{row['own_sqnr_db']:6.1f} dB"
+                f"{row['p50']:9.3g}{row['p99']:9.3g}{row['max']:9.3g}{kept}"
+            )
         count = f"{len(document[part]['int8'])} of {len(found['layers'])} layers"
         for name, row in ((count, found["together"]), ("on clips that chose no range", found["unseen"])):
-            lines.append(f"  {name:56}{row['sqnr_db']:6.1f} dB"
-                         f"{row['p50']:9.3g}{row['p99']:9.3g}{row['max']:9.3g}")  # fmt: skip
+            lines.append(f"  {name:56}{row['sqnr_db']:6.1f} dB{row['p50']:9.3g}{row['p99']:9.3g}{row['max']:9.3g}")
     lines.append("codes against fp32, all windows; the guard's zero branch must not fire")
     head = ("", "p50", "p99", "|error| p99", "in sigma", "cosine", "rounded", "truncated", "zero")
     lines.append("".join(name.rjust(12) for name in head))

@@ -23,11 +23,11 @@ from pathlib import Path
 import mpmath
 import numpy as np
 
-from familial.config import FamilyConfig
-from wire.certificate import NOT_PROVED, PROFILES, Certificate, bits, eps_at_delta
+from familial.model.config import FamilyConfig
 from wire.errors import ConfigError, DataError, VeilsightError
-from wire.noise_check import NoiseCheck
-from wire.noise_table import NoiseTable
+from wire.privacy.certificate import NOT_PROVED, PROFILES, Certificate, bits, eps_at_delta
+from wire.privacy.noise_check import NoiseCheck
+from wire.privacy.noise_table import NoiseTable
 
 __all__ = ["GRID", "Noise", "Target", "build_table", "choose", "least_sigma", "main", "words", "write"]
 

@@ -15,18 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from familial.shift import Reference
+from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
+from cloud_bridge.config import BridgeConfig
+from cloud_bridge.inference.member import FamilyMember
+from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
+from cloud_bridge.store.journal import Journal
+from cloud_bridge.timeline import Timeline
+from familial.evaluate.ood import Reference
+from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
-from wire.keys import DeviceKey
-from wire.manifest import EngineManifest
-from wire.topics import TOPICS, parse_topic, topic
-
-from .bridge import SUBSCRIPTIONS, Bridge, run
-from .config import BridgeConfig
-from .journal import Journal
-from .member import FamilyMember
-from .timeline import Timeline
-from .transport import Inbound, Mailbox, MqttTransport
+from wire.protocol.keys import DeviceKey
+from wire.protocol.topics import TOPICS, parse_topic, topic
 
 
 def main(argv: Sequence[str] | None = None) -> int:

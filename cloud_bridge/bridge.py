@@ -17,19 +17,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from familial.shift import Familiarity, Reference
-from wire.keys import DeviceKey
-from wire.manifest import EngineManifest
-from wire.message import Alert, Verdict
-from wire.topics import TOPICS, topic
-
-from .config import BridgeConfig
-from .events import BLIND, AlertBook, AlertChange, Event, EventReader
-from .intake import Intake, Release
-from .journal import Journal
-from .member import Member, Reading
-from .timeline import Timeline
-from .transport import Inbound, Mailbox, Publish
+from cloud_bridge.config import BridgeConfig
+from cloud_bridge.inference.member import Member, Reading
+from cloud_bridge.ingest.events import BLIND, AlertBook, AlertChange, Event, EventReader
+from cloud_bridge.ingest.intake import Intake, Release
+from cloud_bridge.ingest.transport import Inbound, Mailbox, Publish
+from cloud_bridge.store.journal import Journal
+from cloud_bridge.timeline import Timeline
+from familial.evaluate.ood import Familiarity, Reference
+from wire.artifact.manifest import EngineManifest
+from wire.protocol.keys import DeviceKey
+from wire.protocol.message import Alert, Verdict
+from wire.protocol.topics import TOPICS, topic
 
 __all__ = ["SUBSCRIPTIONS", "Bridge", "run"]
 

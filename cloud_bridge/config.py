@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from wire.errors import ConfigError, DeviceKeyError
-from wire.keys import PublicKey
+from wire.protocol.keys import PublicKey
+from wire.protocol.topics import topic
 from wire.settings import FileOrText, FilePath, faults, keys_of, parse_toml, refuse
-from wire.topics import topic
 
 __all__ = ["AlertRule", "BridgeConfig", "BrokerConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
 

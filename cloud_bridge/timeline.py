@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from wire.message import Alert, Verdict, trace_id
+from wire.protocol.message import Alert, Verdict, trace_id
 
 __all__ = ["Timeline"]
 

@@ -1,118 +1,12 @@
-"""The device's process: parse, load, run. `python -m edge_runtime --config edge.toml`
-
-Exit codes: 0 the source ended or a stop was asked for, 2 configuration or input, 3 a privacy check failed,
-4 the camera or the GPU is lost and a restart may help, 1 anything unforeseen.
-"""
+"""`python -m edge_runtime`."""
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import json
-import logging
-import secrets
-import signal
 import sys
-import time
-from contextlib import ExitStack, closing, suppress
-from pathlib import Path
-from typing import Any
 
-from wire.budget import Budget, Terms
-from wire.command import Orders
-from wire.errors import DeviceLost, PrivacyError, VeilsightError
-from wire.keys import DeviceKey, PublicKey
-from wire.manifest import EngineManifest
+from edge_runtime.app import main
 
-from .camera import Camera, CameraLost
-from .config import Config, load_config
-from .engine import open_engine, self_test
-from .health import Health, Stats, notify
-from .ledger import Ledger
-from .loop import Loop
-from .noise import Sampler
-from .publisher import Publisher
-from .window import SlotClock
-
-log = logging.getLogger("veilsight")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the process; the exit code."""
-    parser = argparse.ArgumentParser(prog="edge_runtime", description="camera -> noised feature tensor -> MQTT")
-    parser.add_argument("--config", required=True, help="edge.toml")
-    parser.add_argument("--source", help="instead of [camera] source")
-    parser.add_argument("--engine", help="instead of [engine] folder")
-    parser.add_argument("--broker", help="instead of [broker] url")
-    parser.add_argument("--summary", help="write local figures to this JSON file at the end; they are never published")
-    given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    flags = {"camera_source": given.source, "engine_folder": given.engine, "broker_url": given.broker}
-    try:
-        figures = serve(load_config(given.config, {name: value for name, value in flags.items() if value}))
-    except VeilsightError as error:
-        log.error("%s", error)
-        return 4 if isinstance(error, (CameraLost, DeviceLost)) else 3 if isinstance(error, PrivacyError) else 2
-    if given.summary:
-        Path(given.summary).write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
-
-
-def serve(config: Config) -> dict[str, Any]:
-    """Load everything, run the loop to its end, return the local figures."""
-    signer = PublicKey.parse(config.engine_publisher) if config.engine_publisher else None
-    manifest = EngineManifest.load(config.engine_folder, signer)
-    bits = (config.privacy_bits_per_event, config.privacy_bits_per_hour, config.privacy_bits_per_day)
-    budget = Budget(*bits, config.privacy_over_budget)
-    terms = Terms.of(manifest, config.privacy_max_profile, budget, config.privacy_attention)
-    clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: clock.stop.set())
-    state_dir = Path(config.device_state_dir)
-    stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided", "payload_bytes")
-    with ExitStack() as stack:
-        key = DeviceKey.load_or_make(config.device_key)
-        camera = Camera(config, manifest.window, clock, _lost_after_s(config.camera_lost_after_s, state_dir))
-        if camera.at_once:
-            clock.start()
-        stack.enter_context(camera)
-        engine = stack.enter_context(closing(open_engine(config, manifest)))
-        self_test(engine)
-        noise = [Sampler(table, manifest.tokens, manifest.width) for table in manifest.tables(config.engine_folder)]
-        ledger = stack.enter_context(closing(Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off)))
-        operator = PublicKey.parse(config.privacy_operator_key) if config.privacy_operator_key else None
-        camera_name = f"{config.device_site}/{config.device_camera}"
-        orders = Orders(state_dir / "command.json", operator, camera_name, [*terms.profiles], config.privacy_profile)
-        boot_id = ledger.boots << 32 | secrets.randbits(32)
-        state: dict[str, Any] = {"boot_id": boot_id, "model_id": manifest.model_id, "slot_s": clock.slot_s}
-        state |= {"started_at": round(time.time()), "public_key": key.public.hex, "software": "veilsight/0.1.0"}
-        state |= {"profile": orders.profile, "blind": False}
-        publisher = Publisher(config, state, terms.certificate.to_json().encode())
-        parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
-        parts |= {"camera": camera.figures, "commands": orders.figures}
-        health = Health(config.health_listen, parts, stalled_s=10 + 10 * clock.slot_s)
-        stack.callback(health.close)
-        log.info("%s: %s, profile %s; %s", camera_name, camera.name, orders.profile, terms.words)
-        notify("READY=1")
-        loop = Loop(camera, clock, engine, noise, terms, orders, ledger, publisher, health, key, boot_id, stats)
-        with suppress(AttributeError, OSError):
-            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what loading needed; the system can have it back
-            ctypes.CDLL(None).mallopt(-3, 1 << 16)  # and what a run used: M_MMAP_THRESHOLD, bytes, no longer growing
-        try:
-            with publisher:
-                publisher.reason = loop.run(config.run_windows)
-        except CameraLost:
-            (state_dir / "camera-lost").touch()
-            raise
-        return {**health.figures(), "cpu_s": round(time.process_time(), 3)}
-
-
-def _lost_after_s(lost_after_s: float, state_dir: Path) -> float:
-    """How long a camera may be lost before the process ends: longer where that was the end less than an hour ago."""
-    mark = state_dir / "camera-lost"
-    wait_s = 3600 - (time.time() - mark.stat().st_mtime) if mark.exists() else 0.0
-    return max(lost_after_s, wait_s) if lost_after_s else 0.0
-
+__all__: list[str] = []
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wire.errors import ConfigError
+from wire.protocol.topics import topic
 from wire.settings import FileOrText, FilePath, Key, Positive, PositiveInt, faults, keys_of, parse_toml, refuse
-from wire.topics import topic
 
 __all__ = ["Config", "load_config"]
 
@@ -21,6 +21,7 @@ __all__ = ["Config", "load_config"]
 @dataclass(frozen=True)
 class Config:
     """A whole `edge.toml`: the field SECTION_KEY is `key` of `[section]`."""
+
     device_site: str
     device_camera: str
     device_key: FilePath  # path of the signing key, made where missing
@@ -47,7 +48,7 @@ class Config:
     privacy_profile: str = ""  # at the start, until a command orders another; "": the maximum
     privacy_max_profile: str = ""  # the most revealing one that a command may order; "": the engine's own
     privacy_operator_key: FileOrText = ""  # the public key, or its file, that signs commands; "": none is listened to
-    privacy_bits_per_event: float = 0.0  # budgets: see wire/budget.py; 0: none
+    privacy_bits_per_event: float = 0.0  # budgets: see wire/privacy/budget.py; 0: none
     privacy_bits_per_hour: float = 0.0
     privacy_bits_per_day: float = 0.0
     privacy_attention: bool = False  # the engine's rule chooses each release's level: docs/attention.md

@@ -27,6 +27,7 @@ __all__ = ["Health", "Stats", "chip_figures", "notify"]
 
 class Stats:
     """Counts, and series of which the last values are kept for their quantiles. Each name is written by one thread."""
+
     def __init__(self, *counts: str) -> None:
         self.counts = Counter(dict.fromkeys(counts, 0))
         self._series: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=4096))
@@ -46,6 +47,7 @@ class Stats:
 
 class Health:
     """Serves the figures of the process's parts; /health answers 503 when the last beat is older than `stalled_s`."""
+
     def __init__(self, listen: str, parts: Mapping[str, Callable[[], Mapping[str, float]]], stalled_s: float) -> None:
         self._parts, self._stalled_s, self._beat_at = parts, stalled_s, time.monotonic()
         self.port, self.close = _serve(listen, self._page) if listen else (0, lambda: None)

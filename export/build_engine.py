@@ -23,17 +23,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from wire.attention import AttentionRule
-from wire.certificate import PROFILES, Certificate
-from wire.checkpoint import checkpoint_hash
-from wire.engine_record import ENGINES, RECORD
+from export.backends.builder import Options
+from export.backends.runners import BACKENDS, PRECISIONS, Backend, backend, check_precision
+from export.precision.convert import Calibration, calibration_hash, in_precision
+from wire.artifact.checkpoint import checkpoint_hash
+from wire.artifact.engine_record import ENGINES, RECORD
+from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest, sha256_file
 from wire.errors import CheckpointError, ConfigError, EngineError, ManifestError, VeilsightError
-from wire.manifest import FILES, SIGNATURE, EngineManifest, sha256_file
-from wire.noise_table import NoiseTable
-
-from .builder import Options
-from .engines import BACKENDS, PRECISIONS, Backend, backend, check_precision
-from .precision import Calibration, calibration_hash, in_precision
+from wire.privacy.certificate import PROFILES, Certificate
+from wire.privacy.level_rule import AttentionRule
+from wire.privacy.noise_table import NoiseTable
 
 __all__ = ["Inputs", "build", "main", "why_build"]
 
@@ -45,7 +44,7 @@ _BYTES = {"fp32": 4, "fp16": 4 + 2, "int8": 4}  # of a weight on the disk while 
 # What decides how a checkpoint becomes graphs; a change of these files is a change of tools.
 _SOURCES = (
     "export/*.py",
-    "wire/attention.py",
+    "wire/privacy/level_rule.py",
     *(f"familial/{name}.py" for name in ("config", "desensitizer", "family", "losses", "qwen", "towers")),
 )
 _STEPS = 7
@@ -107,8 +106,10 @@ def _read_noise(checkpoint: Path) -> dict[str, Any]:
     if not isinstance(clip_norm, int) or isinstance(clip_norm, bool) or not isinstance(profile, str) or sigma <= 0:
         raise CheckpointError(f"{file}: profile {profile!r}, clip_norm {clip_norm!r}, sigma {sigma} cannot be; {cure}")
     if not math.isclose(s_release, clip_norm / sigma, rel_tol=1e-4):
-        raise CheckpointError(f"{file}: s_release is {s_release}, but clip_norm {clip_norm} and sigma {sigma} give "
-                              f"{float(clip_norm / sigma):.6g}; {cure}")  # fmt: skip
+        raise CheckpointError(
+            f"{file}: s_release is {s_release}, but clip_norm {clip_norm} and sigma {sigma} give "
+            f"{float(clip_norm / sigma):.6g}; {cure}"
+        )
     if s_event > PROFILES.get(profile, math.inf) * (1 + 1e-9):
         raise CheckpointError(f"{file}: s_event is {s_event}, more than profile {profile} allows; {cure}")
     return {"profile": profile, "clip_norm": clip_norm, "sigma": sigma, "levels": levels, "s_event": s_event}
@@ -190,7 +191,7 @@ class _Progress:
 
 def build(checkpoint: Path, out: Path, wanted: Inputs, engine: Backend | None = None) -> EngineManifest:
     """Make the engine folder `out`, in place of the one that is there; a VeilsightError leaves that one untouched."""
-    from .bundle import replace_folder
+    from export.bundle import replace_folder
 
     engine = engine or backend(wanted.backend)
     if out.exists() and not out.is_dir():
@@ -219,11 +220,10 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
     """All files of the engine, in the folder `made`."""
     progress = _Progress()
     with progress.step("load checkpoint") as said:
-        from edge_runtime.noise import Sampler
-
-        from . import parity, trace
-        from .lint import save_graph
-        from .verify_graph import prove_decide, prove_encode, prove_folder
+        from edge_runtime.gate.sampler import Sampler
+        from export import parity, trace
+        from export.proof.lint import save_graph
+        from export.proof.verify_graph import prove_decide, prove_encode, prove_folder
 
         family = trace.load_family(checkpoint)
         config = family.config

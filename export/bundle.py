@@ -20,11 +20,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from export.proof.verify_graph import prove_folder
+from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest, sign_manifest
 from wire.errors import ConfigError, ManifestError, VeilsightError
-from wire.keys import DeviceKey, PublicKey
-from wire.manifest import FILES, SIGNATURE, EngineManifest, sign_manifest
-
-from .verify_graph import prove_folder
+from wire.protocol.keys import DeviceKey, PublicKey
 
 __all__ = ["main", "pack", "replace_folder", "unpack"]
 

@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.config import load_config
-from edge_runtime.engine import BACKENDS, Engine, OnnxEngine, self_test
-from edge_runtime.engine_tensorrt import Gpu, Libraries, TensorRtEngine, device_facts, load_libraries
-from wire.engine_record import engine_key
+from edge_runtime.eye.engine.onnx import BACKENDS, Engine, OnnxEngine, self_test
+from edge_runtime.eye.engine.tensorrt import Gpu, Libraries, TensorRtEngine, device_facts, load_libraries
+from export.backends.builder import Options, Say, keep_or_make, say_line
+from export.bundle import unpack
+from export.proof.verify_graph import prove_folder
+from wire.artifact.engine_record import engine_key
+from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
-from wire.keys import PublicKey
-from wire.manifest import EngineManifest
-
-from .builder import Options, Say, keep_or_make, say_line
-from .bundle import unpack
-from .verify_graph import prove_folder
+from wire.protocol.keys import PublicKey
 
 __all__ = ["Place", "install", "main"]
 

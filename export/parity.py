@@ -23,17 +23,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edge_runtime.noise import Sampler
-from familial.config import FamilyConfig
-from familial.family import DecideGraph, EncodeGraph, Family
+from edge_runtime.gate.sampler import Sampler
+from export.backends.runners import Runner
+from export.precision.convert import check_peaks
+from export.precision.half import FP16_MAX, half_tensors, rounded
+from export.precision.network import measure, open_session
+from familial.model.config import FamilyConfig
+from familial.model.family import DecideGraph, EncodeGraph, Family
+from wire.artifact.manifest import WindowSpec
 from wire.errors import EngineError
-from wire.manifest import WindowSpec
-from wire.noise_table import NoiseTable
-
-from .engines import Runner
-from .half import FP16_MAX, half_tensors, rounded
-from .network import measure, open_session
-from .precision import check_peaks
+from wire.privacy.noise_table import NoiseTable
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -284,8 +283,14 @@ def compare_half(
         apart = np.concatenate([np.abs(ours(feed)[0].astype(np.float64) - exact(feed)[0]) for feed in feeds])
         p50, p99 = (float(value) for value in np.percentile(apart, [50, 99]))
         largest = max(halves, key=lambda name: halves[name], default="")
-        report[part] = {"tensors_fp16": len(halves), "largest": largest, "peak": halves.get(largest, 0.0),
-                        "headroom": FP16_MAX / max(halves.get(largest, 0.0), 1e-9), "p50": p50, "p99": p99}  # fmt: skip
+        report[part] = {
+            "tensors_fp16": len(halves),
+            "largest": largest,
+            "peak": halves.get(largest, 0.0),
+            "headroom": FP16_MAX / max(halves.get(largest, 0.0), 1e-9),
+            "p50": p50,
+            "p99": p99,
+        }
         if not p99 <= limit:
             raise EngineError(
                 f"{part}: float16 moves the output by {p99:.3g} at p99 (at most {limit:g}); build with --precision fp32"

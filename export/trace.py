@@ -22,14 +22,13 @@ import torch
 from onnx import ModelProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from familial import checkpoint as folder
-from familial.config import FamilyConfig
-from familial.family import DecideGraph, EncodeGraph, Family
-from familial.losses import poles
-from familial.resources import require_disk, require_memory
+from export.proof.lint import INLINE_BYTES, LARGE_BYTES, OPSET
+from familial.model import checkpoint as folder
+from familial.model.config import FamilyConfig
+from familial.model.family import DecideGraph, EncodeGraph, Family
+from familial.model.resources import require_disk, require_memory
+from familial.train.losses import poles
 from wire.errors import CheckpointError, GraphError
-
-from .lint import INLINE_BYTES, LARGE_BYTES, OPSET
 
 __all__ = ["directions", "load_family", "require_room", "tidy", "trace_decide", "trace_encode", "trace_module"]
 
@@ -142,9 +141,14 @@ def _set_aside(model: Any, beside: Path, inline_bytes: int) -> None:
             offset = out.tell()
             np.ascontiguousarray(tensor.numpy()).tofile(out)
             value.const_value = onnx_ir.ExternalTensor(
-                beside.name, offset, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=str(value.name),
+                beside.name,
+                offset,
+                tensor.nbytes,
+                tensor.dtype,
+                shape=tensor.shape,
+                name=str(value.name),
                 base_dir=beside.parent,
-            )  # fmt: skip
+            )
 
 
 @contextlib.contextmanager

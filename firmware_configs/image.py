@@ -22,9 +22,9 @@ from pathlib import Path
 
 from edge_runtime.config import load_config
 from firmware_configs.boards import BOARDS, Board, board
+from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest
 from wire.errors import ConfigError, VeilsightError
-from wire.keys import PublicKey
-from wire.manifest import FILES, SIGNATURE, EngineManifest
+from wire.protocol.keys import PublicKey
 
 __all__ = ["Entry", "Step", "edge_config", "main", "overlay", "packages", "steps", "write"]
 

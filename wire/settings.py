@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from .errors import ConfigError
+from wire.errors import ConfigError
 
 if sys.version_info >= (3, 11):
     import tomllib

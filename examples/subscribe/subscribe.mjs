@@ -1,7 +1,7 @@
 // mosquitto_sub -h BROKER -t 'veilsight/v1/#' -F '%t %x' | node subscribe.mjs DEVICE_KEY BRIDGE_KEY
 import { createPublicKey, verify } from "node:crypto";
 import { createInterface } from "node:readline";
-import { veilsight } from "./veilsight.mjs"; // generated from wire/veilsight.proto by `npm install`
+import { veilsight } from "./veilsight.mjs"; // generated from wire/protocol/veilsight.proto by `npm install`
 
 const ed25519 = Buffer.from("302a300506032b6570032100", "hex"); // what a DER public key of this kind begins with
 const asKey = (hex) => createPublicKey({ key: Buffer.concat([ed25519, Buffer.from(hex, "hex")]), format: "der", type: "spki" });

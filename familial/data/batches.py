@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wire.manifest import WindowSpec
-
-from .events import UNKNOWN, Grid, Take, event_label, happening_now, release_label, run_frames
-from .truth import Truth, answer
+from familial.data.events import UNKNOWN, Grid, Take, event_label, happening_now, release_label, run_frames
+from familial.synth.truth import Truth, answer
+from wire.artifact.manifest import WindowSpec
 
 __all__ = ["Readings", "Runs", "cells_of", "draw_readings", "draw_runs", "draw_take"]
 
@@ -104,8 +103,10 @@ def draw_runs(
         start, last, hidden = _stretch(take, spec, rng)
         ends = last - spec.slot_s * np.arange(count - 1, -1, -1)
         seen = (ends > start + spec.slot_s / 2) & (ends < take.footage.duration + reach - 0.5)
-        named = [release_label(take, start, float(end), reach) if there else UNKNOWN
-                 for end, there in zip(ends, seen, strict=True)]  # fmt: skip
+        named = [
+            release_label(take, start, float(end), reach) if there else UNKNOWN
+            for end, there in zip(ends, seen, strict=True)
+        ]
         made, truth = run_frames(take, start, last, grid, spec, None if plain else rng)
         frames.append(made)
         truths.append(truth)
@@ -117,8 +118,17 @@ def draw_runs(
         starts.append(start)
         lasts.append(last)
     known = Truth(*(np.stack([getattr(truth, name) for truth in truths]) for name in Truth.__slots__))
-    return Runs(np.stack(frames), np.array(labels), np.array(weak), np.array(answers), np.stack(now), known,
-                np.array(chosen), np.array(starts), np.array(lasts))  # fmt: skip
+    return Runs(
+        np.stack(frames),
+        np.array(labels),
+        np.array(weak),
+        np.array(answers),
+        np.stack(now),
+        known,
+        np.array(chosen),
+        np.array(starts),
+        np.array(lasts),
+    )
 
 
 def _stretch(take: Take, spec: WindowSpec, rng: np.random.Generator) -> tuple[float, float, bool]:

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
-from wire.manifest import WindowSpec
 
 __all__ = [
     "CACHE",

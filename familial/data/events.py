@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wire.manifest import WindowSpec
-
-from .clips import Footage
-from .truth import Truth, unknown
+from familial.data.clips import Footage
+from familial.synth.truth import Truth, unknown
+from wire.artifact.manifest import WindowSpec
 
 __all__ = [
     "UNKNOWN",
@@ -130,9 +129,7 @@ def release_label(take: Take, start: float, end: float, reach: float) -> int:
     return labels.pop() if len(labels) == 1 else (UNKNOWN if labels else 0)
 
 
-def happening_now(
-    take: Take, times: npt.NDArray[np.float64], shown: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
+def happening_now(take: Take, times: npt.NDArray[np.float64], shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """The label of what happens at each of `times` (T,), seconds of the take's clock, seen in the second before.
 
     UNKNOWN where nobody can say and where no frame is `shown`, bool (T,).

@@ -1,0 +1,253 @@
+"""Top floor. `python -m benchmarks.edge_loop`: what the device's own work costs, against the least that would do.
+
+CPU     sampling, checking, charging, packing, signing and publishing a release, with the edge's own parts,
+        against a bare Ed25519 signature and paho publish of as many bytes: same process, same broker, QoS 1, CPU of
+        all threads, turns taken, the cost of waiting between releases measured alone and subtracted from both.
+Latency the real edge process, from a slot's end to its release (by its own clock; the release waits for its deadline).
+Memory  the real edge process against one that holds the same encode.onnx in ONNX Runtime and has run it.
+Start   from starting the process to the first message, and to the first release, that a subscriber hears.
+
+The engine's inference and the decoding of video are not part of the CPU figure; inference is listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from benchmarks.broker import EmbeddedBroker, Mosquitto, child_env, find_mosquitto
+from benchmarks.demo import rendered_clip
+from benchmarks.harness import Child, Listener, Rig, build_engine, end_on_signals, fail, report
+from edge_runtime.config import load_config
+from edge_runtime.gate.ledger import Ledger
+from edge_runtime.gate.sampler import Sampler
+from edge_runtime.uplink.publisher import Publisher, fill_message
+from wire.artifact.manifest import FILES
+from wire.errors import VeilsightError
+from wire.privacy.noise_check import NoiseCheck
+from wire.privacy.noise_table import NoiseTable
+from wire.protocol.message import features_size
+
+__all__ = ["cpu_per_window", "main", "memory", "process"]
+
+_PAUSE_S = 0.003
+_ROUNDS = 10
+_BARE_RUNTIME = """
+import sys, time
+import numpy as np, onnxruntime as ort
+options = ort.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+types = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32}
+session.run(None, {i.name: np.zeros(i.shape, types[i.type]) for i in session.get_inputs()})
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def _paced(work: Callable[[int], None], first: int, count: int) -> float:
+    """CPU seconds of this process, all threads, for `count` calls with a pause after each."""
+    begin = time.process_time()
+    for number in range(first, first + count):
+        work(number)
+        time.sleep(_PAUSE_S)
+    return time.process_time() - begin
+
+
+@contextlib.contextmanager
+def _ours(rig: Rig) -> Iterator[Callable[[int], None]]:
+    """One window's work with the edge's own parts; inference adds nothing here, so that a release is noise alone."""
+    manifest, engine = rig.manifest, rig.engine
+    config = load_config(rig.edge_config("synthetic://walk", camera="loop"))
+    key = rig.key("loop")
+    table = NoiseTable.load(engine / FILES["noise_table"], manifest.hashes["noise_table"])
+    sampler = Sampler(table, manifest.tokens, manifest.width)
+    check = NoiseCheck(manifest.sigma, manifest.n, manifest.event_releases)
+    price = Fraction(manifest.clip_norm) ** 2 / manifest.sigma**2
+    certificate = (engine / FILES["certificate"]).read_bytes()
+    with contextlib.ExitStack() as stack:
+        ledger = stack.enter_context(
+            contextlib.closing(Ledger(Path(config.device_state_dir), price, manifest.window.slot_s))
+        )
+        publisher = stack.enter_context(Publisher(config, {"boot_id": 1}, certificate))
+
+        def work(slot: int) -> None:
+            charge = ledger.charge(slot)
+            with sampler.draw() as noise:
+                z = noise.astype(np.int16).reshape(-1)
+            check.check(z)
+            publisher.send("features", fill_message(1, manifest.model_id, charge, z).seal(key))
+
+        yield work
+        publisher.reason = "benchmark over"
+
+
+@contextlib.contextmanager
+def _bare(rig: Rig, size: int) -> Iterator[Callable[[int], None]]:
+    """A signature and a publish of `size` bytes, with nothing around them."""
+    key = rig.key("bare")
+    body = os.urandom(size - 64)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.connect("127.0.0.1", rig.broker.port)
+    client.loop_start()
+    deadline = time.monotonic() + 10
+    while not client.is_connected() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    def work(slot: int) -> None:
+        client.publish("veilsight/v1/site/bare/features", body + key.sign(body), qos=1)
+
+    yield work
+    client.disconnect()
+    client.loop_stop()
+
+
+def cpu_per_window(rig: Rig, windows: int) -> dict[str, float]:
+    """Microseconds of CPU a window: ours, the bare work, and the pause that both were freed of."""
+    size = features_size(rig.manifest.n)
+    share = max(10, windows // _ROUNDS)
+    spent: dict[str, list[float]] = {"ours": [], "bare": [], "pause": []}
+    with _ours(rig) as ours, _bare(rig, size) as bare:
+        works: dict[str, Callable[[int], None]] = {"ours": ours, "bare": bare, "pause": lambda slot: None}
+        for work in works.values():
+            _paced(work, 0, 50)  # first calls load what later ones have
+        for turn in range(_ROUNDS):
+            for name, work in works.items():
+                spent[name].append(_paced(work, 50 + turn * share, share) / share * 1e6)
+    pause = float(np.median(spent["pause"]))
+    return {
+        "ours_us": float(np.median(spent["ours"])) - pause,
+        "bare_us": float(np.median(spent["bare"])) - pause,
+        "pause_us": pause,
+        "payload_bytes": size,
+        "windows": share * _ROUNDS,
+    }
+
+
+def _resident(pid: int) -> dict[str, float]:
+    """Rss and Pss of a process in MB; empty where /proc has no smaps_rollup."""
+    path = Path(f"/proc/{pid}/smaps_rollup")
+    if not path.is_file():
+        return {}
+    fields = dict(line.split(":", 1) for line in path.read_text().splitlines()[1:])
+    return {name.lower(): int(fields[name].split()[0]) / 1024 for name in ("Rss", "Pss")}
+
+
+def memory(engine: Path) -> dict[str, float]:
+    """What a bare ONNX Runtime process with the same encoder holds."""
+    command = [sys.executable, "-c", _BARE_RUNTIME, str(engine / FILES["encode"])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=child_env(OMP_NUM_THREADS="1")) as process:
+        try:
+            assert process.stdout is not None  # asked for above
+            process.stdout.readline()
+            return _resident(process.pid)
+        finally:
+            process.kill()
+
+
+def process(rig: Rig, listener: Listener, source: str, windows: int, speed: float) -> dict[str, Any]:
+    """A run of the real edge process: start, memory, and its own figures."""
+    start = len(listener.records())
+    began = time.time()
+    with rig.edge(source, speed=speed, windows=windows) as edge:
+        size = _watch(edge, listener, start, windows)
+        if edge.wait(60) != 0:
+            raise VeilsightError(f"the edge process failed:\n{edge.output()[-2000:]}")
+    records = listener.records(start)
+    first = [record.at for record in records if not record.retained]
+    features = [record.at for record in records if record.topic.endswith("/features")]
+    figures = rig.summary()
+    loop = figures["loop"]
+    return {
+        "first_message_s": first[0] - began,
+        "first_release_s": features[0] - began,
+        "resident_mb": size,
+        "latency_ms": {"p50": loop["latency_ms_p50"], "p99": loop["latency_ms_p99"]},
+        "encode_ms": {"p50": loop["encode_ms_p50"], "p99": loop["encode_ms_p99"]},
+        "loop_cpu_us": {"p50": loop["own_us_p50"], "p99": loop["own_us_p99"]},
+        "windows": loop["windows"],
+        "alone": loop["alone"],
+        "cpu_s": figures["cpu_s"],
+    }
+
+
+def _watch(edge: Child, listener: Listener, start: int, windows: int) -> dict[str, float]:
+    """Memory of the process near the end of its run, at its largest."""
+    largest: dict[str, float] = {}
+    while edge.running:
+        released = sum(r.topic.endswith("/features") for r in listener.records(start))
+        if released > windows // 2:
+            try:
+                now = _resident(edge.process.pid)
+            except OSError:
+                break  # it ended meanwhile
+            largest = max(largest, now, key=lambda size: size.get("rss", 0.0))
+        time.sleep(0.2)
+    return largest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and report; 0, or 2 with the reason."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.edge_loop", description="What the device's work costs.")
+    parser.add_argument("--engine", type=Path, metavar="DIR", help="an engine folder (default: build or reuse nano's)")
+    parser.add_argument("--windows", type=int, default=2000, help="for the CPU figure (default 2000)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each run of the real process (default 15)")
+    args = parser.parse_args(argv)
+    end_on_signals()
+    try:
+        engine = args.engine.absolute() if args.engine else build_engine()
+        clip, _ = rendered_clip()
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veilsight-loop-")))
+            broker = stack.enter_context((Mosquitto if find_mosquitto() else EmbeddedBroker)(folder))
+            listener = stack.enter_context(Listener(broker))
+            rig = Rig(folder, broker, engine)
+            windows = max(4, round(args.seconds / rig.manifest.window.slot_s))
+            sources = {"file": str(clip), "synthetic": "synthetic://walk"}
+            runs = {name: process(rig, listener, source, windows, 1.0) for name, source in sources.items()}
+            cpu = cpu_per_window(rig, args.windows)
+            bare = memory(engine)
+    except VeilsightError as error:
+        return fail(error)
+    return _tell(cpu, bare, runs, type(broker).__name__)
+
+
+def _tell(cpu: dict[str, float], bare: dict[str, float], runs: dict[str, dict[str, Any]], broker: str) -> int:
+    rows = [
+        ["CPU a window, us", "ours", "bare sign + publish"],
+        ["all threads", f"{cpu['ours_us']:.0f}", f"{cpu['bare_us']:.0f}"],
+    ]
+    notes = []
+    above = {}
+    for name, run in runs.items():
+        latency, encode = run["latency_ms"], run["encode_ms"]
+        above[name] = run["resident_mb"].get("rss", 0.0) - bare.get("rss", 0.0)
+        notes += [
+            f"{name} source: slot end to publish p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms; "
+            f"inference p50 {encode['p50']:.2f} ms; {run['windows']:.0f} windows, {run['alone']:.0f} of noise alone",
+            f"  memory {run['resident_mb'].get('rss', 0):.1f} MB, {above[name]:+.1f} MB above bare ONNX Runtime; "
+            f"first message after {run['first_message_s']:.2f} s, first release after {run['first_release_s']:.2f} s",
+        ]
+    ratio = cpu["ours_us"] / cpu["bare_us"]
+    figures = {"cpu": cpu, "runs": runs, "bare_runtime_mb": bare, "above_bare_mb": above, "broker": broker}
+    report(
+        "edge_loop", ratio=ratio, of="a bare Ed25519 sign + paho QoS 1 publish", figures=figures, rows=rows, notes=notes
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Top floor. `python -m benchmarks.answers`: the answers beyond fall and fight, on rendered clips never trained on.
+
+    rendered clips, truth known --noise--> events, cloud member --> shares of further answers  against what was there
+    ... averaged over a clip's events: what half a minute says instead of one event
+
+Of events in which nothing happens: for each answer, how well its share ranks the events in which it holds for most of
+the time above those in which it holds for none; how often the count of people (0, 1, 2 or more) is right, where the
+commonest count is the floor. A linear reader of the clean code, fitted on half of the clips, shows what the
+code carries of labels that no answer names (smoking, loitering).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.harness import CHECKPOINT, fail, report
+from benchmarks.privacy.frontier import area_under_curve
+from wire.errors import VeilsightError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from familial.data.events import Take
+    from familial.model.family import Family
+
+__all__ = ["main"]
+
+_HELD_OUT_SEED = 2_000_000
+_UNNAMED = ("smoking", "loitering")
+_DRAWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """One clip's quiet events (E of them). said float (D, E, A), true float (E, A), mean code float (E, n), tags bool
+    (E, 2) of what no answer names."""
+
+    said: npt.NDArray[np.float64]
+    true: npt.NDArray[np.float32]
+    code: npt.NDArray[np.float32]
+    tags: npt.NDArray[np.bool_]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.answers", description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR")
+    parser.add_argument("--rendered", type=int, default=240, help="clips to render")
+    parser.add_argument("--noise", choices=("on", "off"), default="on")
+    args = parser.parse_args(argv)
+    try:
+        return _measure(args)
+    except VeilsightError as error:
+        return fail(error)
+
+
+def _measure(args: argparse.Namespace) -> int:
+    import numpy as np
+    import torch
+
+    from familial.data.sources import rendered_takes
+    from familial.model import checkpoint
+
+    family = checkpoint.load(args.checkpoint)
+    config = family.config
+    if not config.answers:
+        raise VeilsightError(f"{args.checkpoint}: a family without further answers; familial.train --answers adds them")
+    torch.manual_seed(0)
+    seeds = range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered)
+    takes = rendered_takes(seeds, config.labels, config.window, processes=1)
+    clips = [clip for take in takes if (clip := _clip(family, take, args.noise == "on")) is not None]
+    true, said = np.concatenate([clip.true for clip in clips]), np.concatenate([clip.said for clip in clips], axis=1)
+    of_clips = np.stack([clip.true.mean(axis=0) for clip in clips])
+    by_clips = np.stack([clip.said.mean(axis=1) for clip in clips], axis=1)
+    rows: list[tuple[str, ...]] = [("answer", "events", "AUC, one event", "clips", "AUC, mean of a clip's events")]
+    figures: dict[str, dict[str, float]] = {}
+    for index, name in enumerate(config.answers):
+        event, together = _area(true[:, index], said[..., index]), _area(of_clips[:, index], by_clips[..., index])
+        counts = int((true[:, index] >= 0.5).sum()), int((of_clips[:, index] >= 0.5).sum())
+        figures[name] = {"event_auc": event, "clip_auc": together, "events": counts[0], "clips": counts[1]}
+        rows.append((name, str(counts[0]), f"{event:.3f}", str(counts[1]), f"{together:.3f}"))
+    for index, name in enumerate(_UNNAMED):
+        probed = _probe(clips, index)
+        figures[name] = {"linear_auc": probed}
+        rows.append((f"{name} (no answer; a linear reader of clean codes)", "", f"{probed:.3f}", "", ""))
+    right, floor = _counts(config.answers, true, said)
+    right_clips, floor_clips = _counts(config.answers, of_clips, by_clips)
+    report(
+        "answers",
+        ratio=right / floor,
+        of="always saying the commonest count (people seen: 0, 1, 2 or more; accuracy over accuracy, one event)",
+        figures={
+            "answers": figures,
+            "count": {"event": right, "event_floor": floor, "clip": right_clips, "clip_floor": floor_clips},
+            "noise": args.noise,
+            "clips": len(clips),
+        },
+        rows=rows,
+        notes=[
+            f"people counted right: one event {right:.3f} (commonest count {floor:.3f}), a clip's events together "
+            f"{right_clips:.3f} ({floor_clips:.3f})",
+            f"{len(clips)} clips, {len(true)} quiet events, noise {args.noise}",
+        ],
+    )
+    return 0
+
+
+def _clip(family: Family, take: Take, noise: bool) -> _Clip | None:
+    """What is said of the quiet events of one clip; None where it has none."""
+    import numpy as np
+    import torch
+
+    from familial.data.events import event_label
+    from familial.evaluate.report import clip_codes, events_of
+    from familial.synth.tags import TAGS
+    from familial.train.clip_stage import slot_shares
+    from familial.train.losses import rounded_gaussian
+
+    config = family.config
+    codes, slot_s = clip_codes(family, take.footage), config.window.slot_s
+    clean, present = events_of(codes[None], config.event_releases)
+    true, tags, kept = [], [], []
+    for event, there in enumerate(present):
+        slots = np.arange(event, event + int(there.sum()))
+        shares = slot_shares(take, slots, slot_s, len(config.answers))
+        if event_label(take, 0.0, (slot_s * (slots + 1)).tolist(), config.window.reach_s) == 0 and shares.sum():
+            shown = (take.footage.times > slots[0] * slot_s) & (take.footage.times <= (slots[-1] + 1) * slot_s)
+            assert take.truth is not None
+            tags.append([bool(take.truth.tags[shown, TAGS.index(name)].mean() > 0.5) for name in _UNNAMED])
+            true.append(shares)
+            kept.append(event)
+    if not kept:
+        return None
+    said = []
+    with torch.inference_mode():
+        for _ in range(_DRAWS):
+            z = codes + rounded_gaussian(codes, config.sigma) if noise else codes
+            logits = family.cloud_reading(events_of(z[None], config.event_releases)[0][0, kept], present[kept])[1]
+            said.append(logits.double().softmax(dim=1).numpy())
+    return _Clip(np.stack(said), np.stack(true), clean[0, kept].mean(dim=1).flatten(1).numpy(), np.array(tags))
+
+
+def _area(true: npt.NDArray[np.float32], said: npt.NDArray[np.float64]) -> float:
+    """Mean over draws (D, E) of the chance that what holds most of the time is ranked above what never holds."""
+    import numpy as np
+
+    clear = (true >= 0.5) | (true == 0.0)
+    return float(np.mean([area_under_curve(1.0 - draw[clear], true[clear] >= 0.5) for draw in said]))
+
+
+def _counts(
+    answers: Sequence[str], true: npt.NDArray[np.float32], said: npt.NDArray[np.float64]
+) -> tuple[float, float]:
+    """How often 0, 1, or 2 and more people are counted right, and how often the commonest count would be."""
+    import numpy as np
+
+    groups = [
+        [answers.index("empty")],
+        [i for i, a in enumerate(answers) if a in ("one", "low", "running")],
+        [answers.index("several")],
+    ]
+    real = np.stack([true[:, group].sum(axis=1) for group in groups], axis=1)
+    told = np.stack([said[..., group].sum(axis=2) for group in groups], axis=2).argmax(axis=2)
+    clear = real.max(axis=1) > 0.5
+    label = real.argmax(axis=1)
+    floor = np.bincount(label[clear]).max() / clear.sum()
+    return float((told[:, clear] == label[clear]).mean()), float(floor)
+
+
+def _probe(clips: Sequence[_Clip], index: int) -> float:
+    """How well a ridge regression on clean codes, fitted on every other clip, ranks the rest's events by a tag."""
+    import numpy as np
+
+    def side(half: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        own = clips[half::2]
+        codes = np.concatenate([clip.code for clip in own]).astype(np.float64)
+        return np.c_[codes, np.ones(len(codes))], np.concatenate([clip.tags[:, index] for clip in own])
+
+    (x, y), (x_test, y_test) = side(0), side(1)
+    weights = np.linalg.solve(x.T @ x + 100.0 * np.eye(x.shape[1]), x.T @ (y - y.mean()))
+    return area_under_curve(-(x_test @ weights), y_test)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Every attack we know, held against the certificate."""

@@ -1,0 +1,351 @@
+"""Attacks an engine and holds every attack against its certificate, its preset limit and its own control.
+
+    engine + clips (+ faces) --targets.py--> galleries of clean codes (cached) --campaign.py--> pieces of work
+      --processes, resumable--> findings --> audit.json, a table, the page for people (report.py)
+
+    python -m calibration.audit --engine build/engines/nano --data MANIFEST.csv --json audit.json --html audit.html
+
+Every finished piece is kept under build/audit until the engine, the clips, the plan or the code behind it change, so
+that a run that was stopped goes on where it was. Exit status: 0 passed; 1 not passed; 2 could not be run; 3 not passed,
+and not for a preset limit alone: an attack went beyond the certificate, or failed its control.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.audit import targets
+from calibration.audit.campaign import ATTACKS, FULL, QUICK, Piece, Plan, Setting, run, tasks
+from calibration.audit.findings import beyond_certificate, number, why
+from calibration.audit.report import write_page
+from familial.data.clips import UNSCORED, read_manifests
+from familial.model.checkpoint import checkpoint_hash
+from wire.artifact.manifest import EngineManifest
+from wire.errors import ConfigError, DataError, VeilsightError
+
+__all__ = ["Request", "audit", "main"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_CACHE = _ROOT / "build" / "audit"
+_FACES = "faces_yale.tar.xz"
+_FEWEST = 4  # people or places of which one is to be named
+# Galleries and finished pieces were made by this code, and are made anew where it changes.
+_FILMED_BY = ("calibration/audit/targets.py", "familial/data/*.py")
+_ATTACKED_BY = (
+    *(f"calibration/{name}.py" for name in ("attacks", "campaign", "findings", "inversion", "mechanism", "noise")),
+    *(f"export/{name}.py" for name in ("lint", "parity", "verify_graph")),
+    "edge_runtime/gate/sampler.py",
+    "familial/model/desensitizer.py",
+    "familial/train/losses.py",
+    "wire/privacy/certificate.py",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is audited, with what: clip manifests, faces (None: looked for beside the manifests), a checkpoint to build
+    engines of other precisions from, attacks to make (all where empty), processes, and where pieces are kept."""
+
+    engine: Path
+    data: tuple[Path, ...]
+    plan: Plan = FULL
+    faces: Path | None = None
+    checkpoint: Path | None = None
+    only: tuple[str, ...] = ()
+    jobs: int = 2
+    cache: Path = _CACHE
+
+
+def audit(request: Request) -> dict[str, Any]:
+    """Run what is missing, and put the findings together. Raises VeilsightError where the audit cannot be made."""
+    started, manifest = time.monotonic(), EngineManifest.load(request.engine)
+    manifest.check(request.engine)
+    if request.plan.people < _FEWEST:
+        raise ConfigError(f"people is {request.plan.people}: to name one, at least {_FEWEST} are needed")
+    plan = _with_own_level(request.plan, manifest)
+    skipped: list[dict[str, str]] = []
+    engines = _engines(request, manifest, skipped)
+    galleries = _galleries(dataclasses.replace(request, plan=plan), manifest, skipped)
+    setting = Setting(request.engine, engines, galleries, plan)
+    work = tasks(setting, request.only)
+    if request.only:
+        left = sorted(set(ATTACKS) - set(request.only))
+        skipped += [{"name": name, "why": "not asked for (--only)"} for name in left]
+    key = _key(setting, manifest)
+    rows, pictures = _work_off(setting, work, request.cache / key, request.jobs)
+    certificate = manifest.certificate()
+    statuses = [row["status"] for row in rows]
+    return {
+        "passed": bool(rows) and set(statuses) <= {"holds", "not testable"} and "holds" in statuses,
+        "complete": not skipped,
+        "attacks": rows,
+        "skipped": skipped,
+        "beyond_limit_where_not_testable": sorted(
+            f"{row['name']}, S = {row['S_event']:g}"
+            for row in rows
+            if row["status"] == "not testable" and row["beyond_limit"]
+        ),
+        "certificate": certificate.document(),
+        "engine": {
+            "model": f"{manifest.model_id:016x}",
+            "family": manifest.family,
+            "precision": manifest.precision,
+            "profile": manifest.profile,
+            "S_event": float(f"{certificate.s_event:.6g}"),
+        },
+        "plan": dataclasses.asdict(plan),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "pictures": pictures,
+    }
+
+
+def _with_own_level(plan: Plan, manifest: EngineManifest) -> Plan:
+    """The plan with the engine's own S among its levels."""
+    own = round(manifest.certificate().s_event, 2)
+    if any(abs(level - own) < 0.02 * own for level in plan.levels):
+        return plan
+    return dataclasses.replace(plan, levels=tuple(sorted({*plan.levels, own})))
+
+
+def _key(setting: Setting, manifest: EngineManifest) -> str:
+    """Names everything that a piece's rows depend on, in 16 hex digits."""
+    digest = hashlib.sha256(repr((manifest.sha256, setting.plan, _code(_ATTACKED_BY))).encode())
+    for _, folder in setting.engines:
+        digest.update(EngineManifest.load(folder).sha256.encode())
+    for _, path in setting.galleries:
+        digest.update(path.name.encode())
+    return digest.hexdigest()[:16]
+
+
+def _code(patterns: Sequence[str]) -> str:
+    """sha256 in hex of the source files that match."""
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in patterns for file in _ROOT.glob(pattern)}):
+        digest.update(f"{file.relative_to(_ROOT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+# --- what is attacked -------------------------------------------------------------------------------------------------
+
+
+def _engines(request: Request, manifest: EngineManifest, skipped: list[dict[str, str]]) -> tuple[tuple[str, Path], ...]:
+    """The engine, and engines of every other precision that builds from the checkpoint it was made of."""
+    from export.backends.runners import PRECISIONS
+    from export.build_engine import Inputs, build
+
+    found = [(manifest.precision, request.engine)]
+    others = [name for name in PRECISIONS if name != manifest.precision]
+    if request.only and "norm" not in request.only or not others:
+        return tuple(found)
+    try:
+        if request.checkpoint is None:
+            raise ConfigError("no --checkpoint was given to build it from")
+        if checkpoint_hash(request.checkpoint) != manifest.hashes["checkpoint"]:
+            raise ConfigError(f"{request.checkpoint} is not the checkpoint that the engine was made of")
+        for precision in others:
+            inputs = Inputs.read(request.checkpoint, precision, "onnxruntime")
+            out = request.cache / "engines" / f"{precision}-{hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]}"
+            if not (out / "manifest.json").is_file():
+                build(request.checkpoint, out, inputs)
+            found.append((precision, out))
+    except VeilsightError as error:
+        made = {name for name, _ in found}
+        skipped += [{"name": f"norm, {name}", "why": str(error)} for name in others if name not in made]
+    return tuple(found)
+
+
+def _galleries(
+    request: Request, manifest: EngineManifest, skipped: list[dict[str, str]]
+) -> tuple[tuple[str, Path], ...]:
+    """Film what is not in the cache yet; names and files of the galleries there are."""
+    wanted = set(request.only or ATTACKS) - {"mechanism", "norm", "matched filter"}
+    if not wanted:
+        return ()
+    plan, found = request.plan, list[tuple[str, Path]]()
+    made_of = f"{manifest.hashes['encode']} {manifest.window} {_code(_FILMED_BY)}"
+    sees = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+
+    def film(name: str, about: tuple[list[targets.Shot], Any, tuple[str, ...]], **more: Any) -> None:
+        shots, owners, names = about
+        path = request.cache / "galleries" / f"{name}-{sees}-{targets.fingerprint(shots)}.npz"
+        if not path.is_file():
+            began = time.monotonic()
+            print(f"filming {name}: {len(shots)} clips", flush=True)
+            made = targets.film(request.engine, shots, owners, names, request.jobs, **more)
+            made.save(path)
+            print(f"filmed {name}: {len(made.codes)} windows in {time.monotonic() - began:.0f} s", flush=True)
+        found.append((name, path))
+
+    people, bodies = targets.people(plan.people, plan.clips), targets.bodies(plan.bodies)
+    faces = request.faces or _beside(request.data)
+    pictured = targets.faces(faces) if faces else None  # all input is looked at before anything is filmed
+    clips = [clip for clip in read_manifests(request.data, manifest.labels) if clip.label != UNSCORED]
+    places = _fewer(*targets.places(clips), plan.place_clips)
+    film("people", people, public=True)
+    if wanted & {"attributes", "reconstruction"}:
+        film("bodies", bodies, traits=targets.body_traits(bodies[0]), public=True)
+    if pictured is None:
+        skipped.append({"name": "faces", "why": f"no {_FACES} beside the manifests, and no --faces"})
+    else:
+        film("faces", pictured[:3], traits={"glasses": pictured[3]})
+    if len(places[2]) < _FEWEST:
+        why = f"the manifests have {len(places[2])} groups of at least 4 clips, {_FEWEST} are needed"
+        skipped.append({"name": "places", "why": why})
+    else:
+        film("places", places)
+    return tuple(found)
+
+
+def _beside(manifests: Sequence[Path]) -> Path | None:
+    """The face archive in a manifest's folder or the one above it."""
+    places = [folder / _FACES for path in manifests for folder in path.resolve().parents[:2]]
+    return next((path for path in places if path.is_file()), None)
+
+
+def _fewer(
+    shots: list[targets.Shot], owner: Any, names: tuple[str, ...], most: int
+) -> tuple[list[targets.Shot], Any, tuple[str, ...]]:
+    """At most so many clips of each place."""
+    rank = np.array([int((owner[:index] == name).sum()) for index, name in enumerate(owner)], np.int64)
+    kept = np.flatnonzero(rank < most)
+    return [shots[index] for index in kept], owner[kept], names
+
+
+# --- working it off ---------------------------------------------------------------------------------------------------
+
+
+def _done(setting: Setting, piece: Piece) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
+    began = time.monotonic()
+    try:
+        findings, pictures = run(setting, piece)
+    except Exception as error:
+        error.add_note(f"in the piece {piece.name!r}")
+        raise
+    return [finding.document() for finding in findings], pictures, time.monotonic() - began
+
+
+def _work_off(
+    setting: Setting, work: Sequence[Piece], folder: Path, jobs: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Every piece's rows in the order of `work`: from `folder` where they are, else made on `jobs` processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {piece: folder / f"{hashlib.sha256(piece.name.encode()).hexdigest()[:16]}.json" for piece in work}
+    todo = [piece for piece in work if not files[piece].is_file()]
+    if len(todo) < len(work):
+        print(f"{len(work) - len(todo)} of {len(work)} pieces are done already ({folder})", flush=True)
+    made = 0
+
+    def keep(piece: Piece, rows: list[dict[str, Any]], pictures: dict[str, Any], seconds: float) -> None:
+        nonlocal made
+        made += 1
+        part = files[piece].with_suffix(".part")
+        part.write_text(json.dumps({"rows": rows, "pictures": pictures}))
+        part.replace(files[piece])
+        worst = min(rows, key=lambda row: _ORDER.index(row["status"]))
+        said = f"{len(rows):3} rows, {worst['status'] if len(rows) == 1 else 'the worst: ' + worst['status']}"
+        print(f"[{made}/{len(todo)}] {piece.name:44} {seconds:6.1f} s  {said}", flush=True)
+
+    if jobs > 1 and len(todo) > 1:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            futures = {pool.submit(_done, setting, piece): piece for piece in todo}
+            try:
+                for future in as_completed(futures):
+                    keep(futures[future], *future.result())
+            except BrokenProcessPool as error:
+                cure = "give it more memory, or --jobs 1, and run it again: what is finished is kept"
+                raise DataError(f"a process of the audit died, as it does where memory is short; {cure}") from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # an error shows at once, not after all that is left
+    else:
+        for piece in todo:
+            keep(piece, *_done(setting, piece))
+    found = [json.loads(files[piece].read_text()) for piece in work]
+    pictures = {name: rows for part in found for name, rows in part["pictures"].items()}
+    return [row for part in found for row in part["rows"]], pictures
+
+
+_ORDER = ("broken", "attack failed its control", "not testable", "holds")
+
+
+def _table(found: dict[str, Any]) -> str:
+    """One line a row, worst first, and under those that do not hold the reason; then the sum."""
+    lines = [f"{'status':26}{'S':>6}  {'value':>9} {'interval':>19} {'chance':>8} {'bound':>8} {'limit':>8}  attack"]
+    for row in sorted(found["attacks"], key=lambda row: _ORDER.index(row["status"])):
+        told = [f"{number(row[key])}" for key in ("value", "chance", "certificate", "limit")]
+        low, high = (number(end) for end in row["ci"])
+        lines.append(
+            f"{row['status']:26}{row['S_event']:6.3g}  {told[0]:>9} {low:>9} {high:>9} {told[1]:>8} {told[2]:>8} "
+            f"{told[3]:>8}  {row['name']} ({row['metric']})"
+        )
+        if reason := why(row):
+            lines.append(f"{'':26}{reason}")
+    lines += [f"{'skipped':26}{part['name']}: {part['why']}" for part in found["skipped"]]
+    for name in found["beyond_limit_where_not_testable"]:
+        lines.append(f"{'no bound to test, beyond its limit':26}  {name}")
+    counts = {status: sum(row["status"] == status for row in found["attacks"]) for status in _ORDER}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    verdict = "PASSED" if found["passed"] else "NOT PASSED"
+    if not found["complete"]:
+        verdict += f", INCOMPLETE ({len(found['skipped'])} skipped)"
+    return "\n".join([*lines, f"{verdict}: {said}; {found['minutes']} minutes"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m calibration.audit", description="Attack an engine; hold the attacks against its certificate."
+    )
+    parser.add_argument("--engine", type=Path, default=_ROOT / "build" / "engines" / "nano", metavar="DIR")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv", help="real clips")
+    parser.add_argument("--faces", type=Path, help=f"face pictures; default: {_FACES} beside a manifest")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=_ROOT / "checkpoints" / "nano",
+        metavar="DIR",
+        help="what the engine was made of, to build the other precisions",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="the page for people")
+    parser.add_argument("--quick", action="store_true", help="two levels of S, fewer people: about 5 minutes")
+    parser.add_argument("--only", nargs="+", default=(), choices=ATTACKS, metavar="ATTACK", help=", ".join(ATTACKS))
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    args = _parser().parse_args(argv)
+    plan = QUICK if args.quick else FULL
+    try:
+        request = Request(
+            args.engine, tuple(args.data), plan, args.faces, args.checkpoint, tuple(args.only), max(1, args.jobs)
+        )
+        found = audit(request)
+        for out in filter(None, (args.json, args.html)):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+        if args.html:
+            write_page(found, args.html)
+    except VeilsightError as error:
+        print(f"calibration.audit: {error}", file=sys.stderr)
+        return 2
+    print(_table(found))
+    if found["passed"]:
+        return 0
+    return 3 if any(beyond_certificate(row) or not row["control"]["succeeded"] for row in found["attacks"]) else 1

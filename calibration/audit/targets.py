@@ -1,0 +1,297 @@
+"""Whom and what the attacks are after: clips of known people, faces and places -> what the ENGINE makes of them, clean.
+
+    rendered people, cast again and again in new rooms ─┐
+    face pictures, moved about, filling the frame ──────┼─► windows ─► encode.onnx, noise zero ─► Gallery (test harness)
+    clips of a manifest; a group of clips is a place ───┘
+
+Clean codes exist here only: the attackers put fresh noise on them, as much as the S that is attacked asks for. Pictures
+of real people or places stay in this process and its cache; `Gallery.public` says whose pictures may be shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.eye.engine.onnx import OnnxEngine
+from familial.data.clips import Clip, Footage, read_clip, small_grey, store, windows
+from familial.synth.clip import body_of, render_clip
+from wire.artifact.manifest import WindowSpec
+from wire.errors import DataError
+
+__all__ = [
+    "PICTURE",
+    "WINDOWS",
+    "Gallery",
+    "Shot",
+    "bodies",
+    "body_traits",
+    "faces",
+    "film",
+    "fingerprint",
+    "people",
+    "places",
+]
+
+PICTURE = 24  # pixels a side of the picture that the inversion attack is after: the window's last frame, shrunk
+_FPS = 12.0
+_SIZE = (120, 160)
+WINDOWS = 14
+"""Of every clip, all with whole context: how long somebody filmed must not tell where it was."""
+_PEOPLE, _BODIES, _ROOMS = 40_000, 60_000, 900_000  # seeds that no training run draws: those begin at 0
+# What one person can do in a clip; told by the clip's number, so that it says nothing about who it is.
+_ACTS = ("walk", "bend", "exercise", "fall_forward", "sit", "crouch", "wave", "fall_side", "stand", "lie_floor")
+_ENROL = 0.6  # share of each owner's clips from which the attacker learns
+_MIN_CLIPS = 4  # of one place, two to enrol and two to test
+
+U8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Clean codes of many clips, each of one owner (a person, a place).
+
+    codes int16 (N, n), one row a window, clips in order; pictures u8 (N, PICTURE, PICTURE); clip int64 (N,); owner
+    int64 (clips,), index into `names`; enrol bool (clips,), what the attacker learns from; traits name -> int64
+    (clips,), 1 has it, 0 has it not, -1 unknown; public: the pictures may be shown.
+    """
+
+    codes: npt.NDArray[np.int16]
+    pictures: U8
+    clip: npt.NDArray[np.int64]
+    owner: npt.NDArray[np.int64]
+    enrol: npt.NDArray[np.bool_]
+    names: tuple[str, ...]
+    traits: Mapping[str, npt.NDArray[np.int64]]
+    public: bool
+
+    def save(self, path: Path) -> None:
+        """Write it in one move."""
+        traits = {f"trait {name}": value for name, value in self.traits.items()}
+        store(
+            path,
+            codes=self.codes,
+            pictures=self.pictures,
+            clip=self.clip,
+            owner=self.owner,
+            enrol=self.enrol,
+            names=np.array(self.names),
+            public=np.bool_(self.public),
+            **traits,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Gallery:
+        """Read what `save` wrote."""
+        with np.load(path) as found:
+            traits = {name[6:]: found[name] for name in found.files if name.startswith("trait ")}
+            arrays = {name: found[name] for name in ("codes", "pictures", "clip", "owner", "enrol")}
+            return cls(**arrays, names=tuple(found["names"].tolist()), traits=traits, public=bool(found["public"]))
+
+
+# --- what is filmed ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One clip to be made or read: a person in a room, a picture of a face, or a file."""
+
+    seed: int = 0
+    identity: int = 0
+    act: str = ""
+    face: bytes = b""
+    file: Path | None = None
+
+    def footage(self, spec: WindowSpec) -> Footage:
+        """Small frames of at least `_seconds(spec)`; shorter clips are played to and fro."""
+        if self.file is not None:
+            return _to_and_fro(read_clip(self.file, spec), _seconds(spec))
+        if self.face:
+            return _face_footage(self.face, self.seed, spec)
+        seconds = _seconds(spec)
+        clip = render_clip(self.seed, self.act, size=_SIZE, fps=_FPS, seconds=seconds, cast=[self.identity])
+        frames = np.stack([small_grey(frame, spec) for frame in clip.frames])
+        return Footage(frames, clip.times_s, float(clip.times_s[-1]) + 1.0 / _FPS)
+
+
+def _seconds(spec: WindowSpec) -> float:
+    """How long a clip must be for `WINDOWS` windows after the first that has all its context."""
+    return math.ceil(spec.reach_s / spec.slot_s) * spec.slot_s + WINDOWS * spec.slot_s
+
+
+def _to_and_fro(footage: Footage, seconds: float) -> Footage:
+    if footage.duration >= seconds:
+        return footage
+    count = len(footage.times)
+    step = footage.duration / count
+    rounds = np.concatenate([np.arange(count), np.arange(count - 2, 0, -1)]) if count > 2 else np.arange(count)
+    index = np.resize(rounds, math.ceil(seconds / step))
+    times: npt.NDArray[np.float64] = np.arange(len(index), dtype=np.float64) * step
+    return Footage(footage.frames[index], times, len(index) * step)
+
+
+def _face_footage(data: bytes, seed: int, spec: WindowSpec) -> Footage:
+    """A still picture of a face, moved, tilted and scaled a little all the time, as a head before the camera."""
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise DataError("faces: a picture cannot be decoded; give the archive as it was published, or PNG and JPEG")
+    height, width = picture.shape
+    rng, count = np.random.default_rng([seed, 7]), round(_seconds(spec) * _FPS)
+    path = np.cumsum(rng.normal(size=(count, 4)), axis=0)
+    path = (path - path.mean(axis=0)) / path.std(axis=0)
+    frames = np.empty((count, spec.height, spec.width), np.uint8)
+    for index, (x, y, tilt, zoom) in enumerate(path):
+        middle = (width / 2 + 0.02 * width * x, height / 2 + 0.02 * height * y)
+        turn = cv2.getRotationMatrix2D(middle, 3.0 * float(tilt), 1.15 + 0.05 * float(zoom))
+        moved = cv2.warpAffine(picture, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        frames[index] = small_grey(np.asarray(moved, np.uint8), spec)
+    return Footage(frames, np.arange(count) / _FPS, count / _FPS)
+
+
+def people(count: int, clips: int) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...]]:
+    """`count` rendered people, each in `clips` rooms of their own; shots, owners and names."""
+    shots = [
+        Shot(seed=_ROOMS + person * 1000 + clip, identity=_PEOPLE + person, act=_ACTS[clip % len(_ACTS)])
+        for person in range(count)
+        for clip in range(clips)
+    ]
+    return shots, np.repeat(np.arange(count), clips), tuple(f"person {index}" for index in range(count))
+
+
+def bodies(count: int) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...]]:
+    """`count` rendered people in one clip each, for what is asked about people nobody has met."""
+    shots = [
+        Shot(seed=_ROOMS + 500_000 + index, identity=_BODIES + index, act=_ACTS[index % len(_ACTS)])
+        for index in range(count)
+    ]
+    return shots, np.arange(count), tuple(f"body {index}" for index in range(count))
+
+
+def faces(source: Path) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...], npt.NDArray[np.int64]]:
+    """Pictures named `subject.condition`, in a folder or a tar archive; shots, owners, names, and who wears glasses."""
+    shots, owners, glasses = [], list[str](), list[int]()
+    for index, (name, data) in enumerate(sorted(_face_files(source))):
+        subject, _, condition = name.partition(".")
+        shots.append(Shot(seed=index, face=data))
+        owners.append(subject)
+        glasses.append({"glasses": 1, "noglasses": 0}.get(condition.partition(".")[0], -1))
+    names = tuple(sorted(set(owners)))
+    return shots, np.array([names.index(owner) for owner in owners], np.int64), names, np.array(glasses, np.int64)
+
+
+def _face_files(source: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        if source.is_dir():
+            found = [(file.name, file.read_bytes()) for file in source.iterdir() if file.is_file()]
+        else:
+            with tarfile.open(fileobj=io.BytesIO(source.read_bytes())) as archive:
+                members = [member for member in archive.getmembers() if member.isfile()]
+                found = [(Path(m.name).name, file.read()) for m in members if (file := archive.extractfile(m))]
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(f"--faces {source}: not readable ({error}); give a folder or a tar archive") from error
+    found = [(name, data) for name, data in found if "." in name and not name.endswith((".md", ".txt"))]
+    if len({name.partition(".")[0] for name, _ in found}) < 3:
+        raise DataError(f"--faces {source}: fewer than 3 people; name the pictures subject.condition")
+    yield from found
+
+
+def places(clips: Sequence[Clip]) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...]]:
+    """A group with at least 4 clips is a place; clips of smaller groups are left out. Shots, owners, names."""
+    count = Counter((clip.set, clip.group) for clip in clips)
+    names = sorted(key for key, size in count.items() if size >= _MIN_CLIPS)
+    chosen = [clip for clip in clips if (clip.set, clip.group) in names]
+    owners = np.array([names.index((clip.set, clip.group)) for clip in chosen], np.int64)
+    return [Shot(file=clip.file) for clip in chosen], owners, tuple("/".join(key) for key in names)
+
+
+# --- windows to clean codes -------------------------------------------------------------------------------------------
+
+_OPEN: dict[Path, OnnxEngine] = {}  # one engine a process
+
+
+def _film(job: tuple[Path, Shot]) -> tuple[npt.NDArray[np.int16], U8]:
+    """Clean codes int16 (S, n) and pictures of one shot's last windows, slot by slot as the device would."""
+    folder, shot = job
+    cv2.setNumThreads(1)
+    engine = _OPEN.get(folder) or _OPEN.setdefault(folder, OnnxEngine(folder))
+    manifest, spec = engine.manifest, engine.manifest.window
+    footage = shot.footage(spec)
+    first = round(_seconds(spec) / spec.slot_s) - WINDOWS
+    ends = [spec.slot_s * (first + slot + 1) for slot in range(WINDOWS)]
+    made = windows(footage, ends, spec)
+    silence = np.zeros((1, manifest.tokens, manifest.width), np.int32)
+    codes = np.concatenate([engine.run_core(window[None], silence).reshape(1, -1) for window in made])
+    pictures = [cv2.resize(window[-1], (PICTURE, PICTURE), interpolation=cv2.INTER_AREA) for window in made]
+    return codes.astype(np.int16), np.stack(pictures).astype(np.uint8)
+
+
+def film(
+    engine: Path,
+    shots: Sequence[Shot],
+    owner: npt.NDArray[np.int64],
+    names: tuple[str, ...],
+    jobs: int,
+    *,
+    traits: Mapping[str, npt.NDArray[np.int64]] | None = None,
+    public: bool = False,
+) -> Gallery:
+    """Make or read every clip and run it through the engine with zero noise, on `jobs` processes."""
+    work = [(engine, shot) for shot in shots]
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            parts = list(pool.map(_film, work, chunksize=4))
+    else:
+        parts = [_film(job) for job in work]
+    return Gallery(
+        codes=np.concatenate([codes for codes, _ in parts]),
+        pictures=np.concatenate([pictures for _, pictures in parts]),
+        clip=np.repeat(np.arange(len(parts)), [len(codes) for codes, _ in parts]),
+        owner=owner,
+        enrol=_enrolled(owner),
+        names=names,
+        traits=traits or {},
+        public=public,
+    )
+
+
+def _enrolled(owner: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Of each owner's clips a share, drawn once and for all; never all of several, and of one alone every second."""
+    rng = np.random.default_rng(11)
+    enrol = np.zeros(len(owner), np.bool_)
+    for name in np.unique(owner):
+        mine = rng.permutation(np.flatnonzero(owner == name))
+        enrol[mine[: max(1, round(_ENROL * len(mine)))]] = len(mine) > 1 or name % 2 == 0
+    return enrol
+
+
+def body_traits(shots: Sequence[Shot]) -> dict[str, npt.NDArray[np.int64]]:
+    """What can be asked about rendered bodies: taller, heavier, more stooped than the median of those here."""
+    built = [body_of(shot.identity) for shot in shots]
+    values = {
+        "tall": np.array([body.height for body in built]),
+        "heavy": np.array([body.mass for body in built]),
+        "stooped": np.array([body.stoop for body in built]),
+    }
+    return {name: (value > np.median(value)).astype(np.int64) for name, value in values.items()}
+
+
+def fingerprint(shots: Sequence[Shot]) -> str:
+    """Names what would be filmed, in 16 hex digits: files by path, size and time."""
+    digest = hashlib.sha256()
+    for shot in shots:
+        stat = shot.file.stat() if shot.file else None
+        about = (stat.st_size, stat.st_mtime_ns) if stat else hashlib.sha256(shot.face).hexdigest()
+        digest.update(f"{shot.seed} {shot.identity} {shot.act} {shot.file} {about}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Events -> verdicts, by the cloud member."""

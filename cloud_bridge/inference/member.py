@@ -1,0 +1,88 @@
+"""Events -> verdicts: the cloud member of the family, in torch, many events in one forward.
+
+`Member` is the one seam: whoever can read events can stand behind the bridge. torch is imported when a checkpoint is
+loaded, so that the rest of the bridge, its tests and `--help` do not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from cloud_bridge.ingest.events import Event
+from wire.artifact.manifest import EngineManifest
+from wire.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from familial.model.family import Family
+
+__all__ = ["FamilyMember", "Member", "Reading"]
+
+_MAX_BATCH = 64
+
+
+class Reading(NamedTuple):
+    """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1; answers:
+    further answer -> share of the event's time, summing to 1, empty where the family has none."""
+
+    probabilities: dict[str, float]
+    sentence: str
+    answers: Mapping[str, float] = MappingProxyType({})
+
+
+class Member(Protocol):
+    """Reads events."""
+
+    def read(self, events: Sequence[Event]) -> list[Reading]:
+        """One reading per event, in order."""
+
+
+class FamilyMember:
+    """The cloud member of a checkpoint: lifter and all decoder blocks."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._labels, self._answers = family.config.labels, family.config.answers
+
+    @classmethod
+    def load(cls, checkpoint: Path | str, manifest: EngineManifest, threads: int = 0) -> FamilyMember:
+        """Load the checkpoint that `manifest` names; CheckpointError where the folder holds another one.
+
+        threads: torch's threads for the whole process; 0 leaves the choice to torch.
+        """
+        import torch
+
+        from familial.model import checkpoint as folder
+
+        found = folder.checkpoint_hash(checkpoint)
+        if found != manifest.hashes["checkpoint"]:
+            raise CheckpointError(
+                f"{checkpoint}: its hash is {found[:12]}..., but the engine was built from "
+                f"{manifest.hashes['checkpoint'][:12]}...; give the checkpoint of the engine, or build the engine again"
+            )
+        if threads:
+            torch.set_num_threads(threads)
+        return cls(folder.load(checkpoint))
+
+    def read(self, events: Sequence[Event]) -> list[Reading]:
+        """One reading per event, in order; at most 64 events a forward."""
+        batches = (events[start : start + _MAX_BATCH] for start in range(0, len(events), _MAX_BATCH))
+        return [reading for batch in batches for reading in self._forward(batch)]
+
+    def _forward(self, events: Sequence[Event]) -> list[Reading]:
+        import torch
+
+        z = torch.from_numpy(np.stack([event.z for event in events]))  # (B, R, K, d) int32
+        present = torch.from_numpy(np.stack([event.present for event in events]))  # (B, R) bool
+        with torch.inference_mode():
+            logits, further = self._family.cloud_reading(z, present)  # (B, L), (B, A)
+            sentences = self._family.caption(z, present)
+            rows, shares = (torch.softmax(each.double(), dim=1).tolist() for each in (logits, further))
+        return [
+            Reading(dict(zip(self._labels, row, strict=True)), sentence, dict(zip(self._answers, share, strict=True)))
+            for row, sentence, share in zip(rows, sentences, shares, strict=True)
+        ]

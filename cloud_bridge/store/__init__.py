@@ -1,0 +1,1 @@
+"""What the bridge must not forget."""

@@ -1,0 +1,1 @@
+"""Camera, file or rendered scene -> frames with their times."""

@@ -1,0 +1,1 @@
+"""One engine interface, an implementation per backend."""

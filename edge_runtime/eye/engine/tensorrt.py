@@ -1,0 +1,372 @@
+"""The TensorRT form of the engine, on PyCUDA: TensorRT 10 and 11, engine files that were made on this very device.
+
+    frames, noise --[:]--> pinned host --stream--> device --execute_async_v3--> device --stream--> pinned host --> z
+    every input is overwritten after every run, on the host and on the device
+
+Each graph is one `_Program`, the only owner of its buffers: allocated once, bound by name once, given back in the
+opposite order. Each has a stream and a lock of its own, for `encode` and `decide` run on different threads. What the
+network computes on the way, mu among it, stays in TensorRT's scratch memory on the device until the next run.
+
+Nothing here makes engine files (`python -m export.install` does), and nothing is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.eye.engine.onnx import Engine
+from wire.artifact.engine_record import ENGINES, EngineRecord, engine_key
+from wire.artifact.manifest import EngineManifest
+from wire.errors import DeviceLost, EngineError, VeilsightError
+
+__all__ = ["Gpu", "Libraries", "TensorRtEngine", "device_facts", "load_cuda", "load_libraries", "make_logger"]
+
+_CURE = "make it anew: python -m export.install"
+_RELEASE = Path("/etc/nv_tegra_release")  # "# R36 (release), REVISION: 4.4, GCID: ..."
+_OLDEST = (10, 0)
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+_CLOSE_S = 5.0
+
+Signature = Mapping[str, tuple[str, tuple[int, ...]]]  # tensor -> (dtype, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Libraries:
+    """The imported modules, so that a test can give others. driver: makes ctypes' view of the CUDA driver."""
+
+    trt: Any
+    cuda: Any
+    driver: Callable[[], Any] = lambda: ctypes.CDLL("libcuda.so.1")
+
+
+def load_libraries() -> Libraries:
+    """TensorRT and PyCUDA of this device. EngineError says which of the ways to lack them this is, and the cure."""
+    try:
+        import tensorrt as trt
+    except ModuleNotFoundError as error:
+        if error.name != "tensorrt":
+            raise EngineError(
+                f"TensorRT is installed, but its Python package lacks {error.name!r}; "
+                "install it again: apt install --reinstall python3-libnvinfer"
+            ) from error
+        raise EngineError(
+            "TensorRT is not installed for this Python; on a Jetson: apt install tensorrt python3-libnvinfer, and a "
+            "virtual environment made with --system-site-packages. Without it set [engine] backend = 'onnxruntime'"
+        ) from error
+    except (ImportError, OSError) as error:
+        raise EngineError(
+            f"TensorRT is installed, but one of its libraries does not load ({error}): JetPack's packages do not "
+            "belong together; apt update && apt install --reinstall tensorrt nvidia-jetpack"
+        ) from error
+    found = tuple(int(part) for part in str(trt.__version__).split(".")[:2])
+    if found < _OLDEST:
+        raise EngineError(
+            f"TensorRT {trt.__version__} is older than {'.'.join(map(str, _OLDEST))}; install JetPack 6.1 or newer"
+        )
+    return Libraries(trt, load_cuda())
+
+
+def load_cuda() -> Any:
+    """`pycuda.driver`, initialised on a machine with a device; EngineError, with the cure, else."""
+    try:
+        import pycuda.driver as cuda
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"PyCUDA is not installed ({error}); on the device: apt install cuda-toolkit, then "
+            "pip install 'veilsight[jetson]', which compiles it there"
+        ) from error
+    except (ImportError, OSError) as error:
+        raise EngineError(
+            f"PyCUDA is installed, but does not load ({error}); a missing libcuda.so.1 means that there is no NVIDIA "
+            "driver; any other library: compile it again with pip install --force-reinstall --no-binary :all: pycuda"
+        ) from error
+    try:
+        cuda.init()
+        count = cuda.Device.count()
+    except cuda.Error as error:
+        raise EngineError(
+            f"CUDA finds no device it can use ({error}); in the unit the GPU's nodes are DeviceAllow= lines of "
+            "veilsight-edge.service.d/10-board.conf, and the user is in the groups video and render"
+        ) from error
+    if count < 1:
+        raise EngineError("CUDA finds no device; load NVIDIA's driver, or set [engine] backend = 'onnxruntime'")
+    return cuda
+
+
+def make_logger(trt: Any) -> Any:
+    """A TensorRT logger that keeps the last errors, for `words()`, and prints nothing."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]  # the base class is known where TensorRT is
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.lines: deque[str] = deque(maxlen=4)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.lines.append(" ".join(message.split())[:300])
+
+        def words(self) -> str:
+            said, self.lines = "; ".join(self.lines), deque(maxlen=4)
+            return said or "TensorRT gave no reason"
+
+    return Log()
+
+
+class Gpu:
+    """The first CUDA device and its primary context, the one that TensorRT uses; current inside a `with` block."""
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda = cuda
+        device = cuda.Device(0)
+        self.name = str(device.name())
+        self.capability = "{}.{}".format(*device.compute_capability())
+        self._context = device.retain_primary_context()
+
+    def __enter__(self) -> Gpu:
+        self._context.push()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cuda.Context.pop()
+
+    def close(self) -> None:
+        """Give the context back; every buffer made in it has to be freed by then."""
+        self._context.detach()
+
+
+def device_facts(trt: Any, gpu: Gpu, release: Path = _RELEASE) -> dict[str, str]:
+    """What an engine file depends on beside its graph: TensorRT, GPU, compute capability, Jetson Linux ("": none)."""
+    words = release.read_text().replace(",", " ").split() if release.is_file() else []
+    l4t = f"{words[1].lstrip('R')}.{words[words.index('REVISION:') + 1]}" if "REVISION:" in words else ""
+    return {"tensorrt": str(trt.__version__), "gpu": gpu.name, "compute_capability": gpu.capability, "l4t": l4t}
+
+
+class TensorRtEngine(Engine):
+    """Both graphs on the GPU. cache: where the engine files are, "" for `folder`. Raises ManifestError, EngineError."""
+
+    def __init__(
+        self,
+        folder: Path | str,
+        manifest: EngineManifest | None = None,
+        cache: Path | str = "",
+        cuda_graph: bool = False,
+        libraries: Libraries | None = None,
+    ) -> None:
+        super().__init__(folder, manifest)
+        found = libraries or load_libraries()
+        place = Path(cache or folder)
+        with contextlib.ExitStack() as held:
+            gpu = Gpu(found.cuda)
+            held.callback(gpu.close)
+            with gpu:
+                record = EngineRecord.load(place)
+                stale = record.why_stale(engine_key(self.manifest, "tensorrt", device_facts(found.trt, gpu)))
+                if stale:
+                    raise EngineError(f"{place}: the engine files are not for this place: {stale}; {_CURE}")
+                logger = make_logger(found.trt)
+                runtime = found.trt.Runtime(logger)
+                runtime.engine_host_code_allowed = False
+                self._programs: dict[str, _Program] = {}
+                for part in ENGINES:
+                    program = _Program(found, gpu, runtime, logger, part, self._signature(part))
+                    held.callback(program.close)
+                    program.load(record.read(place, part), cuda_graph)
+                    self._programs[part] = program
+            self._held = held.pop_all()
+
+    def _signature(self, part: str) -> tuple[Signature, Signature]:
+        graph = self.manifest.graphs()[part]
+        inputs, outputs = (
+            {name: (str(dtype), tuple(shape)) for name, (dtype, shape) in graph[kind].items()}
+            for kind in ("inputs", "outputs")
+        )
+        return inputs, outputs
+
+    def run_core(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        return self._programs["encode"].run({"frames": frames, "noise": noise})
+
+    def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        return self._programs["decide"].run({"z": z, "present": present})
+
+    def close(self) -> None:
+        self._held.close()
+
+
+class _Program:
+    """One graph of an engine file with its buffers, its stream and its lock. `close` gives back all it holds."""
+
+    def __init__(
+        self, found: Libraries, gpu: Gpu, runtime: Any, logger: Any, part: str, signature: tuple[Signature, Signature]
+    ) -> None:
+        self._trt, self._cuda, self._driver = found.trt, found.cuda, found.driver
+        self._gpu, self._runtime, self._logger, self._part = gpu, runtime, logger, part
+        self._inputs, self._outputs = signature
+        self._lock = threading.Lock()
+        self._held = contextlib.ExitStack()
+        self._host: dict[str, npt.NDArray[Any]] = {}
+        self._device: dict[str, Any] = {}
+        self._graph: _Graph | None = None
+
+    def load(self, data: bytes, cuda_graph: bool) -> None:
+        """Make the engine of the file's bytes, its context, its stream and its buffers. Raises EngineError."""
+        trt, cuda, runtime = self._trt, self._cuda, self._runtime
+        cuda_engine = runtime.deserialize_cuda_engine(data)
+        if cuda_engine is None:
+            raise self._error(f"TensorRT {trt.__version__} does not load the engine file")
+        self._check(cuda_engine)
+        execution = cuda_engine.create_execution_context()
+        if execution is None:
+            raise self._error("no memory for the run; free some, or build a smaller model")
+        self._execution = execution
+        self._held.callback(self._forget)
+        try:
+            self._stream = cuda.Stream()
+            for name, (dtype, shape) in {**self._inputs, **self._outputs}.items():
+                host = cuda.pagelocked_empty(shape, np.dtype(dtype))
+                self._held.callback(host.base.free)
+                device = cuda.mem_alloc(host.nbytes)
+                self._held.callback(device.free)
+                host.fill(0)
+                self._host[name], self._device[name] = host, device
+                if not execution.set_tensor_address(name, int(device)):
+                    raise self._error(f"TensorRT takes no buffer for {name!r}")
+            self._held.callback(self._wipe)
+            self._wipe()
+            if cuda_graph:
+                self._enqueue()  # TensorRT allocates in its first run, which a capture must not see
+                self._stream.synchronize()
+                self._graph = _Graph(self._driver(), self._stream.handle, self._enqueue)
+                self._held.callback(self._graph.close)
+        except cuda.Error as error:
+            raise EngineError(f"{self._part}: the GPU gives no memory or no stream ({error}); free some") from error
+
+    def _forget(self) -> None:
+        """TensorRT's own objects go last: the context (which holds the engine), then the runtime."""
+        self.__dict__.pop("_stream", None)
+        del self._execution, self._runtime
+
+    def _check(self, cuda_engine: Any) -> None:
+        """Names, types, shapes and places are the manifest's; the file is for this GPU and no other."""
+        trt = self._trt
+        if cuda_engine.hardware_compatibility_level != trt.HardwareCompatibilityLevel.NONE:
+            raise EngineError(f"{self._part}: the engine file was made to run on several kinds of GPU; {_CURE}")
+        types = {
+            trt.DataType.UINT8: "uint8",
+            trt.DataType.INT32: "int32",
+            trt.DataType.BOOL: "bool",
+            trt.DataType.FLOAT: "float32",
+        }
+        for mode, expected in ((trt.TensorIOMode.INPUT, self._inputs), (trt.TensorIOMode.OUTPUT, self._outputs)):
+            names = [cuda_engine.get_tensor_name(index) for index in range(cuda_engine.num_io_tensors)]
+            has = {
+                name: (types.get(cuda_engine.get_tensor_dtype(name), "?"), tuple(cuda_engine.get_tensor_shape(name)))
+                for name in names
+                if cuda_engine.get_tensor_mode(name) == mode
+            }
+            if has != expected:
+                raise EngineError(f"{self._part}: the engine file has {has}, the manifest says {expected}; {_CURE}")
+            if any(cuda_engine.get_tensor_location(name) != trt.TensorLocation.DEVICE for name in names):
+                raise EngineError(f"{self._part}: the engine file wants tensors on the host; {_CURE}")
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """One run: a copy of the graph's one output for `inputs`. Raises EngineError or DeviceLost.
+
+        However it ends, the inputs are overwritten on the host and on the device before this returns.
+        """
+        with self._lock, self._gpu:
+            try:
+                for name, (dtype, shape) in self._inputs.items():
+                    value = inputs[name]
+                    if value.shape != shape or value.dtype != dtype:
+                        got = f"{value.dtype} {value.shape}"
+                        raise EngineError(f"{self._part}: the run failed: {name} is {got}, expected {dtype} {shape}")
+                    self._host[name][...] = value
+                if self._graph is not None:
+                    self._graph.launch()
+                else:
+                    self._enqueue()
+                self._stream.synchronize()
+                (output,) = self._outputs
+                made: npt.NDArray[Any] = self._host[output].copy()
+                return made
+            except self._cuda.Error as error:
+                raise DeviceLost(f"{self._part}: CUDA failed ({error}); the process has to start anew") from error
+            finally:
+                self._wipe()
+
+    def _enqueue(self) -> None:
+        """Copy in, run, copy out: all on the stream, in this order."""
+        cuda, stream, execution = self._cuda, self._stream, self._execution
+        for name in self._inputs:
+            cuda.memcpy_htod_async(self._device[name], self._host[name], stream)
+        done = execution.execute_async_v3(stream.handle)
+        for name in self._outputs:
+            cuda.memcpy_dtoh_async(self._host[name], self._device[name], stream)
+        if not done:
+            raise self._error("the run failed")
+
+    def _wipe(self) -> None:
+        """Overwrite every input; after it nothing of a run is left but the output and TensorRT's scratch memory."""
+        cuda, stream = self._cuda, self._stream
+        for name in self._inputs:
+            self._host[name].fill(0)
+        try:
+            for name in self._inputs:
+                cuda.memset_d8_async(self._device[name], 0, self._host[name].nbytes, stream)
+            stream.synchronize()
+        except self._cuda.Error as error:
+            raise DeviceLost(f"{self._part}: the device's noise buffer cannot be overwritten ({error})") from error
+
+    def _error(self, what: str) -> EngineError:
+        return EngineError(f"{self._part}: {what} ({self._logger.words()}); {_CURE}")
+
+    def close(self) -> None:
+        """Wait for a run that is under way, then give everything back, last taken first."""
+        held = self._lock.acquire(timeout=_CLOSE_S)
+        with self._gpu:
+            self._held.close()
+        if held:
+            self._lock.release()
+
+
+class _Graph:
+    """A run as one CUDA graph. PyCUDA has no words for capture, so the driver itself is asked."""
+
+    def __init__(self, driver: Any, stream: int, enqueue: Callable[[], None]) -> None:
+        self._driver, self._stream = driver, ctypes.c_void_p(stream)
+        graph, self._made = ctypes.c_void_p(), ctypes.c_void_p()
+        with self._capture(graph):
+            enqueue()
+        self._call("cuGraphInstantiateWithFlags", ctypes.byref(self._made), graph, ctypes.c_ulonglong(0))
+        self._call("cuGraphDestroy", graph)
+
+    @contextlib.contextmanager
+    def _capture(self, graph: ctypes.c_void_p) -> Iterator[None]:
+        self._call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(_THREAD_LOCAL))
+        try:
+            yield
+        finally:
+            self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+
+    def _call(self, name: str, *arguments: Any, error: type[VeilsightError] = EngineError) -> None:
+        code = getattr(self._driver, name)(*arguments)
+        if code:
+            raise error(f"CUDA graph: {name} gives error {code}; set [engine] cuda_graph = false")
+
+    def launch(self) -> None:
+        """Enqueue the whole run on its stream."""
+        self._call("cuGraphLaunch", self._made, self._stream, error=DeviceLost)
+
+    def close(self) -> None:
+        """Give the graph back."""
+        self._call("cuGraphExecDestroy", self._made)

@@ -1,0 +1,1 @@
+"""Charge, draw, add, release: the slot loop, the ledger and the noise."""

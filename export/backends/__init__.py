@@ -1,0 +1,1 @@
+"""Graphs -> something that runs, by the backend."""

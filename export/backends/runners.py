@@ -1,0 +1,217 @@
+"""What turns an engine folder's graphs into something that runs, by the backend's name. No torch.
+
+    backend(name) -> Backend      backend.build(folder) makes what it needs beside the graphs and opens them
+                                  -> Runner: encode(frames, noise) -> z, decide(z, present) -> logits
+
+    onnxruntime    the graphs as they are, on the CPU
+    tensorrt       engine files for the GPU that is here; they run here
+    tensorrt-rtx   engine files for GPUs that need not be here; the graphs run in ONNX Runtime in their stead
+
+The runner is for parity and calibration; the device's own loop has its engine in `edge_runtime`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from export.backends.builder import Options, Say, check_targets, load_rtx, make, say_line
+from wire.artifact.engine_record import EngineRecord, engine_key
+from wire.artifact.manifest import FILES, EngineManifest
+from wire.errors import ConfigError, EngineError
+
+__all__ = [
+    "BACKENDS",
+    "PRECISIONS",
+    "Backend",
+    "OnnxRuntime",
+    "Runner",
+    "TensorRt",
+    "TensorRtRtx",
+    "backend",
+    "check_precision",
+]
+
+PRECISIONS = ("fp32", "fp16", "int8")
+_CURE = "build the engine again: python -m export.build_engine"
+
+
+class Runner(Protocol):
+    """Both graphs of one engine folder, open."""
+
+    def encode(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """frames uint8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d). Raises EngineError."""
+
+    def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """z int32 (1, R, K, d), present bool (1, R) -> logits float32 (1, L). Raises EngineError."""
+
+
+class Backend(Protocol):
+    """One way to run the graphs. runs_in: what the runner computes with."""
+
+    name: str
+    version: str
+    runs_in: str
+
+    def build(self, folder: Path, say: Say = say_line) -> Runner:
+        """Make what this backend needs out of the folder's graphs, and open it. Raises EngineError."""
+
+    def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
+        """Why what was made in the folder would not run, in words; "" where it does."""
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU, which loads the graphs as they are."""
+
+    name = runs_in = "onnxruntime"
+
+    def __init__(self) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineError(
+                f"backend onnxruntime cannot be imported ({error}); pip install 'veilsight[export]'"
+            ) from error
+        self._runtime: Any = onnxruntime
+        self.version: str = onnxruntime.__version__
+
+    def build(self, folder: Path, say: Say = say_line) -> Runner:
+        """Open both graphs."""
+        return _OnnxRunner(self._runtime, folder)
+
+    def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
+        """Nothing is made, so nothing is stale."""
+        return ""
+
+
+class _OnnxRunner:
+    def __init__(self, runtime: Any, folder: Path) -> None:
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1  # so that sums run in one order, here and on the device
+        options.log_severity_level = 4
+        self._errors = tuple(
+            kind
+            for kind in vars(runtime.capi.onnxruntime_pybind11_state).values()
+            if isinstance(kind, type) and issubclass(kind, Exception)
+        )
+        self._sessions = {part: self._open(runtime, folder / FILES[part], options) for part in ("encode", "decide")}
+
+    def _open(self, runtime: Any, file: Path, options: Any) -> Any:
+        try:
+            return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except self._errors as error:
+            raise EngineError(f"{file.name}: ONNX Runtime cannot load it ({error}); {_CURE}") from error
+
+    def _run(self, part: str, inputs: Mapping[str, npt.NDArray[Any]]) -> Any:
+        try:
+            return self._sessions[part].run(None, dict(inputs))[0]
+        except self._errors as error:
+            raise EngineError(f"{FILES[part]}: the run failed ({error}); {_CURE}") from error
+
+    def encode(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        z: npt.NDArray[np.int32] = self._run("encode", {"frames": frames, "noise": noise})
+        return z
+
+    def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self._run("decide", {"z": z, "present": present})
+        return logits
+
+
+class _Engines:
+    """What both builders of engine files share. place: the facts that an engine file depends on beside its graph."""
+
+    name: str
+
+    def __init__(self, trt: Any, place: Mapping[str, str], options: Options) -> None:
+        self._trt, self._place, self._options = trt, place, options
+        self.version = str(trt.__version__)
+
+    def _make(self, folder: Path, say: Say) -> EngineManifest:
+        manifest = EngineManifest.load(folder)
+        make(self._trt, folder, manifest, folder, engine_key(manifest, self.name, self._place), self._options, say)
+        return manifest
+
+    def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
+        """By the record of the engine files in the folder, and their hashes."""
+        try:
+            record = EngineRecord.load(folder)
+            for part in record.engines:
+                record.read(folder, part)
+        except EngineError as error:
+            return str(error)
+        return record.why_stale(engine_key(manifest, self.name, self._place))
+
+
+class TensorRt(_Engines):
+    """TensorRT on the GPU that is here."""
+
+    name = runs_in = "tensorrt"
+
+    def __init__(self, options: Options) -> None:
+        from edge_runtime.eye.engine.tensorrt import Gpu, device_facts, load_libraries
+
+        self._libraries = load_libraries()
+        gpu = Gpu(self._libraries.cuda)
+        super().__init__(self._libraries.trt, device_facts(self._libraries.trt, gpu), options)
+        gpu.close()
+
+    def build(self, folder: Path, say: Say = say_line) -> Runner:
+        """Make the engine files and open them with the device's own code."""
+        from edge_runtime.eye.engine.tensorrt import TensorRtEngine
+
+        return _DeviceRunner(TensorRtEngine(folder, self._make(folder, say), libraries=self._libraries))
+
+
+class TensorRtRtx(_Engines):
+    """TensorRT-RTX, ahead of time. What it made is not run here: ONNX Runtime runs the graphs that it was made of."""
+
+    name, runs_in = "tensorrt-rtx", "onnxruntime"
+
+    def __init__(self, options: Options) -> None:
+        trt = load_rtx()
+        check_targets(trt, options.targets)  # now, not when everything else is made
+        place = {"tensorrt": f"RTX {trt.__version__}", "compute_capability": " ".join(options.targets)}
+        super().__init__(trt, {**place, "gpu": "", "l4t": ""}, options)
+
+    def build(self, folder: Path, say: Say = say_line) -> Runner:
+        """Make the engine files; open the graphs."""
+        self._make(folder, say)
+        return OnnxRuntime().build(folder)
+
+
+class _DeviceRunner:
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def encode(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        z: npt.NDArray[np.int32] = self._engine.run_core(frames, noise)
+        return z
+
+    def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self._engine.run_decide(z, present)
+        return logits
+
+
+BACKENDS: Mapping[str, Callable[[Options], Backend]] = {
+    "onnxruntime": lambda options: OnnxRuntime(),
+    "tensorrt": TensorRt,
+    "tensorrt-rtx": TensorRtRtx,
+}
+"""Name -> what makes the backend; making it raises EngineError, with the cure, where it is not installed."""
+
+
+def backend(name: str, options: Options | None = None) -> Backend:
+    """The backend of that name; ConfigError where there is none, EngineError where it is not installed."""
+    if name not in BACKENDS:
+        raise ConfigError(f"--backend {name} is not known; available: {', '.join(BACKENDS)}")
+    return BACKENDS[name](options or Options())
+
+
+def check_precision(name: str) -> None:
+    """ConfigError unless engines of that precision are built."""
+    if name not in PRECISIONS:
+        raise ConfigError(f"--precision {name} is not known; available: {', '.join(PRECISIONS)}")

@@ -1,0 +1,1 @@
+"""One traced graph -> fp16 or int8, typed throughout."""

@@ -1,0 +1,1 @@
+"""What is proved on the graphs before any engine is made."""

@@ -1,0 +1,422 @@
+"""What every graph is held to before anything is proved on it: one meaning for every reader, nothing exotic. No torch.
+
+A graph that passes has names made once and in order, standard operators of a whitelist that the devices' TensorRT
+parses, no subgraph, function, custom operator or default of an input, exactly the manifest's inputs and outputs, no
+dead node and no open shape; its file is protobuf in canonical form. `Graph` says who makes and who reads a tensor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
+
+from wire.errors import GraphError
+
+__all__ = [
+    "FORBIDDEN",
+    "INLINE_BYTES",
+    "LARGE_BYTES",
+    "OPSET",
+    "WHITELIST",
+    "Graph",
+    "Signature",
+    "check_hygiene",
+    "check_whole",
+    "external_files",
+    "lint",
+    "load_graph",
+    "save_graph",
+]
+
+OPSET = 18
+_ALLOWED = """
+Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose Cos DequantizeLinear Div
+Elu Equal Erf Exp Expand Flatten Floor Gather Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid
+HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Min Mul
+Neg Not Or Pad Pow QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Round Sigmoid Sign
+Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where
+"""
+WHITELIST = frozenset(_ALLOWED.split())
+"""Operators that TensorRT parses from 9.0 on, that compute the same thing twice, of shapes that data cannot change."""
+
+FORBIDDEN: Mapping[str, str] = {
+    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "it carries a subgraph, which this proof does not enter"),
+    **dict.fromkeys(
+        ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"),
+        "noise is never drawn in the graph: TensorRT ignores its seed",
+    ),
+    "Dropout": "a graph for running has none: the network was not in eval mode",
+    **dict.fromkeys(("NonZero", "Unique", "Compress", "NonMaxSuppression"), "its output's shape depends on the frames"),
+    **dict.fromkeys(("ScatterND", "ScatterElements", "Scatter", "IsNaN", "IsInf"), "TensorRT before 10 lacks it"),
+    **dict.fromkeys(("RMSNormalization", "Attention", "RotaryEmbedding"), "TensorRT's parser lacks it up to 10.1"),
+}
+"""Operators that are met in practice -> why they are refused; others are refused for not being in WHITELIST."""
+
+_AGAIN = "export the checkpoint again: python -m export.build_engine"
+_OTHERWISE = "write that layer with operators of export.proof.lint.WHITELIST, and export it again"
+_IR_VERSIONS = range(8, 11)  # TensorRT 10.3's parser and ONNX Runtime 1.16 read these
+_MAX_RANK = 8
+_DTYPES: Mapping[str, int] = {
+    "uint8": TensorProto.UINT8,
+    "int32": TensorProto.INT32,
+    "float32": TensorProto.FLOAT,
+    "bool": TensorProto.BOOL,
+}
+_CANNOT_HOLD_GRAPHS = (
+    AttributeProto.FLOAT,
+    AttributeProto.INT,
+    AttributeProto.STRING,
+    AttributeProto.TENSOR,
+    AttributeProto.FLOATS,
+    AttributeProto.INTS,
+    AttributeProto.STRINGS,
+)
+INLINE_BYTES = 1 << 30
+"""Constants of more than so much lie beside the graph: a protobuf message holds 2 GB, and readers copy it."""
+
+LARGE_BYTES = 4096
+"""The smallest constant that is put beside, and the page on which it begins."""
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
+
+Signature = Mapping[str, tuple[str, Sequence[int]]]  # name -> (dtype, shape)
+
+
+class Graph:
+    """One graph whose names are known to be made once: who makes a tensor, who reads it, which are constants.
+
+    Every refusal goes through `fail`, so that it names the graph's file, the step and the node.
+    """
+
+    def __init__(self, model: onnx.ModelProto, file: str) -> None:
+        self.model, self.file = model, file
+        self.nodes: Sequence[NodeProto] = model.graph.node
+        self.inputs = [value.name for value in model.graph.input]
+        self.outputs = [value.name for value in model.graph.output]
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.makers = {name: node for node in self.nodes for name in node.output if name}
+
+    def fail(self, step: str, node: NodeProto | None, reason: str) -> NoReturn:
+        """Refuse the graph."""
+        at = f"node {node.name or node.output[0]!r} ({node.op_type}): " if node is not None else ""
+        raise GraphError(f"{self.file}: {step}: {at}{reason}")
+
+    def readers(self, name: str) -> list[NodeProto]:
+        """Nodes that read tensor `name`, once for every place where they read it."""
+        return [node for node in self.nodes for read in node.input if read == name]
+
+    def root(self, name: str) -> str:
+        """`name`, or what it is a copy of by way of Identity nodes."""
+        while (node := self.makers.get(name)) is not None and node.op_type == "Identity":
+            name = node.input[0]
+        return name
+
+    def constant(self, name: str) -> npt.NDArray[Any] | None:
+        """The value of `name` where it is stored in the file itself, else None."""
+        root = self.root(name)
+        tensor = self.initializers.get(root)
+        node = self.makers.get(root)
+        if tensor is None and node is not None and node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+        if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
+            return None
+        try:
+            return numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise GraphError(f"{self.file}: constant {root!r} cannot be read ({error})") from error
+
+    def ancestors(self, name: str) -> set[str]:
+        """Every tensor that `name` depends on, itself included."""
+        seen: set[str] = set()
+        todo = [name]
+        while todo:
+            tensor = todo.pop()
+            if tensor in seen or not tensor:
+                continue
+            seen.add(tensor)
+            todo += self.makers[tensor].input if tensor in self.makers else []
+        return seen
+
+
+def load_graph(path: Path | str, sha256: str | None = None) -> onnx.ModelProto:
+    """Read an ONNX file in canonical form, the one of that hash where one is given; GraphError for any other.
+
+    External weights are looked at, not loaded.
+    """
+    file = Path(path)
+    try:
+        data = file.read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise GraphError(f"{file}: changed while it was being read; build the engine again")
+        model = onnx.load_model_from_string(data)
+    except (OSError, DecodeError) as error:
+        raise GraphError(f"{file}: cannot be read as ONNX ({error}); build the engine again") from error
+    model.DiscardUnknownFields()
+    if model.SerializeToString(deterministic=True) != data:
+        raise GraphError(
+            f"{file.name}: not in canonical form: a field is unknown, repeated or out of order; save it anew"
+        )
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _check_external(file, tensor)
+    return model
+
+
+def save_graph(model: onnx.ModelProto, file: Path, inline_bytes: int = INLINE_BYTES) -> None:
+    """Write a graph in canonical form. Where its constants are more than `inline_bytes`, the large ones go into a file
+    beside it (`encode.weights`), page by page, and `model` itself is changed to say so."""
+    large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= LARGE_BYTES]
+    if sum(len(tensor.raw_data) for tensor in large) > inline_bytes:
+        beside = file.with_suffix(".weights")
+        with beside.open("wb") as out:
+            for tensor in large:
+                out.write(bytes(-out.tell() % LARGE_BYTES))
+                place = {"location": beside.name, "offset": str(out.tell()), "length": str(len(tensor.raw_data))}
+                out.write(tensor.raw_data)
+                tensor.ClearField("raw_data")
+                tensor.data_location = TensorProto.EXTERNAL
+                for key, value in place.items():
+                    tensor.external_data.add(key=key, value=value)
+    file.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def external_files(model: onnx.ModelProto) -> set[str]:
+    """Names of the files in which `model` keeps constants."""
+    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    return {entry.value for entry in entries if entry.key == "location"}
+
+
+def _check_external(file: Path, tensor: TensorProto) -> None:
+    """External data lies in a plain file beside the model, and all of it is there."""
+    fields = {entry.key: entry.value for entry in tensor.external_data}
+    place = file.parent / fields.get("location", "")
+    plain = _FILE_NAME.fullmatch(fields.get("location", "")) and place.is_file() and not place.is_symlink()
+    numbers = all(fields.get(key, "0").isdecimal() for key in ("offset", "length"))
+    if not (plain and numbers and len(fields) == len(tensor.external_data)):
+        raise GraphError(f"{file.name}: {tensor.name!r}: external data must be a plain file beside the model")
+    if int(fields.get("offset", 0)) + int(fields.get("length", 0)) > place.stat().st_size:
+        raise GraphError(f"{file.name}: {tensor.name!r}: {place.name} is too short; copy the folder again")
+
+
+def lint(model: onnx.ModelProto, file: str, inputs: Signature, outputs: Signature) -> list[str]:
+    """Refuse (GraphError) what can be read in two ways or not by TensorRT; else the sentences that hold.
+
+    inputs, outputs: name -> (dtype, shape): exactly these, with exactly these types.
+    """
+    graph = Graph(model, file)
+    check_hygiene(graph, inputs, outputs)
+    return check_whole(graph, inputs, outputs)
+
+
+def check_hygiene(graph: Graph, inputs: Signature, outputs: Signature) -> None:
+    """After this, a name means one tensor, a node one standard operator, and the interface is the manifest's."""
+    _only_a_graph(graph)
+    _made_once(graph)
+    _operators(graph)
+    _quantisers(graph)
+    _interface(graph, inputs, outputs)
+
+
+def check_whole(graph: Graph, inputs: Signature, outputs: Signature) -> list[str]:
+    """Nothing aside, all shapes static; the sentences that hold then."""
+    _nothing_dead(graph)
+    _static_shapes(graph, outputs)
+    kinds = len({node.op_type for node in graph.nodes})
+    return [
+        f"opset {OPSET}, {len(graph.nodes)} nodes of {kinds} kinds, all on the whitelist",
+        "no subgraph, function, custom operator, sparse tensor or default; every name is made once, in order",
+        f"inputs {_signature(inputs)}; outputs {_signature(outputs)}; every node leads there; every shape is static",
+    ]
+
+
+def _signature(table: Signature) -> str:
+    return ", ".join(f"{name} {dtype} {tuple(shape)}" for name, (dtype, shape) in table.items())
+
+
+def _only_a_graph(graph: Graph) -> None:
+    """The file holds one graph of the standard operators and nothing beside it."""
+    model, step = graph.model, "file"
+    opsets = [(entry.domain, entry.version) for entry in model.opset_import]
+    if opsets != [("", OPSET)]:
+        graph.fail(step, None, f"opsets are {opsets}; only the standard operators at {OPSET} are allowed; {_AGAIN}")
+    if model.ir_version not in _IR_VERSIONS:
+        allowed = f"{_IR_VERSIONS[0]} to {_IR_VERSIONS[-1]} are allowed"
+        graph.fail(step, None, f"IR version {model.ir_version}; {allowed}; {_AGAIN}")
+    beside = {
+        "local functions": model.functions,
+        "training information": model.training_info,
+        "metadata": model.metadata_props,
+        "device configurations": getattr(model, "configuration", ()),
+        "sparse initializers": model.graph.sparse_initializer,
+        "quantization annotations": model.graph.quantization_annotation,
+    }
+    for name, found in beside.items():
+        if len(found):
+            graph.fail(step, None, f"{name} are not allowed; {_AGAIN}")
+
+
+def _made_once(graph: Graph) -> None:
+    """Names: inputs, initializers and node outputs are all different, and nothing is read before it is made."""
+    known: set[str] = set()
+    step = "names"
+    for name in [*graph.inputs, *(tensor.name for tensor in graph.model.graph.initializer)]:
+        if not name or name in known:
+            graph.fail(step, None, f"{name!r} is made twice: an input with a default, or two constants of one name")
+        known.add(name)
+    for tensor in graph.model.graph.initializer:
+        _one_value(graph, tensor)
+    labels: set[str] = set()
+    for node in graph.nodes:
+        unknown = [name for name in node.input if name and name not in known]
+        twice = [name for name in node.output if name and (name in known or list(node.output).count(name) > 1)]
+        if unknown:
+            graph.fail(step, node, f"reads {unknown[0]!r}, which nothing before it makes")
+        if twice:
+            graph.fail(step, node, f"makes {twice[0]!r}, which is made already")
+        if not any(node.output):
+            graph.fail(step, node if node.output else None, "a node without an output")
+        if node.name and node.name in labels:
+            graph.fail(step, node, "another node has the same name")
+        known.update(name for name in node.output if name)
+        labels.add(node.name)
+
+
+def _operators(graph: Graph) -> None:
+    """Every node is a standard operator of the whitelist whose attributes hold plain values."""
+    step = "operators"
+    for node in graph.nodes:
+        if node.domain or node.overload or len(getattr(node, "device_configurations", ())):
+            standard = "only the standard operators, for no device in particular"
+            graph.fail(step, node, f"domain {node.domain!r}: {standard}; {_AGAIN}")
+        if node.op_type not in WHITELIST:
+            reason = FORBIDDEN.get(node.op_type, "not on the whitelist of operators for the device")
+            graph.fail(step, node, f"{reason}; {_OTHERWISE}")
+        names = [attribute.name for attribute in node.attribute]
+        if len(set(names)) != len(names):
+            graph.fail(step, node, "an attribute is given twice")
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                _one_value(graph, attribute.t)
+            if attribute.type not in _CANNOT_HOLD_GRAPHS or attribute.ref_attr_name:
+                graph.fail(step, node, f"attribute {attribute.name!r} holds a graph, a sparse tensor or a reference")
+            if attribute.type == AttributeProto.TENSOR and attribute.t.data_location == TensorProto.EXTERNAL:
+                graph.fail(step, node, "a Constant keeps its value in the file itself")
+        if node.op_type == "Constant" and len(names) != 1:
+            graph.fail(step, node, "a Constant has exactly one value")
+
+
+def _quantisers(graph: Graph) -> None:
+    """Q/DQ is symmetric int8 with stored scales: the one form that ONNX Runtime and TensorRT read alike."""
+    step = "quantisation"
+    for node in graph.nodes:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        if len(node.input) != 3 or not all(node.input):
+            graph.fail(step, node, "needs a scale and a zero point, or its type is a matter of defaults")
+        scale, zero = (graph.constant(name) for name in node.input[1:])
+        if scale is None or scale.dtype != np.float32 or not (np.isfinite(scale) & (scale > 0)).all():
+            graph.fail(step, node, f"scale {node.input[1]!r} must be stored, float32, finite and above zero")
+        if zero is None or zero.dtype != np.int8 or zero.any() or zero.shape != scale.shape:
+            graph.fail(step, node, f"zero point {node.input[2]!r} must be stored: int8 zeros of the scale's shape")
+
+
+def _one_value(graph: Graph, tensor: TensorProto) -> None:
+    """A stored tensor has one value: readers differ in which of several data fields they take."""
+    fields = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+    if tensor.HasField("segment") or sum(len(getattr(tensor, name)) > 0 for name in fields) > 1:
+        graph.fail("constants", None, f"{tensor.name!r} stores its value twice, or in parts")
+
+
+def _interface(graph: Graph, inputs: Signature, outputs: Signature) -> None:
+    """Inputs and outputs are exactly those of the manifest, with static shapes."""
+    step = "interface"
+    for kind, expected, values in (
+        ("inputs", inputs, graph.model.graph.input),
+        ("outputs", outputs, graph.model.graph.output),
+    ):
+        names = [value.name for value in values]
+        if sorted(names) != sorted(expected):
+            graph.fail(step, None, f"{kind} are {names}, they must be exactly {list(expected)}")
+        for value in values:
+            dtype, shape = expected[value.name]
+            if _type_of(value) != (_DTYPES[dtype], tuple(shape)):
+                found = _type_of(value)
+                graph.fail(step, None, f"{value.name} is {found}, the manifest says {dtype} {tuple(shape)}")
+    for name in (name for name, (dtype, _) in inputs.items() if dtype == "uint8"):
+        for node in graph.readers(name):
+            if node.op_type != "Cast":
+                graph.fail(step, node, f"{name!r} is uint8, which TensorRT reads by a Cast alone; cast it first")
+
+
+def _type_of(value: onnx.ValueInfoProto) -> tuple[int, tuple[int, ...]] | None:
+    """(element type, shape) of a tensor of static shape; None for anything else."""
+    tensor = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or not tensor.HasField("shape"):
+        return None
+    dims = tensor.shape.dim
+    if not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return tensor.elem_type, tuple(dim.dim_value for dim in dims)
+
+
+def _nothing_dead(graph: Graph) -> None:
+    """Every node leads to an output: nothing is computed aside."""
+    alive = set().union(*(graph.ancestors(name) for name in graph.outputs))
+    for node in graph.nodes:
+        if not alive.intersection(node.output):
+            graph.fail("dead code", node, f"{node.output[0]!r} leads to no output")
+
+
+def _static_shapes(graph: Graph, outputs: Signature) -> None:
+    """onnx's checker and shape inference agree with the file, without believing what it says about shapes."""
+    step = "shapes"
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph.model)
+    del bare.graph.value_info[:]
+    for value in bare.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        onnx.checker.check_model(_without_external(graph.model))
+        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise GraphError(f"{graph.file}: {step}: onnx refuses the graph: {reason}") from error
+    found = {value.name: _type_of(value) for value in [*inferred.graph.value_info, *inferred.graph.output]}
+    for node in graph.nodes:
+        for name in node.output:
+            shaped = found.get(name)
+            if name and shaped is None:
+                graph.fail(step, node, f"the shape of {name!r} is not static")
+            if shaped is not None and len(shaped[1]) > _MAX_RANK:
+                graph.fail(step, node, f"{name!r} has {len(shaped[1])} dimensions, TensorRT takes {_MAX_RANK}")
+    for name, (dtype, shape) in outputs.items():
+        if found[name] != (_DTYPES[dtype], tuple(shape)):
+            graph.fail(step, None, f"{name} is {found[name]}, the manifest says {dtype} {tuple(shape)}")
+    for value in graph.model.graph.value_info:
+        if value.name in found and _type_of(value) not in (None, found[value.name]):
+            graph.fail(step, None, f"{value.name!r} is said to be {_type_of(value)}, it is {found[value.name]}")
+
+
+def _without_external(model: onnx.ModelProto) -> onnx.ModelProto:
+    """For the checker, which would look for external files in the working directory: those tensors as inputs."""
+    if not any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        return model
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.initializer[:]
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            bare.graph.input.append(value)
+        else:
+            bare.graph.initializer.append(tensor)
+    return bare

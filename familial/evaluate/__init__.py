@@ -1,0 +1,1 @@
+"""How right a member is, and what it does not know."""

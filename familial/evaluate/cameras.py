@@ -1,0 +1,123 @@
+"""Cameras whose scenes are known, or are to be told from known ones: a few clips of each, as clean codes in the plane
+of the labels' poles. Codes are for noise to be added to; they stay in this process.
+
+    seed --render_clip, five ordinary kinds, a fall, a fight--> clips of one room, by one camera
+    manifest --clips labelled as no risk, five neighbours of a set at a time--> clips of what stands for one camera
+    clips --clip_codes--> (S, K, d) --in_plane--> complex (S,)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from familial.data.clips import Footage, read_clip, read_manifests, small_grey
+from familial.evaluate.ood import Camera, in_plane
+from familial.evaluate.report import clip_codes, sigma_of
+from familial.model import checkpoint
+from familial.model.desensitizer import code_plane
+from familial.model.family import Family
+from familial.synth.actions import draw_kind
+from familial.synth.clip import render_clip
+from wire.errors import CheckpointError, DataError
+
+__all__ = ["Room", "Source"]
+
+_FIRST_SEED = 2_000_000  # never trained on, nor looked at in training
+_CLIPS = 5  # of one camera
+_SIZE, _FPS = (120, 160), 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A rendered room: clips in which nothing happens, and clips of a fall and of a fight."""
+
+    ordinary: Camera
+    risks: Camera
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint that turns clips into codes. sigmas: its profile's, then those of its other levels of noise."""
+
+    family: Family
+    checkpoint: str
+    sigmas: tuple[Fraction, ...]
+    directions: npt.NDArray[np.float64]
+
+    @classmethod
+    def open(cls, folder: Path) -> Source:
+        """Load the checkpoint; CheckpointError where it or its noise.json is not one."""
+        family = checkpoint.load(folder)
+        own, levels = sigma_of(folder, family, None)[1], list[Fraction]()
+        if (folder / "noise.json").is_file():
+            try:
+                found = json.loads((folder / "noise.json").read_text()).get("levels", {})
+                levels = [Fraction(sigma) for sigma in found.values()]
+            except (ValueError, AttributeError, TypeError) as error:
+                raise CheckpointError(f"{folder}/noise.json: {error!r}; write it with calibration.noise") from error
+        config = family.config
+        plane = code_plane(config.tokens, config.width).flatten(0, 1).double().numpy()
+        return cls(family, checkpoint.checkpoint_hash(folder), (own, *levels), plane)
+
+    @property
+    def clip_norm(self) -> int:
+        """C."""
+        return self.family.config.clip_norm
+
+    def rendered(self, count: int) -> list[Room]:
+        """`count` rooms that no training sees."""
+        return list(_told((self._room(_FIRST_SEED + number) for number in range(count)), count))
+
+    def sets(self, data: Sequence[Path], names: Sequence[str] = ()) -> dict[str, list[Camera]]:
+        """Set -> cameras, of the manifests' clips of no risk; only the sets named, where some are.
+
+        Neighbours of a set, by group and name, five at a time, stand for one camera. DataError for a name that is none.
+        """
+        labels = self.family.config.labels
+        clips = [clip for clip in (read_manifests(data, labels) if data else []) if clip.label == labels[0]]
+        there = sorted({clip.set for clip in clips})
+        absent = [name for name in names if name not in there]
+        if absent:
+            raise DataError(f"no clips of no risk in set {', '.join(absent)}; there are {', '.join(there)}")
+        found = dict[str, list[Camera]]()
+        for name in names or there:
+            rows = sorted((clip for clip in clips if clip.set == name), key=lambda clip: (clip.group, clip.name))
+            codes = [self._codes(read_clip(row.file, self.family.config.window)) for row in rows]
+            whole = max(1, len(codes) // _CLIPS)  # the last takes what is left over
+            ends = [*range(_CLIPS, whole * _CLIPS, _CLIPS), len(codes)]
+            found[name] = [codes[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return found
+
+    def _room(self, seed: int) -> Room:
+        rng = np.random.default_rng([seed, 1])
+        labels = ("normal",) * _CLIPS + ("fall", "fight")
+        clips = [self._rendered(seed, draw_kind(rng, label)) for label in labels]
+        return Room(clips[:_CLIPS], clips[_CLIPS:])
+
+    def _rendered(self, seed: int, kind: str) -> npt.NDArray[np.complex128]:
+        clip = render_clip(seed, kind, size=_SIZE, fps=_FPS)
+        spec = self.family.config.window
+        frames = np.stack([small_grey(frame, spec) for frame in clip.frames])
+        return self._codes(Footage(frames, clip.times_s, float(clip.times_s[-1]) + 1.0 / _FPS))
+
+    def _codes(self, footage: Footage) -> npt.NDArray[np.complex128]:
+        """Of the releases during which the clip plays."""
+        playing = max(1, math.ceil(footage.duration / self.family.config.window.slot_s))
+        codes = clip_codes(self.family, footage)[:playing]
+        return in_plane(codes.numpy(), self.directions, self.clip_norm)
+
+
+def _told(rooms: Iterator[Room], count: int) -> Iterator[Room]:
+    for number, room in enumerate(rooms, 1):
+        if sys.stderr.isatty():
+            print(f"\r{number}/{count}", end="" if number < count else "\n", file=sys.stderr, flush=True)
+        yield room

@@ -1,0 +1,1 @@
+"""The family: towers, desensitizer, backbone, checkpoints."""

@@ -1,0 +1,377 @@
+"""Makes a family's checkpoint out of a Qwen3-VL folder in Hugging Face form: 2B, 4B or 8B, sharded or not.
+
+    config.json ----------sizes---------> FamilyConfig: tower "qwen", exits after one block and after all
+    model*.safetensors ---tower, blocks, norm: copied tensor by tensor, in the base's own number format
+    tokenizer.json -------each word of the family = the mean of its pieces' rows; without the file, fresh rows
+    nothing --------------desensitizer, lifter, edge exit: fresh, to be trained with familial.train --base OUT
+
+DeepStack is left out: its features would go around the desensitizer. Everything that can be wrong with the folder, and
+whether memory and disk will do, is found out before the first byte is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from familial.model.checkpoint import plan_of, save_with
+from familial.model.config import FamilyConfig, VisionSpec
+from familial.model.family import Family, without_weights
+from familial.model.resources import require_disk, require_memory
+from familial.model.weights import SHARD_BYTES, Weights
+from wire.errors import CheckpointError, ConfigError, VeilsightError
+
+__all__ = ["adopt_base", "family_config", "main"]
+
+_CURE = "download the folder again"
+_TOWER, _TEXT, _HEAD = "model.visual.", "model.language_model.", "lm_head.weight"
+_TABLE = _TEXT + "embed_tokens.weight"
+_FRESH = ("desensitizer.", "lifter.", "exit_")
+_IGNORED = (_TOWER + "deepstack_merger_list.",)
+_FORMATS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+_SAMPLE = 256  # rows whose spread is that of fresh words
+_END = "<|im_end|>"
+
+
+def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str, side: int | None) -> FamilyConfig:
+    """The sizes of `base`'s config.json with window, labels, words and code of `like`; frames `side` pixels square.
+
+    Raises CheckpointError for another architecture, for quantised weights, for a field that is missing, for what this
+    tower or decoder does not compute, and for exits out of range.
+    """
+    found = _read_json(base / "config.json")
+    if found.get("model_type") != "qwen3_vl":
+        raise CheckpointError(
+            f"{base}: model_type is {found.get('model_type')!r}; this adopts 'qwen3_vl' (Qwen3-VL 2B, 4B, 8B): "
+            "give a folder of one of these"
+        )
+    if "quantization_config" in found:
+        raise CheckpointError(
+            f"{base}: config.json has a quantization_config; this adopts weights as they were trained (bfloat16): "
+            "give that folder, and quantise in the end, with export.build_engine --precision int8"
+        )
+    text, eye = _Section(base, found, "text_config"), _Section(base, found, "vision_config")
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"{base}: config.json: text_config.rope_parameters is {rope!r}, not a table; {_CURE}")
+    text.expect("hidden_act", "silu")
+    text.expect("attention_bias", False, absent=True)
+    eye.expect("hidden_act", "gelu_pytorch_tanh")
+    eye.expect("in_channels", 3, absent=True)
+    if rope.get("rope_type", "default") != "default":
+        raise CheckpointError(f"{base}: rope_type is {rope['rope_type']!r}; this decoder computes 'default' positions")
+    theta = text.number("rope_theta", rope.get("rope_theta", text.get("rope_theta")))
+    mean, std = _colours(base)
+    vision = VisionSpec(
+        depth=eye.size("depth"),
+        hidden=eye.size("hidden_size"),
+        mlp=eye.size("intermediate_size"),
+        heads=eye.size("num_heads"),
+        out=eye.size("out_hidden_size"),
+        positions=eye.size("num_position_embeddings"),
+        patch=eye.size("patch_size"),
+        merge=eye.size("spatial_merge_size"),
+        temporal=eye.size("temporal_patch_size"),
+        mean=mean,
+        std=std,
+    )
+    return replace(
+        like,
+        family=f"{like.family}-{base.resolve().name}"[:60],
+        window=replace(
+            like.window, height=_side(like.window.height, vision, side), width=_side(like.window.width, vision, side)
+        ),
+        tower="qwen",
+        vision=vision,
+        hidden=text.size("hidden_size"),
+        layers=text.size("num_hidden_layers"),
+        heads=text.size("num_attention_heads"),
+        kv_heads=text.size("num_key_value_heads"),
+        head_dim=text.size("head_dim"),
+        mlp=text.size("intermediate_size"),
+        rope_theta=theta,
+        norm_eps=text.number("rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
+        tied=bool(found.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        exit_at=exit_at,
+        exit_block=exit_block,
+        storage=_storage(found, text),
+        label_bias=(0.0,) * len(like.labels),
+        risk_at=0.5,
+    )
+
+
+class _Section:
+    """One part of config.json, whose sizes have to be there: transformers' defaults are those of no released model."""
+
+    def __init__(self, base: Path, found: Mapping[str, Any], name: str) -> None:
+        self._where, self._name = f"{base}: config.json", name
+        self._values = found.get(name)
+        if not isinstance(self._values, dict):
+            raise CheckpointError(f"{self._where} has no {name}; {_CURE}")
+        self.get: Callable[..., Any] = self._values.get
+
+    def size(self, key: str) -> int:
+        """A positive whole number."""
+        value = self.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(f"{self._where}: {self._name}.{key} is {value!r}, not a size; {_CURE}")
+        return value
+
+    def number(self, key: str, value: object) -> float:
+        """`value`, which has to be a positive number."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise CheckpointError(f"{self._where}: {self._name}.{key} is {value!r}, not a positive number; {_CURE}")
+        return float(value)
+
+    def expect(self, key: str, value: object, absent: bool = False) -> None:
+        """CheckpointError unless `key` is `value`, or is not there where that means the same."""
+        found = self.get(key, value if absent else None)
+        if found != value:
+            raise CheckpointError(f"{self._where}: {self._name}.{key} is {found!r}; this family computes {value!r}")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror}; give a folder in Hugging Face form with --base") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not readable as JSON ({error}); {_CURE}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file}: not a JSON object; {_CURE}")
+    return found
+
+
+def _storage(found: Mapping[str, Any], text: _Section) -> str:
+    """The number format of the base's weights by its config; float32 ones keep theirs as well."""
+    name = found.get("dtype") or found.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype") or "bfloat16"
+    return str(name)
+
+
+def _colours(base: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and spread per colour of the base's processor; its own 0.5 where the folder has no processor's file."""
+    file = base / "preprocessor_config.json"
+    found = _read_json(file) if file.is_file() else {}
+    both = []
+    for key in ("image_mean", "image_std"):
+        values = found.get(key, [0.5, 0.5, 0.5])
+        if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+            raise CheckpointError(f"{file}: {key} is {values!r}, not three numbers; {_CURE}")
+        both.append(tuple(float(value) for value in values))
+    return both[0], both[1]
+
+
+def _side(pixels: int, vision: VisionSpec, asked: int | None) -> int:
+    """`asked`, or the next length that is made of whole merged tokens."""
+    return asked if asked is not None else -(-pixels // vision.grain) * vision.grain
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """How the family's words begin: `ids[i]` are the base's rows whose mean is word i; empty where it begins fresh."""
+
+    ids: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, base: Path, words: Sequence[str], rows: int) -> _Words:
+        """Raises CheckpointError for a tokenizer.json that is unreadable or that names rows the base does not have."""
+        file = base / "tokenizer.json"
+        if not file.is_file():
+            return cls(((),) * len(words))
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises Exception itself
+            raise CheckpointError(f"{file}: unreadable ({error}); {_CURE}") from error
+        found = []
+        for word in words:
+            special = tokenizer.token_to_id(_END) if word == "<end>" else None
+            text = " " + word.strip("<>")
+            ids = [special] if special is not None else tokenizer.encode(text, add_special_tokens=False).ids
+            found.append(tuple(ids) if word != "<pad>" else ())
+        if max((index for ids in found for index in ids), default=0) >= rows:
+            raise CheckpointError(f"{file}: names tokens beyond the {rows} rows of the word embedding; {_CURE}")
+        return cls(tuple(found))
+
+    def rows(self, weights: Weights, name: str) -> Tensor:
+        """The family's matrix (words, hidden) out of the base's, of which only these rows and a sample are read."""
+        count = weights.shapes[name][0]
+        sample = weights.rows(name, range(0, count, max(1, count // _SAMPLE))).float()
+        made = torch.randn(len(self.ids), sample.shape[1]) * sample.std()
+        for index, ids in enumerate(self.ids):
+            if ids:
+                made[index] = weights.rows(name, ids).float().mean(dim=0)
+        return made
+
+
+def adopt_base(base: Path, out: Path, config: FamilyConfig) -> Family:
+    """Write the checkpoint; the family that is returned has names and shapes and no weights.
+
+    Raises CheckpointError where the weights are damaged or contradict config.json, and where memory or disk would not
+    do; then nothing has been written.
+    """
+    weights = Weights.open(base, _CURE)
+    _check_outline(base, weights, config)
+    with without_weights():
+        family = Family(config)
+    plan = plan_of(family)
+    source = {name: _source(name, config) for name in plan if not name.startswith(_FRESH)}
+    _check_tensors(base, weights, {name: plan[name][0] for name in source}, source, config)
+    words = _Words.of(base, config.words, weights.shapes[_TABLE][0])
+    total = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in plan.values())
+    require_memory(2 * min(total, SHARD_BYTES) + 200_000_000, f"adopting {base}")
+    require_disk(out, total + 10_000_000, f"adopting {base}")
+    fresh = _fresh(config)
+
+    def read(name: str) -> Tensor:
+        if name in fresh:
+            return fresh[name]
+        if source[name] in (_TABLE, _HEAD):
+            return words.rows(weights, source[name])
+        return weights.read(source[name]).clone()  # not the mapped file: a branch block and its origin would be one
+
+    save_with(config, out, plan, read)
+    return family
+
+
+def _source(name: str, config: FamilyConfig) -> str:
+    """The base's name for one of the family's weights."""
+    if name.startswith("tower.visual."):
+        return _TOWER + name.removeprefix("tower.visual.")
+    if name.startswith("branch.layers.0."):
+        return f"{_TEXT}layers.{config.exit_at - 1}.{name.removeprefix('branch.layers.0.')}"
+    if name == "embed.weight":
+        return _TABLE
+    return _HEAD if name == "head.weight" else _TEXT + name.removeprefix("backbone.")
+
+
+def _check_outline(base: Path, weights: Weights, config: FamilyConfig) -> None:
+    """Each size of config.json against one tensor, before a network of that size is made: a wrong digit may be tera."""
+    if config.vision is None:
+        raise CheckpointError("tower is 'qwen', but there is no vision")
+    eye, block, patch = config.vision, f"{_TEXT}layers.0.", f"{_TOWER}blocks.0."
+    shapes = {
+        f"{block}self_attn.q_proj.weight": (config.heads * config.head_dim, config.hidden),
+        f"{block}self_attn.k_proj.weight": (config.kv_heads * config.head_dim, config.hidden),
+        f"{block}self_attn.q_norm.weight": (config.head_dim,),
+        f"{block}mlp.gate_proj.weight": (config.mlp, config.hidden),
+        f"{patch}mlp.linear_fc1.weight": (eye.mlp, eye.hidden),
+        f"{_TOWER}patch_embed.proj.weight": (eye.hidden, 3, eye.temporal, eye.patch, eye.patch),
+        f"{_TOWER}pos_embed.weight": (eye.positions, eye.hidden),
+        f"{_TOWER}merger.linear_fc2.weight": (eye.out, eye.hidden * eye.merge**2),
+    }
+    problems = [
+        f"{name} is {weights.shapes[name]}, its sizes give {shape}"
+        for name, shape in shapes.items()
+        if weights.shapes.get(name, shape) != shape
+    ]
+    for prefix, count in ((f"{_TEXT}layers.", config.layers), (f"{_TOWER}blocks.", eye.depth)):
+        held = {name.removeprefix(prefix).split(".")[0] for name in weights.shapes if name.startswith(prefix)}
+        if len(held) != count:
+            problems.append(f"{len(held)} of {prefix}* are there, its sizes give {count}")
+    _refuse(base, problems)
+
+
+def _refuse(base: Path, problems: Sequence[str]) -> None:
+    """CheckpointError where there are any."""
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(
+            f"{base}: config.json and the tensors contradict each other: {'; '.join(problems[:3])}{more}; "
+            "take both from one download"
+        )
+
+
+def _check_tensors(
+    base: Path,
+    weights: Weights,
+    shapes: Mapping[str, tuple[int, ...]],
+    source: Mapping[str, str],
+    config: FamilyConfig,
+) -> None:
+    """Every weight is there in the shape that config.json gives, and no block or tensor that it does not speak of."""
+    problems = []
+    format_ = _FORMATS[config.storage]
+    for name, expected in shapes.items():
+        found = weights.shapes.get(source[name])
+        fits = found is not None and (
+            len(found) == 2 and found[1] == expected[1] if source[name] in (_TABLE, _HEAD) else found == expected
+        )
+        if not fits:
+            state = f"is {found}" if found is not None else "is not there"
+            problems.append(f"{source[name]} {state}, its sizes give {expected}")
+        elif weights.formats[source[name]] != format_:
+            problems.append(f"{source[name]} holds {weights.formats[source[name]]}, its dtype is {config.storage}")
+    known = {*source.values(), _TABLE, _HEAD}
+    unknown = sorted(name for name in weights.shapes if name not in known and not name.startswith(_IGNORED))
+    problems += [f"{name} is none of this architecture's {config.layers} blocks and tower" for name in unknown]
+    _refuse(base, problems)
+
+
+def _fresh(config: FamilyConfig) -> dict[str, Tensor]:
+    """Weights of the parts that no base has: those of a family whose other parts are as small as can be."""
+    if config.vision is None:
+        raise CheckpointError("tower is 'qwen', but there is no vision")
+    vision = replace(config.vision, depth=1, hidden=4, heads=1, mlp=1, positions=1)
+    small = {"layers": 1, "exit_at": 1, "exit_block": "shared", "heads": 1, "kv_heads": 1, "head_dim": 2, "mlp": 1}
+    family = Family(replace(config, vision=vision, **small))  # type: ignore[arg-type]  # sizes and a word
+    return {name: value for name, value in family.state_dict().items() if name.startswith(_FRESH)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m familial.model.adopt", description="Make a family of a Qwen3-VL folder."
+    )
+    parser.add_argument("--base", type=Path, required=True, metavar="FOLDER", help="Qwen3-VL in Hugging Face form")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="checkpoint folder to write")
+    parser.add_argument("--exit-block", default="shared", help="shared (the cloud's own) or branch (one beside it)")
+    parser.add_argument("--exit-at", type=int, default=1, metavar="K", help="the edge's exit is after so many blocks")
+    parser.add_argument(
+        "--like",
+        type=Path,
+        default=Path("checkpoints/nano"),
+        metavar="FOLDER",
+        help="take window, labels, words and code from this checkpoint's config.json",
+    )
+    parser.add_argument("--frame-size", type=int, metavar="PIXELS", help="frames of so many pixels square")
+    parser.add_argument("--seed", type=int, default=1, help="of the parts that begin fresh")
+    args = parser.parse_args(argv)
+    torch.manual_seed(args.seed)
+    began = time.monotonic()
+    try:
+        if args.out.resolve() == args.base.resolve():
+            raise ConfigError(f"--out {args.out} is the base itself; give another folder")
+        like = FamilyConfig.load(args.like / "config.json")
+        config = family_config(args.base, like, args.exit_at, args.exit_block, args.frame_size)
+        print(
+            f"adopting {args.base}: {config.layers} blocks of {config.hidden}, exits at {args.exit_at} and "
+            f"{config.layers}, exit block {config.exit_block}",
+            flush=True,
+        )
+        family = adopt_base(args.base, args.out, config)
+    except VeilsightError as error:
+        print(f"familial.model.adopt: {error}", file=sys.stderr)
+        return 1
+    words = "the base's tokenizer" if (args.base / "tokenizer.json").is_file() else "nothing: no tokenizer.json there"
+    members = (family.edge_member(), family.cloud_member())
+    edge, cloud = (sum(weight.numel() for weight in member.parameters()) for member in members)
+    print(f"edge member {edge / 1e6:,.2f} M weights, cloud member {cloud / 1e6:,.2f} M; words begin from {words}")
+    print(f"fresh: desensitizer, lifter, edge exit; train them: python -m familial.train --base {args.out}")
+    print(f"written: {args.out} in {time.monotonic() - began:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Checkpoint folders in Hugging Face form: config.json, model.safetensors or shards of it, vocab.json; the noise lies
+beside them.
+
+save(family, folder)    load(folder) -> Family in float32, eval mode    checkpoint_hash(folder) -> hex
+adopt(family, base): take over every weight of `base` that has the same name and shape, and say which were not
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from familial.model.config import FamilyConfig
+from familial.model.family import Family, without_weights
+from familial.model.resources import require_memory
+from familial.model.weights import Planned, Weights, write_weights
+from wire.artifact.checkpoint import CONFIG, VOCABULARY, checkpoint_hash, weight_files
+from wire.errors import CheckpointError
+
+__all__ = ["adopt", "checkpoint_hash", "load", "plan_of", "save", "save_with"]
+
+_OWN = ("desensitizer.", "lifter.", "exit_")  # never of a base, so never in its number format
+_CURE = "copy or train it again"
+
+
+def save(family: Family, folder: Path) -> None:
+    """Write the files of a checkpoint. Existing ones are replaced, the weights last and in one move each."""
+    state = _floats(family)
+    save_with(family.config, folder, plan_of(family), lambda name: state[name])
+
+
+def save_with(config: FamilyConfig, folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor]) -> None:
+    """As `save`, with each weight read when its turn comes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save(folder / CONFIG)
+    words = {word: index for index, word in enumerate(config.words)}
+    (folder / VOCABULARY).write_text(json.dumps(words, indent=0) + "\n")
+    write_weights(folder, plan, read)
+
+
+def plan_of(family: Family) -> dict[str, Planned]:
+    """What each weight of a family is in its checkpoint; the family may be `without_weights`."""
+    base = getattr(torch, family.config.storage)
+    return {
+        name: (tuple(value.shape), torch.float16 if name.startswith(_OWN) else base)
+        for name, value in _floats(family).items()
+    }
+
+
+def load(folder: Path | str, edge_only: bool = False) -> Family:
+    """Read a folder that `save` wrote; `edge_only` reads the edge member's weights and no others.
+
+    Raises CheckpointError for a file that is missing, corrupt or of another shape, and where memory would not do.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, *weight_files(folder), VOCABULARY):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is missing; a checkpoint folder comes from familial.train --out")
+    config = FamilyConfig.load(folder / CONFIG)
+    words = json.loads((folder / VOCABULARY).read_text())
+    if words != {word: index for index, word in enumerate(config.words)}:
+        raise CheckpointError(
+            f"{folder}: vocab.json and the words of config.json differ; take both from one training run"
+        )
+    weights = Weights.open(folder, _CURE)
+    with without_weights():
+        family, whole = Family(config, edge_only), Family(config)
+    expected, found = {name: tuple(value.shape) for name, value in _floats(whole).items()}, weights.shapes
+    wrong = [name for name, shape in expected.items() if found.get(name) != shape]
+    extra = sorted(set(found) - set(expected))
+    if wrong or extra:
+        raise CheckpointError(
+            f"{folder}: weights do not fit config.json: missing or misshapen {wrong[:3]}, unknown {extra[:3]}"
+        )
+    needed = _floats(family)
+    require_memory(4 * sum(value.numel() for value in needed.values()), f"loading {folder}")
+    state = {name: weights.read(name).to(torch.float32, copy=True) for name in needed}
+    family.load_state_dict(state, strict=False, assign=True)
+    return family.eval()
+
+
+def adopt(family: Family, base: Path | str) -> list[str]:
+    """Take over the weights of the checkpoint `base` wherever name and shape agree; returns the names left as they
+    were.
+
+    Word embeddings are carried over word by word, since vocabularies differ; a code that gains directions keeps its
+    first.
+    """
+    other = load(base)
+    mine, theirs = _floats(family), _floats(other)
+    taken = {name: theirs[name] for name in mine if name in theirs and theirs[name].shape == mine[name].shape}
+    places = {word: index for index, word in enumerate(other.config.words)}
+    for matrix in ("embed.weight", "head.weight"):
+        if matrix not in mine or matrix not in theirs or theirs[matrix].shape[1] != mine[matrix].shape[1]:
+            continue
+        rows = mine[matrix].detach().clone()
+        for index, word in enumerate(family.config.words):
+            if word in places:
+                rows[index] = theirs[matrix][places[word]]
+        taken[matrix] = rows
+    if family.config.aside > other.config.aside == 0 and family.config.rank == other.config.rank:
+        for name in ("desensitizer.outer.weight", "desensitizer.outer.bias"):
+            if mine[name].shape[1:] == theirs[name].shape[1:]:
+                taken[name] = torch.cat((theirs[name], mine[name].detach()[len(theirs[name]) :]))
+    family.load_state_dict(taken, strict=False)
+    return sorted(set(mine) - set(taken))
+
+
+def _floats(family: Family) -> dict[str, Tensor]:
+    """State without integer counters, which fp16 has no place for."""
+    return {name: value for name, value in family.state_dict().items() if value.is_floating_point()}

@@ -1,0 +1,206 @@
+"""One frozen description of a family: everything that shapes its weights, and nothing of a machine.
+
+    FamilyConfig --save--> config.json (Hugging Face form: model_type, architectures) --load--> FamilyConfig
+
+The noise is not here: it is chosen by `calibration.noise` and lies beside config.json; the family is only told at which
+`profile` it was trained, since the lifter measures z in units of that sigma.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wire.artifact.manifest import WindowSpec
+from wire.errors import CheckpointError
+from wire.privacy.certificate import PROFILES, sigma_for
+
+__all__ = ["FamilyConfig", "VisionSpec", "nano"]
+
+_FORM = {"model_type": "veilsight", "architectures": ["Family"]}
+_STORAGE = ("float16", "bfloat16", "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class VisionSpec:
+    """Sizes of a Qwen3-VL vision tower, as in the `vision_config` of its config.json; `positions` is the length of its
+    learned position table, `out` the width of a merged token. mean, std: the processor's, per colour channel."""
+
+    depth: int
+    hidden: int
+    mlp: int
+    heads: int
+    out: int
+    positions: int = 2304
+    patch: int = 16
+    merge: int = 2
+    temporal: int = 2
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    @property
+    def grain(self) -> int:
+        """Pixels that a frame's sides must be multiples of: one merged token."""
+        return self.patch * self.merge
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyConfig:
+    """The sizes of one family.
+
+    Window and labels: what the edge sees and what may be said (`labels[0]` is the one that is no risk).
+    Code: `tokens` x `width` integers of Euclidean norm at most `clip_norm`; `event_releases` of them make an event.
+    rank: directions in which codes may lie, 0 for all n; a narrow code carries the verdict and little else.
+    answers: what else the cloud says of an event in which nothing happens, as the share of its time that each holds;
+    their codes lean aside from the labels' plane, into one direction fewer than there are answers.
+    drop: dropout before the code, in training.
+    Tower: a name in `towers.TOWERS` with its `channels` and the pixels of its `crop`, or `vision` for the Qwen tower.
+    Backbone: Qwen3-VL's text decoder, sized by `hidden`, `layers`, `heads`, `mlp`; `kv_heads` and `head_dim` of 0 stand
+    for `heads` and hidden / heads. `words` is the vocabulary (special and label tokens first), at most 1,000; `tied`:
+    its embedding is also the word head.
+    Exits: the edge's after `exit_at` blocks, the cloud's after all; `exit_block` "shared": the edge's last block is the
+    cloud's own, "branch": the edge has one of its own there.
+    storage: the number format in which the weights of a base lie in the checkpoint.
+    temperature, label_bias: label logits of both exits are divided by the one, then the other is added; fitted on
+    held-out events, so that probabilities are what they say where risk and normal are equally frequent.
+    risk_at: a clip is called by its likeliest risk when its risk reaches this (`evaluate.clip_probabilities`).
+    Raises CheckpointError for sizes that do not fit together.
+    """
+
+    window: WindowSpec
+    words: tuple[str, ...]
+    family: str = "nano"
+    labels: tuple[str, ...] = ("normal", "fall", "fight")
+    tokens: int = 4
+    width: int = 16
+    clip_norm: int = 64
+    event_releases: int = 8
+    profile: str = "balanced"
+    tower: str = "snippets"
+    channels: tuple[int, ...] = (24, 48, 64, 64, 96, 96)
+    crop: int = 56
+    rank: int = 0
+    answers: tuple[str, ...] = ()
+    drop: float = 0.0
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    mlp: int = 256
+    caption_words: int = 12
+    label_bias: tuple[float, ...] = field(default=())
+    temperature: float = 1.0
+    risk_at: float = 0.5
+    kv_heads: int = 0
+    head_dim: int = 0
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    tied: bool = True
+    exit_at: int = 1
+    exit_block: str = "shared"
+    vision: VisionSpec | None = None
+    storage: str = "float16"
+
+    def __post_init__(self) -> None:
+        if not self.label_bias:
+            object.__setattr__(self, "label_bias", (0.0,) * len(self.labels))
+        problems = list(self._problems())
+        if problems:
+            raise CheckpointError("family config: " + "; ".join(problems))
+
+    def _problems(self) -> list[str]:
+        found = []
+        if self.tokens * self.width * self.clip_norm**2 >= 2**31:
+            found.append(
+                f"tokens * width * clip_norm^2 with clip_norm {self.clip_norm} overflows int32: lower clip_norm"
+            )
+        if self.clip_norm < 2:
+            found.append(f"clip_norm is {self.clip_norm}, it must be at least 2")
+        if len(self.words) > 1000:
+            found.append(f"words has {len(self.words)} entries, a vocabulary holds at most 1000")
+        if not self.head_dim and (self.hidden % self.heads or (self.hidden // self.heads) % 2):
+            found.append(f"hidden {self.hidden} does not divide into {self.heads} heads of even width")
+        if self.kv_heads and self.heads % self.kv_heads:
+            found.append(f"heads {self.heads} do not share {self.kv_heads} kv_heads evenly")
+        if not 1 <= self.exit_at <= self.layers:
+            found.append(f"exit_at is {self.exit_at}, the backbone has blocks 1 to {self.layers}")
+        if self.exit_block not in ("shared", "branch"):
+            found.append(f"exit_block is {self.exit_block!r}, known are 'shared' and 'branch'")
+        if self.storage not in _STORAGE:
+            found.append(f"storage is {self.storage!r}, known are {', '.join(_STORAGE)}")
+        if self.tower == "qwen":
+            found += self._vision_problems()
+        if not self.temperature > 0:
+            found.append(f"temperature is {self.temperature}, it must be positive")
+        if len(self.label_bias) != len(self.labels):
+            found.append(f"label_bias has {len(self.label_bias)} entries for {len(self.labels)} labels")
+        if self.answers and (not self.rank or self.rank + len(self.answers) - 1 > self.n):
+            found.append(f"answers has {len(self.answers)} entries: rank {self.rank} of {self.n} has no room for them")
+        if self.profile not in PROFILES:
+            found.append(f"profile is {self.profile!r}, known are {sorted(PROFILES)}")
+        return found
+
+    def _vision_problems(self) -> list[str]:
+        if self.vision is None:
+            return ["tower is 'qwen', but there is no vision"]
+        window, grain, found = self.window, self.vision.grain, []
+        if window.height % grain or window.width % grain:
+            found.append(f"frames of {window.width} x {window.height} are not made of {grain} x {grain} pixels")
+        if window.frames % self.vision.temporal:
+            found.append(f"{window.frames} frames are not made of {self.vision.temporal} at a time")
+        if self.vision.hidden % self.vision.heads or (self.vision.hidden // self.vision.heads) % 4:
+            found.append(f"vision.hidden {self.vision.hidden} does not divide into {self.vision.heads} heads by fours")
+        return found
+
+    @property
+    def n(self) -> int:
+        """Coordinates of one code."""
+        return self.tokens * self.width
+
+    @property
+    def aside(self) -> int:
+        """Directions of the further answers."""
+        return max(0, len(self.answers) - 1)
+
+    @property
+    def sigma(self) -> float:
+        """Noise the family was trained at, in lattice units: a scale for the lifter, not the sampler's parameter."""
+        return float(sigma_for(self.clip_norm, PROFILES[self.profile], self.event_releases))
+
+    def save(self, path: Path) -> None:
+        """Write config.json."""
+        form = _FORM | {"torch_dtype": self.storage}
+        path.write_text(json.dumps(form | dataclasses.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> FamilyConfig:
+        """Read config.json; unknown, missing or ill-typed fields raise CheckpointError."""
+        try:
+            found: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+        if found.get("model_type") != _FORM["model_type"]:
+            raise CheckpointError(f"{path}: model_type is {found.get('model_type')!r}, expected 'veilsight'")
+        fields = {key: value for key, value in found.items() if key not in (*_FORM, "torch_dtype")}
+        try:
+            fields["window"] = WindowSpec(**fields["window"])
+            if fields.get("vision") is not None:
+                fields["vision"] = VisionSpec(**_tuples(fields["vision"]))
+            return cls(**_tuples(fields))
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: {error}; the file belongs to another version of the family") from error
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where the config has tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+
+
+def nano(words: tuple[str, ...]) -> FamilyConfig:
+    """The shipped size: under 1.9 million parameters, so that fp16 weights stay below 4 MB."""
+    window = WindowSpec(
+        height=128, width=128, slot_s=1.0, new_frames=8, context_frames=52, context_step_s=0.125, hold_s=0.5
+    )
+    return FamilyConfig(window=window, words=words, rank=2, drop=0.2)

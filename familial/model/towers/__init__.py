@@ -1,0 +1,1 @@
+"""Frames of one window -> features, by several towers behind one interface."""

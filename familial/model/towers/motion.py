@@ -1,0 +1,149 @@
+"""Towers: frames of one window -> features. Everything here is untrusted by design; the desensitizer's core holds
+the promise.
+
+    snippets   frames u8 (B, F, H, W) --what moves, cut out--> convolutions --over time--> (B, features)
+    qwen       frames u8 (B, F, H, W) --patches--> Qwen3-VL's vision tower on a fixed grid--> (B, features)
+
+A tower is an nn.Module with an attribute `features` (width of its output) and this forward. Only operations that
+ONNX opset 18 and TensorRT both have: fixed strides, means and maxima over whole maps; no adaptive pooling, no
+data-dependent shapes. A black frame (all pixels 0) is one that is missing: before a stream's start, or lost.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+from familial.model.config import FamilyConfig
+from familial.model.preparation import GEOMETRY, moving_parts
+from wire.errors import CheckpointError
+
+__all__ = ["TOWERS", "Seen", "SnippetTower", "Tower", "make_tower"]
+
+
+class Seen(NamedTuple):
+    """What single snippets of B runs looked like, for tasks that only training has: last int64 (U,), where each one's
+    last frame lies in the run; features (B * U, width); maps (B * U, C, h, w) of the last convolution; geometry
+    (B * U, 6) of the cut-outs."""
+
+    last: Tensor
+    features: Tensor
+    maps: Tensor
+    geometry: Tensor
+
+
+class Tower(nn.Module):
+    """Interface. features: width of the output. forward: frames u8 (B, F, H, W) -> (B, features)."""
+
+    features: int
+
+    def run(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
+        """A run of neighbouring windows at once: frames u8 (B, T, H, W), index int64 (R, F), where each window's frames
+        lie -> (B, R, features). also: is given what was `Seen`, by a tower that knows snippets."""
+        windows = frames[:, index].flatten(0, 1)
+        return self(windows).reshape(len(frames), len(index), self.features)  # type: ignore[no-any-return]
+
+    def for_export(self) -> Tower:
+        """A copy for tracing that computes the same with fewer operations (in eval mode)."""
+        return copy.deepcopy(self).eval()
+
+
+class SnippetTower(Tower):
+    """One small convolutional network looks at snippets, alike at whatever time; then at the snippets in their order.
+
+    frames (B, F, H, W) --8 frames, stride 4--> snippets (B*S, 8, H, W) --what moves, enlarged--> (B*S, 7, crop, crop)
+        --3 x 3 convolutions, mean and maximum--> (B, S, width) --convolutions over time--> (B, 3 * width)
+
+    Neighbouring windows share snippets: in training a run of windows is encoded at once by `snippets` and `over`.
+    """
+
+    SPAN, STRIDE = 8, 4  # frames
+
+    def __init__(self, frames: int, channels: tuple[int, ...], crop: int, width: int, drop: float = 0.1) -> None:
+        super().__init__()
+        if frames < self.SPAN or (frames - self.SPAN) % self.STRIDE:
+            raise CheckpointError(f"a window of {frames} frames is not made of snippets: 8, 12, 16, ... are")
+        self.count, self.crop, self.features = (frames - self.SPAN) // self.STRIDE + 1, crop, 3 * width
+        self.stem = nn.Conv2d(self.SPAN - 1, channels[0], kernel_size=5, stride=2, padding=2, bias=False)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, kernel_size=3, stride=2 if a != b else 1, padding=1, bias=False)
+            for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in channels)
+        self.inner = nn.Linear(2 * channels[-1] + GEOMETRY, width)
+        self.early = nn.Conv1d(width, width, kernel_size=3, padding=1)
+        self.late = nn.Conv1d(width, width, kernel_size=3, padding=1)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames u8 or float (B, F, H, W) -> (B, features)."""
+        parts = [frames[:, i * self.STRIDE : i * self.STRIDE + self.SPAN] for i in range(self.count)]
+        snippets = torch.stack(parts, dim=1).flatten(0, 1)
+        return self.over(self.snippets(snippets).reshape(-1, self.count, self.inner.out_features))
+
+    def run(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
+        """As every tower's, with each snippet looked at once."""
+        starts = torch.arange(self.count) * self.STRIDE
+        spans = index[:, starts[:, None] + torch.arange(self.SPAN)]  # (R, S, 8)
+        own, place = torch.unique(spans.flatten(0, 1), dim=0, return_inverse=True)  # (U, 8), (R * S,)
+        features, maps, geometry = self._look(frames[:, own].flatten(0, 1))
+        if also is not None:
+            also.append(Seen(own[:, -1], features, maps, geometry))
+        seen = features.reshape(len(frames), len(own), -1)
+        windows = seen[:, place].reshape(-1, self.count, seen.shape[2])
+        return self.over(windows).reshape(len(frames), len(index), self.features)
+
+    def snippets(self, frames: Tensor) -> Tensor:
+        """Snippets u8 or float (N, 8, H, W) -> (N, width)."""
+        return self._look(frames)[0]
+
+    def _look(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            x, geometry = moving_parts(frames.float(), self.crop)
+        x = torch.relu(self.norms[0](self.stem(x.contiguous(memory_format=torch.channels_last))))
+        for conv, norm in zip(self.convs, list(self.norms)[1:], strict=True):
+            y = torch.relu(norm(conv(x)))
+            x = x + y if x.shape == y.shape else y
+        seen = torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3)), geometry), dim=1)
+        return torch.relu(self.inner(self.drop(seen))), x, geometry
+
+    def over(self, snippets: Tensor) -> Tensor:
+        """Snippets of windows (B, S, width), oldest first -> (B, features)."""
+        x = snippets.transpose(1, 2)
+        x = x + torch.relu(self.early(x))
+        x = x + torch.relu(self.late(x))
+        return torch.cat((x.mean(dim=2), x.amax(dim=2), x[:, :, -1]), dim=1)
+
+    def for_export(self) -> Tower:
+        """A copy with the batch norms folded into the convolutions."""
+        copied = copy.deepcopy(self).eval()
+        norms = [cast(nn.BatchNorm2d, norm) for norm in copied.norms]
+        copied.stem = fuse_conv_bn_eval(copied.stem, norms[0])
+        convs = zip(copied.convs, norms[1:], strict=True)
+        copied.convs = nn.ModuleList(fuse_conv_bn_eval(cast(nn.Conv2d, conv), norm) for conv, norm in convs)
+        copied.norms = nn.ModuleList(nn.Identity() for _ in norms)
+        return copied
+
+
+def _qwen(config: FamilyConfig) -> Tower:
+    from familial.model.towers.qwen import QwenTower
+
+    return QwenTower(config)
+
+
+TOWERS: dict[str, Callable[[FamilyConfig], Tower]] = {
+    "snippets": lambda config: SnippetTower(config.window.frames, config.channels, config.crop, config.hidden),
+    "qwen": _qwen,
+}
+
+
+def make_tower(config: FamilyConfig) -> Tower:
+    """The tower that the config names; an unknown name raises CheckpointError."""
+    if config.tower not in TOWERS:
+        raise CheckpointError(f"tower is {config.tower!r}, known are {sorted(TOWERS)}")
+    return TOWERS[config.tower](config)

@@ -1,0 +1,132 @@
+"""Weights in safetensors files, one or many: read tensor by tensor, written shard by shard, never held whole.
+
+Weights.open(folder) -> names, shapes        .read(name) -> tensor        .rows(name, ids) -> some rows of one
+write_weights(folder, plan, read): the files, with an index where there are several
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wire.artifact.checkpoint import INDEX, WEIGHTS, weight_files
+from wire.errors import CheckpointError
+
+__all__ = ["SHARD_BYTES", "Planned", "Weights", "write_weights"]
+
+SHARD_BYTES = 1 << 30
+"""A shard holds at most so much, one tensor at least; writing takes about twice that in memory."""
+
+Planned = tuple[tuple[int, ...], torch.dtype]
+"""What a tensor will be: its shape and its number format."""
+
+
+class Weights:
+    """The tensors of one folder. shapes: name -> shape; formats: name -> number format as the file says it (BF16, ...).
+
+    Files are mapped, so nothing is read before it is asked for.
+    """
+
+    def __init__(self, files: Mapping[str, Any], cure: str) -> None:
+        self._cure = cure
+        self._files = {name: file for file in files.values() for name in _names(file)}
+        parts = {name: file.get_slice(name) for name, file in self._files.items()}
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(part.get_shape()) for name, part in parts.items()}
+        self.formats: dict[str, str] = {name: part.get_dtype() for name, part in parts.items()}
+
+    @classmethod
+    def open(cls, folder: Path | str, cure: str) -> Weights:
+        """Open every file of the folder; CheckpointError, with `cure`, for one that is missing, cut or no safetensors.
+
+        An index that names a tensor its shard does not hold is an error too.
+        """
+        folder = Path(folder)
+        files = {}
+        for name in weight_files(folder):
+            if not (folder / name).is_file():
+                raise CheckpointError(f"{folder}: {name} is missing; {cure}")
+            try:
+                files[name] = safe_open(folder / name, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{folder / name}: unreadable, cut or damaged ({error}); {cure}") from error
+        if (folder / INDEX).is_file():
+            claimed = json.loads((folder / INDEX).read_text())["weight_map"]
+            held = {name: set(_names(file)) for name, file in files.items()}
+            for tensor, shard in claimed.items():
+                if tensor not in held[shard]:
+                    raise CheckpointError(f"{folder}: {INDEX} says that {shard} holds {tensor!r}, it does not; {cure}")
+        return cls(files, cure)
+
+    def read(self, name: str) -> Tensor:
+        """One whole tensor, in the number format of the file."""
+        return self._part(name, slice(None))
+
+    def rows(self, name: str, ids: Sequence[int]) -> Tensor:
+        """Rows `ids` of a matrix: only they are read."""
+        return torch.cat([self._part(name, slice(row, row + 1)) for row in ids])
+
+    def _part(self, name: str, part: slice) -> Tensor:
+        try:
+            tensor: Tensor = self._files[name].get_slice(name)[part] if self.shapes[name] else self._whole(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{name}: cannot be read ({error}); {self._cure}") from error
+        return tensor
+
+    def _whole(self, name: str) -> Tensor:
+        tensor: Tensor = self._files[name].get_tensor(name)
+        return tensor
+
+
+def _names(file: Any) -> list[str]:
+    return list(file.keys())
+
+
+def write_weights(
+    folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor], limit: int = SHARD_BYTES
+) -> None:
+    """Write every tensor of `plan`, shard by shard: `read` gives one when its turn comes.
+
+    All files are made under other names first; those that were there are replaced in the end.
+    """
+    groups = _groups(plan, limit)
+    count = len(groups)
+    names = [WEIGHTS] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
+    for name, group in zip(names, groups, strict=True):
+        tensors = {tensor: read(tensor).detach().to(plan[tensor][1]).contiguous() for tensor in group}
+        save_file(tensors, folder / (name + ".part"), metadata={"format": "pt"})
+    for stale in [*folder.glob("model-*-of-*.safetensors"), folder / WEIGHTS, folder / INDEX]:
+        if stale.name not in names:
+            stale.unlink(missing_ok=True)
+    for name in names:
+        part = folder / (name + ".part")
+        part.chmod(0o644)
+        part.replace(folder / name)
+    if count > 1:
+        where = {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group}
+        total = sum(_bytes(*plan[tensor]) for tensor in plan)
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+
+
+def _groups(plan: Mapping[str, Planned], limit: int) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
+    held = 0
+    for name, (shape, dtype) in plan.items():
+        size = _bytes(shape, dtype)
+        if groups[-1] and held + size > limit:
+            groups.append([])
+            held = 0
+        groups[-1].append(name)
+        held += size
+    return groups
+
+
+def _bytes(shape: Iterable[int], dtype: torch.dtype) -> int:
+    return int(torch.Size(shape).numel()) * dtype.itemsize

@@ -1,0 +1,1 @@
+"""Rendered clips: people in scenes, labelled for free."""

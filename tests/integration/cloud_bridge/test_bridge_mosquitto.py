@@ -1,0 +1,228 @@
+"""The bridge on a real broker: the whole process once, and a connection that comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from conftest import ROOT, Broker, free_port
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from cloud_bridge.config import BrokerConfig
+from cloud_bridge.ingest.transport import Inbound, MqttTransport
+from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
+from wire.artifact.manifest import EngineManifest
+from wire.errors import BrokerError
+from wire.protocol.keys import PublicKey
+from wire.protocol.message import MAX_PAYLOAD, open_verdict
+
+BASE = "veilsight/v1/lab/door"
+
+
+class Peer:
+    """A plain MQTT client that plays the device, and listens to what the cloud says."""
+
+    def __init__(self, port: int) -> None:
+        self.got: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        self._client.on_message = lambda client, data, message: self.got.put((message.topic, bytes(message.payload)))
+        subscribed = threading.Event()
+        self._client.on_subscribe = lambda *_: subscribed.set()
+        self._client.on_connect = lambda client, *_: client.subscribe(
+            [(f"{BASE}/verdict/cloud", 1), (f"{BASE}/alert", 1)]
+        )
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert subscribed.wait(10)
+
+    def say(self, name: str, *payloads: bytes, retain: bool = False) -> None:
+        for payload in payloads:
+            self._client.publish(f"{BASE}/{name}", payload, 1, retain).wait_for_publish(10)
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def write_config(folder: Path, port: int, checkpoint: Path) -> Path:
+    file = folder / "bridge.toml"
+    file.write_text(
+        f"""
+        [broker]
+        url = "mqtt://127.0.0.1:{port}"
+        [model]
+        checkpoint = "{checkpoint}"
+        engine = "{folder}"
+        threads = 1
+        [[cameras]]
+        site = "lab"
+        camera = "door"
+        public_key = "{DEVICE.public.hex}"
+        [state]
+        dir = "{folder / "state"}"
+        [run]
+        exit_when_offline = true
+        """
+    )
+    return file
+
+
+@contextlib.contextmanager
+def bridge_process(config: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "cloud_bridge", "--config", str(config), *more]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> tuple[Path, EngineManifest]:
+    """An untrained nano, and a manifest that names it, saved in tmp_path."""
+    from familial.model.checkpoint import checkpoint_hash, save
+    from familial.model.config import nano
+    from familial.model.family import Family
+
+    folder = tmp_path / "checkpoint"
+    save(Family(nano(("<pad>", "<end>", "<normal>", "<fall>", "<fight>", "nothing"))), folder)
+    manifest = make_manifest(checkpoint=checkpoint_hash(folder))
+    manifest.save(tmp_path)
+    return folder, manifest
+
+
+def test_the_process_reads_a_stream_refuses_what_is_bad_and_ends_by_itself(
+    mosquitto: int, tmp_path: Path, checkpoint: tuple[Path, EngineManifest]
+) -> None:
+    folder, manifest = checkpoint
+    good = [release(slot, slot, manifest=manifest) for slot in range(10)]
+    bad = [
+        good[0],
+        good[1][:-1],
+        good[1] + b"\0" * 20_000,
+        release(3, manifest=manifest, key=OTHER),
+        release(3, manifest=make_manifest(family="another")),
+        b"\0" * len(good[0]),
+    ]
+    lines = tmp_path / "lines.json"
+    config = write_config(tmp_path, mosquitto, folder)
+    with Peer(mosquitto) as peer:
+        stale = {"status": "offline", "boot_id": 0, "reason": "an earlier run"}
+        peer.say("state", json.dumps(stale).encode(), retain=True)
+        with bridge_process(config, "--json-lines", str(lines)) as process:
+            assert process.stdout is not None
+            ready = process.stdout.readline()
+            assert ready.startswith("ready: 1 camera")
+            peer.say("certificate", manifest.certificate().to_json().encode(), retain=True)
+            peer.say("features", *good[:4], *bad, *good[4:])
+            peer.say("state", json.dumps({"status": "offline", "boot_id": 1}).encode(), retain=True)
+            out, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+        public = PublicKey.parse(str(tmp_path / "state" / "bridge.key.pub"))
+        assert public.hex in ready
+        until(lambda: peer.got.qsize() >= 3)
+        verdicts = [open_verdict(peer.got.get()[1], public, manifest.model_id) for _ in range(3)]
+    assert [(v.first_slot, v.last_slot, v.present) for v in verdicts] == [(k, k + 7, (True,) * 8) for k in range(3)]
+    assert out.splitlines()[-1].startswith(
+        "received 16, refused: duplicate 1, forged 1, malformed 1, model 1, oversized 1"
+    )
+    stats = json.loads(lines.read_text().splitlines()[-1])
+    assert stats["type"] == "stats" and stats["verdicts"] == 3 and stats["refused"]["truncated"] == 1
+    assert stats["gaps"] == stats["dropped"] == stats["unpublished"] == 0
+
+
+def test_no_broker_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(BrokerError, match="is a broker running at that address"):
+        MqttTransport(BrokerConfig(f"mqtt://127.0.0.1:{free_port()}"), "t", [], lambda *_: None).__enter__()
+
+
+def test_something_that_is_no_broker_is_a_clear_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            for _ in range(2):
+                server.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        url = f"mqtt://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(BrokerError, match="neither MQTT 5 nor 3.1.1"):
+            MqttTransport(BrokerConfig(url), "t", [], lambda *_: None).__enter__()
+
+
+def test_a_wrong_password_is_a_clear_error(tmp_path: Path, broker: Broker) -> None:
+    broker.stop()
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(config.read_text().replace("allow_anonymous true", "allow_anonymous false"))
+    broker.start()
+    with pytest.raises(BrokerError, match="check user, password"):
+        MqttTransport(BrokerConfig(f"mqtt://127.0.0.1:{broker.port}"), "t", [], lambda *_: None).__enter__()
+
+
+def test_a_broker_that_dies_and_returns_costs_nothing_but_time(broker: Broker, tmp_path: Path) -> None:
+    manifest = make_manifest()
+    harness = Harness(tmp_path / "state", manifest)
+    inbox: queue.Queue[Inbound] = queue.Queue()
+
+    def receive(topic: str, payload: bytes, retained: bool) -> None:
+        inbox.put(Inbound("lab/door", "features", payload, retained))
+
+    def serve(slots: range) -> None:
+        with Peer(broker.port) as peer:
+            peer.say("features", *(release(slot, manifest=manifest) for slot in slots))
+        for _ in slots:
+            harness.bridge.handle([inbox.get(timeout=15)])
+
+    url = f"mqtt://127.0.0.1:{broker.port}"
+    with MqttTransport(BrokerConfig(url), "vsb-test", [(f"{BASE}/features", 1)], receive) as transport:
+        serve(range(4))
+        broker.stop()
+        transport.publish(f"{BASE}/verdict/cloud", b"said while the broker was away", 1, False)
+        broker.start()
+        until(lambda: transport.connections == 2)
+        serve(range(4, 9))
+    assert harness.spans == [(0, 7), (1, 8)]
+    assert transport.unpublished == 0 and not harness.bridge.stats()["refused"]
+
+
+def test_what_a_camera_sends_while_the_bridge_restarts_is_kept(mosquitto: int) -> None:
+    manifest, got = make_manifest(), queue.Queue[bytes]()
+    config, topics = BrokerConfig(f"mqtt://127.0.0.1:{mosquitto}"), [(f"{BASE}/features", 1)]
+    with MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)):
+        pass
+    sent = [release(slot, manifest=manifest) for slot in range(3)]
+    with Peer(mosquitto) as peer:
+        peer.say("features", *sent)
+    with MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)):
+        assert [got.get(timeout=10) for _ in sent] == sent
+
+
+def test_an_unread_giant_does_not_reach_the_bridge(mosquitto: int) -> None:
+    """MQTT 5: the broker itself withholds what is beyond our packet size."""
+    got = queue.Queue[bytes]()
+    config, topics = BrokerConfig(f"mqtt://127.0.0.1:{mosquitto}"), [(f"{BASE}/features", 1)]
+    with (
+        MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)),
+        Peer(mosquitto) as peer,
+    ):
+        peer.say("features", bytes(1_000_000), bytes(MAX_PAYLOAD), b"end")
+        assert [len(got.get(timeout=10)), got.get(timeout=10)] == [MAX_PAYLOAD, b"end"]

@@ -1,0 +1,110 @@
+"""A third party's view: `mosquitto_sub`, generated code in another language, and its own signature check."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import paho.mqtt.publish as publish
+import pytest
+from conftest import ROOT, find
+
+from tests.support.bridge_factory import DEVICE, OTHER, make_manifest
+from wire.protocol.keys import DeviceKey
+from wire.protocol.message import Alert, FeatureMessage, Verdict
+
+EXAMPLE = ROOT / "examples" / "subscribe"
+MANIFEST = make_manifest()
+BRIDGE = DeviceKey(b"b" * 32)
+BASE = "veilsight/v1/lab/door"
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """The path of node, with the example's packages and generated code in place."""
+    node, npm = find("node"), find("npm")
+    code, schema = EXAMPLE / "veilsight.mjs", ROOT / "wire" / "veilsight.proto"
+    current = code.is_file() and code.stat().st_mtime >= schema.stat().st_mtime
+    if not (EXAMPLE / "node_modules" / "protobufjs").is_dir() or not current:
+        made = subprocess.run([npm, "install"], cwd=EXAMPLE, capture_output=True, text=True, timeout=90, check=False)
+        if made.returncode != 0:
+            pytest.skip(f"npm install failed in {EXAMPLE.name}: {made.stderr.strip()[-200:]}")
+    return node
+
+
+def verdict(member: str, sentence: str) -> Verdict:
+    return Verdict(
+        boot_id=2**40,
+        first_slot=0,
+        last_slot=7,
+        model_id=MANIFEST.model_id,
+        member=member,
+        present=(True,) * 8,
+        probabilities={"normal": 0.125, "fall": 0.75, "fight": 0.125},
+        sentence=sentence,
+        start_s=0.0,
+        end_s=8.0,
+    )
+
+
+def messages() -> list[tuple[str, bytes, str]]:
+    """(topic, payload, what the example says of it)"""
+    z = np.zeros(MANIFEST.n, np.int16)
+    z[:2] = (-300, 400)
+    features = FeatureMessage(2**40, 2**60, MANIFEST.model_id, 0, z)
+    alert = Alert(2**40, 7, MANIFEST.model_id, True, "fall", 0.75, "a person falls", 8.0)
+    refused = "REFUSED: not signed by the key of its writer"
+    edge, quiet = verdict("edge", ""), {"normal": 0.75, "fall": 0.125, "fight": 0.125}
+    strange = replace(verdict("cloud", "a person walks"), familiarity=0.01, unsure=True)
+    flipped = bytearray(edge.seal(DEVICE))
+    flipped[20] ^= 1
+    return [
+        ("features", features.seal(DEVICE), f"slot {2**60} |z| 500.0"),
+        ("verdict/edge", edge.seal(DEVICE), "fall 0.75"),
+        ("verdict/cloud", verdict("cloud", "a person falls").seal(BRIDGE), 'fall 0.75 "a person falls"'),
+        ("verdict/cloud", strange.seal(BRIDGE), 'fall 0.75 "a person walks"'),
+        ("verdict/cloud", replace(strange, probabilities=quiet).seal(BRIDGE), 'unsure 0.75 "a person walks"'),
+        ("alert", alert.seal(BRIDGE), "fall raised 0.75"),
+        ("features", features.seal(OTHER), refused),
+        ("verdict/cloud", edge.seal(DEVICE), refused),
+        ("verdict/edge", bytes(flipped), refused),
+    ]
+
+
+def test_another_language_reads_what_we_say_and_refuses_what_we_did_not(node: str, mosquitto: int) -> None:
+    subscriber = [find("mosquitto_sub"), "-p", str(mosquitto), "-t", "veilsight/v1/#", "-q", "1", "-F", "%t %x"]
+    sent = messages()
+    with (
+        subprocess.Popen([*subscriber, "-C", str(len(sent) + 2), "-W", "20"], stdout=subprocess.PIPE) as listening,
+        subprocess.Popen(
+            [node, "subscribe.mjs", DEVICE.public.hex, BRIDGE.public.hex],
+            cwd=EXAMPLE,
+            stdin=listening.stdout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as reading,
+    ):
+        time.sleep(0.5)  # until mosquitto_sub has subscribed; the first message is retained, so that none is lost
+        batch = [(f"{BASE}/state", b'{"status": "online"}', 1, True), (f"{BASE}/features", b"\xff\xff", 1, False)]
+        batch += [(f"{BASE}/{name}", payload, 1, False) for name, payload, _ in sent]
+        publish.multiple(batch, port=mosquitto)
+        out, err = reading.communicate(timeout=30)
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].startswith(f"{BASE}/features REFUSED: ")
+    assert lines[1:] == [f"{BASE}/{name} {says}" for name, _, says in sent]
+
+
+def test_the_example_is_short() -> None:
+    code = [line for line in (EXAMPLE / "subscribe.mjs").read_text().splitlines() if line.strip()]
+    assert len(code) <= 32
+
+
+def test_the_page_shows_the_example_as_it_is() -> None:
+    page = (ROOT / "docs" / "subscribe.md").read_text()
+    assert (EXAMPLE / "subscribe.mjs").read_text().strip() in page
+    assert Path(EXAMPLE / "package.json").is_file()

@@ -1,0 +1,282 @@
+"""The process as an operator meets it: exit codes, a clear word for bad input, the local page, systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import free_port
+
+from edge_runtime import app as process
+from edge_runtime.health import Health, chip_figures, notify
+from edge_runtime.uplink import publisher as publisher_module
+from tests.support.engine_factory import make_edge_config, make_engine
+from tests.unit.edge_runtime.test_edge_publisher import Listener, until
+from wire.errors import ConfigError
+from wire.protocol.keys import PublicKey
+from wire.protocol.message import open_features, open_verdict
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def listener(mosquitto: int) -> Iterator[Listener]:
+    made = Listener(mosquitto)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process sets handlers; in here they stay pytest's."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+
+def start(config: Path, *more: str, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "edge_runtime", "--config", str(config), *more],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_clip_goes_through_to_its_end(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+    cv2 = pytest.importorskip("cv2")
+    np = pytest.importorskip("numpy")
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for k in range(50):
+        writer.write(np.full((48, 64, 3), 40 + 2 * k, np.uint8))
+    writer.release()
+    manifest = make_engine(tmp_path / "engine", slot_s=0.2)
+    config = make_edge_config(tmp_path, engine=tmp_path / "engine", source="none.avi", port=mosquitto)
+    summary = tmp_path / "summary.json"
+    run = start(config, "--source", str(clip), "--summary", str(summary))
+    _, told = run.communicate(timeout=60)
+    assert run.returncode == 0, told
+    assert "ERROR" not in told
+    until(lambda: len(listener.states()) == 2)
+    assert listener.states() == [("online", ""), ("offline", "end of source")]
+    figures = json.loads(summary.read_text())
+    state = json.loads(listener.of("state")[0])
+    assert set(state) == {
+        *("status", "reason", "boot_id", "model_id", "started_at", "slot_s", "public_key", "software"),
+        *("profile", "blind"),
+    }
+    key = PublicKey.parse(state["public_key"])
+    releases = [open_features(p, key, manifest.n, manifest.model_id) for p in listener.of("features")]
+    slots = [r.slot for r in releases]
+    assert slots == sorted(set(slots))
+    count = manifest.window.releases_of(2.0)  # the clip, and while its pictures are in reach
+    assert slots[-1] == count - 1
+    assert len(slots) + figures["camera"]["skipped_slots"] == count  # none, but on a machine that stalls
+    assert {r.boot_id for r in releases} == {state["boot_id"]}
+    assert state["boot_id"] >> 32 == 1
+    verdicts = [open_verdict(p, key, manifest.model_id) for p in listener.of("verdict/edge")]
+    assert [v.last_slot for v in verdicts] == [slot for slot in slots if slot >= 7]
+    assert listener.of("certificate") == [(tmp_path / "engine" / "certificate.json").read_bytes()]
+    assert figures["loop"]["windows"] == len(slots)
+    assert figures["ledger"]["releases_total"] >= len(slots)
+    assert figures["loop"]["latency_ms_p50"] >= 100
+
+
+def test_a_stop_is_said_and_clean(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+    make_engine(tmp_path / "engine", slot_s=0.1)
+    run = start(make_edge_config(tmp_path, engine=tmp_path / "engine", port=mosquitto))
+    until(lambda: len(listener.of("features")) >= 3, 30)
+    run.send_signal(signal.SIGTERM)
+    _, told = run.communicate(timeout=20)
+    assert run.returncode == 0, told
+    until(lambda: ("offline", "stopped") in listener.states())
+
+
+def bad_engine(tmp_path: Path) -> Path:
+    make_engine(tmp_path / "engine", slot_s=0.1)
+    return tmp_path / "engine"
+
+
+def spoil_hash(tmp_path: Path) -> str:
+    graph = bad_engine(tmp_path) / "encode.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    return "encode.onnx: sha256"
+
+
+def spoil_certificate(tmp_path: Path) -> str:
+    folder = bad_engine(tmp_path)
+    (folder / "certificate.json").write_text((folder / "certificate.json").read_text().replace("1.0", "0.9", 1))
+    return "certificate.json"
+
+
+def spoil_manifest(tmp_path: Path) -> str:
+    folder = bad_engine(tmp_path)
+    document = json.loads((folder / "manifest.json").read_text())
+    document["clip_norm"] = 1 << 14
+    (folder / "manifest.json").write_text(json.dumps(document))
+    return "does not fit in int32"
+
+
+def spoil_core(tmp_path: Path) -> str:
+    make_engine(tmp_path / "engine", slot_s=0.1, core="no clip")
+    return "self-test"
+
+
+def spoil_ledger(tmp_path: Path) -> str:
+    bad_engine(tmp_path)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "ledger.json").write_text("{}")
+    return "ledger.json"
+
+
+def spoil_key(tmp_path: Path) -> str:
+    bad_engine(tmp_path)
+    (tmp_path / "device.key").write_bytes(bytes(32))
+    (tmp_path / "device.key").chmod(0o644)
+    return "chmod 600"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (spoil_hash, 2),
+        (spoil_certificate, 2),
+        (spoil_manifest, 2),
+        (spoil_key, 2),
+        (spoil_core, 3),
+        (spoil_ledger, 3),
+    ],
+)
+def test_a_bad_start_publishes_nothing(
+    tmp_path: Path, mosquitto: int, listener: Listener, caplog: pytest.LogCaptureFixture, spoil: Any, code: int
+) -> None:
+    told = spoil(tmp_path)
+    config = make_edge_config(tmp_path, engine=tmp_path / "engine", port=mosquitto, windows=3)
+    assert process.main(["--config", str(config)]) == code
+    assert told in caplog.text
+    assert listener.messages == []
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"camera": {"sourc": "x"}}, "[camera] sourc is unknown; did you mean [camera] source"),
+        ({"camera": {"source": "none.mp4"}}, "none.mp4: no such file"),
+        ({"broker": {"url": "127.0.0.1"}}, "mqtt://host:port"),
+        ({"health": {"listen": "nonsense"}}, "[health] listen"),
+    ],
+)
+def test_bad_input_is_told_and_ends_with_code_2(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sections: dict[str, Any], told: str
+) -> None:
+    config = make_edge_config(tmp_path, engine=bad_engine(tmp_path), port=free_port(), **sections)
+    assert process.main(["--config", str(config)]) == 2
+    assert told in caplog.text
+
+
+def test_a_missing_engine_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = make_edge_config(tmp_path, engine=tmp_path / "nowhere", port=free_port())
+    assert process.main(["--config", str(config)]) == 2
+    assert "nowhere/manifest.json" in caplog.text
+    assert "export.build_engine" in caplog.text
+
+
+def test_a_wrong_broker_is_told_and_ends_with_code_2_where_required(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "_PATIENCE_S", 0.5)
+    port = free_port()
+    config = make_edge_config(tmp_path, engine=bad_engine(tmp_path), port=port, broker={"required": True})
+    assert process.main(["--config", str(config)]) == 2
+    assert f"broker 127.0.0.1:{port} cannot be reached" in caplog.text
+
+
+def test_a_lost_camera_ends_with_code_4_once_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_edge_config(
+        tmp_path,
+        engine=bad_engine(tmp_path),
+        port=free_port(),
+        source="rtsp://127.0.0.1:1/none",
+        camera={"lost_after_s": 0.3, "timeout_s": 0.2},
+    )
+    assert process.main(["--config", str(config)]) == 4
+    assert process._lost_after_s(0.3, tmp_path / "state") > 3000
+    os.utime(tmp_path / "state" / "camera-lost", (0, 0))
+    assert process._lost_after_s(0.3, tmp_path / "state") == 0.3
+    assert process._lost_after_s(0.0, tmp_path / "state") == 0.0
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_the_local_page_shows_what_is_never_published() -> None:
+    health = Health(":0", {"camera": lambda: {"dropped": 3, "frame_age_s": 0.25}}, stalled_s=60)
+    status, body = get(health.port, "/health")
+    assert status == 200
+    assert json.loads(body)["camera"] == {"dropped": 3, "frame_age_s": 0.25}
+    assert "veilsight_camera_dropped 3\n" in get(health.port, "/metrics")[1]
+    assert "<td>frame_age_s<td>0.25" in get(health.port, "/")[1]
+    assert get(health.port, "/etc/passwd")[0] == 404
+    health.close()
+
+
+def test_a_stalled_loop_is_not_healthy() -> None:
+    health = Health("127.0.0.1:0", {}, stalled_s=0.05)
+    time.sleep(0.1)
+    assert get(health.port, "/health")[0] == 503
+    health.beat()
+    assert get(health.port, "/health")[0] == 200
+    health.close()
+
+
+def test_the_page_is_on_the_loopback_unless_configured() -> None:
+    health = Health(":0", {}, 1.0)
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        outside = [str(a[4][0]) for a in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+        reachable = [a for a in outside if not a.startswith("127.") and probe.connect_ex((a, health.port)) == 0]
+    assert not reachable
+    health.close()
+    with pytest.raises(ConfigError, match="listen"):
+        Health("127.0.0.1:x", {}, 1.0)
+
+
+def test_only_the_loop_feeds_the_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(path)
+        systemd.settimeout(0.3)
+        monkeypatch.setenv("NOTIFY_SOCKET", path)
+        notify("READY=1")
+        assert systemd.recv(64) == b"READY=1"
+        health = Health(":0", {}, 60)
+        get(health.port, "/health")
+        with pytest.raises(TimeoutError):
+            systemd.recv(64)
+        health.beat()
+        assert systemd.recv(64) == b"WATCHDOG=1"
+        health.close()
+    notify("WATCHDOG=1")  # no one listens any more: no error
+    monkeypatch.setenv("NOTIFY_SOCKET", "")
+    notify("WATCHDOG=1")
+
+
+def test_memory_is_told() -> None:
+    assert chip_figures().get("rss_mb", 1.0) > 0

@@ -1,0 +1,117 @@
+"""What the bridge's tests share: a manifest, sealed releases, a member without a model, a bridge without MQTT."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cloud_bridge.bridge import Bridge
+from cloud_bridge.config import AlertRule, BridgeConfig, CameraConfig
+from cloud_bridge.inference.member import Reading
+from cloud_bridge.ingest.events import Event
+from cloud_bridge.ingest.transport import Inbound
+from cloud_bridge.store.journal import Journal
+from cloud_bridge.timeline import Timeline
+from familial.evaluate.ood import Reference
+from wire.artifact.manifest import EngineManifest, WindowSpec
+from wire.privacy.certificate import sigma_for
+from wire.protocol.keys import DeviceKey
+from wire.protocol.message import FeatureMessage
+
+__all__ = ["DEVICE", "OTHER", "FakeMember", "Harness", "make_manifest", "release"]
+
+DEVICE, OTHER = DeviceKey(b"d" * 32), DeviceKey(b"o" * 32)
+
+
+def make_manifest(slot_s: float = 1.0, checkpoint: str = "c" * 64, family: str = "test") -> EngineManifest:
+    """A manifest of the shipped family's shapes; there need not be an engine for the bridge to read."""
+    hashes = {"checkpoint": checkpoint, "encode": "e", "decide": "d", "noise_table": "t", "calibration": ""}
+    values = {
+        "family": family,
+        "labels": ("normal", "fall", "fight"),
+        "window": WindowSpec(96, 96, slot_s, 8, 8, slot_s / 2, slot_s / 2),
+        "tokens": 4,
+        "width": 16,
+        "event_releases": 8,
+        "clip_norm": 64,
+        "sigma": sigma_for(64, 3.0),
+        "profile": "balanced",
+        "precision": "fp32",
+        "opset": 18,
+    }
+    first = EngineManifest(**values, hashes={**hashes, "certificate": ""})  # type: ignore[arg-type]  # a test's shorthand
+    return EngineManifest(**values, hashes={**hashes, "certificate": first.certificate().sha256()})  # type: ignore[arg-type]
+
+
+def release(
+    slot: int,
+    value: int = 0,
+    *,
+    boot: int = 1,
+    manifest: EngineManifest,
+    key: DeviceKey = DEVICE,
+    flags: int = 0,
+) -> bytes:
+    """A sealed release whose every coordinate is `value`."""
+    z = np.full(manifest.n, value, np.int16)
+    return FeatureMessage(boot_id=boot, slot=slot, model_id=manifest.model_id, flags=flags, z=z).seal(key)
+
+
+class FakeMember:
+    """Reads the newest release's first coordinate as the percentage of a fall."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.batches: list[int] = []
+
+    def read(self, events: Sequence[Event]) -> list[Reading]:
+        self.events += events
+        self.batches.append(len(events))
+        return [self._one(event) for event in events]
+
+    @staticmethod
+    def _one(event: Event) -> Reading:
+        newest = int(np.flatnonzero(event.present)[-1])
+        p = float(np.clip(event.z[newest, 0, 0] / 100.0, 0.0, 1.0))
+        return Reading({"normal": 1.0 - p, "fall": p, "fight": 0.0}, "someone lies on the floor" if p > 0.5 else "")
+
+
+class Harness:
+    """A bridge with two cameras, lab/door and lab/hall, and everything it says kept in lists."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: EngineManifest,
+        rule: AlertRule | None = None,
+        reference: Reference | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.member = FakeMember()
+        self.key = DeviceKey(b"b" * 32)
+        self.published: list[tuple[str, bytes]] = []
+        self.people, self.programs = io.StringIO(), io.StringIO()
+        cameras = (CameraConfig("lab", "door", DEVICE.public.hex), CameraConfig("lab", "hall", OTHER.public.hex))
+        self.bridge = Bridge(
+            BridgeConfig(cameras=cameras, alerts=rule or AlertRule()),
+            manifest,
+            self.member,
+            self.key,
+            Journal.open(folder / "journal.json"),
+            lambda topic, payload, qos, retain: self.published.append((topic, payload)),
+            Timeline(self.people, self.programs),
+            reference,
+        )
+
+    def send(self, *payloads: bytes, camera: str = "lab/door", name: str = "features", retained: bool = False) -> None:
+        """Hand messages in, each as a batch of its own."""
+        for payload in payloads:
+            self.bridge.handle([Inbound(camera, name, payload, retained)])
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """(first slot, last slot) of all events read."""
+        return [(event.first_slot, event.last_slot) for event in self.member.events]

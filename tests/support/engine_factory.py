@@ -1,0 +1,297 @@
+"""Small engine folders for tests: a fixed linear network before the real trusted core, and a configuration to run them.
+
+    engine = make_engine(tmp_path / "engine", slot_s=0.1)
+    config = make_edge_config(tmp_path, engine=tmp_path / "engine", source="synthetic://walk", port=1883)
+
+The network is of no use; everything around it is as in an engine that `export.build_engine` writes. `core` and
+`network` break it in one named way each, for the tests that must notice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from wire.artifact.manifest import FILES, EngineManifest, WindowSpec, sha256_file
+from wire.privacy.certificate import sigma_for
+from wire.privacy.level_rule import AttentionRule
+from wire.privacy.noise_table import NoiseTable
+
+__all__ = ["BROKEN_CORES", "make_edge_config", "make_engine", "make_noise_table", "put_weights_outside"]
+
+OPSET = 18
+BROKEN_CORES = ("no clip", "no noise", "half noise", "noise twice", "int8 saturation")
+"""What `make_engine(core=...)` can break; "" is the trusted core of the design."""
+
+
+@cache
+def make_noise_table(sigma: Fraction) -> NoiseTable:
+    """The table of |X| at `sigma`: entry j = floor(2^128 P(|X| <= j)), as far as the entries increase."""
+    with mpmath.workprec(320):
+        scale = mpmath.mpf(2 * sigma.numerator**2) / sigma.denominator**2
+        weights = [mpmath.exp(-mpmath.mpf(k * k) / scale) for k in range(int(20 * sigma) + 20)]
+        total = weights[0] + 2 * mpmath.fsum(weights[1:])
+        entries: list[int] = []
+        mass = mpmath.mpf(0)
+        for k, weight in enumerate(weights):
+            mass += weight if k == 0 else 2 * weight
+            entry = int(mpmath.floor(mass / total * 2**128))
+            if entries and entry <= entries[-1]:
+                break
+            entries.append(min(entry, 2**128 - 1))
+    high = np.array([entry >> 64 for entry in entries], np.uint64)
+    low = np.array([entry & (2**64 - 1) for entry in entries], np.uint64)
+    return NoiseTable(sigma, high, low)
+
+
+def make_engine(
+    folder: Path | str,
+    *,
+    seed: int = 0,
+    clip_norm: int = 64,
+    sigma: Fraction | None = None,
+    labels: tuple[str, ...] = ("normal", "fall", "fight"),
+    slot_s: float = 1.0,
+    tokens: int = 4,
+    width: int = 16,
+    event_releases: int = 8,
+    size: int = 32,
+    gain: float = 8.0,
+    network: str = "linear",
+    core: str = "",
+    levels: Mapping[str, Fraction] | None = None,
+    attention: AttentionRule | None = None,
+) -> EngineManifest:
+    """Write a whole engine folder and return its manifest; the same arguments write the same bytes.
+
+    size: frames are (size, size). gain: how strongly the scene moves the code. network: "linear", or "nan", "infinite",
+    "huge": what the float part feeds into the core. core: "" or one of BROKEN_CORES. levels: other profiles' noise.
+    """
+    if core not in ("", *BROKEN_CORES):
+        raise ValueError(core)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    window = WindowSpec(
+        height=size,
+        width=size,
+        slot_s=slot_s,
+        new_frames=8,
+        context_frames=8,
+        context_step_s=slot_s / 2,
+        hold_s=0.5,
+    )
+    if sigma is None:
+        sigma = sigma_for(clip_norm, 3.0, event_releases)
+    rng = np.random.default_rng(seed)
+    onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng), folder / FILES["encode"])
+    onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
+    others = sorted((levels or {}).values(), reverse=True)
+    tables = b"".join(make_noise_table(each).to_bytes() for each in (sigma, *others))
+    (folder / FILES["noise_table"]).write_bytes(tables)
+    hashes = {part: sha256_file(folder / FILES[part]) for part in ("encode", "decide", "noise_table")}
+    hashes |= {"checkpoint": hashlib.sha256(b"none").hexdigest(), "calibration": "", "certificate": ""}
+
+    def manifest() -> EngineManifest:
+        return EngineManifest(
+            family="test",
+            labels=labels,
+            window=window,
+            tokens=tokens,
+            width=width,
+            event_releases=event_releases,
+            clip_norm=clip_norm,
+            sigma=sigma,
+            profile="balanced",
+            precision="fp32",
+            opset=OPSET,
+            hashes=hashes,
+            tools={"engine_factory": "1"},
+            levels=levels or {},
+            attention=attention,
+        )
+
+    (folder / FILES["certificate"]).write_text(manifest().certificate().to_json())
+    hashes["certificate"] = sha256_file(folder / FILES["certificate"])
+    made = manifest()
+    made.save(folder)
+    return made
+
+
+def put_weights_outside(folder: Path) -> EngineManifest:
+    """Move the network's weights of an engine folder into files of their own, and pin those in its manifest."""
+    external = {}
+    for part in ("encode", "decide"):
+        model = onnx.load(folder / FILES[part])
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "weights")
+        name = f"{part}.weights"
+        (folder / name).write_bytes(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=name)
+        tensor.external_data.add(key="length", value=str((folder / name).stat().st_size))
+        (folder / FILES[part]).write_bytes(model.SerializeToString(deterministic=True))
+        external[name] = sha256_file(folder / name)
+    found = EngineManifest.load(folder)
+    hashes = {**found.hashes, **{part: sha256_file(folder / FILES[part]) for part in ("encode", "decide")}}
+    made = dataclasses.replace(found, hashes=hashes, external=external)
+    made.save(folder)
+    return made
+
+
+def make_edge_config(
+    folder: Path | str,
+    *,
+    engine: Path | str,
+    source: str = "synthetic://walk",
+    port: int = 1883,
+    windows: int = 0,
+    **sections: dict[str, Any],
+) -> Path:
+    """Write `edge.toml` (with key and state beside it) and return its path; `sections` update what stands here."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    document: dict[str, dict[str, Any]] = {
+        "device": {
+            "site": "lab",
+            "camera": "door",
+            "key": str(folder / "device.key"),
+            "state_dir": str(folder / "state"),
+        },
+        "camera": {"source": source},
+        "engine": {"folder": str(engine)},
+        "broker": {"url": f"mqtt://127.0.0.1:{port}"},
+        "run": {"windows": windows},
+    }
+    for section, values in sections.items():
+        document.setdefault(section, {}).update(values)
+    lines = []
+    for section, values in document.items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items()), ""]
+    path = folder / "edge.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+class _Graph:
+    """Nodes and constants of one graph while it is written."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, value: Any) -> str:
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def model(self, name: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> onnx.ModelProto:
+        def values(table: dict[str, Any]) -> list[onnx.ValueInfoProto]:
+            return [helper.make_tensor_value_info(key, kind, shape) for key, (kind, shape) in table.items()]
+
+        graph = helper.make_graph(self.nodes, name, values(inputs), values(outputs), self.constants)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        onnx.checker.check_model(made, full_check=True)
+        return made
+
+
+def _encode(
+    window: WindowSpec,
+    tokens: int,
+    width: int,
+    clip_norm: int,
+    gain: float,
+    network: str,
+    core: str,
+    rng: np.random.Generator,
+) -> onnx.ModelProto:
+    """frames uint8 (1, T, H, W), noise int32 (1, K, d) -> z int32 (1, K, d)."""
+    g = _Graph()
+    n, cells = tokens * width, 4
+    g.add("Cast", ["frames"], "grey", to=TensorProto.FLOAT)
+    strides = [window.height // cells, window.width // cells]
+    g.add("AveragePool", ["grey"], "pooled", kernel_shape=strides, strides=strides)  # (1, T, 4, 4)
+    g.add("Reshape", ["pooled", g.constant("flat", np.array([1, -1], np.int64))], "pixels")
+    features = window.frames * cells * cells
+    weights = rng.normal(size=(features, n)).astype(np.float32) * np.float32(gain / 255.0 / np.sqrt(features * n))
+    special = {"nan": np.nan, "infinite": np.inf, "huge": 1e30}.get(network)
+    if special is not None:
+        weights[:, ::2] = special
+    g.add("MatMul", ["pixels", g.constant("weights", weights)], "h")
+    if network == "linear":  # norm below C - 1, as the desensitizer gives it
+        g.add("Mul", ["h", "h"], "h2")
+        g.add("ReduceSum", ["h2", g.constant("axis", np.array([1], np.int64))], "norm2", keepdims=1)
+        g.add("Add", ["norm2", g.constant("one", np.float32(1.0))], "norm2_1")
+        g.add("Sqrt", ["norm2_1"], "norm_1")
+        g.add("Div", ["h", "norm_1"], "unit")
+        g.add("Mul", ["unit", g.constant("radius", np.float32(clip_norm - 1))], "bounded")
+        if core == "no clip":
+            g.add("Mul", ["bounded", g.constant("over", np.float32(1.5))], "h_out")
+    source = {"linear": "h_out" if core == "no clip" else "bounded"}.get(network, "h")
+    g.add("Reshape", [source, g.constant("code_shape", np.array([1, tokens, width], np.int64))], "x")
+    _core(g, clip_norm, core)
+    code = [1, tokens, width]
+    frames = [1, window.frames, window.height, window.width]
+    inputs = {"frames": (TensorProto.UINT8, frames), "noise": (TensorProto.INT32, code)}
+    return g.model("encode", inputs, {"z": (TensorProto.INT32, code)})
+
+
+def _core(g: _Graph, clip_norm: int, core: str) -> None:
+    """x -> z: the three steps of the trusted core, or what `core` makes of them."""
+    low, high = g.constant("c_low", np.int32(-clip_norm)), g.constant("c_high", np.int32(clip_norm))
+    axes = g.constant("code_axes", np.array([1, 2], np.int64))
+    square = g.constant("c_squared", np.int32(clip_norm**2))
+    g.add("Round", ["x"], "x_round")
+    g.add("Sign", ["x"], "x_sign")
+    g.add("Abs", ["x"], "x_abs")
+    g.add("Floor", ["x_abs"], "x_floor")
+    g.add("Mul", ["x_sign", "x_floor"], "x_trunc")
+    for name, value in (("a", "x_round"), ("b", "x_trunc")):
+        g.add("Cast", [value], f"{name}_int", to=TensorProto.INT32)
+        g.add("Clip", [f"{name}_int", low, high], name)
+        g.add("Mul", [name, name], f"{name}_sq")
+        g.add("ReduceSum", [f"{name}_sq", axes], f"{name}_norm2", keepdims=1)
+        g.add("LessOrEqual", [f"{name}_norm2", square], f"{name}_fits")
+    g.add("Where", ["b_fits", "b", g.constant("zero", np.int32(0))], "b_or_zero")
+    mu = "a" if core == "no clip" else g.add("Where", ["a_fits", "a", "b_or_zero"], "mu")
+    noise = "noise"
+    if core == "half noise":
+        noise = g.add("Div", ["noise", g.constant("two", np.int32(2))], "halved")
+    if core == "noise twice":
+        noise = g.add("Add", ["noise", "noise"], "doubled")
+    if core == "no noise":
+        noise = g.add("Mul", ["noise", g.constant("nought", np.int32(0))], "silenced")
+    g.add("Add", [mu, noise], "noised")
+    bound = 127 if core == "int8 saturation" else 32767
+    g.add("Clip", ["noised", g.constant("z_low", np.int32(-bound - 1)), g.constant("z_high", np.int32(bound))], "z")
+
+
+def _decide(
+    releases: int, tokens: int, width: int, labels: int, sigma: float, rng: np.random.Generator
+) -> onnx.ModelProto:
+    """z int32 (1, R, K, d), present bool (1, R) -> logits float32 (1, L)."""
+    g = _Graph()
+    g.add("Cast", ["z"], "z_float", to=TensorProto.FLOAT)
+    g.add("Cast", ["present"], "there", to=TensorProto.FLOAT)
+    g.add("Reshape", ["there", g.constant("there_shape", np.array([1, releases, 1, 1], np.int64))], "mask")
+    g.add("Mul", ["z_float", "mask"], "seen")
+    g.add("Reshape", ["seen", g.constant("flat", np.array([1, -1], np.int64))], "vector")
+    size = releases * tokens * width
+    weights = (rng.normal(size=(size, labels)) / (sigma * np.sqrt(size))).astype(np.float32)
+    g.add("MatMul", ["vector", g.constant("weights", weights)], "logits")
+    event = [1, releases, tokens, width]
+    inputs = {"z": (TensorProto.INT32, event), "present": (TensorProto.BOOL, [1, releases])}
+    return g.model("decide", inputs, {"logits": (TensorProto.FLOAT, [1, labels])})

@@ -1,0 +1,35 @@
+"""A small untrained family whose codes fill the ball, as a checkpoint with its noise: built into engines in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from calibration.noise import main as choose_noise
+from familial.model.checkpoint import save
+from familial.model.config import nano
+from familial.model.family import Family
+from familial.model.vocabulary import Vocabulary
+
+__all__ = ["make_checkpoint", "make_family"]
+
+
+def make_family() -> Family:
+    """Frames of 32 x 32, two convolutions, two blocks of width 32."""
+    words = Vocabulary.of_captions(["a person falls and lies"], ("normal", "fall", "fight")).words
+    config = nano(words)
+    window = dataclasses.replace(config.window, height=32, width=32)
+    torch.manual_seed(0)
+    family = Family(dataclasses.replace(config, window=window, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32))
+    with torch.no_grad():
+        family.desensitizer.outer.weight *= 400
+    return family.eval()
+
+
+def make_checkpoint(folder: Path) -> Path:
+    """Write `make_family()` and the noise of profile balanced into `folder`."""
+    save(make_family(), folder)
+    assert choose_noise(["--checkpoint", str(folder), "--target", "balanced"]) == 0
+    return folder

@@ -1,0 +1,34 @@
+"""A release clock without real time: what is no matter of timing is tested on any machine, however loaded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from edge_runtime.eye.window import SlotClock
+
+__all__ = ["PatientClock"]
+
+
+class PatientClock(SlotClock):
+    """Time moves when the main thread waits, and then at once, as soon as `ready` says that the others have kept up."""
+
+    def __init__(self, slot_s: float) -> None:
+        super().__init__(slot_s, 0.2)
+        self.ready: Callable[[float], bool] = lambda until: True
+        self._time = 0.0
+
+    def now(self) -> float:
+        return self._time
+
+    def left(self, until: float) -> float:
+        return 10.0
+
+    def wait(self, until: float) -> bool:
+        main = threading.current_thread() is threading.main_thread()
+        if main:
+            self._time = max(self._time, until)
+        while (not self.ready(until) if main else self._time < until) and not self.stop.is_set():
+            time.sleep(0.001)
+        return not self.stop.is_set()

@@ -1,0 +1,150 @@
+"""What a precision costs: a point of accuracy at most, under the same noise; and a table that says it per engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from onnx import ModelProto
+
+from benchmarks.device import engines
+from calibration.int8 import Material, calibrate
+from edge_runtime.eye.engine import tensorrt as engine_tensorrt
+from edge_runtime.eye.engine.onnx import OnnxEngine
+from export import parity, trace
+from export.backends import builder
+from export.build_engine import Inputs
+from export.precision.convert import CALIBRATION, Calibration, in_precision
+from export.precision.network import open_session
+from tests.support.fake_tensorrt import World
+from tests.support.family_factory import make_checkpoint
+from wire.errors import EngineError
+
+ROOT = Path(__file__).resolve().parents[3]
+NANO = ROOT / "checkpoints" / "nano"
+
+
+class InMemory:
+    """The two graphs of one precision, without a folder."""
+
+    def __init__(self, graphs: dict[str, ModelProto], manifest: Any) -> None:
+        self.manifest = manifest
+        self._run = {part: open_session(model) for part, model in graphs.items()}
+
+    def run_core(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        z: npt.NDArray[np.int32] = self._run["encode"]({"frames": frames, "noise": noise})[0]
+        return z
+
+    def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self._run["decide"]({"z": z, "present": present})[0]
+        return logits
+
+
+def test_lower_precision_costs_a_point_at_most() -> None:
+    """The shipped weights on rendered clips that chose no range; the same noise for each engine."""
+    family = trace.load_family(NANO)
+    traced = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+    wanted = Inputs.read(NANO, "int8", "onnxruntime")
+    calibration = Calibration.load(NANO, wanted.checkpoint)
+    config = family.config
+    manifest = SimpleNamespace(tokens=config.tokens, width=config.width, sigma=wanted.sigma)
+    rows = []
+    for precision in ("fp32", "fp16", "int8"):
+        graphs = {part: in_precision(part, model, precision, calibration) for part, model in traced.items()}
+        engine = cast(OnnxEngine, InMemory(graphs, manifest))
+        rows.append(engines._Row(precision, Path(precision), 0.0, engine))
+    clips = engines._clips(NANO, [], 8)
+    engines._judge(rows, NANO, clips, draws=60)
+    for row in rows:
+        assert row.found["zero_codes"] == 0
+        assert row.found["mu_norm_max"] <= config.clip_norm
+        # Few clips here: what is left of chance after pairing by clip and draw is allowed for.
+        for member in ("edge", "cloud"):
+            allowed = 1.0 + 2.0 * row.found[f"points_lost_{member}_se"]
+            assert row.found[f"points_lost_{member}"] <= allowed
+    assert rows[1].found["mu_p99"] <= 1
+    # twice what calibration allows on clips that it drew itself
+    assert rows[2].found["mu_p99"] <= config.clip_norm / 16
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A small calibrated checkpoint whose graphs are traced once."""
+    folder = make_checkpoint(tmp_path / "small")
+    family = trace.load_family(folder)
+    graphs = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+    made = parity.made_windows
+    monkeypatch.setattr(trace, "trace_encode", lambda family, beside=None: graphs["encode"])
+    monkeypatch.setattr(trace, "trace_decide", lambda family, beside=None: graphs["decide"])
+    monkeypatch.setattr(parity, "made_windows", lambda window, count=12: made(window, min(count, 12)))
+    windows = made(family.config.window, 16)
+    document = calibrate(folder, Material([windows[i : i + 4] for i in range(0, 16, 4)], "made windows"))
+    (folder / CALIBRATION).write_text(json.dumps(document))
+    yield folder
+
+
+def test_every_engine_has_its_row(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_ahead_of_time", lambda row: {"target": "8.6", "build_s": 0.1, "bytes": 1000})
+    monkeypatch.setattr(engine_tensorrt, "load_libraries", absent)
+    monkeypatch.setattr(engines, "_RENDERED", 2)
+    arguments = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--windows", "20", "--draws", "3"]
+    assert engines.main(arguments) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    found = json.loads(lines[-1])
+    assert {"name", "ratio", "of", "figures", "machine"} <= found.keys()
+    assert found["ratio"] > 0 and "fp32" in found["of"]
+    for precision in ("fp32", "fp16", "int8"):
+        row = found["figures"]["onnxruntime"][precision]
+        assert 0 < row["encode_ms"]["p50"] <= row["encode_ms"]["p99"]
+        assert row["S_event"] == pytest.approx(3.0, abs=0.01) and row["bytes"] > 0 and row["memory_mb"] > 0
+        assert 0 <= row["accuracy_cloud"] <= 1 and row["zero_codes"] == 0
+        assert any(line.startswith(f"onnxruntime {precision}") for line in lines)
+        assert any(line.startswith(f"tensorrt-rtx {precision}") for line in lines)
+    sizes = [found["figures"]["onnxruntime"][name]["bytes"] for name in ("fp32", "fp16")]
+    assert sizes[1] < sizes[0]
+    assert found["figures"]["clips"] == 2 and found["figures"]["tensorrt"]["state"].startswith("TensorRT is not")
+    assert any("tensorrt: not measured: TensorRT is not installed" in line for line in lines)
+
+
+def absent() -> Any:
+    raise EngineError("TensorRT is not installed for this Python; install it")
+
+
+def test_a_gpu_that_is_here_has_its_rows_too(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a pretended GPU whose builder returns the graph itself: nothing may differ from ONNX Runtime's rows."""
+    world = World()
+    monkeypatch.setattr(engines, "_ahead_of_time", lambda row: {"state": "not installed"})
+    monkeypatch.setattr(engine_tensorrt, "load_libraries", world.libraries)
+    monkeypatch.setattr(builder, "build_engine_file", lambda trt, file, *_: (file.read_bytes(), b""))
+    arguments = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--windows", "5"]
+    assert engines.main([*arguments, "--rendered", "1", "--draws", "2"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    figures = json.loads(lines[-1])["figures"]
+    for precision in ("fp32", "fp16", "int8"):
+        ours, other = figures["tensorrt"][precision], figures["onnxruntime"][precision]
+        assert ours["encode_ms"]["p50"] > 0 and ours["bytes"] > 0
+        same = ("accuracy_edge", "accuracy_cloud", "mu_p99", "S_event", "bits_event")
+        assert [ours[name] for name in same] == [other[name] for name in same]
+        assert any(line.startswith(f"tensorrt {precision}") for line in lines)
+    assert not any("not measured" in line for line in lines)
+
+
+def test_a_checkpoint_without_a_calibration_is_told_the_cure(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkpoint / CALIBRATION).unlink()
+    assert engines.main(["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 2
+    assert "python -m calibration.int8" in capsys.readouterr().err
+    for flag, value in (("--windows", "0"), ("--draws", "0"), ("--rendered", "-1")):
+        assert engines.main([flag, value]) == 2
+        assert f"{flag} is {value}" in capsys.readouterr().err

@@ -1,0 +1,384 @@
+"""The audit as it is run: a whole small one, taken up again where it stopped, and what it says to bad input."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import html
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from calibration.audit import auditor as module
+from calibration.audit.attacks import Effort
+from calibration.audit.auditor import Request, audit, main
+from calibration.audit.campaign import ATTACKS, FULL, QUICK, Piece, Plan, Setting
+from calibration.audit.report import main as report_main
+from calibration.audit.report import page
+from calibration.audit.targets import Gallery, faces, places
+from familial.data.clips import Clip
+from tests.support.engine_factory import make_engine
+from wire.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.timeout(600)  # one process trains every attacker once; a loaded machine takes its time
+
+# Large enough that every piece runs, too small to say anything about the engine.
+SMALL = Plan(
+    "small",
+    levels=(2.0, 3.0),
+    people=4,
+    clips=2,
+    bodies=6,
+    place_clips=4,
+    readers=Effort(2_048, 256, 512),
+    decoders=Effort(1_280, tests=256),
+    galleries=(10, 100),
+    trials=100,
+    frames=5,
+    averaged=(1, 100),
+)
+SHADES = (40, 90, 140, 190)
+
+
+def write_clips(folder: Path) -> Path:
+    """A manifest of four places of four clips: a bright square that moves over a room of one shade."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["file,label,set,group,note"]
+    for place, shade in enumerate(SHADES):
+        for number in range(4):
+            name = f"{place}-{number}.mp4"
+            film = cv2.VideoWriter(str(folder / name), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+            assert film.isOpened()
+            for t in range(20 + 3 * place):
+                frame = np.full((48, 64, 3), shade, np.uint8)
+                frame[10 + number : 20 + number, t : t + 10] = 250
+                film.write(frame)
+            film.release()
+            lines.append(f"{name},normal,rooms,room {place},")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"
+
+
+def write_faces(folder: Path) -> Path:
+    """Four people, five conditions: noise pictures, so that nobody's face is needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(3)
+    for subject in range(4):
+        base = cv2.GaussianBlur(rng.integers(0, 256, (61, 80), np.uint8), (9, 9), 0)
+        for condition in ("normal", "happy", "glasses", "noglasses"):
+            assert cv2.imwrite(str(folder / f"subject{subject}.{condition}.png"), base)
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    request: Request
+    found: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("audit")
+    make_engine(folder / "engine")
+    request = Request(
+        folder / "engine",
+        (write_clips(folder / "clips"),),
+        SMALL,
+        write_faces(folder / "faces"),
+        None,
+        jobs=1,
+        cache=folder / "cache",
+    )
+    return Made(request, audit(request))
+
+
+def test_every_attack_is_made_at_every_level(made: Made) -> None:
+    rows = made.found["attacks"]
+    assert {row["attack"] for row in rows} == set(ATTACKS)
+    for attack in set(ATTACKS) - {"norm"}:
+        assert {row["S_event"] for row in rows if row["attack"] == attack} == {2.0, 3.0}
+    keys = {"name", "metric", "value", "ci", "chance", "certificate", "limit", "control", "status"}
+    assert all(keys <= set(row) for row in rows)
+    names = {row["name"] for row in rows}
+    for subject in ("rendered person", "face (Yale)", "place", "rendered body: tall", "face: glasses", "picture"):
+        assert any(name.startswith(subject) for name in names), subject
+    assert {"rendered person, from a sequence of 7 events", "place, from a sequence of 7 events"} <= names
+
+
+def test_a_row_says_what_it_is_held_against(made: Made) -> None:
+    for row in made.found["attacks"]:
+        if row["attack"] in ("naming", "averaging"):
+            among = int(re.fullmatch(r"named right, 1 of (\d+)", row["metric"]).group(1))  # type: ignore[union-attr]
+            assert row["limit"] == pytest.approx(2 / among, rel=1e-4)
+            assert row["chance"] == pytest.approx(1 / among, rel=1e-4)
+        if row["metric"] == "AUC":
+            assert row["limit"] == 0.6
+        if row["certificate"] >= 0.99 and row["attack"] not in ("mechanism", "norm"):
+            assert row["status"] in ("not testable", "attack failed its control")
+
+
+def test_the_outcome_of_the_whole_follows_its_rows(made: Made) -> None:
+    statuses = {row["status"] for row in made.found["attacks"]}
+    assert made.found["passed"] == (statuses <= {"holds", "not testable"})
+    assert made.found["certificate"]["inputs"]["clip_norm"] == 64
+    assert made.found["complete"] is (not made.found["skipped"])
+
+
+def test_the_mechanism_needs_no_training_to_hold(made: Made) -> None:
+    rows = [row for row in made.found["attacks"] if row["attack"] in ("mechanism", "norm", "matched filter")]
+    assert {row["status"] for row in rows} <= {"holds", "not testable"}
+
+
+def test_a_finished_piece_is_not_made_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a piece was made again")
+
+    monkeypatch.setattr(module, "run", never)
+    again = audit(made.request)
+    assert again["attacks"] == made.found["attacks"]
+
+
+def test_another_plan_is_another_audit(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "run", lambda *_: pytest.fail("made again"))
+    other = dataclasses.replace(made.request, plan=dataclasses.replace(SMALL, trials=101), only=("matched filter",))
+    with pytest.raises(pytest.fail.Exception):
+        audit(other)
+
+
+def test_other_code_is_another_audit_and_films_anew(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept was made by the code of its day: neither a finished piece nor a gallery outlives a change of it."""
+
+    def filmed_anew(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(module.targets, "film", filmed_anew)
+    monkeypatch.setattr(module, "run", filmed_anew)
+    assert audit(made.request)["attacks"] == made.found["attacks"]
+    for name, only in (("_ATTACKED_BY", "mechanism"), ("_FILMED_BY", "naming")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, (*getattr(module, name), "pyproject.toml"))
+            with pytest.raises(InterruptedError):
+                audit(dataclasses.replace(made.request, only=(only,)))
+    assert all(list(module._ROOT.glob(pattern)) for pattern in (*module._ATTACKED_BY, *module._FILMED_BY))
+
+
+def dies(setting: Setting, piece: Piece) -> None:
+    """In place of a piece, on a process of its own."""
+    os._exit(9)
+
+
+def test_a_piece_that_fails_is_named_and_what_is_finished_is_kept(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, bad, never = (Piece("mechanism", "two codes", view) for view in ("done", "fails", "never"))
+    setting = Setting(made.request.engine, (), (), SMALL)
+
+    def run(_: Setting, piece: Piece) -> Any:
+        assert piece is not never
+        if piece is bad:
+            raise ZeroDivisionError
+        return [SimpleNamespace(document=lambda: made.found["attacks"][0])], {}
+
+    monkeypatch.setattr(module, "run", run)
+    with pytest.raises(ZeroDivisionError) as caught:
+        module._work_off(setting, (done, bad, never), tmp_path, 1)
+    assert caught.value.__notes__ == ["in the piece 'mechanism two codes fails'"]
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_a_process_that_dies_is_told_with_the_cure(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_done", dies)
+    pieces = [Piece("mechanism", "two codes", shift=shift) for shift in (1.0, 2.0, 3.0)]
+    with pytest.raises(DataError, match="--jobs 1, and run it again"):
+        module._work_off(Setting(made.request.engine, (), (), SMALL), pieces, tmp_path, 2)
+
+
+def test_attackers_are_trained_on_a_hundred_thousand_noised_windows() -> None:
+    for plan in (FULL, QUICK):
+        assert min(plan.readers.windows, plan.decoders.windows) >= 100_000
+    assert FULL.levels == (0.25, 0.5, 1.0, 2.0, 3.0)
+    assert FULL.galleries == (10, 1_000, 100_000) and FULL.averaged == (1, 10, 100, 1_000)
+
+
+def test_rows_say_how_many_noised_windows_they_rest_on(made: Made) -> None:
+    learned = [row for row in made.found["attacks"] if row["attack"] not in ("mechanism", "norm", "matched filter")]
+    fewest = min(SMALL.readers.windows, SMALL.decoders.windows)
+    assert learned and all(row["noised_windows"] >= fewest for row in learned)
+
+
+def test_only_rendered_people_are_shown(made: Made) -> None:
+    """Galleries of faces and places say that they may not be shown, and the pictures come from those that may."""
+    files = {path.name.split("-")[0]: path for path in (made.request.cache / "galleries").iterdir()}
+    assert {name: Gallery.load(path).public for name, path in files.items()} == {
+        "people": True,
+        "bodies": True,
+        "faces": False,
+        "places": False,
+    }
+    shown = made.found["pictures"]
+    assert set(shown) == {"release", "event"}
+    assert all(len(row["png"]) == len(rows[0]["png"]) > 0 for rows in shown.values() for row in rows)
+
+
+def test_the_length_of_a_clip_does_not_tell_the_place(made: Made) -> None:
+    path = next((made.request.cache / "galleries").glob("places-*"))
+    assert len(set(np.bincount(Gallery.load(path).clip))) == 1
+
+
+def test_the_page_holds_every_row_and_nothing_from_elsewhere(made: Made, tmp_path: Path) -> None:
+    text = page(made.found)
+    assert text.count("<tr><td") == len(made.found["attacks"])
+    assert not re.search(r"(src|href)=\"(?!data:image/png;base64,)", text) and "<script" not in text
+    (tmp_path / "a.json").write_text(json.dumps(made.found))
+    assert report_main([str(tmp_path / "a.json"), str(tmp_path / "a.html")]) == 0
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == text
+
+
+def told_of(made: Made, **changes: Any) -> tuple[str, str]:
+    """Table and page of the audit where one row is another."""
+    found = copy.deepcopy(made.found)
+    for row in found["attacks"]:
+        row |= {"status": "holds", "ci": [0.0, 0.0]}
+    found["attacks"][0] |= {"name": "the row", **changes}
+    found["passed"] = found["attacks"][0]["status"] == "holds"
+    return module._table(found), page(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "meaning"),
+    [
+        ({"status": "broken", "ci": [0.5, 0.6], "certificate": 0.4}, "do not use this engine", "Stop using it"),
+        (
+            {"status": "broken", "ci": [0.3, 0.35], "certificate": 0.4, "limit": 0.2},
+            "beyond the preset limit of 0.2, within the certificate of 0.4",
+            "this network tells more than it should",
+        ),
+        (
+            {
+                "status": "attack failed its control",
+                "control": {"value": 0.4, "needed": 0.5, "what": "named right", "succeeded": False},
+            },
+            "its control reached 0.4, 0.5 is needed (named right)",
+            "nothing is settled",
+        ),
+        (
+            {
+                "status": "attack failed its control",
+                "value": None,
+                "ci": [None, None],
+                "control": {"value": None, "needed": 0.5, "what": "named right", "succeeded": False},
+            },
+            "its control reached none, 0.5 is needed (named right)",
+            "nothing is settled",
+        ),
+        (
+            {
+                "status": "attack failed its control",
+                "value": None,
+                "ci": [None, None],
+                "control": {"value": 0.9, "needed": 0.5, "what": "named right", "succeeded": True},
+            },
+            "the attack's value is no number",
+            "nothing is settled",
+        ),
+    ],
+)
+def test_what_does_not_hold_is_explained(made: Made, changes: dict[str, Any], said: str, meaning: str) -> None:
+    table, text = told_of(made, **changes)
+    assert said in table and "\nNOT PASSED" in table
+    assert said in html.unescape(text) and meaning in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 0),
+        ({"status": "broken", "ci": [0.3, 0.35], "certificate": 0.4}, 1),
+        ({"status": "broken", "ci": [0.5, 0.6], "certificate": 0.4}, 3),
+        (
+            {
+                "status": "attack failed its control",
+                "control": {"value": 0.4, "needed": 0.5, "what": "", "succeeded": False},
+            },
+            3,
+        ),
+    ],
+)
+def test_the_exit_status_tells_a_limit_from_a_breach(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], status: int
+) -> None:
+    fine = {"status": "holds", "control": {"value": 1.0, "needed": 0.5, "what": "", "succeeded": True}}
+    rows = [row | fine for row in made.found["attacks"]]
+    rows[-1] |= changes
+    found = made.found | {"attacks": rows, "passed": not changes}
+    monkeypatch.setattr(module, "audit", lambda request: found)
+    assert main(["--data", "x.csv", "--json", str(tmp_path / "a" / "audit.json")]) == status
+    assert json.loads((tmp_path / "a" / "audit.json").read_text())["passed"] is (status == 0)
+
+
+def test_an_audit_that_left_something_out_says_so(made: Made) -> None:
+    found = {**made.found, "passed": True, "complete": False, "skipped": [{"name": "faces", "why": "none there"}]}
+    assert "\nPASSED, INCOMPLETE (1 skipped)" in module._table(found)
+    assert "passed, incomplete" in page(found)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def run_main(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    assert main([str(part) for part in argv]) == 2
+    return capsys.readouterr().err
+
+
+def test_what_cannot_be_audited_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine, clips = tmp_path / "engine", write_clips(tmp_path / "clips")
+    make_engine(engine)
+    assert "missing.csv" in run_main(capsys, "--engine", engine, "--data", tmp_path / "missing.csv", "--only", "naming")
+    none = tmp_path / "none"
+    assert "build the engine" in run_main(capsys, "--engine", none, "--data", clips)
+    said = run_main(capsys, "--engine", engine, "--data", clips, "--faces", none, "--only", "naming")
+    assert "--faces" in said and "not readable" in said
+    text = (engine / "certificate.json").read_text()
+    (engine / "certificate.json").write_text(text.replace('"n": 64', '"n": 63'))
+    assert "certificate.json" in run_main(capsys, "--engine", engine, "--data", clips)
+
+
+def test_too_few_people_are_refused(made: Made) -> None:
+    with pytest.raises(ConfigError, match="people is 2"):
+        audit(dataclasses.replace(made.request, plan=dataclasses.replace(SMALL, people=2)))
+
+
+def test_too_few_places_and_missing_faces_are_skipped_with_the_reason(made: Made, tmp_path: Path) -> None:
+    rows = made.request.data[0].read_text().splitlines()
+    few = made.request.data[0].with_name("few.csv")
+    few.write_text("\n".join(rows[:9]) + "\n")
+    found = audit(dataclasses.replace(made.request, data=(few,), faces=None, only=("naming",)))
+    why = {part["name"]: part["why"] for part in found["skipped"]}
+    assert "2 groups" in why["places"] and "--faces" in why["faces"]
+    assert not found["complete"] and {row["attack"] for row in found["attacks"]} == {"naming"}
+
+
+def test_faces_need_three_people(tmp_path: Path) -> None:
+    (tmp_path / "a.normal").write_bytes(b"x")
+    with pytest.raises(DataError, match="fewer than 3 people"):
+        faces(tmp_path)
+
+
+def test_a_place_is_a_group_of_at_least_four_clips(tmp_path: Path) -> None:
+    clips = [Clip(tmp_path, "", "normal", "set", group, "") for group in "aaaabbb"]
+    shots, owners, names = places(clips)
+    assert (len(shots), owners.tolist(), names) == (4, [0, 0, 0, 0], ("set/a",))
+
+
+def test_a_page_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    assert report_main([str(tmp_path / "a.json"), str(tmp_path / "a.html")]) == 1
+    assert "run the audit again" in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""The bridge's file: typed, unknown keys are errors, all problems are told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud_bridge.__main__ import main
+from cloud_bridge.config import BridgeConfig
+from tests.support.bridge_factory import DEVICE, OTHER
+from wire.errors import ConfigError
+
+CAMERA = {"site": "lab", "camera": "door", "public_key": DEVICE.public.hex}
+
+
+def parse(**sections: Any) -> BridgeConfig:
+    return BridgeConfig.parse({"cameras": [CAMERA], **sections})
+
+
+def test_a_camera_is_enough() -> None:
+    config = parse()
+    assert config.cameras[0].name == "lab/door"
+    assert config.broker.host == "127.0.0.1" and config.broker.port == 1883 and not config.broker.tls
+
+
+def test_a_whole_file_is_read(tmp_path: Path) -> None:
+    key = tmp_path / "door.pub"
+    key.write_text(DEVICE.public.hex + "\n")
+    file = tmp_path / "bridge.toml"
+    file.write_text(
+        f"""
+        [broker]
+        url = "mqtts://broker.example"
+        username = "bridge"
+        [model]
+        threads = 2
+        checkpoint = "mine"
+        [[cameras]]
+        site = "lab"
+        camera = "door"
+        public_key = "{key.name}"
+        [alerts]
+        raise_at = 1
+        [run]
+        exit_when_offline = true
+        """
+    )
+    config = BridgeConfig.load(file)
+    assert config.cameras[0].public == DEVICE.public
+    assert (config.broker.port, config.broker.tls) == (8883, True)
+    assert config.alerts.raise_at == 1 and config.run.exit_when_offline and config.model.threads == 2
+    assert config.model.checkpoint == str(tmp_path / "mine") and config.model.engine == "build/engines/nano"
+
+
+@pytest.mark.parametrize(
+    ("sections", "hint"),
+    [
+        ({"broker": {"ulr": "mqtt://x"}}, r"\[broker\] ulr is unknown; did you mean \[broker\] url\?"),
+        ({"brokr": {}}, r"\[brokr\] is unknown; did you mean \[broker\]\?"),
+        ({"wholly": {}}, r"there are \[cameras\], \[broker\]"),
+        ({"alerts": {"raise_for": 1.5}}, r"\[alerts\] raise_for is 1\.5; expected int"),
+        ({"alerts": {"raise_for": True}}, "expected int"),
+        ({"alerts": {"raise_at": 0.3}}, "clear_at < raise_at"),
+        ({"alerts": {"clear_for": 0}}, "clear_for is 0"),
+        ({"run": {"exit_when_offline": 1}}, "expected bool"),
+        ({"run": 3}, r"write it as a table, \[run\]"),
+        ({"model": {"threads": -1}}, "threads is -1"),
+        ({"broker": {"url": "http://x"}}, "mqtt://HOST"),
+        ({"broker": {"url": "mqtt://"}}, "mqtt://HOST"),
+        ({"broker": {"url": "mqtt://x:99999"}}, "ports are 1 to 65535"),
+        ({"broker": {"url": "mqtt://me:secret@x"}}, "use username and password_file"),
+        ({"broker": {"ca": "ca.pem"}}, "write mqtts://"),
+        ({"broker": {"url": "mqtts://x", "cert": "c.pem"}}, "belong together"),
+        ({"cameras": []}, r"add a \[\[cameras\]\] table"),
+        ({"cameras": [{"site": "lab", "camera": "door"}]}, r"\[\[cameras\]\] 1 public_key is missing"),
+        ({"cameras": [{**CAMERA, "public_key": "beef"}]}, "copy the device.s hex line whole"),
+        ({"cameras": [{**CAMERA, "site": "a/b"}]}, "letters, digits"),
+        ({"cameras": [{**CAMERA, "camera": "+"}]}, "stands for many"),
+        ({"cameras": [CAMERA, CAMERA]}, "is there twice"),
+        ({"cameras": [CAMERA, {**CAMERA, "camera": "hall"}]}, "has the public key of lab/door"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_cure(sections: dict[str, Any], hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        parse(**sections)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(broker={"ulr": "x"}, run={"exit": True}, cameras=[{**CAMERA, "site": 3}, CAMERA])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3 and all(line.startswith("bridge.toml: [") for line in lines)
+    with pytest.raises(ConfigError) as caught:
+        parse(broker={"url": "x"}, alerts={"clear_for": 0}, cameras=[{**CAMERA, "site": "/"}])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_two_cameras_with_two_keys_are_fine() -> None:
+    assert len(parse(cameras=[CAMERA, {**CAMERA, "camera": "hall", "public_key": OTHER.public.hex}]).cameras) == 2
+
+
+@pytest.mark.parametrize("text", ["[broker", "\xff\xfe"])
+def test_a_file_that_is_no_toml_ends_with_exit_code_2(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bridge.toml"
+    file.write_bytes(text.encode("latin-1"))
+    assert main(["--config", str(file)]) == 2
+    assert "not TOML" in capsys.readouterr().err
+
+
+def test_a_missing_file_ends_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", str(tmp_path / "none.toml")]) == 2
+    assert "--config" in capsys.readouterr().err

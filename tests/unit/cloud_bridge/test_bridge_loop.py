@@ -1,0 +1,282 @@
+"""The bridge without MQTT: what goes in as messages comes out as verdicts and alerts, and nothing stops it."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cloud_bridge.bridge import run
+from cloud_bridge.config import AlertRule
+from cloud_bridge.ingest.transport import Inbound, Mailbox
+from familial.evaluate.ood import Reference
+from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
+from wire.protocol.message import FLAG_SPENT, MAX_PAYLOAD, open_alert, open_verdict
+from wire.protocol.topics import parse_topic
+
+MANIFEST = make_manifest(slot_s=0.5)
+RULE = AlertRule(raise_at=0.6, raise_for=2, clear_at=0.4, clear_for=2)
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Harness:
+    return Harness(tmp_path, MANIFEST, RULE)
+
+
+def at(slot: int, value: int = 0, boot: int = 1, flags: int = 0) -> bytes:
+    return release(slot, value, boot=boot, flags=flags, manifest=MANIFEST)
+
+
+def state(status: str, boot: int = 1) -> bytes:
+    return json.dumps({"status": status, "boot_id": boot, "reason": "end of source"}).encode()
+
+
+def names(harness: Harness) -> list[str]:
+    return [parts[2] for topic, _ in harness.published if (parts := parse_topic(topic))]
+
+
+def test_a_fall_becomes_verdicts_and_an_alert_that_clears(harness: Harness) -> None:
+    falls = [0] * 8 + [90] * 3 + [10] * 3
+    harness.send(*(at(slot, value) for slot, value in enumerate(falls)))
+    assert harness.spans == [(k, k + 7) for k in range(7)]
+    assert names(harness) == [*["verdict/cloud"] * 3, "alert", *["verdict/cloud"] * 3, "alert", "verdict/cloud"]
+    alerts = [open_alert(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if t.endswith("alert")]
+    assert [(a.label, a.raised, a.slot, a.at_s) for a in alerts] == [("fall", True, 9, 5.0), ("fall", False, 12, 6.5)]
+    assert alerts[0].sentence == "someone lies on the floor"
+
+
+def test_a_verdict_carries_its_span_and_is_signed_by_the_bridge(harness: Harness) -> None:
+    harness.send(*(at(slot, 30) for slot in (0, 1, 3, 5, 6, 7)))
+    topic, payload = harness.published[0]
+    assert topic == "veilsight/v1/lab/door/verdict/cloud"
+    verdict = open_verdict(payload, harness.key.public, MANIFEST.model_id)
+    assert (verdict.start_s, verdict.end_s, verdict.first_slot, verdict.last_slot) == (0.0, 4.0, 0, 7)
+    assert verdict.present == (True, True, False, True, False, True, True, True)
+    assert (verdict.member, verdict.label) == ("cloud", "normal")
+    assert verdict.probability == pytest.approx(0.7)
+
+
+def test_events_of_all_cameras_are_read_in_one_forward(harness: Harness) -> None:
+    batch = [Inbound("lab/door", "features", at(slot), False) for slot in range(8)]
+    batch += [Inbound("lab/hall", "features", release(slot, manifest=MANIFEST, key=OTHER), False) for slot in range(8)]
+    harness.bridge.handle(batch)
+    assert harness.member.batches == [2]
+
+
+def test_offline_reads_what_is_left_once(harness: Harness) -> None:
+    harness.send(at(0), at(1), at(3))
+    harness.send(state("offline"), state("offline"), name="state")
+    assert harness.spans == [(0, 3)]
+
+
+def test_an_offline_of_an_older_start_says_nothing(harness: Harness) -> None:
+    harness.send(at(0, boot=5))
+    harness.send(state("offline", boot=4), name="state")
+    assert harness.spans == [] and not harness.bridge.finished
+
+
+def test_the_end_is_when_every_camera_is_offline(harness: Harness) -> None:
+    harness.send(state("offline"), name="state")
+    assert not harness.bridge.finished
+    harness.send(state("offline"), name="state", camera="lab/hall")
+    assert harness.bridge.finished
+    harness.send(state("online"), name="state", camera="lab/hall")
+    assert not harness.bridge.finished
+
+
+def test_a_retained_offline_of_an_earlier_run_does_not_end_this_one(harness: Harness) -> None:
+    for camera in ("lab/door", "lab/hall"):
+        harness.send(state("offline", boot=7), name="state", camera=camera, retained=True)
+    assert not harness.bridge.finished
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"status": "offline"}',
+        b'{"status": "gone", "boot_id": 1}',
+        b'{"status": "offline", "boot_id": -1}',
+        b'{"status": ["offline"], "boot_id": 1}',
+        b'{"status": "offline", "boot_id": true}',
+        b"[" * 10_000,
+    ],
+)
+def test_a_state_that_is_none_is_counted(harness: Harness, payload: bytes) -> None:
+    harness.send(payload, name="state")
+    assert harness.bridge.intake.refused == {("lab/door", "malformed"): 1}
+
+
+def test_a_foreign_certificate_stops_that_camera_loudly_until_the_right_one_comes(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.send(b'{"of": "another engine"}', name="certificate")
+    assert "its certificate is not that of engine" in caplog.text
+    harness.send(*(at(slot) for slot in range(8)))
+    assert harness.spans == []
+    harness.send(*(release(slot, manifest=MANIFEST, key=OTHER) for slot in range(8)), camera="lab/hall")
+    assert harness.spans == [(0, 7)]
+    assert harness.bridge.intake.refused == {("lab/door", "untrusted"): 9}
+    harness.send(MANIFEST.certificate().to_json().encode(), name="certificate")
+    harness.send(*(at(slot) for slot in range(8)))
+    assert harness.spans == [(0, 7), (0, 7)]
+
+
+def test_a_spent_budget_is_a_blind_alert_and_no_verdict(harness: Harness) -> None:
+    harness.send(*(at(slot) for slot in range(8)), *(at(slot, flags=FLAG_SPENT) for slot in range(8, 12)), at(12))
+    assert names(harness) == ["verdict/cloud", "alert", "alert", "verdict/cloud"]
+    alerts = [open_alert(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if t.endswith("alert")]
+    assert [(a.label, a.raised) for a in alerts] == [("blind", True), ("blind", False)]
+
+
+def test_a_replay_after_a_restart_is_refused_and_alerts_stay_raised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = Harness(tmp_path, MANIFEST, RULE)
+    first.send(*(at(slot, 90) for slot in range(10)))
+    assert names(first).count("alert") == 1
+    second = Harness(tmp_path, MANIFEST, RULE)
+    second.send(*(at(slot, 90) for slot in range(10)))
+    assert caplog.text.count("refuses messages of an earlier start") == 1
+    assert second.spans == [] and second.bridge.stats()["refused"] == {"replayed": 10}
+    second.send(*(at(slot, 90) for slot in range(10, 20)))
+    assert names(second).count("alert") == 0 and names(second).count("verdict/cloud") == 3
+
+
+def test_the_journal_is_durable_before_an_event_is_read(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, MANIFEST)
+    harness.send(*(at(slot) for slot in range(7)))
+    harness.member.read = lambda events: (_ for _ in ()).throw(RuntimeError("power cut"))  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        harness.send(at(7))
+    assert json.loads((tmp_path / "journal.json").read_text())["lab/door"] == {
+        "boot_id": 1,
+        "next_slot": 8,
+        "raised": [],
+    }
+
+
+def test_the_timeline_reads_well(harness: Harness) -> None:
+    harness.send(*(at(slot, 90) for slot in (0, 1, 2, 3, 4, 5, 7, 8)))
+    lines = harness.people.getvalue().splitlines()
+    assert lines[0] == (
+        "00:00.0-00:04.0  lab/door  fall    0.90 |##################..|  someone lies on the floor"
+        "  (1 of 8 releases missing)"
+    )
+    assert lines[2] == "00:04.5  lab/door  >>> ALERT fall RAISED (0.90)"
+    documents = [json.loads(line) for line in harness.programs.getvalue().splitlines()]
+    assert [d["type"] for d in documents] == ["verdict", "verdict", "alert"]
+    assert {"start_s", "end_s", "label", "probability", "member"} <= set(documents[0])
+
+
+MESSAGES = [at(slot, value, boot) for boot in (1, 2) for slot, value in ((s, v) for s in range(20) for v in (0, 90))]
+MESSAGES += [b"", b"\0" * 40_000, at(3)[:-5], release(3, manifest=MANIFEST, key=OTHER)]
+ITEMS = [Inbound("lab/door", "features", payload, False) for payload in MESSAGES]
+ITEMS += [
+    Inbound("lab/door", "state", state(status, boot), kept)
+    for status in ("online", "offline")
+    for boot in (1, 2, 3)
+    for kept in (False, True)
+]
+ITEMS += [Inbound("lab/door", "state", b"{", False), Inbound("lab/nobody", "state", state("offline"), False)]
+ITEMS += [Inbound("lab/door", "certificate", text, True) for text in (b"x", MANIFEST.certificate().to_json().encode())]
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.sampled_from(ITEMS), max_size=12), max_size=12), st.integers())
+def test_no_interleaving_crashes_it_or_yields_an_event_out_of_order(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[Inbound]], seed: int
+) -> None:
+    harness = Harness(tmp_path_factory.mktemp("state"), MANIFEST, RULE)
+    stream = [Inbound("lab/door", "features", at(slot, 50), False) for slot in range(12)]
+    for batch in [*batches, stream]:
+        mixed = batch + stream[:4]
+        random.Random(seed).shuffle(mixed)
+        harness.bridge.handle(mixed)
+    order = [(event.boot_id, event.last_slot) for event in harness.member.events]
+    assert order == sorted(set(order))
+    turns = [json.loads(line) for line in harness.programs.getvalue().splitlines()]
+    raised = [turn["raised"] for turn in turns if turn["type"] == "alert" and turn["label"] == "fall"]
+    assert raised == [number % 2 == 0 for number in range(len(raised))]
+
+
+def test_a_flood_on_one_lane_drops_its_oldest_and_no_others() -> None:
+    mailbox = Mailbox(["lab/door", "lab/hall"], depth=4)
+    mailbox.put(Inbound("lab/hall", "features", b"kept", False))
+    for number in range(100):
+        mailbox.put(Inbound("lab/door", "features", bytes([number]), False))
+        mailbox.put(Inbound(f"lab/{number}", "features", b"", False))
+    items = mailbox.take(0)
+    assert [i.payload for i in items if i.camera == "lab/hall"] == [b"kept"]
+    assert [i.payload[0] for i in items if i.camera == "lab/door"] == [96, 97, 98, 99]
+    assert mailbox.dropped == {"lab/door": 96, "": 96}
+    assert mailbox.take(0) == []
+
+
+def test_a_giant_payload_is_not_kept() -> None:
+    mailbox = Mailbox(["lab/door"])
+    mailbox.put(Inbound("lab/door", "features", bytes(10_000_000), False))
+    assert len(mailbox.take(0)[0].payload) == MAX_PAYLOAD + 1
+
+
+def test_the_run_ends_when_all_are_offline_or_when_it_is_told_to(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, MANIFEST)
+    mailbox = Mailbox(["lab/door", "lab/hall"])
+    stop = threading.Event()
+    mailbox.put(Inbound("lab/door", "features", at(0), False))
+    for camera in ("lab/door", "lab/hall"):
+        mailbox.put(Inbound(camera, "state", state("offline"), False))
+    run(harness.bridge, mailbox, True, stop.is_set)
+    assert harness.spans == [(0, 0)]
+    stop.set()
+    run(harness.bridge, mailbox, False, stop.is_set)
+    assert DEVICE.public.hex not in repr(harness.key)
+
+
+def knowing(centre: float) -> Reference:
+    """What is known: after four releases, means of features that are all `centre`."""
+    plane = np.linalg.qr(np.random.default_rng(0).standard_normal((MANIFEST.n, 2)))[0]
+    ladder, wide = np.linspace(0.0, 20.0, 199)[None], np.eye(7)[None, None]
+    return Reference("", "", MANIFEST.clip_norm, MANIFEST.sigmas, (4,), plane, np.full((1, 7), centre), wide, ladder)
+
+
+def test_a_strange_scene_is_unsure_where_it_would_be_normal_and_a_risk_stays_one(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, MANIFEST, RULE, knowing(5.0))
+    harness.send(*(at(slot) for slot in range(9)), *(at(slot, 90) for slot in range(9, 12)))
+    told = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
+    assert [verdict.says for verdict in told] == ["unsure", "unsure", "fall", "fall", "fall"]
+    assert [verdict.label for verdict in told[:2]] == ["normal", "normal"]
+    assert all(verdict.unsure and verdict.familiarity == pytest.approx(1 / 200) for verdict in told)
+    assert names(harness).count("alert") == 1
+    lines = harness.people.getvalue().splitlines()
+    assert "unsure" in lines[0] and "unsure" not in lines[-1]
+    document = json.loads(harness.programs.getvalue().splitlines()[0])
+    assert (document["label"], document["unsure"]) == ("normal", True)
+
+
+def test_a_known_scene_is_not_unsure_and_no_reference_says_nothing(tmp_path: Path) -> None:
+    for folder, reference, expected in (("a", knowing(0.0), 1.0), ("b", None, None)):
+        harness = Harness(tmp_path / folder, MANIFEST, RULE, reference)
+        harness.send(*(at(slot) for slot in range(8)))
+        verdict = open_verdict(harness.published[0][1], harness.key.public, MANIFEST.model_id)
+        assert (verdict.familiarity, verdict.unsure, verdict.says) == (expected, False, "normal")
+
+
+def test_another_start_of_the_device_begins_anew(tmp_path: Path) -> None:
+    """Eight slots of which four were missing or spent: too few releases since the start to say anything."""
+    harness = Harness(tmp_path, MANIFEST, RULE, knowing(5.0))
+    harness.send(*(at(slot) for slot in range(8)))
+    harness.send(*(at(slot, boot=2) for slot in (0, 1, 2)), *(at(slot, 0, 2, FLAG_SPENT) for slot in (3, 4, 5)))
+    harness.send(at(7, boot=2))
+    harness.send(state("offline", boot=2), name="state")
+    told = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
+    assert [verdict.boot_id for verdict in told] == [1, 2]
+    assert told[0].unsure and told[1].familiarity is None

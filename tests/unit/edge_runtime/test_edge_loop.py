@@ -1,0 +1,487 @@
+"""The loop: charged before it is published, released at fixed deadlines, noise alone wherever anything goes wrong."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edge_runtime.capture.sources import Camera
+from edge_runtime.config import load_config
+from edge_runtime.eye.engine.onnx import OnnxEngine
+from edge_runtime.eye.window import SlotClock, Window
+from edge_runtime.gate.ledger import Ledger
+from edge_runtime.gate.loop import Encoder, Loop
+from edge_runtime.gate.sampler import NoiseDraw, Sampler
+from edge_runtime.health import Health, Stats
+from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
+from tests.support.patient_clock import PatientClock
+from wire.errors import EngineError, LedgerError, NoiseError, PrivacyError
+from wire.privacy.budget import UNIT, Budget, Terms
+from wire.privacy.certificate import sigma_for
+from wire.protocol.command import Command, Orders
+from wire.protocol.event import EventWindow
+from wire.protocol.keys import DeviceKey
+from wire.protocol.message import FLAG_SPENT, features_size, open_features, open_verdict
+
+SLOT_S = 0.3
+KEY = DeviceKey(bytes(range(32)))
+OPERATOR = DeviceKey(bytes(range(1, 33)))
+
+
+class FakePublisher:
+    """Keeps what is sent, with the time, and the state as it is told."""
+
+    def __init__(self, clock: SlotClock) -> None:
+        self._clock = clock
+        self.sent: list[tuple[str, bytes, float]] = []
+        self.commands: deque[bytes] = deque()
+        self.told: list[dict[str, Any]] = []
+
+    def tell(self, **fields: Any) -> None:
+        self.told.append(fields)
+
+    def send(self, name: str, payload: bytes) -> None:
+        self.sent.append((name, payload, self._clock.now()))
+
+
+class FakeEngine:
+    """A real engine whose encode and decide a test may replace; it remembers windows and draws."""
+
+    def __init__(self, inner: OnnxEngine) -> None:
+        self.inner, self.manifest = inner, inner.manifest
+        self.before: Callable[[int], None] = lambda slot: None
+        self.slots: list[int] = []
+        self.draws: list[bytes] = []
+
+    def encode(self, window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
+        self.slots.append(window.slot)
+        self.draws.append(draw._array.tobytes())
+        try:
+            self.before(window.slot)
+        except BaseException:
+            draw.wipe()
+            raise
+        return self.inner.encode(window, draw)
+
+    def decide(self, event: EventWindow) -> Mapping[str, float]:
+        return self.inner.decide(event)
+
+    def run_core(self, *given: Any) -> Any:
+        return self.inner.run_core(*given)
+
+    def close(self) -> None:
+        pass
+
+
+class Device:
+    """All parts, around a fake publisher and an engine that may fail."""
+
+    def __init__(
+        self,
+        folder: Path,
+        source: str = "synthetic://walk",
+        maximum: int = 0,
+        slot_s: float = SLOT_S,
+        real: bool = False,
+        levels: Mapping[str, Fraction] | None = None,
+    ) -> None:
+        make_engine(folder / "engine", slot_s=slot_s, levels=levels)
+        self.engine = FakeEngine(OnnxEngine(folder / "engine"))
+        manifest = self.engine.manifest
+        config = load_config(make_edge_config(folder, engine=folder / "engine", source=source))
+        self.clock = SlotClock(slot_s, 0.2) if real else PatientClock(slot_s)
+        self.publisher = FakePublisher(self.clock)
+        self.stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided")
+        self.samplers = [Sampler(make_noise_table(sigma), manifest.tokens, manifest.width) for sigma in manifest.sigmas]
+        self.noise = self.samplers[-1]
+        self.terms = Terms.of(manifest, "", Budget())
+        cut_off = Fraction(maximum * self.terms.costs[-1], UNIT)
+        self.ledger = Ledger(folder / "state", self.terms.price, slot_s, per_day=cut_off)
+        self.orders = Orders(folder / "state" / "command.json", OPERATOR.public, "lab/door", [*self.terms.profiles])
+        self.camera = Camera(config, manifest.window, self.clock, 0)
+        privacy = (self.samplers, self.terms, self.orders, self.ledger)
+        parts = (self.camera, self.clock, self.engine, *privacy, self.publisher)
+        self.loop = Loop(*parts, Health("", {}, 60.0), KEY, 5, self.stats)  # type: ignore[arg-type]  # a fake publisher
+
+    def run(self, windows: int) -> str:
+        self.clock.start()
+        with self.camera:
+            try:
+                return self.loop.run(windows)
+            finally:
+                self.ledger.close()
+
+    def features(self) -> list[Any]:
+        manifest = self.engine.manifest
+        sent = [payload for name, payload, _ in self.publisher.sent if name == "features"]
+        read = (manifest.n, manifest.model_id, len(manifest.sigmas))
+        return [open_features(payload, KEY.public, *read) for payload in sent]
+
+    def times(self) -> list[float]:
+        """Seconds from each release's deadline."""
+        sent = [at for name, _, at in self.publisher.sent if name == "features"]
+        return [at - self.clock.deadline(m.slot) for m, at in zip(self.features(), sent, strict=True)]
+
+
+def test_every_slot_is_released_with_its_number_and_read_as_events(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    assert device.run(12) == "end of source"
+    slots = [message.slot for message in device.features()]
+    assert len(slots) == 12
+    assert slots == sorted(set(slots))
+    assert device.engine.slots[: len(slots)] == slots
+    verdicts = [payload for name, payload, _ in device.publisher.sent if name == "verdict/edge"]
+    spans = [open_verdict(p, KEY.public, device.engine.manifest.model_id) for p in verdicts]
+    assert [v.last_slot for v in spans] == [slot for slot in slots if slot >= 7]
+    assert all((v.member, v.sentence, len(v.present)) == ("edge", "", 8) for v in spans)
+
+
+def test_a_source_shorter_than_an_event_gets_one_verdict(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.run(3)
+    verdicts = [payload for name, payload, _ in device.publisher.sent if name == "verdict/edge"]
+    assert len(verdicts) == 1
+    verdict = open_verdict(verdicts[0], KEY.public, device.engine.manifest.model_id)
+    assert sum(verdict.present) == 3
+    assert verdict.first_slot == 0
+
+
+def test_messages_have_one_size(tmp_path: Path) -> None:
+    device = Device(tmp_path, maximum=5)
+    device.engine.before = lambda slot: _fail() if slot % 3 == 0 else None
+    device.run(14)
+    assert {len(p) for name, p, _ in device.publisher.sent if name == "features"} == {features_size(64)}
+    assert len({len(p) for name, p, _ in device.publisher.sent if name == "verdict/edge"}) == 1
+
+
+def _fail() -> None:
+    raise EngineError("the runtime fell over")
+
+
+def test_releases_keep_their_deadlines_whatever_the_engine_does(tmp_path: Path) -> None:
+    """Fast, slow, failing, late: all are handed over at slot end + delay."""
+    device = Device(tmp_path, real=True, slot_s=0.2)
+
+    def mood(slot: int) -> None:
+        if slot % 4 == 1:
+            time.sleep(0.03)
+        elif slot % 4 == 2:
+            _fail()
+        elif slot % 4 == 3:
+            time.sleep(0.25)
+
+    device.engine.before = mood
+    device.run(20)
+    late = np.array(device.times())
+    assert (late >= 0).all()
+    assert float(np.median(late)) < 0.02
+    by_mood = [float(np.median(late[[m.slot % 4 == k for m in device.features()]])) for k in range(4)]
+    assert max(by_mood) - min(by_mood) < 0.02
+    assert device.stats.counts["late"] > 0
+    assert device.stats.counts["failed"] > 0
+
+
+@pytest.mark.parametrize("scene", ["walk", "empty", "noise"])
+def test_an_empty_room_is_released_like_any_other(tmp_path: Path, scene: str) -> None:
+    device = Device(tmp_path, source=f"synthetic://{scene}")
+    device.run(10)
+    assert device.stats.counts["alone"] == 0
+    assert len(device.features()) == 10
+
+
+def test_an_engine_failure_is_filled_with_noise_alone_and_charged(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.engine.before = lambda slot: _fail()
+    device.run(6)
+    assert len(device.features()) == 6
+    assert device.stats.counts["alone"] == device.stats.counts["failed"] == 6
+    assert device.ledger.totals()["releases_total"] == 6
+    sigma = float(device.engine.manifest.sigma)
+    everything = np.concatenate([m.z for m in device.features()]).astype(float)
+    assert 0.7 < float((everything**2).mean()) / sigma**2 < 1.4
+    released = {m.z.tobytes() for m in device.features()}
+    assert len(released) == 6
+    given = {np.frombuffer(d, np.int32).astype(np.int16).tobytes() for d in device.engine.draws}
+    assert not released & given  # the failed window's own draw is never published
+
+
+def test_a_late_result_is_never_published(tmp_path: Path) -> None:
+    """The engine sleeps over one deadline: that slot is noise alone, and what comes later is dropped."""
+    device = Device(tmp_path, real=True)
+    made: dict[int, bytes] = {}
+    encode = device.engine.inner.encode
+
+    def keep(window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
+        z = encode(window, draw)
+        made[window.slot] = z.tobytes()
+        return z
+
+    device.engine.inner.encode = keep  # type: ignore[method-assign]  # a spy
+    device.engine.before = lambda slot: time.sleep(0.4) if slot == 2 else None
+    device.run(7)
+    by_slot = {m.slot: m.z.tobytes() for m in device.features()}
+    assert 2 in made
+    assert made[2] not in by_slot.values()
+    same = [slot for slot in by_slot if by_slot[slot] == made.get(slot)]
+    assert min(same) < 2  # before, and again after
+    assert max(same) > 3
+
+
+def test_a_window_is_run_once_and_a_draw_used_once(tmp_path: Path) -> None:
+    device = Device(tmp_path, real=True, slot_s=0.1)
+    device.engine.before = lambda slot: time.sleep(0.07) if slot % 3 == 0 else None
+    device.run(12)
+    assert len(set(device.engine.slots)) == len(device.engine.slots)
+    assert len(set(device.engine.draws)) == len(device.engine.draws)
+
+
+def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And before its noise is drawn."""
+    device = Device(tmp_path)
+    order: list[tuple[str, int]] = []
+    charge = device.ledger.charge
+
+    def spy_charge(slot: int, *costs: int) -> Any:
+        order.append(("charge", slot))
+        return charge(slot, *costs)
+
+    monkeypatch.setattr(device.ledger, "charge", spy_charge)
+    device.engine.before = lambda slot: order.append(("encode", slot))
+    draw, send = device.noise.draw, device.publisher.send
+
+    def spy_draw() -> NoiseDraw:
+        order.append(("draw", order[-1][1]))
+        return draw()
+
+    monkeypatch.setattr(device.noise, "draw", spy_draw)
+
+    def spy(name: str, payload: bytes) -> None:
+        if name == "features":
+            order.append(("send", open_features(payload, KEY.public, 64, device.engine.manifest.model_id).slot))
+        send(name, payload)
+
+    monkeypatch.setattr(device.publisher, "send", spy)
+    device.run(5)
+    for slot in {slot for _, slot in order}:
+        steps = [step for step, at in order if at == slot]
+        assert steps in (["charge", "draw", "encode", "send"], ["charge", "draw", "encode"])
+
+
+def test_a_ledger_that_cannot_be_written_stops_before_publishing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(tmp_path)
+
+    def fails(slot: int, *costs: int) -> None:
+        raise LedgerError("ledger.json: No space left on device")
+
+    monkeypatch.setattr(device.ledger, "charge", fails)
+    with pytest.raises(LedgerError):
+        device.run(5)
+    assert device.publisher.sent == []
+
+
+def test_a_spent_budget_is_covered_by_noise_alone_and_flagged(tmp_path: Path) -> None:
+    device = Device(tmp_path, maximum=4)
+    device.run(10)
+    flags = [m.flags for m in device.features()]
+    assert flags == [0] * 4 + [FLAG_SPENT] * 6
+    assert device.engine.slots == [m.slot for m in device.features()][:4]
+    assert device.ledger.totals()["releases_total"] == 4
+
+
+def test_a_spent_budget_says_blind_and_counts_as_missing_in_the_edges_own_verdict(tmp_path: Path) -> None:
+    """As on the bridge: a release of noise alone is no evidence, so no verdict reads it."""
+    device = Device(tmp_path, maximum=10)
+    device.run(14)
+    blind = [fields["blind"] for fields in device.publisher.told]
+    assert blind == [False] * 10 + [True] * (len(device.features()) - 10)
+    verdicts = [payload for name, payload, _ in device.publisher.sent if name == "verdict/edge"]
+    read = [open_verdict(p, KEY.public, device.engine.manifest.model_id) for p in verdicts]
+    granted = [m.slot for m in device.features() if not m.flags]
+    assert [v.last_slot for v in read] == [slot for slot in granted if slot >= 7]
+    assert len(granted) == 10
+
+
+def test_an_order_takes_effect_with_the_next_slot(tmp_path: Path) -> None:
+    """Of another level's noise, at that level's cost, told in message and state."""
+    device = Device(tmp_path, levels={"strict": sigma_for(64, 2.0)})
+    assert device.engine.manifest.level == 1
+
+    def order(slot: int) -> None:
+        if slot == 3:
+            device.publisher.commands.append(Command("lab/door", 1, "strict").seal(OPERATOR))
+
+    device.engine.before = order
+    device.run(40)
+    levels = {m.slot: m.level for m in device.features()}
+    assert all(level == (1 if slot <= 3 else 0) for slot, level in levels.items())
+    assert device.orders.counts["obeyed"] == 1
+    assert device.publisher.told[0]["profile"] == "balanced"
+    assert device.publisher.told[-1]["profile"] == "strict"
+    quiet = np.concatenate([m.z for m in device.features() if m.slot > 3]).astype(float)
+    assert 0.8 < float((quiet**2).mean()) / float(sigma_for(64, 2.0)) ** 2 < 1.3
+    strict, balanced = device.terms.costs
+    charged = [strict if level == 0 else balanced for level in levels.values()]
+    assert device.ledger.totals()["s2_total"] >= sum(charged) / UNIT
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (Command("lab/door", 1, "strict").seal(KEY), "forged"),
+        (Command("lab/other", 1, "strict").seal(OPERATOR), "misdirected"),
+        (Command("lab/door", 1, "detailed").seal(OPERATOR), "profile"),
+        (b"{}", "malformed"),
+        (b"x" * 2000, "oversized"),
+    ],
+)
+def test_what_is_no_order_changes_nothing_and_is_counted(tmp_path: Path, command: bytes, reason: str) -> None:
+    device = Device(tmp_path, levels={"strict": sigma_for(64, 2.0), "detailed": sigma_for(64, 4.0)})
+    device.publisher.commands.append(command)
+    device.run(3)
+    assert device.orders.counts == {"obeyed": 0, f"refused_{reason}": 1}
+    assert {m.level for m in device.features()} == {device.engine.manifest.level}
+
+
+def test_reused_noise_is_never_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampler that repeats itself: the second release stops the process."""
+    device = Device(tmp_path)
+    fixed = device.noise.draw()._array.copy()
+    monkeypatch.setattr(device.noise, "draw", lambda: NoiseDraw(fixed.copy()))
+    with pytest.raises(NoiseError, match="stuck"):
+        device.run(5)
+    assert len(device.features()) == 1
+
+
+def test_halved_sigma_is_stopped_within_an_event(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    sigma = device.engine.manifest.sigma
+    half = Sampler(make_noise_table(sigma / 2), 4, 16)
+    half.sigma = sigma
+    device.loop.noise = [half]
+    with pytest.raises(NoiseError):
+        device.run(12)
+    assert len(device.features()) < 8
+
+
+def test_an_engine_without_noise_is_stopped_before_the_first_release(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    inner = device.engine.inner
+    zero = np.zeros((1, 4, 16), np.int32)
+
+    def clean(window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
+        with draw:
+            return inner.run_core(window.frames, zero).astype(np.int16).reshape(-1)
+
+    inner.encode = clean  # type: ignore[method-assign]  # a broken engine
+    with pytest.raises(NoiseError, match="did not reach"):
+        device.run(3)
+    assert device.publisher.sent == []
+
+
+def test_a_privacy_error_of_the_engine_stops_the_process(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+
+    def refuse(slot: int) -> None:
+        raise PrivacyError("z reaches too far")
+
+    device.engine.before = refuse
+    with pytest.raises(PrivacyError, match="too far"):
+        device.run(3)
+    assert device.publisher.sent == []
+
+
+def test_a_verdict_that_fails_leaves_the_releases_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(tmp_path)
+
+    def fails(event: EventWindow) -> Mapping[str, float]:
+        raise EngineError("decide: the logits are not finite")
+
+    monkeypatch.setattr(device.engine, "decide", fails)
+    device.run(9)
+    assert len(device.features()) == 9
+    assert device.stats.counts["undecided"] >= 1
+    assert device.stats.counts["verdicts"] == 0
+
+
+def test_a_stalled_process_skips_slots_and_never_bursts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(tmp_path, real=True, slot_s=0.1)
+    charge = device.ledger.charge
+    stalls = iter([0, 0, 0.6, *[0] * 100])
+
+    def slow(slot: int, *costs: int) -> Any:
+        time.sleep(next(stalls))
+        return charge(slot, *costs)
+
+    monkeypatch.setattr(device.ledger, "charge", slow)
+    device.run(8)
+    assert device.clock.skipped >= 4
+    assert max(device.times()) < 0.1
+    ats = [at for name, _, at in device.publisher.sent if name == "features"]
+    assert min(b - a for a, b in zip(ats, ats[1:], strict=False)) > 0.02
+
+
+def test_a_stop_ends_the_loop_at_once(tmp_path: Path) -> None:
+    device = Device(tmp_path, real=True)
+    threading.Timer(0.3, device.clock.stop.set).start()
+    began = time.monotonic()
+    assert device.run(10_000) == "stopped"
+    assert time.monotonic() - began < 3
+
+
+def test_frames_are_wiped_when_their_slot_is_over(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    kept: list[Window] = []
+    windows = device.camera.windows
+
+    def spy() -> Any:
+        for window in windows():
+            kept.append(window)
+            yield window
+
+    device.camera.windows = spy  # type: ignore[method-assign]  # a spy
+    device.run(4)
+    assert len(kept) >= 4
+    assert not any(window.frames.any() for window in kept)
+    assert not device.camera._buffer._frames.any()
+
+
+def test_figures_of_series_are_quantiles() -> None:
+    stats = Stats("windows")
+    for value in range(101):
+        stats.note("encode_ms", value)
+    figures = stats.figures()
+    assert figures["windows"] == 0
+    assert figures["encode_ms_p50"] == 50
+    assert math.isclose(figures["encode_ms_p99"], 99)
+
+
+def test_an_encoder_that_is_busy_takes_no_window(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    gate = threading.Event()
+
+    def wait(slot: int) -> None:
+        gate.wait(5)
+
+    device.engine.before = wait
+    encoder = Encoder(device.engine, device.stats)  # type: ignore[arg-type]  # a fake engine
+    first, second = (Window(slot, np.zeros((1, 16, 32, 32), np.uint8)) for slot in (0, 1))
+    assert encoder.encode(first, device.noise, 0.05) is None
+    assert encoder.encode(second, device.noise, 0.05) is None
+    gate.set()
+    time.sleep(0.2)
+    third = Window(2, np.zeros((1, 16, 32, 32), np.uint8))
+    assert encoder.encode(third, device.noise, 2.0) is not None
+    assert device.engine.slots == [0, 2]
+    device.ledger.close()

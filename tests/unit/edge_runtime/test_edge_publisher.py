@@ -1,0 +1,218 @@
+"""The publisher against a real broker: birth, will, retries, a bounded queue, and what it says where nobody answers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Broker, free_port
+from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_runtime.config import Config, load_config
+from edge_runtime.gate.ledger import Charge
+from edge_runtime.uplink import publisher as publisher_module
+from edge_runtime.uplink.publisher import Publisher, fill_message, fill_verdict
+from tests.support.engine_factory import make_edge_config, make_engine
+from wire.errors import BrokerError, ConfigError
+from wire.protocol.event import EventWindow
+from wire.protocol.message import FLAG_SPENT
+
+STATE = {"boot_id": 7, "slot_s": 1.0}
+
+
+class Listener:
+    """Everything that a broker delivers, with whether it was retained."""
+
+    def __init__(self, port: int) -> None:
+        self.messages: list[tuple[str, bytes, bool]] = []
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._client.on_message = lambda _c, _d, m: self.messages.append((m.topic, bytes(m.payload), m.retain))
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+
+    def of(self, name: str) -> list[bytes]:
+        return [payload for topic, payload, _ in self.messages if topic.endswith(f"/{name}")]
+
+    def states(self) -> list[tuple[str, str]]:
+        return [(s["status"], s["reason"]) for s in map(json.loads, self.of("state"))]
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def until(holds: Callable[[], Any], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "not within time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def listener(mosquitto: int) -> Iterator[Listener]:
+    made = Listener(mosquitto)
+    yield made
+    made.close()
+
+
+def config_of(folder: Path, port: int, **broker: Any) -> Config:
+    return load_config(make_edge_config(folder, engine="/none", port=port, broker=broker))
+
+
+def test_birth_comes_first_and_offline_last(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+    with Publisher(config_of(tmp_path, mosquitto, required=True), STATE, b"the certificate") as publisher:
+        publisher.send("features", b"one")
+        publisher.reason = "end of source"
+    until(lambda: len(listener.messages) >= 4)
+    names = [topic.removeprefix("veilsight/v1/lab/door/") for topic, _, _ in listener.messages]
+    assert names == ["state", "certificate", "features", "state"]
+    assert listener.states() == [("online", ""), ("offline", "end of source")]
+    assert json.loads(listener.of("state")[0]) == {"status": "online", "reason": "", **STATE}
+    late = Listener(mosquitto)
+    until(lambda: len(late.messages) >= 2)
+    assert sorted(name for name, _, retained in late.messages if retained) == [
+        "veilsight/v1/lab/door/certificate",
+        "veilsight/v1/lab/door/state",
+    ]
+    assert late.states() == [("offline", "end of source")]
+    late.close()
+
+
+def test_the_last_will_speaks_for_a_process_that_dies(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+    publisher = Publisher(config_of(tmp_path, mosquitto, required=True), STATE, b"c")
+    publisher.__enter__()
+    publisher.send("features", b"one")
+    publisher.flush(5)
+    publisher._client.loop_stop()
+    sock = publisher._client.socket()
+    assert sock is not None
+    sock.close()
+    until(lambda: ("offline", "connection lost") in listener.states())
+
+
+def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: Broker) -> None:
+    with Publisher(config_of(tmp_path, broker.port, required=True), STATE, b"c") as publisher:
+        publisher.send("features", b"before")
+        assert publisher.flush(5)
+        broker.stop()
+        until(lambda: not publisher._connected)
+        for k in range(5):
+            began = time.monotonic()
+            publisher.send("features", b"away %d" % k)
+            assert time.monotonic() - began < 0.05
+        broker.start()
+        listener = Listener(broker.port)
+        until(lambda: publisher._connected)
+        publisher.send("features", b"after")
+        assert publisher.flush(5)
+        until(lambda: len(listener.of("features")) >= 6)
+        assert listener.of("features") == [b"away %d" % k for k in range(5)] + [b"after"]
+        assert listener.states()[-1] == ("online", "")
+        assert listener.of("certificate") == [b"c"]
+        assert publisher.figures()["reconnects"] == 1
+        listener.close()
+
+
+def test_the_queue_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
+    publisher = Publisher(config_of(tmp_path, free_port(), queue=10), STATE, b"c")
+    for k in range(25):
+        publisher.send("features", bytes([k]))
+    assert [payload for _, payload in publisher._queue] == [bytes([k]) for k in range(15, 25)]
+    assert publisher.dropped == 15
+    assert publisher.figures()["queued"] == 10
+
+
+def test_a_wrong_address_is_named_with_its_cure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    caplog.set_level(logging.WARNING)
+    with Publisher(config_of(tmp_path, port), STATE, b"c"):
+        until(lambda: "cannot be reached" in caplog.text)
+    assert f"broker 127.0.0.1:{port} cannot be reached; start it, or correct [broker] url" in caplog.text
+
+
+def test_a_required_broker_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher_module, "_PATIENCE_S", 0.5)
+    port = free_port()
+    with pytest.raises(BrokerError, match=rf"127\.0\.0\.1:{port} cannot be reached"):
+        Publisher(config_of(tmp_path, port, required=True), STATE, b"c").__enter__()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:1883",
+        "http://localhost",
+        "mqtt://",
+        "mqtt://me:secret@host",
+        "mqtt://h:x",
+        "mqtt://h:0",
+        "mqtt://h:99999",
+    ],
+)
+def test_an_address_that_cannot_be_meant_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="mqtt://host:port") as caught:
+        Publisher(config_of(tmp_path, 1, url=url), STATE, b"c")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
+    config = config_of(tmp_path, 1, username="me", password_file="none.txt")
+    with pytest.raises(BrokerError, match=r"none\.txt"):
+        Publisher(config, STATE, b"c").__enter__()
+
+
+def test_a_broker_of_before_mqtt_5_is_spoken_to_in_3_1_1(tmp_path: Path) -> None:
+    """It hangs up on a greeting that it does not know."""
+    server = socket.create_server(("127.0.0.1", 0))
+    versions: list[int] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                peer, _ = server.accept()
+            except OSError:
+                return
+            greeting = peer.recv(1024)
+            versions.append(greeting[greeting.find(b"MQTT") + 4] if greeting else 0)  # protocol level of CONNECT
+            if versions[-1] == 4:
+                peer.sendall(b"\x20\x02\x00\x00")
+                time.sleep(0.5)
+            peer.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    publisher = Publisher(config_of(tmp_path, server.getsockname()[1]), STATE, b"c")
+    publisher.__enter__()
+    until(lambda: publisher._sessions)
+    assert versions[:2] == [5, 4]
+    server.close()
+    publisher._client.disconnect()
+    publisher._client.loop_stop()
+
+
+def test_a_message_says_its_slot_and_its_charge_only() -> None:
+    z = np.arange(4, dtype=np.int16)
+    assert fill_message(1, 2, Charge(3, True), z).flags == 0
+    spent = fill_message(1, 2, Charge(3, False), z)
+    assert (spent.boot_id, spent.model_id, spent.slot, spent.flags) == (1, 2, 3, FLAG_SPENT)
+
+
+def test_a_verdict_spans_its_event(tmp_path: Path) -> None:
+    manifest = make_engine(tmp_path, slot_s=0.5)
+    event = EventWindow(8, 4, 16)
+    for slot in (0, 1, 4):
+        event.push(slot, np.ones(64, np.int16))
+    verdict = fill_verdict(9, manifest, event, {"normal": 0.75, "fall": 0.25})
+    assert (verdict.first_slot, verdict.last_slot, verdict.start_s, verdict.end_s) == (0, 4, 0.0, 2.5)
+    assert verdict.present == (False, False, False, True, True, False, False, True)
+    assert (verdict.member, verdict.sentence, verdict.label) == ("edge", "", "normal")

@@ -1,0 +1,406 @@
+"""The sampler to the last bit, draws that are used once, and the check that noise is in every release."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import ctypes
+import errno
+import os
+import pickle
+import random
+import re
+import subprocess
+import sys
+from bisect import bisect_right
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.device.noise import searched, timing_t
+from calibration.noise import build_table
+from edge_runtime.gate import sampler as noise_module
+from edge_runtime.gate.sampler import NoiseDraw, Sampler
+from tests.support.engine_factory import make_noise_table
+from wire.errors import NoiseError, PrivacyError
+from wire.privacy.noise_check import NoiseCheck
+from wire.privacy.noise_table import NoiseTable
+
+SIGMA = Fraction(3862, 64)
+SIGMAS = (Fraction(1), Fraction(7, 2), SIGMA)
+LONG = Fraction(500)  # a table of more than 4,000 entries
+ROOT = Path(__file__).resolve().parents[3]
+CLIP = 64
+
+
+def inverted(sampler: Sampler, values: list[int], negative: list[bool]) -> list[int]:
+    """What the sampler makes of these 128-bit values of U and these signs."""
+    room = len(sampler._words) - len(values)
+    tops = [u >> 76 | minus << 63 | 0x5A5 << 52 for u, minus in zip(values, negative, strict=True)]  # 11 bits go unused
+    sampler._words[:] = np.array(tops + [0] * room, np.uint64)
+    rests = iter([u % 2**76 for u in values] + [0] * room)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secrets.randbits", lambda bits: next(rests) if bits == 76 else None)
+        return [int(value) for value in sampler._invert().reshape(-1)]
+
+
+def reference(table: NoiseTable, values: list[int], negative: list[bool]) -> list[int]:
+    """The definition in big integers: count the entries <= U, then the sign."""
+    entries = table.entries
+    magnitudes = [bisect_right(entries, u) for u in values]
+    return [-size if minus else size for size, minus in zip(magnitudes, negative, strict=True)]
+
+
+def entry(table: NoiseTable, j: int) -> int:
+    return int(table.high[j]) << 64 | int(table.low[j])
+
+
+def draws(sigma: Fraction, count: int) -> npt.NDArray[Any]:
+    sampler = Sampler(make_noise_table(sigma), 4, 16)
+    return np.concatenate([sampler.draw().take().reshape(-1) for _ in range(count)])
+
+
+@pytest.mark.parametrize("sigma", (*SIGMAS, LONG))
+@pytest.mark.parametrize(("tokens", "width"), [(4, 16), (1, 1), (3, 7), (8, 32)])
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=10, deadline=None)
+def test_a_draw_is_the_table_inverse_to_the_last_bit(sigma: Fraction, tokens: int, width: int, seed: int) -> None:
+    table, rng = make_noise_table(sigma), random.Random(seed)
+    values = [rng.getrandbits(128) for _ in range(tokens * width)]
+    negative = [rng.random() < 0.5 for _ in values]
+    assert inverted(Sampler(table, tokens, width), values, negative) == reference(table, values, negative)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_a_tie_at_any_entry_is_decided_by_the_rest(sigma: Fraction) -> None:
+    """U at every entry, one below and one above it, and at both ends of the values that tie with it."""
+    table = make_noise_table(sigma)
+    sampler, negative = Sampler(table, 1, 8), [False, True] * 4
+    for j in range(len(table.high)):
+        at = entry(table, j)
+        near = {at, at - 1, at + 1, at >> 76 << 76, at | (2**76 - 1), (at >> 76 << 76) - 1, (at | (2**76 - 1)) + 1}
+        values = (sorted(value for value in near if 0 <= value < 2**128) * 8)[:8]
+        assert inverted(sampler, values, negative) == reference(table, values, negative)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_no_tie_is_missed_where_the_entries_lie_one_apart(sigma: Fraction) -> None:
+    """U a unit of the 52nd bit from the entries, on both sides: decided without the rest, and rightly."""
+    table = make_noise_table(sigma)
+    sampler = Sampler(table, 4, 16)
+    tops = [entry(table, j) >> 76 for j in range(len(table.high))]
+    known = set(tops)
+    beside = sorted({top + step for top in tops for step in (-1, 1) if 0 <= top + step < 2**52} - known)
+    for at in range(0, len(beside), 64):
+        values = [(beside[at:] * 64)[k] << 76 for k in range(64)]
+        assert inverted(sampler, values, [False] * 64) == reference(table, values, [False] * 64)
+
+
+def test_a_tie_in_one_coordinate_leaves_the_others_alone() -> None:
+    table = make_noise_table(SIGMA)
+    values = [5, 2**127, entry(table, 100), 2**128 - 1, 2**96, 0, 3 << 120, entry(table, len(table.high) - 1)]
+    negative = [True, True, True, False, False, True, False, False]
+    assert inverted(Sampler(table, 1, 8), values, negative) == reference(table, values, negative)
+
+
+def test_the_magnitude_turns_where_the_discrete_gaussian_says() -> None:
+    """Against mpmath at 500 bits, not against the table: j is drawn for U in [2^128 P(|X| < j), 2^128 P(|X| <= j))."""
+    sampler = Sampler(build_table(SIGMA), 1, 8)
+    with mpmath.workprec(500):
+        rate = mpmath.mpf(SIGMA.denominator**2) / (2 * SIGMA.numerator**2)
+        weights = [mpmath.exp(-rate * k * k) * (1 if k == 0 else 2) for k in range(int(20 * SIGMA))]
+        total, inside = mpmath.fsum(weights), mpmath.mpf(0)
+        for j in range(len(sampler._table.high) - 1):
+            inside += weights[j]
+            floor = int(mpmath.floor(mpmath.ldexp(inside / total, 128)))
+            found = inverted(sampler, [floor - 1, floor] * 4, [False] * 4 + [True] * 4)
+            assert found == [j, j + 1] * 2 + [-j, -j - 1] * 2
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_draws_have_the_distribution_of_sigma(sigma: Fraction) -> None:
+    """Chi-square over about 40 bins; a sampler of half or 1.05 times sigma fails by far."""
+    found = draws(sigma, 800)
+    edges = np.unique(np.round(np.linspace(-3, 3, 41) * float(sigma)))
+    reach = np.arange(-int(12 * sigma) - 12, int(12 * sigma) + 13)
+    weights = np.exp(-(reach**2) / (2 * float(sigma) ** 2))
+    expected = np.histogram(reach, np.concatenate([[-1e9], edges - 0.5, [1e9]]), weights=weights / weights.sum())[0]
+    observed = np.histogram(found, np.concatenate([[-1e9], edges - 0.5, [1e9]]))[0]
+    keep = expected * len(found) > 5
+    chi2 = float((((observed - expected * len(found)) ** 2) / (expected * len(found)))[keep].sum())
+    freedom = int(keep.sum()) - 1
+    assert mpmath.gammainc(freedom / 2, chi2 / 2, regularized=True) > 1e-9
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_the_variance_is_that_of_sigma_so_half_of_it_is_caught(sigma: Fraction) -> None:
+    found = draws(sigma, 800).astype(float)
+    ratio = float((found**2).mean()) / float(sigma) ** 2
+    assert abs(ratio - 1) < 6 * np.sqrt(2 / len(found))
+    assert abs(float(found.mean())) < 6 * float(sigma) / np.sqrt(len(found))
+
+
+def test_coordinates_are_not_correlated() -> None:
+    found = draws(SIGMA, 2000).reshape(-1, 64).astype(float) / float(SIGMA)
+    correlation = (found.T @ found) / len(found) - np.eye(64)
+    assert np.abs(correlation).max() < 0.15
+    lag = float((found[1:] * found[:-1]).mean())
+    assert abs(lag) < 6 / np.sqrt(found[1:].size)
+
+
+def test_opendps_sampler_draws_alike() -> None:
+    """Two samples of 100,000, ours and that of OpenDP's exact discrete Gaussian, over 40 bins."""
+    dp = pytest.importorskip("opendp.prelude", reason="OpenDP is not installed")
+    dp.enable_features("contrib")
+    space = dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float)
+    theirs = np.array(dp.m.make_gaussian(*space, scale=float(SIGMA))([0] * 100_096))
+    assert two_sample_p(draws(SIGMA, 1564), theirs) > 1e-9
+    assert two_sample_p(draws(SIGMA * Fraction(21, 20), 1564), theirs) < 1e-9  # 1.05 times sigma would be seen
+
+
+def two_sample_p(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
+    """How probable it is that two samples of one length from one law differ as much, by chi-square."""
+    edges = np.unique(np.round(np.linspace(-3, 3, 41) * float(SIGMA))) - 0.5
+    one, other = (np.histogram(x, np.concatenate([[-1e9], edges, [1e9]]))[0] for x in (a, b))
+    keep = one + other > 10
+    chi2 = float(((one - other) ** 2 / np.maximum(one + other, 1))[keep].sum())
+    return mpmath.gammainc((int(keep.sum()) - 1) / 2, chi2 / 2, regularized=True)
+
+
+def test_the_time_of_a_draw_does_not_tell_its_values() -> None:
+    """Interleaved at random: words of noise zero against words of the largest noise, by Welch's t on the fastest 90 %.
+
+    The control is a search that stops where it finds.
+    """
+    table = make_noise_table(SIGMA)
+    sampler = Sampler(table, 4, 16)
+    assert abs(timing_t(sampler, searched(sampler, table), 1000)[0]) > 20
+    assert min(abs(timing_t(sampler, sampler._invert, 8000)[0]) for _ in range(3)) < 4.5
+
+
+def test_two_draws_differ() -> None:
+    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    seen = {sampler.draw().take().tobytes() for _ in range(1000)}
+    assert len(seen) == 1000
+
+
+def test_a_forked_process_draws_other_noise() -> None:
+    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    sampler.draw()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, sampler.draw().take().tobytes())
+        os._exit(0)
+    mine = sampler.draw().take().tobytes()
+    os.waitpid(child, 0)
+    theirs = os.read(reader, 4096)
+    os.close(reader)
+    os.close(writer)
+    assert len(theirs) == len(mine)
+    assert theirs != mine
+
+
+def test_a_draw_held_through_a_fork_belongs_to_the_process_that_drew_it() -> None:
+    draw = Sampler(make_noise_table(SIGMA), 4, 16).draw()
+    child = os.fork()
+    if child == 0:
+        try:
+            draw.take()
+        except NoiseError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert draw.take().any()
+
+
+def test_a_fork_in_the_middle_of_a_draw_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child stands where the bits have come and the noise has not: what it draws next is its own."""
+    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    reader, writer = os.pipe()
+    settle, children = sampler._invert, []
+
+    def fork_first() -> Any:
+        children.append(os.fork())
+        if children[-1] == 0:
+            monkeypatch.undo()
+            os.write(writer, sampler.draw().take().tobytes())
+            os._exit(0)
+        return settle()
+
+    monkeypatch.setattr(sampler, "_invert", fork_first)
+    mine = sampler.draw().take().tobytes()
+    os.waitpid(children[0], 0)
+    assert os.read(reader, 4096) != mine
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_restarted_process_draws_other_noise(tmp_path: Path) -> None:
+    make_noise_table(SIGMA).save(tmp_path / "table")
+    code = (
+        "import sys; from edge_runtime.gate.sampler import Sampler; from wire.privacy.noise_table import NoiseTable;"
+        "print(Sampler(NoiseTable.load(sys.argv[1]), 4, 16).draw().take().tolist())"
+    )
+    seen = [subprocess.check_output([sys.executable, "-c", code, str(tmp_path / "table")]) for _ in range(2)]
+    assert len(seen[0]) > 128
+    assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
+def test_neither_sampler_nor_draw_can_be_copied(copied: Callable[[Any], Any]) -> None:
+    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    for each in (sampler, sampler.draw()):
+        with pytest.raises(PrivacyError, match="never leaves"):
+            copied(each)
+
+
+def test_where_the_kernel_gives_no_bits_there_is_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise_module, "_getrandom", lambda *_: -1)
+    monkeypatch.setattr("ctypes.get_errno", lambda: errno.ENOSYS)
+    with pytest.raises(NoiseError, match="getrandom"):
+        Sampler(make_noise_table(SIGMA), 4, 16).draw()
+
+
+def test_bits_that_a_signal_cut_short_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, real = Sampler(make_noise_table(SIGMA), 4, 16), noise_module._getrandom
+    answers = iter([(-1, errno.EINTR), (256, 0)])
+
+    def interrupted(bits: Any, size: int, flags: int) -> int:
+        got, number = next(answers, (real(bits, size, flags), 0))
+        ctypes.set_errno(number)
+        return got
+
+    monkeypatch.setattr(noise_module, "_getrandom", interrupted)
+    draw = sampler.draw().take()
+    assert next(answers, None) is None
+    assert np.count_nonzero(draw) > 32
+
+
+def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
+    """On the device no draw is made elsewhere, no generator of numpy's is used, and none of Python's near the noise."""
+    made, generators = [], []
+    for path in sorted((ROOT / "edge_runtime").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "NoiseDraw":
+                made.append(path.name)
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("np.random", "numpy.random")):
+                generators.append(path.name)
+            if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\brandom\b", ast.unparse(node)):
+                generators.append(path.name)
+    assert made == ["sampler.py"]
+    assert set(generators) <= {"camera.py", "publisher.py"}  # pauses before they connect again
+
+
+def test_a_draw_is_used_once() -> None:
+    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    draw = sampler.draw()
+    draw.take()
+    for again in (draw.take, draw.alone, draw.__enter__):
+        with pytest.raises(NoiseError, match="twice"):
+            again()
+    alone = sampler.draw()
+    alone.alone()
+    with pytest.raises(NoiseError, match="twice"):
+        alone.take()
+
+
+def test_a_draw_is_wiped_after_use_even_where_its_use_fails() -> None:
+    draw = Sampler(make_noise_table(SIGMA), 4, 16).draw()
+    with pytest.raises(ZeroDivisionError), draw as noise:
+        assert noise.any()
+        _ = 1 / 0
+    assert not noise.any()
+
+
+def test_what_a_draw_was_made_of_is_wiped() -> None:
+    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    sampler.draw()
+    assert not sampler._array.any()
+    for kept in vars(sampler).values():
+        for part in kept if isinstance(kept, tuple) else (kept,):
+            if isinstance(part, np.ndarray) and part is not sampler._starts and part is not sampler._steps:
+                assert np.shares_memory(part, sampler._array)
+
+
+def test_noise_alone_is_the_draw_as_int16() -> None:
+    noise = np.array([[[-40000, -5, 0, 40000]]], np.int32)
+    alone = NoiseDraw(noise).alone()
+    assert alone.dtype == np.int16
+    assert alone.tolist() == [-32768, -5, 0, 32767]
+    assert not noise.any()
+
+
+def test_a_draw_shows_nothing_and_goes_nowhere() -> None:
+    draw = NoiseDraw(np.full((1, 2, 2), 12345, np.int32))
+    assert "12345" not in repr(draw)
+    with pytest.raises(PrivacyError):
+        pickle.dumps(draw)
+
+
+def test_a_table_of_another_sigma_is_refused() -> None:
+    half = make_noise_table(SIGMA / 2)
+    with pytest.raises(NoiseError, match="not the distribution"):
+        Sampler(NoiseTable(SIGMA, half.high, half.low), 4, 16)
+
+
+def test_a_cut_table_is_refused() -> None:
+    table = make_noise_table(SIGMA)
+    with pytest.raises(NoiseError, match="not the distribution"):
+        Sampler(NoiseTable(SIGMA, table.high[:-60], table.low[:-60]), 4, 16)
+
+
+def mus() -> list[npt.NDArray[Any]]:
+    """Codes at the rim and in the centre."""
+    one = np.zeros(64)
+    one[0] = CLIP
+    return [np.zeros(64), one, np.full(64, CLIP / 8), np.full(64, -CLIP / 8)]
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_sound_noise_passes_the_check(kind: int) -> None:
+    check = NoiseCheck(SIGMA, 64, 8)
+    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    for _ in range(500):
+        check.check((sampler.draw().alone() + mus()[kind]).astype(np.int16))
+
+
+def test_the_thresholds_are_safe_and_not_idle() -> None:
+    """Against the chi-square law, which the discrete Gaussian's squares follow closely at this sigma."""
+    check = NoiseCheck(SIGMA, 64, 8)
+    for threshold, freedom, scale in zip(check.thresholds, (64, 64, 512), (1, 2, 1), strict=True):
+        x = threshold / (scale * float(SIGMA) ** 2)
+        tail = float(mpmath.log(mpmath.gammainc(freedom / 2, 0, x / 2, regularized=True), 2))
+        assert -48 < tail <= -40
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_a_release_without_noise_stops_the_process(kind: int) -> None:
+    with pytest.raises(NoiseError, match="did not reach"):
+        NoiseCheck(SIGMA, 64, 8).check(mus()[kind].astype(np.int16))
+
+
+def test_reused_noise_stops_the_process() -> None:
+    """The same noise on codes as far apart as two codes can be."""
+    noise = Sampler(make_noise_table(SIGMA), 4, 16).draw().alone().astype(int)
+    check = NoiseCheck(SIGMA, 64, 8)
+    check.check((noise + mus()[2]).astype(np.int16))
+    with pytest.raises(NoiseError, match="stuck"):
+        check.check((noise + mus()[3]).astype(np.int16))
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_halved_sigma_stops_the_process_within_an_event(kind: int) -> None:
+    sampler = Sampler(make_noise_table(SIGMA / 2), 4, 16)
+    check = NoiseCheck(SIGMA, 64, 8)
+    with pytest.raises(NoiseError):
+        for _ in range(8):
+            check.check((sampler.draw().alone() + mus()[kind]).astype(np.int16))

@@ -1,0 +1,107 @@
+"""The trusted core, held against a slow reference in Python's own integers, for any float the network may produce."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from familial.model.desensitizer import Desensitizer, straight_through, trusted_code, trusted_core
+
+C = 64
+FLOATS = st.one_of(
+    st.floats(-70, 70, width=32),
+    st.floats(width=32, allow_nan=False),
+    st.sampled_from([math.nan, math.inf, -math.inf, 3.4e38, -3.4e38, 2147483648.0, -2147483648.0, 0.5, -0.5, 63.5]),
+)
+
+
+def reference(x: list[float]) -> list[int]:
+    """Steps 1 and 2 for finite x, without any fixed width."""
+    a = [max(-C, min(C, round(v))) for v in x]
+    b = [max(-C, min(C, math.trunc(v))) for v in x]
+    for code in (a, b):
+        if sum(v * v for v in code) <= C * C:
+            return code
+    return [0] * len(x)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(FLOATS, min_size=64, max_size=64))
+def test_the_norm_never_exceeds_c(values: list[float]) -> None:
+    code = trusted_code(torch.tensor(values).reshape(1, 4, 16), C)
+    assert code.dtype == torch.int32
+    assert sum(int(v) ** 2 for v in code.flatten()) <= C * C
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-12, 12, width=32), min_size=64, max_size=64))
+def test_the_code_is_the_reference(values: list[float]) -> None:
+    code = trusted_code(torch.tensor(values).reshape(1, 4, 16), C)
+    assert code.flatten().tolist() == reference(values)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e38])
+def test_values_beyond_int32_keep_the_norm(bad: float) -> None:
+    x = torch.randn(3, 4, 16) * 5
+    x[0] = bad
+    x[1, 2, 3] = bad
+    code = trusted_code(x, C)
+    assert ((code.long() ** 2).sum(dim=(1, 2)) <= C * C).all()
+    assert code[2].abs().sum() > 0
+
+
+def test_rounding_past_the_ball_is_truncated_instead() -> None:
+    x = torch.full((1, 4, 16), 7.96)  # |x| = 63.7, rounded it is 64 = C
+    assert set(trusted_code(x, C).flatten().tolist()) == {8}
+    x[0, 0, 0] = 8.51  # rounds to 9: 64.1 > C, so the truncated code is taken
+    assert set(trusted_code(x, C).flatten().tolist()) == {7, 8}
+    assert trusted_code(torch.full((1, 4, 16), 9.0), C).abs().sum() == 0
+
+
+def test_z_saturates_in_sixteen_bits() -> None:
+    noise = torch.full((1, 4, 16), 40000, dtype=torch.int32)
+    x = torch.zeros(1, 4, 16)
+    assert set(trusted_core(x, noise, C).flatten().tolist()) == {32767}
+    assert set(trusted_core(x, -noise, C).flatten().tolist()) == {-32768}
+    assert trusted_core(x, noise, C).dtype == torch.int32
+
+
+def test_z_is_code_plus_noise() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(5, 4, 16, generator=generator) * 6
+    noise = torch.randint(-300, 300, (5, 4, 16), generator=generator, dtype=torch.int32)
+    assert torch.equal(trusted_core(x, noise, C) - noise, trusted_code(x, C))
+
+
+def test_straight_through_has_the_code_as_value_and_one_as_slope() -> None:
+    x = (torch.randn(2, 4, 16) * 6).requires_grad_()
+    code = straight_through(x, C)
+    assert torch.equal(code.detach(), trusted_code(x.detach(), C).float())
+    code.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    assert x.grad is not None and torch.equal(x.grad, torch.ones_like(x))
+
+
+def test_the_desensitizer_stays_inside_the_guard() -> None:
+    torch.manual_seed(2)
+    made = Desensitizer(32, 16, 4, 16, C)
+    with torch.no_grad():
+        made.outer.weight.mul_(1e3)
+        x = made(torch.randn(500, 32))
+    norms = x.flatten(1).norm(dim=1)
+    assert float(norms.max()) <= C - 1 + 1e-3 and float(norms.min()) > C - 2
+    rounded = torch.round(x)
+    tripped = (rounded.flatten(1).norm(dim=1) > C).float().mean()
+    assert float(tripped) < 0.01
+
+
+def test_nan_weights_still_end_in_a_code_inside_the_ball() -> None:
+    made = Desensitizer(32, 16, 4, 16, C)
+    with torch.no_grad():
+        made.outer.weight.fill_(np.nan)
+        code = trusted_code(made(torch.randn(3, 32)), C)
+    assert ((code.long() ** 2).sum(dim=(1, 2)) <= C * C).all()

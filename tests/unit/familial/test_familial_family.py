@@ -1,0 +1,268 @@
+"""The family: members by slicing, an exact relay, graphs that trace, checkpoints that come back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from familial.data.events import Grid
+from familial.model import checkpoint
+from familial.model.config import FamilyConfig, nano
+from familial.model.family import DecideGraph, EncodeGraph, Family
+from familial.model.preparation import moving_parts, tents
+from familial.model.vocabulary import Vocabulary
+from wire.errors import CheckpointError
+
+LABELS = ("normal", "fall", "fight")
+WINDOW = nano(("<pad>", "<end>")).window
+FRAMES = (WINDOW.frames, WINDOW.height, WINDOW.width)
+WORDS = Vocabulary.of_captions(["a person falls", "two people fight", "nothing unusual happens"], LABELS).words
+
+
+@pytest.fixture(scope="module")
+def family() -> Family:
+    torch.manual_seed(0)
+    made = Family(nano(WORDS)).train()
+    frames = torch.randint(0, 256, (4, *FRAMES), dtype=torch.uint8)
+    with torch.no_grad():
+        made.features(frames)  # batch norms that have seen something
+        for name, weight in made.backbone.named_parameters():
+            weight.mul_(20 if "down_proj" in name else 1)  # blocks that do something
+    return made.eval()
+
+
+def _events(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    z = torch.randint(-200, 200, (count, 8, 4, 16), dtype=torch.int32)
+    present = torch.rand(count, 8) < 0.6
+    present[:, -1] = True
+    return z, present
+
+
+def test_the_shipped_size_fits_four_megabytes(family: Family) -> None:
+    assert sum(parameter.numel() for parameter in family.parameters()) <= 1_900_000
+
+
+@torch.no_grad()
+def test_the_relay_is_exact(family: Family) -> None:
+    z, present = _events(5)
+    edge, cloud = family.edge_member(), family.cloud_member()
+    whole = family.cloud_logits(z, present)
+    assert float((cloud.continue_from(edge.exit_state(z, present), present) - whole).abs().max()) == 0.0
+    assert float((cloud(z, present) - whole).abs().max()) == 0.0
+    assert float((edge(z, present) - family.edge_logits(z, present)).abs().max()) == 0.0
+
+
+@torch.no_grad()
+def test_both_exits_come_from_one_forward(family: Family) -> None:
+    z, present = _events(3)
+    words = torch.tensor([[2, 5, 6], [3, 5, 7], [4, 6, 5]])
+    edge, cloud, following, _ = family.both_exits(z, present, words)
+    torch.testing.assert_close(edge, family.edge_logits(z, present), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(cloud, family.cloud_logits(z, present), atol=1e-4, rtol=1e-4)
+    assert following.shape == (3, 3, len(WORDS))
+
+
+@torch.no_grad()
+def test_missing_releases_change_nothing_whatever_they_hold(family: Family) -> None:
+    z, present = _events(4)
+    present[:] = torch.tensor([False] * 4 + [True] * 4)  # halved presence
+    other = z.clone()
+    other[:, :4] = 12345
+    for read in (family.edge_logits, family.cloud_logits):
+        torch.testing.assert_close(read(z, present), read(other, present), atol=0, rtol=0)
+    assert not torch.allclose(family.cloud_logits(z, present), family.cloud_logits(z, torch.ones_like(present)))
+
+
+@torch.no_grad()
+def test_captions_are_words_of_the_vocabulary(family: Family) -> None:
+    z, present = _events(2)
+    for sentence in family.caption(z, present):
+        assert set(sentence.split()) <= set(WORDS) and len(sentence.split()) <= family.config.caption_words
+
+
+@torch.no_grad()
+def test_brightness_and_contrast_leave_the_features_alone(family: Family) -> None:
+    frames = torch.randint(60, 120, (1, *FRAMES), dtype=torch.uint8)
+    brighter = frames + 80
+    torch.testing.assert_close(family.features(frames), family.features(brighter), atol=0.05, rtol=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("missing", [range(WINDOW.frames), range(8), (3, 9), (WINDOW.frames - 1,)])
+def test_black_frames_are_survived(family: Family, missing: Any) -> None:
+    frames = torch.randint(0, 256, (1, *FRAMES), dtype=torch.uint8)
+    frames[:, list(missing)] = 0
+    assert torch.isfinite(family.features(frames)).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("lost", "instead"), [(slice(0, 3), 3), (slice(2, 5), 5), (slice(6, 8), 5)])
+def test_a_gap_takes_the_next_frame_and_an_end_the_last(lost: slice, instead: int) -> None:
+    snippet = torch.randint(1, 256, (1, 8, 64, 64)).float()
+    gap, filled = snippet.clone(), snippet.clone()
+    gap[:, lost] = 0
+    filled[:, lost] = snippet[:, instead : instead + 1]
+    for made, wanted in zip(moving_parts(gap, 16), moving_parts(filled, 16), strict=True):
+        # equal but for the contrast, which is measured on the frames that are there
+        assert float(torch.corrcoef(torch.stack((made.flatten(), wanted.flatten())))[0, 1]) > 0.999
+
+
+@torch.no_grad()
+def test_what_moves_is_cut_out_and_the_place_is_not_in_it() -> None:
+    place = torch.randint(60, 200, (1, 1, 128, 128)).float()
+    frames = place.repeat(1, 8, 1, 1)
+    for step in range(8):
+        frames[0, step, 40:60, 20 + 2 * step : 30 + 2 * step] = 255.0
+    parts, geometry = moving_parts(frames, 56)
+    top, bottom, left, right, side, _ = ((geometry[0] + 1) / 2).tolist()
+    assert 36 / 128 <= top <= 44 / 128 and 56 / 128 <= bottom <= 64 / 128
+    assert 16 / 128 <= left <= 24 / 128 and 40 / 128 <= right <= 48 / 128 and side < 0.4
+    outside = torch.cat((parts[0, :, :6].flatten(), parts[0, :, -6:].flatten()))
+    assert float(outside.abs().max()) < 1e-4 < 1.0 < float(parts.abs().max())
+
+
+class _Parts(torch.nn.Module):
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return moving_parts(frames, 56)[0]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
+@torch.no_grad()
+def test_each_snippet_is_cut_by_its_own_box_in_the_graph_too(tmp_path: Path) -> None:
+    """As many snippets as frames in one, whose boxes differ: whoever pairs boxes with frames instead is found."""
+    snippets = torch.full((8, 8, 128, 128), 90.0)
+    for place in range(8):
+        for step in range(8):
+            left = 20 + 8 * place + 2 * step
+            snippets[place, step, 30:60, left : left + 16] = 200.0
+    program = torch.onnx.export(_Parts().eval(), (snippets,), dynamo=True, opset_version=18, verbose=False)
+    assert program is not None
+    program.save(str(tmp_path / "parts.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "parts.onnx"))
+    (made,) = session.run(None, {session.get_inputs()[0].name: snippets.numpy()})
+    np.testing.assert_allclose(made, moving_parts(snippets, 56)[0].numpy(), atol=1e-3)
+
+
+@torch.no_grad()
+def test_light_that_changes_everywhere_is_no_motion() -> None:
+    frames = torch.randint(60, 120, (1, 1, 128, 128)).float() + torch.arange(8).reshape(1, 8, 1, 1) * 12.0
+    _, geometry = moving_parts(frames, 56)
+    assert ((geometry[0, :5] + 1) / 2).tolist() == pytest.approx([0, 1, 0, 1, 1], abs=0.07)
+
+
+def test_a_resampled_row_keeps_its_sum() -> None:
+    rows = tents(torch.tensor([0.0, 0.3, 1.0]), torch.tensor([0.4, 1.0, 0.6]), 56, 128)
+    torch.testing.assert_close(rows.sum(dim=2), torch.ones(3, 56))
+    assert bool((rows >= 0).all())
+
+
+@torch.no_grad()
+def test_a_run_of_windows_is_what_its_windows_are(family: Family) -> None:
+    grid = Grid.of(WINDOW, 3)
+    frames = torch.randint(0, 256, (2, len(grid.before_s), *FRAMES[1:]), dtype=torch.uint8)
+    index = torch.from_numpy(grid.index)
+    together = family.run_features(frames, index)
+    for slot in range(3):
+        torch.testing.assert_close(together[:, slot], family.features(frames[:, index[slot]]), atol=1e-3, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_code_lies_in_as_many_directions_as_its_rank(family: Family) -> None:
+    codes = family.features(torch.randint(0, 256, (12, *FRAMES), dtype=torch.uint8)).flatten(1)
+    assert family.config.rank == 2 and int(torch.linalg.matrix_rank(codes, rtol=1e-4)) <= 2
+
+
+@pytest.fixture(scope="module")
+def graphs(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
+    frames = torch.randint(0, 256, (1, *FRAMES), dtype=torch.uint8)
+    noise = torch.zeros(1, 4, 16, dtype=torch.int32)
+    z, present = _events(1)
+    for name, graph, inputs, names, output in (
+        ("encode", EncodeGraph(family).eval(), (frames, noise), ["frames", "noise"], "z"),
+        ("decide", DecideGraph(family).eval(), (z, present), ["z", "present"], "logits"),
+    ):
+        program = torch.onnx.export(
+            graph, inputs, dynamo=True, opset_version=18, input_names=names, output_names=[output], verbose=False
+        )
+        assert program is not None
+        program.save(str(folder / f"{name}.onnx"))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
+@torch.no_grad()
+def test_the_graphs_trace_and_agree_with_torch(family: Family, graphs: Path) -> None:
+    encode = onnxruntime.InferenceSession(str(graphs / "encode.onnx"))
+    decide = onnxruntime.InferenceSession(str(graphs / "decide.onnx"))
+    for _ in range(3):
+        frames = torch.randint(0, 256, (1, *FRAMES), dtype=torch.uint8)
+        frames[:, :4] = 0
+        noise = torch.randint(-200, 200, (1, 4, 16), dtype=torch.int32)
+        (z,) = encode.run(None, {"frames": frames.numpy(), "noise": noise.numpy()})
+        assert z.dtype == np.int32 and z.shape == (1, 4, 16)
+        assert np.abs(z - family.core(family.features(frames), noise).numpy()).max() <= 1
+        events, present = _events(1)
+        (logits,) = decide.run(None, {"z": events.numpy(), "present": present.numpy()})
+        np.testing.assert_allclose(logits, family.edge_logits(events, present).numpy(), atol=1e-4)
+
+
+def test_a_checkpoint_comes_back(family: Family, tmp_path: Path) -> None:
+    checkpoint.save(family, tmp_path)
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.safetensors")) <= 4_000_000
+    back = checkpoint.load(tmp_path)
+    assert back.config == family.config
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "veilsight"
+    z, present = _events(4)
+    with torch.no_grad():
+        torch.testing.assert_close(back.cloud_logits(z, present), family.cloud_logits(z, present), atol=0.05, rtol=0.05)
+    before = checkpoint.checkpoint_hash(tmp_path)
+    checkpoint.save(back, tmp_path / "again")
+    assert checkpoint.checkpoint_hash(tmp_path / "again") == before
+
+
+def test_a_broken_checkpoint_is_named(family: Family, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="missing"):
+        checkpoint.load(tmp_path)
+    checkpoint.save(family, tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="unreadable"):
+        checkpoint.load(tmp_path)
+    checkpoint.save(family, tmp_path)
+    text = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(text | {"hidden": 64}))
+    with pytest.raises(CheckpointError, match="do not fit"):
+        checkpoint.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(text | {"colour": 1}))
+    with pytest.raises(CheckpointError, match="colour"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("clip_norm", 8192, "overflows"),
+        ("words", tuple(str(i) for i in range(1001)), "at most 1000"),
+        ("heads", 5, "heads"),
+        ("profile", "loud", "profile"),
+        ("label_bias", (0.0,), "label_bias"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(field: str, value: Any, named: str) -> None:
+    with pytest.raises(CheckpointError, match=named):
+        replace(nano(WORDS), **{field: value})
+
+
+def test_a_base_is_adopted_word_by_word(family: Family, tmp_path: Path) -> None:
+    checkpoint.save(family, tmp_path)
+    config: FamilyConfig = replace(family.config, words=(*family.config.words, "runs"))
+    grown = Family(config)
+    assert checkpoint.adopt(grown, tmp_path) == []
+    torch.testing.assert_close(grown.embed.weight[: len(WORDS)], family.embed.weight, atol=1e-3, rtol=1e-2)

@@ -1,0 +1,382 @@
+"""The board table and the image: complete, hardened, deterministic, and nothing runs or is written before it should."""
+
+from __future__ import annotations
+
+import configparser
+import dataclasses
+import json
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import onnx
+import pytest
+
+from export.install import main as install
+from firmware_configs.boards import BOARDS, Board, board
+from firmware_configs.image import EDGE_TOML, edge_config, main, overlay, steps, write
+from tests.support.engine_factory import make_engine, put_weights_outside
+from wire.artifact.manifest import EngineManifest, sha256_file, sign_manifest
+from wire.errors import ConfigError
+from wire.protocol.keys import DeviceKey
+
+NAMES = [row.name for row in BOARDS]
+PUBLISHER = DeviceKey(bytes(range(32)))
+UNITS = "etc/systemd/system"
+HARDENING = {
+    "Type": "notify",
+    "NoNewPrivileges": "yes",
+    "DevicePolicy": "closed",
+    "PrivateDevices": "no",  # yes would hide camera and GPU
+    "ProtectSystem": "strict",
+    "ProtectHome": "yes",
+    "StateDirectory": "veilsight",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+    "CapabilityBoundingSet": "",
+    "LimitCORE": "0",  # a core file would hold pictures
+    "MemorySwapMax": "0",  # so would swap
+    "User": "veilsight",
+}
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file and link under `folder`: name -> (content or target, mode)."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = (path.readlink().as_posix().encode(), 0)
+        elif path.is_file():
+            found[name] = (path.read_bytes(), path.stat().st_mode & 0o777)
+        else:
+            found[name] = (b"", path.stat().st_mode & 0o777)
+    return found
+
+
+def unit(text: str) -> configparser.RawConfigParser:
+    """A systemd unit; keys that repeat keep their last value."""
+    parser = configparser.RawConfigParser(strict=False, comment_prefixes=("#",), inline_comment_prefixes=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # the documented way to keep case
+    parser.read_string(text)
+    return parser
+
+
+@pytest.fixture(params=NAMES)
+def row(request: pytest.FixtureRequest) -> Board:
+    return board(request.param)
+
+
+def test_the_four_boards_are_there() -> None:
+    assert NAMES == ["orin-nano", "orin-nx", "agx-orin", "thor"]
+    assert not any(row.run_on_hardware for row in BOARDS)
+
+
+def test_a_wrong_board_names_the_right_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="orin-nano, orin-nx, agx-orin, thor"):
+        board("nano")
+    assert main(["--board", "nano", "--out", str(tmp_path / "out")]) == 2
+    assert "'nano'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_unit_keeps_its_hardening(row: Board, tmp_path: Path) -> None:
+    write(row, tmp_path / "out", EDGE_TOML, None)
+    text = (tmp_path / "out" / "overlay" / UNITS / "veilsight-edge.service").read_text()
+    service = unit(text)["Service"]
+    assert {key: service[key] for key in HARDENING} == HARDENING
+    assert int(service["WatchdogSec"]) >= 10
+    assert int(unit(text)["Unit"]["StartLimitBurst"]) > 0 < int(unit(text)["Unit"]["StartLimitIntervalSec"])
+    assert service["ExecStartPre"].endswith("-m export.install --config /etc/veilsight/edge.toml")
+    assert int(service["TimeoutStartSec"]) >= 1800  # the first start builds engine files
+    board_conf = (tmp_path / "out" / "overlay" / UNITS / "veilsight-edge.service.d" / "10-board.conf").read_text()
+    assert unit(board_conf)["Service"]["MemoryMax"] == f"{row.ram_gb // 2}G"
+    assert "veilsight-install.service" in unit(text)["Unit"]["Requires"]
+
+
+def test_only_the_boards_own_devices_are_opened(row: Board) -> None:
+    found = overlay(row, EDGE_TOML, None)
+    text = found[f"{UNITS}/veilsight-edge.service"].data + found[f"{UNITS}/veilsight-edge.service.d/10-board.conf"].data
+    allowed = [line.split("=")[1] for line in text.decode().splitlines() if line.startswith("DeviceAllow=")]
+    assert {f"{device} rw" for device in row.gpu_devices} < set(allowed)
+    assert "char-video4linux rw" in allowed
+    assert not any(device.startswith(("block-", "/dev/mem", "/dev/sd", "/dev/nvme")) for device in allowed)
+
+
+@pytest.mark.parametrize("name", ["veilsight-edge", "veilsight-install", "veilsight-power"])
+def test_systemd_finds_no_fault(name: str, tmp_path: Path) -> None:
+    """Every key is one that systemd knows; paths that only the device has are not looked for."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, None)
+    units = tmp_path / "out" / "overlay" / UNITS
+    for file in units.glob("veilsight-*.service"):
+        text = file.read_text().replace("/opt/veilsight/venv/bin/python", "/bin/true")
+        file.write_text(text.replace("/opt/veilsight/bin/", str(tmp_path / "out/overlay/opt/veilsight/bin") + "/"))
+    result = subprocess.run(
+        [analyze, "verify", "--man=no", "--recursive-errors=no", str(units / f"{name}.service")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if "Failed to initialize manager" in result.stderr or "Failed to connect" in result.stderr:
+        pytest.skip(f"systemd-analyze does not work here: {result.stderr.strip()}")
+    assert not [line for line in result.stderr.splitlines() if "veilsight" in line], result.stderr
+
+
+def test_the_same_input_gives_the_same_bytes(row: Board, tmp_path: Path) -> None:
+    write(row, tmp_path / "a", EDGE_TOML, None)
+    write(row, tmp_path / "b", EDGE_TOML, None)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert str(tmp_path) not in "".join(content.decode() for content, _ in tree(tmp_path / "a").values())
+
+
+def test_dry_run_writes_nothing(row: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--board", row.name, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert not list(tmp_path.iterdir())
+    assert row.flash_config in capsys.readouterr().out
+
+
+def test_the_flash_script_runs_nothing_unless_told(row: Board, tmp_path: Path) -> None:
+    """With every tool on its path replaced by a tripwire, it prints the whole plan and springs none."""
+    write(row, tmp_path / "out", EDGE_TOML, None)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("tar", "sudo", "python3", "cp", "lsusb", "grep", "mkdir"):
+        (tools / name).write_text(f"#!/bin/bash\ntouch {tmp_path}/sprung-{name}\n")
+        (tools / name).chmod(0o755)
+    before = tree(tmp_path)
+    result = subprocess.run(
+        [str(tmp_path / "out" / "flash.sh")],
+        cwd=tmp_path,
+        env={"PATH": f"{tools}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert tree(tmp_path) == before
+    order = ["tar xf", "tar xpf", "apply_binaries.sh", "cp -rP", "l4t_initrd_flash.sh"]
+    places = [result.stdout.index(word) for word in order]
+    assert places == sorted(places)
+    assert result.stdout.splitlines()[-1].startswith("nothing was run")
+
+
+def test_the_flash_script_refuses_to_run_without_its_parts(tmp_path: Path) -> None:
+    write(board("thor"), tmp_path / "out", EDGE_TOML, None)
+    command = [str(tmp_path / "out" / "flash.sh"), "--run"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
+    assert result.returncode == 1
+    assert "--bsp" in result.stderr
+
+
+def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run flash.sh --run on a made board support package whose scripts only write down that they ran."""
+    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, None)
+    (tmp_path / "out/overlay/opt/veilsight/engine").mkdir()
+    (tmp_path / "out/overlay/opt/veilsight/engine/manifest.json").write_text("{}")
+    log = f'#!/bin/bash\necho "${{0##*/}} $*" >>{tmp_path}/log\n'
+    l4t = tmp_path / "made" / "Linux_for_Tegra"
+    rootfs = tmp_path / "made" / "rootfs" / "etc"
+    rootfs.mkdir(parents=True)
+    made = {
+        l4t / "tools/l4t_flash_prerequisites.sh": log,
+        l4t / "apply_binaries.sh": log + f"echo '# {release}, GCID: 1' >rootfs/etc/nv_tegra_release\n",
+        l4t / "tools/kernel_flash/l4t_initrd_flash.sh": log,
+        l4t / "rootfs/README": "",
+        tmp_path / "tools/lsusb": log,
+        tmp_path / "tools/sudo": '#!/bin/bash\nexec "$@"\n',
+        tmp_path / "tools/python3": log + f"mkdir -p {tmp_path}/laid/wheels\ntouch {tmp_path}/laid/wheels/a.whl\n",
+        tmp_path / "checkout/setup.py": "",
+    }
+    for path, text in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    subprocess.run(["tar", "cf", tmp_path / "bsp.tar", "-C", tmp_path / "made", "Linux_for_Tegra"], check=True)
+    subprocess.run(["tar", "cf", tmp_path / "rootfs.tar", "-C", tmp_path / "made/rootfs", "etc"], check=True)
+    options = ["--bsp", "bsp.tar", "--rootfs", "rootfs.tar", "--source", "checkout", "--work", "laid"]
+    result = subprocess.run(
+        [str(tmp_path / "out" / "flash.sh"), "--run", *options],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}/tools:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return result, (tmp_path / "log").read_text().splitlines()
+
+
+def test_told_to_run_it_lays_the_overlay_before_it_flashes(tmp_path: Path) -> None:
+    result, log = flash(tmp_path, "R36 (release), REVISION: 4.4")
+    assert result.returncode == 0, result.stderr
+    order = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", "python3", "python3", "lsusb", "l4t_initrd_flash.sh"]
+    assert [line.split()[0] for line in log] == order
+    assert "-c bootloader/generic/cfg/flash_t234_qspi.xml --showlogs --network usb0 jetson-orin-nano-devkit" in log[-1]
+    laid = tmp_path / "laid" / "Linux_for_Tegra" / "rootfs"
+    assert (laid / "opt/veilsight/wheels/a.whl").is_file()
+    assert (laid / UNITS / "multi-user.target.wants/veilsight-edge.service").is_symlink()
+    assert (laid / "opt/veilsight/bin/install").stat().st_mode & 0o777 == 0o755
+    assert (laid / "etc").stat().st_mode & 0o777 == 0o755
+
+
+def test_another_release_is_never_flashed(tmp_path: Path) -> None:
+    result, log = flash(tmp_path, "R36 (release), REVISION: 3.0")
+    assert result.returncode != 0
+    assert not any("l4t_initrd_flash" in line for line in log)
+
+
+def test_the_plan_is_the_script(row: Board, tmp_path: Path) -> None:
+    write(row, tmp_path / "out", EDGE_TOML, None)
+    plan = json.loads((tmp_path / "out" / "flash_plan.json").read_text())
+    assert plan["board"]["l4t"] == row.l4t
+    assert plan["board"]["run_on_hardware"] is False
+    assert [step["run"] for step in plan["steps"]] == [list(step.run) for step in steps(row)]
+    script = (tmp_path / "out" / "flash.sh").read_text()
+    assert "@" not in script.replace('"$@"', "")
+    subprocess.run(["bash", "-n", str(tmp_path / "out" / "flash.sh")], check=True, timeout=20)
+
+
+@pytest.mark.parametrize("kind", ["file", "full folder"])
+def test_nothing_is_overwritten(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "mine").write_text("mine")
+    before = tree(tmp_path)
+    assert main(["--board", "thor", "--out", str(out)]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+def test_an_unreadable_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="missing.toml"):
+        edge_config(tmp_path / "missing.toml")
+    (tmp_path / "bad.toml").write_text("[device\n")
+    with pytest.raises(ConfigError, match="bad.toml.*line 1"):
+        edge_config(tmp_path / "bad.toml")
+    (tmp_path / "unknown.toml").write_text(EDGE_TOML + '\n[colour]\nname = "red"\n')
+    with pytest.raises(ConfigError, match="colour"):
+        edge_config(tmp_path / "unknown.toml")
+    unsigned = "".join(line for line in EDGE_TOML.splitlines(True) if not line.startswith("publisher"))
+    (tmp_path / "unsigned.toml").write_text(unsigned)
+    with pytest.raises(ConfigError, match=r"unsigned\.toml: \[engine\] publisher is missing"):
+        edge_config(tmp_path / "unsigned.toml")
+
+
+def test_the_edge_process_accepts_the_template(tmp_path: Path) -> None:
+    (tmp_path / "edge.toml").write_text(EDGE_TOML)
+    assert edge_config(tmp_path / "edge.toml") == EDGE_TOML
+
+
+def test_a_csi_camera_takes_jetpacks_opencv_and_any_other_the_wheel() -> None:
+    row = board("orin-nano")
+    csi = EDGE_TOML.replace('source = "0"', 'source = "csi://0"')
+    assert tomllib.loads(csi)["camera"]["source"] == "csi://0"
+    assert b"opencv" not in overlay(row, csi, None)["opt/veilsight/requirements.txt"].data
+    assert b"nvidia-opencv" in overlay(row, csi, None)["opt/veilsight/apt.txt"].data
+    assert b"opencv" in overlay(row, EDGE_TOML, None)["opt/veilsight/requirements.txt"].data
+
+
+def test_an_engine_that_is_not_its_manifests_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    (engine / "manifest.json").write_text("{}")
+    sign_manifest(engine, PUBLISHER)
+    command = ["--board", "thor", "--out", str(tmp_path / "out"), "--engine", str(engine)]
+    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 2
+    assert "manifest.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_its_publisher_did_not_sign_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_engine(tmp_path / "engine")
+    command = ["--board", "thor", "--out", str(tmp_path / "out"), "--engine", str(tmp_path / "engine")]
+    assert main(command) == 2
+    assert "Give the public key of its publisher" in capsys.readouterr().err
+    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 2
+    assert "no signature can be read" in capsys.readouterr().err
+    sign_manifest(tmp_path / "engine", DeviceKey(bytes(32)))
+    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 2
+    assert "not the signature of" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    sign_manifest(tmp_path / "engine", PUBLISHER)
+    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 0
+
+
+def test_an_engine_travels_whole(tmp_path: Path) -> None:
+    make_engine(tmp_path / "engine")
+    put_weights_outside(tmp_path / "engine")
+    sign_manifest(tmp_path / "engine", PUBLISHER)
+    (tmp_path / "engine" / "engine.json").write_text("{}")  # made on another device: stays behind
+    found = overlay(board("thor"), EDGE_TOML, tmp_path / "engine", PUBLISHER.public)
+    parts = ["certificate.json", "decide.onnx", "decide.weights", "encode.onnx", "encode.weights", "manifest.json"]
+    parts += ["manifest.sig", "noise_table.bin"]
+    assert [name for name in found if "/engine/" in name] == [f"opt/veilsight/engine/{part}" for part in parts]
+    assert found["etc/veilsight/publisher.pub"].data.decode().strip() == PUBLISHER.public.hex
+
+
+def test_what_the_image_carries_is_what_the_device_installs(tmp_path: Path) -> None:
+    """The overlay's own configuration, engine and key, at the paths that they name, pass the unit's first command."""
+    make_engine(tmp_path / "engine", size=16)
+    for part in ("encode", "decide"):
+        model = onnx.load(tmp_path / "engine" / f"{part}.onnx")
+        (tmp_path / "engine" / f"{part}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    manifest = EngineManifest.load(tmp_path / "engine")
+    pinned = {part: sha256_file(tmp_path / "engine" / f"{part}.onnx") for part in ("encode", "decide")}
+    dataclasses.replace(manifest, hashes={**manifest.hashes, **pinned}).save(tmp_path / "engine")
+    sign_manifest(tmp_path / "engine", PUBLISHER)
+    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, tmp_path / "engine", PUBLISHER.public)
+    root = tmp_path / "out" / "overlay"
+    config = root / "etc/veilsight/edge.toml"
+    text = config.read_text().replace('"/opt', f'"{root}/opt').replace('"/etc', f'"{root}/etc')
+    config.chmod(0o640)
+    config.write_text(text.replace('"/var', f'"{tmp_path}/var'))
+    assert install(["--config", str(config)]) == 0
+
+
+def power_mode(tmp_path: Path, mode: str, table: str) -> subprocess.CompletedProcess[str]:
+    """Run the overlay's power-mode script over a made nvpmodel.conf; the fake nvpmodel prints its arguments."""
+    (tmp_path / "nvpmodel.conf").write_text(table)
+    script = overlay(board("orin-nano"), EDGE_TOML, None)["opt/veilsight/bin/power-mode"].data
+    names = {"NVPMODEL_CONF": str(tmp_path / "nvpmodel.conf"), "NVPMODEL": "/bin/echo", "VEILSIGHT_POWER_MODE": mode}
+    return subprocess.run(
+        ["bash", "-c", script.decode()],
+        env={"PATH": "/usr/bin:/bin", **names},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_the_power_mode_is_found_by_name(tmp_path: Path) -> None:
+    table = "< POWER_MODEL ID=0 NAME=MAXN >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=15W >\n"
+    assert power_mode(tmp_path, "15W", table).stdout == "-m 2\n"
+    missing = power_mode(tmp_path, "7W", table)
+    assert missing.returncode == 1
+    assert "0 MAXN, 2 15W" in missing.stderr
+
+
+def test_a_second_boot_installs_nothing(tmp_path: Path) -> None:
+    """The installer leaves at once when the environment was made from exactly these packages."""
+    home = tmp_path / "veilsight"
+    for name in ("bin", "wheels", "venv"):
+        (home / name).mkdir(parents=True)
+    script = overlay(board("orin-nano"), EDGE_TOML, None)["opt/veilsight/bin/install"].data
+    (home / "bin" / "install").write_bytes(script)
+    (home / "requirements.txt").write_text("numpy\n")
+    (home / "wheels" / "a.whl").write_bytes(b"wheel")
+    stamp = subprocess.run(["sha256sum"], input=b"numpy\nwheel", capture_output=True, check=True).stdout
+    (home / "venv" / ".installed").write_bytes(stamp.rstrip(b"\n"))
+    before = tree(home)
+    subprocess.run(["bash", str(home / "bin" / "install")], check=True, timeout=20)
+    assert tree(home) == before

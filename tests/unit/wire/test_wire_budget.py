@@ -1,0 +1,135 @@
+"""Budgets: what the cadence can spend is known before the first release, and a budget it breaks is not passed over."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.engine_factory import make_engine
+from wire.artifact.manifest import EngineManifest
+from wire.errors import ConfigError, ManifestError
+from wire.privacy.budget import OVER, UNIT, Budget, Terms, slots_an_hour, units
+from wire.privacy.certificate import Certificate, bits, sigma_for
+
+PRICE = Fraction(64) ** 2 / sigma_for(64, 3.0) ** 2
+EVENT, HOUR = bits(math.sqrt(8 * PRICE)), bits(math.sqrt(3600 * PRICE))
+
+
+def check(budget: Budget, price: Fraction = PRICE) -> tuple[Fraction, Fraction]:
+    return budget.check(lambda releases: releases * price, 8, 1.0)
+
+
+@pytest.mark.parametrize("over", OVER[:2])
+def test_a_budget_that_the_cadence_keeps_is_accepted_and_cuts_nothing(over: str) -> None:
+    assert check(Budget(EVENT * 1.001, HOUR * 1.001, 24 * HOUR * 1.001, over)) == (0, 0)
+    assert check(Budget(over=over)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        (Budget(EVENT * 0.999), r"bits_per_event is 6\.48.* can spend 6\.491.*or over_budget = 'report'"),
+        (Budget(0, HOUR * 0.999), "bits_per_hour.*'report' to accept it, or 'cut'"),
+        (Budget(0, 0, 24 * HOUR * 0.999), "bits_per_day.*'report' to accept it, or 'cut'"),
+        (Budget(EVENT * 0.999, 0, HOUR, "cut"), "bits_per_event.*stricter"),
+        (Budget(0, 0, 0, "cut"), "bits_per_hour and bits_per_day are missing"),
+        (Budget(EVENT, 0, 0, "cut"), "bits_per_hour and bits_per_day are missing"),
+        (Budget(0, 0.5, 0, "cut"), "less than the 0.811 bits of a single release"),
+        (Budget(0, HOUR * 1.001, 0, "cut"), "no hour spends more than 2921.*would never act"),
+        (Budget(0, 0, 1e9, "cut"), "would never act"),
+        (Budget(0, 0, 1, "maybe"), "over_budget is 'maybe'; expected one of refuse, report, cut"),
+        (Budget(-1), r"bits_per_event is -1; expected a number above 0"),
+        (Budget(0, math.inf), "bits_per_hour is inf"),
+        (Budget(0, 0, math.nan), "bits_per_day is nan"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused_with_its_reason(budget: Budget, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check(budget)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(Budget(1, 10, 100))
+    assert [line.split()[1] for line in str(caught.value).splitlines()] == [
+        "bits_per_event",
+        "bits_per_hour",
+        "bits_per_day",
+    ]
+
+
+def test_reported_budgets_are_accepted_whatever_the_cadence_spends() -> None:
+    assert check(Budget(0.1, 0.1, 0.1, "report")) == (0, 0)
+
+
+@settings(deadline=None)
+@given(st.floats(1.0, 2000.0), st.floats(1.0, 60_000.0), st.floats(0.5, 4.0))
+def test_a_cut_off_never_allows_more_bits_than_its_budget(per_hour: float, per_day: float, shift: float) -> None:
+    price = Fraction(64) ** 2 / sigma_for(64, shift) ** 2
+    budget = Budget(0, per_hour, per_day, "cut")
+    try:
+        limits = check(budget, price)
+    except ConfigError:
+        return
+    for limit, allowed in zip(limits, (per_hour, per_day), strict=True):
+        granted = limit // price  # releases
+        assert bits(math.sqrt(granted * price)) <= allowed
+        assert bits(math.sqrt((granted + 1) * price)) > allowed * (1 - 1e-12)
+
+
+@settings(deadline=None)
+@given(st.fractions(Fraction(1, 10**9), 100))
+def test_units_are_rounded_against_the_device(price: Fraction) -> None:
+    assert Fraction(units(price), UNIT) >= price > Fraction(units(price) - 1, UNIT)
+
+
+@pytest.mark.parametrize(("slot_s", "slots"), [(1.0, 3600), (0.25, 14400), (7.0, 514), (5000.0, 1)])
+def test_an_hour_is_counted_in_slots(slot_s: float, slots: int) -> None:
+    assert slots_an_hour(slot_s) == slots
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> EngineManifest:
+    levels = {"strict": sigma_for(64, 2.0), "detailed": sigma_for(64, 4.0)}
+    return make_engine(tmp_path_factory.mktemp("engine"), levels=levels)
+
+
+def test_the_terms_are_those_of_the_most_that_may_be_ordered(manifest: EngineManifest) -> None:
+    """Certified, priced and budgeted at the local maximum, whatever is in force."""
+    own, lowered = Terms.of(manifest, "", Budget()), Terms.of(manifest, "strict", Budget())
+    assert own.profiles == {"strict": 0, "balanced": 1}
+    assert lowered.profiles == {"strict": 0}
+    assert own.certificate == manifest.certificate()
+    assert lowered.certificate.sigma == sigma_for(64, 2.0)
+    assert own.price > lowered.price == Fraction(64) ** 2 / sigma_for(64, 2.0) ** 2
+    assert own.costs[:2] == (units(lowered.price), units(own.price))
+    with pytest.raises(ConfigError, match="bits_per_event"):
+        Terms.of(manifest, "", Budget(per_event=4.0))
+    assert Terms.of(manifest, "strict", Budget(per_event=4.0)).cut_off == (0, 0)
+
+
+@pytest.mark.parametrize("maximum", ["detailed", "gold"])
+def test_a_maximum_beyond_the_certificate_or_without_noise_is_refused(manifest: EngineManifest, maximum: str) -> None:
+    with pytest.raises(ManifestError, match=f"'{maximum}': this engine is certified for balanced .* strict"):
+        Terms.of(manifest, maximum, Budget())
+
+
+def test_when_coverage_ends_is_said_before_it_begins(manifest: EngineManifest) -> None:
+    words = Terms.of(manifest, "", Budget(0, 0, 30000, "cut")).words
+    assert "noise alone after 36,972 s of every day" in words
+    assert "noise alone" not in Terms.of(manifest, "", Budget()).words
+
+
+def test_a_bridge_takes_the_certificate_of_any_maximum_of_its_engine(manifest: EngineManifest) -> None:
+    own = manifest.certificate()
+    strict, detailed = sigma_for(64, 2.0), sigma_for(64, 4.0)
+    for sigma, taken in ((own.sigma, True), (strict, True), (detailed, False), (own.sigma * 2, False)):
+        assert manifest.covers(own.at(sigma).to_json().encode()) is taken
+    other = Certificate(64, own.sigma, own.n, 2.0, own.reach_s)
+    assert not manifest.covers(other.to_json().encode())
+    assert not manifest.covers(own.to_json().encode().replace(b"6.49", b"3.49"))
+    assert not manifest.covers(b"\xff")

@@ -1,0 +1,202 @@
+"""An operator's command: signed, for one camera, taken once over restarts too, capped by the device's maximum."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.simulated_disk import PowerCut, SimulatedDisk
+from wire import files as durable
+from wire.errors import ConfigError, LedgerError, MessageError
+from wire.protocol.command import MAX_COMMAND, Command, Orders, main, open_command
+from wire.protocol.keys import DeviceKey, PublicKey
+
+ROOT = Path(__file__).resolve().parents[3]
+KEY, OTHER = DeviceKey(bytes(range(32))), DeviceKey(bytes(32))
+HERE = "ward-3/corridor"
+PROFILES = ["strict", "balanced"]
+names = st.text(max_size=20)
+
+
+def reason(payload: bytes, camera: str = HERE) -> str:
+    with pytest.raises(MessageError) as caught:
+        open_command(payload, KEY.public, camera)
+    return caught.value.reason
+
+
+def orders(folder: Path, first: str = "", profiles: list[str] = PROFILES, key: PublicKey | None = KEY.public) -> Orders:
+    return Orders(folder / "command.json", key, HERE, profiles, first)
+
+
+def order(number: int, profile: str = "strict", camera: str = HERE, key: DeviceKey = KEY) -> bytes:
+    return Command(camera, number, profile).seal(key)
+
+
+@settings(deadline=None)
+@given(names, st.integers(1, 2**63 - 1), names)
+def test_what_was_sealed_is_read(camera: str, number: int, profile: str) -> None:
+    command = Command(camera, number, profile)
+    assert open_command(command.seal(KEY), KEY.public, camera) == command
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_no_changed_byte_gives_another_command(data: st.DataObject) -> None:
+    payload = bytearray(order(17))
+    payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        assert open_command(bytes(payload), KEY.public, HERE) == Command(HERE, 17, "strict")
+    except MessageError as error:
+        assert error.reason in ("malformed", "forged", "misdirected")
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_rubbish_is_refused(data: bytes) -> None:
+    assert reason(data) == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (order(1, key=OTHER), "forged"),
+        (order(1, camera="ward-3/hall"), "misdirected"),
+        (order(1).replace(b"strict", b"detail"), "forged"),
+        (order(0), "malformed"),
+        (order(2**63), "malformed"),
+        (order(1) + b" " * MAX_COMMAND, "oversized"),
+        (json.dumps({"camera": HERE, "number": 1, "profile": "strict"}).encode(), "malformed"),
+        (json.dumps({**json.loads(order(1)), "more": 1}).encode(), "malformed"),
+        (json.dumps({**json.loads(order(1)), "number": True}).encode(), "malformed"),
+        (json.dumps({**json.loads(order(1)), "number": 1.0}).encode(), "malformed"),
+        (json.dumps({**json.loads(order(1)), "signature": "00"}).encode(), "malformed"),
+        (json.dumps({**json.loads(order(1)), "signature": ["0"]}).encode(), "malformed"),
+        (b"[" * 900, "malformed"),
+        (b"[]", "malformed"),
+        (b'"signature"', "malformed"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(payload: bytes, why: str) -> None:
+    assert reason(payload) == why
+
+
+def test_a_number_is_taken_once_and_only_growing_ones(tmp_path: Path) -> None:
+    found = orders(tmp_path)
+    assert (found.profile, found.take(order(5))) == ("balanced", "strict")
+    for number in (5, 4, 1):
+        with pytest.raises(MessageError, match="replayed"):
+            found.take(order(number, "balanced"))
+    assert found.take(order(6, "balanced")) == found.profile == "balanced"
+
+
+def test_an_order_outlives_a_restart_and_so_does_its_number(tmp_path: Path) -> None:
+    orders(tmp_path).take(order(5))
+    again = orders(tmp_path, first="balanced")
+    assert again.profile == "strict"
+    with pytest.raises(MessageError, match="replayed"):
+        again.take(order(5))
+
+
+def test_the_local_maximum_wins_over_what_was_ordered_before(tmp_path: Path) -> None:
+    orders(tmp_path).take(order(5, "balanced"))
+    lowered = orders(tmp_path, profiles=["strict"])
+    assert lowered.profile == "strict"
+    with pytest.raises(MessageError, match="profile"):
+        lowered.take(order(6, "balanced"))
+
+
+def test_a_profile_beyond_the_maximum_is_refused_and_does_not_use_the_number_up(tmp_path: Path) -> None:
+    found = orders(tmp_path)
+    with pytest.raises(MessageError, match="'detailed' is not among strict, balanced"):
+        found.take(order(7, "detailed"))
+    assert found.take(order(7)) == "strict"
+
+
+def test_without_an_operator_nobody_orders_anything(tmp_path: Path) -> None:
+    found = orders(tmp_path, key=None)
+    with pytest.raises(MessageError, match="operator_key"):
+        found.take(order(1))
+    assert found.profile == "balanced"
+
+
+def test_refusals_are_counted_by_reason_and_the_rest_is_obeyed(tmp_path: Path) -> None:
+    found = orders(tmp_path)
+    came = deque([order(1), b"rubbish", order(2, key=OTHER), order(1), order(3, "none"), order(9, "balanced")])
+    found.obey(came)
+    assert not came
+    assert found.profile == "balanced"
+    refused = {"refused_malformed": 1, "refused_forged": 1, "refused_replayed": 1, "refused_profile": 1}
+    assert found.figures() == {"obeyed": 2, **refused}
+
+
+def test_a_first_profile_that_may_not_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="profile is 'detailed'; expected one of strict, balanced"):
+        orders(tmp_path, first="detailed")
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"rubbish", order(1, key=OTHER), order(1, camera="ward-3/hall")])
+def test_a_kept_command_that_is_none_fails_closed_and_names_the_cure(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "command.json").write_bytes(text)
+    with pytest.raises(LedgerError, match=r"command\.json.*restore it, or delete it"):
+        orders(tmp_path)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.integers(0, 8))
+def test_a_power_cut_never_makes_a_number_good_again(data: st.DataObject, cut_at: int) -> None:
+    """An order that was obeyed is refused after any cut; one that was cut short is kept whole or not at all."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        found = orders(folder)
+        found.take(order(5))
+        disk = SimulatedDisk(folder, lambda many: data.draw(st.integers(0, many - 1)), cut_at)
+        patch.setattr(durable, "os", disk)
+        obeyed = True
+        try:
+            found.take(order(6, "balanced"))
+        except PowerCut:
+            obeyed = False
+        patch.undo()
+        again = orders(folder)
+        assert again.number == 6 if obeyed else again.number in (5, 6)
+        with pytest.raises(MessageError, match="replayed"):
+            again.take(order(again.number))
+
+
+def test_a_full_disk_stops_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order that cannot be kept is not obeyed: after a restart it could be replayed."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    found = orders(tmp_path)
+    monkeypatch.setattr(durable, "replace", full)
+    with pytest.raises(LedgerError, match="No space left"):
+        found.take(order(1))
+    assert found.profile == "balanced"
+
+
+def test_the_command_line_makes_what_a_device_takes(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "wire.protocol.command", "--key", str(tmp_path / "operator.key"), "--camera", HERE]
+    made = subprocess.run([*call, "--profile", "strict"], cwd=ROOT, capture_output=True, text=True, check=True)
+    public = PublicKey.parse(str(tmp_path / "operator.key.pub"))
+    assert public.hex in made.stderr
+    assert "topic veilsight/v1/ward-3/corridor/command" in made.stderr
+    first = open_command(made.stdout.strip().encode(), public, HERE)
+    assert first.profile == "strict"
+    later = subprocess.run([*call, "--profile", "balanced"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert open_command(later.stdout.strip().encode(), public, HERE).number > first.number
+
+
+@pytest.mark.parametrize("camera", ["corridor", "ward-3/+", "a/b/c", "/"])
+def test_a_camera_that_is_none_is_refused(tmp_path: Path, camera: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--key", str(tmp_path / "k"), "--camera", camera, "--profile", "strict"]) == 1
+    assert "wire.protocol.command:" in capsys.readouterr().err

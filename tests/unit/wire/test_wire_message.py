@@ -1,0 +1,341 @@
+"""Messages: constant size, read back as they were, and refused with one word for whatever else they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wire.errors import MessageError
+from wire.protocol import veilsight_pb2 as pb
+from wire.protocol.keys import DeviceKey
+from wire.protocol.message import (
+    MAX_PAYLOAD,
+    Alert,
+    FeatureMessage,
+    Verdict,
+    features_size,
+    open_alert,
+    open_features,
+    open_verdict,
+    trace_id,
+)
+
+KEY, OTHER = DeviceKey(b"d" * 32), DeviceKey(b"o" * 32)
+N, MODEL = 64, 0x0123456789ABCDEF
+
+uint64 = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**32, 2**63, 2**64 - 1])
+int16 = st.integers(-(2**15), 2**15 - 1) | st.sampled_from([0, 2**15 - 1, -(2**15)])
+
+
+def features(**changes: Any) -> FeatureMessage:
+    z = np.arange(N, dtype=np.int16)
+    return dataclasses.replace(FeatureMessage(boot_id=5, slot=7, model_id=MODEL, flags=0, z=z), **changes)
+
+
+def verdict(**changes: Any) -> Verdict:
+    made = Verdict(
+        boot_id=5,
+        first_slot=0,
+        last_slot=7,
+        model_id=MODEL,
+        member="cloud",
+        present=(True, False, True, True, True, True, True, True),
+        probabilities={"normal": 0.125, "fall": 0.75, "fight": 0.125},
+        sentence="a person falls",
+        start_s=0.0,
+        end_s=8.0,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def alert(**changes: Any) -> Alert:
+    made = Alert(
+        boot_id=5, slot=7, model_id=MODEL, raised=True, label="fall", probability=0.75, sentence="a fall", at_s=8.0
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def sealed(kind: str, body: bytes, key: DeviceKey = KEY) -> bytes:
+    """A genuine signature around any body: what a device gone wrong could send."""
+    signature = key.sign(f"veilsight/v1/{kind}".encode() + b"\0" + body)
+    return pb.Signed(body=body, signature=signature).SerializeToString()
+
+
+def feature_fields(**changes: Any) -> dict[str, Any]:
+    fields = {"schema": 1, "boot_id": 5, "slot": 7, "model_id": MODEL, "flags": 0, "z": bytes(2 * N), "level": 0}
+    return {name: value for name, value in {**fields, **changes}.items() if value is not None}
+
+
+def reason(call: Any) -> str:
+    with pytest.raises(MessageError) as caught:
+        call()
+    return caught.value.reason
+
+
+def feature_reason(payload: bytes) -> str:
+    return reason(lambda: open_features(payload, KEY.public, N, MODEL))
+
+
+@settings(deadline=None)
+@given(uint64, uint64, uint64, st.integers(0, 1), st.lists(int16, min_size=N, max_size=N))
+def test_a_release_has_the_same_size_whatever_it_says(
+    boot_id: int, slot: int, model_id: int, flags: int, values: list[int]
+) -> None:
+    message = FeatureMessage(boot_id, slot, model_id, flags, np.array(values, np.int16))
+    payload = message.seal(KEY)
+    assert len(payload) == features_size(N)
+    found = open_features(payload, KEY.public, N, model_id)
+    assert (found.boot_id, found.slot, found.model_id, found.flags) == (boot_id, slot, model_id, flags)
+    assert found.z.dtype == np.int16 and found.z.tolist() == values
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4000))
+def test_the_size_is_known_without_sealing(n: int) -> None:
+    assert len(features(z=np.zeros(n, np.int16)).seal(KEY)) == features_size(n)
+
+
+def test_a_release_of_the_shipped_family_fits_its_budget() -> None:
+    assert features_size(64) <= 256
+
+
+@settings(deadline=None)
+@given(uint64, uint64, st.integers(0, 255), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1e9))
+def test_an_edge_verdict_has_the_same_size_whatever_it_says(
+    boot_id: int, slot: int, present: int, one: float, other: float, end_s: float
+) -> None:
+    total = one + other + 1e-9
+    made = verdict(
+        boot_id=boot_id,
+        first_slot=0,
+        last_slot=slot,
+        member="edge",
+        present=tuple(bool(present >> k & 1) for k in range(8)),
+        probabilities={"normal": one / total, "fall": other / total, "fight": 1e-9 / total},
+        sentence="",
+        end_s=end_s,
+    )
+    payload = made.seal(KEY)
+    assert len(payload) == len(verdict(member="edge", sentence="").seal(KEY))
+    found = open_verdict(payload, KEY.public, MODEL)
+    assert found.present == made.present and found.last_slot == slot and found.end_s == end_s
+
+
+def test_verdicts_and_alerts_come_back_as_they_were() -> None:
+    assert open_verdict(verdict().seal(KEY), KEY.public, MODEL) == verdict()
+    assert open_alert(alert().seal(KEY), KEY.public, MODEL) == alert()
+    assert (verdict().label, verdict().probability) == ("fall", 0.75)
+    for told in ({"familiarity": 0.0, "unsure": True}, {"familiarity": 1.0, "unsure": False}):
+        assert open_verdict(verdict(**told).seal(KEY), KEY.public, MODEL) == verdict(**told)
+    counted = verdict(answers={"empty": 0.25, "one": 0.75})
+    assert open_verdict(counted.seal(KEY), KEY.public, MODEL) == counted
+
+
+def test_unsure_stands_in_for_no_risk_and_never_for_a_risk() -> None:
+    quiet = {"normal": 0.75, "fall": 0.125, "fight": 0.125}
+    assert verdict(probabilities=quiet).says == "normal"
+    assert verdict(probabilities=quiet, familiarity=0.01, unsure=True).says == "unsure"
+    assert verdict(familiarity=0.01, unsure=True).says == "fall"
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"", "truncated"),
+        (features().seal(KEY)[:-1], "truncated"),
+        (features().seal(KEY) + b"\0", "oversized"),
+        (bytes(10 * MAX_PAYLOAD), "oversized"),
+        (bytes(features_size(N)), "malformed"),
+        (features().seal(OTHER), "forged"),
+        (sealed("features", pb.Features(**feature_fields(schema=2)).SerializeToString()), "schema"),
+        (features(flags=4).seal(KEY), "flags"),
+        (features(flags=2**32 - 1).seal(KEY), "flags"),
+        (features(level=1).seal(KEY), "level"),
+        (features(level=2**32 - 1).seal(KEY), "level"),
+        (features(model_id=MODEL + 1).seal(KEY), "model"),
+    ],
+)
+def test_a_bad_release_is_refused_with_its_reason(payload: bytes, why: str) -> None:
+    assert feature_reason(payload) == why
+
+
+@pytest.mark.parametrize("name", ["schema", "boot_id", "slot", "model_id", "flags", "level"])
+def test_a_release_without_a_field_is_malformed(name: str) -> None:
+    """The absent field's bytes are given to z, so that the length alone tells nothing."""
+    width = 5 if name in ("schema", "flags", "level") else 9
+    body = pb.Features(**feature_fields(**{name: None})).SerializeToString()
+    padded = body.replace(b"\x32\x80\x01", b"\x32" + _varint(2 * N + width)) + bytes(width)
+    assert len(sealed("features", padded)) == features_size(N)
+    assert feature_reason(sealed("features", padded)) == "malformed"
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value & 0x7F | 0x80, value >> 7])
+
+
+def _around(extra: bytes) -> bytes:
+    """A release with `extra` bytes in its body, of the right length: z gives them up."""
+    short = pb.Features(**feature_fields(z=bytes(2 * N - len(extra)))).SerializeToString()
+    return sealed("features", short + extra)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"\x40\x01",  # field 8, which there is none of
+        b"\xf8\x07\x01\x00"[:3],
+        b"\x0d\x01\x00\x00\x00",  # schema once more
+        b"\x1d\x00\x00\x00\x00",  # slot's number with another width
+    ],
+    ids=["unknown", "unknown far", "repeated", "wrong type"],
+)
+def test_a_release_that_hides_something_is_malformed(extra: bytes) -> None:
+    payload = _around(extra)
+    if len(payload) == features_size(N):
+        assert feature_reason(payload) == "malformed"
+    else:
+        assert feature_reason(payload) in ("truncated", "oversized")
+    body = verdict().seal(KEY)
+    envelope = pb.Signed.FromString(body)
+    assert reason(lambda: open_verdict(sealed("verdict", envelope.body + extra), KEY.public, MODEL)) == "malformed"
+
+
+def test_an_envelope_that_hides_something_is_malformed() -> None:
+    payload = verdict().seal(KEY)
+    for extra in (b"\x1a\x00", payload[: 2 + payload[1]] if payload[1] < 128 else payload):
+        assert reason(lambda extra=extra: open_verdict(payload + extra, KEY.public, MODEL)) == "malformed"  # type: ignore[misc]  # mypy cannot type a default
+
+
+@pytest.mark.parametrize("part", ["body", "signature"])
+def test_an_envelope_without_a_part_is_malformed(part: str) -> None:
+    envelope = pb.Signed.FromString(verdict().seal(KEY))
+    envelope.ClearField(part)  # type: ignore[arg-type]  # one of its two names
+    assert reason(lambda: open_verdict(envelope.SerializeToString(), KEY.public, MODEL)) == "malformed"
+
+
+@pytest.mark.parametrize("length", [0, 63, 65])
+def test_a_signature_of_another_length_is_forged(length: int) -> None:
+    envelope = pb.Signed.FromString(verdict().seal(KEY))
+    envelope.signature = bytes(length)
+    assert reason(lambda: open_verdict(envelope.SerializeToString(), KEY.public, MODEL)) == "forged"
+
+
+def test_a_signature_over_one_kind_is_none_over_another() -> None:
+    body = pb.Signed.FromString(verdict().seal(KEY)).body
+    assert reason(lambda: open_verdict(sealed("alert", body), KEY.public, MODEL)) == "forged"
+    assert reason(lambda: open_alert(verdict().seal(KEY), KEY.public, MODEL)) == "forged"
+
+
+@settings(deadline=None)
+@given(st.integers(0, features_size(N) * 8 - 1))
+def test_no_bit_of_a_release_can_be_turned(bit: int) -> None:
+    payload = bytearray(features().seal(KEY))
+    payload[bit // 8] ^= 1 << bit % 8
+    assert feature_reason(bytes(payload)) in ("forged", "malformed")
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300) | st.binary(min_size=features_size(N), max_size=features_size(N)))
+def test_any_bytes_at_all_are_refused_and_nothing_else_happens(data: bytes) -> None:
+    assert feature_reason(data)
+    assert reason(lambda: open_verdict(data, KEY.public, MODEL))
+    assert reason(lambda: open_alert(data, KEY.public, MODEL))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_any_body_at_all_under_a_good_signature_is_refused(body: bytes) -> None:
+    """A device gone wrong, or its key stolen: still one of our reasons."""
+    assert reason(lambda: open_verdict(sealed("verdict", body), KEY.public, MODEL))
+    assert reason(lambda: open_alert(sealed("alert", body), KEY.public, MODEL))
+    assert reason(lambda: open_features(sealed("features", body), KEY.public, N, MODEL))
+
+
+@pytest.mark.parametrize("z", [np.zeros((8, 8), np.int16), np.zeros(N, np.int32), np.zeros(N, np.float32)])
+def test_only_int16_vectors_are_sealed(z: np.ndarray[Any, Any]) -> None:
+    assert reason(lambda: features(z=z).seal(KEY)) == "shape"
+
+
+def test_a_release_for_a_model_of_another_size_is_refused() -> None:
+    assert reason(lambda: open_features(features().seal(KEY), KEY.public, N + 1, MODEL)) == "truncated"
+    assert reason(lambda: open_features(features().seal(KEY), KEY.public, N - 1, MODEL)) == "oversized"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model_id": 1}, "model"),
+        ({"probabilities": {"normal": 1.0}}, "shape"),
+        ({"probabilities": {}}, "shape"),
+        ({"probabilities": {"normal": 0.7, "fall": 0.7}}, "values"),
+        ({"probabilities": {"normal": 1.5, "fall": -0.5}}, "values"),
+        ({"probabilities": {"normal": math.nan, "fall": 0.5}}, "values"),
+        ({"sentence": "a\nb"}, "values"),
+        ({"sentence": "\x1b[31mred"}, "values"),
+        ({"sentence": "a" * 401}, "values"),
+        ({"sentence": "a" * MAX_PAYLOAD}, "oversized"),
+        ({"start_s": math.inf}, "values"),
+        ({"end_s": math.nan}, "values"),
+        ({"first_slot": 8}, "values"),
+        ({"familiarity": -0.1}, "values"),
+        ({"familiarity": 1.1}, "values"),
+        ({"familiarity": math.nan}, "values"),
+        ({"familiarity": 0.5, "member": "edge", "sentence": ""}, "values"),
+        ({"answers": {"one": 1.0}, "member": "edge", "sentence": ""}, "values"),
+        ({"answers": {"empty": 0.5, "one": 0.6}}, "values"),
+        ({"answers": {"empty": math.nan, "one": 0.5}}, "values"),
+        ({"answers": {"\x1b[31mred": 1.0}}, "values"),
+        ({"probabilities": {"normal": 0.5, "a\nb": 0.5}}, "values"),
+    ],
+)
+def test_a_bad_verdict_is_refused_with_its_reason(changes: dict[str, Any], why: str) -> None:
+    assert reason(lambda: open_verdict(verdict(**changes).seal(KEY), KEY.public, MODEL)) == why
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda body: setattr(body, "member", 3), "member"),
+        (lambda body: setattr(body, "schema", 9), "schema"),
+        (lambda body: body.labels.append("theft"), "shape"),
+        (lambda body: body.answers.append("one"), "shape"),
+        (lambda body: body.answers.extend(["one", "one"]) or body.shares.extend([0.5, 0.5]), "shape"),
+        (lambda body: body.labels.__setitem__(2, "fall"), "shape"),
+        (lambda body: body.ClearField("sentence"), "malformed"),
+        (lambda body: body.ClearField("end_s"), "malformed"),
+        (lambda body: setattr(body, "unsure", True), "values"),  # of what familiarity?
+    ],
+)
+def test_a_verdict_gone_wrong_is_refused_with_its_reason(change: Any, why: str) -> None:
+    body = pb.Verdict.FromString(pb.Signed.FromString(verdict().seal(KEY)).body)
+    change(body)
+    payload = sealed("verdict", body.SerializeToString(deterministic=True))
+    assert reason(lambda: open_verdict(payload, KEY.public, MODEL)) == why
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model_id": 1}, "model"),
+        ({"probability": 1.5}, "values"),
+        ({"probability": math.nan}, "values"),
+        ({"at_s": math.inf}, "values"),
+        ({"sentence": "a\0b"}, "values"),
+    ],
+)
+def test_a_bad_alert_is_refused_with_its_reason(changes: dict[str, Any], why: str) -> None:
+    assert reason(lambda: open_alert(alert(**changes).seal(KEY), KEY.public, MODEL)) == why
+
+
+@settings(deadline=None)
+@given(uint64, uint64)
+def test_a_trace_id_is_a_hash_of_boot_and_slot_alone(boot_id: int, slot: int) -> None:
+    assert trace_id(boot_id, slot) == trace_id(boot_id, slot)
+    assert len(trace_id(boot_id, slot)) == 32
+    assert trace_id(boot_id, slot) != trace_id(boot_id, slot ^ 1) != trace_id(boot_id ^ 1, slot ^ 1)

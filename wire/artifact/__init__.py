@@ -1,0 +1,1 @@
+"""What an engine folder and a checkpoint say of themselves."""

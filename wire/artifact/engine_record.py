@@ -1,0 +1,86 @@
+"""Ground floor. engine.json: what the engine files of a device were made of and made for, beside the files themselves.
+
+    manifest + the device's own facts --> key        engine files --sha256--> record
+
+An engine file runs where the key of its record is the key of the place, in every field, and its hash is the record's:
+a file of another GPU, TensorRT, system release, graph or precision is refused with the field that differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wire.artifact.manifest import EngineManifest
+from wire.errors import EngineError
+
+__all__ = ["ENGINES", "RECORD", "EngineRecord", "engine_key"]
+
+ENGINES: Mapping[str, str] = {"encode": "encode.engine", "decide": "decide.engine"}
+"""Graph -> its engine file: what the builder returned, with nothing before it."""
+RECORD = "engine.json"
+_CURE = "make it anew: python -m export.install"
+
+
+def engine_key(manifest: EngineManifest, backend: str, device: Mapping[str, str]) -> dict[str, str]:
+    """What must be the same for an engine file to be run. device: the facts of the place, such as its TensorRT."""
+    external = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(manifest.external.items()))
+    return {
+        "backend": backend,
+        **{part: manifest.hashes[part] for part in ENGINES},
+        "external": hashlib.sha256(external.encode()).hexdigest() if external else "",
+        "precision": manifest.precision,
+        "calibration": manifest.hashes["calibration"],
+        **device,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecord:
+    """key: see `engine_key`; options: how the files were made; engines: graph -> sha256 hex of its file."""
+
+    key: Mapping[str, str]
+    options: Mapping[str, str]
+    engines: Mapping[str, str]
+
+    def save(self, folder: Path) -> None:
+        """Write engine.json."""
+        (folder / RECORD).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> EngineRecord:
+        """Read engine.json; EngineError where there is none, or none of ours."""
+        try:
+            found = json.loads((folder / RECORD).read_text())
+            tables = {str(name): {str(k): str(v) for k, v in table.items()} for name, table in found.items()}
+            if set(tables) != {"key", "options", "engines"} or set(tables["engines"]) != set(ENGINES):
+                raise ValueError(f"holds {sorted(tables)}")
+            return cls(**tables)
+        except OSError as error:
+            raise EngineError(f"{folder / RECORD}: {error.strerror}; {_CURE}") from error
+        except (ValueError, AttributeError) as error:
+            raise EngineError(f"{folder / RECORD}: unreadable ({error}); {_CURE}") from error
+
+    def why_stale(self, key: Mapping[str, str]) -> str:
+        """Every field in which `key` is not this record's, in words; "" where there is none."""
+        names = sorted({*self.key, *key})
+        pairs = ((name, self.key.get(name, "nothing"), key.get(name, "nothing")) for name in names)
+        return "; ".join(f"{name} changed ({_short(a)} -> {_short(b)})" for name, a, b in pairs if a != b)
+
+    def read(self, folder: Path, part: str) -> bytes:
+        """The bytes of `part`'s engine file; EngineError unless they are the recorded ones."""
+        file = folder / ENGINES[part]
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{file}: {error.strerror}; {_CURE}") from error
+        if hashlib.sha256(data).hexdigest() != self.engines[part]:
+            raise EngineError(f"{file}: not the file that {RECORD} records; {_CURE}")
+        return data
+
+
+def _short(value: str) -> str:
+    return value[:12] if len(value) == 64 else value or "nothing"

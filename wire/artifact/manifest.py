@@ -1,0 +1,429 @@
+"""Ground floor. The engine manifest: what was built, from what, with which hashes; JSON beside the ONNX graphs.
+
+    engine folder = encode.onnx + decide.onnx + noise_table.bin + certificate.json + manifest.json
+                    (+ manifest.sig, external weights, parity.json, and engine.json with the engine files of a device)
+
+`EngineManifest.load(folder)` reads it, with its publisher's signature where one is asked for, `.check(folder)` holds
+every file against it, `.open_verified(folder)` gives the graphs' own bytes. `model_id`, the first 8
+bytes of the manifest's own hash, is in every message: it names C, sigma, the cadence and the certificate
+behind that message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wire.errors import ManifestError
+from wire.privacy.certificate import Certificate
+from wire.privacy.level_rule import Attention, AttentionRule, Witness
+from wire.privacy.noise_table import NoiseTable
+from wire.protocol.keys import DeviceKey, PublicKey
+
+__all__ = ["FILES", "SIGNATURE", "EngineManifest", "WindowSpec", "sha256_file", "sign_manifest"]
+
+FILES: Mapping[str, str] = {
+    "encode": "encode.onnx",
+    "decide": "decide.onnx",
+    "noise_table": "noise_table.bin",
+    "certificate": "certificate.json",
+}
+"""Part of an engine folder -> file name; each part's hash is in the manifest under the part's name."""
+
+SIGNATURE = "manifest.sig"
+"""The publisher's signature of manifest.json, which names the hash of every other file: 128 hex digits."""
+
+_MANIFEST = "manifest.json"
+_SIGNED_AS = b"veilsight engine manifest\n"  # so that no signature of a message can pass for one of a manifest
+_EXTERNAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
+_CHUNK = 1 << 20
+_CURE = "build the engine again: python -m export.build_engine"
+_EPSILON_S = 1e-6  # times are sums of binary fractions of a second and of 1/fps: equal to a microsecond is equal
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpec:
+    """Which instants make a window, and how small its frames are.
+
+    The window of slot s ends at e = (s + 1) slot_s. It holds, oldest first, `context_frames` frames
+    `context_step_s` apart, the last of them one slot before e, then `new_frames` frames evenly over the slot,
+    the last of them at e. Each instant takes the newest frame that is not younger than the instant, if it is
+    less than `hold_s` older; else a black frame. So no pixel is part of a release for longer than `reach_s`.
+    """
+
+    height: int
+    width: int
+    slot_s: float
+    new_frames: int
+    context_frames: int
+    context_step_s: float
+    hold_s: float
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "new_frames"):
+            if getattr(self, name) < 1:
+                raise ManifestError(f"window.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("slot_s", "hold_s"):
+            if not getattr(self, name) > 0:
+                raise ManifestError(f"window.{name} is {getattr(self, name)}; it must be positive (seconds)")
+        if self.context_frames < 0 or (self.context_frames and not self.context_step_s > 0):
+            raise ManifestError(
+                f"window.context_frames is {self.context_frames}, context_step_s is {self.context_step_s}; "
+                "no context, or frames a positive step apart"
+            )
+
+    @property
+    def frames(self) -> int:
+        """Frames in a window, context included."""
+        return self.context_frames + self.new_frames
+
+    @property
+    def offsets_s(self) -> tuple[float, ...]:
+        """Seconds before the slot's end of each instant, oldest first."""
+        context = (self.slot_s + self.context_step_s * j for j in reversed(range(self.context_frames)))
+        new = (self.slot_s * k / self.new_frames for k in reversed(range(self.new_frames)))
+        return (*context, *new)
+
+    @property
+    def reach_s(self) -> float:
+        """Seconds from a moment to the end of the last window that can hold it (open at that end)."""
+        return max(self.slot_s, max(self.offsets_s) + self.hold_s)
+
+    def releases_of(self, duration_s: float) -> int:
+        """How many slots of a stream can hold a picture of its first `duration_s` seconds; at least 1.
+
+        An incident is charged for all of them, so a source that ends is read until its last picture is out of reach.
+        """
+        return max(1, math.ceil((duration_s + self.reach_s) / self.slot_s - _EPSILON_S) - 1)
+
+    def pick(self, frame_times_s: npt.NDArray[np.float64], slot_end_s: float) -> npt.NDArray[np.int64]:
+        """Index of the frame for each instant, or -1 for black; int64 (frames,).
+
+        frame_times_s: capture times in seconds, sorted, float64 (any,), on the clock that `slot_end_s` is on.
+        """
+        return self.held(frame_times_s, slot_end_s - np.asarray(self.offsets_s))
+
+    def held(
+        self, frame_times_s: npt.NDArray[np.float64], instants_s: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """As `pick`, for instants of one's own, float64 (any,); int64 of the same shape."""
+        if len(frame_times_s) == 0:
+            return np.full(len(instants_s), -1, np.int64)
+        index = np.searchsorted(frame_times_s, instants_s + _EPSILON_S, side="right") - 1
+        age = instants_s - frame_times_s[np.maximum(index, 0)]
+        return np.where((index >= 0) & (age < self.hold_s - _EPSILON_S), index, -1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """What was built. A code is (tokens, width), n = tokens * width; frames are as `window` says.
+
+    hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration`
+    ("" where the precision needs none). tools: name -> version of what built it. external: name -> sha256 hex of each
+    file of weights that the graphs keep outside themselves. levels: name -> sigma of the other profiles whose noise
+    tables are there. attention: the rule that may choose among all levels, or None.
+    Raises ManifestError, naming field, value and cure.
+    """
+
+    family: str
+    labels: tuple[str, ...]
+    window: WindowSpec
+    tokens: int
+    width: int
+    event_releases: int
+    clip_norm: int
+    sigma: Fraction
+    profile: str
+    precision: str
+    opset: int
+    hashes: Mapping[str, str]
+    tools: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, Fraction] = field(default_factory=dict)
+    attention: AttentionRule | None = None
+    external: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ManifestError(f"labels are {list(self.labels)}; at least two different ones are needed; {_CURE}")
+        if self.tokens < 1 or self.width < 1:
+            raise ManifestError(f"tokens is {self.tokens}, width is {self.width}; both must be at least 1; {_CURE}")
+        missing = sorted({*FILES, "checkpoint", "calibration"} - set(self.hashes))
+        if missing:
+            raise ManifestError(f"hashes: {', '.join(missing)} missing; {_CURE}")
+        for name in self.external:
+            if not _EXTERNAL.fullmatch(name) or name in {*FILES.values(), _MANIFEST, SIGNATURE}:
+                raise ManifestError(f"external: {name!r} is no name for a file of weights; {_CURE}")
+        if len(set(self.sigmas)) <= len(self.levels):
+            raise ManifestError(f"levels: a sigma of {dict(self.levels)} stands twice, or is the profile's; {_CURE}")
+        self.certificate()  # refuses what cannot carry a promise
+        if self.attention is not None:
+            wrong = {len(self.attention.directions), len(self.labels) - 1}, {len(self.attention.directions[0]), self.n}
+            if any(len(pair) > 1 for pair in wrong):
+                raise ManifestError(f"attention.directions: one of n integers for each risk, found {wrong}; {_CURE}")
+            self.make_attention()
+
+    @property
+    def n(self) -> int:
+        """Coordinates of a code."""
+        return self.tokens * self.width
+
+    @property
+    def sigmas(self) -> tuple[Fraction, ...]:
+        """Of every level at which a release can be made, most noise first: a message's `level` is an index into it."""
+        return tuple(sorted({self.sigma, *self.levels.values()}, reverse=True))
+
+    @property
+    def level(self) -> int:
+        """The level of the profile for which this engine was built."""
+        return self.sigmas.index(self.sigma)
+
+    def allowed(self, maximum: str = "") -> dict[str, int]:
+        """Profile -> level of all that reveal no more than `maximum`, that one last ("": the certified profile).
+
+        Raises ManifestError for a maximum that reveals more than the certificate, or whose noise is not here.
+        """
+        sigmas = {self.profile: self.sigma, **self.levels}
+        least = sigmas.get(maximum or self.profile, Fraction(0))
+        if least < self.sigma:
+            known = ", ".join(name for name, sigma in sigmas.items() if sigma >= self.sigma)
+            raise ManifestError(
+                f"profile {maximum!r}: this engine is certified for {self.profile} and has the noise of {known}; "
+                "choose one of these, or build an engine for it: python -m calibration.noise, then export.build_engine"
+            )
+        found = {name: self.sigmas.index(sigma) for name, sigma in sigmas.items() if sigma >= least}
+        return dict(sorted(found.items(), key=lambda item: item[1]))
+
+    def tables(self, folder: Path | str) -> list[NoiseTable]:
+        """The pinned noise tables of a folder, one for each level. Raises NoiseError for any other file."""
+        found = NoiseTable.load_all(Path(folder) / FILES["noise_table"], self.hashes["noise_table"])
+        return sorted(found, key=lambda table: -table.sigma)
+
+    def covers(self, certificate: bytes) -> bool:
+        """Whether a device of this engine may publish `certificate`: its own, a quieter level's, or its rule's."""
+        if hashlib.sha256(certificate).hexdigest() == self.hashes["certificate"]:
+            return True
+        try:
+            found = Certificate.from_json(certificate.decode())
+        except (ManifestError, UnicodeDecodeError):
+            return False
+        quieter = [self.certificate().at(sigma) for sigma in self.sigmas[: self.level + 1]]
+        return found in (quieter if self.attention is None else [*quieter, self.certificate(attention=True)])
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Per level, by what z is multiplied before it is read: (sigma / sigma of the level)^2.
+
+        Log-likelihood ratios of codes of equal norm are linear in z / sigma^2: so scaled, one reader, trained at one
+        sigma, weighs the evidence of every release as it deserves: in proportion to its S^2.
+        """
+        return tuple(float((self.sigma / sigma) ** 2) for sigma in self.sigmas)
+
+    def make_attention(self) -> Attention:
+        """The attention rule at the beginning of a stream. Raises ManifestError where this engine has none."""
+        if self.attention is None:
+            raise ManifestError(f"this engine has no attention rule (profile {self.profile}); turn attention off")
+        return Attention(self.attention, self.clip_norm, self.sigmas, self.event_releases)
+
+    def make_witness(self) -> Witness | None:
+        """Who checks the levels of one stream against the attention rule; None where this engine has no rule."""
+        if self.attention is None:
+            return None
+        return Witness(self.attention, self.clip_norm, self.sigmas, self.event_releases)
+
+    def certificate(self, attention: bool = False) -> Certificate:
+        """The certificate that C, sigma and the cadence of this manifest give; with attention, that of its rule."""
+        limits = self.make_attention().limits if attention else None
+        return Certificate(
+            clip_norm=self.clip_norm,
+            sigma=self.sigma,
+            n=self.n,
+            slot_s=self.window.slot_s,
+            reach_s=self.window.reach_s,
+            event_releases=self.event_releases,
+            attention=limits,
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the manifest's canonical JSON, hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def model_id(self) -> int:
+        """The first 8 bytes of `sha256` as an unsigned integer: the name of this model in every message."""
+        return int(self.sha256[:16], 16)
+
+    def to_json(self) -> str:
+        """Canonical JSON: the same text for the same manifest."""
+        return json.dumps(self._document(), indent=1, sort_keys=True) + "\n"
+
+    def _document(self) -> dict[str, Any]:
+        window = {name: getattr(self.window, name) for name in WindowSpec.__dataclass_fields__}
+        return {
+            "version": 2,
+            "family": self.family,
+            "labels": list(self.labels),
+            "window": window,
+            "tokens": self.tokens,
+            "width": self.width,
+            "event_releases": self.event_releases,
+            "clip_norm": self.clip_norm,
+            "sigma": str(self.sigma),
+            "profile": self.profile,
+            "precision": self.precision,
+            "opset": self.opset,
+            "hashes": dict(self.hashes),
+            "tools": dict(self.tools),
+            "levels": {name: str(sigma) for name, sigma in self.levels.items()},
+            "attention": self.attention.document() if self.attention is not None else {},
+            "external": dict(self.external),
+            "graphs": self.graphs(),
+        }
+
+    def graphs(self) -> dict[str, Any]:
+        """Names, dtypes and shapes of the graphs' inputs and outputs."""
+        code = [1, self.tokens, self.width]
+        frames = [1, self.window.frames, self.window.height, self.window.width]
+        event = [1, self.event_releases, self.tokens, self.width]
+        return {
+            "encode": {
+                "inputs": {"frames": ["uint8", frames], "noise": ["int32", code]},
+                "outputs": {"z": ["int32", code]},
+            },
+            "decide": {
+                "inputs": {"z": ["int32", event], "present": ["bool", [1, self.event_releases]]},
+                "outputs": {"logits": ["float32", [1, len(self.labels)]]},
+            },
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> EngineManifest:
+        """Parse and validate; unknown or missing fields are errors (ManifestError)."""
+        try:
+            found = json.loads(text)
+            manifest = cls(
+                family=str(found["family"]),
+                labels=tuple(str(label) for label in found["labels"]),
+                window=WindowSpec(**found["window"]),
+                tokens=int(found["tokens"]),
+                width=int(found["width"]),
+                event_releases=int(found["event_releases"]),
+                clip_norm=int(found["clip_norm"]),
+                sigma=Fraction(found["sigma"]),
+                profile=str(found["profile"]),
+                precision=str(found["precision"]),
+                opset=int(found["opset"]),
+                hashes={str(k): str(v) for k, v in found["hashes"].items()},
+                tools={str(k): str(v) for k, v in found["tools"].items()},
+                levels={str(k): Fraction(v) for k, v in found["levels"].items()},
+                attention=AttentionRule.of(found["attention"]) if found["attention"] else None,
+                external={str(k): str(v) for k, v in found["external"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+            raise ManifestError(f"{_MANIFEST}: unreadable ({error!r}); {_CURE}") from error
+        if manifest._document() != found:
+            different = sorted(
+                k for k in {*found, *manifest._document()} if manifest._document().get(k) != found.get(k)
+            )
+            raise ManifestError(f"{_MANIFEST}: {', '.join(different)} is not what the other fields give; {_CURE}")
+        return manifest
+
+    @classmethod
+    def load(cls, folder: Path | str, publisher: PublicKey | None = None) -> EngineManifest:
+        """Read `manifest.json` of an engine folder; refused unless `publisher`, where one is given, signed it."""
+        file = Path(folder) / _MANIFEST
+        try:
+            data = file.read_bytes()
+            if publisher is not None:
+                _check_signature(data, file.with_name(SIGNATURE), publisher)
+            return cls.from_json(data.decode())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"{file}: {error}; {_CURE}") from error
+
+    def save(self, folder: Path | str) -> None:
+        """Write `manifest.json` into an engine folder."""
+        (Path(folder) / _MANIFEST).write_text(self.to_json())
+
+    def check(self, folder: Path | str) -> None:
+        """Hold every file of the folder against this manifest; raises ManifestError (or its CertificateError)."""
+        for name, pinned in {**{name: self.hashes[part] for part, name in FILES.items()}, **self.external}.items():
+            _same(name, sha256_file(Path(folder) / name), pinned)
+        certificate = Certificate.from_json((Path(folder) / FILES["certificate"]).read_text())
+        if certificate != self.certificate():
+            raise ManifestError(
+                f"{FILES['certificate']}: not what C, sigma and the cadence of the manifest give; {_CURE}"
+            )
+        tables = NoiseTable.load_all(Path(folder) / FILES["noise_table"], self.hashes["noise_table"])
+        first, others = tables[0].sigma, {table.sigma for table in tables[1:]}
+        if first != self.sigma or others != set(self.levels.values()) or len(tables) != len(self.sigmas):
+            raise ManifestError(
+                f"{FILES['noise_table']}: made for sigma {first} and {len(others)} levels, the manifest says "
+                f"{self.sigma} and {dict(self.levels)}; {_CURE}"
+            )
+
+    @contextmanager
+    def open_verified(self, folder: Path | str, scratch: Path | str | None = None) -> Iterator[Path]:
+        """A folder with the graphs and their external weights whose bytes cannot change after they were hashed.
+
+        A private copy in `scratch` (None: where the system keeps temporary files), gone at the end of the block: what
+        is read from it is what the manifest pins, whatever happens to `folder` meanwhile.
+        """
+        pinned = {FILES[part]: self.hashes[part] for part in ("encode", "decide")} | dict(self.external)
+        try:
+            with tempfile.TemporaryDirectory(prefix="veilsight-", dir=scratch) as copy:
+                for name, expected in pinned.items():
+                    with (Path(folder) / name).open("rb") as source, (Path(copy) / name).open("xb") as target:
+                        digest = hashlib.sha256()
+                        while chunk := source.read(_CHUNK):
+                            digest.update(chunk)
+                            target.write(chunk)
+                    _same(name, digest.hexdigest(), expected)
+                yield Path(copy)
+        except OSError as error:
+            raise ManifestError(f"{error.filename}: {error.strerror}; {_CURE}") from error
+
+
+def sha256_file(path: Path | str) -> str:
+    """sha256 of a file in hex; ManifestError where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}; {_CURE}") from error
+    return digest.hexdigest()
+
+
+def sign_manifest(folder: Path | str, key: DeviceKey) -> None:
+    """Write `manifest.sig`: the publisher's word for every byte that the manifest pins."""
+    data = (Path(folder) / _MANIFEST).read_bytes()
+    (Path(folder) / SIGNATURE).write_text(key.sign(_SIGNED_AS + data).hex() + "\n")
+
+
+def _check_signature(data: bytes, file: Path, publisher: PublicKey) -> None:
+    cure = f"take the bundle that {publisher!r} signed (python -m export.bundle makes one)"
+    try:
+        signature = bytes.fromhex(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{file}: no signature can be read ({error}); {cure}") from error
+    if not publisher.verify(signature, _SIGNED_AS + data):
+        raise ManifestError(f"{file}: not the signature of {publisher!r} over this {_MANIFEST}; {cure}")
+
+
+def _same(name: str, found: str, pinned: str) -> None:
+    if found != pinned:
+        raise ManifestError(f"{name}: sha256 {found[:12]}..., but the manifest says {pinned[:12]}...; {_CURE}")

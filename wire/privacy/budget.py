@@ -1,0 +1,126 @@
+"""Ground floor. Budgets in bits, held against what the cadence can spend before anything is released.
+
+    bits per event, hour, day + what T releases spend at most --> refused, accepted, or a cut-off for the ledger
+
+An event's budget is kept by the cadence or not at all: its releases are made at fixed slots. Those of an hour and of a
+day may be kept by a cut-off: once they are spent, slots go out as noise alone, and the place is not watched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from wire.artifact.manifest import EngineManifest
+from wire.errors import ConfigError
+from wire.privacy.certificate import Certificate
+
+__all__ = ["OVER", "UNIT", "Budget", "Terms", "slots_an_hour", "units"]
+
+OVER = ("refuse", "report", "cut")
+"""What happens where the cadence can spend more than a budget: no start; go on and say so; noise alone once spent."""
+
+UNIT = 10**12
+"""S^2 is charged in integer units of 10^-12."""
+
+_BITS = Fraction(math.log(4) * (1 - 1e-15))  # S^2 of one bit is 2 ln 2, here rounded down
+
+
+def units(s_squared: Fraction) -> int:
+    """The cost of a release of this S^2, in units, rounded up."""
+    return math.ceil(s_squared * UNIT)
+
+
+def slots_an_hour(slot_s: float) -> int:
+    """Slots that make an hour of the ledger; a day has 24 times as many."""
+    return max(1, round(3600 / slot_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bits that an event, an hour and a day may reveal at most; 0: no budget. over: one of OVER."""
+
+    per_event: float = 0.0
+    per_hour: float = 0.0
+    per_day: float = 0.0
+    over: str = "refuse"
+
+    def check(self, spends: Callable[[int], Fraction], event_releases: int, slot_s: float) -> tuple[Fraction, Fraction]:
+        """S^2 per hour and per day at which the ledger must cut off; 0 where it must not.
+
+        spends: S^2 of so many releases in a row at most, at the most revealing profile that the device may be switched
+        to. Raises ConfigError with every reason why the device must not start under these budgets.
+        """
+        hour = slots_an_hour(slot_s)
+        problems = list(self._problems(spends, event_releases, hour))
+        if problems:
+            raise ConfigError("\n".join(f"[privacy] {problem}" for problem in problems))
+        if self.over != "cut":
+            return Fraction(0), Fraction(0)
+        return Fraction(self.per_hour) * _BITS, Fraction(self.per_day) * _BITS
+
+    def _problems(self, spends: Callable[[int], Fraction], event_releases: int, hour: int) -> Iterator[str]:
+        if self.over not in OVER:
+            yield f"over_budget is {self.over!r}; expected one of {', '.join(OVER)}"
+        if self.over == "cut" and not (self.per_hour or self.per_day):
+            yield "over_budget is 'cut', but bits_per_hour and bits_per_day are missing: there is nothing to cut off at"
+        spans = {"event": (self.per_event, event_releases), "hour": (self.per_hour, hour)}
+        spans["day"] = (self.per_day, 24 * hour)
+        for name, (allowed, releases) in spans.items():
+            if not allowed:
+                continue
+            if not (math.isfinite(allowed) and allowed > 0):
+                yield f"bits_per_{name} is {allowed}; expected a number above 0, or 0 for no budget"
+                continue
+            told = f"bits_per_{name} is {allowed:g}"
+            one, most = (float(spends(count) / _BITS) for count in (1, releases))
+            cuts = self.over == "cut" and name != "event"
+            if cuts and allowed < one:
+                yield f"{told}, less than the {one:.3g} bits of a single release: nothing would be told; allow more"
+            elif cuts and allowed >= most:
+                yield f"{told}, but no {name} spends more than {most:.6g}: the cut-off would never act; leave it out"
+            elif not cuts and self.over != "report" and allowed < most:
+                cure = "or over_budget = 'report' to accept it" + (", or 'cut'" if name != "event" else "")
+                yield (f"{told}, but this cadence can spend {most:.6g} in it; choose a stricter max_profile, {cure}")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a device may reveal: fixed at its start by its engine and its configuration, whatever is ordered later.
+
+    profiles: name -> level of those that may be ordered, the most revealing last. price: S^2 of a release, certificate:
+    what is published; both of that last one. costs: units of a release, for every level. cut_off: S^2 per hour and per
+    day after which slots are noise alone, or 0. words: the same for the log. attention: whether the engine's rule
+    chooses the level while the engine's own profile is in force; price and certificate are then the rule's.
+    """
+
+    profiles: Mapping[str, int]
+    price: Fraction
+    certificate: Certificate
+    costs: tuple[int, ...]
+    cut_off: tuple[Fraction, Fraction]
+    words: str
+    attention: bool = False
+
+    @classmethod
+    def of(cls, manifest: EngineManifest, maximum: str, budget: Budget, attention: bool = False) -> Terms:
+        """Of an engine under a local maximum ("": its own profile) and budgets. Raises ManifestError, ConfigError."""
+        profiles, slot_s = manifest.allowed(maximum), manifest.window.slot_s
+        top = max(profiles.values())
+        if attention and top != manifest.level:
+            raise ConfigError(
+                f"[privacy] attention is built around profile {manifest.profile}, but max_profile is {maximum}; turn "
+                "attention off, or leave max_profile out"
+            )
+        prices = [Fraction(manifest.clip_norm) ** 2 / sigma**2 for sigma in manifest.sigmas]
+        price, costs = prices[-1 if attention else top], tuple(units(each) for each in prices)
+        certificate = manifest.certificate(attention).at(manifest.sigmas[top])
+        cut_off = budget.check(certificate.spends, manifest.event_releases, slot_s)
+        words = f"S = {float(price) ** 0.5:.3g} a release at most"
+        for name, limit in zip(("hour", "day"), cut_off, strict=True):
+            if limit:
+                words += f", noise alone after {math.floor(limit / price) * slot_s:,.0f} s"
+                words += f"{' or more' if attention else ''} of every {name} of slots"
+        return cls(profiles, price, certificate, costs, cut_off, words, attention)

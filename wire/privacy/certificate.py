@@ -1,0 +1,410 @@
+"""Ground floor. What a release, an event, an incident, a visit, an hour and a day can reveal at most.
+
+    C, sigma, n, slot, reach  ->  S per release  ->  S over r releases of c cameras = S sqrt(c r)
+                              ->  bits, guessing bounds, zCDP, time to vacuous;  tau of the sampler
+
+The certificate depends on the clip norm C, the noise sigma and the cadence alone: never on the network, its
+weights or its precision. The integer core keeps every code within norm C; a discrete Gaussian of parameter
+sigma is added; so the Renyi divergence of order a between a release and pure noise is at most a S^2 / 2 with
+S = C / sigma (Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", 2020,
+Proposition 5), it adds over releases and over cameras, and processing cannot raise it.
+
+Every number is written on the safe side, rounded up. Chances and delta hold for the noise that the device draws, not
+for ideal noise: the total variation of the draws in question is in them.
+
+What is NOT proved is part of the document (`NOT_PROVED`) and is shown wherever the numbers are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Context, Decimal
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from wire.errors import CertificateError
+from wire.privacy.level_rule import Limits
+
+__all__ = [
+    "ATTRIBUTES",
+    "CAMERAS",
+    "GALLERIES",
+    "INCIDENTS_S",
+    "NOT_PROVED",
+    "PROFILES",
+    "RANKS",
+    "Certificate",
+    "bits",
+    "eps_at_delta",
+    "guess_bound",
+    "guess_bound_simple",
+    "sigma_for",
+    "zcdp_rho",
+]
+
+PROFILES: Mapping[str, float] = {"strict": 2.0, "balanced": 3.0, "detailed": 4.0}
+"""Profile name -> S per event. At `detailed` nothing is left of a bound for naming one of 1,000."""
+
+GALLERIES = (10, 1_000, 100_000)
+"""Sizes M of the galleries for which the chance to name one person is bounded."""
+
+RANKS = (5, 20)
+"""Ranks k for which the chance that the right one is among the first k of a gallery is bounded."""
+
+ATTRIBUTES = (0.5, 0.7, 0.9)
+"""Shares of the majority for which the chance to tell an attribute is bounded: always saying it is right that often."""
+
+CAMERAS = (1, 2, 4)
+"""Cameras that see one person at once, for which the certificate is worked out."""
+
+INCIDENTS_S = (2, 10, 60)
+"""Lengths of an incident in seconds, for which the certificate is worked out."""
+
+NOT_PROVED = (
+    "what behaviour itself gives away to someone who knows whose behaviour it is",
+    "anything about a person who stays in view longer than the time to vacuous",
+    "anything that leaves the place outside the feature tensor",
+    "the secrecy of the device itself: who holds the device holds the camera",
+)
+
+_SIGMA_GRID = 64  # sigma is a multiple of 1/64: exact as a fraction, and rounded up costs less than 1/60 %
+_TABLE_BITS = 128
+_DELTA = 1e-6
+_SEARCH = ((161, 28), (17, 36), (17, 44), (17, 60))  # orders and halvings of each pass: the last alone must be exact
+_VISIT_S, _HOUR_S, _DAY_S = 300.0, 3600.0, 86400.0
+_READING = {
+    "releases": "releases that can depend on the span: its length and the reach of a frame; times the cameras",
+    "S": "shift, C / sigma * sqrt(releases); everything below follows from it",
+    "bits": "mutual information between the scene and the releases, at most",
+    "name_one_of": "M: chance that anyone's best guess names the right one of M people, at most (1/M without looking)",
+    "right_one_among": "k: M: chance that the right one of M is among k guesses, at most (k/M without looking)",
+    "attribute": "share of the majority: chance to tell a two-valued attribute, at most (the share without looking)",
+    "zcdp_rho": "zero-concentrated differential privacy between any two scenes, for ideal noise",
+    "eps": "differential privacy between any two scenes, with the delta beside it; a delta of 1 says nothing",
+    "log2_tau": "log2 of the total variation of these draws from ideal noise; it is in the chances and in delta",
+    "time_to_vacuous_s": "cameras: M: for so long in view a bound below 1 on naming one of M holds, no longer",
+}
+
+
+def sigma_for(clip_norm: int, s_event: float, releases: int = 8) -> Fraction:
+    """The smallest sigma on the grid of 1/64 that keeps `releases` releases within a shift of `s_event`."""
+    if not (math.isfinite(s_event) and s_event > 0):
+        raise CertificateError(
+            f"S per event is {s_event}; it must be a positive number, such as 3.0 (profile balanced)"
+        )
+    exact = clip_norm * math.sqrt(releases) / s_event
+    sigma = Fraction(math.ceil(exact * _SIGMA_GRID), _SIGMA_GRID)
+    while float(sigma) * s_event < clip_norm * math.sqrt(releases):  # the safe side, whatever the rounding above did
+        sigma += Fraction(1, _SIGMA_GRID)
+    return sigma
+
+
+def bits(shift: float) -> float:
+    """Mutual information in bits between the scene and releases of total shift S: at most S^2 / (2 ln 2)."""
+    return shift * shift / (2.0 * math.log(2.0))
+
+
+def zcdp_rho(shift: float) -> float:
+    """zCDP between any two scenes: codes are at most 2 C apart, so rho = (2 S)^2 / 2 = 2 S^2."""
+    return 2.0 * shift * shift
+
+
+def eps_at_delta(shift: float, delta: float) -> float:
+    """Epsilon at `delta` for total shift S: rho + 2 sqrt(rho ln(1/delta)) (Bun, Steinke 2016, Prop. 1.3)."""
+    if not 0.0 < delta < 1.0:
+        raise CertificateError(f"delta is {delta}; it must lie between 0 and 1, such as 1e-6")
+    rho = zcdp_rho(shift)
+    return rho + 2.0 * math.sqrt(rho * math.log(1.0 / delta))
+
+
+def guess_bound_simple(shift: float, prior: float) -> float:
+    """The closed form, never below `guess_bound`: exp(-(sqrt(2 ln(1/prior)) - S)^2 / 2), from there on 1."""
+    _check_prior(prior)
+    edge = math.sqrt(2.0 * math.log(1.0 / prior))
+    return 1.0 if shift >= edge else math.exp(-((edge - shift) ** 2) / 2.0)
+
+
+@lru_cache(maxsize=4096)
+def guess_bound(shift: float, prior: float) -> float:
+    """The largest success probability of any guess whose prior success is `prior`, after releases of total shift S.
+
+    The largest p with p^a k^(1-a) + (1-p)^a (1-k)^(1-a) <= exp(a (a-1) S^2 / 2) for all a > 1 (k = prior):
+    the Renyi divergence between "the guess is right" with and without the releases. Each single order a gives
+    a valid bound, so a coarse search over a errs on the safe side only; the bisection keeps its upper end.
+
+    Args: shift S >= 0; prior in (0, 1): 1/M to name one of M, k/M for rank k, the majority's share for an
+    attribute.
+    """
+    _check_prior(prior)
+    if not (math.isfinite(shift) and shift >= 0.0):
+        raise CertificateError(f"S is {shift}; it must be a number of at least 0")
+    if shift * shift >= 2.0 * math.log(1.0 / prior):
+        return 1.0
+    if shift == 0.0:
+        return prior
+    low, high = math.log(1e-5), math.log(1e5)
+    best = 1.0
+    for orders, halvings in _SEARCH:  # each pass looks at the neighbourhood of the best order of the pass before
+        grid = np.linspace(low, high, orders)
+        candidates = _largest_p(1.0 + np.exp(grid), shift, prior, halvings)
+        index = int(np.argmin(candidates))
+        best = min(best, float(candidates[index]))
+        low, high = float(grid[max(index - 1, 0)]), float(grid[min(index + 1, len(grid) - 1)])
+    return max(prior, min(best, guess_bound_simple(shift, prior)))
+
+
+def _largest_p(orders: np.ndarray[Any, Any], shift: float, prior: float, halvings: int) -> np.ndarray[Any, Any]:
+    """Per order a: the upper end of a bisection for the largest p that the order allows; shape of `orders`."""
+    limit = orders * (orders - 1.0) * shift * shift / 2.0
+    low = np.full_like(orders, prior)
+    high = np.ones_like(orders)
+    for _ in range(halvings):
+        p = (low + high) / 2.0
+        with np.errstate(divide="ignore"):
+            right = orders * np.log(p) + (1.0 - orders) * math.log(prior)
+            wrong = orders * np.log1p(-p) + (1.0 - orders) * math.log1p(-prior)
+        allowed = np.logaddexp(right, wrong) <= limit
+        low, high = np.where(allowed, p, low), np.where(allowed, high, p)
+    return high
+
+
+def _check_prior(prior: float) -> None:
+    if not 0.0 < prior < 1.0:
+        raise CertificateError(f"prior is {prior}; it must lie between 0 and 1: 1/M to name one of M people")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was fixed when the engine was built, and everything that follows from it.
+
+    clip_norm: C, lattice units. sigma: noise parameter, lattice units, exact. n: coordinates of a code.
+    slot_s: seconds between releases. reach_s: longest time in seconds for which a frame is still part of a
+    release. event_releases: releases read together for one verdict. lifetime_years: the device's, for tau. attention:
+    the limits of a public rule that chooses the noise of each release; sigma is then that of the profile around which
+    it is built.
+    Raises CertificateError for values that cannot carry a promise.
+    """
+
+    clip_norm: int
+    sigma: Fraction
+    n: int
+    slot_s: float
+    reach_s: float
+    event_releases: int = 8
+    lifetime_years: float = 10.0
+    attention: Limits | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip_norm < 1:
+            raise CertificateError(f"clip_norm is {self.clip_norm}; it must be an integer of at least 1")
+        if self.n < 1:
+            raise CertificateError(f"n is {self.n}; a code has at least one coordinate")
+        if self.n * self.clip_norm**2 >= 2**31:
+            raise CertificateError(
+                f"n * clip_norm^2 = {self.n * self.clip_norm**2} does not fit in int32: the norm guard would "
+                "overflow; lower clip_norm (and sigma with it)"
+            )
+        if self.sigma <= 0:
+            raise CertificateError(f"sigma is {self.sigma}; it must be positive: run calibration.noise")
+        if not (self.slot_s > 0 and self.reach_s >= self.slot_s):
+            raise CertificateError(
+                f"slot_s is {self.slot_s}, reach_s is {self.reach_s}; 0 < slot_s <= reach_s must hold"
+            )
+        if self.event_releases < 1:
+            raise CertificateError(f"event_releases is {self.event_releases}; it must be at least 1")
+        rule = self.attention
+        same = rule is None or (rule.clip_norm, rule.releases) == (self.clip_norm, self.event_releases)
+        if rule and not (same and self.sigma in rule.sigmas):
+            raise CertificateError("attention is for other codes or events; build the engine again")
+
+    def at(self, sigma: Fraction) -> Certificate:
+        """The certificate of the same codes and cadence under other noise."""
+        return replace(self, sigma=sigma)
+
+    @property
+    def s_release(self) -> float:
+        """S of one release: C / sigma, of the least noise where a rule chooses among several."""
+        return float(self.clip_norm / self._sigmas[-1])
+
+    @property
+    def _sigmas(self) -> tuple[Fraction, ...]:
+        return self.attention.sigmas if self.attention else (self.sigma,)
+
+    def shift(self, releases: int, cameras: int = 1) -> float:
+        """S over `releases` releases in a row of each of `cameras`: S^2 adds."""
+        if self.attention:
+            return math.sqrt(cameras * self.spends(releases))
+        return self.s_release * math.sqrt(cameras * releases)
+
+    @property
+    def s_event(self) -> float:
+        """S of the releases that one verdict reads."""
+        return self.shift(self.event_releases)
+
+    def spends(self, releases: int) -> Fraction:
+        """S^2 that so many releases in a row spend at most."""
+        if self.attention:
+            return self.attention.most(releases)
+        return releases * Fraction(self.clip_norm) ** 2 / self.sigma**2
+
+    def releases_touched(self, seconds: float) -> int:
+        """Releases that can depend on something `seconds` long: its length plus the reach, in slots."""
+        return math.ceil((seconds + self.reach_s) / self.slot_s - 1e-9)
+
+    def time_to_vacuous_s(self, gallery: int, cameras: int = 1, rank: int = 1) -> float:
+        """Seconds in view until the bound on `rank` guesses at one of `gallery` is 1; 0: one glance is enough."""
+        vacuous = 2.0 * math.log(gallery / rank) / cameras  # S^2 of one camera
+        releases = math.ceil(vacuous / self.s_release**2)
+        if self.attention:  # no fewer than at its least noise all the time
+            longer = range(releases, self.lifetime_releases)
+            releases += bisect_left(longer, vacuous, key=lambda count: float(self.spends(count)))
+        return max(0.0, (releases - 1) * self.slot_s - self.reach_s)
+
+    @property
+    def lifetime_releases(self) -> int:
+        """Releases that a device makes in its life, rounded up."""
+        return math.ceil(self.lifetime_years * 365.25 * _DAY_S / self.slot_s)
+
+    def log2_tau_of(self, releases: int) -> float:
+        """log2 of the sampler's total variation from ideal noise over so many releases.
+
+        Every draw of a coordinate is within (J + 1) 2^-128 of ideal, where J <= 13.5 sigma + 2 is the table's
+        length (each entry is rounded down by less than 2^-128, and less than 2^-128 lies beyond the last).
+        """
+        return math.log2(releases * self.n * (13.5 * float(self._sigmas[0]) + 3.0)) - _TABLE_BITS
+
+    @property
+    def log2_tau(self) -> float:
+        """`log2_tau_of` all releases of the device's life."""
+        return self.log2_tau_of(self.lifetime_releases)
+
+    def reveals(self, releases: int, cameras: int = 1) -> dict[str, Any]:
+        """What `releases` releases in a row of each of `cameras` together reveal at most."""
+        shift = self.shift(releases, cameras)
+        eps = eps_at_delta(shift, _DELTA)
+
+        def chance(prior: float) -> float:
+            return self.chance(releases, prior, cameras)
+
+        return {
+            "releases": cameras * releases,
+            "S": _up(shift),
+            "bits": _up(bits(shift)),
+            "name_one_of": {str(m): chance(1.0 / m) for m in GALLERIES},
+            "right_one_among": {str(k): {str(m): chance(k / m) for m in GALLERIES if m > k} for k in RANKS},
+            "attribute": {str(share): chance(share) for share in ATTRIBUTES},
+            "zcdp_rho": _up(zcdp_rho(shift)),
+            "eps": _up(eps),
+            "delta": min(1.0, _up(_DELTA, self.delta_lost(cameras * releases, eps))),
+            "log2_tau": _up(self.log2_tau_of(cameras * releases)),
+        }
+
+    def chance(self, releases: int, prior: float, cameras: int = 1) -> float:
+        """`guess_bound` for the noise that the device draws, as it is written: rounded up, tau in it."""
+        tau = 2.0 ** self.log2_tau_of(cameras * releases)
+        return min(1.0, _up(guess_bound(self.shift(releases, cameras), prior), tau))
+
+    def delta_lost(self, releases: int, eps: float) -> float:
+        """What the sampler adds to a delta: (1 + e^eps) tau over these releases; 1 where it is more."""
+        log_lost = eps + math.log1p(math.exp(-eps)) + self.log2_tau_of(releases) * math.log(2.0)
+        return math.exp(min(0.0, log_lost))
+
+    def document(self) -> dict[str, Any]:
+        """The certificate as it is published and stored: the inputs, all that follows, and what is not proved."""
+        spans = {f"incident_{seconds}s": float(seconds) for seconds in INCIDENTS_S}
+        spans |= {"visit_5min": _VISIT_S, "hour": _HOUR_S, "day": _DAY_S}
+        counts = {"release": 1, "event": self.event_releases}
+        counts |= {name: self.releases_touched(seconds) for name, seconds in spans.items()}
+        return {
+            "version": 2,
+            "inputs": {
+                "clip_norm": self.clip_norm,
+                "sigma": str(self.sigma),
+                "n": self.n,
+                "slot_s": self.slot_s,
+                "reach_s": self.reach_s,
+                "event_releases": self.event_releases,
+                "lifetime_years": self.lifetime_years,
+                **({"attention": self.attention.document()} if self.attention else {}),
+            },
+            **{name: self.reveals(count) for name, count in counts.items()},
+            "cameras": {
+                str(cameras): {name: self.reveals(count, cameras) for name, count in counts.items()}
+                for cameras in CAMERAS[1:]
+            },
+            "time_to_vacuous_s": {
+                str(cameras): {str(m): round(self.time_to_vacuous_s(m, cameras), 6) for m in GALLERIES}
+                for cameras in CAMERAS
+            },
+            "log2_tau": _up(self.log2_tau),
+            "lifetime_releases": self.lifetime_releases,
+            "reading": dict(_READING),
+            "assumes": "bits of the operating system's generator (ChaCha20) are indistinguishable from random",
+            "not_proved": list(NOT_PROVED),
+        }
+
+    def to_json(self) -> str:
+        """`document()` as JSON text, the same text for the same certificate."""
+        return json.dumps(self.document(), indent=1, sort_keys=True) + "\n"
+
+    def sha256(self) -> str:
+        """Hash of `to_json()` in hex: what a manifest pins."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str) -> Certificate:
+        """Read a certificate and refuse it (CertificateError) unless every number in it is what its inputs give."""
+        try:
+            found = json.loads(text)
+            given = found["inputs"]
+            certificate = cls(
+                clip_norm=_integer(given, "clip_norm"),
+                sigma=Fraction(given["sigma"]),
+                n=_integer(given, "n"),
+                slot_s=float(given["slot_s"]),
+                reach_s=float(given["reach_s"]),
+                event_releases=_integer(given, "event_releases"),
+                lifetime_years=float(given["lifetime_years"]),
+                attention=Limits.of(given["attention"]) if "attention" in given else None,
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise CertificateError(f"certificate: unreadable ({error!r}); build the engine again") from error
+        difference = _first_difference(certificate.document(), found, "certificate")
+        if difference:
+            raise CertificateError(f"{difference}; a certificate is computed, never edited: build the engine again")
+        return certificate
+
+
+def _integer(given: Mapping[str, Any], name: str) -> int:
+    value = given[name]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} is {value!r}, not an integer")
+    return value
+
+
+def _up(value: float, more: float = 0.0) -> float:
+    """`value + more` in six significant digits, rounded up, past what floating point may have lost on the way."""
+    exact = Decimal(value) + abs(Decimal(value)) * Decimal("1e-9") + Decimal(more)
+    return float(Context(prec=6, rounding=ROUND_CEILING).plus(exact))
+
+
+def _first_difference(expected: Any, found: Any, path: str) -> str:
+    """Where `found` is not what was `expected`, in words; empty where it is. Floats agree to 1e-4."""
+    if isinstance(expected, Mapping):
+        if not isinstance(found, Mapping) or set(expected) != set(found):
+            return f"{path}: the fields are not {sorted(expected)}"
+        differences = (_first_difference(expected[key], found[key], f"{path}.{key}") for key in expected)
+        return next((text for text in differences if text), "")
+    if isinstance(expected, float) and isinstance(found, (int, float)) and not isinstance(found, bool):
+        same = math.isclose(expected, found, rel_tol=1e-4, abs_tol=1e-12)
+    else:
+        same = type(expected) is type(found) and expected == found
+    return "" if same else f"{path} is {found!r}, but C, sigma and the cadence give {expected!r}"

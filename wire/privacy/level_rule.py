@@ -1,0 +1,258 @@
+"""Ground floor. Attention: how much each release may say, chosen by a public rule on what was published before it.
+
+    published (level, z) ──► evidence of each risk ──┐
+                         ──► budget: bucket, event ──┴─► level of the next release ─► its sigma, its charge
+
+The level is a function of past messages and of the manifest alone, so the charge is public: whoever holds the messages
+computes it again (`Witness`), and nothing is revealed by it that z did not reveal. For ANY z, any T releases in a row
+spend at most `Attention.most(T)` of S^2; why a sum of S^2 that was chosen on the way still bounds what is revealed is
+in docs/attention.md. Integers only, so that every machine finds the same level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wire.errors import ManifestError, PrivacyError
+
+__all__ = ["Attention", "AttentionRule", "Limits", "Witness"]
+
+_UNIT = 10**12  # S^2 in the ledger's integer units
+_NAT = 1 << 20  # evidence in integer units of 2^-20 nat
+_LASTING = Fraction(2, 3)  # of the fixed profile's S^2: what lasting attention spends
+_EVEN = 15  # releases: an incident of ten seconds with five of reach
+_CURE = "build the engine again: python -m export.build_engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What any releases in a row may spend together, whoever chooses their levels.
+
+    clip_norm: C. sigmas: of the levels, quietest (largest) first. releases: of an event. event_cap: S^2 of as many in a
+    row. depth, refill: a bucket of S^2 beyond the quietest level: what it holds, what every release brings back. Raises
+    ManifestError for limits that even the quietest level breaks.
+    """
+
+    clip_norm: int
+    sigmas: tuple[Fraction, ...]
+    releases: int
+    event_cap: Fraction
+    depth: Fraction
+    refill: Fraction
+
+    def __post_init__(self) -> None:
+        if len(self.sigmas) < 2 or self.sigmas[-1] <= 0 or sorted(set(self.sigmas), reverse=True) != [*self.sigmas]:
+            raise ManifestError(f"attention: {len(self.sigmas)} levels; 2 or more of falling sigma are needed; {_CURE}")
+        if self.releases < 1 or self.depth < 0 or self.refill < 0:
+            raise ManifestError(f"attention: depth is {self.depth}, refill is {self.refill}; neither below 0; {_CURE}")
+        quiet = Fraction(self.releases * self.costs[0], _UNIT)
+        if quiet > self.event_cap:
+            raise ManifestError(
+                f"attention: {self.releases} of the quietest releases spend {float(quiet):g}, more than the event's "
+                f"cap of {float(self.event_cap):g}; {_CURE}"
+            )
+
+    @property
+    def costs(self) -> tuple[int, ...]:
+        """Per level, S^2 of a release in the ledger's integer units, rounded up."""
+        return tuple(math.ceil(Fraction(self.clip_norm) ** 2 / sigma**2 * _UNIT) for sigma in self.sigmas)
+
+    def document(self) -> dict[str, Any]:
+        """For JSON: fractions as text."""
+        numbers = {name: str(getattr(self, name)) for name in ("event_cap", "depth", "refill")}
+        sigmas = [str(sigma) for sigma in self.sigmas]
+        return {"clip_norm": self.clip_norm, "sigmas": sigmas, "releases": self.releases, **numbers}
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Limits:
+        """What `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
+        sigmas = tuple(Fraction(sigma) for sigma in document["sigmas"])
+        cap, depth, refill = (Fraction(document[name]) for name in ("event_cap", "depth", "refill"))
+        return cls(int(document["clip_norm"]), sigmas, int(document["releases"]), cap, depth, refill)
+
+    def most(self, releases: int) -> Fraction:
+        """S^2 that any so many releases in a row spend at most: the smallest of three bounds."""
+        quiet, *_, loud = self.costs
+        events, rest = divmod(releases, self.releases)
+        cap = self.event_cap * _UNIT
+        bucket = releases * (quiet + self.refill * _UNIT) + self.depth * _UNIT
+        return min(Fraction(releases * loud), bucket, events * cap + min(cap, Fraction(rest * loud))) / _UNIT
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionRule:
+    """The public numbers of the rule, in the manifest.
+
+    directions: integers (risks, n), a risk's code less that of no risk; any choice is private, a good one is useful.
+    event_cap, depth, refill: as in `Limits`. threshold: nats of evidence above which a release may say more; steepness:
+    nats more for each S^2 that the bucket lacks. memory: nats that evidence never exceeds. Raises ManifestError.
+    """
+
+    directions: tuple[tuple[int, ...], ...]
+    event_cap: Fraction
+    depth: Fraction
+    refill: Fraction
+    threshold: Fraction
+    steepness: Fraction
+    memory: Fraction
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in _NUMBERS if getattr(self, name) < 0]
+        if not self.directions or len({len(row) for row in self.directions}) != 1:
+            wrong.append("directions")
+        if any(abs(value) > 1 << 20 for row in self.directions for value in row):
+            wrong.append("directions")
+        if wrong:
+            raise ManifestError(f"attention: {wrong[0]} is {getattr(self, wrong[0])}, which cannot be; {_CURE}")
+
+    @classmethod
+    def around(
+        cls, directions: Sequence[Sequence[int]], clip_norm: int, sigmas: Sequence[Fraction], level: int, releases: int
+    ) -> AttentionRule:
+        """A rule that spends no more than releases all made at `level` in an event, in `_EVEN` releases and in more.
+
+        In a few releases in a row it may spend more than they do, in the long run it spends two thirds, or what the
+        quietest level spends. The numbers were chosen by simulation: `python -m benchmarks.attention`.
+        """
+        fixed = Fraction(clip_norm) ** 2 / sigmas[level] ** 2
+        quiet = Fraction(math.ceil(Fraction(clip_norm) ** 2 / sigmas[0] ** 2 * _UNIT), _UNIT)
+        refill = max(Fraction(0), _LASTING * fixed - quiet)
+        depth = _EVEN * (fixed - quiet - refill)
+        return cls(
+            directions=tuple(tuple(int(value) for value in row) for row in directions),
+            event_cap=releases * fixed,
+            depth=depth,
+            refill=refill,
+            threshold=Fraction(1, 2),
+            steepness=Fraction(3) / depth,
+            memory=Fraction(12),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """For JSON: fractions as text."""
+        numbers = {name: str(getattr(self, name)) for name in _NUMBERS}
+        return {"directions": [list(row) for row in self.directions], **numbers}
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> AttentionRule:
+        """What `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
+        if set(document) != {"directions", *_NUMBERS}:
+            raise ValueError(f"attention has the fields {sorted(document)}")
+        rows = tuple(tuple(int(value) for value in row) for row in document["directions"])
+        return cls(rows, *(Fraction(document[name]) for name in _NUMBERS))
+
+
+_NUMBERS = ("event_cap", "depth", "refill", "threshold", "steepness", "memory")
+
+
+class Attention:
+    """The rule at work on one stream of releases: `level` for the next one, then `advance` with what was published.
+
+    clip_norm, sigmas, releases: as in `Limits`. A stream begins as if the one before it had spent all it could.
+    """
+
+    def __init__(self, rule: AttentionRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
+        self.limits = limits = Limits(clip_norm, tuple(sigmas), releases, rule.event_cap, rule.depth, rule.refill)
+        self.costs, self.releases = limits.costs, releases
+        self._cap, self._depth, self._refill = (
+            math.floor(limit * _UNIT) for limit in (rule.event_cap, rule.depth, rule.refill)
+        )
+        # Codes of equal norm: log P(z | risk) - log P(z | none) = <z, direction> / sigma^2, in units of 1 / _NAT nat.
+        self._directions = np.array(rule.directions, np.int64)
+        self._rates = [_NAT / sigma**2 for sigma in sigmas]
+        self._threshold, self._memory = math.floor(rule.threshold * _NAT), math.floor(rule.memory * _NAT)
+        self._steepness = rule.steepness * _NAT / _UNIT
+        self.least()
+
+    def least(self) -> None:
+        """The state after the worst past: bucket empty, event spent, no evidence. How every stream begins."""
+        self._evidence = [0] * len(self._directions)
+        self._bucket = 0
+        self._recent = deque([self.costs[-1]] * (self.releases - 1), maxlen=self.releases - 1)
+
+    def utmost(self) -> None:
+        """The state that allows most: for a `Witness` that does not know what came before."""
+        self._evidence = [self._memory] * len(self._directions)
+        self._bucket = self._depth
+        self._recent = deque([self.costs[0]] * (self.releases - 1), maxlen=self.releases - 1)
+
+    @property
+    def level(self) -> int:
+        """The level of the next release: index into the levels, 0 the quietest. A function of the past alone.
+
+        The most that bucket and event allow, where there is evidence enough; else the quietest.
+        """
+        needed = self._threshold + math.ceil((self._depth - self._bucket) * self._steepness)
+        if max(self._evidence) <= needed:
+            return 0
+        room = min(self._cap - sum(self._recent), self._bucket + self.costs[0])
+        return max((k for k, cost in enumerate(self.costs) if cost <= room), default=0)
+
+    def advance(self, level: int, z: npt.NDArray[np.int16] | None) -> None:
+        """The release was charged at `level`; z int16 (n,) as it was published, None where nothing was or noise alone.
+
+        Raises PrivacyError for a level above `level`: what was spent is more than the rule allows.
+        """
+        if level > self.level:
+            raise PrivacyError(f"a release was made at level {level}, the rule allows {self.level}; do not go on")
+        self.follow(level, z)
+
+    def follow(self, level: int, z: npt.NDArray[np.int16] | None) -> None:
+        """`advance` without the check: for a witness, whose own state is a bound and not the device's."""
+        spent = self.costs[level]
+        self._bucket = min(self._depth, max(0, self._bucket + self.costs[0] + self._refill - spent))
+        self._recent.append(spent)
+        if z is None:
+            return
+        rate = self._rates[level]
+        for k, dot in enumerate((self._directions @ z.astype(np.int64)).tolist()):
+            gained = dot * rate.numerator // rate.denominator
+            self._evidence[k] = min(self._memory, max(0, self._evidence[k] + gained))
+
+    def most(self, releases: int) -> Fraction:
+        """`Limits.most`: S^2 that any so many releases in a row spend at most, whatever z was."""
+        return self.limits.most(releases)
+
+
+class Witness:
+    """Follows a device from its messages alone and says whether each level is one that the rule can have chosen.
+
+    Two copies of the rule bound the device's state: the level grows with evidence and with what bucket and event have
+    left, and so do both copies. While no message is missing from the stream's beginning on, they are one and the level
+    must be exactly the rule's; after a gap they meet again within seconds.
+    """
+
+    def __init__(self, rule: AttentionRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
+        self._low, self._high = (Attention(rule, clip_norm, sigmas, releases) for _ in range(2))
+        self.begin()
+
+    def begin(self) -> None:
+        """A new stream, of which slot 0 was not seen yet."""
+        self._next = -1  # slot
+
+    @property
+    def sure(self) -> bool:
+        """Whether just one level is possible for the next release, if no slot is missing before it."""
+        return self._low.level == self._high.level
+
+    def see(self, slot: int, level: int, z: npt.NDArray[np.int16] | None) -> bool:
+        """Take the release of `slot`; slots grow, 0 is a stream's first. Whether its level can be the rule's."""
+        if slot == 0:
+            self._high.least()
+        elif slot != self._next:
+            self._high.utmost()
+        if slot != self._next:
+            self._low.least()
+        self._next = slot + 1
+        sound = self._low.level <= level <= self._high.level
+        for copy in (self._low, self._high):
+            copy.follow(level, z)
+        return sound

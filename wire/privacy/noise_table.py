@@ -1,0 +1,126 @@
+"""Ground floor. The noise table: the cumulative distribution of |X|, X discrete Gaussian, in 128-bit fixed point.
+
+    P(X = k) proportional to exp(-k^2 / (2 sigma^2));   entry j = floor(2^128 P(|X| <= j))
+
+With U uniform on 128 bits, the magnitude is the number of entries <= U; the sign is an independent fair bit.
+Built offline (`calibration.noise`, mpmath), pinned by its hash in the manifest, used by `edge_runtime.gate.sampler`.
+
+File layout, little-endian: magic `VSNOISE1`, sigma's numerator and denominator (uint64 each), J (uint64),
+then J high words and J low words (uint64). A file holds one table, or several back to back: that of the profile first,
+then those of the other levels at which a release may be made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from wire.errors import NoiseError
+
+__all__ = ["NoiseTable", "theta"]
+
+_MAGIC = b"VSNOISE1"
+_HEADER = struct.Struct("<8sQQQ")
+_MAX_ENTRIES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoiseTable:
+    """sigma (exact) and the J table entries as high and low 64-bit words, each uint64 (J,), strictly increasing."""
+
+    sigma: Fraction
+    high: npt.NDArray[np.uint64]
+    low: npt.NDArray[np.uint64]
+
+    def __post_init__(self) -> None:
+        if self.high.shape != self.low.shape or self.high.ndim != 1 or len(self.high) == 0:
+            raise NoiseError(
+                f"noise table: words of shapes {self.high.shape} and {self.low.shape}; run calibration.noise"
+            )
+        later, earlier = slice(1, None), slice(None, -1)
+        higher = self.high[later] > self.high[earlier]
+        tied = (self.high[later] == self.high[earlier]) & (self.low[later] > self.low[earlier])
+        if not bool(np.all(higher | tied)):
+            raise NoiseError(
+                "noise table: the entries do not increase, so this is no distribution; run calibration.noise"
+            )
+
+    @property
+    def entries(self) -> list[int]:
+        """The entries, whole."""
+        return [int(high) << 64 | int(low) for high, low in zip(self.high, self.low, strict=True)]
+
+    def check(self) -> None:
+        """Refuse words that are not the distribution of the sigma they name, whatever their hash: NoiseError."""
+        sigma, reach = float(self.sigma), np.arange(len(self.high))
+        weights = np.exp(-(reach**2) / (2 * sigma**2)) * np.where(reach == 0, 1.0, 2.0)
+        expected = np.cumsum(weights) / theta(sigma**2)
+        cut = int(self.high[-1]) != 2**64 - 1 or int(self.low[-1]) < 2**64 - 2 * len(reach)
+        if cut or np.abs(self.high / 2.0**64 - expected).max() > 1e-12:
+            raise NoiseError(f"noise table: not the distribution of sigma {self.sigma}; run calibration.noise")
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes: the same bytes for the same table."""
+        header = _HEADER.pack(_MAGIC, self.sigma.numerator, self.sigma.denominator, len(self.high))
+        return header + self.high.astype("<u8").tobytes() + self.low.astype("<u8").tobytes()
+
+    def save(self, path: Path | str) -> None:
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: Path | str, sha256: str | None = None) -> NoiseTable:
+        """The first table of a file, that of the profile; as `load_all`."""
+        return cls.load_all(path, sha256)[0]
+
+    @classmethod
+    def load_all(cls, path: Path | str, sha256: str | None = None) -> tuple[NoiseTable, ...]:
+        """All tables of a file; where `sha256` is given, refuse any other file. Raises NoiseError, naming the cure."""
+        file = Path(path)
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise NoiseError(
+                f"noise table {file}: {error.strerror}; run calibration.noise, then build_engine"
+            ) from error
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise NoiseError(
+                f"noise table {file}: its hash is not the pinned one; build the engine again from its checkpoint"
+            )
+        tables = [cls.from_bytes(data)]
+        while len(data) > (read := tables[-1].size):
+            data = data[read:]
+            tables.append(cls.from_bytes(data))
+        return tuple(tables)
+
+    @property
+    def size(self) -> int:
+        """Bytes of this table in a file."""
+        return _HEADER.size + 16 * len(self.high)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> NoiseTable:
+        """The table that `data` begins with; every length is checked before an array is made."""
+        if len(data) < _HEADER.size:
+            raise NoiseError(f"noise table: {len(data)} bytes are too few; run calibration.noise")
+        magic, numerator, denominator, entries = _HEADER.unpack_from(data)
+        if magic != _MAGIC or denominator == 0 or not 0 < entries <= _MAX_ENTRIES:
+            raise NoiseError("noise table: the header is not one of ours; run calibration.noise")
+        if len(data) < _HEADER.size + 16 * entries:
+            raise NoiseError(
+                f"noise table: {len(data)} bytes for {entries} entries; the file is cut; run calibration.noise"
+            )
+        words = np.frombuffer(data, "<u8", 2 * entries, _HEADER.size).astype(np.uint64)
+        return cls(Fraction(numerator, denominator), words[:entries], words[entries:])
+
+
+def theta(variance: float) -> float:
+    """Sum over the integers z of exp(-z^2 / (2 variance)): what a discrete Gaussian's weights sum to."""
+    reach = np.arange(1, int(14 * math.sqrt(variance)) + 12)
+    return 1.0 + 2.0 * float(np.exp(-(reach**2) / (2 * variance)).sum())

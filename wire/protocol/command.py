@@ -1,0 +1,157 @@
+"""Ground floor. An operator's command to a device: signed, numbered, for one camera, taken once.
+
+    python -m wire.protocol.command --key operator.key --camera site/camera --profile strict --> JSON for `command`
+    payload --size, form, signature, camera, number, profile--> Orders.take: durable, then obeyed
+
+The only command is a change of profile, among those that the device's own configuration allows. A number is taken once:
+only a larger one than the last is accepted, over restarts too. Whatever is refused raises MessageError, to be counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wire import files as durable
+from wire.errors import ConfigError, LedgerError, MessageError, VeilsightError
+from wire.protocol.keys import DeviceKey, PublicKey
+from wire.protocol.topics import parse_topic, topic
+
+__all__ = ["MAX_COMMAND", "Command", "Orders", "main", "open_command"]
+
+MAX_COMMAND = 1024
+"""No command is longer, in bytes."""
+
+_LOG = logging.getLogger("veilsight.command")
+_CONTEXT = b"veilsight/v1/command\0"  # a signature on anything else is none on a command
+_SIGNATURE = re.compile(r"[0-9a-f]{128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """camera: site/camera. number: grows with every command to it, such as milliseconds since 1970. profile: a name."""
+
+    camera: str
+    number: int
+    profile: str
+
+    def seal(self, key: DeviceKey) -> bytes:
+        """The signed payload, JSON."""
+        return json.dumps({**asdict(self), "signature": key.sign(self._signed()).hex()}).encode()
+
+    def _signed(self) -> bytes:
+        return _CONTEXT + json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+
+def open_command(payload: bytes, public: PublicKey, camera: str) -> Command:
+    """Validate and read a command to `camera` (site/camera). Raises MessageError."""
+    if len(payload) > MAX_COMMAND:
+        raise MessageError("oversized", f"{len(payload)} bytes, at most {MAX_COMMAND} are read")
+    try:
+        found = json.loads(payload)
+        signature, command = found.pop("signature"), Command(**found)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MessageError("malformed", "not a command of ours") from error
+    texts = all(type(text) is str for text in (signature, command.camera, command.profile))
+    if not (texts and type(command.number) is int and 0 < command.number < 2**63 and _SIGNATURE.fullmatch(signature)):
+        raise MessageError("malformed", "a field is not of its type or range")
+    if not public.verify(bytes.fromhex(signature), command._signed()):
+        raise MessageError("forged", f"the signature is not one of {public} over this command")
+    if command.camera != camera:
+        raise MessageError("misdirected", f"a command to {command.camera!r}, this is {camera}")
+    return command
+
+
+class Orders:
+    """Which profile is in force: the last one that a command ordered, kept in `file` as it came; until then `first`.
+
+    counts: commands obeyed, and refused for which reason.
+    public: the operator's key; None: nobody may order anything. profiles: what may be ordered, the most revealing last.
+    first: "" stands for the most revealing. Raises ConfigError for one that is not among them, and LedgerError for a
+    file that does not hold a command of the operator's to this camera.
+    """
+
+    def __init__(
+        self, file: Path, public: PublicKey | None, camera: str, profiles: Sequence[str], first: str = ""
+    ) -> None:
+        self._file, self._public, self._camera, self._profiles = file, public, camera, profiles
+        self.profile, self.number, self.counts = first or profiles[-1], 0, Counter({"obeyed": 0})
+        if self.profile not in profiles:
+            raise ConfigError(f"[privacy] profile is {first!r}; expected one of {', '.join(profiles)}")
+        if public is None or not file.exists():
+            return
+        try:
+            last = open_command(file.read_bytes(), public, camera)
+        except (OSError, MessageError) as error:
+            raise LedgerError(
+                f"{file}: {error}; restore it, or delete it: the device then starts at the configured profile, and "
+                "would take the operator's earlier commands again"
+            ) from error
+        self.number = last.number
+        if last.profile in profiles:  # else the local maximum was lowered since
+            self.profile = last.profile
+
+    def obey(self, payloads: deque[bytes]) -> None:
+        """Take all that came, oldest first; whatever is not an order to be obeyed is counted and told in the log."""
+        while payloads:
+            try:
+                _LOG.info("profile %s is ordered", self.take(payloads.popleft()))
+                self.counts["obeyed"] += 1
+            except MessageError as error:
+                self.counts[f"refused_{error.reason}"] += 1
+                _LOG.warning("a command is refused: %s", error)
+
+    def figures(self) -> dict[str, float]:
+        """`counts`, for the local page."""
+        return dict(self.counts)
+
+    def take(self, payload: bytes) -> str:
+        """The profile that `payload` orders, durable by now. Raises MessageError, and LedgerError if the disk fails."""
+        if self._public is None:
+            raise MessageError("forged", "no operator is configured: [privacy] operator_key")
+        command = open_command(payload, self._public, self._camera)
+        if command.number <= self.number:
+            raise MessageError("replayed", f"number {command.number}, the last one taken was {self.number}")
+        if command.profile not in self._profiles:
+            raise MessageError("profile", f"{command.profile!r} is not among {', '.join(self._profiles)}")
+        try:
+            durable.replace(self._file, payload)
+        except OSError as error:
+            raise LedgerError(f"{self._file}: {error.strerror}; free space, make state_dir writable") from error
+        self.number, self.profile = command.number, command.profile
+        return command.profile
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a command, to be published under the topic that is told on the error stream; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m wire.protocol.command", description="Sign a command to a device.")
+    parser.add_argument("--key", type=Path, required=True, help="the operator's key; made where there is none")
+    parser.add_argument("--camera", required=True, help="site/camera")
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--number", type=int, help="larger than the last one's (default: milliseconds since 1970)")
+    given = parser.parse_args(argv)
+    try:
+        site, _, camera = given.camera.partition("/")
+        name = topic(site, camera, "command")
+        if parse_topic(name) is None:
+            raise ConfigError(f"--camera is {given.camera!r}; name one camera, as site/camera")
+        key = DeviceKey.load_or_make(given.key)
+        command = Command(given.camera, given.number or time.time_ns() // 10**6, given.profile)
+    except VeilsightError as error:
+        print(f"wire.protocol.command: {error}", file=sys.stderr)
+        return 1
+    print(f"topic {name}, operator_key {key.public.hex}", file=sys.stderr)
+    print(command.seal(key).decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,333 @@
+"""Ground floor. The messages: features, verdict, alert. Constant size, signed, validated before any array is made.
+
+    FeatureMessage --seal(key)--> bytes --open_features(bytes, public key, manifest)--> FeatureMessage
+
+Order of the checks on receipt: size, envelope, signature, body, canonical form, schema, model, values.
+Whatever fails raises MessageError with a one-word reason, and nothing was allocated by then but the payload
+itself. Only noised data has a message type: a clean feature cannot be said. Layout: `veilsight.proto`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError, Message
+
+from wire.errors import MessageError
+from wire.protocol import veilsight_pb2 as pb
+from wire.protocol.keys import SIGNATURE_BYTES, DeviceKey, PublicKey
+
+__all__ = [
+    "FLAG_ATTENTION",
+    "FLAG_SPENT",
+    "MAX_PAYLOAD",
+    "UNSURE",
+    "Alert",
+    "FeatureMessage",
+    "Verdict",
+    "features_size",
+    "open_alert",
+    "open_features",
+    "open_verdict",
+    "trace_id",
+]
+
+FLAG_SPENT = 1
+"""The budget is spent: the release is noise alone. A function of slot, configuration and, with attention, past z."""
+
+FLAG_ATTENTION = 2
+"""The level was chosen by the manifest's attention rule. A function of configuration."""
+
+MAX_PAYLOAD = 16 * 1024
+"""No message of ours is longer, in bytes; whatever is, is refused unread."""
+
+UNSURE = "unsure"
+"""What a verdict says in place of the label that is no risk, where the scene is like none that is known."""
+
+_SCHEMA = 1
+_MEMBERS: Mapping[str, int] = {"edge": 1, "cloud": 2}
+_MAX_SENTENCE = 400
+_MAX_LABELS = 64
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureMessage:
+    """One release. z: int16 (n,), code plus noise. level: whose noise, an index into the manifest's levels."""
+
+    boot_id: int
+    slot: int
+    model_id: int
+    flags: int
+    z: npt.NDArray[np.int16]
+    level: int = 0
+
+    def seal(self, key: DeviceKey) -> bytes:
+        """The signed payload, `features_size(n)` bytes whatever the values."""
+        if self.z.dtype != np.int16 or self.z.ndim != 1:
+            raise MessageError("shape", f"z is {self.z.dtype} {self.z.shape}; expected int16 (n,)")
+        body = pb.Features(
+            schema=_SCHEMA,
+            boot_id=self.boot_id,
+            slot=self.slot,
+            model_id=self.model_id,
+            flags=self.flags,
+            z=self.z.astype("<i2", copy=False).tobytes(),
+            level=self.level,
+        )
+        return _seal("features", body, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1.
+
+    present: one bool per release of the event, oldest first. start_s, end_s: seconds since slot 0 began.
+    familiarity: of the camera's last minutes (familial/evaluate/ood.py); None of a member that says none. unsure: it is
+    so low that the label which is no risk is not to be believed. answers: further answer -> the share of the event's
+    time for which it holds, if nothing happens in it; empty of a member that has none.
+    """
+
+    boot_id: int
+    first_slot: int
+    last_slot: int
+    model_id: int
+    member: str
+    present: tuple[bool, ...]
+    probabilities: Mapping[str, float]
+    sentence: str
+    start_s: float
+    end_s: float
+    familiarity: float | None = None
+    unsure: bool = False
+    answers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return max(self.probabilities, key=lambda label: self.probabilities[label])
+
+    @property
+    def says(self) -> str:
+        """The label, or UNSURE where the verdict is unsure and its label, the model's first, is no risk."""
+        return UNSURE if self.unsure and self.label == next(iter(self.probabilities)) else self.label
+
+    @property
+    def probability(self) -> float:
+        """The probability of `label`."""
+        return self.probabilities[self.label]
+
+    def seal(self, key: DeviceKey) -> bytes:
+        """The signed payload; of constant size for the edge member, which writes no sentence."""
+        body = pb.Verdict(
+            schema=_SCHEMA,
+            boot_id=self.boot_id,
+            first_slot=self.first_slot,
+            last_slot=self.last_slot,
+            model_id=self.model_id,
+            member=_MEMBERS[self.member],
+            present=sum(1 << k for k, here in enumerate(reversed(self.present)) if here),
+            labels=list(self.probabilities),
+            probabilities=list(self.probabilities.values()),
+            sentence=self.sentence,
+            start_s=self.start_s,
+            end_s=self.end_s,
+            answers=list(self.answers),
+            shares=list(self.answers.values()),
+        )
+        if self.familiarity is not None:
+            body.familiarity, body.unsure = self.familiarity, self.unsure
+        return _seal("verdict", body, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A risk raised (`raised` True) or cleared. at_s: seconds since slot 0 began."""
+
+    boot_id: int
+    slot: int
+    model_id: int
+    raised: bool
+    label: str
+    probability: float
+    sentence: str
+    at_s: float
+
+    def seal(self, key: DeviceKey) -> bytes:
+        """The signed payload."""
+        body = pb.Alert(
+            schema=_SCHEMA,
+            boot_id=self.boot_id,
+            slot=self.slot,
+            model_id=self.model_id,
+            raised=self.raised,
+            label=self.label,
+            probability=self.probability,
+            sentence=self.sentence,
+            at_s=self.at_s,
+        )
+        return _seal("alert", body, key)
+
+
+def features_size(n: int) -> int:
+    """Bytes of a sealed FeatureMessage with n coordinates."""
+    body = 5 + 9 + 9 + 9 + 5 + _field_size(2 * n) + 5
+    return _field_size(body) + _field_size(SIGNATURE_BYTES)
+
+
+def trace_id(boot_id: int, slot: int) -> str:
+    """32 hex digits that name a release from edge to cloud: a hash of boot id and slot, nothing else."""
+    return hashlib.sha256(boot_id.to_bytes(8, "little") + slot.to_bytes(8, "little")).hexdigest()[:32]
+
+
+def open_features(payload: bytes, public: PublicKey, n: int, model_id: int, levels: int = 1) -> FeatureMessage:
+    """Validate and read a release of the model `model_id`: n coordinates, `levels` levels. Raises MessageError."""
+    expected = features_size(n)
+    if len(payload) != expected:
+        reason = "truncated" if len(payload) < expected else "oversized"
+        raise MessageError(reason, f"{len(payload)} bytes, a release of this model has {expected}")
+    body = _open("features", payload, public, pb.Features())
+    _present(body, "boot_id", "slot", "model_id", "flags", "z", "level")
+    _same_model(body.model_id, model_id)
+    if body.flags & ~(FLAG_SPENT | FLAG_ATTENTION):
+        raise MessageError("flags", f"flags are {body.flags:#x}; only bits 0 and 1 have a meaning")
+    if body.level >= levels:
+        raise MessageError("level", f"level is {body.level}; this model has {levels}")
+    if len(body.z) != 2 * n:
+        raise MessageError("shape", f"z has {len(body.z)} bytes, expected {2 * n}")
+    z = np.frombuffer(body.z, dtype="<i2").astype(np.int16)
+    return FeatureMessage(body.boot_id, body.slot, body.model_id, body.flags, z, body.level)
+
+
+def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_releases: int = 8) -> Verdict:
+    """Validate and read a verdict. Raises MessageError."""
+    body = _open("verdict", payload, public, pb.Verdict())
+    _present(body, "boot_id", "first_slot", "last_slot", "model_id", "member", "present")
+    _present(body, "sentence", "start_s", "end_s")
+    _same_model(body.model_id, model_id)
+    members = {number: name for name, number in _MEMBERS.items()}
+    if body.member not in members:
+        raise MessageError("member", f"member is {body.member}; expected one of {sorted(members)}")
+    if not 2 <= len(body.labels) == len(body.probabilities) <= _MAX_LABELS or len(set(body.labels)) != len(body.labels):
+        raise MessageError("shape", f"{len(body.labels)} labels, {len(body.probabilities)} probabilities")
+    values, shares = list(body.probabilities), list(body.shares)
+    if not _distribution(values) or (shares and not _distribution(shares)):
+        raise MessageError("values", "the probabilities are not a distribution")
+    if len(shares) != len(body.answers) or len(shares) > _MAX_LABELS or len(set(body.answers)) != len(shares):
+        raise MessageError("shape", f"{len(body.answers)} answers, {len(shares)} shares")
+    for text in (body.sentence, *body.labels, *body.answers):
+        _sane_text(text)
+    if not (math.isfinite(body.start_s) and math.isfinite(body.end_s)) or body.first_slot > body.last_slot:
+        raise MessageError("values", "the event's span is not one")
+    told = body.HasField("familiarity")
+    if told != body.HasField("unsure") or not 0.0 <= body.familiarity <= 1.0:
+        raise MessageError("values", f"familiarity is {body.familiarity}; it goes with unsure, and is 0 to 1")
+    if (told or shares) and members[body.member] != "cloud":
+        raise MessageError("values", "a familiarity or further answers, which only the cloud member tells")
+    present = tuple(bool(body.present >> k & 1) for k in reversed(range(event_releases)))
+    return Verdict(
+        boot_id=body.boot_id,
+        first_slot=body.first_slot,
+        last_slot=body.last_slot,
+        model_id=body.model_id,
+        member=members[body.member],
+        present=present,
+        probabilities=dict(zip(body.labels, values, strict=True)),
+        sentence=body.sentence,
+        start_s=body.start_s,
+        end_s=body.end_s,
+        familiarity=body.familiarity if told else None,
+        unsure=body.unsure,
+        answers=dict(zip(body.answers, shares, strict=True)),
+    )
+
+
+def open_alert(payload: bytes, public: PublicKey, model_id: int) -> Alert:
+    """Validate and read an alert. Raises MessageError."""
+    body = _open("alert", payload, public, pb.Alert())
+    _present(body, "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s")
+    _same_model(body.model_id, model_id)
+    _sane_text(body.sentence)
+    if not (0.0 <= body.probability <= 1.0 and math.isfinite(body.at_s)):
+        raise MessageError("values", f"probability is {body.probability}, at_s is {body.at_s}")
+    return Alert(
+        boot_id=body.boot_id,
+        slot=body.slot,
+        model_id=body.model_id,
+        raised=body.raised,
+        label=body.label,
+        probability=body.probability,
+        sentence=body.sentence,
+        at_s=body.at_s,
+    )
+
+
+def _field_size(length: int) -> int:
+    """Bytes of a length-delimited field with a one-byte tag."""
+    varint = max(1, math.ceil(length.bit_length() / 7))
+    return 1 + varint + length
+
+
+def _seal(kind: str, body: Message, key: DeviceKey) -> bytes:
+    data = body.SerializeToString(deterministic=True)
+    return pb.Signed(body=data, signature=key.sign(_context(kind) + data)).SerializeToString(deterministic=True)
+
+
+def _context(kind: str) -> bytes:
+    """A signature on one kind of message is none on another."""
+    return f"veilsight/v1/{kind}".encode() + b"\0"
+
+
+def _open(kind: str, payload: bytes, public: PublicKey, body: M) -> M:
+    if len(payload) > MAX_PAYLOAD:
+        raise MessageError("oversized", f"{len(payload)} bytes, at most {MAX_PAYLOAD} are read")
+    envelope = _parse(payload, pb.Signed())
+    _present(envelope, "body", "signature")
+    right_length = len(envelope.signature) == SIGNATURE_BYTES
+    if not (right_length and public.verify(envelope.signature, _context(kind) + envelope.body)):
+        raise MessageError("forged", f"the signature is not one of {public} over this {kind} message")
+    _parse(envelope.body, body)
+    _present(body, "schema")
+    schema = int(getattr(body, "schema"))  # noqa: B009 - M is any of our three messages, all of which have it
+    if schema != _SCHEMA:
+        raise MessageError("schema", f"schema {schema}; this software reads schema {_SCHEMA}")
+    return body
+
+
+def _parse(data: bytes, into: M) -> M:
+    """Parse canonical bytes only: what serialises to other bytes hides unknown or repeated fields."""
+    try:
+        into.ParseFromString(data)
+    except DecodeError as error:
+        raise MessageError("malformed", "not a protobuf message of ours") from error
+    into.DiscardUnknownFields()
+    if into.SerializeToString(deterministic=True) != data:
+        raise MessageError("malformed", "not in canonical form")
+    return into
+
+
+def _present(body: Message, *names: str) -> None:
+    absent = [name for name in names if not body.HasField(name)]
+    if absent:
+        raise MessageError("malformed", f"{', '.join(absent)} missing")
+
+
+def _same_model(found: int, expected: int) -> None:
+    if found != expected:
+        raise MessageError("model", f"made by model {found:016x}, this camera is registered with {expected:016x}")
+
+
+def _distribution(values: list[float]) -> bool:
+    return all(0.0 <= p <= 1.0 for p in values) and abs(sum(values) - 1.0) <= 1e-3
+
+
+def _sane_text(text: str) -> None:
+    if len(text) > _MAX_SENTENCE or not text.isprintable():
+        raise MessageError("values", f"a text of {len(text)} characters, or one that is not printable")

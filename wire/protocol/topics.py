@@ -1,0 +1,145 @@
+"""Ground floor. One table of everything that crosses the network: topic, QoS, retain, source of each field.
+
+    veilsight/v1/{site}/{camera}/{name}
+
+`Source` is the privacy statement of a field. A field a device publishes may depend on the scene through Z
+alone: noised data, whose processing reveals nothing more. CONSTANT is fixed by build and configuration,
+HARDWARE by the device and its network, COMMAND by its operator; CLOCK follows from the slot's number (and from what the
+ledger held at the start). With attention, what a release costs follows from past z, and so does the slot from which a
+budget is spent; without it `flags` and `blind` are functions of the clock. Nothing else exists; tests hold the messages
+against this table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from wire.errors import ConfigError
+
+__all__ = ["PREFIX", "TOPICS", "Source", "TopicRow", "parse_topic", "topic"]
+
+PREFIX = "veilsight/v1"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+class Source(Enum):
+    """What a published field is a function of."""
+
+    Z = "the noised tensor"
+    CONSTANT = "build and configuration"
+    HARDWARE = "the device and its network"
+    CLOCK = "the release clock"
+    COMMAND = "the operator's commands"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRow:
+    """One topic: who writes it, how, what it holds, and what each of its fields is a function of."""
+
+    writer: str
+    qos: int
+    retain: bool
+    holds: str
+    fields: Mapping[str, Source]
+
+
+_MESSAGE = {"schema": Source.CONSTANT, "boot_id": Source.HARDWARE, "model_id": Source.CONSTANT}
+_VERDICT = {
+    **_MESSAGE,
+    "first_slot": Source.CLOCK,
+    "last_slot": Source.CLOCK,
+    "member": Source.CONSTANT,
+    "present": Source.HARDWARE,
+    "labels": Source.CONSTANT,
+    "probabilities": Source.Z,
+    "sentence": Source.Z,
+    "start_s": Source.CLOCK,
+    "end_s": Source.CLOCK,
+    "familiarity": Source.CONSTANT,  # absent, as are the next three: fields of the cloud's verdict alone
+    "unsure": Source.CONSTANT,
+    "answers": Source.CONSTANT,
+    "shares": Source.CONSTANT,
+}
+
+TOPICS: Mapping[str, TopicRow] = {
+    "features": TopicRow(
+        "edge",
+        1,
+        False,
+        "Features: one a slot, always the same size, scene or no scene",
+        {**_MESSAGE, "slot": Source.CLOCK, "flags": Source.Z, "z": Source.Z, "level": Source.Z},
+    ),
+    "verdict/edge": TopicRow(
+        "edge", 1, False, "Verdict of the edge member, one a slot, always the same size", _VERDICT
+    ),
+    "state": TopicRow(
+        "edge",
+        1,
+        True,
+        "JSON: online, or offline with the reason; the Last Will writes offline",
+        {
+            "status": Source.HARDWARE,
+            "reason": Source.HARDWARE,
+            "boot_id": Source.HARDWARE,
+            "model_id": Source.CONSTANT,
+            "started_at": Source.HARDWARE,
+            "slot_s": Source.CONSTANT,
+            "public_key": Source.CONSTANT,
+            "software": Source.CONSTANT,
+            "profile": Source.COMMAND,
+            "blind": Source.Z,
+        },
+    ),
+    "certificate": TopicRow(
+        "edge", 1, True, "JSON: of the most revealing profile that may be ordered", {"*": Source.CONSTANT}
+    ),
+    "command": TopicRow(
+        "operator", 1, False, "JSON of wire/protocol/command.py: a signed order of another profile", {}
+    ),
+    "verdict/cloud": TopicRow(
+        "cloud",
+        1,
+        False,
+        "Verdict of the cloud member, with a sentence",
+        {**_VERDICT, "familiarity": Source.Z, "unsure": Source.Z, "shares": Source.Z},
+    ),
+    "alert": TopicRow(
+        "cloud",
+        1,
+        False,
+        "Alert: a risk raised or cleared, with hysteresis",
+        {
+            **_MESSAGE,
+            "slot": Source.CLOCK,
+            "raised": Source.Z,
+            "label": Source.Z,
+            "probability": Source.Z,
+            "sentence": Source.Z,
+            "at_s": Source.CLOCK,
+        },
+    ),
+    "contour": TopicRow("cloud", 0, False, "the moving outline figure, drawn from z", {"*": Source.Z}),
+}
+
+
+def topic(site: str, camera: str, name: str) -> str:
+    """The topic `name` (a key of TOPICS, or a filter) of a camera. ConfigError for unusable names."""
+    for field, value in (("site", site), ("camera", camera)):
+        if not _NAME.fullmatch(value) and value != "+":
+            raise ConfigError(
+                f"{field} is {value!r}; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+            )
+    return f"{PREFIX}/{site}/{camera}/{name}"
+
+
+def parse_topic(text: str) -> tuple[str, str, str] | None:
+    """(site, camera, name) of a topic of ours; None for any other."""
+    head, _, rest = text.partition(f"{PREFIX}/")
+    parts = rest.split("/", 2)
+    if head or len(parts) != 3 or parts[2] not in TOPICS or not all(_NAME.fullmatch(part) for part in parts[:2]):
+        return None
+    return parts[0], parts[1], parts[2]
