@@ -35,6 +35,7 @@ TRAIN = ["torch==2.13.0", "transformers==5.23.*", "safetensors>=0.6", "mpmath>=1
 TEST = [
     "pytest>=9",
     "pytest-timeout>=2.4",
+    "pytest-xdist>=3.6",
     "hypothesis>=6",
     "mpmath>=1.3",
     "opendp>=0.14",  # a second sampler to hold ours against

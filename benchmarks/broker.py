@@ -1,4 +1,4 @@
-"""Top floor. MQTT brokers for the demo, the benchmarks and the tests: an embedded one, a real one, a tap on the wire.
+"""MQTT brokers for the demo, the benchmarks and the tests: an embedded one, a real one, a tap on the wire.
 
     EmbeddedBroker  amqtt in a process of its own; pure Python, loopback only; for runs that must need no server
     Mosquitto       the broker that users have; for benchmarks and tests

@@ -1,4 +1,4 @@
-"""Top floor. The demo: build the engine, run broker, edge and bridge on a clip, say what was seen and what left.
+"""The demo: build the engine, run broker, edge and bridge on a clip, say what was seen and what left.
 
     python -m benchmarks.demo [--source FILE_OR_URL_OR_INDEX] [--json OUT] [--seconds N]
 
@@ -100,7 +100,7 @@ def check_source(source: str) -> float:
     return float(count / fps) if fps > 0 and count > 0 else 0.0
 
 
-def clip_label(verdicts: Sequence[Verdict], labels: Sequence[str], risk_at: float) -> str:
+def clip_label(verdicts: Sequence[Verdict], labels: Sequence[str], decision_threshold: float) -> str:
     """The one label of a clip: `familial.evaluate.clip_verdict` on the events as they were published.
 
     verdicts: one member's, in slot order. Whole events count alone; in a clip shorter than an event, the last one.
@@ -111,7 +111,7 @@ def clip_label(verdicts: Sequence[Verdict], labels: Sequence[str], risk_at: floa
     if not whole:
         return labels[0]
     rows = np.array([[v.probabilities[label] for label in labels] for v in whole])
-    return labels[clip_verdict(rows, risk_at)[0]]
+    return labels[clip_verdict(rows, decision_threshold)[0]]
 
 
 def run(rig: Rig, listener: Listener, played: Played, say: Callable[[str], None]) -> tuple[Heard, list[str]]:
@@ -193,7 +193,7 @@ def summarise(rig: Rig, listener: Listener, heard: Heard, played: Played, errors
     by_topic = _published(listener)
     cloud = heard.of("cloud")
     verdicts = sorted(heard.verdicts, key=lambda pair: (pair[1].end_s, pair[1].member == "cloud"))
-    label = clip_label([v for _, v in cloud], manifest.labels, _risk_at(rig))
+    label = clip_label([v for _, v in cloud], manifest.labels, _decision_threshold(rig))
     certificate = manifest.certificate()
     event = certificate.reveals(manifest.event_releases)
     publish, verdict = _latencies(rig, heard, played.speed)
@@ -266,10 +266,10 @@ def _latencies(rig: Rig, heard: Heard, speed: float) -> tuple[dict[str, float], 
     return publish, percentiles(verdict)
 
 
-def _risk_at(rig: Rig) -> float:
+def _decision_threshold(rig: Rig) -> float:
     from familial.model.config import FamilyConfig
 
-    return float(FamilyConfig.load(rig.checkpoint / "config.json").risk_at)
+    return float(FamilyConfig.load(rig.checkpoint / "config.json").decision_threshold)
 
 
 def show(document: dict[str, Any], manifest_n: int) -> None:

@@ -1,4 +1,4 @@
-"""Top floor. Runs the real loop as a user does: broker, edge process, bridge process, and a listener that keeps all.
+"""Runs the real loop as a user does: broker, edge process, bridge process, and a listener that keeps all.
 
     source -> `python -m edge_runtime` -> broker -> `python -m cloud_bridge`
                                              `-> Listener: every message of veilsight/# with the time it came

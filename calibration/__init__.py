@@ -1,1 +1,1 @@
-"""Third floor. What is chosen from measurements and targets, offline: the noise and its certificate."""
+"""What is chosen from measurements and targets, offline: the noise and its certificate."""

@@ -48,7 +48,7 @@ class Noise:
     """What was chosen: a profile's name ("custom" for any other target), the table and the certificate.
 
     levels: the tables of the other profiles, by name: an operator may switch a device to a stricter one, and an
-    attention rule choose among all.
+    level rule choose among all.
     """
 
     profile: str
@@ -210,7 +210,7 @@ def choose(config: FamilyConfig, text: str) -> Noise:
             "else rounding to whole numbers eats the code; set it in config.json (the S of a target stays what it is)"
         )
     window = config.window
-    certificate = Certificate(clip_norm, Fraction(1), n, window.slot_s, window.reach_s, config.event_releases)
+    certificate = Certificate(clip_norm, Fraction(1), n, window.slot_s, window.receptive_field_s, config.event_releases)
     largest = Fraction(_INT16_MAX - clip_norm, _TAILS)
     sigma = least_sigma(certificate, target, largest)
     if sigma is None:
@@ -261,7 +261,7 @@ def words(noise: Noise) -> str:
     lines = [
         f"profile {noise.profile}: clip norm C = {certificate.clip_norm}, "
         f"sigma = {certificate.sigma} = {float(certificate.sigma):g}, "
-        f"a release every {certificate.slot_s:g} s with {certificate.reach_s:g} s of reach",
+        f"a release every {certificate.slot_s:g} s with {certificate.receptive_field_s:g} s of reach",
         "What can be told at most, whatever the network does and whoever looks:",
         f"  {'':26}{'S':>8}{'bits':>11}{'name 1 of 10':>14}{'1 of 1,000':>12}{'1 of 100,000':>14}{'yes or no':>11}"
         f"{'eps':>9}",

@@ -24,7 +24,7 @@ from cloud_bridge.ingest.intake import Intake, Release
 from cloud_bridge.ingest.transport import Inbound, Mailbox, Publish
 from cloud_bridge.store.journal import Journal
 from cloud_bridge.timeline import Timeline
-from familial.evaluate.ood import Familiarity, Reference
+from familial.evaluate.ood import OodDetector, Reference
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, Verdict
@@ -69,7 +69,7 @@ class Bridge:
         publics = {name: camera.public for name, camera in self._cameras.items()}
         self.intake = Intake(publics, manifest, records)
         shape = (manifest.event_releases, manifest.tokens, manifest.width)
-        gauges = {name: Familiarity(reference, manifest.sigmas) if reference else None for name in self._cameras}
+        gauges = {name: OodDetector(reference, manifest.sigmas) if reference else None for name in self._cameras}
         self._readers = {name: EventReader(name, *shape, manifest.weights, gauges[name]) for name in self._cameras}
         self._unsure_below = config.alerts.unsure_below
         self._books = {name: AlertBook(config.alerts, records[name].raised) for name in self._cameras}
@@ -195,9 +195,9 @@ class Bridge:
             sentence=reading.sentence,
             start_s=event.first_slot * slot_s,
             end_s=(event.last_slot + 1) * slot_s,
-            familiarity=event.familiarity,
-            unsure=event.familiarity is not None and event.familiarity < self._unsure_below,
-            answers=reading.answers,
+            ood_p_value=event.ood_p_value,
+            unsure=event.ood_p_value is not None and event.ood_p_value < self._unsure_below,
+            attributes=reading.attributes,
         )
         self.verdicts += 1
         self._send(event.camera, "verdict/cloud", verdict.seal(self._key))

@@ -113,7 +113,7 @@ class CameraConfig:
 class AlertRule:
     """Raised by `raise_for` verdicts in a row at or above `raise_at`; cleared by `clear_for` at or below `clear_at`.
 
-    A verdict is unsure whose familiarity is below `unsure_below`: that share of known scenes is; 0: none. Alerts are
+    A verdict is unsure whose OOD p-value is below `unsure_below`: that share of known scenes is; 0: none. Alerts are
     raised and cleared all the same.
     """
 

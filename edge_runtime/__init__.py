@@ -1,1 +1,1 @@
-"""First floor. Camera -> engine -> noised feature tensor -> MQTT. Begin with `loop.py`; it fits on a screen."""
+"""Camera -> engine -> noised feature tensor -> MQTT. Begin with `loop.py`; it fits on a screen."""

@@ -32,7 +32,7 @@ from wire.privacy.budget import Budget, Terms
 from wire.protocol.command import Orders
 from wire.protocol.keys import DeviceKey, PublicKey
 
-__all__ = ["main"]
+__all__ = ["main", "serve"]
 
 log = logging.getLogger("veilsight")
 
@@ -60,11 +60,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(config: Config) -> dict[str, Any]:
     """Load everything, run the loop to its end, return the local figures."""
-    signer = PublicKey.parse(config.engine_publisher) if config.engine_publisher else None
+    signer = PublicKey.parse(config.engine_signer) if config.engine_signer else None
     manifest = EngineManifest.load(config.engine_folder, signer)
     bits = (config.privacy_bits_per_event, config.privacy_bits_per_hour, config.privacy_bits_per_day)
     budget = Budget(*bits, config.privacy_over_budget)
-    terms = Terms.of(manifest, config.privacy_max_profile, budget, config.privacy_attention)
+    terms = Terms.of(manifest, config.privacy_max_profile, budget, config.privacy_adaptive_level)
     clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())

@@ -18,6 +18,9 @@ from wire.settings import FileOrText, FilePath, Key, Positive, PositiveInt, faul
 __all__ = ["Config", "load_config"]
 
 
+_RENAMED = {"engine": {"publisher": "signer"}, "privacy": {"attention": "adaptive_level"}}  # in 0.1
+
+
 @dataclass(frozen=True)
 class Config:
     """A whole `edge.toml`: the field SECTION_KEY is `key` of `[section]`."""
@@ -35,7 +38,7 @@ class Config:
     camera_lost_after_s: float = 600.0  # then the process ends with code 4; 0: never
     engine_threads: PositiveInt = 1
     engine_backend: str = "onnxruntime"  # or "tensorrt": a file that export.install made on this device
-    engine_publisher: FileOrText = ""  # the key (hex, or its file) that signed the manifest; "": unsigned engines run
+    engine_signer: FileOrText = ""  # the key (hex, or its file) that signed the manifest; "": unsigned engines run
     engine_cache: FilePath = ""  # where export.install keeps what it made; "": in the folder
     engine_cuda_graph: bool = False  # replay the run as one CUDA graph
     broker_username: str = ""
@@ -51,7 +54,7 @@ class Config:
     privacy_bits_per_event: float = 0.0  # budgets: see wire/privacy/budget.py; 0: none
     privacy_bits_per_hour: float = 0.0
     privacy_bits_per_day: float = 0.0
-    privacy_attention: bool = False  # the engine's rule chooses each release's level: docs/attention.md
+    privacy_adaptive_level: bool = False  # the engine's rule chooses each release's level: docs/adaptive-level.md
     privacy_over_budget: str = "refuse"  # or "report", or "cut": noise alone when an hour's or a day's is spent
     health_listen: str = ""  # "host:port" or ":port" (loopback) of the local page; "": none
     run_windows: int = 0  # end after so many releases; 0: endless
@@ -64,7 +67,7 @@ def load_config(path: Path | str, flags: Mapping[str, str] | None = None) -> Con
     for name, key in keys_of(Config).items():
         section, _, short = name.partition("_")
         sections.setdefault(section, {})[short] = key
-    document = parse_toml(path, sections, "docs/configuration.md has an example")
+    document = parse_toml(path, sections, "docs/configuration.md has an example", _RENAMED)
     for name, value in (flags or {}).items():
         section, _, short = name.partition("_")
         document.setdefault(section, {})[short] = value

@@ -1,1 +1,1 @@
-"""Second floor. Checkpoint -> ONNX graphs -> proof -> engines. Torch is imported by trace.py and parity.py alone."""
+"""Checkpoint -> ONNX graphs -> proof -> engines. Torch is imported by trace.py and parity.py alone."""

@@ -31,7 +31,7 @@ from wire.artifact.engine_record import ENGINES, RECORD
 from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest, sha256_file
 from wire.errors import CheckpointError, ConfigError, EngineError, ManifestError, VeilsightError
 from wire.privacy.certificate import PROFILES, Certificate
-from wire.privacy.level_rule import AttentionRule
+from wire.privacy.level_rule import LevelRule
 from wire.privacy.noise_table import NoiseTable
 
 __all__ = ["Inputs", "build", "main", "why_build"]
@@ -233,7 +233,7 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
         weights = sum(value.numel() for value in family.state_dict().values())
         said.append(f"{config.family}: {weights / 1e6:.2f} M weights, noise of profile {wanted.profile}")
     with progress.step("trace") as said:
-        trace.require_room(weights, made, _BYTES[wanted.precision], checkpoint)
+        trace.require_space(weights, made, _BYTES[wanted.precision], checkpoint)
         beside = _beside(made, wanted.precision)
         traced = {
             "encode": trace.trace_encode(family, beside and beside / f"encode{_EXTERNAL}"),
@@ -258,7 +258,7 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
         sigma=wanted.sigma,
         n=config.n,
         slot_s=config.window.slot_s,
-        reach_s=config.window.reach_s,
+        receptive_field_s=config.window.receptive_field_s,
         event_releases=config.event_releases,
     )
     (made / FILES["certificate"]).write_text(certificate.to_json())
@@ -273,7 +273,7 @@ def _make(checkpoint: Path, made: Path, wanted: Inputs, engine: Backend) -> Engi
         clip_norm=config.clip_norm,
         sigma=wanted.sigma,
         levels=wanted.levels,
-        attention=_attention(wanted, trace.directions(config), config.event_releases),
+        adaptive_level=_adaptive_level(wanted, trace.directions(config), config.event_releases),
         profile=wanted.profile,
         precision=wanted.precision,
         opset=_OPSET,
@@ -311,13 +311,13 @@ def _beside(made: Path, precision: str) -> Path | None:
     return traced
 
 
-def _attention(wanted: Inputs, directions: list[list[int]], releases: int) -> AttentionRule | None:
+def _adaptive_level(wanted: Inputs, directions: list[list[int]], releases: int) -> LevelRule | None:
     """The rule around the profile; None where there is no quieter level to rest at, or no louder one to rise to."""
     sigmas = sorted({wanted.sigma, *wanted.levels.values()}, reverse=True)
     level = sigmas.index(wanted.sigma)
     if not 0 < level < len(sigmas) - 1:
         return None
-    return AttentionRule.around(directions, wanted.clip_norm, sigmas, level, releases)
+    return LevelRule.around(directions, wanted.clip_norm, sigmas, level, releases)
 
 
 def _noise_tables(checkpoint: Path, wanted: Inputs, clip_norm: int) -> tuple[NoiseTable, ...]:

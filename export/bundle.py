@@ -1,6 +1,6 @@
-"""An engine folder as one signed file: what a publisher hands to devices, and what a device believes.
+"""An engine folder as one signed file: what a signer hands to devices, and what a device believes.
 
-    engine folder --prove--> manifest.json --publisher's key--> manifest.sig --tar--> FILE.tar
+    engine folder --prove--> manifest.json --signer's key--> manifest.sig --tar--> FILE.tar
     FILE.tar --signature, then every hash--> engine folder, in place of the one that is there
 
 The manifest names the hash of every other file, so one signature covers all of them. A bundle is a plain tar in one
@@ -62,9 +62,9 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     return entry
 
 
-def unpack(file: Path, folder: Path, publisher: PublicKey) -> EngineManifest:
-    """Put a bundle that `publisher` signed in place of `folder`; ManifestError, and nothing changed, for any other."""
-    cure = "fetch it again from its publisher"
+def unpack(file: Path, folder: Path, signer: PublicKey) -> EngineManifest:
+    """Put a bundle that `signer` signed in place of `folder`; ManifestError, and nothing changed, for any other."""
+    cure = "fetch it again from its signer"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         free, size = shutil.disk_usage(folder.parent).free, file.stat().st_size
@@ -76,7 +76,7 @@ def unpack(file: Path, folder: Path, publisher: PublicKey) -> EngineManifest:
             with tarfile.open(file, "r:") as bundle:
                 for name in _FIRST:
                     _extract(bundle, name, made, _SMALL)
-                manifest = EngineManifest.load(made, publisher)
+                manifest = EngineManifest.load(made, signer)
                 for name in _names(manifest)[len(_FIRST) :]:
                     _extract(bundle, name, made, size)
                 if bundle.next() is not None:
@@ -115,7 +115,7 @@ def replace_folder(made: Path, out: Path, before: Path) -> None:
         raise
 
 
-def _publishers_key(path: Path, make: bool) -> DeviceKey:
+def _signers_key(path: Path, make: bool) -> DeviceKey:
     """The key at `path`. A new one only when it is asked for: a mistyped path must not sign with a key nobody knows."""
     if make == path.exists():
         state = "is there already; leave --make-key out" if make else "is not there; make one with --make-key"
@@ -127,20 +127,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m export.bundle", description="Sign an engine folder and pack it.")
     parser.add_argument("--engine", type=Path, required=True, help="engine folder, such as build/engines/nano")
-    parser.add_argument("--key", type=Path, required=True, help="the publisher's key: 32 bytes, mode 0600")
+    parser.add_argument("--key", type=Path, required=True, help="the signer's key: 32 bytes, mode 0600")
     parser.add_argument("--make-key", action="store_true", help="make the key, with its public half in KEY.pub")
     parser.add_argument("--out", type=Path, required=True, help="the bundle to write")
     args = parser.parse_args(argv)
     try:
-        key = _publishers_key(args.key, args.make_key)
+        key = _signers_key(args.key, args.make_key)
         manifest = pack(args.engine, key, args.out)
     except VeilsightError as error:
         print(f"bundle: {error}", file=sys.stderr)
         return 1
     size = args.out.stat().st_size
     print(f"bundle     {args.out}, {size / 1000:,.0f} kB, model {manifest.model_id:016x}, {manifest.precision}")
-    print(f"publisher  {key.public.hex}")
-    print("devices    [engine] publisher = that line, or a file that holds it; python -m export.install --bundle FILE")
+    print(f"signer  {key.public.hex}")
+    print("devices    [engine] signer = that line, or a file that holds it; python -m export.install --bundle FILE")
     return 0
 
 

@@ -3,7 +3,7 @@
     [bundle] --signature, hashes--> engine folder --proof--> engine files, made or used again --self-test--> ready
 
     python -m export.install --config edge.toml [--bundle FILE.tar]
-    python -m export.install ENGINE [--publisher KEY] [--backend tensorrt] [--cache DIR]
+    python -m export.install ENGINE [--signer KEY] [--backend tensorrt] [--cache DIR]
 
 systemd runs it before every start of the edge process; it ends with 0 only where all of it holds. A first start builds
 engine files, minutes long; later ones find them good, or say which field of their key has changed and build anew.
@@ -34,10 +34,10 @@ __all__ = ["Place", "install", "main"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What is installed and where. publisher: None where unsigned engines run; cache: where engine files are kept."""
+    """What is installed and where. signer: None where unsigned engines run; cache: where engine files are kept."""
 
     folder: Path
-    publisher: PublicKey | None
+    signer: PublicKey | None
     backend: str
     cache: Path
     cuda_graph: bool = False
@@ -51,13 +51,13 @@ def install(
     if place.backend not in BACKENDS:
         raise ConfigError(f"backend is {place.backend!r}; expected {' or '.join(BACKENDS)}")
     if bundle is not None:
-        if place.publisher is None:
-            raise ConfigError(f"{bundle}: whose is it? Set [engine] publisher, or give --publisher")
-        unpack(bundle, place.folder, place.publisher)
+        if place.signer is None:
+            raise ConfigError(f"{bundle}: whose is it? Set [engine] signer, or give --signer")
+        unpack(bundle, place.folder, place.signer)
         say(f"unpacked   {bundle} into {place.folder}")
-    manifest = EngineManifest.load(place.folder, place.publisher)
-    signed = f"signed by {place.publisher!r}" if place.publisher else "unsigned: [engine] publisher is empty"
-    count = sum(1 for _ in prove_folder(place.folder, place.publisher))
+    manifest = EngineManifest.load(place.folder, place.signer)
+    signed = f"signed by {place.signer!r}" if place.signer else "unsigned: [engine] signer is empty"
+    count = sum(1 for _ in prove_folder(place.folder, place.signer))
     say(f"proved     model {manifest.model_id:016x}, {manifest.precision}, {signed}; {count} statements")
     with_engine = _on_gpu if place.backend == "tensorrt" else _on_cpu
     engine = with_engine(place, manifest, options, say, load)
@@ -94,15 +94,15 @@ def _place(args: argparse.Namespace) -> Place:
     if (args.config is None) == (args.engine is None):
         raise ConfigError("give either --config edge.toml or an engine folder")
     if args.config is None:
-        folder, publisher, backend, cache, cuda_graph, threads = args.engine, "", BACKENDS[0], "", False, 1
+        folder, signer, backend, cache, cuda_graph, threads = args.engine, "", BACKENDS[0], "", False, 1
     else:
         config = load_config(args.config)
-        folder, publisher, backend = Path(config.engine_folder), config.engine_publisher, config.engine_backend
+        folder, signer, backend = Path(config.engine_folder), config.engine_signer, config.engine_backend
         cache, cuda_graph, threads = config.engine_cache, config.engine_cuda_graph, config.engine_threads
-    signer = args.publisher or publisher
+    signer = args.signer or signer
     return Place(
         folder=folder,
-        publisher=PublicKey.parse(signer) if signer else None,
+        signer=PublicKey.parse(signer) if signer else None,
         backend=args.backend or backend,
         cache=Path(args.cache or cache or folder),
         cuda_graph=cuda_graph,
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("engine", type=Path, nargs="?", help="engine folder, where there is no --config")
     parser.add_argument("--config", type=Path, help="the device's edge.toml")
     parser.add_argument("--bundle", type=Path, help="a signed bundle to put in place of the engine folder first")
-    parser.add_argument("--publisher", help="instead of [engine] publisher: 64 hex digits, or a file that holds them")
+    parser.add_argument("--signer", help="instead of [engine] signer: 64 hex digits, or a file that holds them")
     parser.add_argument("--backend", help=f"instead of [engine] backend: {', '.join(BACKENDS)}")
     parser.add_argument("--cache", help="instead of [engine] cache: where engine files are kept")
     parser.add_argument("--workspace-mb", type=int, default=Options().workspace_mb, help="scratch memory of a kernel")

@@ -27,10 +27,10 @@ from familial.model import checkpoint as folder
 from familial.model.config import FamilyConfig
 from familial.model.family import DecideGraph, EncodeGraph, Family
 from familial.model.resources import require_disk, require_memory
-from familial.train.losses import poles
+from familial.train.losses import prototypes
 from wire.errors import CheckpointError, GraphError
 
-__all__ = ["directions", "load_family", "require_room", "tidy", "trace_decide", "trace_encode", "trace_module"]
+__all__ = ["directions", "load_family", "require_space", "tidy", "trace_decide", "trace_encode", "trace_module"]
 
 _ONE_PIECE = 2**31 - 2**20  # what protobuf can hold in one message
 _IR_VERSION = 8  # what opset 18 came with: every ONNX Runtime and TensorRT that knows the opset reads it
@@ -48,15 +48,15 @@ def load_family(checkpoint: Path | str) -> Family:
     return family
 
 
-def require_room(weights: int, folder: Path, each: int, checkpoint: Path) -> None:
+def require_space(weights: int, folder: Path, each: int, checkpoint: Path) -> None:
     """CheckpointError unless memory holds so many weights twice over, and the disk of `folder` `each` bytes of one."""
     require_memory(2 * 4 * weights, f"tracing {checkpoint}")
     require_disk(folder, each * weights, f"building {checkpoint}")
 
 
 def directions(config: FamilyConfig) -> list[list[int]]:
-    """For the attention rule: of each risk, the code it is trained towards less that of no risk; integers (n,)."""
-    ends = poles(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0).flatten(1)
+    """For the level rule: of each risk, the code it is trained towards less that of no risk; integers (n,)."""
+    ends = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0).flatten(1)
     rows: list[list[int]] = torch.round(ends[1:] - ends[:1]).int().tolist()
     return rows
 

@@ -1,1 +1,1 @@
-"""First floor. The family that edge and cloud share: tower, desensitizer, language backbone; data, training."""
+"""The family that edge and cloud share: tower, desensitizer, language backbone; data, training."""

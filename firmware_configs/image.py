@@ -4,7 +4,7 @@
                                                              DIR/flash_plan.json, DIR/flash.sh   the steps, in order
 
     python -m firmware_configs.image --board orin-nano --out DIR [--camera-config edge.toml]
-                                     [--engine DIR --publisher KEY.pub] [--dry-run]
+                                     [--engine DIR --signer KEY.pub] [--dry-run]
 
 The same input gives the same bytes, and no command is run here: flash.sh runs them, and only with --run.
 """
@@ -50,7 +50,7 @@ source = "0"                                 # the first USB camera; or csi://0,
 
 [engine]
 folder = "/opt/veilsight/engine"
-publisher = "/etc/veilsight/publisher.pub"   # whose signature the engine must have
+signer = "/etc/veilsight/signer.pub"   # whose signature the engine must have
 cache = "/var/lib/veilsight/engine"          # where the engine files of this device are made
 backend = "onnxruntime"                      # or "tensorrt", once JetPack's TensorRT and PyCUDA are installed
 
@@ -84,8 +84,8 @@ def edge_config(file: Path | None) -> str:
     """
     if file is None:
         return EDGE_TOML
-    if not load_config(file).engine_publisher:
-        raise ConfigError(f'{file}: [engine] publisher is missing; write publisher = "/etc/veilsight/publisher.pub"')
+    if not load_config(file).engine_signer:
+        raise ConfigError(f'{file}: [engine] signer is missing; write signer = "/etc/veilsight/signer.pub"')
     return file.read_text()
 
 
@@ -105,12 +105,10 @@ def packages(row: Board, config: str) -> dict[str, list[str]]:
     }
 
 
-def overlay(
-    row: Board, config: str, engine: Path | None = None, publisher: PublicKey | None = None
-) -> dict[str, Entry]:
+def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicKey | None = None) -> dict[str, Entry]:
     """Path inside the root file system -> what goes there, sorted by path.
 
-    Raises ManifestError where `engine` is not a folder that `publisher` signed and whose hashes hold.
+    Raises ManifestError where `engine` is not a folder that `signer` signed and whose hashes hold.
     """
     found: dict[str, Entry] = {}
     base = _HERE / "overlay"
@@ -135,13 +133,13 @@ def overlay(
     found["opt/veilsight/requirements.txt"] = Entry("".join(f"{pin}\n" for pin in wanted["pip"]).encode())
     found["opt/veilsight/apt.txt"] = Entry("".join(f"{name}\n" for name in wanted["apt"]).encode())
     if engine is not None:
-        if publisher is None:
-            raise ConfigError(f"--engine {engine}: whose is it? Give the public key of its publisher with --publisher")
-        manifest = EngineManifest.load(engine, publisher)
+        if signer is None:
+            raise ConfigError(f"--engine {engine}: whose is it? Give the public key of its signer with --signer")
+        manifest = EngineManifest.load(engine, signer)
         manifest.check(engine)
         for name in (*FILES.values(), *manifest.external, "manifest.json", SIGNATURE):
             found[f"opt/veilsight/engine/{name}"] = Entry((engine / name).read_bytes())
-        found["etc/veilsight/publisher.pub"] = Entry(f"{publisher.hex}\n".encode(), 0o640)
+        found["etc/veilsight/signer.pub"] = Entry(f"{signer.hex}\n".encode(), 0o640)
     return dict(sorted(found.items()))
 
 
@@ -216,7 +214,7 @@ def _plan(row: Board, config: str, engine: Path | None) -> str:
 
 
 def write(
-    row: Board, out: Path, config: str, engine: Path | None = None, publisher: PublicKey | None = None
+    row: Board, out: Path, config: str, engine: Path | None = None, signer: PublicKey | None = None
 ) -> list[Path]:
     """Write overlay, plan and script under `out`; the files written, in order.
 
@@ -224,7 +222,7 @@ def write(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
-    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, engine, publisher).items()}
+    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, engine, signer).items()}
     entries["flash_plan.json"] = Entry(_plan(row, config, engine).encode())
     entries["flash.sh"] = Entry(_flash_script(row).encode(), 0o755)
     written = []
@@ -254,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet, or is empty")
     parser.add_argument("--camera-config", type=Path, help="the device's edge.toml (default: a template to edit)")
     parser.add_argument("--engine", type=Path, help="an engine folder that export.bundle signed: build/engines/nano")
-    parser.add_argument("--publisher", help="who must have signed it: 64 hex digits, or a file that holds them")
+    parser.add_argument("--signer", help="who must have signed it: 64 hex digits, or a file that holds them")
     parser.add_argument("--dry-run", action="store_true", help="print what would be written; write nothing")
     return parser
 
@@ -265,20 +263,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         row = board(args.board)
         config = edge_config(args.camera_config)
-        publisher = PublicKey.parse(args.publisher) if args.publisher else None
+        signer = PublicKey.parse(args.signer) if args.signer else None
         if args.dry_run:
-            for name, entry in overlay(row, config, args.engine, publisher).items():
+            for name, entry in overlay(row, config, args.engine, signer).items():
                 print(f"overlay/{name}" + (f" -> {entry.link}" if entry.link else f" ({len(entry.data)} bytes)"))
             for step in steps(row):
                 print(f"# {step.why}\n{' '.join(map(_quote, step.run))}")
             return 0
-        written = write(row, args.out, config, args.engine, publisher)
+        written = write(row, args.out, config, args.engine, signer)
     except VeilsightError as error:
         print(f"firmware_configs.image: {error}", file=sys.stderr)
         return 2
     print(f"{len(written)} files for {row.name} (Jetson Linux {row.l4t}) in {args.out}")
     if args.engine is None:
-        print("no engine yet: flash.sh refuses to run without one (--engine build/engines/nano --publisher KEY.pub)")
+        print("no engine yet: flash.sh refuses to run without one (--engine build/engines/nano --signer KEY.pub)")
     print(f"next: {args.out}/flash.sh prints the plan, {args.out}/flash.sh --run flashes; see docs/flash.md")
     return 0
 

@@ -1,4 +1,4 @@
-"""Ground floor. Every error Veilsight raises on purpose, in one tree; each names the field, the value and the cure.
+"""Every error Veilsight raises on purpose, in one tree; each names the field, the value and the cure.
 
 VeilsightError
 ├── ConfigError             a configuration file or a command line that cannot be meant

@@ -1,4 +1,4 @@
-"""Ground floor. A small file that is either the old one or the new one, whatever happens while it is replaced.
+"""A small file that is either the old one or the new one, whatever happens while it is replaced.
 
     write beside --fsync--> rename over --fsync of the folder--> it is on the disk
 

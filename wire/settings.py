@@ -1,4 +1,4 @@
-"""Ground floor. A process's TOML file as typed sections; whatever cannot be meant is told at once, with its cure.
+"""A process's TOML file as typed sections; whatever cannot be meant is told at once, with its cure.
 
     file --TOML--> document --paths beside the file--> --held against the keys' types--> values of the sections
 
@@ -8,11 +8,13 @@ What a key may be is the annotation of its field: `str`, `int`, `float`, `bool`,
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, get_type_hints
 
 from wire.errors import ConfigError
@@ -23,6 +25,8 @@ else:
     import tomli as tomllib
 
 __all__ = ["FileOrText", "FilePath", "Key", "Positive", "PositiveInt", "faults", "keys_of", "parse_toml", "refuse"]
+
+log = logging.getLogger("veilsight")
 
 FilePath = Annotated[str, "file"]
 """A path, relative to the file that says it; "" is none."""
@@ -51,8 +55,16 @@ def keys_of(kind: type) -> dict[str, Key]:
     }
 
 
-def parse_toml(path: Path | str, sections: Mapping[str, Mapping[str, Key]], cure: str) -> dict[str, Any]:
-    """The file's document, its paths made relative to the file; ConfigError, with the cure, where it is no TOML."""
+def parse_toml(
+    path: Path | str,
+    sections: Mapping[str, Mapping[str, Key]],
+    cure: str,
+    renamed: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The file's document, its paths made relative to the file; ConfigError, with the cure, where it is no TOML.
+
+    renamed: section -> key of the version before -> its name now; the old name works, with a warning in the log.
+    """
     file = Path(path)
     try:
         document = tomllib.loads(file.read_text())
@@ -60,7 +72,20 @@ def parse_toml(path: Path | str, sections: Mapping[str, Mapping[str, Key]], cure
         raise ConfigError(f"{file}: {error.strerror}; {cure}") from error
     except ValueError as error:
         raise ConfigError(f"{file}: not TOML ({error}); {cure}") from error
+    for section, names in renamed.items():
+        if section in document:
+            document[section] = _with_new_names(file, section, document[section], names)
     return {section: _rooted(table, sections.get(section, {}), file.parent) for section, table in document.items()}
+
+
+def _with_new_names(file: Path, section: str, table: Any, names: Mapping[str, str]) -> Any:
+    """`table` with former names of keys replaced; where both names are there, the old one is left to be refused."""
+    if not isinstance(table, dict):
+        return table
+    old = {name for name in names if name in table and names[name] not in table}
+    for name in old:
+        log.warning("%s: [%s] %s is now %s; the old name ends with the next version", file, section, name, names[name])
+    return {names[name] if name in old else name: value for name, value in table.items()}
 
 
 def _rooted(table: Any, keys: Mapping[str, Key], folder: Path) -> Any:

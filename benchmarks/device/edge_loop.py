@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.edge_loop`: what the device's own work costs, against the least that would do.
+"""`python -m benchmarks.edge_loop`: what the device's own work costs, against the least that would do.
 
 CPU     sampling, checking, charging, packing, signing and publishing a release, with the edge's own parts,
         against a bare Ed25519 signature and paho publish of as many bytes: same process, same broker, QoS 1, CPU of

@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.engines`: one table of what each backend and precision of an engine costs and loses.
+"""`python -m benchmarks.engines`: one table of what each backend and precision of an engine costs and loses.
 
     checkpoint --export.build_engine, per precision--> engine folders --> time, size, memory, latency
     clips --encode of each engine, noise 0--> codes --+ the SAME noise draws--> both members' verdicts --> accuracy
@@ -268,7 +268,7 @@ def _judge(rows: Sequence[_Row], checkpoint: Path, clips: Sequence[_Footage], dr
     from familial.train.losses import rounded_gaussian
 
     family = folder.load(checkpoint)
-    sigma, limit = float(rows[0].engine.manifest.sigma), family.config.risk_at
+    sigma, limit = float(rows[0].engine.manifest.sigma), family.config.decision_threshold
     right: dict[tuple[str, str], list[list[bool]]] = {}
     codes: dict[str, list[npt.NDArray[np.int32]]] = {row.name: [] for row in rows}
     torch.manual_seed(0)

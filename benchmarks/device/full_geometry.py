@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.full_geometry`: the edge member at real size through the whole export, in numbers.
+"""`python -m benchmarks.full_geometry`: the edge member at real size through the whole export, in numbers.
 
     random Qwen3-VL folder (27 x 1152 tower, one block of 4096) --adopt--> checkpoint --noise--> certificate
         --trace--> fp32 graphs --half--> fp16 graphs --prove, lint--> --TensorRT-RTX--> engine files
@@ -251,7 +251,7 @@ def _manifest(work: Path, precision: str) -> None:
         sigma=wanted.sigma,
         n=config.n,
         slot_s=config.window.slot_s,
-        reach_s=config.window.reach_s,
+        receptive_field_s=config.window.receptive_field_s,
         event_releases=config.event_releases,
     )
     (folder / FILES["certificate"]).write_text(certificate.to_json())

@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.noise`: a draw of our noise, as the device makes it, against OpenDP's sampler.
+"""`python -m benchmarks.noise`: a draw of our noise, as the device makes it, against OpenDP's sampler.
 
 Ours is the gate's sampler: fresh key, table, taken once, overwritten. OpenDP's is its exact discrete Gaussian on a
 vector of as many integers, at the same sigma, through its Python interface. One process, one thread, turns taken.

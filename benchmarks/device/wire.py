@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.wire`: what a second of Veilsight costs on the network, against a second of video.
+"""`python -m benchmarks.wire`: what a second of Veilsight costs on the network, against a second of video.
 
     edge process -> tap (counts TCP bytes and, by the kernel's count, IP packets in both directions) -> broker
 

@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.alarms --data MANIFEST.csv`: false alarms an hour, and how late an alert comes.
+"""`python -m benchmarks.alarms --data MANIFEST.csv`: false alarms an hour, and how late an alert comes.
 
     normal clips, strung together --noise--> events, stride 1 --member--> AlertBook (the bridge's) --> alerts an hour
     ... each fall put behind a minute of them                                          --> alert raised? how late?

@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.clips --data MANIFEST.csv`: labelled clips through the real loop, a verdict each.
+"""`python -m benchmarks.clips --data MANIFEST.csv`: labelled clips through the real loop, a verdict each.
 
     for each clip: a new edge process (a new boot) -> Mosquitto -> one bridge for all -> the clip's events -> its label
 
@@ -47,7 +47,7 @@ class Result:
     problem: str
 
 
-def play(rig: Rig, listener: Listener, clip: Clip, camera: str, speed: float, risk_at: float) -> Result:
+def play(rig: Rig, listener: Listener, clip: Clip, camera: str, speed: float, decision_threshold: float) -> Result:
     """One clip through an edge process of its own, on a loop that runs; its verdicts as they came."""
     began = time.monotonic()
     start = len(listener.records())
@@ -64,7 +64,7 @@ def play(rig: Rig, listener: Listener, clip: Clip, camera: str, speed: float, ri
     if not problem and not listener.wait_for(read, _READ_S):
         problem = f"no cloud verdict on the last release within {_READ_S:g} s"
     heard = rig.hear(listener.records(start), camera)
-    labels = {m: _label(heard, m, rig.manifest.labels, risk_at) for m in ("edge", "cloud")}
+    labels = {m: _label(heard, m, rig.manifest.labels, decision_threshold) for m in ("edge", "cloud")}
     problem = problem or "; ".join(heard.refused[:3])
     return Result(clip, len(heard.features), labels["edge"], labels["cloud"], time.monotonic() - began, problem)
 
@@ -77,14 +77,14 @@ def _complete(heard: Heard) -> bool:
     return any(v.boot_id == last.boot_id and v.last_slot >= last.slot for _, v in heard.of("cloud"))
 
 
-def _label(heard: Heard, member: str, labels: Sequence[str], risk_at: float) -> str:
+def _label(heard: Heard, member: str, labels: Sequence[str], decision_threshold: float) -> str:
     verdicts = [verdict for _, verdict in heard.of(member)]
-    return clip_label(verdicts, labels, risk_at) if verdicts else ""
+    return clip_label(verdicts, labels, decision_threshold) if verdicts else ""
 
 
 def _play_all(args: argparse.Namespace, clips: Sequence[Clip], engine: Path, checkpoint: Path) -> list[Result]:
     """All clips, `args.jobs` at a time, each job with a camera of its own."""
-    risk_at = FamilyConfig.load(checkpoint / "config.json").risk_at
+    decision_threshold = FamilyConfig.load(checkpoint / "config.json").decision_threshold
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veilsight-clips-")))
         broker = stack.enter_context((Mosquitto if find_mosquitto() else EmbeddedBroker)(folder))
@@ -92,7 +92,7 @@ def _play_all(args: argparse.Namespace, clips: Sequence[Clip], engine: Path, che
         rig = Rig(folder, broker, engine, checkpoint)
         cameras = [f"camera{job}" for job in range(args.jobs)]
         bridge = stack.enter_context(rig.bridge(cameras))
-        clip_label([], rig.manifest.labels, risk_at)  # loads torch, while the bridge does too
+        clip_label([], rig.manifest.labels, decision_threshold)  # loads torch, while the bridge does too
         bridge.wait_for_line("ready", _READY_S)
         print(f"{len(clips)} clips, {type(broker).__name__}, {args.jobs} at a time, speed {args.speed:g}", flush=True)
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -107,7 +107,7 @@ def _play_all(args: argparse.Namespace, clips: Sequence[Clip], engine: Path, che
                     index = waiting.get_nowait()
                 except queue.Empty:
                     return
-                result = play(rig, listener, clips[index], camera, args.speed, risk_at)
+                result = play(rig, listener, clips[index], camera, args.speed, decision_threshold)
                 results[index] = result
                 mark = result.problem or ("" if result.cloud == result.clip.label else "  <- wrong")
                 with telling:

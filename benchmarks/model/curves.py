@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.curves CURVE.csv --svg OUT`: the picture of a training run, from the CSV it writes.
+"""`python -m benchmarks.curves CURVE.csv --svg OUT`: the picture of a training run, from the CSV it writes.
 
 curve.csv (rows of step, seconds, losses, held-out shares) --chosen columns--> one line each over minutes
 """

@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.first_verdict`: how soon the family says `fall` on the demo clip, over noise draws.
+"""`python -m benchmarks.first_verdict`: how soon the family says `fall` on the demo clip, over noise draws.
 
 The clip is encoded once; each draw puts fresh noise on its codes and reads every whole event, as edge and cloud do. The
 ratio is the weaker member's share of draws whose first `fall` ends 0 to 4 s after the onset, over certainty; what is

@@ -1,12 +1,12 @@
-"""Top floor. `python -m benchmarks.shift --data MANIFEST.csv`: are scenes told from which nothing was learned?
+"""`python -m benchmarks.shift --data MANIFEST.csv`: are scenes told from which nothing was learned?
 
     known: rendered rooms that no training sees (and the sets named)     unknown: all other sets of the manifest
-    five ordinary clips of a camera, one to five of them strung together --noise--> z --ood--> familiarity
+    five ordinary clips of a camera, one to five of them strung together --noise--> z --ood--> OOD p-value
 
 For every fifth of the known cameras a reference is fitted on the rest, and both they and the unknown are held against
 it: the area under the curve says how often a stream of an unknown camera is farther from what is known than one of a
 known camera; 0.5 is chance. Intervals (90 %) come from drawing the cameras again, known and unknown; a set has few.
-`unsure` is the share of streams below familiarity 0.05: of known scenes 5 %, also while a fall is fresh. `--clips 5`
+`unsure` is the share of streams below OOD p-value 0.05: of known scenes 5 %, also while a fall is fresh. `--clips 5`
 leaves out the cameras that show the same thing all the time. Without noise: what the code itself can tell.
 """
 
@@ -151,13 +151,13 @@ def _fallen(
 
 
 def _below(reference: Reference, seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Means (..., A, 7) -> at each span, the share whose familiarity is too low (A,)."""
+    """Means (..., A, 7) -> at each span, the share whose OOD p-value is too low (A,)."""
     import numpy as np
 
     shares = np.ones(1)
     spans = range(len(reference.spans))
     rows = [seen[..., a, :].reshape(-1, seen.shape[-1]) for a in spans]
-    return np.array([np.mean([reference.familiarity(row, a, shares) < _UNSURE for row in rows[a]]) for a in spans])
+    return np.array([np.mean([reference.ood_p_value(row, a, shares) < _UNSURE for row in rows[a]]) for a in spans])
 
 
 def _wins(near: npt.NDArray[np.float64], far: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

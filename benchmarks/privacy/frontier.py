@@ -1,7 +1,7 @@
-"""Top floor. `python -m benchmarks.frontier --data MANIFEST.csv`: how right a family is for how many certified bits.
+"""`python -m benchmarks.frontier --data MANIFEST.csv`: how right a family is for how many certified bits.
 
     clips --tower, once--> clean codes --+ noise of each S--> both exits --> risk F1, AUC          beside them:
-        ideal codes (the pole of the clip's label, in every release), read exactly: the ceiling of each S
+        ideal codes (the class prototype of the clip's label, in every release), read exactly: the ceiling of each S
         the same codes without noise: the family's own ceiling
     audit.json, where given: what place, identity and picture attackers reached at the same S
     the labels alone: how often a place is named by whoever knows what is right to say and nothing else
@@ -151,12 +151,12 @@ def _at(family: Family, clips: Clips, shift: float, draws: int) -> dict[str, flo
     import torch
 
     from familial.evaluate.report import clip_probabilities, event_probabilities
-    from familial.train.losses import poles
+    from familial.train.losses import prototypes
 
     config, generator = family.config, torch.Generator().manual_seed(0)
     sigma = math.sqrt(config.event_releases) * config.clip_norm / shift if math.isfinite(shift) else 0.0
     gain = config.sigma**2 / sigma**2 if sigma else 1.0
-    ideal_poles = poles(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
+    ideal_prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
     worst: dict[str, list[npt.NDArray[np.float64]]] = {"edge": [], "cloud": [], "ideal": []}
     for truth, code in zip(clips.truth, clips.codes, strict=True):
         count = draws if sigma else 1
@@ -164,8 +164,8 @@ def _at(family: Family, clips: Clips, shift: float, draws: int) -> dict[str, flo
         for member in ("edge", "cloud"):
             read = event_probabilities(family, (code + noise) * gain, member)
             worst[member].append(np.stack([clip_probabilities(rows) for rows in read]))
-        z = ideal_poles[truth] + noise
-        worst["ideal"].append(_exact(z, ideal_poles, sigma, config.event_releases))
+        z = ideal_prototypes[truth] + noise
+        worst["ideal"].append(_exact(z, ideal_prototypes, sigma, config.event_releases))
     truths = np.array(clips.truth)
     return {
         f"{name} {what}": value
@@ -177,12 +177,13 @@ def _at(family: Family, clips: Clips, shift: float, draws: int) -> dict[str, flo
     }
 
 
-def _exact(z: torch.Tensor, label_poles: torch.Tensor, sigma: float, releases: int) -> npt.NDArray[np.float64]:
-    """z float (D, S, K, d) of codes at one label's pole -> P(label) float64 (D, L) from the first event's releases."""
+def _exact(z: torch.Tensor, label_prototypes: torch.Tensor, sigma: float, releases: int) -> npt.NDArray[np.float64]:
+    """z float (D, S, K, d) of codes at one label's class prototype -> P(label) float64 (D, L) from the first event's
+    releases."""
     import numpy as np
 
     seen = z[:, :releases].flatten(2).sum(dim=1).double()
-    scores = seen @ label_poles.flatten(1).double().T / (sigma * sigma if sigma else 1.0)
+    scores = seen @ label_prototypes.flatten(1).double().T / (sigma * sigma if sigma else 1.0)
     return np.asarray(scores.softmax(dim=1).numpy(), np.float64)
 
 
@@ -191,14 +192,14 @@ def _f1(clips: Clips, worst: Sequence[npt.NDArray[np.float64]]) -> float:
     import numpy as np
 
     from familial.data.clips import grouped_folds
-    from familial.evaluate.report import best_risk_at, metrics
+    from familial.evaluate.report import best_threshold, metrics
 
     folds = grouped_folds(clips.rows, _FOLDS)
     limits = []
     for fold in range(_FOLDS):
         others = [index for index, where in enumerate(folds) if where != fold]
         pairs = [(clips.truth[i], row, clips.rows[i].set) for i in others for row in worst[i]]
-        limits.append(best_risk_at(*zip(*pairs, strict=True)))
+        limits.append(best_threshold(*zip(*pairs, strict=True)))
     risks = list(range(1, worst[0].shape[1]))
     scores = []
     for draw in range(len(worst[0])):

@@ -1,4 +1,4 @@
-"""Top floor. `python -m benchmarks.side_channel`: can a listener tell the scene from anything but the noised content?
+"""`python -m benchmarks.side_channel`: can a listener tell the scene from anything but the noised content?
 
     scenes, tossed up slot by slot --> the real edge process --> broker --> listener --> classifiers --> which scene?
 

@@ -208,7 +208,7 @@ def _over_time(found: Mapping[str, Any]) -> str:
         sigma=Fraction(given["sigma"]),
         n=given["n"],
         slot_s=given["slot_s"],
-        reach_s=given["reach_s"],
+        receptive_field_s=given["receptive_field_s"],
         event_releases=given["event_releases"],
         lifetime_years=given["lifetime_years"],
     )
@@ -233,7 +233,8 @@ def _over_time(found: Mapping[str, Any]) -> str:
     )
     return (
         f"<section><h2>The certificate over time</h2><p>For one person in view without a break, every release "
-        f"that their picture can touch counted ({certificate.reach_s:g} s of reach included).</p>{drawn}</section>"
+        f"that their picture can touch counted ({certificate.receptive_field_s:g} s of receptive field included).</p>"
+        f"{drawn}</section>"
     )
 
 

@@ -128,7 +128,7 @@ class Shot:
 
 def _seconds(spec: WindowSpec) -> float:
     """How long a clip must be for `WINDOWS` windows after the first that has all its context."""
-    return math.ceil(spec.reach_s / spec.slot_s) * spec.slot_s + WINDOWS * spec.slot_s
+    return math.ceil(spec.receptive_field_s / spec.slot_s) * spec.slot_s + WINDOWS * spec.slot_s
 
 
 def _to_and_fro(footage: Footage, seconds: float) -> Footage:

@@ -27,11 +27,11 @@ _MAX_BATCH = 64
 
 class Reading(NamedTuple):
     """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1; answers:
-    further answer -> share of the event's time, summing to 1, empty where the family has none."""
+    attribute -> share of the event's time, summing to 1, empty where the family has none."""
 
     probabilities: dict[str, float]
     sentence: str
-    answers: Mapping[str, float] = MappingProxyType({})
+    attributes: Mapping[str, float] = MappingProxyType({})
 
 
 class Member(Protocol):
@@ -42,11 +42,11 @@ class Member(Protocol):
 
 
 class FamilyMember:
-    """The cloud member of a checkpoint: lifter and all decoder blocks."""
+    """The cloud member of a checkpoint: adapter and all decoder blocks."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
-        self._labels, self._answers = family.config.labels, family.config.answers
+        self._labels, self._attributes = family.config.labels, family.config.attributes
 
     @classmethod
     def load(cls, checkpoint: Path | str, manifest: EngineManifest, threads: int = 0) -> FamilyMember:
@@ -83,6 +83,8 @@ class FamilyMember:
             sentences = self._family.caption(z, present)
             rows, shares = (torch.softmax(each.double(), dim=1).tolist() for each in (logits, further))
         return [
-            Reading(dict(zip(self._labels, row, strict=True)), sentence, dict(zip(self._answers, share, strict=True)))
+            Reading(
+                dict(zip(self._labels, row, strict=True)), sentence, dict(zip(self._attributes, share, strict=True))
+            )
             for row, sentence, share in zip(rows, sentences, shares, strict=True)
         ]

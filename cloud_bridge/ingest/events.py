@@ -1,7 +1,7 @@
 """Releases -> events -> alerts, for one camera. Pure: no clock, no network, no model.
 
     Release --EventReader--> Event (8 slots, gaps marked) --member--> probabilities --AlertBook--> raised / cleared
-              `--Familiarity--> how familiar the last minutes are, in each event
+              `--OOD p-value--> how familiar the last minutes are, in each event
 
 An event is whole once all its slots have passed since the first release of the stream; from then on there is one for
 every release. Releases that would fall out of the window unread (a stream that ends early, or a long gap) are read
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cloud_bridge.config import AlertRule
 from cloud_bridge.ingest.intake import Release
-from familial.evaluate.ood import Familiarity
+from familial.evaluate.ood import OodDetector
 from wire.protocol.event import EventWindow
 
 __all__ = ["BLIND", "AlertBook", "AlertChange", "Event", "EventReader"]
@@ -30,7 +30,7 @@ BLIND = "blind"
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
     """What is read together, oldest first. z: int32 (R, K, d), each release times its level's weight; zeros where
-    `present`, bool (R,), is False. familiarity: of the stream so far, None where nobody knows."""
+    `present`, bool (R,), is False. ood_p_value: of the stream so far, None where nobody knows."""
 
     camera: str
     boot_id: int
@@ -38,13 +38,13 @@ class Event:
     last_slot: int
     z: npt.NDArray[np.int32]
     present: npt.NDArray[np.bool_]
-    familiarity: float | None = None
+    ood_p_value: float | None = None
 
 
 class EventReader:
     """Releases of one camera, in slot order -> events. weights: per level, by what z is multiplied to be read.
 
-    familiarity: begun anew with every stream; None where the checkpoint has no reference for it.
+    ood_p_value: begun anew with every stream; None where the checkpoint has no reference for it.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class EventReader:
         tokens: int,
         width: int,
         weights: Sequence[float] = (1.0,),
-        familiarity: Familiarity | None = None,
+        ood_p_value: OodDetector | None = None,
     ) -> None:
         self._camera = camera
         self._weights = weights
-        self._familiarity = familiarity
+        self._ood_detector = ood_p_value
         self._shape = (releases, tokens, width)
         self._unread: int | None = None  # the oldest release that was in no event yet
         self._begin(-1, 0)
@@ -75,8 +75,8 @@ class EventReader:
         if self._unread is not None and release.slot - size + 1 > self._unread:
             out += self.flush()
         self._window.push(release.slot, release.z, self._weights[release.level])
-        if self._familiarity is not None:
-            self._familiarity.push(release.slot, release.z, release.level)
+        if self._ood_detector is not None:
+            self._ood_detector.push(release.slot, release.z, release.level)
         self._unread = release.slot if self._unread is None else self._unread
         if release.slot - self._start + 1 >= size:
             out += self.flush()
@@ -90,16 +90,16 @@ class EventReader:
         window = self._window
         first = max(window.first_slot, self._start)
         z, present = window.z.copy(), window.present.copy()
-        familiarity = None if self._familiarity is None else self._familiarity.score
-        return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, familiarity)]
+        ood_p_value = None if self._ood_detector is None else self._ood_detector.score
+        return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, ood_p_value)]
 
     def _begin(self, boot_id: int, slot: int) -> None:
         self._boot_id = boot_id
         self._start = slot
         self._window = EventWindow(*self._shape)
         self._unread = None
-        if self._familiarity is not None:
-            self._familiarity.begin()
+        if self._ood_detector is not None:
+            self._ood_detector.begin()
 
 
 @dataclass(frozen=True, slots=True)

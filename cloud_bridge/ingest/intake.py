@@ -20,7 +20,7 @@ from wire.artifact.manifest import EngineManifest
 from wire.errors import MessageError
 from wire.privacy.level_rule import Witness
 from wire.protocol.keys import PublicKey
-from wire.protocol.message import FLAG_ATTENTION, FLAG_SPENT, FeatureMessage, open_features
+from wire.protocol.message import FLAG_ADAPTIVE, FLAG_SPENT, FeatureMessage, open_features
 
 __all__ = ["REASONS", "Intake", "Release"]
 
@@ -80,7 +80,7 @@ class Intake:
 
     cameras: name -> public key. records: name -> where the stream stands; kept current here, made durable by the
     caller. reorder_slots: a missing slot is given up when one that many later has come; 0 waits for none. A release
-    louder than the manifest's profile is refused, unless the attention rule is at work and can have chosen its level:
+    louder than the manifest's profile is refused, unless the level rule is at work and can have chosen its level:
     the rule is computed again here, from the messages alone.
     """
 
@@ -166,7 +166,7 @@ class Intake:
 
     def _level_is_sound(self, stream: _Stream, message: FeatureMessage, spent: bool) -> bool:
         """Whether the release may have been made at the level it states; the messages come here in slot order."""
-        if not message.flags & FLAG_ATTENTION:
+        if not message.flags & FLAG_ADAPTIVE:
             return message.level <= self._manifest.level
         z = None if spent else message.z
         return stream.witness is not None and stream.witness.see(message.slot, message.level, z)

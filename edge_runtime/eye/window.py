@@ -108,12 +108,13 @@ class SlotClock:
 class FrameBuffer:
     """A ring of small grey frames and their capture times, at most max_fps, for one writer and one reader.
 
-    It holds every frame that a window may need (`WindowSpec.reach_s`) and `ahead_s` of frames that are not due yet.
+    It holds every frame that a window may need (`WindowSpec.receptive_field_s`) and `ahead_s` of frames that are not
+    due yet.
     """
 
     def __init__(self, spec: WindowSpec, ahead_s: float = 1.0, max_fps: float = 40.0) -> None:
         self.spec = spec
-        size = math.ceil((spec.reach_s + spec.slot_s + ahead_s) * max_fps) + 2
+        size = math.ceil((spec.receptive_field_s + spec.slot_s + ahead_s) * max_fps) + 2
         self._frames, self._times = np.zeros((size, spec.height, spec.width), np.uint8), np.full(size, -np.inf)
         self._next = 0  # the oldest, overwritten next
         self._lock, self._gap_s, self.newest_s = threading.Lock(), 1.0 / max_fps, -math.inf

@@ -19,7 +19,7 @@ from edge_runtime.eye.engine.onnx import Engine
 from edge_runtime.eye.window import SlotClock, Window
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.level import Levels
-from edge_runtime.gate.sampler import NoiseDraw, Sampler
+from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Health, Stats
 from edge_runtime.uplink.publisher import Publisher, Release, fill_message, fill_verdict
 from wire.errors import EngineError
@@ -114,7 +114,7 @@ class Encoder:
 
     def __init__(self, engine: Engine, stats: Stats) -> None:
         self._engine, self._stats, self._busy = engine, stats, False
-        self._work: SimpleQueue[tuple[Window, NoiseDraw]] = SimpleQueue()
+        self._work: SimpleQueue[tuple[Window, NoiseSample]] = SimpleQueue()
         self._done: SimpleQueue[Release | Exception] = SimpleQueue()
         threading.Thread(target=self._serve, name="encode", daemon=True).start()
 

@@ -1,6 +1,6 @@
 """The sampler of discrete Gaussian noise, and the single-use draw.
 
-    getrandom(2) --> U (128 bits a coordinate) and a sign --pinned table--> NoiseDraw --once--> engine
+    getrandom(2) --> U (128 bits a coordinate) and a sign --pinned table--> NoiseSample --once--> engine
 
 The bits are those of the kernel's ChaCha20 generator, which forgets its key at every call: no key and no state of it is
 in this process, so no copy, fork or restart can repeat a draw. What a draw was made of is overwritten within it.
@@ -22,13 +22,13 @@ from edge_runtime.eye.window import Fleeting
 from wire.errors import NoiseError
 from wire.privacy.noise_table import NoiseTable
 
-__all__ = ["NoiseDraw", "Sampler"]
+__all__ = ["NoiseSample", "Sampler"]
 
 _getrandom = ctypes.CDLL(None, use_errno=True).getrandom
 _FRACTION, _ONE, _NOUGHT = np.array(2**52 - 1, np.uint64), np.array(1023 << 52, np.uint64), np.array(0.0)
 
 
-class NoiseDraw(Fleeting):
+class NoiseSample(Fleeting):
     """Noise for one release, int32 (1, K, d). Taken once, by the engine or by `alone`, and overwritten after use."""
 
     def __init__(self, noise: npt.NDArray[np.int32]) -> None:
@@ -86,13 +86,13 @@ class Sampler(Fleeting):
         self._counted = left[:-1], hits.view(np.bool_).reshape(length, -1), hits.reshape(length, -1), counts
         self._made = left[-1], counts.view(np.uint8), self._words.view(np.float64), left[-1, : self._n]
 
-    def draw(self) -> NoiseDraw:
+    def draw(self) -> NoiseSample:
         """A fresh draw."""
         with self:
             while (got := _getrandom(self._bits, len(self._bits), 0)) != len(self._bits):  # a signal cuts it short
                 if got < 0 and ctypes.get_errno() != errno.EINTR:
                     raise NoiseError(f"getrandom: {os.strerror(ctypes.get_errno())}; it needs Linux 3.17 or later")
-            return NoiseDraw(self._invert())
+            return NoiseSample(self._invert())
 
     def _invert(self) -> npt.NDArray[np.int32]:
         """int32 (1, K, d) of the words: 52 bits of U are the fraction, the sign is the sign."""

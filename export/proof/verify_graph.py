@@ -235,14 +235,14 @@ def prove_decide(model: onnx.ModelProto, manifest: EngineManifest, file: str = F
     return lint(model, file, inputs, {"logits": ("float32", (1, len(manifest.labels)))})
 
 
-def prove_folder(folder: Path | str, publisher: PublicKey | None = None) -> Iterator[str]:
+def prove_folder(folder: Path | str, signer: PublicKey | None = None) -> Iterator[str]:
     """Hold an engine folder against its manifest, prove both graphs, and yield each sentence as it is proved.
 
-    publisher: who must have signed the manifest; None: nobody is asked for.
+    signer: who must have signed the manifest; None: nobody is asked for.
     """
-    manifest = EngineManifest.load(folder, publisher)
-    if publisher is not None:
-        yield f"the manifest is signed by {publisher!r}"
+    manifest = EngineManifest.load(folder, signer)
+    if signer is not None:
+        yield f"the manifest is signed by {signer!r}"
     manifest.check(folder)
     yield f"every file has the hash that the manifest says; model {manifest.model_id:016x}"
     outside: set[str] = set()
@@ -263,11 +263,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m export.proof.verify_graph", description="Prove an engine folder's core."
     )
     parser.add_argument("folder", type=Path, help="engine folder: encode.onnx, decide.onnx, manifest.json, ...")
-    parser.add_argument("--publisher", help="who must have signed it: 64 hex digits, or a file that holds them")
+    parser.add_argument("--signer", help="who must have signed it: 64 hex digits, or a file that holds them")
     args = parser.parse_args(argv)
     try:
-        publisher = PublicKey.parse(args.publisher) if args.publisher else None
-        for sentence in prove_folder(args.folder, publisher):
+        signer = PublicKey.parse(args.signer) if args.signer else None
+        for sentence in prove_folder(args.folder, signer):
             print(f"proved  {sentence}", flush=True)
     except VeilsightError as error:
         print(f"REFUSED {error}", file=sys.stderr)

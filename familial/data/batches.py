@@ -1,7 +1,7 @@
 """Batches: which stretches of which takes a step is trained on, balanced by label and by set, and blind to length.
 
 takes --draw label, set, take, stream start, last slot--> Runs (frames of 8 slots, labels)     trains all
-Runs + codes --draw which releases arrived--> Events                                           trains lifter, backbone
+Runs + codes --draw which releases arrived--> Events                                           trains adapter, backbone
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from familial.data.events import UNKNOWN, Grid, Take, event_label, happening_now, release_label, run_frames
-from familial.synth.truth import Truth, answer
+from familial.synth.truth import Truth, attribute
 from wire.artifact.manifest import WindowSpec
 
 __all__ = ["Readings", "Runs", "cells_of", "draw_readings", "draw_runs", "draw_take"]
@@ -34,7 +34,7 @@ class Runs:
     frames: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     weak: npt.NDArray[np.int64]
-    answers: npt.NDArray[np.int64]
+    attributes: npt.NDArray[np.int64]
     now: npt.NDArray[np.int64]
     truth: Truth
     take: npt.NDArray[np.int64]
@@ -52,13 +52,13 @@ class Readings:
     last: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
 
-    def shares(self, runs: Runs, answers: int) -> npt.NDArray[np.float32]:
-        """float32 (N, answers): in which share of a reading's slots each further answer holds; zeros where a risk is
+    def shares(self, runs: Runs, attributes: int) -> npt.NDArray[np.float32]:
+        """float32 (N, answers): in which share of a reading's slots each attribute holds; zeros where a risk is
         shown or nobody knows."""
-        slots = np.arange(runs.answers.shape[1])
+        slots = np.arange(runs.attributes.shape[1])
         read = (slots >= self.first[:, None]) & (slots <= self.last[:, None])  # (N, R)
-        said = runs.answers[self.run]
-        hits = np.stack([(read & (said == index)).sum(axis=1) for index in range(answers)], axis=1)
+        said = runs.attributes[self.run]
+        hits = np.stack([(read & (said == index)).sum(axis=1) for index in range(attributes)], axis=1)
         shares = hits / np.maximum(hits.sum(axis=1, keepdims=True), 1) * (self.labels == 0)[:, None]
         return np.asarray(shares, np.float32)
 
@@ -95,8 +95,8 @@ def draw_runs(
     fall whose moment is unknown, the run covers what it can.
     """
     cells = cells_of(takes, len(shares))
-    count, reach = len(grid.index), spec.reach_s
-    frames, labels, weak, answers, now, truths, chosen, starts, lasts = [], [], [], [], [], [], [], [], []
+    count, reach = len(grid.index), spec.receptive_field_s
+    frames, labels, weak, attributes, now, truths, chosen, starts, lasts = [], [], [], [], [], [], [], [], []
     for _ in range(runs):
         index = draw_take(cells, shares, rng)
         take = takes[index]
@@ -112,7 +112,7 @@ def draw_runs(
         truths.append(truth)
         now.append(happening_now(take, last - grid.before_s, np.asarray(made.any(axis=(1, 2)))))
         labels.append(named)
-        answers.append([answer(truth.at(of_window[-spec.new_frames :])) for of_window in grid.index])
+        attributes.append([attribute(truth.at(of_window[-spec.new_frames :])) for of_window in grid.index])
         weak.append(take.label if hidden else UNKNOWN)
         chosen.append(index)
         starts.append(start)
@@ -122,7 +122,7 @@ def draw_runs(
         np.stack(frames),
         np.array(labels),
         np.array(weak),
-        np.array(answers),
+        np.array(attributes),
         np.stack(now),
         known,
         np.array(chosen),
@@ -138,7 +138,7 @@ def _stretch(take: Take, spec: WindowSpec, rng: np.random.Generator) -> tuple[fl
     if take.happenings is None and take.label == 1:
         return float(rng.uniform(0, min(0.5, slack))), float(rng.uniform(duration - 0.5, duration + 3.0)), True
     start = float(rng.uniform(0, slack if rng.random() < 0.3 else min(0.5, slack)))
-    return start, float(rng.uniform(start + spec.slot_s, duration + spec.reach_s - 0.9)), False
+    return start, float(rng.uniform(start + spec.slot_s, duration + spec.receptive_field_s - 0.9)), False
 
 
 def draw_readings(
@@ -150,13 +150,15 @@ def draw_readings(
     for run, (index, start, last) in enumerate(zip(runs.take, runs.start, runs.last, strict=True)):
         take = takes[index]
         ends = last - spec.slot_s * np.arange(count - 1, -1, -1)
-        alive = np.flatnonzero((ends > start + spec.slot_s / 2) & (ends < take.footage.duration + spec.reach_s))
+        alive = np.flatnonzero(
+            (ends > start + spec.slot_s / 2) & (ends < take.footage.duration + spec.receptive_field_s)
+        )
         for _ in range(each if len(alive) else 0):
             low, high = int(alive[0]), int(alive[-1])
             if rng.random() >= full:
                 high = int(rng.integers(low, high + 1))
                 low = int(rng.integers(low, high + 1))
-            label = event_label(take, start, [float(end) for end in ends[low : high + 1]], spec.reach_s)
+            label = event_label(take, start, [float(end) for end in ends[low : high + 1]], spec.receptive_field_s)
             if label != UNKNOWN:
                 found.append((run, low, high, label))
     rows = np.array(found, np.int64).reshape(-1, 4)

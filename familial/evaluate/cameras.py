@@ -1,5 +1,5 @@
 """Cameras whose scenes are known, or are to be told from known ones: a few clips of each, as clean codes in the plane
-of the labels' poles. Codes are for noise to be added to; they stay in this process.
+of the labels' class prototypes. Codes are for noise to be added to; they stay in this process.
 
     seed --render_clip, five ordinary kinds, a fall, a fight--> clips of one room, by one camera
     manifest --clips labelled as no risk, five neighbours of a set at a time--> clips of what stands for one camera

@@ -2,18 +2,20 @@
 No torch, no clean codes, no model: what was released is all that is read.
 
     z int (K, d) --two directions, / C--> c complex --with b, the mean of the seven before--> features (7,) of a release
-    features --mean over the last 60, 300, 1200 releases--> (7,) --how far from the known cameras' means?--> familiarity
+    features --mean over the last 60, 300, 1200 releases--> (7,) --how far from the known cameras' means?--> OOD p-value
 
-The two directions are those in which the labels' poles lie (`desensitizer.code_plane`). The features are c, c b,
+The two directions are those in which the labels' class prototypes lie (`desensitizer.code_plane`). The features are
+c, c b,
 Re(c b*) and c^2. Noise is drawn anew for each release and is the same in both directions, so the expectation of each
 feature is the clean code's own, at any level of noise; only their spread depends on it. One release says little:
 `benchmarks.shift` measures what a minute says, and what twenty do.
 
-The distance is Mahalanobis', with the spread of the known cameras' means at the noise that was there. Familiarity is
+The distance is Mahalanobis', with the spread of the known cameras' means at the noise that was there. OOD p-value is
 the share of left-out known cameras as far away or farther: a conformal p-value (Vovk et al., 2005), so that 5 % of
 known scenes are below 0.05. A risk is no strange scene: it lasts seconds, and some of what is known holds one.
 
-    python -m familial.evaluate.ood --checkpoint DIR     fits the reference, writes familiarity.json into the checkpoint
+    python -m familial.evaluate.ood --checkpoint DIR     fits the reference, writes ood_reference.json into the
+    checkpoint
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ import numpy.typing as npt
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CheckpointError, DataError, VeilsightError
 
-__all__ = ["FILE", "SPANS", "Camera", "Familiarity", "Reference", "distances", "fit", "in_plane", "main", "summaries"]
+__all__ = ["FILE", "SPANS", "Camera", "OodDetector", "Reference", "distances", "fit", "in_plane", "main", "summaries"]
 
-FILE = "familiarity.json"
+FILE = "ood_reference.json"
 SPANS = (60, 300, 1200)
 """Releases over which features are averaged; the longest that a stream has is read."""
 
@@ -89,7 +91,7 @@ class Reference:
     ladder: npt.NDArray[np.float64]
 
     def save(self, folder: Path | str) -> Path:
-        """Write familiarity.json beside the weights, of whose hash it is no part."""
+        """Write ood_reference.json beside the weights, of whose hash it is no part."""
         arrays = {name: getattr(self, name) for name in ("directions", "mean", "spread", "ladder")}
         document = {
             "checkpoint": self.checkpoint,
@@ -133,7 +135,7 @@ class Reference:
             )
         return made
 
-    def familiarity(self, mean: npt.NDArray[np.float64], span: int, shares: npt.NDArray[np.float64]) -> float:
+    def ood_p_value(self, mean: npt.NDArray[np.float64], span: int, shares: npt.NDArray[np.float64]) -> float:
         """Of a mean (7,) over the span of index `span`, whose releases had the sigmas in these shares (N,): 0..1."""
         spread = np.tensordot(shares, self.spread[span], axes=1)
         distance = float(distances(mean, self.mean[span], spread))
@@ -161,8 +163,8 @@ class Reference:
         return ""
 
 
-class Familiarity:
-    """The familiarity of one camera's stream, from its releases alone.
+class OodDetector:
+    """The OOD p-value of one camera's stream, from its releases alone.
 
     sigmas: of every level at which a release can be made, as in the manifest; each is one of the reference's.
     """
@@ -202,7 +204,7 @@ class Familiarity:
             return None
         latest = np.arange(self._count - reference.spans[fitting[-1]], self._count) % len(self._rows)
         shares = np.bincount(self._kinds[latest], minlength=len(reference.sigmas)) / len(latest)
-        return reference.familiarity(self._rows[latest].mean(axis=0), fitting[-1], shares)
+        return reference.ood_p_value(self._rows[latest].mean(axis=0), fitting[-1], shares)
 
 
 # --- the reference, from clean codes of known cameras

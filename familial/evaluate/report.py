@@ -38,7 +38,7 @@ from wire.privacy.certificate import PROFILES, sigma_for
 __all__ = [
     "Read",
     "baselines",
-    "best_risk_at",
+    "best_threshold",
     "calibration_error",
     "clip_codes",
     "clip_probabilities",
@@ -88,7 +88,7 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Training:
-    """All clips as one training's families read them, and per fold its (temperature, bias, risk_at)."""
+    """All clips as one training's families read them, and per fold its (temperature, bias, decision_threshold)."""
 
     reads: list[Read]
     fits: list[tuple[float, float, float]]
@@ -96,7 +96,7 @@ class _Training:
     def calls(self) -> list[list[_Call]]:
         """Of each clip, in each draw."""
         fitted = ((read.draws(*self.fits[read.reader][:2]), self.fits[read.reader][2]) for read in self.reads)
-        return [[_Call(row, *_decide(row, risk_at)) for row in rows] for rows, risk_at in fitted]
+        return [[_Call(row, *_decide(row, decision_threshold)) for row in rows] for rows, decision_threshold in fitted]
 
 
 def sigma_of(folder: Path, family: Family, profile: str | None) -> tuple[str, Fraction]:
@@ -175,17 +175,18 @@ def clip_probabilities(probabilities: _Probabilities) -> _Probabilities:
     return np.asarray(odds / odds.sum())
 
 
-def clip_verdict(probabilities: _Probabilities, risk_at: float = 0.5) -> tuple[int, float]:
+def clip_verdict(probabilities: _Probabilities, decision_threshold: float = 0.5) -> tuple[int, float]:
     """Event probabilities (E, L) of one clip -> (label index, its probability).
 
-    The likeliest risk label by `clip_probabilities` if the risk (1 - P(label 0)) is at least `risk_at`, else label 0.
+    The likeliest risk label by `clip_probabilities` if the risk (1 - P(label 0)) is at least `decision_threshold`,
+    else label 0.
     """
-    return _decide(clip_probabilities(probabilities), risk_at)
+    return _decide(clip_probabilities(probabilities), decision_threshold)
 
 
-def _decide(clip: _Probabilities, risk_at: float) -> tuple[int, float]:
+def _decide(clip: _Probabilities, decision_threshold: float) -> tuple[int, float]:
     risk = 1.0 - float(clip[0])
-    if risk < risk_at:
+    if risk < decision_threshold:
         return 0, 1.0 - risk
     label = 1 + int(np.argmax(clip[1:]))
     return label, float(clip[label])
@@ -200,8 +201,9 @@ def calibration_error(clips: Sequence[_Probabilities], truth: Sequence[int], bin
     return float(sum(gaps))
 
 
-def best_risk_at(truth: Sequence[int], clips: Sequence[_Probabilities], sets: Sequence[str]) -> float:
-    """The `risk_at` with the highest mean of accuracy and risk F1; every set weighs the same, ties go to the middle."""
+def best_threshold(truth: Sequence[int], clips: Sequence[_Probabilities], sets: Sequence[str]) -> float:
+    """The `decision_threshold` with the highest mean of accuracy and risk F1; every set weighs the same, ties go to
+    the middle."""
     grid = np.linspace(0.05, 0.95, 91)
     weight = np.array([1.0 / sets.count(name) for name in sets])
     labels = np.asarray(truth)
@@ -343,7 +345,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     trainings = []
     for families in trained:
         reads = _all_read(families, clips, args.member, sigma, args.draws)
-        own = [(1.0, 0.0, families[0][0].config.risk_at)]
+        own = [(1.0, 0.0, families[0][0].config.decision_threshold)]
         trainings.append(_Training(reads, _fits(reads, labels) if args.folds else own))
     fits = [fit for training in trainings for fit in training.fits]
     if args.fit is not None:
@@ -362,7 +364,7 @@ def run(argv: Sequence[str] | None = None) -> None:
         "left_out": bool(args.folds),
         "temperature": [fit[0] for fit in fits],
         "bias": [fit[1] for fit in fits],
-        "risk_at": [fit[2] for fit in fits],
+        "decision_threshold": [fit[2] for fit in fits],
     }
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -407,9 +409,10 @@ def _read(
 
 
 def _fits(reads: Sequence[Read], labels: Sequence[str]) -> list[tuple[float, float, float]]:
-    """Per fold (temperature, bias, risk_at), from what the OTHER folds left out: no clip has a say in its own.
+    """Per fold (temperature, bias, decision_threshold), from what the OTHER folds left out: no clip has a say in its
+    own.
 
-    The first two make the clips' labels likeliest, risk and normal equally frequent; the last is `best_risk_at`.
+    The first two make the clips' labels likeliest, risk and normal equally frequent; the last is `best_threshold`.
     """
     found = []
     for fold in range(1 + max(read.reader for read in reads)):
@@ -434,19 +437,22 @@ def _fit(reads: Sequence[Read], labels: Sequence[str]) -> tuple[float, float, fl
         bias = min(_BIASES, key=lambda value: loss(temperature, value))
     named = zip(truth.tolist(), reads, strict=True)
     rows = [(label, row, read.clip.set) for label, read in named for row in read.draws(temperature, bias)]
-    return temperature, bias, best_risk_at(*zip(*rows, strict=True))
+    return temperature, bias, best_threshold(*zip(*rows, strict=True))
 
 
 def _write_fits(folder: Path, fits: Sequence[tuple[float, float, float]]) -> None:
     """The folds' mean temperature, bias and limit into the config of `folder`, whose own ones they correct."""
-    temperature, bias, risk_at = (float(np.mean(column)) for column in zip(*fits, strict=True))
+    temperature, bias, decision_threshold = (float(np.mean(column)) for column in zip(*fits, strict=True))
     config = FamilyConfig.load(folder / CONFIG)
     leans = tuple(round(old / temperature + bias * (index > 0), 4) for index, old in enumerate(config.label_bias))
     made = replace(
-        config, temperature=round(config.temperature * temperature, 4), label_bias=leans, risk_at=round(risk_at, 4)
+        config,
+        temperature=round(config.temperature * temperature, 4),
+        label_bias=leans,
+        decision_threshold=round(decision_threshold, 4),
     )
     made.save(folder / CONFIG)
-    print(f"{folder}: temperature {made.temperature}, bias {leans}, a clip is a risk from {made.risk_at} on")
+    print(f"{folder}: temperature {made.temperature}, bias {leans}, a clip is a risk from {made.decision_threshold} on")
 
 
 def _summary(trainings: Sequence[_Training], labels: Sequence[str]) -> dict[str, Any]:

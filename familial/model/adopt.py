@@ -3,7 +3,7 @@
     config.json ----------sizes---------> FamilyConfig: tower "qwen", exits after one block and after all
     model*.safetensors ---tower, blocks, norm: copied tensor by tensor, in the base's own number format
     tokenizer.json -------each word of the family = the mean of its pieces' rows; without the file, fresh rows
-    nothing --------------desensitizer, lifter, edge exit: fresh, to be trained with familial.train --base OUT
+    nothing --------------desensitizer, adapter, edge exit: fresh, to be trained with familial.train --base OUT
 
 DeepStack is left out: its features would go around the desensitizer. Everything that can be wrong with the folder, and
 whether memory and disk will do, is found out before the first byte is written.
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from familial.model.adapter import ADAPTER
 from familial.model.checkpoint import plan_of, save_with
 from familial.model.config import FamilyConfig, VisionSpec
 from familial.model.family import Family, without_weights
@@ -36,7 +37,7 @@ __all__ = ["adopt_base", "family_config", "main"]
 _CURE = "download the folder again"
 _TOWER, _TEXT, _HEAD = "model.visual.", "model.language_model.", "lm_head.weight"
 _TABLE = _TEXT + "embed_tokens.weight"
-_FRESH = ("desensitizer.", "lifter.", "exit_")
+_FRESH = ("desensitizer.", f"{ADAPTER}.", "exit_")
 _IGNORED = (_TOWER + "deepstack_merger_list.",)
 _FORMATS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 _SAMPLE = 256  # rows whose spread is that of fresh words
@@ -106,7 +107,7 @@ def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str,
         exit_block=exit_block,
         storage=_storage(found, text),
         label_bias=(0.0,) * len(like.labels),
-        risk_at=0.5,
+        decision_threshold=0.5,
     )
 
 
@@ -368,7 +369,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     members = (family.edge_member(), family.cloud_member())
     edge, cloud = (sum(weight.numel() for weight in member.parameters()) for member in members)
     print(f"edge member {edge / 1e6:,.2f} M weights, cloud member {cloud / 1e6:,.2f} M; words begin from {words}")
-    print(f"fresh: desensitizer, lifter, edge exit; train them: python -m familial.train --base {args.out}")
+    print(f"fresh: desensitizer, adapter, edge exit; train them: python -m familial.train --base {args.out}")
     print(f"written: {args.out} in {time.monotonic() - began:.1f} s")
     return 0
 

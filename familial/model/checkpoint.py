@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from familial.model.adapter import ADAPTER
 from familial.model.config import FamilyConfig
 from familial.model.family import Family, without_weights
 from familial.model.resources import require_memory
@@ -23,7 +24,7 @@ from wire.errors import CheckpointError
 
 __all__ = ["adopt", "checkpoint_hash", "load", "plan_of", "save", "save_with"]
 
-_OWN = ("desensitizer.", "lifter.", "exit_")  # never of a base, so never in its number format
+_OWN = ("desensitizer.", f"{ADAPTER}.", "exit_")  # never of a base, so never in its number format
 _CURE = "copy or train it again"
 
 

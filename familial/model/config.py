@@ -3,7 +3,7 @@
     FamilyConfig --save--> config.json (Hugging Face form: model_type, architectures) --load--> FamilyConfig
 
 The noise is not here: it is chosen by `calibration.noise` and lies beside config.json; the family is only told at which
-`profile` it was trained, since the lifter measures z in units of that sigma.
+`profile` it was trained, since the adapter measures z in units of that sigma.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from wire.privacy.certificate import PROFILES, sigma_for
 __all__ = ["FamilyConfig", "VisionSpec", "nano"]
 
 _FORM = {"model_type": "veilsight", "architectures": ["Family"]}
+_RENAMED = {"risk_at": "decision_threshold", "answers": "attributes"}  # what older checkpoints call them
 _STORAGE = ("float16", "bfloat16", "float32")
 
 
@@ -66,7 +67,8 @@ class FamilyConfig:
     storage: the number format in which the weights of a base lie in the checkpoint.
     temperature, label_bias: label logits of both exits are divided by the one, then the other is added; fitted on
     held-out events, so that probabilities are what they say where risk and normal are equally frequent.
-    risk_at: a clip is called by its likeliest risk when its risk reaches this (`evaluate.clip_probabilities`).
+    decision_threshold: a clip is called by its likeliest risk when its risk reaches this
+    (`evaluate.clip_probabilities`).
     Raises CheckpointError for sizes that do not fit together.
     """
 
@@ -83,7 +85,7 @@ class FamilyConfig:
     channels: tuple[int, ...] = (24, 48, 64, 64, 96, 96)
     crop: int = 56
     rank: int = 0
-    answers: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
     drop: float = 0.0
     hidden: int = 128
     layers: int = 4
@@ -92,7 +94,7 @@ class FamilyConfig:
     caption_words: int = 12
     label_bias: tuple[float, ...] = field(default=())
     temperature: float = 1.0
-    risk_at: float = 0.5
+    decision_threshold: float = 0.5
     kv_heads: int = 0
     head_dim: int = 0
     rope_theta: float = 10000.0
@@ -136,8 +138,10 @@ class FamilyConfig:
             found.append(f"temperature is {self.temperature}, it must be positive")
         if len(self.label_bias) != len(self.labels):
             found.append(f"label_bias has {len(self.label_bias)} entries for {len(self.labels)} labels")
-        if self.answers and (not self.rank or self.rank + len(self.answers) - 1 > self.n):
-            found.append(f"answers has {len(self.answers)} entries: rank {self.rank} of {self.n} has no room for them")
+        if self.attributes and (not self.rank or self.rank + len(self.attributes) - 1 > self.n):
+            found.append(
+                f"attributes has {len(self.attributes)} entries: rank {self.rank} of {self.n} has no room for them"
+            )
         if self.profile not in PROFILES:
             found.append(f"profile is {self.profile!r}, known are {sorted(PROFILES)}")
         return found
@@ -161,12 +165,12 @@ class FamilyConfig:
 
     @property
     def aside(self) -> int:
-        """Directions of the further answers."""
-        return max(0, len(self.answers) - 1)
+        """Directions of the attributes."""
+        return max(0, len(self.attributes) - 1)
 
     @property
     def sigma(self) -> float:
-        """Noise the family was trained at, in lattice units: a scale for the lifter, not the sampler's parameter."""
+        """Noise the family was trained at, in lattice units: a scale for the adapter, not the sampler's parameter."""
         return float(sigma_for(self.clip_norm, PROFILES[self.profile], self.event_releases))
 
     def save(self, path: Path) -> None:
@@ -183,7 +187,7 @@ class FamilyConfig:
             raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
         if found.get("model_type") != _FORM["model_type"]:
             raise CheckpointError(f"{path}: model_type is {found.get('model_type')!r}, expected 'veilsight'")
-        fields = {key: value for key, value in found.items() if key not in (*_FORM, "torch_dtype")}
+        fields = {_RENAMED.get(key, key): value for key, value in found.items() if key not in (*_FORM, "torch_dtype")}
         try:
             fields["window"] = WindowSpec(**fields["window"])
             if fields.get("vision") is not None:

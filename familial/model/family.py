@@ -1,7 +1,7 @@
 """The family: one set of weights, members by slicing, two exits in one forward.
 
     frames --tower--> features --desensitizer--> x --trusted core(+ noise)--> z          EncodeGraph, on the edge
-    z x 8 --lifter--> tokens --block 1--> EDGE EXIT (3 logits)                            DecideGraph, on the edge
+    z x 8 --adapter--> tokens --block 1--> EDGE EXIT (3 logits)                            DecideGraph, on the edge
                                --blocks 2..--> CLOUD EXIT: next token = label, then the caption's words
 
 The backbone is transformers' Qwen3-VL text decoder (its blocks, norms and rotary positions); one loop runs its
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
 
+from familial.model.adapter import ADAPTER, Adapter
 from familial.model.config import FamilyConfig
-from familial.model.desensitizer import Desensitizer, Lifter, straight_through, trusted_core
+from familial.model.desensitizer import Desensitizer, straight_through, trusted_core
 from familial.model.towers.motion import Seen, make_tower
 from familial.model.vocabulary import END, FIRST_LABEL, Vocabulary
 from wire.errors import CheckpointError
@@ -137,7 +138,7 @@ class Family(nn.Module):
         self.config, self.edge_only = config, edge_only
         branch = int(config.exit_block == "branch")
         self.shared = config.exit_at - branch  # blocks that both members run
-        self.vocabulary = Vocabulary(config.words, config.labels, config.answers)
+        self.vocabulary = Vocabulary(config.words, config.labels, config.attributes)
         self.tower = make_tower(config)
         inner = min(config.hidden, _DESENSITIZER)
         self.desensitizer = Desensitizer(
@@ -150,7 +151,9 @@ class Family(nn.Module):
             config.aside,
             config.drop,
         )
-        self.lifter = Lifter(config.event_releases, config.tokens, config.width, config.hidden, config.sigma)
+        self.add_module(
+            ADAPTER, Adapter(config.event_releases, config.tokens, config.width, config.hidden, config.sigma)
+        )
         held = self.shared if edge_only else config.layers
         blocks, self.norm, self.embed = Backbone.of_config(config, held + branch)
         self.backbone = blocks.sliced(0, held)
@@ -190,10 +193,15 @@ class Family(nn.Module):
 
     # --- the reading half: z to verdicts
 
+    @property
+    def adapter(self) -> Adapter:
+        """z -> tokens."""
+        return cast(Adapter, self.get_submodule(ADAPTER))
+
     def exit_state(self, z: Tensor, present: Tensor) -> Tensor:
         """z (B, R, K, d), present bool (B, R) -> hidden (B, R*K + 1, hidden) after the shared blocks: what the relay
         hands on."""
-        return cast(Tensor, self.backbone(self.lifter(z, present), present, 0, self.shared))
+        return cast(Tensor, self.backbone(self.adapter(z, present), present, 0, self.shared))
 
     def edge_logits(self, z: Tensor, present: Tensor) -> Tensor:
         """z (B, R, K, d), present bool (B, R) -> label logits (B, L) of the first exit."""
@@ -212,13 +220,13 @@ class Family(nn.Module):
         return cloud_exit(self, self.backbone(state, present, self.shared))
 
     def cloud_reading(self, z: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """z (B, R, K, d), present bool (B, R) -> cloud label logits (B, L), logits of the further answers (B, A)."""
+        """z (B, R, K, d), present bool (B, R) -> cloud label logits (B, L), logits of the attributes (B, A)."""
         last = self.backbone(self.exit_state(z, present), present, self.shared)
-        return cloud_exit(self, last), self._answer_logits(last)
+        return cloud_exit(self, last), self._attribute_logits(last)
 
-    def _answer_logits(self, state: Tensor) -> Tensor:
+    def _attribute_logits(self, state: Tensor) -> Tensor:
         first = FIRST_LABEL + len(self.config.labels)
-        rows = word_head(self)[first : first + len(self.config.answers)]
+        rows = word_head(self)[first : first + len(self.config.attributes)]
         return cast(Tensor, self.norm(state[:, -1])) @ rows.T
 
     def both_exits(self, z: Tensor, present: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -226,21 +234,21 @@ class Family(nn.Module):
         the last.
 
         Returns edge logits (B, L), cloud logits (B, L), word logits (B, W, V) for the token after each of `words`, and
-        logits of the further answers (B, A).
+        logits of the attributes (B, A).
         """
-        lifted = self.lifter(z, present)
+        lifted = self.adapter(z, present)
         read = lifted.shape[1]
         first = self.backbone(torch.cat((lifted, self.embed(words)), dim=1), present, 0, self.shared)
         last = self.backbone(first, present, self.shared)
         tokens = self.norm(last[:, read:]) @ word_head(self).T
         edge, asked = edge_exit(self, first[:, :read], present), last[:, :read]
-        return edge, cloud_exit(self, asked), tokens, self._answer_logits(asked)
+        return edge, cloud_exit(self, asked), tokens, self._attribute_logits(asked)
 
     @torch.no_grad()
     def caption(self, z: Tensor, present: Tensor) -> list[str]:
         """z (B, R, K, d), present bool (B, R) -> B sentences: greedy words after the label's token, at most
         `caption_words`."""
-        lifted = self.lifter(z, present)
+        lifted = self.adapter(z, present)
         label = self.cloud_logits(z, present).argmax(dim=1)
         words = (label + FIRST_LABEL)[:, None]  # (B, 1)
         for _ in range(self.config.caption_words):
@@ -254,11 +262,11 @@ class Family(nn.Module):
     # --- members
 
     def edge_member(self) -> EdgeMember:
-        """Tower, desensitizer, lifter and the first block or blocks, sharing weights with this family."""
+        """Tower, desensitizer, adapter and the first block or blocks, sharing weights with this family."""
         return EdgeMember(self)
 
     def cloud_member(self) -> CloudMember:
-        """Lifter and all blocks, sharing weights with this family; it has no tower: it cannot see, only read z."""
+        """Adapter and all blocks, sharing weights with this family; it has no tower: it cannot see, only read z."""
         return CloudMember(self)
 
 
@@ -302,21 +310,27 @@ def cloud_exit(member: Family | CloudMember, state: Tensor) -> Tensor:
 
 
 class EdgeMember(nn.Module):
-    """What the edge box holds: tower, desensitizer, lifter, its block and the first exit."""
+    """What the edge box holds: tower, desensitizer, adapter, its block and the first exit."""
 
     label_bias: Tensor
 
     def __init__(self, family: Family) -> None:
         super().__init__()
         self.config = family.config
-        self.tower, self.desensitizer, self.lifter = family.tower, family.desensitizer, family.lifter
+        self.tower, self.desensitizer = family.tower, family.desensitizer
+        self.add_module(ADAPTER, family.adapter)
         self.backbone, self.branch = family.backbone.sliced(0, family.shared), family.branch
         self.exit_norm, self.exit_head = family.exit_norm, family.exit_head
         self.register_buffer("label_bias", family.label_bias, persistent=False)
 
+    @property
+    def adapter(self) -> Adapter:
+        """z -> tokens."""
+        return cast(Adapter, self.get_submodule(ADAPTER))
+
     def exit_state(self, z: Tensor, present: Tensor) -> Tensor:
         """As `Family.exit_state`."""
-        return cast(Tensor, self.backbone(self.lifter(z, present), present))
+        return cast(Tensor, self.backbone(self.adapter(z, present), present))
 
     def forward(self, z: Tensor, present: Tensor) -> Tensor:
         """z (B, R, K, d), present bool (B, R) -> label logits (B, L)."""
@@ -324,14 +338,14 @@ class EdgeMember(nn.Module):
 
 
 class CloudMember(nn.Module):
-    """What the cloud holds: lifter, all blocks, the word head."""
+    """What the cloud holds: adapter, all blocks, the word head."""
 
     label_bias: Tensor
 
     def __init__(self, family: Family) -> None:
         super().__init__()
         self.config = family.config
-        self.lifter = family.lifter
+        self.add_module(ADAPTER, family.adapter)
         if family.edge_only:
             raise CheckpointError("only the edge member was loaded; load the checkpoint whole for the cloud member")
         shared, layers = family.shared, family.config.layers
@@ -339,13 +353,18 @@ class CloudMember(nn.Module):
         self.norm, self.embed, self.head = family.norm, family.embed, family.head
         self.register_buffer("label_bias", family.label_bias, persistent=False)
 
+    @property
+    def adapter(self) -> Adapter:
+        """z -> tokens."""
+        return cast(Adapter, self.get_submodule(ADAPTER))
+
     def continue_from(self, state: Tensor, present: Tensor) -> Tensor:
         """The edge's exit state (B, R*K + 1, hidden), present bool (B, R) -> label logits (B, L)."""
         return cloud_exit(self, self.rest(state, present))
 
     def forward(self, z: Tensor, present: Tensor) -> Tensor:
         """z (B, R, K, d), present bool (B, R) -> label logits (B, L)."""
-        return self.continue_from(self.first(self.lifter(z, present), present), present)
+        return self.continue_from(self.first(self.adapter(z, present), present), present)
 
 
 class EncodeGraph(nn.Module):

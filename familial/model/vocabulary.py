@@ -1,9 +1,9 @@
 """The family's own vocabulary: whole words, small enough to read.
 
-    id 0 <pad>   1 <end>   2.. one token per label (<normal>, <fall>, ...)   then one per further answer (<one>, ...)
+    id 0 <pad>   1 <end>   2.. one token per label (<normal>, <fall>, ...)   then one per attribute (<one>, ...)
     then the words of the captions, sorted
 
-A verdict is the next token over the label tokens, a further answer over the answer tokens; a caption is a row of words
+A verdict is the next token over the label tokens, a attribute over the answer tokens; a caption is a row of words
 that ends with <end>.
 """
 
@@ -21,10 +21,11 @@ _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
 
 class Vocabulary:
-    """Words <-> ids. `words[i]` is the text of token i; `labels` are the tokens FIRST_LABEL and on, then `answers`."""
+    """Words <-> ids. `words[i]` is the text of token i; `labels` are the tokens FIRST_LABEL and on, then
+    `attributes`."""
 
-    def __init__(self, words: tuple[str, ...], labels: tuple[str, ...], answers: tuple[str, ...] = ()) -> None:
-        expected = _special(labels, answers)
+    def __init__(self, words: tuple[str, ...], labels: tuple[str, ...], attributes: tuple[str, ...] = ()) -> None:
+        expected = _special(labels, attributes)
         if words[: len(expected)] != expected or len(set(words)) != len(words):
             raise CheckpointError(f"vocabulary: the words must be distinct and begin with {expected}")
         self.words = words
@@ -33,10 +34,12 @@ class Vocabulary:
         self._ids = {word: index for index, word in enumerate(words)}
 
     @classmethod
-    def of_captions(cls, captions: Iterable[str], labels: tuple[str, ...], answers: tuple[str, ...] = ()) -> Vocabulary:
+    def of_captions(
+        cls, captions: Iterable[str], labels: tuple[str, ...], attributes: tuple[str, ...] = ()
+    ) -> Vocabulary:
         """The vocabulary of these captions: every word that occurs in one."""
         found = sorted({word for caption in captions for word in _WORD.findall(caption.lower())})
-        return cls((*_special(labels, answers), *found), labels, answers)
+        return cls((*_special(labels, attributes), *found), labels, attributes)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -65,5 +68,5 @@ class Vocabulary:
         return dict(self._ids)
 
 
-def _special(labels: tuple[str, ...], answers: tuple[str, ...]) -> tuple[str, ...]:
-    return ("<pad>", "<end>", *(f"<{name}>" for name in (*labels, *answers)))
+def _special(labels: tuple[str, ...], attributes: tuple[str, ...]) -> tuple[str, ...]:
+    return ("<pad>", "<end>", *(f"<{name}>" for name in (*labels, *attributes)))

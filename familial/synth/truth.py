@@ -17,9 +17,9 @@ import numpy.typing as npt
 from familial.synth.clip import RenderedClip
 from familial.synth.tags import TAGS
 
-__all__ = ["ANSWERS", "CELLS", "POSE", "Truth", "answer", "truth_of", "unknown"]
+__all__ = ["ATTRIBUTES", "CELLS", "POSE", "Truth", "attribute", "truth_of", "unknown"]
 
-ANSWERS = ("empty", "one", "several", "low", "running")
+ATTRIBUTES = ("empty", "one", "several", "low", "running")
 """What a scene without risk may show: nobody, one person upright, two or more, one who lies or crouches, one who
 runs."""
 
@@ -66,7 +66,7 @@ class Truth:
         return Truth(self.count, self.tags, self.pose, np.stack(people).astype(np.uint8))
 
 
-def answer(truth: Truth) -> int:
+def attribute(truth: Truth) -> int:
     """Index into ANSWERS of what most of these frames show, -1 where fewer than half are known."""
     known = truth.count >= 0
     if 2 * known.sum() < len(known):

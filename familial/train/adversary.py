@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-__all__ = ["Linker"]
+__all__ = ["ReidentificationAdversary"]
 
 _SHARP = 8.0  # scale of the cosines
 
@@ -33,8 +33,9 @@ class _Reversed(torch.autograd.Function):
         return -ctx.weight * gradients[0], None
 
 
-class Linker(nn.Module):
-    """Events -> how well they are linked, as a loss that the linker lowers and the code, through a reversed gradient,
+class ReidentificationAdversary(nn.Module):
+    """Events -> how well they are linked, as a loss that the re-identification adversary lowers and the code, through
+    a reversed gradient,
     raises."""
 
     def __init__(self, coordinates: int, sigma: float, hidden: int = 128) -> None:

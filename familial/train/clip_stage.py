@@ -1,7 +1,7 @@
 """The last stage of training: the readers alone, on whole clips as they will be called, tower and codes at rest.
 
     takes --tower, once plain and some times changed--> codes of all slots --fresh noise--> all events of a clip
-          --lifter, backbone--> odds --mean over the events--> the clip's label
+          --adapter, backbone--> odds --mean over the events--> the clip's label
 
 Reading is cheap, so the readers see far more noise than the tower can pay for; and what they learn is what
 `evaluate.clip_probabilities` asks of them: odds that are right on average over a clip whose moment nobody knows.
@@ -27,7 +27,7 @@ from familial.data.events import Take, augment, draw_view, event_label
 from familial.evaluate.report import clip_codes, events_of
 from familial.model.family import Family
 from familial.model.vocabulary import FIRST_LABEL, PAD
-from familial.synth.truth import answer
+from familial.synth.truth import attribute
 from familial.train.losses import rounded_gaussian, share_loss
 
 __all__ = ["read_whole", "slot_shares"]
@@ -116,7 +116,7 @@ def _draw(
 
 
 def _loss(reader: Family, drawn: Sequence[tuple[Take, Tensor]], rng: np.random.Generator) -> Tensor:
-    """Of both exits: the clips' labels by their mean odds, the events' own where known; further answers; captions."""
+    """Of both exits: the clips' labels by their mean odds, the events' own where known; attributes; captions."""
     config = reader.config
     z, present, labels, shares, sentences, counts = [], [], [], [], [], []
     for take, codes in drawn:
@@ -129,14 +129,14 @@ def _loss(reader: Family, drawn: Sequence[tuple[Take, Tensor]], rng: np.random.G
         for event in kept:
             slots = np.arange(event, event + int(there[event].sum()))
             ends = config.window.slot_s * (slots + 1)
-            label = event_label(take, 0.0, ends.tolist(), config.window.reach_s)
+            label = event_label(take, 0.0, ends.tolist(), config.window.receptive_field_s)
             labels.append(label)
-            shares.append(slot_shares(take, slots, config.window.slot_s, len(config.answers)) * (label == 0))
+            shares.append(slot_shares(take, slots, config.window.slot_s, len(config.attributes)) * (label == 0))
             sentences.append(take.caption if label == take.label else "nothing unusual happens")
     truth, there = torch.tensor(labels), torch.cat(present)
     captions = torch.tensor([reader.vocabulary.encode(text, config.caption_words) for text in sentences])
     words = torch.cat((truth.clamp(min=0)[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
-    edge, cloud, following, answers = reader.both_exits(torch.cat(z), there, words)
+    edge, cloud, following, attributes = reader.both_exits(torch.cat(z), there, words)
     of_clips = torch.tensor([take.label for take, _ in drawn])
     known = truth >= 0
     loss = torch.zeros(())
@@ -148,17 +148,17 @@ def _loss(reader: Family, drawn: Sequence[tuple[Take, Tensor]], rng: np.random.G
     if bool(known.any()):
         told = cross_entropy(following[known].flatten(0, 1), captions[known].flatten(), ignore_index=PAD)
         loss = loss + 0.05 * told
-    return loss + 0.2 * share_loss(answers, torch.as_tensor(np.stack(shares))) if config.answers else loss
+    return loss + 0.2 * share_loss(attributes, torch.as_tensor(np.stack(shares))) if config.attributes else loss
 
 
-def slot_shares(take: Take, slots: npt.NDArray[np.int64], slot_s: float, answers: int) -> npt.NDArray[np.float32]:
-    """float32 (answers,): in which share of these slots each further answer holds; zeros where nobody knows."""
-    hits = np.zeros(answers, np.float32)
-    if take.truth is None or not answers:
+def slot_shares(take: Take, slots: npt.NDArray[np.int64], slot_s: float, attributes: int) -> npt.NDArray[np.float32]:
+    """float32 (answers,): in which share of these slots each attribute holds; zeros where nobody knows."""
+    hits = np.zeros(attributes, np.float32)
+    if take.truth is None or not attributes:
         return hits
     times = take.footage.times
     for slot in slots:
         shown = np.flatnonzero((times > slot * slot_s) & (times <= (slot + 1) * slot_s))
-        said = answer(take.truth.at(shown)) if len(shown) else -1
+        said = attribute(take.truth.at(shown)) if len(shown) else -1
         hits[said] += said >= 0
     return hits / max(1.0, float(hits.sum()))

@@ -1,10 +1,10 @@
 """Training, one visible loop: first what a window says, then what eight noisy windows say, the tower going on with it.
 
-    runs of 8 slots --tower, desensitizer--> codes --> which label's pole?                stage 1
+    runs of 8 slots --tower, desensitizer--> codes --> which label's class prototype?                stage 1
                     `--tower--> what rendered clips know of bodies (`supervision`)
-    ... + fresh noise --lifter, backbone--> both exits, further answers, the caption      stage 2, all together
+    ... + fresh noise --adapter, backbone--> both exits, attributes, the caption      stage 2, all together
                     `--adversary--> are two events of one scene? not to be told
-    whole clips, tower at rest --lifter, backbone--> the verdict of the clip (`readers`)  stage 3
+    whole clips, tower at rest --adapter, backbone--> the verdict of the clip (`readers`)  stage 3
 
 The noise is on at the config's profile; rounding is passed straight through. Progress is a line and a CSV row every few
 seconds; --resume goes on from the last saved state. With --folds N, N families are trained that each leave one part of
@@ -39,7 +39,7 @@ from familial.data.batches import Readings, Runs, draw_readings, draw_runs
 from familial.data.clips import CACHE, UNSCORED, grouped_folds, read_manifests
 from familial.data.events import Grid, Take
 from familial.data.sources import clip_takes, rendered_takes
-from familial.evaluate.report import best_risk_at, clip_codes, clip_probabilities, event_probabilities
+from familial.evaluate.report import best_threshold, clip_codes, clip_probabilities, event_probabilities
 from familial.model import checkpoint
 from familial.model.config import FamilyConfig, nano
 from familial.model.desensitizer import ASIDE, code_plane
@@ -47,16 +47,16 @@ from familial.model.encoder import Encoder
 from familial.model.family import Family, edge_exit
 from familial.model.towers.motion import Seen, SnippetTower
 from familial.model.vocabulary import FIRST_LABEL, Vocabulary
-from familial.synth.truth import ANSWERS
-from familial.train.adversary import Linker
+from familial.synth.truth import ATTRIBUTES
+from familial.train.adversary import ReidentificationAdversary
 from familial.train.body_tasks import Bodies
 from familial.train.clip_stage import read_whole
 from familial.train.losses import (
-    answer_loss,
-    answer_poles,
+    attribute_loss,
+    attribute_prototypes,
     clean_loss,
     event_loss,
-    poles,
+    prototypes,
     rounded_gaussian,
     share_loss,
     size_loss,
@@ -113,12 +113,14 @@ def _run(args: argparse.Namespace) -> None:
     size = nano(("<pad>", "<end>")) if args.base is None else FamilyConfig.load(args.base / "config.json")
     if args.whole < 0 or args.stage_1 < 0 or args.whole >= 1 or args.stage_1 + args.whole > 1:
         raise ConfigError(f"--stage-1 {args.stage_1:g}, --whole {args.whole:g}: shares of the time, together at most 1")
-    if args.drawers < 0:
-        raise ConfigError(f"--drawers {args.drawers}: a number of processes; 0 draws in a thread")
-    if args.answers and not size.rank:
-        raise ConfigError(f"--answers: codes of {args.base} lie in all directions (rank 0), none is left for answers")
-    if args.answers and not size.answers:
-        size = _with_answers(size)
+    if args.workers < 0:
+        raise ConfigError(f"--workers {args.workers}: a number of processes; 0 draws in a thread")
+    if args.attributes and not size.rank:
+        raise ConfigError(
+            f"--attributes: codes of {args.base} lie in all directions (rank 0), none is left for answers"
+        )
+    if args.attributes and not size.attributes:
+        size = _with_attributes(size)
     if args.context_frames is not None:
         size = replace(size, window=replace(size.window, context_frames=args.context_frames))
     render = partial(rendered_takes, labels=size.labels, spec=size.window, processes=args.processes)
@@ -129,7 +131,7 @@ def _run(args: argparse.Namespace) -> None:
     real = clip_takes(clips, size.labels, size.window)
     plan = Plan(**{name: getattr(args, name) for name in Plan.__slots__ if name != "warm"}, warm=args.base is not None)
     if not args.folds:
-        family = _start([*rendered, *real], size, args.base, args.risk_at)
+        family = _start([*rendered, *real], size, args.base, args.decision_threshold)
         train(family, [*rendered, *real], held or real, plan, args.out, args.resume)
         return
     fold_of = grouped_folds(clips, args.folds)
@@ -139,7 +141,7 @@ def _run(args: argparse.Namespace) -> None:
         left = [take for take, where in zip(real, fold_of, strict=True) if where == fold]
         print(f"fold {fold}: {len(kept)} takes to train on, {len(left)} clips left out", flush=True)
         # calibrated on rendered clips where there are any: what is left out must have no say in its own probabilities
-        train(_start(kept, size, args.base, args.risk_at), kept, held or left, plan, out, args.resume)
+        train(_start(kept, size, args.base, args.decision_threshold), kept, held or left, plan, out, args.resume)
         names = [clip.name for clip, where in zip(clips, fold_of, strict=True) if where == fold]
         (out / "left_out.json").write_text(json.dumps(names, indent=0) + "\n")
 
@@ -149,19 +151,19 @@ def _work(out: Path) -> Path:
     return CACHE.parent / "train" / f"{out.resolve().parent.name}-{out.name}"
 
 
-def _with_answers(size: FamilyConfig) -> FamilyConfig:
-    """`size` with further answers, whose tokens come behind those of the labels."""
+def _with_attributes(size: FamilyConfig) -> FamilyConfig:
+    """`size` with attributes, whose tokens come behind those of the labels."""
     words = size.words[FIRST_LABEL + len(size.labels) :]
-    special = Vocabulary.of_captions((), size.labels, ANSWERS).words
-    return replace(size, answers=ANSWERS, words=(*special, *words))
+    special = Vocabulary.of_captions((), size.labels, ATTRIBUTES).words
+    return replace(size, attributes=ATTRIBUTES, words=(*special, *words))
 
 
-def _start(takes: Sequence[Take], size: FamilyConfig, base: Path | None, risk_at: float | None) -> Family:
+def _start(takes: Sequence[Take], size: FamilyConfig, base: Path | None, decision_threshold: float | None) -> Family:
     """A family of `size` with the words of all captions: fresh, or from the weights of `base`."""
-    words = Vocabulary.of_captions((take.caption for take in takes), size.labels, size.answers).words
+    words = Vocabulary.of_captions((take.caption for take in takes), size.labels, size.attributes).words
     known = size.words if base is not None else ()
     config = replace(size, words=(*known, *(word for word in words if word not in known)))
-    family = Family(config if risk_at is None else replace(config, risk_at=risk_at))
+    family = Family(config if decision_threshold is None else replace(config, decision_threshold=decision_threshold))
     if base is not None:
         left = checkpoint.adopt(family, base)
         print(f"began from {base}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)
@@ -194,20 +196,20 @@ def _trained(
     clock.reading = step > 0 and clock.stage == 2
     with clock.paused():  # what is prepared is nobody's training time
         source, tests = _Runs(config, takes, plan), _Held(average, held, plan)
-    label_poles = poles(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
+    label_prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
     family.train()
     while clock.done < 1.0:
         if clock.stage == 2 and not clock.reading:
             clock.reading = True
             if not plan.warm:
                 for each in (family, average):
-                    each.lifter.point_at(code_plane(config.tokens, config.width, (config.rank or 2) + config.aside))
+                    each.adapter.point_at(code_plane(config.tokens, config.width, (config.rank or 2) + config.aside))
         for group in optimiser.param_groups:
             group["lr"] = plan.rate * clock.pace
         runs = source.batch(clock.step)
         seen, linked = list[Seen](), 0.0
         x = family.run_features(torch.as_tensor(runs.frames), source.index, plan.bf16, seen)
-        losses = _window_losses(family, x, runs, label_poles, source.balance(runs))
+        losses = _window_losses(family, x, runs, label_prototypes, source.balance(runs))
         weighted = helpers.of_bodies(seen, runs).items()
         losses |= {name: plan.bodies * loss * (_NOW if name == "now" else 1.0) for name, loss in weighted}
         if clock.stage == 2:
@@ -267,7 +269,7 @@ class _Runs(Dataset[Runs]):
 
     def batch(self, step: int) -> Runs:
         """The batch of `step`; the next call is for the step after it."""
-        if self.plan.drawers:
+        if self.plan.workers:
             if self._arriving is None:
                 self._arriving = iter(self._loader(step))
             frames, runs = next(self._arriving)
@@ -286,7 +288,7 @@ class _Runs(Dataset[Runs]):
             self,
             batch_size=None,
             sampler=itertools.count(first),
-            num_workers=self.plan.drawers,
+            num_workers=self.plan.workers,
             collate_fn=_parted,  # type: ignore[arg-type]  # typed for lists of samples alone
             multiprocessing_context="fork",
         )
@@ -318,21 +320,25 @@ def _parted(runs: Runs) -> tuple[Tensor, Runs]:
     return torch.from_numpy(runs.frames), replace(runs, frames=runs.frames[:0])
 
 
-def _window_losses(family: Family, x: Tensor, runs: Runs, label_poles: Tensor, weights: Tensor) -> dict[str, Tensor]:
+def _window_losses(
+    family: Family, x: Tensor, runs: Runs, label_prototypes: Tensor, weights: Tensor
+) -> dict[str, Tensor]:
     """Stage 1's: x float (B, R, K, d) of a batch -> losses of the releases whose label is known, each label weighted by
     `weights` float (L,), and of those where only the run's is."""
     labels, weak = torch.as_tensor(runs.labels), torch.as_tensor(runs.weak)
     sure, hidden = labels >= 0, weak >= 0
     losses = {"size": 0.002 * size_loss(x.flatten(0, 1), family.config.clip_norm)}
     if bool(sure.any()):
-        losses["clean"] = clean_loss(x[sure], labels[sure], label_poles, weights)
+        losses["clean"] = clean_loss(x[sure], labels[sure], label_prototypes, weights)
     if bool(hidden.any()):
-        losses["weak"] = hidden.float().mean() * weak_loss(x[hidden], weak[hidden], label_poles)
-    config, answers = family.config, torch.as_tensor(runs.answers)
-    plain = (labels == 0) & (answers >= 0)
-    if config.answers and bool(plain.any()):
-        directions = answer_poles(len(config.answers), config.rank, config.tokens, config.width)
-        losses["answer"] = 0.3 * answer_loss(x[plain], answers[plain], directions, ASIDE * (config.clip_norm - 1.0))
+        losses["weak"] = hidden.float().mean() * weak_loss(x[hidden], weak[hidden], label_prototypes)
+    config, attributes = family.config, torch.as_tensor(runs.attributes)
+    plain = (labels == 0) & (attributes >= 0)
+    if config.attributes and bool(plain.any()):
+        directions = attribute_prototypes(len(config.attributes), config.rank, config.tokens, config.width)
+        losses["attribute"] = 0.3 * attribute_loss(
+            x[plain], attributes[plain], directions, ASIDE * (config.clip_norm - 1.0)
+        )
     return losses
 
 
@@ -350,11 +356,11 @@ def _event_losses(
     config, labels = family.config, torch.as_tensor(readings.labels)
     captions = torch.tensor([family.vocabulary.encode(text, config.caption_words) for text in sentences])
     words = torch.cat((labels[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
-    edge, cloud, following, answers = family.both_exits(z, present, words)
+    edge, cloud, following, attributes = family.both_exits(z, present, words)
     at_edge, at_cloud, caption = event_loss(edge, cloud, following, labels, captions, weights)
     losses = {"edge": at_edge, "cloud": at_cloud, "caption": 0.05 * caption}
-    if config.answers:
-        losses["shares"] = 0.2 * share_loss(answers, torch.as_tensor(readings.shares(runs, len(config.answers))))
+    if config.attributes:
+        losses["shares"] = 0.2 * share_loss(attributes, torch.as_tensor(readings.shares(runs, len(config.attributes))))
     return losses
 
 
@@ -379,7 +385,7 @@ class _Helpers(nn.Module):
         super().__init__()
         tower = family.tower
         self.bodies = Bodies(tower, len(family.config.labels)) if isinstance(tower, SnippetTower) else None
-        self.linker = Linker(family.config.n, family.config.sigma)
+        self.reid_adversary = ReidentificationAdversary(family.config.n, family.config.sigma)
 
     def of_bodies(self, seen: Sequence[Seen], runs: Runs) -> dict[str, Tensor]:
         """Losses of what is known of bodies, where anything is."""
@@ -387,9 +393,9 @@ class _Helpers(nn.Module):
 
     def linked(self, z: Tensor, present: Tensor, readings: Readings, runs: Runs, weight: float) -> tuple[Tensor, float]:
         """The adversary's loss, and the share that it links right beyond chance."""
-        answers = np.where(readings.labels == 0, runs.answers[readings.run, readings.last], -1)
-        kind = torch.as_tensor(readings.labels * 100 + answers)
-        linked: tuple[Tensor, float] = self.linker(z, present, torch.as_tensor(readings.run), kind, weight)
+        attributes = np.where(readings.labels == 0, runs.attributes[readings.run, readings.last], -1)
+        kind = torch.as_tensor(readings.labels * 100 + attributes)
+        linked: tuple[Tensor, float] = self.reid_adversary(z, present, torch.as_tensor(readings.run), kind, weight)
         return linked
 
 
@@ -400,17 +406,18 @@ class _Held:
         self.source = _Runs(average.config, takes, plan) if takes else None
         self.runs = self.source.draw(min(64, 2 * len(takes)), [plan.seed, 1 << 30], plain=True) if self.source else None
         config = average.config
-        self.poles = poles(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
+        self.prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
         self.plan = plan
 
     @torch.no_grad()
     def scores(self, average: Family) -> dict[str, float]:
-        """Shares right: of windows without noise, nearest to their label's pole; of noisy readings, at each exit."""
+        """Shares right: of windows without noise, nearest to their label's class prototype; of noisy readings, at
+        each exit."""
         if self.source is None or self.runs is None:
             return {}
         codes, found = self._codes(average, self.runs), dict[str, float]()
         labels = torch.as_tensor(self.runs.labels)
-        nearest = (codes.flatten(2) @ self.poles.flatten(1).T).argmax(dim=2)
+        nearest = (codes.flatten(2) @ self.prototypes.flatten(1).T).argmax(dim=2)
         if bool((labels >= 0).any()):
             found["held_release"] = float((nearest == labels)[labels >= 0].float().mean())
         for name, full in (("", 0.0), ("_whole", 1.0)):
@@ -445,8 +452,8 @@ class _Held:
         share = (labels > 0).float().mean()
         weight = torch.where(labels > 0, 0.5 / share, 0.5 / (1.0 - share))
 
-        def loss(temperature: float, lean: float) -> float:
-            logits = raw / temperature + torch.tensor([0.0] + [lean] * risks)
+        def loss(temperature: float, logit_bias: float) -> float:
+            logits = raw / temperature + torch.tensor([0.0] + [logit_bias] * risks)
             each = nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat(2), reduction="none")
             return float((each * weight.repeat(2)).mean())
 
@@ -460,8 +467,8 @@ class _Held:
         return self._limited(average, replace(config, temperature=round(best[0], 4), label_bias=bias))
 
     def _limited(self, average: Family, config: FamilyConfig) -> FamilyConfig:
-        """`config` with the `risk_at` that is best on the held-out clips, each read whole, noise on."""
-        if self.plan.risk_at is not None or self.source is None:
+        """`config` with the `decision_threshold` that is best on the held-out clips, each read whole, noise on."""
+        if self.plan.decision_threshold is not None or self.source is None:
             return config
         family = Family(config).eval()
         family.load_state_dict(average.state_dict())
@@ -471,21 +478,21 @@ class _Held:
             read = event_probabilities(family, z + rounded_gaussian(z, config.sigma), "cloud")
             rows += [clip_probabilities(events) for events in read]
             truth += [take.label] * _REPEATS
-        found = best_risk_at(truth, rows, ["held out"] * len(truth))
+        found = best_threshold(truth, rows, ["held out"] * len(truth))
         print(f"a clip is a risk from {found:.2f} on", flush=True)
-        return replace(config, risk_at=round(found, 4))
+        return replace(config, decision_threshold=round(found, 4))
 
 
 def _leaning(config: FamilyConfig, plan: Plan) -> FamilyConfig:
     """The config with the plan's lean towards risks; a limit that was fitted moves with it, so the same clips are
     called."""
-    if not plan.lean:
+    if not plan.logit_bias:
         return config
-    bias = (config.label_bias[0], *(round(risk + plan.lean, 4) for risk in config.label_bias[1:]))
-    if plan.risk_at is not None:
+    bias = (config.label_bias[0], *(round(risk + plan.logit_bias, 4) for risk in config.label_bias[1:]))
+    if plan.decision_threshold is not None:
         return replace(config, label_bias=bias)
-    odds = math.exp(plan.lean) * config.risk_at / (1.0 - config.risk_at)
-    return replace(config, label_bias=bias, risk_at=round(odds / (1.0 + odds), 4))
+    odds = math.exp(plan.logit_bias) * config.decision_threshold / (1.0 - config.decision_threshold)
+    return replace(config, label_bias=bias, decision_threshold=round(odds / (1.0 + odds), 4))
 
 
 def _read(average: Family, codes: Tensor, readings: Readings) -> tuple[Tensor, Tensor, Tensor]:
@@ -555,8 +562,10 @@ def _parser() -> argparse.ArgumentParser:
         help="train N families, each leaving a part of the groups out",
     )
     parser.add_argument("--fold", type=int, metavar="K", help="of --folds, train this one only")
-    parser.add_argument("--risk-at", type=float, help="limit for calling a clip a risk; default: fitted")
-    parser.add_argument("--lean", type=float, default=0.0, help="added to a risk's log odds; a fitted limit goes along")
+    parser.add_argument("--decision-threshold", type=float, help="limit for calling a clip a risk; default: fitted")
+    parser.add_argument(
+        "--logit-bias", type=float, default=0.0, help="added to a risk's log odds; a fitted limit goes along"
+    )
     parser.add_argument("--minutes", type=float, default=20.0, help="wall clock of one family")
     parser.add_argument("--steps", type=int, default=0, help="at most so many steps")
     parser.add_argument("--runs", type=int, default=16, help="runs of 8 slots in a batch")
@@ -565,13 +574,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--whole", type=float, default=0.12, help="share of the time for whole clips, at the end")
     parser.add_argument("--bodies", type=float, default=0.3, help="weight of what rendered clips know of bodies")
     parser.add_argument("--adversary", type=float, default=0.3, help="weight of the adversary against links")
-    parser.add_argument("--answers", action="store_true", help="further answers: how many people, low, running")
+    parser.add_argument("--attributes", action="store_true", help="attributes: how many people, low, running")
     parser.add_argument("--bf16", action="store_true", help="tower in bfloat16: for CPUs that multiply it fast")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="what computes, as torch names it: cpu, cuda")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--drawers", type=int, default=0, help="processes that draw batches; default: a thread")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw batches; default: a thread")
     parser.add_argument("--processes", type=int, default=2, help="renderer's workers")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state of this --out")
     return parser

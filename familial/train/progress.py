@@ -26,9 +26,10 @@ __all__ = ["Clock", "Curve", "Plan", "State"]
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how large. minutes: wall clock of one family; steps: at most so many (0 = no limit); stage_1, whole:
-    shares of it for single windows and, at the end, whole clips; bodies, adversary: weights of these losses; risk_at:
+    shares of it for single windows and, at the end, whole clips; bodies, adversary: weights of these losses;
+    decision_threshold:
     the config's limit for a clip, None to fit it on held-out clips; lean: added to a risk's log odds once they are
-    fitted; device: torch's name of what computes; drawers: processes that draw batches, 0 for a thread."""
+    fitted; device: torch's name of what computes; workers: processes that draw batches, 0 for a thread."""
 
     minutes: float
     steps: int
@@ -43,9 +44,9 @@ class Plan:
     bf16: bool
     warm: bool
     device: str = "cpu"
-    drawers: int = 0
-    risk_at: float | None = None
-    lean: float = 0.0
+    workers: int = 0
+    decision_threshold: float | None = None
+    logit_bias: float = 0.0
 
 
 class Clock:
@@ -90,7 +91,7 @@ class Curve:
         "done",
         "clean",
         "weak",
-        "answer",
+        "attribute",
         "size",
         "now",
         "count",

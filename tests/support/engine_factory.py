@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from wire.artifact.manifest import FILES, EngineManifest, WindowSpec, sha256_file
 from wire.privacy.certificate import sigma_for
-from wire.privacy.level_rule import AttentionRule
+from wire.privacy.level_rule import LevelRule
 from wire.privacy.noise_table import NoiseTable
 
 __all__ = ["BROKEN_CORES", "make_edge_config", "make_engine", "make_noise_table", "put_weights_outside"]
@@ -71,7 +71,7 @@ def make_engine(
     network: str = "linear",
     core: str = "",
     levels: Mapping[str, Fraction] | None = None,
-    attention: AttentionRule | None = None,
+    adaptive_level: LevelRule | None = None,
 ) -> EngineManifest:
     """Write a whole engine folder and return its manifest; the same arguments write the same bytes.
 
@@ -118,7 +118,7 @@ def make_engine(
             hashes=hashes,
             tools={"engine_factory": "1"},
             levels=levels or {},
-            attention=attention,
+            adaptive_level=adaptive_level,
         )
 
     (folder / FILES["certificate"]).write_text(manifest().certificate().to_json())

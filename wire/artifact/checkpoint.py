@@ -1,4 +1,4 @@
-"""Ground floor. Which files make a checkpoint folder, and the hash that a manifest pins as "checkpoint". No torch.
+"""Which files make a checkpoint folder, and the hash that a manifest pins as "checkpoint". No torch.
 
 config.json + vocab.json + model.safetensors, or model.safetensors.index.json and the shards that it names
 """

@@ -1,4 +1,4 @@
-"""Ground floor. engine.json: what the engine files of a device were made of and made for, beside the files themselves.
+"""engine.json: what the engine files of a device were made of and made for, beside the files themselves.
 
     manifest + the device's own facts --> key        engine files --sha256--> record
 

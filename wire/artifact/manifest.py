@@ -1,9 +1,9 @@
-"""Ground floor. The engine manifest: what was built, from what, with which hashes; JSON beside the ONNX graphs.
+"""The engine manifest: what was built, from what, with which hashes; JSON beside the ONNX graphs.
 
     engine folder = encode.onnx + decide.onnx + noise_table.bin + certificate.json + manifest.json
                     (+ manifest.sig, external weights, parity.json, and engine.json with the engine files of a device)
 
-`EngineManifest.load(folder)` reads it, with its publisher's signature where one is asked for, `.check(folder)` holds
+`EngineManifest.load(folder)` reads it, with its signer's signature where one is asked for, `.check(folder)` holds
 every file against it, `.open_verified(folder)` gives the graphs' own bytes. `model_id`, the first 8
 bytes of the manifest's own hash, is in every message: it names C, sigma, the cadence and the certificate
 behind that message.
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from wire.errors import ManifestError
 from wire.privacy.certificate import Certificate
-from wire.privacy.level_rule import Attention, AttentionRule, Witness
+from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
 from wire.protocol.keys import DeviceKey, PublicKey
 
@@ -44,7 +44,7 @@ FILES: Mapping[str, str] = {
 """Part of an engine folder -> file name; each part's hash is in the manifest under the part's name."""
 
 SIGNATURE = "manifest.sig"
-"""The publisher's signature of manifest.json, which names the hash of every other file: 128 hex digits."""
+"""The signer's signature of manifest.json, which names the hash of every other file: 128 hex digits."""
 
 _MANIFEST = "manifest.json"
 _SIGNED_AS = b"veilsight engine manifest\n"  # so that no signature of a message can pass for one of a manifest
@@ -61,7 +61,7 @@ class WindowSpec:
     The window of slot s ends at e = (s + 1) slot_s. It holds, oldest first, `context_frames` frames
     `context_step_s` apart, the last of them one slot before e, then `new_frames` frames evenly over the slot,
     the last of them at e. Each instant takes the newest frame that is not younger than the instant, if it is
-    less than `hold_s` older; else a black frame. So no pixel is part of a release for longer than `reach_s`.
+    less than `hold_s` older; else a black frame. So no pixel is part of a release for longer than `receptive_field_s`.
     """
 
     height: int
@@ -98,7 +98,7 @@ class WindowSpec:
         return (*context, *new)
 
     @property
-    def reach_s(self) -> float:
+    def receptive_field_s(self) -> float:
         """Seconds from a moment to the end of the last window that can hold it (open at that end)."""
         return max(self.slot_s, max(self.offsets_s) + self.hold_s)
 
@@ -107,7 +107,7 @@ class WindowSpec:
 
         An incident is charged for all of them, so a source that ends is read until its last picture is out of reach.
         """
-        return max(1, math.ceil((duration_s + self.reach_s) / self.slot_s - _EPSILON_S) - 1)
+        return max(1, math.ceil((duration_s + self.receptive_field_s) / self.slot_s - _EPSILON_S) - 1)
 
     def pick(self, frame_times_s: npt.NDArray[np.float64], slot_end_s: float) -> npt.NDArray[np.int64]:
         """Index of the frame for each instant, or -1 for black; int64 (frames,).
@@ -134,7 +134,7 @@ class EngineManifest:
     hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration`
     ("" where the precision needs none). tools: name -> version of what built it. external: name -> sha256 hex of each
     file of weights that the graphs keep outside themselves. levels: name -> sigma of the other profiles whose noise
-    tables are there. attention: the rule that may choose among all levels, or None.
+    tables are there. adaptive_level: the rule that may choose among all levels, or None.
     Raises ManifestError, naming field, value and cure.
     """
 
@@ -152,7 +152,7 @@ class EngineManifest:
     hashes: Mapping[str, str]
     tools: Mapping[str, str] = field(default_factory=dict)
     levels: Mapping[str, Fraction] = field(default_factory=dict)
-    attention: AttentionRule | None = None
+    adaptive_level: LevelRule | None = None
     external: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -169,11 +169,16 @@ class EngineManifest:
         if len(set(self.sigmas)) <= len(self.levels):
             raise ManifestError(f"levels: a sigma of {dict(self.levels)} stands twice, or is the profile's; {_CURE}")
         self.certificate()  # refuses what cannot carry a promise
-        if self.attention is not None:
-            wrong = {len(self.attention.directions), len(self.labels) - 1}, {len(self.attention.directions[0]), self.n}
+        if self.adaptive_level is not None:
+            wrong = (
+                {len(self.adaptive_level.directions), len(self.labels) - 1},
+                {len(self.adaptive_level.directions[0]), self.n},
+            )
             if any(len(pair) > 1 for pair in wrong):
-                raise ManifestError(f"attention.directions: one of n integers for each risk, found {wrong}; {_CURE}")
-            self.make_attention()
+                raise ManifestError(
+                    f"adaptive_level.directions: one of n integers for each risk, found {wrong}; {_CURE}"
+                )
+            self.make_adaptive_level()
 
     @property
     def n(self) -> int:
@@ -220,7 +225,7 @@ class EngineManifest:
         except (ManifestError, UnicodeDecodeError):
             return False
         quieter = [self.certificate().at(sigma) for sigma in self.sigmas[: self.level + 1]]
-        return found in (quieter if self.attention is None else [*quieter, self.certificate(attention=True)])
+        return found in (quieter if self.adaptive_level is None else [*quieter, self.certificate(adaptive_level=True)])
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -231,29 +236,30 @@ class EngineManifest:
         """
         return tuple(float((self.sigma / sigma) ** 2) for sigma in self.sigmas)
 
-    def make_attention(self) -> Attention:
-        """The attention rule at the beginning of a stream. Raises ManifestError where this engine has none."""
-        if self.attention is None:
-            raise ManifestError(f"this engine has no attention rule (profile {self.profile}); turn attention off")
-        return Attention(self.attention, self.clip_norm, self.sigmas, self.event_releases)
+    def make_adaptive_level(self) -> AdaptiveLevel:
+        """The level rule at the beginning of a stream. Raises ManifestError where this engine has none."""
+        if self.adaptive_level is None:
+            raise ManifestError(f"this engine has no level rule (profile {self.profile}); turn the adaptive level off")
+        return AdaptiveLevel(self.adaptive_level, self.clip_norm, self.sigmas, self.event_releases)
 
     def make_witness(self) -> Witness | None:
-        """Who checks the levels of one stream against the attention rule; None where this engine has no rule."""
-        if self.attention is None:
+        """Who checks the levels of one stream against the level rule; None where this engine has no rule."""
+        if self.adaptive_level is None:
             return None
-        return Witness(self.attention, self.clip_norm, self.sigmas, self.event_releases)
+        return Witness(self.adaptive_level, self.clip_norm, self.sigmas, self.event_releases)
 
-    def certificate(self, attention: bool = False) -> Certificate:
-        """The certificate that C, sigma and the cadence of this manifest give; with attention, that of its rule."""
-        limits = self.make_attention().limits if attention else None
+    def certificate(self, adaptive_level: bool = False) -> Certificate:
+        """The certificate that C, sigma and the cadence of this manifest give; with the adaptive level, that of its
+        rule."""
+        limits = self.make_adaptive_level().limits if adaptive_level else None
         return Certificate(
             clip_norm=self.clip_norm,
             sigma=self.sigma,
             n=self.n,
             slot_s=self.window.slot_s,
-            reach_s=self.window.reach_s,
+            receptive_field_s=self.window.receptive_field_s,
             event_releases=self.event_releases,
-            attention=limits,
+            adaptive_level=limits,
         )
 
     @cached_property
@@ -288,7 +294,7 @@ class EngineManifest:
             "hashes": dict(self.hashes),
             "tools": dict(self.tools),
             "levels": {name: str(sigma) for name, sigma in self.levels.items()},
-            "attention": self.attention.document() if self.attention is not None else {},
+            "adaptive_level": self.adaptive_level.document() if self.adaptive_level is not None else {},
             "external": dict(self.external),
             "graphs": self.graphs(),
         }
@@ -329,7 +335,7 @@ class EngineManifest:
                 hashes={str(k): str(v) for k, v in found["hashes"].items()},
                 tools={str(k): str(v) for k, v in found["tools"].items()},
                 levels={str(k): Fraction(v) for k, v in found["levels"].items()},
-                attention=AttentionRule.of(found["attention"]) if found["attention"] else None,
+                adaptive_level=LevelRule.of(found["adaptive_level"]) if found["adaptive_level"] else None,
                 external={str(k): str(v) for k, v in found["external"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
@@ -342,13 +348,13 @@ class EngineManifest:
         return manifest
 
     @classmethod
-    def load(cls, folder: Path | str, publisher: PublicKey | None = None) -> EngineManifest:
-        """Read `manifest.json` of an engine folder; refused unless `publisher`, where one is given, signed it."""
+    def load(cls, folder: Path | str, signer: PublicKey | None = None) -> EngineManifest:
+        """Read `manifest.json` of an engine folder; refused unless `signer`, where one is given, signed it."""
         file = Path(folder) / _MANIFEST
         try:
             data = file.read_bytes()
-            if publisher is not None:
-                _check_signature(data, file.with_name(SIGNATURE), publisher)
+            if signer is not None:
+                _check_signature(data, file.with_name(SIGNATURE), signer)
             return cls.from_json(data.decode())
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"{file}: {error}; {_CURE}") from error
@@ -409,19 +415,19 @@ def sha256_file(path: Path | str) -> str:
 
 
 def sign_manifest(folder: Path | str, key: DeviceKey) -> None:
-    """Write `manifest.sig`: the publisher's word for every byte that the manifest pins."""
+    """Write `manifest.sig`: the signer's word for every byte that the manifest pins."""
     data = (Path(folder) / _MANIFEST).read_bytes()
     (Path(folder) / SIGNATURE).write_text(key.sign(_SIGNED_AS + data).hex() + "\n")
 
 
-def _check_signature(data: bytes, file: Path, publisher: PublicKey) -> None:
-    cure = f"take the bundle that {publisher!r} signed (python -m export.bundle makes one)"
+def _check_signature(data: bytes, file: Path, signer: PublicKey) -> None:
+    cure = f"take the bundle that {signer!r} signed (python -m export.bundle makes one)"
     try:
         signature = bytes.fromhex(file.read_text())
     except (OSError, ValueError) as error:
         raise ManifestError(f"{file}: no signature can be read ({error}); {cure}") from error
-    if not publisher.verify(signature, _SIGNED_AS + data):
-        raise ManifestError(f"{file}: not the signature of {publisher!r} over this {_MANIFEST}; {cure}")
+    if not signer.verify(signature, _SIGNED_AS + data):
+        raise ManifestError(f"{file}: not the signature of {signer!r} over this {_MANIFEST}; {cure}")
 
 
 def _same(name: str, found: str, pinned: str) -> None:

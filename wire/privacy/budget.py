@@ -1,4 +1,4 @@
-"""Ground floor. Budgets in bits, held against what the cadence can spend before anything is released.
+"""Budgets in bits, held against what the cadence can spend before anything is released.
 
     bits per event, hour, day + what T releases spend at most --> refused, accepted, or a cut-off for the ledger
 
@@ -92,7 +92,7 @@ class Terms:
 
     profiles: name -> level of those that may be ordered, the most revealing last. price: S^2 of a release, certificate:
     what is published; both of that last one. costs: units of a release, for every level. cut_off: S^2 per hour and per
-    day after which slots are noise alone, or 0. words: the same for the log. attention: whether the engine's rule
+    day after which slots are noise alone, or 0. words: the same for the log. adaptive_level: whether the engine's rule
     chooses the level while the engine's own profile is in force; price and certificate are then the rule's.
     """
 
@@ -102,25 +102,25 @@ class Terms:
     costs: tuple[int, ...]
     cut_off: tuple[Fraction, Fraction]
     words: str
-    attention: bool = False
+    adaptive_level: bool = False
 
     @classmethod
-    def of(cls, manifest: EngineManifest, maximum: str, budget: Budget, attention: bool = False) -> Terms:
+    def of(cls, manifest: EngineManifest, maximum: str, budget: Budget, adaptive_level: bool = False) -> Terms:
         """Of an engine under a local maximum ("": its own profile) and budgets. Raises ManifestError, ConfigError."""
         profiles, slot_s = manifest.allowed(maximum), manifest.window.slot_s
         top = max(profiles.values())
-        if attention and top != manifest.level:
+        if adaptive_level and top != manifest.level:
             raise ConfigError(
-                f"[privacy] attention is built around profile {manifest.profile}, but max_profile is {maximum}; turn "
-                "attention off, or leave max_profile out"
+                f"[privacy] adaptive_level is built around profile {manifest.profile}, but max_profile is {maximum}; "
+                "turn the adaptive level off, or leave max_profile out"
             )
         prices = [Fraction(manifest.clip_norm) ** 2 / sigma**2 for sigma in manifest.sigmas]
-        price, costs = prices[-1 if attention else top], tuple(units(each) for each in prices)
-        certificate = manifest.certificate(attention).at(manifest.sigmas[top])
+        price, costs = prices[-1 if adaptive_level else top], tuple(units(each) for each in prices)
+        certificate = manifest.certificate(adaptive_level).at(manifest.sigmas[top])
         cut_off = budget.check(certificate.spends, manifest.event_releases, slot_s)
         words = f"S = {float(price) ** 0.5:.3g} a release at most"
         for name, limit in zip(("hour", "day"), cut_off, strict=True):
             if limit:
                 words += f", noise alone after {math.floor(limit / price) * slot_s:,.0f} s"
-                words += f"{' or more' if attention else ''} of every {name} of slots"
-        return cls(profiles, price, certificate, costs, cut_off, words, attention)
+                words += f"{' or more' if adaptive_level else ''} of every {name} of slots"
+        return cls(profiles, price, certificate, costs, cut_off, words, adaptive_level)

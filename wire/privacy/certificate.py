@@ -1,4 +1,4 @@
-"""Ground floor. What a release, an event, an incident, a visit, an hour and a day can reveal at most.
+"""What a release, an event, an incident, a visit, an hour and a day can reveal at most.
 
     C, sigma, n, slot, reach  ->  S per release  ->  S over r releases of c cameras = S sqrt(c r)
                               ->  bits, guessing bounds, zCDP, time to vacuous;  tau of the sampler
@@ -186,8 +186,9 @@ class Certificate:
     """What was fixed when the engine was built, and everything that follows from it.
 
     clip_norm: C, lattice units. sigma: noise parameter, lattice units, exact. n: coordinates of a code.
-    slot_s: seconds between releases. reach_s: longest time in seconds for which a frame is still part of a
-    release. event_releases: releases read together for one verdict. lifetime_years: the device's, for tau. attention:
+    slot_s: seconds between releases. receptive_field_s: longest time in seconds for which a frame is still part of a
+    release. event_releases: releases read together for one verdict. lifetime_years: the device's, for tau.
+    adaptive_level:
     the limits of a public rule that chooses the noise of each release; sigma is then that of the profile around which
     it is built.
     Raises CertificateError for values that cannot carry a promise.
@@ -197,10 +198,10 @@ class Certificate:
     sigma: Fraction
     n: int
     slot_s: float
-    reach_s: float
+    receptive_field_s: float
     event_releases: int = 8
     lifetime_years: float = 10.0
-    attention: Limits | None = None
+    adaptive_level: Limits | None = None
 
     def __post_init__(self) -> None:
         if self.clip_norm < 1:
@@ -214,16 +215,17 @@ class Certificate:
             )
         if self.sigma <= 0:
             raise CertificateError(f"sigma is {self.sigma}; it must be positive: run calibration.noise")
-        if not (self.slot_s > 0 and self.reach_s >= self.slot_s):
+        if not (self.slot_s > 0 and self.receptive_field_s >= self.slot_s):
             raise CertificateError(
-                f"slot_s is {self.slot_s}, reach_s is {self.reach_s}; 0 < slot_s <= reach_s must hold"
+                f"slot_s is {self.slot_s}, receptive_field_s is {self.receptive_field_s}; "
+                "0 < slot_s <= receptive_field_s must hold"
             )
         if self.event_releases < 1:
             raise CertificateError(f"event_releases is {self.event_releases}; it must be at least 1")
-        rule = self.attention
+        rule = self.adaptive_level
         same = rule is None or (rule.clip_norm, rule.releases) == (self.clip_norm, self.event_releases)
         if rule and not (same and self.sigma in rule.sigmas):
-            raise CertificateError("attention is for other codes or events; build the engine again")
+            raise CertificateError("the adaptive level is for other codes or events; build the engine again")
 
     def at(self, sigma: Fraction) -> Certificate:
         """The certificate of the same codes and cadence under other noise."""
@@ -236,11 +238,11 @@ class Certificate:
 
     @property
     def _sigmas(self) -> tuple[Fraction, ...]:
-        return self.attention.sigmas if self.attention else (self.sigma,)
+        return self.adaptive_level.sigmas if self.adaptive_level else (self.sigma,)
 
     def shift(self, releases: int, cameras: int = 1) -> float:
         """S over `releases` releases in a row of each of `cameras`: S^2 adds."""
-        if self.attention:
+        if self.adaptive_level:
             return math.sqrt(cameras * self.spends(releases))
         return self.s_release * math.sqrt(cameras * releases)
 
@@ -251,22 +253,22 @@ class Certificate:
 
     def spends(self, releases: int) -> Fraction:
         """S^2 that so many releases in a row spend at most."""
-        if self.attention:
-            return self.attention.most(releases)
+        if self.adaptive_level:
+            return self.adaptive_level.most(releases)
         return releases * Fraction(self.clip_norm) ** 2 / self.sigma**2
 
     def releases_touched(self, seconds: float) -> int:
         """Releases that can depend on something `seconds` long: its length plus the reach, in slots."""
-        return math.ceil((seconds + self.reach_s) / self.slot_s - 1e-9)
+        return math.ceil((seconds + self.receptive_field_s) / self.slot_s - 1e-9)
 
     def time_to_vacuous_s(self, gallery: int, cameras: int = 1, rank: int = 1) -> float:
         """Seconds in view until the bound on `rank` guesses at one of `gallery` is 1; 0: one glance is enough."""
         vacuous = 2.0 * math.log(gallery / rank) / cameras  # S^2 of one camera
         releases = math.ceil(vacuous / self.s_release**2)
-        if self.attention:  # no fewer than at its least noise all the time
+        if self.adaptive_level:  # no fewer than at its least noise all the time
             longer = range(releases, self.lifetime_releases)
             releases += bisect_left(longer, vacuous, key=lambda count: float(self.spends(count)))
-        return max(0.0, (releases - 1) * self.slot_s - self.reach_s)
+        return max(0.0, (releases - 1) * self.slot_s - self.receptive_field_s)
 
     @property
     def lifetime_releases(self) -> int:
@@ -330,10 +332,10 @@ class Certificate:
                 "sigma": str(self.sigma),
                 "n": self.n,
                 "slot_s": self.slot_s,
-                "reach_s": self.reach_s,
+                "receptive_field_s": self.receptive_field_s,
                 "event_releases": self.event_releases,
                 "lifetime_years": self.lifetime_years,
-                **({"attention": self.attention.document()} if self.attention else {}),
+                **({"adaptive_level": self.adaptive_level.document()} if self.adaptive_level else {}),
             },
             **{name: self.reveals(count) for name, count in counts.items()},
             "cameras": {
@@ -370,10 +372,10 @@ class Certificate:
                 sigma=Fraction(given["sigma"]),
                 n=_integer(given, "n"),
                 slot_s=float(given["slot_s"]),
-                reach_s=float(given["reach_s"]),
+                receptive_field_s=float(given["receptive_field_s"]),
                 event_releases=_integer(given, "event_releases"),
                 lifetime_years=float(given["lifetime_years"]),
-                attention=Limits.of(given["attention"]) if "attention" in given else None,
+                adaptive_level=Limits.of(given["adaptive_level"]) if "adaptive_level" in given else None,
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise CertificateError(f"certificate: unreadable ({error!r}); build the engine again") from error

@@ -1,12 +1,13 @@
-"""Ground floor. Attention: how much each release may say, chosen by a public rule on what was published before it.
+"""The adaptive level: how much each release may say, chosen by a public rule on what was published before it.
 
     published (level, z) ──► evidence of each risk ──┐
                          ──► budget: bucket, event ──┴─► level of the next release ─► its sigma, its charge
 
 The level is a function of past messages and of the manifest alone, so the charge is public: whoever holds the messages
 computes it again (`Witness`), and nothing is revealed by it that z did not reveal. For ANY z, any T releases in a row
-spend at most `Attention.most(T)` of S^2; why a sum of S^2 that was chosen on the way still bounds what is revealed is
-in docs/attention.md. Integers only, so that every machine finds the same level.
+spend at most `AdaptiveLevel.most(T)` of S^2; why a sum of S^2 that was chosen on the way still bounds what is
+revealed is
+in docs/adaptive-level.md. Integers only, so that every machine finds the same level.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import numpy.typing as npt
 
 from wire.errors import ManifestError, PrivacyError
 
-__all__ = ["Attention", "AttentionRule", "Limits", "Witness"]
+__all__ = ["AdaptiveLevel", "LevelRule", "Limits", "Witness"]
 
 _UNIT = 10**12  # S^2 in the ledger's integer units
 _NAT = 1 << 20  # evidence in integer units of 2^-20 nat
-_LASTING = Fraction(2, 3)  # of the fixed profile's S^2: what lasting attention spends
+_LASTING = Fraction(2, 3)  # of the fixed profile's S^2: what lasting the adaptive level spends
 _EVEN = 15  # releases: an incident of ten seconds with five of reach
 _CURE = "build the engine again: python -m export.build_engine"
 
@@ -50,14 +51,18 @@ class Limits:
 
     def __post_init__(self) -> None:
         if len(self.sigmas) < 2 or self.sigmas[-1] <= 0 or sorted(set(self.sigmas), reverse=True) != [*self.sigmas]:
-            raise ManifestError(f"attention: {len(self.sigmas)} levels; 2 or more of falling sigma are needed; {_CURE}")
+            raise ManifestError(
+                f"adaptive_level: {len(self.sigmas)} levels; 2 or more of falling sigma are needed; {_CURE}"
+            )
         if self.releases < 1 or self.depth < 0 or self.refill < 0:
-            raise ManifestError(f"attention: depth is {self.depth}, refill is {self.refill}; neither below 0; {_CURE}")
+            raise ManifestError(
+                f"the adaptive level: depth is {self.depth}, refill is {self.refill}; neither below 0; {_CURE}"
+            )
         quiet = Fraction(self.releases * self.costs[0], _UNIT)
         if quiet > self.event_cap:
             raise ManifestError(
-                f"attention: {self.releases} of the quietest releases spend {float(quiet):g}, more than the event's "
-                f"cap of {float(self.event_cap):g}; {_CURE}"
+                f"adaptive_level: {self.releases} of the quietest releases spend {float(quiet):g}, more than the "
+                f"event's cap of {float(self.event_cap):g}; {_CURE}"
             )
 
     @property
@@ -88,7 +93,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionRule:
+class LevelRule:
     """The public numbers of the rule, in the manifest.
 
     directions: integers (risks, n), a risk's code less that of no risk; any choice is private, a good one is useful.
@@ -111,16 +116,16 @@ class AttentionRule:
         if any(abs(value) > 1 << 20 for row in self.directions for value in row):
             wrong.append("directions")
         if wrong:
-            raise ManifestError(f"attention: {wrong[0]} is {getattr(self, wrong[0])}, which cannot be; {_CURE}")
+            raise ManifestError(f"adaptive_level: {wrong[0]} is {getattr(self, wrong[0])}, which cannot be; {_CURE}")
 
     @classmethod
     def around(
         cls, directions: Sequence[Sequence[int]], clip_norm: int, sigmas: Sequence[Fraction], level: int, releases: int
-    ) -> AttentionRule:
+    ) -> LevelRule:
         """A rule that spends no more than releases all made at `level` in an event, in `_EVEN` releases and in more.
 
         In a few releases in a row it may spend more than they do, in the long run it spends two thirds, or what the
-        quietest level spends. The numbers were chosen by simulation: `python -m benchmarks.attention`.
+        quietest level spends. The numbers were chosen by simulation: `python -m benchmarks.adaptive_level`.
         """
         fixed = Fraction(clip_norm) ** 2 / sigmas[level] ** 2
         quiet = Fraction(math.ceil(Fraction(clip_norm) ** 2 / sigmas[0] ** 2 * _UNIT), _UNIT)
@@ -142,10 +147,10 @@ class AttentionRule:
         return {"directions": [list(row) for row in self.directions], **numbers}
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> AttentionRule:
+    def of(cls, document: Mapping[str, Any]) -> LevelRule:
         """What `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
         if set(document) != {"directions", *_NUMBERS}:
-            raise ValueError(f"attention has the fields {sorted(document)}")
+            raise ValueError(f"the adaptive level has the fields {sorted(document)}")
         rows = tuple(tuple(int(value) for value in row) for row in document["directions"])
         return cls(rows, *(Fraction(document[name]) for name in _NUMBERS))
 
@@ -153,13 +158,13 @@ class AttentionRule:
 _NUMBERS = ("event_cap", "depth", "refill", "threshold", "steepness", "memory")
 
 
-class Attention:
+class AdaptiveLevel:
     """The rule at work on one stream of releases: `level` for the next one, then `advance` with what was published.
 
     clip_norm, sigmas, releases: as in `Limits`. A stream begins as if the one before it had spent all it could.
     """
 
-    def __init__(self, rule: AttentionRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
+    def __init__(self, rule: LevelRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
         self.limits = limits = Limits(clip_norm, tuple(sigmas), releases, rule.event_cap, rule.depth, rule.refill)
         self.costs, self.releases = limits.costs, releases
         self._cap, self._depth, self._refill = (
@@ -230,8 +235,8 @@ class Witness:
     must be exactly the rule's; after a gap they meet again within seconds.
     """
 
-    def __init__(self, rule: AttentionRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
-        self._low, self._high = (Attention(rule, clip_norm, sigmas, releases) for _ in range(2))
+    def __init__(self, rule: LevelRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
+        self._low, self._high = (AdaptiveLevel(rule, clip_norm, sigmas, releases) for _ in range(2))
         self.begin()
 
     def begin(self) -> None:

@@ -1,4 +1,4 @@
-"""Ground floor. The check that noise is in every release: what the device runs before it publishes, and stops at.
+"""The check that noise is in every release: what the device runs before it publishes, and stops at.
 
 release z --> |z|^2, |z - previous z|^2, |z|^2 over an event --each against a lower tail--> go on, or NoiseError
 """

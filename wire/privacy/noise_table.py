@@ -1,4 +1,4 @@
-"""Ground floor. The noise table: the cumulative distribution of |X|, X discrete Gaussian, in 128-bit fixed point.
+"""The noise table: the cumulative distribution of |X|, X discrete Gaussian, in 128-bit fixed point.
 
     P(X = k) proportional to exp(-k^2 / (2 sigma^2));   entry j = floor(2^128 P(|X| <= j))
 

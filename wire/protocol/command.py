@@ -1,4 +1,4 @@
-"""Ground floor. An operator's command to a device: signed, numbered, for one camera, taken once.
+"""An operator's command to a device: signed, numbered, for one camera, taken once.
 
     python -m wire.protocol.command --key operator.key --camera site/camera --profile strict --> JSON for `command`
     payload --size, form, signature, camera, number, profile--> Orders.take: durable, then obeyed

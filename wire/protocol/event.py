@@ -1,4 +1,4 @@
-"""Ground floor. An event: the last releases of one camera in slot order, gaps marked."""
+"""An event: the last releases of one camera in slot order, gaps marked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ground floor. Device keys: make, load, sign, verify (Ed25519, RFC 8032, by the `cryptography` package)."""
+"""Device keys: make, load, sign, verify (Ed25519, RFC 8032, by the `cryptography` package)."""
 
 from __future__ import annotations
 

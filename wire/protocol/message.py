@@ -1,4 +1,4 @@
-"""Ground floor. The messages: features, verdict, alert. Constant size, signed, validated before any array is made.
+"""The messages: features, verdict, alert. Constant size, signed, validated before any array is made.
 
     FeatureMessage --seal(key)--> bytes --open_features(bytes, public key, manifest)--> FeatureMessage
 
@@ -24,7 +24,7 @@ from wire.protocol import veilsight_pb2 as pb
 from wire.protocol.keys import SIGNATURE_BYTES, DeviceKey, PublicKey
 
 __all__ = [
-    "FLAG_ATTENTION",
+    "FLAG_ADAPTIVE",
     "FLAG_SPENT",
     "MAX_PAYLOAD",
     "UNSURE",
@@ -39,10 +39,11 @@ __all__ = [
 ]
 
 FLAG_SPENT = 1
-"""The budget is spent: the release is noise alone. A function of slot, configuration and, with attention, past z."""
+"""The budget is spent: the release is noise alone. A function of slot, configuration and, with the adaptive level,
+past z."""
 
-FLAG_ATTENTION = 2
-"""The level was chosen by the manifest's attention rule. A function of configuration."""
+FLAG_ADAPTIVE = 2
+"""The level was chosen by the manifest's level rule. A function of configuration."""
 
 MAX_PAYLOAD = 16 * 1024
 """No message of ours is longer, in bytes; whatever is, is refused unread."""
@@ -90,8 +91,8 @@ class Verdict:
     """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1.
 
     present: one bool per release of the event, oldest first. start_s, end_s: seconds since slot 0 began.
-    familiarity: of the camera's last minutes (familial/evaluate/ood.py); None of a member that says none. unsure: it is
-    so low that the label which is no risk is not to be believed. answers: further answer -> the share of the event's
+    ood_p_value: of the camera's last minutes (familial/evaluate/ood.py); None of a member that says none. unsure: it is
+    so low that the label which is no risk is not to be believed. answers: attribute -> the share of the event's
     time for which it holds, if nothing happens in it; empty of a member that has none.
     """
 
@@ -105,9 +106,9 @@ class Verdict:
     sentence: str
     start_s: float
     end_s: float
-    familiarity: float | None = None
+    ood_p_value: float | None = None
     unsure: bool = False
-    answers: Mapping[str, float] = field(default_factory=dict)
+    attributes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -139,11 +140,11 @@ class Verdict:
             sentence=self.sentence,
             start_s=self.start_s,
             end_s=self.end_s,
-            answers=list(self.answers),
-            shares=list(self.answers.values()),
+            attributes=list(self.attributes),
+            shares=list(self.attributes.values()),
         )
-        if self.familiarity is not None:
-            body.familiarity, body.unsure = self.familiarity, self.unsure
+        if self.ood_p_value is not None:
+            body.ood_p_value, body.unsure = self.ood_p_value, self.unsure
         return _seal("verdict", body, key)
 
 
@@ -196,7 +197,7 @@ def open_features(payload: bytes, public: PublicKey, n: int, model_id: int, leve
     body = _open("features", payload, public, pb.Features())
     _present(body, "boot_id", "slot", "model_id", "flags", "z", "level")
     _same_model(body.model_id, model_id)
-    if body.flags & ~(FLAG_SPENT | FLAG_ATTENTION):
+    if body.flags & ~(FLAG_SPENT | FLAG_ADAPTIVE):
         raise MessageError("flags", f"flags are {body.flags:#x}; only bits 0 and 1 have a meaning")
     if body.level >= levels:
         raise MessageError("level", f"level is {body.level}; this model has {levels}")
@@ -220,17 +221,17 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
     values, shares = list(body.probabilities), list(body.shares)
     if not _distribution(values) or (shares and not _distribution(shares)):
         raise MessageError("values", "the probabilities are not a distribution")
-    if len(shares) != len(body.answers) or len(shares) > _MAX_LABELS or len(set(body.answers)) != len(shares):
-        raise MessageError("shape", f"{len(body.answers)} answers, {len(shares)} shares")
-    for text in (body.sentence, *body.labels, *body.answers):
+    if len(shares) != len(body.attributes) or len(shares) > _MAX_LABELS or len(set(body.attributes)) != len(shares):
+        raise MessageError("shape", f"{len(body.attributes)} answers, {len(shares)} shares")
+    for text in (body.sentence, *body.labels, *body.attributes):
         _sane_text(text)
     if not (math.isfinite(body.start_s) and math.isfinite(body.end_s)) or body.first_slot > body.last_slot:
         raise MessageError("values", "the event's span is not one")
-    told = body.HasField("familiarity")
-    if told != body.HasField("unsure") or not 0.0 <= body.familiarity <= 1.0:
-        raise MessageError("values", f"familiarity is {body.familiarity}; it goes with unsure, and is 0 to 1")
+    told = body.HasField("ood_p_value")
+    if told != body.HasField("unsure") or not 0.0 <= body.ood_p_value <= 1.0:
+        raise MessageError("values", f"ood_p_value is {body.ood_p_value}; it goes with unsure, and is 0 to 1")
     if (told or shares) and members[body.member] != "cloud":
-        raise MessageError("values", "a familiarity or further answers, which only the cloud member tells")
+        raise MessageError("values", "an OOD p-value or attributes, which only the cloud member tells")
     present = tuple(bool(body.present >> k & 1) for k in reversed(range(event_releases)))
     return Verdict(
         boot_id=body.boot_id,
@@ -243,9 +244,9 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
         sentence=body.sentence,
         start_s=body.start_s,
         end_s=body.end_s,
-        familiarity=body.familiarity if told else None,
+        ood_p_value=body.ood_p_value if told else None,
         unsure=body.unsure,
-        answers=dict(zip(body.answers, shares, strict=True)),
+        attributes=dict(zip(body.attributes, shares, strict=True)),
     )
 
 

@@ -1,11 +1,12 @@
-"""Ground floor. One table of everything that crosses the network: topic, QoS, retain, source of each field.
+"""One table of everything that crosses the network: topic, QoS, retain, source of each field.
 
     veilsight/v1/{site}/{camera}/{name}
 
 `Source` is the privacy statement of a field. A field a device publishes may depend on the scene through Z
 alone: noised data, whose processing reveals nothing more. CONSTANT is fixed by build and configuration,
 HARDWARE by the device and its network, COMMAND by its operator; CLOCK follows from the slot's number (and from what the
-ledger held at the start). With attention, what a release costs follows from past z, and so does the slot from which a
+ledger held at the start). With the adaptive level, what a release costs follows from past z, and so does the slot
+from which a
 budget is spent; without it `flags` and `blind` are functions of the clock. Nothing else exists; tests hold the messages
 against this table.
 """
@@ -59,9 +60,9 @@ _VERDICT = {
     "sentence": Source.Z,
     "start_s": Source.CLOCK,
     "end_s": Source.CLOCK,
-    "familiarity": Source.CONSTANT,  # absent, as are the next three: fields of the cloud's verdict alone
+    "ood_p_value": Source.CONSTANT,  # absent, as are the next three: fields of the cloud's verdict alone
     "unsure": Source.CONSTANT,
-    "answers": Source.CONSTANT,
+    "attributes": Source.CONSTANT,
     "shares": Source.CONSTANT,
 }
 
@@ -105,7 +106,7 @@ TOPICS: Mapping[str, TopicRow] = {
         1,
         False,
         "Verdict of the cloud member, with a sentence",
-        {**_VERDICT, "familiarity": Source.Z, "unsure": Source.Z, "shares": Source.Z},
+        {**_VERDICT, "ood_p_value": Source.Z, "unsure": Source.Z, "shares": Source.Z},
     ),
     "alert": TopicRow(
         "cloud",

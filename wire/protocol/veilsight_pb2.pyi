@@ -33,7 +33,7 @@ class Features(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., flags: _Optional[int] = ..., z: _Optional[bytes] = ..., level: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("schema", "boot_id", "first_slot", "last_slot", "model_id", "member", "present", "labels", "probabilities", "sentence", "start_s", "end_s", "familiarity", "unsure", "answers", "shares")
+    __slots__ = ("schema", "boot_id", "first_slot", "last_slot", "model_id", "member", "present", "labels", "probabilities", "sentence", "start_s", "end_s", "ood_p_value", "unsure", "attributes", "shares")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -46,9 +46,9 @@ class Verdict(_message.Message):
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     START_S_FIELD_NUMBER: _ClassVar[int]
     END_S_FIELD_NUMBER: _ClassVar[int]
-    FAMILIARITY_FIELD_NUMBER: _ClassVar[int]
+    OOD_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     UNSURE_FIELD_NUMBER: _ClassVar[int]
-    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     SHARES_FIELD_NUMBER: _ClassVar[int]
     schema: int
     boot_id: int
@@ -62,11 +62,11 @@ class Verdict(_message.Message):
     sentence: str
     start_s: float
     end_s: float
-    familiarity: float
+    ood_p_value: float
     unsure: bool
-    answers: _containers.RepeatedScalarFieldContainer[str]
+    attributes: _containers.RepeatedScalarFieldContainer[str]
     shares: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., model_id: _Optional[int] = ..., member: _Optional[int] = ..., present: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., sentence: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., familiarity: _Optional[float] = ..., unsure: _Optional[bool] = ..., answers: _Optional[_Iterable[str]] = ..., shares: _Optional[_Iterable[float]] = ...) -> None: ...
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., model_id: _Optional[int] = ..., member: _Optional[int] = ..., present: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., sentence: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., ood_p_value: _Optional[float] = ..., unsure: _Optional[bool] = ..., attributes: _Optional[_Iterable[str]] = ..., shares: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Alert(_message.Message):
     __slots__ = ("schema", "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s")

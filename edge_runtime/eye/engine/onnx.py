@@ -3,7 +3,7 @@
     encode(frames, noise) -> z        decide(z of 8 releases, which are present) -> label logits
 
 An engine is loaded from the very bytes that were held against the manifest and tested before anything is published.
-The noise of a release comes as a NoiseDraw and as nothing else, and is wiped when the release is made. The runtime's
+The noise of a release comes as a NoiseSample and as nothing else, and is wiped when the release is made. The runtime's
 own scratch memory holds the code until the next run overwrites it; this process never forms it outside `self_test`.
 """
 
@@ -23,7 +23,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from edge_runtime.config import Config
 from edge_runtime.eye.window import Window
-from edge_runtime.gate.sampler import NoiseDraw
+from edge_runtime.gate.sampler import NoiseSample
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError, PrivacyError
 from wire.protocol.event import EventWindow
@@ -56,7 +56,7 @@ class Engine(ABC):
     def close(self) -> None:
         """Release what the engine holds."""
 
-    def encode(self, window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
+    def encode(self, window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
         """The release of `window`, int16 (n,). Uses the draw up and wipes it. Raises EngineError, PrivacyError."""
         with draw as noise:
             z = self.run_core(window.frames, noise)

@@ -58,7 +58,7 @@ def messages() -> list[tuple[str, bytes, str]]:
     alert = Alert(2**40, 7, MANIFEST.model_id, True, "fall", 0.75, "a person falls", 8.0)
     refused = "REFUSED: not signed by the key of its writer"
     edge, quiet = verdict("edge", ""), {"normal": 0.75, "fall": 0.125, "fight": 0.125}
-    strange = replace(verdict("cloud", "a person walks"), familiarity=0.01, unsure=True)
+    strange = replace(verdict("cloud", "a person walks"), ood_p_value=0.01, unsure=True)
     flipped = bytearray(edge.seal(DEVICE))
     flipped[20] ^= 1
     return [

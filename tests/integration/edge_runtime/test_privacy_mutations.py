@@ -29,7 +29,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from edge_runtime.eye.engine.onnx import OnnxEngine, self_test
 from edge_runtime.eye.window import Window
 from edge_runtime.gate import sampler as noise_module
-from edge_runtime.gate.sampler import NoiseDraw, Sampler
+from edge_runtime.gate.sampler import NoiseSample, Sampler
 from export.proof.lint import load_graph
 from export.proof.verify_graph import prove_encode
 from tests.support.engine_factory import make_engine, make_noise_table
@@ -278,7 +278,7 @@ def use_a_draw_twice(bench: Bench) -> None:
 
 def repeat_draws(bench: Bench) -> None:
     kept = bench.sampler.draw()._array.copy()
-    bench.patch.setattr(bench.sampler, "draw", lambda: NoiseDraw(kept.copy()))
+    bench.patch.setattr(bench.sampler, "draw", lambda: NoiseSample(kept.copy()))
     bench.releases(2)
 
 
@@ -439,9 +439,9 @@ WRITTEN: dict[str, Written] = {
         NOISE,
         (
             (
-                r"            return NoiseDraw\(self\._invert\(\)\)",
+                r"            return NoiseSample\(self\._invert\(\)\)",
                 "            self._words[:] = np.random.default_rng().integers(0, 2**64, len(self._words), np.uint64)\n"
-                "            return NoiseDraw(self._invert())",
+                "            return NoiseSample(self._invert())",
             ),
         ),
         f"{T_NOISE}::test_bits_come_from_the_kernel_and_noise_from_the_sampler",

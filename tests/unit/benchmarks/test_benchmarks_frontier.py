@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.model import answers, curves
+from benchmarks.model import attributes, curves
 from benchmarks.model.alarms import alerts
 from benchmarks.privacy.frontier import _exact, _leaks, area_under_curve, label_alone
 from cloud_bridge.config import AlertRule
 from familial.data.clips import Clip
-from familial.synth.truth import ANSWERS
-from familial.train.losses import poles
+from familial.synth.truth import ATTRIBUTES
+from familial.train.losses import prototypes
 from wire.errors import DataError, VeilsightError
 
 
@@ -28,9 +28,10 @@ def test_the_area_is_the_chance_that_a_risk_is_ranked_above() -> None:
 
 
 def test_ideal_codes_reach_the_known_ceiling() -> None:
-    """Three labels, poles 147, 140 and 73 degrees apart: at S = 2.83 of one event an exact reader is right in about
+    """Three labels, class prototypes 147, 140 and 73 degrees apart: at S = 2.83 of one event an exact reader is right
+    in about
     0.962, as the three distances give, and tells risks from normal in 0.995."""
-    made, right, alarmed = poles(3, 4, 16, 63.0), [], []
+    made, right, alarmed = prototypes(3, 4, 16, 63.0), [], []
     sigma = 8**0.5 * 64 / 2.83
     for label in range(3):
         z = made[label].expand(4000, 8, 4, 16)
@@ -76,8 +77,8 @@ def test_the_label_alone_names_a_place_that_nothing_else_is_like() -> None:
 def test_people_are_counted_by_the_likeliest_group_of_answers() -> None:
     true = np.eye(5, dtype=np.float32)[[0, 1, 2, 3, 4, 1]]
     said = np.eye(5)[[0, 3, 2, 1, 2, 1]][None]  # one, low and running are all one person
-    assert answers._counts(ANSWERS, true, said) == (5 / 6, 4 / 6)
-    assert answers._area(true[:, 0], said[..., 0]) == 1.0 and 0.4 < answers._area(true[:, 4], said[..., 4]) < 0.6
+    assert attributes._counts(ATTRIBUTES, true, said) == (5 / 6, 4 / 6)
+    assert attributes._area(true[:, 0], said[..., 0]) == 1.0 and 0.4 < attributes._area(true[:, 4], said[..., 4]) < 0.6
 
 
 def test_a_curve_is_drawn_from_what_training_writes(tmp_path: Path) -> None:

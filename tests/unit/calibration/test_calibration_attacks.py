@@ -33,10 +33,10 @@ def gallery(owners: int = 6, clips: int = 6, windows: int = 8, tells: bool = Tru
     """Codes around one direction for each owner, or around one for all; pictures with a bar at the owner's place."""
     rng = np.random.default_rng(seed)
     owner = np.repeat(np.arange(owners), clips)
-    poles = rng.normal(size=(owners if tells else 1, N))
-    poles *= 60 / np.linalg.norm(poles, axis=1, keepdims=True)
+    prototypes = rng.normal(size=(owners if tells else 1, N))
+    prototypes *= 60 / np.linalg.norm(prototypes, axis=1, keepdims=True)
     clip = np.repeat(np.arange(len(owner)), windows)
-    codes = np.rint(poles[owner[clip] if tells else np.zeros(len(clip), int)] + rng.normal(0, 1, (len(clip), N)))
+    codes = np.rint(prototypes[owner[clip] if tells else np.zeros(len(clip), int)] + rng.normal(0, 1, (len(clip), N)))
     pictures = rng.integers(90, 110, (len(clip), PICTURE, PICTURE)).astype(np.uint8)
     for row, who in enumerate(owner[clip]):
         pictures[row, :, 3 * who : 3 * who + 3] = 220

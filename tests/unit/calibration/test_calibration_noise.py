@@ -173,8 +173,8 @@ def test_noise_whose_absence_could_not_be_noticed_is_refused() -> None:
         choose(narrow, "balanced")
 
 
-def certificate_of(clip_norm: int, tokens: int, width: int, reach_s: float, releases: int) -> Certificate:
-    return Certificate(clip_norm, Fraction(1), tokens * width, 1.0, reach_s, releases)
+def certificate_of(clip_norm: int, tokens: int, width: int, receptive_field_s: float, releases: int) -> Certificate:
+    return Certificate(clip_norm, Fraction(1), tokens * width, 1.0, receptive_field_s, releases)
 
 
 spans = st.one_of(st.sampled_from(["", "/release", "/event"]), st.integers(0, 600).map(lambda t: f"/{t}s"))
@@ -189,10 +189,12 @@ targets = st.one_of(
 
 @settings(deadline=None, max_examples=40)
 @given(targets, st.sampled_from([(32, 4, 16), (64, 4, 16), (200, 8, 32)]), st.sampled_from([1.0, 5.0]))
-def test_the_least_noise_that_keeps_a_target_is_found(text: str, sizes: tuple[int, int, int], reach_s: float) -> None:
+def test_the_least_noise_that_keeps_a_target_is_found(
+    text: str, sizes: tuple[int, int, int], receptive_field_s: float
+) -> None:
     """What is written keeps the target; one step of the grid less noise would not."""
     target, largest = Target.parse(text), Fraction(2300)
-    certificate = certificate_of(*sizes, reach_s, 8)
+    certificate = certificate_of(*sizes, receptive_field_s, 8)
     sigma = least_sigma(certificate, target, largest)
     if sigma is None:
         assert not target.keeps(certificate.at(largest))
@@ -217,7 +219,8 @@ def test_a_profile_is_as_the_families_are_trained_for() -> None:
 
 
 def test_tables_of_the_other_profiles_come_with_it(checkpoint: Path) -> None:
-    """What a device may be switched to, and attention may choose among, behind the table of the profile itself."""
+    """What a device may be switched to, and the adaptive level may choose among, behind the table of the profile
+    itself."""
     cases = {"detailed": ["strict", "balanced"], "S=2.5": [*PROFILES], "strict": ["balanced", "detailed"]}
     for target, names in cases.items():
         assert main(["--checkpoint", str(checkpoint), "--target", target]) == 0
@@ -244,12 +247,17 @@ def test_the_privacy_page_promises_what_the_shipped_certificate_says() -> None:
     config, written = FamilyConfig.load(shipped / "config.json"), json.loads((shipped / "noise.json").read_text())
     window = config.window
     says = Certificate(
-        config.clip_norm, Fraction(written["sigma"]), config.n, window.slot_s, window.reach_s, config.event_releases
+        config.clip_norm,
+        Fraction(written["sigma"]),
+        config.n,
+        window.slot_s,
+        window.receptive_field_s,
+        config.event_releases,
     ).document()
     bits, named = says["event"]["bits"], says["event"]["name_one_of"]
     assert f"at most {math.ceil(10 * bits) / 10:g} bits about it" in text
     assert f"chance of at most {math.ceil(1e3 * named['1000']) / 1e3:g}.**" in text
-    assert f"any second in view touches {math.ceil(1 + says['inputs']['reach_s'])} releases" in text
+    assert f"any second in view touches {math.ceil(1 + says['inputs']['receptive_field_s'])} releases" in text
     times = says["time_to_vacuous_s"]
     for gallery in ("1000", "100000"):
         told = r"([\d.]+) from one release, ([\d.]+) from an event \| (\d+) s"

@@ -254,7 +254,7 @@ def test_a_strange_scene_is_unsure_where_it_would_be_normal_and_a_risk_stays_one
     told = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
     assert [verdict.says for verdict in told] == ["unsure", "unsure", "fall", "fall", "fall"]
     assert [verdict.label for verdict in told[:2]] == ["normal", "normal"]
-    assert all(verdict.unsure and verdict.familiarity == pytest.approx(1 / 200) for verdict in told)
+    assert all(verdict.unsure and verdict.ood_p_value == pytest.approx(1 / 200) for verdict in told)
     assert names(harness).count("alert") == 1
     lines = harness.people.getvalue().splitlines()
     assert "unsure" in lines[0] and "unsure" not in lines[-1]
@@ -267,7 +267,7 @@ def test_a_known_scene_is_not_unsure_and_no_reference_says_nothing(tmp_path: Pat
         harness = Harness(tmp_path / folder, MANIFEST, RULE, reference)
         harness.send(*(at(slot) for slot in range(8)))
         verdict = open_verdict(harness.published[0][1], harness.key.public, MANIFEST.model_id)
-        assert (verdict.familiarity, verdict.unsure, verdict.says) == (expected, False, "normal")
+        assert (verdict.ood_p_value, verdict.unsure, verdict.says) == (expected, False, "normal")
 
 
 def test_another_start_of_the_device_begins_anew(tmp_path: Path) -> None:
@@ -279,4 +279,4 @@ def test_another_start_of_the_device_begins_anew(tmp_path: Path) -> None:
     harness.send(state("offline", boot=2), name="state")
     told = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
     assert [verdict.boot_id for verdict in told] == [1, 2]
-    assert told[0].unsure and told[1].familiarity is None
+    assert told[0].unsure and told[1].ood_p_value is None

@@ -11,7 +11,7 @@ import pytest
 
 from edge_runtime.eye.engine.onnx import OnnxEngine, self_test
 from edge_runtime.eye.window import Window
-from edge_runtime.gate.sampler import NoiseDraw, Sampler
+from edge_runtime.gate.sampler import NoiseSample, Sampler
 from tests.support.engine_factory import BROKEN_CORES, make_engine, make_noise_table, put_weights_outside
 from wire.artifact.manifest import EngineManifest
 from wire.errors import EngineError, ManifestError, NoiseError, PrivacyError
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "engine"
 
 
-def draw(engine: OnnxEngine) -> NoiseDraw:
+def draw(engine: OnnxEngine) -> NoiseSample:
     manifest = engine.manifest
     return Sampler(make_noise_table(manifest.sigma), manifest.tokens, manifest.width).draw()
 

@@ -1,4 +1,5 @@
-"""Attention: the level is a function of the published past, and no z makes any span spend more than its bound."""
+"""The adaptive level: the level is a function of the published past, and no z makes any span spend more than its
+bound."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.privacy import attention as benchmark
+from benchmarks.privacy import adaptive_level as benchmark
 from cloud_bridge.ingest.events import EventReader
 from cloud_bridge.ingest.intake import Intake, Release
 from cloud_bridge.store.journal import CameraRecord
 from edge_runtime.eye.window import Window
-from edge_runtime.gate.sampler import NoiseDraw
+from edge_runtime.gate.sampler import NoiseSample
 from tests.support.bridge_factory import DEVICE, make_manifest
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
 from tests.unit.edge_runtime.test_edge_loop import KEY, Device
@@ -30,22 +31,22 @@ from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, ConfigError, ManifestError, NoiseError, PrivacyError
 from wire.privacy.budget import Budget, Terms
 from wire.privacy.certificate import PROFILES, Certificate, bits, sigma_for
-from wire.privacy.level_rule import Attention, AttentionRule, Witness
+from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
 from wire.protocol.keys import PublicKey
-from wire.protocol.message import FLAG_ATTENTION, FeatureMessage, features_size
+from wire.protocol.message import FLAG_ADAPTIVE, FeatureMessage, features_size
 
 C, N, R = 64, 64, 8
 SIGMAS = tuple(sigma_for(C, shift, R) for shift in PROFILES.values())  # strict, balanced, detailed
 PRICES = tuple(Fraction(C) ** 2 / sigma**2 for sigma in SIGMAS)
 TOWARDS = np.where(np.arange(N) % 3 == 0, 8, -8)  # a direction of norm C
 OTHER = np.where(np.arange(N) < 8, -TOWARDS, TOWARDS)  # one not far from it
-RULE = AttentionRule.around(((2 * TOWARDS).tolist(), (2 * OTHER).tolist()), C, SIGMAS, 1, R)
+RULE = LevelRule.around(((2 * TOWARDS).tolist(), (2 * OTHER).tolist()), C, SIGMAS, 1, R)
 Z = npt.NDArray[np.int16]
 
 
-def attention(rule: AttentionRule = RULE) -> Attention:
-    return Attention(rule, C, SIGMAS, R)
+def adaptive_level(rule: LevelRule = RULE) -> AdaptiveLevel:
+    return AdaptiveLevel(rule, C, SIGMAS, R)
 
 
 def release(strength: int, seed: int = 0, sigma: float = 60.0) -> Z:
@@ -54,7 +55,7 @@ def release(strength: int, seed: int = 0, sigma: float = 60.0) -> Z:
     return np.clip(np.rint(noise + strength * TOWARDS / 8), -32768, 32767).astype(np.int16)
 
 
-def run(device: Attention, strengths: list[int]) -> list[int]:
+def run(device: AdaptiveLevel, strengths: list[int]) -> list[int]:
     """The levels of a stream; each release is made at the level that the rule gives."""
     levels = []
     for seed, strength in enumerate(strengths):
@@ -72,7 +73,7 @@ def test_no_z_makes_a_span_spend_more_than_its_bound(
     strengths: list[int], depth: Fraction, refill: Fraction, over: Fraction
 ) -> None:
     rule = dataclasses.replace(RULE, depth=depth, refill=refill, event_cap=R * PRICES[0] + over, threshold=Fraction(0))
-    device = attention(rule)
+    device = adaptive_level(rule)
     costs = [device.costs[level] for level in run(device, strengths)]
     for span in range(1, len(costs) + 1):
         worst = max(sum(costs[at : at + span]) for at in range(len(costs) - span + 1))
@@ -84,14 +85,14 @@ def test_no_z_makes_a_span_spend_more_than_its_bound(
 @given(streams, st.integers(0, 119), streams)
 def test_a_restart_gives_nothing_back(before: list[int], cut: int, after: list[int]) -> None:
     """A stream that begins anew, as after a power cut, and the one before it keep the bound together."""
-    first, second = attention(), attention()
+    first, second = adaptive_level(), adaptive_level()
     costs = [first.costs[level] for level in run(first, before[: cut + 1]) + run(second, after)]
     for span in range(1, len(costs) + 1):
         assert max(sum(costs[at : at + span]) for at in range(len(costs) - span + 1)) <= first.most(span) * 10**12
 
 
 def test_attention_rises_with_evidence_and_falls_without() -> None:
-    device = attention()
+    device = adaptive_level()
     quiet = run(device, [-60] * 40)
     assert set(quiet) == {0}
     assert 2 in run(device, [8] * R)
@@ -100,7 +101,7 @@ def test_attention_rises_with_evidence_and_falls_without() -> None:
 
 def test_the_level_depends_on_published_z_alone() -> None:
     """Two devices of different scenes that published the same so far stand at the same level."""
-    one, other = attention(), attention()
+    one, other = adaptive_level(), adaptive_level()
     for seed, strength in enumerate([-8, 8, 60, 8, 0, 8, -60, 8, 8, 8]):
         z = None if strength == 0 else release(strength, seed)
         assert one.level == other.level
@@ -111,7 +112,7 @@ def test_the_level_depends_on_published_z_alone() -> None:
 
 
 def test_a_level_above_the_rule_stops_the_device() -> None:
-    device = attention()
+    device = adaptive_level()
     with pytest.raises(PrivacyError, match="the rule allows 0"):
         device.advance(2, release(8))
 
@@ -119,7 +120,7 @@ def test_a_level_above_the_rule_stops_the_device() -> None:
 @pytest.mark.parametrize("shift", [2.05, 2.2, 2.5, 3.0, 3.9])
 def test_a_rule_around_any_profile_never_spends_more_than_it_in_the_long_run(shift: float) -> None:
     sigmas = (SIGMAS[0], sigma_for(C, shift, R), SIGMAS[2])
-    device = Attention(AttentionRule.around(RULE.directions, C, sigmas, 1, R), C, sigmas, R)
+    device = AdaptiveLevel(LevelRule.around(RULE.directions, C, sigmas, 1, R), C, sigmas, R)
     fixed = Fraction(C) ** 2 / sigmas[1] ** 2
     assert device.most(R) <= R * fixed
     assert all(device.most(span) <= span * fixed for span in range(15, 4000))
@@ -127,7 +128,7 @@ def test_a_rule_around_any_profile_never_spends_more_than_it_in_the_long_run(shi
 
 def test_from_some_seconds_on_the_bound_is_below_the_fixed_profile() -> None:
     """What the rule is built for: an event as the fixed profile, fifteen releases no worse, an hour at two thirds."""
-    device = attention()
+    device = adaptive_level()
     assert device.most(R) <= R * PRICES[1]
     assert all(device.most(span) <= span * PRICES[1] for span in range(15, 4000))
     assert device.most(3600) < Fraction(67, 100) * 3600 * PRICES[1]
@@ -136,7 +137,7 @@ def test_from_some_seconds_on_the_bound_is_below_the_fixed_profile() -> None:
 @settings(max_examples=60, deadline=None)
 @given(streams, st.sets(st.integers(0, 119)))
 def test_the_witness_never_accuses_an_honest_device(strengths: list[int], lost: set[int]) -> None:
-    device, witness = attention(), Witness(RULE, C, SIGMAS, R)
+    device, witness = adaptive_level(), Witness(RULE, C, SIGMAS, R)
     for slot, strength in enumerate(strengths):
         z, level = None if strength == 0 else release(strength, slot), device.level
         device.advance(level, z)
@@ -147,7 +148,7 @@ def test_the_witness_never_accuses_an_honest_device(strengths: list[int], lost: 
 @settings(max_examples=60, deadline=None)
 @given(streams, st.integers(0, 119), st.integers(1, 2))
 def test_the_witness_finds_every_lie_where_no_message_is_missing(strengths: list[int], at: int, by: int) -> None:
-    device, witness = attention(), Witness(RULE, C, SIGMAS, R)
+    device, witness = adaptive_level(), Witness(RULE, C, SIGMAS, R)
     for slot, strength in enumerate(strengths):
         z, level = None if strength == 0 else release(strength, slot), device.level
         assert witness.sure
@@ -159,7 +160,7 @@ def test_the_witness_finds_every_lie_where_no_message_is_missing(strengths: list
 
 
 def test_a_witness_that_missed_a_message_is_sure_again_within_a_minute() -> None:
-    device, witness = attention(), Witness(RULE, C, SIGMAS, R)
+    device, witness = adaptive_level(), Witness(RULE, C, SIGMAS, R)
     for slot in range(100):
         z, level = release(-8, slot), device.level
         device.advance(level, z)
@@ -180,18 +181,18 @@ def test_a_witness_that_missed_a_message_is_sure_again_within_a_minute() -> None
 )
 def test_a_rule_that_cannot_be_is_refused(change: dict[str, object], found: str) -> None:
     with pytest.raises(ManifestError, match=found):
-        attention(dataclasses.replace(RULE, **change))
+        adaptive_level(dataclasses.replace(RULE, **change))
 
 
 def test_levels_that_do_not_rise_are_refused() -> None:
     with pytest.raises(ManifestError, match="falling sigma"):
-        Attention(RULE, C, SIGMAS[::-1], R)
+        AdaptiveLevel(RULE, C, SIGMAS[::-1], R)
 
 
 def test_a_rule_comes_back_from_json_as_it_was() -> None:
-    assert AttentionRule.of(RULE.document()) == RULE
+    assert LevelRule.of(RULE.document()) == RULE
     with pytest.raises(ValueError, match="fields"):
-        AttentionRule.of({**RULE.document(), "more": 1})
+        LevelRule.of({**RULE.document(), "more": 1})
 
 
 def test_a_file_of_tables_comes_back_in_its_order(tmp_path: Path) -> None:
@@ -208,34 +209,39 @@ def test_a_file_of_tables_comes_back_in_its_order(tmp_path: Path) -> None:
 
 def test_an_engine_may_hold_the_noise_of_several_levels(tmp_path: Path) -> None:
     levels = {"strict": SIGMAS[0], "detailed": SIGMAS[2]}
-    made = make_engine(tmp_path, levels=levels, attention=RULE)
+    made = make_engine(tmp_path, levels=levels, adaptive_level=RULE)
     made.check(tmp_path)
     again = EngineManifest.load(tmp_path)
     assert again == made and again.sigmas == SIGMAS and again.level == 1
     assert again.weights[1] == 1.0 and again.weights[0] < 0.5 < 1.7 < again.weights[2]
-    assert again.make_attention().costs == attention().costs
-    for change in ({"levels": {"strict": SIGMAS[0]}, "attention": None}, {"levels": {**levels, "more": Fraction(9)}}):
+    assert again.make_adaptive_level().costs == adaptive_level().costs
+    for change in (
+        {"levels": {"strict": SIGMAS[0]}, "adaptive_level": None},
+        {"levels": {**levels, "more": Fraction(9)}},
+    ):
         with pytest.raises(ManifestError, match="levels"):
             dataclasses.replace(made, **change).check(tmp_path)
     with pytest.raises(ManifestError, match="twice"):
         dataclasses.replace(made, levels={"strict": SIGMAS[1]})
     with pytest.raises(ManifestError, match="directions"):
         dataclasses.replace(made, labels=("normal", "fall"))
-    with pytest.raises(ManifestError, match="no attention rule"):
-        dataclasses.replace(made, attention=None).make_attention()
+    with pytest.raises(ManifestError, match="no level rule"):
+        dataclasses.replace(made, adaptive_level=None).make_adaptive_level()
 
 
-MANIFEST = dataclasses.replace(make_manifest(), levels={"strict": SIGMAS[0], "detailed": SIGMAS[2]}, attention=RULE)
+MANIFEST = dataclasses.replace(
+    make_manifest(), levels={"strict": SIGMAS[0], "detailed": SIGMAS[2]}, adaptive_level=RULE
+)
 DOOR = "lab/door"
 
 
-def sealed(slot: int, level: int, z: Z, flags: int = FLAG_ATTENTION, boot: int = 1) -> bytes:
+def sealed(slot: int, level: int, z: Z, flags: int = FLAG_ADAPTIVE, boot: int = 1) -> bytes:
     return FeatureMessage(boot, slot, MANIFEST.model_id, flags, z, level).seal(DEVICE)
 
 
 def test_the_bridge_reads_an_attentive_device_and_refuses_a_level_that_the_rule_did_not_choose() -> None:
     intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
-    device, read = MANIFEST.make_attention(), []
+    device, read = MANIFEST.make_adaptive_level(), []
     for slot in range(60):
         z, level = release(8 if slot % 30 > 20 else -8, slot), device.level
         device.advance(level, z)
@@ -255,7 +261,7 @@ def test_without_attention_the_bridge_takes_no_release_that_is_louder_than_the_p
 def test_a_restarted_device_is_not_accused_where_the_slots_happen_to_go_on() -> None:
     intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
     for boot, delivered in ((1, range(30)), (2, range(30, 40))):
-        device = MANIFEST.make_attention()
+        device = MANIFEST.make_adaptive_level()
         for slot in range(delivered.stop):
             z, level = release(8 if slot % 20 > 15 else -8, slot), device.level
             device.advance(level, z)
@@ -277,8 +283,8 @@ def test_every_release_is_read_by_the_weight_of_its_level() -> None:
 
 def test_the_certificate_of_attention_says_what_its_spans_spend_at_most() -> None:
     fixed = MANIFEST.certificate()
-    limits = attention().limits
-    found = dataclasses.replace(fixed, attention=limits)
+    limits = adaptive_level().limits
+    found = dataclasses.replace(fixed, adaptive_level=limits)
     assert Certificate.from_json(found.to_json()) == found
     for span in (1, R, 15, 305, 3605):
         assert found.shift(span) == pytest.approx(float(limits.most(span)) ** 0.5)
@@ -292,29 +298,29 @@ def test_the_certificate_of_attention_says_what_its_spans_spend_at_most() -> Non
 
 
 def test_a_certificate_of_other_limits_is_refused() -> None:
-    document = json.loads(dataclasses.replace(MANIFEST.certificate(), attention=attention().limits).to_json())
-    document["inputs"]["attention"]["refill"] = "0"
+    document = json.loads(dataclasses.replace(MANIFEST.certificate(), adaptive_level=adaptive_level().limits).to_json())
+    document["inputs"]["adaptive_level"]["refill"] = "0"
     with pytest.raises(CertificateError, match="computed, never edited"):
         Certificate.from_json(json.dumps(document))
     with pytest.raises(CertificateError, match="other codes"):
-        dataclasses.replace(MANIFEST.certificate(), event_releases=4, attention=attention().limits)
+        dataclasses.replace(MANIFEST.certificate(), event_releases=4, adaptive_level=adaptive_level().limits)
 
 
 # --- the loop
 
 
-def attentive(folder: Path, source: str = "synthetic://walk", attention: bool = True) -> Device:
+def adaptive_device(folder: Path, source: str = "synthetic://walk", adaptive_level: bool = True) -> Device:
     """A whole device with a small engine, whose rule is at work."""
     device = Device(folder, source, levels=MANIFEST.levels)
-    device.engine.manifest = dataclasses.replace(device.engine.manifest, attention=RULE)
-    device.terms = device.loop.terms = Terms.of(device.engine.manifest, "", Budget(), attention)
+    device.engine.manifest = dataclasses.replace(device.engine.manifest, adaptive_level=RULE)
+    device.terms = device.loop.terms = Terms.of(device.engine.manifest, "", Budget(), adaptive_level)
     return device
 
 
 def scripted(device: Device, seed: int) -> list[int]:
     """The levels of 40 releases of a device whose engine returns z of this seed, whatever it sees."""
 
-    def encode(window: Window, draw: NoiseDraw) -> Z:
+    def encode(window: Window, draw: NoiseSample) -> Z:
         draw.wipe()
         return release(8 if window.slot % 10 > 5 else -8, 1000 * seed + window.slot, 92.0)  # enough for every level
 
@@ -324,23 +330,23 @@ def scripted(device: Device, seed: int) -> list[int]:
 
 
 def test_two_devices_of_different_scenes_and_the_same_past_choose_the_same_levels(tmp_path: Path) -> None:
-    one = scripted(attentive(tmp_path / "one"), 1)
-    other = scripted(attentive(tmp_path / "other", "synthetic://empty"), 1)
+    one = scripted(adaptive_device(tmp_path / "one"), 1)
+    other = scripted(adaptive_device(tmp_path / "other", "synthetic://empty"), 1)
     assert one == other and set(one) == {0, 1, 2}
-    assert scripted(attentive(tmp_path / "third"), 2) != one
+    assert scripted(adaptive_device(tmp_path / "third"), 2) != one
 
 
 def test_an_attentive_device_is_charged_for_what_it_said_and_believed_by_the_bridge(tmp_path: Path) -> None:
-    device = attentive(tmp_path)
+    device = adaptive_device(tmp_path)
     device.run(60)
     sent, manifest = device.features(), device.engine.manifest
     assert len({message.level for message in sent}) > 1
-    assert {message.flags for message in sent} == {FLAG_ATTENTION}
+    assert {message.flags for message in sent} == {FLAG_ADAPTIVE}
     costs = [device.terms.costs[message.level] for message in sent]
-    assert device.terms.costs == attention().costs
+    assert device.terms.costs == adaptive_level().costs
     assert device.ledger.totals()["s2_total"] == pytest.approx(sum(costs) / 10**12)
     for span in range(1, 61):
-        assert max(sum(costs[at : at + span]) for at in range(61 - span)) <= attention().most(span) * 10**12
+        assert max(sum(costs[at : at + span]) for at in range(61 - span)) <= adaptive_level().most(span) * 10**12
     intake = Intake({DOOR: KEY.public}, manifest, {DOOR: CameraRecord()}, reorder_slots=0)
     payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
     assert sum(len(intake.accept(DOOR, payload)) for payload in payloads) == 60 and not intake.refused
@@ -348,7 +354,7 @@ def test_an_attentive_device_is_charged_for_what_it_said_and_believed_by_the_bri
 
 
 def test_a_spent_budget_ends_attention_and_is_no_lie(tmp_path: Path) -> None:
-    device = attentive(tmp_path)
+    device = adaptive_device(tmp_path)
     device.ledger._budgets["day_spent"] = 20 * device.terms.costs[0]
     device.run(40)
     intake = Intake({DOOR: KEY.public}, device.engine.manifest, {DOOR: CameraRecord()}, reorder_slots=0)
@@ -358,38 +364,38 @@ def test_a_spent_budget_ends_attention_and_is_no_lie(tmp_path: Path) -> None:
 
 
 def test_a_stricter_profile_in_force_puts_attention_to_rest(tmp_path: Path) -> None:
-    device = attentive(tmp_path)
+    device = adaptive_device(tmp_path)
     device.orders.profile = "strict"
     assert set(scripted(device, 1)) == {0}
     assert {message.flags for message in device.features()} == {0}
 
 
 def test_without_the_switch_nothing_changes(tmp_path: Path) -> None:
-    device = attentive(tmp_path, attention=False)
+    device = adaptive_device(tmp_path, adaptive_level=False)
     assert set(scripted(device, 1)) == {1}
     assert {message.flags for message in device.features()} == {0}
 
 
 def test_what_an_attentive_device_publishes_and_keeps_is_certified_for_its_rule(tmp_path: Path) -> None:
-    made = make_engine(tmp_path, levels=MANIFEST.levels, attention=RULE)
-    terms = Terms.of(made, "", Budget(), attention=True)
-    assert terms.certificate == made.certificate(attention=True) != made.certificate()
+    made = make_engine(tmp_path, levels=MANIFEST.levels, adaptive_level=RULE)
+    terms = Terms.of(made, "", Budget(), adaptive_level=True)
+    assert terms.certificate == made.certificate(adaptive_level=True) != made.certificate()
     assert made.covers(terms.certificate.to_json().encode())
-    assert not dataclasses.replace(made, attention=None).covers(terms.certificate.to_json().encode())
-    hour = bits(float(attention().most(3600)) ** 0.5)
-    Terms.of(made, "", Budget(per_hour=1.001 * hour), attention=True)
+    assert not dataclasses.replace(made, adaptive_level=None).covers(terms.certificate.to_json().encode())
+    hour = bits(float(adaptive_level().most(3600)) ** 0.5)
+    Terms.of(made, "", Budget(per_hour=1.001 * hour), adaptive_level=True)
     with pytest.raises(ConfigError, match="bits_per_hour"):
-        Terms.of(made, "", Budget(per_hour=0.999 * hour), attention=True)
+        Terms.of(made, "", Budget(per_hour=0.999 * hour), adaptive_level=True)
     with pytest.raises(ConfigError, match="built around profile balanced"):
-        Terms.of(made, "strict", Budget(), attention=True)
-    with pytest.raises(ManifestError, match="no attention rule"):
-        Terms.of(dataclasses.replace(made, attention=None), "", Budget(), attention=True)
+        Terms.of(made, "strict", Budget(), adaptive_level=True)
+    with pytest.raises(ManifestError, match="no level rule"):
+        Terms.of(dataclasses.replace(made, adaptive_level=None), "", Budget(), adaptive_level=True)
 
 
 def test_the_whole_process_with_attention_is_believed_by_a_bridge(tmp_path: Path, mosquitto: int) -> None:
-    made = make_engine(tmp_path / "engine", slot_s=0.1, levels=MANIFEST.levels, attention=RULE)
+    made = make_engine(tmp_path / "engine", slot_s=0.1, levels=MANIFEST.levels, adaptive_level=RULE)
     config = make_edge_config(
-        tmp_path, engine=tmp_path / "engine", port=mosquitto, windows=40, privacy={"attention": True}
+        tmp_path, engine=tmp_path / "engine", port=mosquitto, windows=40, privacy={"adaptive_level": True}
     )
     listener = Listener(mosquitto)
     try:
@@ -410,7 +416,7 @@ def test_the_whole_process_with_attention_is_believed_by_a_bridge(tmp_path: Path
     intake = Intake({DOOR: public}, made, {DOOR: CameraRecord()}, reorder_slots=0)
     read = [out for payload in payloads for out in intake.accept(DOOR, payload)]
     assert len(read) == 40 and not intake.refused and len({out.level for out in read}) > 1
-    assert [Certificate.from_json(text.decode()) for text in certificates] == [made.certificate(attention=True)]
+    assert [Certificate.from_json(text.decode()) for text in certificates] == [made.certificate(adaptive_level=True)]
     assert all(made.covers(text) for text in certificates)
 
 
@@ -418,7 +424,9 @@ def test_the_benchmark_compares_four_devices_and_keeps_what_it_certifies(capsys:
     assert benchmark.main(["--rendered", "0", "--streams", "10"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     for world in found["figures"].values():
-        fixed, even, attentive = (world[name] for name in ("fixed", "fixed, same hour", "attention"))
-        assert attentive["event_S2"] <= fixed["event_S2"]
-        assert attentive["spent_S2"] <= attentive["lasting_S2"] == pytest.approx(even["lasting_S2"], rel=1e-3)
+        fixed, even, adaptive_device = (world[name] for name in ("fixed", "fixed, same hour", "adaptive_level"))
+        assert adaptive_device["event_S2"] <= fixed["event_S2"]
+        assert (
+            adaptive_device["spent_S2"] <= adaptive_device["lasting_S2"] == pytest.approx(even["lasting_S2"], rel=1e-3)
+        )
     assert found["ratio"] > 1.0

@@ -21,7 +21,7 @@ from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.window import SlotClock, Window
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.loop import Encoder, Loop
-from edge_runtime.gate.sampler import NoiseDraw, Sampler
+from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Health, Stats
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
 from tests.support.patient_clock import PatientClock
@@ -63,7 +63,7 @@ class FakeEngine:
         self.slots: list[int] = []
         self.draws: list[bytes] = []
 
-    def encode(self, window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
+    def encode(self, window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
         self.slots.append(window.slot)
         self.draws.append(draw._array.tobytes())
         try:
@@ -221,7 +221,7 @@ def test_a_late_result_is_never_published(tmp_path: Path) -> None:
     made: dict[int, bytes] = {}
     encode = device.engine.inner.encode
 
-    def keep(window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
+    def keep(window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
         z = encode(window, draw)
         made[window.slot] = z.tobytes()
         return z
@@ -259,7 +259,7 @@ def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeyp
     device.engine.before = lambda slot: order.append(("encode", slot))
     draw, send = device.noise.draw, device.publisher.send
 
-    def spy_draw() -> NoiseDraw:
+    def spy_draw() -> NoiseSample:
         order.append(("draw", order[-1][1]))
         return draw()
 
@@ -358,7 +358,7 @@ def test_reused_noise_is_never_published(tmp_path: Path, monkeypatch: pytest.Mon
     """A sampler that repeats itself: the second release stops the process."""
     device = Device(tmp_path)
     fixed = device.noise.draw()._array.copy()
-    monkeypatch.setattr(device.noise, "draw", lambda: NoiseDraw(fixed.copy()))
+    monkeypatch.setattr(device.noise, "draw", lambda: NoiseSample(fixed.copy()))
     with pytest.raises(NoiseError, match="stuck"):
         device.run(5)
     assert len(device.features()) == 1
@@ -380,7 +380,7 @@ def test_an_engine_without_noise_is_stopped_before_the_first_release(tmp_path: P
     inner = device.engine.inner
     zero = np.zeros((1, 4, 16), np.int32)
 
-    def clean(window: Window, draw: NoiseDraw) -> npt.NDArray[np.int16]:
+    def clean(window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
         with draw:
             return inner.run_core(window.frames, zero).astype(np.int16).reshape(-1)
 

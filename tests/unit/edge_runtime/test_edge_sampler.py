@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from benchmarks.device.noise import searched, timing_t
 from calibration.noise import build_table
 from edge_runtime.gate import sampler as noise_module
-from edge_runtime.gate.sampler import NoiseDraw, Sampler
+from edge_runtime.gate.sampler import NoiseSample, Sampler
 from tests.support.engine_factory import make_noise_table
 from wire.errors import NoiseError, PrivacyError
 from wire.privacy.noise_check import NoiseCheck
@@ -290,14 +290,14 @@ def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
     made, generators = [], []
     for path in sorted((ROOT / "edge_runtime").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "NoiseDraw":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "NoiseSample":
                 made.append(path.name)
             if isinstance(node, ast.Attribute) and ast.unparse(node).startswith(("np.random", "numpy.random")):
                 generators.append(path.name)
             if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\brandom\b", ast.unparse(node)):
                 generators.append(path.name)
     assert made == ["sampler.py"]
-    assert set(generators) <= {"camera.py", "publisher.py"}  # pauses before they connect again
+    assert set(generators) <= {"sources.py", "publisher.py"}  # pauses before they connect again
 
 
 def test_a_draw_is_used_once() -> None:
@@ -333,14 +333,14 @@ def test_what_a_draw_was_made_of_is_wiped() -> None:
 
 def test_noise_alone_is_the_draw_as_int16() -> None:
     noise = np.array([[[-40000, -5, 0, 40000]]], np.int32)
-    alone = NoiseDraw(noise).alone()
+    alone = NoiseSample(noise).alone()
     assert alone.dtype == np.int16
     assert alone.tolist() == [-32768, -5, 0, 32767]
     assert not noise.any()
 
 
 def test_a_draw_shows_nothing_and_goes_nowhere() -> None:
-    draw = NoiseDraw(np.full((1, 2, 2), 12345, np.int32))
+    draw = NoiseSample(np.full((1, 2, 2), 12345, np.int32))
     assert "12345" not in repr(draw)
     with pytest.raises(PrivacyError):
         pickle.dumps(draw)

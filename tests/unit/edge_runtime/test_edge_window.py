@@ -53,7 +53,7 @@ def test_no_pixel_outlives_the_reach() -> None:
     for slot in range(20):
         end = slot + 1.0
         if buffer.window(slot, end).frames.any():
-            assert end - 2.0 < SPEC.reach_s
+            assert end - 2.0 < SPEC.receptive_field_s
 
 
 def test_the_ring_covers_the_reach_at_the_densest_rate() -> None:

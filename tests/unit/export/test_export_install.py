@@ -1,4 +1,4 @@
-"""What a publisher signs and a device installs: one byte, one key or one check amiss, and nothing is made or run."""
+"""What a signer signs and a device installs: one byte, one key or one check amiss, and nothing is made or run."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_the_command_signs_with_a_key_that_was_meant(
     assert bundle([*command, "--make-key"]) == 0
     said = capsys.readouterr().out
     public = (tmp_path / "key.pub").read_text().strip()
-    assert f"publisher  {public}" in said
+    assert f"signer  {public}" in said
     assert bundle([*command, "--make-key"]) == 1
     assert bundle(command) == 0
     (tmp_path / "key").chmod(0o644)
@@ -257,7 +257,7 @@ def test_the_cpu_needs_no_engine_files(folder: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "another publisher": (lambda f: sign_manifest(f, OTHER), "not the signature"),
+    "another signer": (lambda f: sign_manifest(f, OTHER), "not the signature"),
     "no signature": (lambda f: (f / "manifest.sig").unlink(), "no signature can be read"),
     "a changed graph": (lambda f: (f / "decide.onnx").write_bytes(b"x"), "sha256"),
     "a changed table": (lambda f: (f / "noise_table.bin").write_bytes(b"x"), "sha256"),
@@ -308,9 +308,9 @@ def test_a_device_without_tensorrt_is_told(folder: Path) -> None:
 def test_the_command_reads_the_devices_configuration(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "publisher.pub").write_text(KEY.public.hex + "\n")
+    (tmp_path / "signer.pub").write_text(KEY.public.hex + "\n")
     config = make_edge_config(tmp_path, engine=folder)
-    config.write_text(config.read_text().replace("[engine]", '[engine]\npublisher = "publisher.pub"'))
+    config.write_text(config.read_text().replace("[engine]", '[engine]\nsigner = "signer.pub"'))
     assert main(["--config", str(config)]) == 0
     assert "held through onnxruntime" in capsys.readouterr().out
     sign_manifest(folder, OTHER)
@@ -330,9 +330,9 @@ def test_the_command_takes_a_bundle_of_its_publisher(
     command = [str(tmp_path / "device"), "--bundle", str(tmp_path / "a.tar")]
     assert main(command) == 1
     assert "whose is it?" in capsys.readouterr().err
-    assert main([*command, "--publisher", OTHER.public.hex]) == 1
+    assert main([*command, "--signer", OTHER.public.hex]) == 1
     assert not (tmp_path / "device").exists()
-    assert main([*command, "--publisher", KEY.public.hex]) == 0
+    assert main([*command, "--signer", KEY.public.hex]) == 0
     assert tree(tmp_path / "device") == tree(folder)
 
 

@@ -84,7 +84,7 @@ def test_a_group_stays_in_one_fold() -> None:
 
 def test_windows_are_black_where_nothing_was_seen() -> None:
     footage = _take(0, 3.0, None).footage
-    made = windows(footage, [1.0, 2.0, 3.0 + SPEC.reach_s + 0.1], SPEC)
+    made = windows(footage, [1.0, 2.0, 3.0 + SPEC.receptive_field_s + 0.1], SPEC)
     assert made.shape == (3, SPEC.frames, SPEC.height, SPEC.width)
     assert not made[0, : SPEC.context_frames - 1].any()  # the first frame came when the slot began
     assert made[0, SPEC.context_frames :].any() and not made[2].any()
@@ -95,12 +95,12 @@ def test_a_clip_is_read_until_its_last_picture_is_out_of_reach() -> None:
     count = slots(3.0, SPEC)
     made = windows(footage, [SPEC.slot_s * (slot + 1) for slot in range(count + 1)], SPEC)
     assert [bool(window.any()) for window in made] == [True] * count + [False]
-    assert count * SPEC.slot_s < 3.0 + SPEC.reach_s <= (count + 1) * SPEC.slot_s
+    assert count * SPEC.slot_s < 3.0 + SPEC.receptive_field_s <= (count + 1) * SPEC.slot_s
 
 
 def test_labels_follow_what_happens() -> None:
     fall = _take(1, 14.0, (Happening(1, 6.0, 7.0, True),))
-    reach = SPEC.reach_s
+    reach = SPEC.receptive_field_s
     assert event_label(fall, 0.0, (3.0, 4.0, 5.0), reach) == 0
     assert event_label(fall, 0.0, (6.0, 7.0), reach) == 1
     assert event_label(fall, 0.0, (5.0, 6.2), reach) == UNKNOWN  # began, hardly to be seen
@@ -136,7 +136,7 @@ def test_what_arrived_is_drawn_blind_to_the_label() -> None:
     assert set(drawn.labels.tolist()) == {0, 1, 2} and (drawn.first <= drawn.last).all()
     for run, first, last, label in zip(drawn.run, drawn.first, drawn.last, drawn.labels, strict=True):
         ends = [float(runs.last[run]) - 7 + slot for slot in range(first, last + 1)]
-        assert event_label(takes[runs.take[run]], float(runs.start[run]), ends, SPEC.reach_s) == label
+        assert event_label(takes[runs.take[run]], float(runs.start[run]), ends, SPEC.receptive_field_s) == label
 
 
 def test_batches_are_balanced_and_repeatable() -> None:

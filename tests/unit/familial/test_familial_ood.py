@@ -1,4 +1,4 @@
-"""Familiarity: what is strange is found, what is known is called strange as rarely as promised, whatever the noise."""
+"""OOD p-value: what is strange is found, what is known is called strange as rarely as promised, whatever the noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from familial.evaluate.ood import FILE, Camera, Familiarity, Reference, fit, in_plane, main, summaries
+from familial.evaluate.ood import FILE, Camera, OodDetector, Reference, fit, in_plane, main, summaries
 from tests.support.bridge_factory import make_manifest
 from wire.errors import CheckpointError, DataError
 
@@ -34,7 +34,7 @@ def make_cameras(count: int, seed: int, angle: float = 0.3) -> list[Camera]:
 
 
 KNOWN = make_cameras(150, 1)
-FALL = np.full(10, -0.84 + 0.48j)  # releases at another label's pole
+FALL = np.full(10, -0.84 + 0.48j)  # releases at another label's class prototype
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def released(clips: Camera, slots: int, rng: np.random.Generator, sigma: Fractio
     return np.asarray(np.rint(code) + np.rint(rng.normal(0, float(sigma), code.shape)), np.int16)
 
 
-def score(gauge: Familiarity, z: npt.NDArray[np.int16], level: int = 0) -> float:
+def score(gauge: OodDetector, z: npt.NDArray[np.int16], level: int = 0) -> float:
     gauge.begin()
     for slot, row in enumerate(z):
         gauge.push(slot, row, level)
@@ -59,7 +59,7 @@ def score(gauge: Familiarity, z: npt.NDArray[np.int16], level: int = 0) -> float
 
 
 def share_unsure(reference: Reference, streams: list[npt.NDArray[np.int16]], level: int = 0) -> float:
-    gauge = Familiarity(reference, (BALANCED, STRICT))
+    gauge = OodDetector(reference, (BALANCED, STRICT))
     return float(np.mean([score(gauge, z, level) < 0.05 for z in streams]))
 
 
@@ -104,7 +104,7 @@ def test_a_fall_makes_no_scene_strange_for_long(reference: Reference, slots: int
 
 
 def test_missing_releases_cost_time_and_nothing_else(reference: Reference) -> None:
-    rng, gauge = np.random.default_rng(12), Familiarity(reference, (BALANCED,))
+    rng, gauge = np.random.default_rng(12), OodDetector(reference, (BALANCED,))
     found = []
     for clips in make_cameras(200, 13):
         gauge.begin()
@@ -116,7 +116,7 @@ def test_missing_releases_cost_time_and_nothing_else(reference: Reference) -> No
 
 
 def test_nothing_is_said_before_a_minute_nor_after_a_long_gap(reference: Reference) -> None:
-    gauge, z = Familiarity(reference, (BALANCED,)), released(KNOWN[0], 62, np.random.default_rng(14))
+    gauge, z = OodDetector(reference, (BALANCED,)), released(KNOWN[0], 62, np.random.default_rng(14))
     for slot, row in enumerate(z[:60]):
         gauge.push(slot, row)
     assert gauge.score is None  # the first release has none before it
@@ -130,7 +130,7 @@ def test_it_reads_the_last_releases_alone(reference: Reference) -> None:
     """What was before the longest span has no say, to the last bit."""
     rng = np.random.default_rng(15)
     z, other = released(KNOWN[1], 320, rng), released(make_cameras(1, 16, angle=2.0)[0], 400, rng)
-    gauge = Familiarity(reference, (BALANCED,))
+    gauge = OodDetector(reference, (BALANCED,))
     fresh = score(gauge, z)
     gauge.begin()
     for slot, row in enumerate([*other, *z]):
@@ -145,9 +145,9 @@ def test_a_stream_is_read_as_the_reference_was_made(reference: Reference) -> Non
     code = np.rint(np.stack([w.real, w.imag], axis=1) @ PLANE.T * C).astype(np.int16)
     ladder = np.linspace(0.0, 0.002, 199)[None]
     exact = Reference("", "", C, (BALANCED,), (59,), PLANE, at_once[None], np.eye(7)[None, None], ladder)
-    assert score(Familiarity(exact, (BALANCED,)), code) > 0.5  # as good as no distance
-    assert score(Familiarity(exact, (BALANCED,)), code[::-1].copy()) > 0.05
-    assert score(Familiarity(exact, (BALANCED,)), np.roll(code, 1, axis=1)) < 0.05
+    assert score(OodDetector(exact, (BALANCED,)), code) > 0.5  # as good as no distance
+    assert score(OodDetector(exact, (BALANCED,)), code[::-1].copy()) > 0.05
+    assert score(OodDetector(exact, (BALANCED,)), np.roll(code, 1, axis=1)) < 0.05
     assert in_plane(code.reshape(60, 4, 16), PLANE, C) == pytest.approx(w, abs=0.03)
 
 
@@ -157,7 +157,7 @@ def test_a_reference_comes_back_as_it_was(reference: Reference, tmp_path: Path) 
     found = Reference.load(tmp_path, manifest)
     assert found is not None and found.known == "made up" and found.sigmas == (BALANCED, STRICT)
     z = released(KNOWN[3], 320, np.random.default_rng(17))
-    assert score(Familiarity(found, manifest.sigmas), z, 1) == score(Familiarity(reference, (STRICT, BALANCED)), z, 1)
+    assert score(OodDetector(found, manifest.sigmas), z, 1) == score(OodDetector(reference, (STRICT, BALANCED)), z, 1)
     assert (tmp_path / FILE).stat().st_size < 40_000
 
 

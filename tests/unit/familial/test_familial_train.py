@@ -25,7 +25,7 @@ from familial.model.family import Family
 from familial.model.vocabulary import END, FIRST_LABEL, Vocabulary
 from familial.train import loop as train
 from familial.train import progress
-from familial.train.losses import clean_loss, poles, rounded_gaussian, weak_loss
+from familial.train.losses import clean_loss, prototypes, rounded_gaussian, weak_loss
 from familial.train.recipe import trainings
 from wire.errors import CheckpointError, ConfigError, DataError
 
@@ -87,7 +87,7 @@ def test_a_stopped_run_goes_on_and_another_family_does_not(
     curve = next((clips_module.CACHE.parent / "train").glob("*-going/curve.csv"))
     assert [row.split(",")[0] for row in curve.read_text().splitlines()] == ["step", *"123456"]
     with pytest.raises(CheckpointError, match="not a state of this family .*without --resume"):
-        train.run([*args, "--steps", "8", "--resume", "--answers"])
+        train.run([*args, "--steps", "8", "--resume", "--attributes"])
 
 
 def test_batches_are_the_same_whoever_draws_them(manifest: Path) -> None:
@@ -107,7 +107,7 @@ def test_batches_are_the_same_whoever_draws_them(manifest: Path) -> None:
         bf16=False,
         warm=False,
     )
-    by_thread, by_processes = (train._Runs(config, takes, replace(plan, drawers=count)) for count in (0, 2))
+    by_thread, by_processes = (train._Runs(config, takes, replace(plan, workers=count)) for count in (0, 2))
     for step in (4, 5, 6):  # from any step on, as after --resume
         mine, theirs = by_thread.batch(step), by_processes.batch(step)
         for name in ("frames", "labels", "weak", "now", "take", "start", "last"):
@@ -138,8 +138,11 @@ def test_trainings_with_other_seeds_are_averaged_and_told_apart(
     untrained: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     family = checkpoint.load(untrained)
-    for name, risk_at in (("calm", 0.999), ("wary", 0.001)):  # the one calls no clip a risk, the other all nine
-        checkpoint.save(Family(replace(family.config, risk_at=risk_at)), tmp_path / name)
+    for name, decision_threshold in (
+        ("calm", 0.999),
+        ("wary", 0.001),
+    ):  # the one calls no clip a risk, the other all nine
+        checkpoint.save(Family(replace(family.config, decision_threshold=decision_threshold)), tmp_path / name)
     out = tmp_path / "both.json"
     args = ["--data", str(manifest), "--json", str(out), "--threads", "1"]
     both = [str(tmp_path / "calm"), str(tmp_path / "wary")]
@@ -194,9 +197,9 @@ def test_wrong_command_lines_are_named(untrained: Path, manifest: Path, tmp_path
             train.run([*args, *shares])
     config = checkpoint.load(untrained).config
     checkpoint.save(Family(replace(config, rank=0)), tmp_path / "wide")
-    with pytest.raises(ConfigError, match=r"--answers: codes of .*wide lie in all directions"):
-        train.run([*args, "--base", str(tmp_path / "wide"), "--answers"])
-    for option, value, why in (("--device", "abacus", "; give cpu"), ("--drawers", "-1", "0 draws in a thread")):
+    with pytest.raises(ConfigError, match=r"--attributes: codes of .*wide lie in all directions"):
+        train.run([*args, "--base", str(tmp_path / "wide"), "--attributes"])
+    for option, value, why in (("--device", "abacus", "; give cpu"), ("--workers", "-1", "0 draws in a thread")):
         with pytest.raises(ConfigError, match=f"{option} {value}: .*{why}"):
             train.run([*args, option, value])
     with pytest.raises(DataError, match="not readable"):
@@ -233,8 +236,8 @@ def test_folds_fit_what_makes_probabilities_true(tmp_path: Path, untrained: Path
         for index, (label, risk) in enumerate(zip(truth.tolist(), said.tolist(), strict=True))
     ]
     fits = evaluate._fits(reads, ("normal", "fall"))
-    for temperature, bias, risk_at in fits:
-        assert 1.3 < temperature < 2.8 and 0.0 < bias < 1.2 and 0.1 < risk_at < 0.9
+    for temperature, bias, decision_threshold in fits:
+        assert 1.3 < temperature < 2.8 and 0.0 < bias < 1.2 and 0.1 < decision_threshold < 0.9
     raw = evaluate.calibration_error([read.draws()[0] for read in reads], truth.tolist())
     true = evaluate.calibration_error([read.draws(*fits[read.reader][:2])[0] for read in reads], truth.tolist())
     assert true < raw
@@ -275,9 +278,9 @@ def test_a_longer_clip_is_no_surer_to_be_called_a_risk() -> None:
     rows = 1.0 / (1.0 + np.exp(-noisy))
     for count in (1, 5, 40):
         events = [np.stack((1 - row[:count], row[:count]), axis=1) for row in rows]
-        for risk_at in (0.75, 0.9):
-            called = np.mean([evaluate.clip_verdict(each, risk_at)[0] for each in events])
-            assert called <= (1 - risk_at) / risk_at + 0.02
+        for decision_threshold in (0.75, 0.9):
+            called = np.mean([evaluate.clip_verdict(each, decision_threshold)[0] for each in events])
+            assert called <= (1 - decision_threshold) / decision_threshold + 0.02
     assert np.mean([rows.max(axis=1) >= 0.75]) > 0.9  # what the riskiest event would have said
 
 
@@ -290,14 +293,14 @@ def test_first_verdicts_are_shares_of_all_draws(untrained: Path) -> None:
 
 
 def test_poles_are_of_one_norm_and_normal_is_far_from_fall() -> None:
-    made = poles(3, 4, 16, 63.0).flatten(1)
+    made = prototypes(3, 4, 16, 63.0).flatten(1)
     assert torch.allclose(made.norm(dim=1), torch.full((3,), 63.0))
     assert float((made[0] - made[1]).norm()) > 1.9 * 63
 
 
 def test_codes_at_their_poles_lose_least() -> None:
     torch.manual_seed(0)
-    made = poles(3, 4, 16, 63.0)
+    made = prototypes(3, 4, 16, 63.0)
     labels = torch.arange(3)
     even = torch.ones(3)
     here, centre = made.clone(), torch.zeros_like(made)
@@ -308,7 +311,7 @@ def test_codes_at_their_poles_lose_least() -> None:
 
 def test_one_release_that_shows_it_is_enough_for_a_weak_label() -> None:
     torch.manual_seed(0)
-    made = poles(3, 4, 16, 63.0)
+    made = prototypes(3, 4, 16, 63.0)
     shown = torch.stack([made[0], made[1], made[0]])[None]
     hidden = torch.stack([made[0], made[0], made[0]])[None]
     label = torch.tensor([1])
@@ -341,7 +344,7 @@ def test_captions_come_back_as_words() -> None:
         Vocabulary(("a", "b"), LABELS)
 
 
-RECIPE = "[[run]]\nrendered = 10\nsteps = 3\n[[run]]\ndata = true\nsteps = 4\nlean = 0.4\n"
+RECIPE = "[[run]]\nrendered = 10\nsteps = 3\n[[run]]\ndata = true\nsteps = 4\nlogit_bias = 0.4\n"
 
 
 def test_a_recipe_is_trained_run_by_run_and_goes_on_where_it_stopped(
@@ -374,7 +377,7 @@ def test_a_recipe_is_trained_run_by_run_and_goes_on_where_it_stopped(
 
 
 def test_lean_moves_the_limit_so_that_the_same_clips_are_called() -> None:
-    config = replace(nano(("<pad>", "<end>")), label_bias=(0.0, 0.1, 0.1), risk_at=0.45)
+    config = replace(nano(("<pad>", "<end>")), label_bias=(0.0, 0.1, 0.1), decision_threshold=0.45)
     plan = progress.Plan(
         minutes=1.0,
         steps=0,
@@ -388,17 +391,19 @@ def test_lean_moves_the_limit_so_that_the_same_clips_are_called() -> None:
         seed=5,
         bf16=False,
         warm=False,
-        lean=0.4,
+        logit_bias=0.4,
     )
     leaning = train._leaning(config, plan)
     assert leaning.label_bias == (0.0, 0.5, 0.5)
     events = np.random.default_rng(0).dirichlet((2.0, 1.0, 1.0), (400, 5))
     tilted = events * np.exp([0.0, 0.4, 0.4])
     tilted /= tilted.sum(axis=2, keepdims=True)
-    before = [evaluate.clip_verdict(clip, config.risk_at)[0] for clip in events]
-    assert before == [evaluate.clip_verdict(clip, leaning.risk_at)[0] for clip in tilted]
+    before = [evaluate.clip_verdict(clip, config.decision_threshold)[0] for clip in events]
+    assert before == [evaluate.clip_verdict(clip, leaning.decision_threshold)[0] for clip in tilted]
     assert len(set(before)) == 3
-    assert train._leaning(config, replace(plan, risk_at=0.45)).risk_at == 0.45  # what was said stays
+    assert (
+        train._leaning(config, replace(plan, decision_threshold=0.45)).decision_threshold == 0.45
+    )  # what was said stays
 
 
 @pytest.mark.parametrize(
@@ -407,7 +412,7 @@ def test_lean_moves_the_limit_so_that_the_same_clips_are_called() -> None:
         ("", "holds nothing; expected"),
         ("run = []\n", "holds run; expected [[run]] alone"),
         ("[[run]\n", "not TOML"),
-        ("[[run]]\nminute = 3\ndata = true\n", "run 1: minute is no key of a run; there are adversary, answers"),
+        ("[[run]]\nminute = 3\ndata = true\n", "run 1: minute is no key of a run; there are adversary, attributes"),
         ("[[run]]\nout = 'x'\ndata = true\n", "run 1: out is no key"),
         ("[[run]]\nbf16 = false\ndata = true\n", "run 1: bf16 is False"),
         ("[[run]]\ndata = true\n[[run]]\nminutes = 'ten'\n", "run 2: argument --minutes: invalid float value: 'ten'"),

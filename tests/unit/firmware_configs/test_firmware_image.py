@@ -22,7 +22,7 @@ from wire.errors import ConfigError
 from wire.protocol.keys import DeviceKey
 
 NAMES = [row.name for row in BOARDS]
-PUBLISHER = DeviceKey(bytes(range(32)))
+SIGNER = DeviceKey(bytes(range(32)))
 UNITS = "etc/systemd/system"
 HARDENING = {
     "Type": "notify",
@@ -264,9 +264,9 @@ def test_an_unreadable_configuration_is_refused(tmp_path: Path) -> None:
     (tmp_path / "unknown.toml").write_text(EDGE_TOML + '\n[colour]\nname = "red"\n')
     with pytest.raises(ConfigError, match="colour"):
         edge_config(tmp_path / "unknown.toml")
-    unsigned = "".join(line for line in EDGE_TOML.splitlines(True) if not line.startswith("publisher"))
+    unsigned = "".join(line for line in EDGE_TOML.splitlines(True) if not line.startswith("signer"))
     (tmp_path / "unsigned.toml").write_text(unsigned)
-    with pytest.raises(ConfigError, match=r"unsigned\.toml: \[engine\] publisher is missing"):
+    with pytest.raises(ConfigError, match=r"unsigned\.toml: \[engine\] signer is missing"):
         edge_config(tmp_path / "unsigned.toml")
 
 
@@ -288,9 +288,9 @@ def test_an_engine_that_is_not_its_manifests_is_refused(tmp_path: Path, capsys: 
     engine = tmp_path / "engine"
     engine.mkdir()
     (engine / "manifest.json").write_text("{}")
-    sign_manifest(engine, PUBLISHER)
+    sign_manifest(engine, SIGNER)
     command = ["--board", "thor", "--out", str(tmp_path / "out"), "--engine", str(engine)]
-    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 2
+    assert main([*command, "--signer", SIGNER.public.hex]) == 2
     assert "manifest.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -301,27 +301,27 @@ def test_an_engine_that_its_publisher_did_not_sign_is_refused(
     make_engine(tmp_path / "engine")
     command = ["--board", "thor", "--out", str(tmp_path / "out"), "--engine", str(tmp_path / "engine")]
     assert main(command) == 2
-    assert "Give the public key of its publisher" in capsys.readouterr().err
-    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 2
+    assert "Give the public key of its signer" in capsys.readouterr().err
+    assert main([*command, "--signer", SIGNER.public.hex]) == 2
     assert "no signature can be read" in capsys.readouterr().err
     sign_manifest(tmp_path / "engine", DeviceKey(bytes(32)))
-    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 2
+    assert main([*command, "--signer", SIGNER.public.hex]) == 2
     assert "not the signature of" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    sign_manifest(tmp_path / "engine", PUBLISHER)
-    assert main([*command, "--publisher", PUBLISHER.public.hex]) == 0
+    sign_manifest(tmp_path / "engine", SIGNER)
+    assert main([*command, "--signer", SIGNER.public.hex]) == 0
 
 
 def test_an_engine_travels_whole(tmp_path: Path) -> None:
     make_engine(tmp_path / "engine")
     put_weights_outside(tmp_path / "engine")
-    sign_manifest(tmp_path / "engine", PUBLISHER)
+    sign_manifest(tmp_path / "engine", SIGNER)
     (tmp_path / "engine" / "engine.json").write_text("{}")  # made on another device: stays behind
-    found = overlay(board("thor"), EDGE_TOML, tmp_path / "engine", PUBLISHER.public)
+    found = overlay(board("thor"), EDGE_TOML, tmp_path / "engine", SIGNER.public)
     parts = ["certificate.json", "decide.onnx", "decide.weights", "encode.onnx", "encode.weights", "manifest.json"]
     parts += ["manifest.sig", "noise_table.bin"]
     assert [name for name in found if "/engine/" in name] == [f"opt/veilsight/engine/{part}" for part in parts]
-    assert found["etc/veilsight/publisher.pub"].data.decode().strip() == PUBLISHER.public.hex
+    assert found["etc/veilsight/signer.pub"].data.decode().strip() == SIGNER.public.hex
 
 
 def test_what_the_image_carries_is_what_the_device_installs(tmp_path: Path) -> None:
@@ -333,8 +333,8 @@ def test_what_the_image_carries_is_what_the_device_installs(tmp_path: Path) -> N
     manifest = EngineManifest.load(tmp_path / "engine")
     pinned = {part: sha256_file(tmp_path / "engine" / f"{part}.onnx") for part in ("encode", "decide")}
     dataclasses.replace(manifest, hashes={**manifest.hashes, **pinned}).save(tmp_path / "engine")
-    sign_manifest(tmp_path / "engine", PUBLISHER)
-    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, tmp_path / "engine", PUBLISHER.public)
+    sign_manifest(tmp_path / "engine", SIGNER)
+    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, tmp_path / "engine", SIGNER.public)
     root = tmp_path / "out" / "overlay"
     config = root / "etc/veilsight/edge.toml"
     text = config.read_text().replace('"/opt', f'"{root}/opt').replace('"/etc', f'"{root}/etc')

@@ -149,7 +149,7 @@ def renyi(p: Floats, q: Floats, order: float) -> float:
 
 def test_two_cameras_are_two_coordinates() -> None:
     """S^2 adds: what two cameras tell of one person is within the certificate for two releases."""
-    one = Certificate(clip_norm=4, sigma=Fraction(8), n=1, slot_s=1.0, reach_s=1.0)
+    one = Certificate(clip_norm=4, sigma=Fraction(8), n=1, slot_s=1.0, receptive_field_s=1.0)
     people = [(-4, -4), (4, 4), (4, -4), (-4, 4)]
     rows = np.stack([outcomes(code, 8.0, 6) for code in people])
     found = best_guess(rows)
@@ -174,7 +174,7 @@ def test_epsilon_is_not_below_the_accountants(accounting: Any, releases: int, de
     """zCDP composed by dp-accounting and converted by its tighter rule: below ours, and not by much."""
     from dp_accounting import rdp
 
-    certificate = Certificate(clip_norm=64, sigma=Fraction(1931, 32), n=64, slot_s=1.0, reach_s=5.0)
+    certificate = Certificate(clip_norm=64, sigma=Fraction(1931, 32), n=64, slot_s=1.0, receptive_field_s=5.0)
     orders = [1 + 10 ** (x / 20) for x in range(-80, 61)]
     accountant = rdp.RdpAccountant(orders)
     accountant.compose(accounting.ZCDpEvent(zcdp_rho(certificate.s_release)), releases)

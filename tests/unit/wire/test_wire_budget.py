@@ -129,7 +129,7 @@ def test_a_bridge_takes_the_certificate_of_any_maximum_of_its_engine(manifest: E
     strict, detailed = sigma_for(64, 2.0), sigma_for(64, 4.0)
     for sigma, taken in ((own.sigma, True), (strict, True), (detailed, False), (own.sigma * 2, False)):
         assert manifest.covers(own.at(sigma).to_json().encode()) is taken
-    other = Certificate(64, own.sigma, own.n, 2.0, own.reach_s)
+    other = Certificate(64, own.sigma, own.n, 2.0, own.receptive_field_s)
     assert not manifest.covers(other.to_json().encode())
     assert not manifest.covers(own.to_json().encode().replace(b"6.49", b"3.49"))
     assert not manifest.covers(b"\xff")

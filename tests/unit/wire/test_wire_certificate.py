@@ -33,7 +33,7 @@ from wire.privacy.certificate import (
     zcdp_rho,
 )
 
-NANO = Certificate(clip_norm=64, sigma=sigma_for(64, 3.0), n=64, slot_s=1.0, reach_s=5.0)
+NANO = Certificate(clip_norm=64, sigma=sigma_for(64, 3.0), n=64, slot_s=1.0, receptive_field_s=5.0)
 
 shifts = st.floats(0.0, 6.0)
 priors = st.floats(1e-6, 0.95)
@@ -245,7 +245,7 @@ def test_tau_follows_from_sigma_n_cadence_and_life() -> None:
     def tau(**changes: Any) -> float:
         return 2 ** Certificate(**{**inputs, **changes}).log2_tau
 
-    inputs: dict[str, Any] = {"clip_norm": 64, "sigma": Fraction(60), "n": 64, "slot_s": 1.0, "reach_s": 5.0}
+    inputs: dict[str, Any] = {"clip_norm": 64, "sigma": Fraction(60), "n": 64, "slot_s": 1.0, "receptive_field_s": 5.0}
     assert tau(n=128) == pytest.approx(2 * tau())
     assert tau(slot_s=0.5) == pytest.approx(2 * tau(), rel=1e-6)
     assert tau(lifetime_years=20.0) == pytest.approx(2 * tau(), rel=1e-6)
@@ -339,7 +339,14 @@ def test_an_added_field_is_refused() -> None:
     ],
 )
 def test_what_cannot_carry_a_promise_is_refused(values: dict[str, Any]) -> None:
-    inputs = {"clip_norm": 64, "sigma": Fraction(60), "n": 64, "slot_s": 1.0, "reach_s": 5.0, "event_releases": 8}
+    inputs = {
+        "clip_norm": 64,
+        "sigma": Fraction(60),
+        "n": 64,
+        "slot_s": 1.0,
+        "receptive_field_s": 5.0,
+        "event_releases": 8,
+    }
     with pytest.raises(CertificateError):
         Certificate(**{**inputs, **values})
 

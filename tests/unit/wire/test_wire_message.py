@@ -131,17 +131,17 @@ def test_verdicts_and_alerts_come_back_as_they_were() -> None:
     assert open_verdict(verdict().seal(KEY), KEY.public, MODEL) == verdict()
     assert open_alert(alert().seal(KEY), KEY.public, MODEL) == alert()
     assert (verdict().label, verdict().probability) == ("fall", 0.75)
-    for told in ({"familiarity": 0.0, "unsure": True}, {"familiarity": 1.0, "unsure": False}):
+    for told in ({"ood_p_value": 0.0, "unsure": True}, {"ood_p_value": 1.0, "unsure": False}):
         assert open_verdict(verdict(**told).seal(KEY), KEY.public, MODEL) == verdict(**told)
-    counted = verdict(answers={"empty": 0.25, "one": 0.75})
+    counted = verdict(attributes={"empty": 0.25, "one": 0.75})
     assert open_verdict(counted.seal(KEY), KEY.public, MODEL) == counted
 
 
 def test_unsure_stands_in_for_no_risk_and_never_for_a_risk() -> None:
     quiet = {"normal": 0.75, "fall": 0.125, "fight": 0.125}
     assert verdict(probabilities=quiet).says == "normal"
-    assert verdict(probabilities=quiet, familiarity=0.01, unsure=True).says == "unsure"
-    assert verdict(familiarity=0.01, unsure=True).says == "fall"
+    assert verdict(probabilities=quiet, ood_p_value=0.01, unsure=True).says == "unsure"
+    assert verdict(ood_p_value=0.01, unsure=True).says == "fall"
 
 
 @pytest.mark.parametrize(
@@ -283,14 +283,14 @@ def test_a_release_for_a_model_of_another_size_is_refused() -> None:
         ({"start_s": math.inf}, "values"),
         ({"end_s": math.nan}, "values"),
         ({"first_slot": 8}, "values"),
-        ({"familiarity": -0.1}, "values"),
-        ({"familiarity": 1.1}, "values"),
-        ({"familiarity": math.nan}, "values"),
-        ({"familiarity": 0.5, "member": "edge", "sentence": ""}, "values"),
-        ({"answers": {"one": 1.0}, "member": "edge", "sentence": ""}, "values"),
-        ({"answers": {"empty": 0.5, "one": 0.6}}, "values"),
-        ({"answers": {"empty": math.nan, "one": 0.5}}, "values"),
-        ({"answers": {"\x1b[31mred": 1.0}}, "values"),
+        ({"ood_p_value": -0.1}, "values"),
+        ({"ood_p_value": 1.1}, "values"),
+        ({"ood_p_value": math.nan}, "values"),
+        ({"ood_p_value": 0.5, "member": "edge", "sentence": ""}, "values"),
+        ({"attributes": {"one": 1.0}, "member": "edge", "sentence": ""}, "values"),
+        ({"attributes": {"empty": 0.5, "one": 0.6}}, "values"),
+        ({"attributes": {"empty": math.nan, "one": 0.5}}, "values"),
+        ({"attributes": {"\x1b[31mred": 1.0}}, "values"),
         ({"probabilities": {"normal": 0.5, "a\nb": 0.5}}, "values"),
     ],
 )
@@ -304,12 +304,12 @@ def test_a_bad_verdict_is_refused_with_its_reason(changes: dict[str, Any], why: 
         (lambda body: setattr(body, "member", 3), "member"),
         (lambda body: setattr(body, "schema", 9), "schema"),
         (lambda body: body.labels.append("theft"), "shape"),
-        (lambda body: body.answers.append("one"), "shape"),
-        (lambda body: body.answers.extend(["one", "one"]) or body.shares.extend([0.5, 0.5]), "shape"),
+        (lambda body: body.attributes.append("one"), "shape"),
+        (lambda body: body.attributes.extend(["one", "one"]) or body.shares.extend([0.5, 0.5]), "shape"),
         (lambda body: body.labels.__setitem__(2, "fall"), "shape"),
         (lambda body: body.ClearField("sentence"), "malformed"),
         (lambda body: body.ClearField("end_s"), "malformed"),
-        (lambda body: setattr(body, "unsure", True), "values"),  # of what familiarity?
+        (lambda body: setattr(body, "unsure", True), "values"),  # of what OOD p-value?
     ],
 )
 def test_a_verdict_gone_wrong_is_refused_with_its_reason(change: Any, why: str) -> None:

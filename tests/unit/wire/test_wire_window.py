@@ -47,7 +47,7 @@ def by_hand(spec: WindowSpec, frames: np.ndarray[Any, Any], end: float) -> list[
 
 
 def test_the_shipped_window_is_the_designs() -> None:
-    assert NANO.frames == 16 and NANO.reach_s == 5.0
+    assert NANO.frames == 16 and NANO.receptive_field_s == 5.0
     assert NANO.offsets_s[:8] == (4.5, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0)
     assert NANO.offsets_s[8:] == tuple(k / 8 for k in range(7, -1, -1))
 
@@ -68,7 +68,7 @@ def test_no_frame_is_older_than_the_reach_or_from_after_the_slot(
 ) -> None:
     end = slots * spec.slot_s
     used = frames[[index for index in spec.pick(frames, end) if index >= 0]]
-    assert np.all(end - used < spec.reach_s) and np.all(used <= end + EPSILON)
+    assert np.all(end - used < spec.receptive_field_s) and np.all(used <= end + EPSILON)
 
 
 @settings(deadline=None)
@@ -80,8 +80,8 @@ def test_a_window_is_the_same_whatever_was_seen_before_its_reach_or_comes_after_
     end = 10.0
     edges = end - np.array([offset + shift for offset in spec.offsets_s for shift in (0.0, spec.hold_s - 0.001)])
     frames, others = np.sort(np.append(frames, edges[::2])), np.sort(np.append(others, edges[1::2]))
-    inside = frames[(frames > end - spec.reach_s) & (frames <= end + EPSILON)]
-    outside = others[(others <= end - spec.reach_s) | (others > end + 2 * EPSILON)]
+    inside = frames[(frames > end - spec.receptive_field_s) & (frames <= end + EPSILON)]
+    outside = others[(others <= end - spec.receptive_field_s) | (others > end + 2 * EPSILON)]
     mixed = np.sort(np.concatenate([inside, outside]))
 
     def pictures(times: np.ndarray[Any, Any]) -> list[float]:
@@ -95,12 +95,12 @@ def test_a_window_is_the_same_whatever_was_seen_before_its_reach_or_comes_after_
 def test_an_incident_touches_no_more_releases_than_it_is_charged_for(
     spec: WindowSpec, start_ms: int, length_ms: int, rate: int
 ) -> None:
-    certificate = Certificate(64, sigma_for(64, 3.0), 64, spec.slot_s, spec.reach_s)
+    certificate = Certificate(64, sigma_for(64, 3.0), 64, spec.slot_s, spec.receptive_field_s)
     start, length = start_ms / 1000, length_ms / 1000
     frames = np.arange(0.0, start + length + 1.0, 1.0 / rate)
     during = {int(index) for index in np.flatnonzero((frames >= start) & (frames <= start + length))}
     first = max(0, math.floor(start / spec.slot_s) - 2)
-    last = math.ceil((start + length + spec.reach_s) / spec.slot_s) + 2
+    last = math.ceil((start + length + spec.receptive_field_s) / spec.slot_s) + 2
     if last - first > 3000:
         return
     touched = sum(bool(during & set(spec.pick(frames, (s + 1) * spec.slot_s).tolist())) for s in range(first, last))
@@ -109,7 +109,7 @@ def test_an_incident_touches_no_more_releases_than_it_is_charged_for(
 
 @pytest.mark.parametrize("length", [0.0, 0.004, 0.3, 1.0, 2.004, 9.999])
 def test_the_charge_for_an_incident_is_reached_at_its_worst_moment(length: float) -> None:
-    certificate = Certificate(64, sigma_for(64, 3.0), 64, NANO.slot_s, NANO.reach_s)
+    certificate = Certificate(64, sigma_for(64, 3.0), 64, NANO.slot_s, NANO.receptive_field_s)
     touched = []
     for start in np.arange(0.0, 1.0, 0.002):
         frames = np.unique(np.append(np.arange(start, start + length, 0.2), start + length))

@@ -1,4 +1,4 @@
-"""What training alone has, and further answers: truth of rendered clips, bodies, the adversary, whole clips."""
+"""What training alone has, and attributes: truth of rendered clips, bodies, the adversary, whole clips."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from familial.data.clips import Footage
 from familial.data.events import UNKNOWN, Happening, Take, draw_view, event_label, happening_now
 from familial.model import checkpoint
+from familial.model.adapter import ADAPTER
 from familial.model.config import nano
 from familial.model.desensitizer import ASIDE, Desensitizer, code_plane
 from familial.model.family import Family
@@ -20,24 +21,26 @@ from familial.model.towers.motion import Seen, SnippetTower
 from familial.model.vocabulary import FIRST_LABEL, Vocabulary
 from familial.synth.clip import render_clip
 from familial.synth.tags import TAGS
-from familial.synth.truth import ANSWERS, CELLS, Truth, answer, truth_of, unknown
+from familial.synth.truth import ATTRIBUTES, CELLS, Truth, attribute, truth_of, unknown
 from familial.train import loop as train
-from familial.train.adversary import Linker
+from familial.train.adversary import ReidentificationAdversary
 from familial.train.body_tasks import Bodies
 from familial.train.clip_stage import _loss, read_whole, slot_shares
-from familial.train.losses import answer_loss, answer_poles, poles, share_loss
+from familial.train.losses import attribute_loss, attribute_prototypes, prototypes, share_loss
 from wire.errors import CheckpointError
 
 LABELS = ("normal", "fall", "fight")
-WORDS = Vocabulary.of_captions(["a person falls", "nothing unusual happens"], LABELS, ANSWERS).words
+WORDS = Vocabulary.of_captions(["a person falls", "nothing unusual happens"], LABELS, ATTRIBUTES).words
 
 
-def _small(answers: tuple[str, ...] = ANSWERS) -> Family:
-    words = Vocabulary.of_captions(["a person falls", "nothing unusual happens"], LABELS, answers).words
+def _small(attributes: tuple[str, ...] = ATTRIBUTES) -> Family:
+    words = Vocabulary.of_captions(["a person falls", "nothing unusual happens"], LABELS, attributes).words
     window = replace(nano(words).window, height=32, width=32)
     torch.manual_seed(0)
     return Family(
-        replace(nano(words), window=window, answers=answers, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32)
+        replace(
+            nano(words), window=window, attributes=attributes, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32
+        )
     )
 
 
@@ -62,7 +65,7 @@ def test_what_is_not_there_is_not_known(fall: Truth) -> None:
     picked = np.array([0, -1, 2])
     at = fall.at(picked)
     assert at.count.tolist() == [fall.count[0], -1, fall.count[2]] and at.tags[1].tolist() == [-1] * len(TAGS)
-    assert at.people[1].max() == 0 and answer(unknown(4)) == -1
+    assert at.people[1].max() == 0 and attribute(unknown(4)) == -1
     assert fall.count[-1] >= 0  # what was asked of left the clip's own alone
 
 
@@ -91,9 +94,9 @@ def test_a_slot_is_answered_by_what_most_of_it_shows(count: int, tag: str | None
     truth.tags[2:] = 0
     if tag:
         truth.tags[3:, TAGS.index(tag)] = 1
-    assert ANSWERS[answer(truth)] == expected
+    assert ATTRIBUTES[attribute(truth)] == expected
     truth.count[4:] = -1
-    assert answer(truth) == -1  # two known frames of eight
+    assert attribute(truth) == -1  # two known frames of eight
 
 
 def test_what_happens_now_is_told_by_the_second_before() -> None:
@@ -105,10 +108,10 @@ def test_what_happens_now_is_told_by_the_second_before() -> None:
 
 
 def test_answers_are_told_apart_alike_and_lie_aside_of_the_labels() -> None:
-    directions = answer_poles(5, 2, 4, 16).flatten(1)
+    directions = attribute_prototypes(5, 2, 4, 16).flatten(1)
     cosines = directions @ directions.T
     assert torch.allclose(cosines, torch.full((5, 5), -0.25) + 1.25 * torch.eye(5), atol=1e-5)
-    assert float((directions @ poles(3, 4, 16, 63.0).flatten(1).T).abs().max()) < 1e-3
+    assert float((directions @ prototypes(3, 4, 16, 63.0).flatten(1).T).abs().max()) < 1e-3
     assert torch.equal(code_plane(4, 16), code_plane(4, 16, 6)[..., :2])  # the labels' plane is the same at any rank
 
 
@@ -127,10 +130,10 @@ def test_a_code_leans_aside_by_half_at_most() -> None:
 
 
 def test_losses_of_answers_have_their_least_where_they_should() -> None:
-    directions = answer_poles(5, 2, 4, 16)
+    directions = attribute_prototypes(5, 2, 4, 16)
     right, wrong = torch.arange(5), torch.tensor([1, 2, 3, 4, 0])
-    assert float(answer_loss(31.5 * directions, right, directions, 31.5)) < 0.2 < 2.0
-    assert float(answer_loss(31.5 * directions, wrong, directions, 31.5)) > 2.0
+    assert float(attribute_loss(31.5 * directions, right, directions, 31.5)) < 0.2 < 2.0
+    assert float(attribute_loss(31.5 * directions, wrong, directions, 31.5)) > 2.0
     shares = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
     found = share_loss(torch.tensor([[3.0, 3.0, -9.0], [9.0, 0.0, 0.0]]), shares)
     assert float(found) == pytest.approx(np.log(2), abs=1e-4)  # nobody knows the second
@@ -141,23 +144,23 @@ def test_losses_of_answers_have_their_least_where_they_should() -> None:
 def test_a_family_without_answers_has_none_and_one_with_them_says_shares() -> None:
     family = _small()
     z, present = torch.randint(-90, 90, (2, 8, 4, 16)).float(), torch.ones(2, 8, dtype=torch.bool)
-    logits, answers = family.cloud_reading(z, present)
-    assert torch.equal(logits, family.cloud_logits(z, present)) and answers.shape == (2, len(ANSWERS))
+    logits, attributes = family.cloud_reading(z, present)
+    assert torch.equal(logits, family.cloud_logits(z, present)) and attributes.shape == (2, len(ATTRIBUTES))
     assert _small(()).cloud_reading(z, present)[1].shape == (2, 0)
-    assert family.config.words[FIRST_LABEL + 3 : FIRST_LABEL + 8] == tuple(f"<{name}>" for name in ANSWERS)
+    assert family.config.words[FIRST_LABEL + 3 : FIRST_LABEL + 8] == tuple(f"<{name}>" for name in ATTRIBUTES)
     assert family.vocabulary.decode([FIRST_LABEL, FIRST_LABEL + 4, family.vocabulary.first_word]) != ""
-    with pytest.raises(CheckpointError, match="answers has 5 entries"):
+    with pytest.raises(CheckpointError, match="attributes has 5 entries"):
         replace(family.config, rank=0)
 
 
 def test_a_family_gains_answers_and_keeps_its_labels(tmp_path: Path) -> None:
     plain = _small(()).eval()
     checkpoint.save(plain, tmp_path)
-    config = train._with_answers(plain.config)
+    config = train._with_attributes(plain.config)
     torch.manual_seed(1)
     grown = Family(replace(config, words=(*config.words, "badly"))).eval()
     left = checkpoint.adopt(grown, tmp_path)
-    assert not any(name.startswith(("tower", "desensitizer", "lifter", "backbone")) for name in left)
+    assert not any(name.startswith(("tower", "desensitizer", ADAPTER, "backbone")) for name in left)
     frames = torch.randint(0, 256, (3, 60, 32, 32), dtype=torch.uint8)
     plane = code_plane(4, 16).flatten(0, 1)
     with torch.no_grad():
@@ -192,15 +195,15 @@ def _linked(spread: float, weight: float) -> tuple[float, torch.Tensor]:
     """Twelve scenes of one kind, two events each, `spread` apart: the share linked after some training, and the codes'
     last gradient."""
     torch.manual_seed(0)
-    linker = Linker(64, 60.0)
+    reid_adversary = ReidentificationAdversary(64, 60.0)
     scenes = spread * torch.nn.functional.normalize(torch.randn(12, 64), dim=1)
     codes = scenes.repeat_interleave(2, dim=0)[:, None, None].expand(24, 8, 1, 64).reshape(24, 8, 4, 16)
     codes = codes.clone().requires_grad_(True)
     run, kind, present = torch.arange(24) // 2, torch.zeros(24, dtype=torch.long), torch.ones(24, 8, dtype=torch.bool)
-    optimiser, found = torch.optim.Adam(linker.parameters(), 1e-2), []
+    optimiser, found = torch.optim.Adam(reid_adversary.parameters(), 1e-2), []
     for _ in range(60):
         codes.grad = None
-        loss, above = linker(codes + 60.0 * torch.randn(codes.shape), present, run, kind, weight)
+        loss, above = reid_adversary(codes + 60.0 * torch.randn(codes.shape), present, run, kind, weight)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -221,8 +224,12 @@ def test_the_codes_gradient_is_turned_round_and_scaled() -> None:
 
 
 def test_nobody_to_be_mistaken_for_asks_nothing() -> None:
-    linker, z, present = Linker(64, 60.0), torch.randn(3, 8, 4, 16), torch.ones(3, 8, dtype=torch.bool)
-    loss, above = linker(z, present, torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]), 1.0)
+    reid_adversary, z, present = (
+        ReidentificationAdversary(64, 60.0),
+        torch.randn(3, 8, 4, 16),
+        torch.ones(3, 8, dtype=torch.bool),
+    )
+    loss, above = reid_adversary(z, present, torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]), 1.0)
     assert float(loss.detach()) == 0.0 and above == 0.0
 
 
@@ -246,7 +253,7 @@ def test_readers_learn_whole_clips_and_leave_the_codes_alone() -> None:
     before = {name: value.clone() for name, value in family.state_dict().items()}
     read_whole(family, [_take(0), _take(1)], [0.5, 0.5, 0.0], minutes=5.0, steps=3, seed=1)
     changed = {name for name, value in family.state_dict().items() if not torch.equal(value, before[name])}
-    assert {"lifter.token.weight", "exit_head.weight", "embed.weight"} <= changed
+    assert {f"{ADAPTER}.token.weight", "exit_head.weight", "embed.weight"} <= changed
     assert not any(name.startswith(("tower.", "desensitizer.")) for name in changed)
     read_whole(family, [_take(0)], [1.0, 0.0, 0.0], minutes=0.0, steps=0, seed=1)  # no time, no step
 
@@ -261,6 +268,6 @@ def test_clips_of_whose_events_nobody_knows_the_label_are_read_all_the_same() ->
 
 def test_shares_count_the_slots_that_are_known() -> None:
     take = _take(0)
-    assert slot_shares(take, np.arange(8), 1.0, len(ANSWERS))[ANSWERS.index("one")] == 1.0
-    assert slot_shares(replace(take, truth=None), np.arange(8), 1.0, len(ANSWERS)).sum() == 0.0
-    assert slot_shares(take, np.arange(20, 28), 1.0, len(ANSWERS)).sum() == 0.0  # after the clip
+    assert slot_shares(take, np.arange(8), 1.0, len(ATTRIBUTES))[ATTRIBUTES.index("one")] == 1.0
+    assert slot_shares(replace(take, truth=None), np.arange(8), 1.0, len(ATTRIBUTES)).sum() == 0.0
+    assert slot_shares(take, np.arange(20, 28), 1.0, len(ATTRIBUTES)).sum() == 0.0  # after the clip

@@ -1,6 +1,6 @@
-"""Top floor. `python -m benchmarks.answers`: the answers beyond fall and fight, on rendered clips never trained on.
+"""`python -m benchmarks.attributes`: the answers beyond fall and fight, on rendered clips never trained on.
 
-    rendered clips, truth known --noise--> events, cloud member --> shares of further answers  against what was there
+    rendered clips, truth known --noise--> events, cloud member --> shares of attributes  against what was there
     ... averaged over a clip's events: what half a minute says instead of one event
 
 Of events in which nothing happens: for each answer, how well its share ranks the events in which it holds for most of
@@ -49,7 +49,7 @@ class _Clip:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.answers", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attributes", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR")
     parser.add_argument("--rendered", type=int, default=240, help="clips to render")
     parser.add_argument("--noise", choices=("on", "off"), default="on")
@@ -69,8 +69,8 @@ def _measure(args: argparse.Namespace) -> int:
 
     family = checkpoint.load(args.checkpoint)
     config = family.config
-    if not config.answers:
-        raise VeilsightError(f"{args.checkpoint}: a family without further answers; familial.train --answers adds them")
+    if not config.attributes:
+        raise VeilsightError(f"{args.checkpoint}: a family without attributes; familial.train --attributes adds them")
     torch.manual_seed(0)
     seeds = range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered)
     takes = rendered_takes(seeds, config.labels, config.window, processes=1)
@@ -78,9 +78,9 @@ def _measure(args: argparse.Namespace) -> int:
     true, said = np.concatenate([clip.true for clip in clips]), np.concatenate([clip.said for clip in clips], axis=1)
     of_clips = np.stack([clip.true.mean(axis=0) for clip in clips])
     by_clips = np.stack([clip.said.mean(axis=1) for clip in clips], axis=1)
-    rows: list[tuple[str, ...]] = [("answer", "events", "AUC, one event", "clips", "AUC, mean of a clip's events")]
+    rows: list[tuple[str, ...]] = [("attribute", "events", "AUC, one event", "clips", "AUC, mean of a clip's events")]
     figures: dict[str, dict[str, float]] = {}
-    for index, name in enumerate(config.answers):
+    for index, name in enumerate(config.attributes):
         event, together = _area(true[:, index], said[..., index]), _area(of_clips[:, index], by_clips[..., index])
         counts = int((true[:, index] >= 0.5).sum()), int((of_clips[:, index] >= 0.5).sum())
         figures[name] = {"event_auc": event, "clip_auc": together, "events": counts[0], "clips": counts[1]}
@@ -89,14 +89,14 @@ def _measure(args: argparse.Namespace) -> int:
         probed = _probe(clips, index)
         figures[name] = {"linear_auc": probed}
         rows.append((f"{name} (no answer; a linear reader of clean codes)", "", f"{probed:.3f}", "", ""))
-    right, floor = _counts(config.answers, true, said)
-    right_clips, floor_clips = _counts(config.answers, of_clips, by_clips)
+    right, floor = _counts(config.attributes, true, said)
+    right_clips, floor_clips = _counts(config.attributes, of_clips, by_clips)
     report(
-        "answers",
+        "attributes",
         ratio=right / floor,
         of="always saying the commonest count (people seen: 0, 1, 2 or more; accuracy over accuracy, one event)",
         figures={
-            "answers": figures,
+            "attributes": figures,
             "count": {"event": right, "event_floor": floor, "clip": right_clips, "clip_floor": floor_clips},
             "noise": args.noise,
             "clips": len(clips),
@@ -128,8 +128,11 @@ def _clip(family: Family, take: Take, noise: bool) -> _Clip | None:
     true, tags, kept = [], [], []
     for event, there in enumerate(present):
         slots = np.arange(event, event + int(there.sum()))
-        shares = slot_shares(take, slots, slot_s, len(config.answers))
-        if event_label(take, 0.0, (slot_s * (slots + 1)).tolist(), config.window.reach_s) == 0 and shares.sum():
+        shares = slot_shares(take, slots, slot_s, len(config.attributes))
+        if (
+            event_label(take, 0.0, (slot_s * (slots + 1)).tolist(), config.window.receptive_field_s) == 0
+            and shares.sum()
+        ):
             shown = (take.footage.times > slots[0] * slot_s) & (take.footage.times <= (slots[-1] + 1) * slot_s)
             assert take.truth is not None
             tags.append([bool(take.truth.tags[shown, TAGS.index(name)].mean() > 0.5) for name in _UNNAMED])
@@ -155,15 +158,15 @@ def _area(true: npt.NDArray[np.float32], said: npt.NDArray[np.float64]) -> float
 
 
 def _counts(
-    answers: Sequence[str], true: npt.NDArray[np.float32], said: npt.NDArray[np.float64]
+    attributes: Sequence[str], true: npt.NDArray[np.float32], said: npt.NDArray[np.float64]
 ) -> tuple[float, float]:
     """How often 0, 1, or 2 and more people are counted right, and how often the commonest count would be."""
     import numpy as np
 
     groups = [
-        [answers.index("empty")],
-        [i for i, a in enumerate(answers) if a in ("one", "low", "running")],
-        [answers.index("several")],
+        [attributes.index("empty")],
+        [i for i, a in enumerate(attributes) if a in ("one", "low", "running")],
+        [attributes.index("several")],
     ]
     real = np.stack([true[:, group].sum(axis=1) for group in groups], axis=1)
     told = np.stack([said[..., group].sum(axis=2) for group in groups], axis=2).argmax(axis=2)

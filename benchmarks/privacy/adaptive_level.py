@@ -1,12 +1,14 @@
-"""Top floor. `python -m benchmarks.attention`: what attention at a public price buys, against fixed profiles.
+"""`python -m benchmarks.adaptive_level`: what the adaptive level at a public price buys, against fixed profiles.
 
     codes of hours of normal life, falls put in ──noise of each release's level──► z ──reader──► risk of each event
            (ideal, rendered, real)                    ▲ chosen from past z by the rule
 
 Four devices see the same: the engine's profile, the strictest one, a fixed one that spends as much in an hour as
-attention is allowed to, and attention. For each: S^2 certified per event and per release of a lasting stream, S^2 that
+the adaptive level is allowed to, and the adaptive level. For each: S^2 certified per event and per release of a
+lasting stream, S^2 that
 was spent, and how many falls are found where normal life raises so many false alarms an hour. Ideal codes are read by
-their exact likelihood, codes of a family by its edge member, weighted by level. The ratio is attention's share of falls
+their exact likelihood, codes of a family by its edge member, weighted by level. The ratio is the adaptive level's
+share of falls
 found over that of the fixed profile at the same certified hour, on ideal codes.
 """
 
@@ -26,7 +28,7 @@ import numpy.typing as npt
 from benchmarks.harness import CHECKPOINT, fail, report
 from wire.errors import VeilsightError
 from wire.privacy.certificate import PROFILES, sigma_for
-from wire.privacy.level_rule import Attention, AttentionRule
+from wire.privacy.level_rule import AdaptiveLevel, LevelRule
 
 if TYPE_CHECKING:
     from familial.model.family import Family
@@ -48,14 +50,14 @@ class Device:
 
     name: str
     sigmas: tuple[Fraction, ...]
-    rule: AttentionRule | None = None
+    rule: LevelRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """What the devices see. clip_norm, releases, sigma: of the codes, an event, and the noise that the reader expects.
 
-    directions: of the attention rule. normal: streams of codes (T, n) with nothing to find. falls: streams with one
+    directions: of the level rule. normal: streams of codes (T, n) with nothing to find. falls: streams with one
     fall and its slots, first and last. alarms: false alarms an hour at which the falls found are counted.
     """
 
@@ -72,7 +74,7 @@ class World:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and report; 0, or 2 with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.attention", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.adaptive_level", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR", help="whose codes are read")
     parser.add_argument("--rendered", type=int, default=60, metavar="N", help="held-out rendered clips; 0: none")
     parser.add_argument("--data", type=Path, metavar="MANIFEST.csv", help="real clips, read set by set")
@@ -101,8 +103,8 @@ def _tell(worlds: Sequence[World], rng: np.random.Generator) -> int:
             rows.append((world.name, device.name, cells[0], cells[1], cells[2], cells[3], cells[4]))
     first = figures[worlds[0].name]
     report(
-        "attention",
-        ratio=first["attention"]["found"] / first["fixed, same hour"]["found"],
+        "adaptive_level",
+        ratio=first["adaptive_level"]["found"] / first["fixed, same hour"]["found"],
         of="the fixed profile that may spend as much in an hour",
         figures=figures,
         rows=rows,
@@ -115,19 +117,19 @@ def _tell(worlds: Sequence[World], rng: np.random.Generator) -> int:
 
 
 def _devices(world: World) -> list[Device]:
-    """The fixed profiles and attention between them, around the noise that the reader was trained at."""
+    """The fixed profiles and the adaptive level between them, around the noise that the reader was trained at."""
     clip_norm, releases = world.clip_norm, world.releases
     by_name = {name: sigma_for(clip_norm, shift, releases) for name, shift in PROFILES.items()}
     sigmas = tuple(sorted({*by_name.values(), world.sigma}, reverse=True))
     level = sigmas.index(world.sigma)
-    rule = AttentionRule.around(world.directions, clip_norm, sigmas, level, releases)
-    lasting = Attention(rule, clip_norm, sigmas, releases).most(100_000) / 100_000
+    rule = LevelRule.around(world.directions, clip_norm, sigmas, level, releases)
+    lasting = AdaptiveLevel(rule, clip_norm, sigmas, releases).most(100_000) / 100_000
     even = sigma_for(clip_norm, float(lasting * releases) ** 0.5, releases)
     return [
         Device("fixed", (world.sigma,)),
         Device("strict", (sigmas[0],)),
         Device("fixed, same hour", (even,)),
-        Device("attention", sigmas, rule),
+        Device("adaptive_level", sigmas, rule),
     ]
 
 
@@ -136,9 +138,9 @@ def _measure(world: World, device: Device, rng: np.random.Generator) -> dict[str
     price = Fraction(world.clip_norm) ** 2 / device.sigmas[0] ** 2
     event, lasting = float(world.releases * price), float(world.releases * price)
     if device.rule is not None:
-        attention = Attention(device.rule, world.clip_norm, device.sigmas, world.releases)
-        event = float(attention.most(world.releases))
-        lasting = float(world.releases * attention.most(86_400) / 86_400)
+        adaptive_level = AdaptiveLevel(device.rule, world.clip_norm, device.sigmas, world.releases)
+        event = float(adaptive_level.most(world.releases))
+        lasting = float(world.releases * adaptive_level.most(86_400) / 86_400)
     spent, highest = [], []
     for codes in world.normal:
         z, costs = _play(codes, world, device, rng)
@@ -169,12 +171,12 @@ def _play(codes: F64, world: World, device: Device, rng: np.random.Generator) ->
     if device.rule is None:
         z = np.rint(codes + noise * float(device.sigmas[0]))
         return z * weights[0], np.full(len(codes), prices[0])
-    attention = Attention(device.rule, world.clip_norm, device.sigmas, world.releases)
+    adaptive_level = AdaptiveLevel(device.rule, world.clip_norm, device.sigmas, world.releases)
     read, spent = np.empty_like(codes), np.empty(len(codes))
     for slot, code in enumerate(codes):
-        level = attention.level
+        level = adaptive_level.level
         z16 = np.rint(code + noise[slot] * float(device.sigmas[level])).astype(np.int16)
-        attention.advance(level, z16)
+        adaptive_level.advance(level, z16)
         read[slot], spent[slot] = z16 * weights[level], prices[level]
     return read, spent
 
@@ -182,17 +184,17 @@ def _play(codes: F64, world: World, device: Device, rng: np.random.Generator) ->
 # --- ideal codes, and the reader that knows them
 
 
-def _poles(clip_norm: int, n: int) -> F64:
+def _prototypes(clip_norm: int, n: int) -> F64:
     """Codes (2, n) of norm about C of no risk and of a fall, at opposite ends."""
     direction = np.random.default_rng(1).standard_normal(n)
-    pole = np.trunc(direction / np.linalg.norm(direction) * clip_norm)
-    return np.stack((pole, -pole))
+    prototype = np.trunc(direction / np.linalg.norm(direction) * clip_norm)
+    return np.stack((prototype, -prototype))
 
 
 def _ideal(seen: int, streams: int, rng: np.random.Generator) -> World:
     """Perfect codes at opposite ends of the ball; a fall shows in `seen` releases."""
     clip_norm, n, releases, sigma = 64, 64, 8, sigma_for(64, PROFILES["balanced"])
-    normal, fall = _poles(clip_norm, n)
+    normal, fall = _prototypes(clip_norm, n)
     falls = []
     for _ in range(streams):
         codes = np.tile(normal, (_WARM + 40, 1))

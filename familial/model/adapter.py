@@ -1,0 +1,61 @@
+"""The adapter: released feature tensors -> tokens of the backbone.
+
+z (B, R, K, d), present (B, R) --adapter--> tokens (B, R*K + 1, hidden), read by the backbone
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ADAPTER", "Adapter"]
+
+ADAPTER = "lifter"
+"""What a member's adapter is called in checkpoints and in graphs, where its name is part of the format."""
+
+
+class Adapter(nn.Module):
+    """Releases of one event -> tokens of the backbone.
+
+    Every release becomes K tokens with the embedding of its place in the event and of its presence; missing ones are
+    zero. The last token is the question: it also carries a linear summary of all releases, so that even one
+    decoder block sees the sum in which S^2 adds up.
+    """
+
+    def __init__(self, releases: int, tokens: int, width: int, hidden: int, sigma: float) -> None:
+        super().__init__()
+        self.scale = 1.0 / sigma
+        self.token = nn.Linear(width, hidden)
+        self.kind = nn.Parameter(torch.zeros(tokens, hidden))
+        self.place = nn.Parameter(torch.zeros(releases, hidden))
+        self.presence = nn.Parameter(torch.zeros(releases, hidden))
+        self.question = nn.Parameter(torch.zeros(hidden))
+        self.summary = nn.Linear(releases * tokens * width, hidden, bias=False)
+        for parameter in (self.kind, self.place, self.presence, self.question):
+            nn.init.normal_(parameter, std=0.02)
+        self.releases, self.tokens, self.width, self.hidden = releases, tokens, width, hidden
+
+    @torch.no_grad()
+    def point_at(self, plane: Tensor) -> None:
+        """Begin the summary at `plane` float (K, d, P), orthonormal directions in which codes lie; the rest near zero.
+
+        A start, not a constraint: the sum of eight releases is then read from the first step, and the noise of all
+        other directions does not have to be unlearned.
+        """
+        directions = plane.flatten(0, 1).T  # (P, K*d)
+        weight = self.summary.weight.view(self.hidden, self.releases, -1)
+        weight.mul_(0.1)
+        for release in range(self.releases):
+            rows = slice(release * len(directions), (release + 1) * len(directions))
+            weight[rows] = 0.0
+            weight[rows, release] = directions
+
+    def forward(self, z: Tensor, present: Tensor) -> Tensor:
+        """z (B, R, K, d) of any number type, present bool (B, R) -> (B, R*K + 1, hidden)."""
+        there = present.to(self.question.dtype)  # (B, R)
+        scaled = z.to(self.question.dtype) * self.scale * there[:, :, None, None]
+        tokens = self.token(scaled) + self.kind + self.place[:, None, :]  # (B, R, K, hidden)
+        tokens = tokens.reshape(-1, self.releases * self.tokens, self.hidden)
+        flat = scaled.reshape(-1, self.releases * self.tokens * self.width)
+        question = self.question + self.summary(flat) + there @ self.presence  # (B, hidden)
+        return torch.cat((tokens, question[:, None, :]), dim=1)

@@ -1,0 +1,23 @@
+"""Command-line options that every package's commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["former_name"]
+
+
+def former_name(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
+    """Let `old`, the name that `option` had one version ago, mean the same; `--help` does not list it.
+
+    option: what `add_argument` returned.
+    """
+    kinds = {} if option.nargs == 0 else {"nargs": option.nargs, "type": option.type, "choices": option.choices}
+    parser.add_argument(
+        old,
+        action=type(option),
+        dest=option.dest,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+        **kinds,  # type: ignore[arg-type]  # as the option itself has them
+    )
