@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 
 from benchmarks import demo
 from benchmarks.broker import child_env
+from tests.support.services import ROOT
 
 KEYS = {
     "source",

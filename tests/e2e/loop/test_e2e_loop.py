@@ -10,12 +10,12 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
-from conftest import Broker
 from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.broker import EmbeddedBroker
 from benchmarks.harness import Heard, Listener, Record, Rig
 from tests.support.loop_factory import a_clip, make_pair
+from tests.support.services import Broker
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import FeatureMessage

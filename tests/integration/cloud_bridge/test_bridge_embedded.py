@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from conftest import free_port, wait_for_port
 
 from cloud_bridge.config import BrokerConfig
 from cloud_bridge.ingest.transport import MqttTransport
+from tests.support.services import free_port, wait_for_port
 
 SERVE = """
 import asyncio, sys

@@ -9,18 +9,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
-from conftest import ROOT, Broker, free_port
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloud_bridge.config import BrokerConfig
 from cloud_bridge.ingest.transport import Inbound, MqttTransport
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
+from tests.support.services import ROOT, Broker, free_port, until
 from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError
 from wire.protocol.keys import PublicKey
@@ -55,13 +54,6 @@ class Peer:
     def __exit__(self, *_: object) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def write_config(folder: Path, port: int, checkpoint: Path) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import paho.mqtt.publish as publish
 import pytest
-from conftest import ROOT, find
 
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest
+from tests.support.services import ROOT, find
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, FeatureMessage, Verdict
 

@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Broker, find
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from cloud_bridge.config import BrokerConfig
 from cloud_bridge.ingest.transport import MqttTransport
+from tests.support.services import Broker, find
 from wire.errors import BrokerError, ConfigError
 
 TOPIC = "veilsight/v1/lab/door/features"

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import free_port
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,24 +20,16 @@ from edge_runtime import app as process
 from edge_runtime.eye import window as window_module
 from edge_runtime.eye.window import SlotClock
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
-from tests.unit.edge_runtime.test_edge_publisher import Listener, until
+from tests.support.services import ROOT, Listener, free_port, until
 from wire.artifact.manifest import FILES
 from wire.privacy.certificate import Certificate, sigma_for
 from wire.protocol.command import Command
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.message import FLAG_SPENT, FeatureMessage, open_features
 
-ROOT = Path(__file__).resolve().parents[3]
 LEVELS = {"strict": sigma_for(64, 2.0), "detailed": sigma_for(64, 4.0)}
 OPERATOR = DeviceKey(bytes(range(32)))
 SLOT_S = 0.1
-
-
-@pytest.fixture
-def listener(mosquitto: int) -> Iterator[Listener]:
-    made = Listener(mosquitto)
-    yield made
-    made.close()
 
 
 @contextmanager

@@ -11,30 +11,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import free_port
 
 from edge_runtime import app as process
 from edge_runtime.health import Health, chip_figures, notify
 from edge_runtime.uplink import publisher as publisher_module
 from tests.support.engine_factory import make_edge_config, make_engine
-from tests.unit.edge_runtime.test_edge_publisher import Listener, until
+from tests.support.services import ROOT, Listener, free_port, until
 from wire.errors import ConfigError
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import open_features, open_verdict
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def listener(mosquitto: int) -> Iterator[Listener]:
-    made = Listener(mosquitto)
-    yield made
-    made.close()
 
 
 @pytest.fixture(autouse=True)

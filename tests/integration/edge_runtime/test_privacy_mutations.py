@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from conftest import ROOT
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edge_runtime.eye.engine.onnx import OnnxEngine, self_test
@@ -33,6 +32,7 @@ from edge_runtime.gate.sampler import NoiseSample, Sampler
 from export.proof.lint import load_graph
 from export.proof.verify_graph import prove_encode
 from tests.support.engine_factory import make_engine, make_noise_table
+from tests.support.services import ROOT
 from wire.artifact.manifest import FILES, EngineManifest, sha256_file
 from wire.errors import GraphError, ManifestError, NoiseError, PrivacyError
 from wire.privacy.noise_check import NoiseCheck

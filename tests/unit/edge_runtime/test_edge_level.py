@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,9 +23,9 @@ from cloud_bridge.store.journal import CameraRecord
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample
 from tests.support.bridge_factory import DEVICE, make_manifest
+from tests.support.edge_device import KEY, Device
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
-from tests.unit.edge_runtime.test_edge_loop import KEY, Device
-from tests.unit.edge_runtime.test_edge_publisher import Listener, until
+from tests.support.services import ROOT, Listener, until
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, ConfigError, ManifestError, NoiseError, PrivacyError
 from wire.privacy.budget import Budget, Terms

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.services import ROOT
+
 FLOORS = {
     "tests": 5,  # half a stair above the benchmarks, which they run; never the other way
     "benchmarks": 4,

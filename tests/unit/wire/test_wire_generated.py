@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from tests.support.services import ROOT
 
 WIRE = ROOT / "wire" / "protocol"
 
