@@ -25,7 +25,7 @@ from edge_runtime.gate.sampler import NoiseSample
 from tests.support.bridge_factory import DEVICE, make_manifest
 from tests.support.edge_device import KEY, Device
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
-from tests.support.services import ROOT, Listener, until
+from tests.support.services import PATIENCE_S, ROOT, Listener, until
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, ConfigError, ManifestError, NoiseError, PrivacyError
 from wire.privacy.budget import Budget, Terms
@@ -403,7 +403,7 @@ def test_the_whole_process_with_attention_is_believed_by_a_bridge(tmp_path: Path
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert run.returncode == 0, run.stderr

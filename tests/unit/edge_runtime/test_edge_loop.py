@@ -19,6 +19,7 @@ from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Stats
 from tests.support.edge_device import KEY, OPERATOR, Device
 from tests.support.engine_factory import make_noise_table
+from tests.support.services import PATIENCE_S
 from wire.errors import EngineError, LedgerError, NoiseError, PrivacyError
 from wire.privacy.budget import UNIT
 from wire.privacy.certificate import sigma_for
@@ -366,7 +367,7 @@ def test_an_encoder_that_is_busy_takes_no_window(tmp_path: Path) -> None:
     gate = threading.Event()
 
     def wait(slot: int) -> None:
-        gate.wait(5)
+        gate.wait(PATIENCE_S)
 
     device.engine.before = wait
     encoder = Encoder(device.engine, device.stats)  # type: ignore[arg-type]  # a fake engine

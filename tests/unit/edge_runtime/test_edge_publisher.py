@@ -18,7 +18,7 @@ from edge_runtime.gate.ledger import Charge
 from edge_runtime.uplink import publisher as publisher_module
 from edge_runtime.uplink.publisher import Publisher, fill_message, fill_verdict
 from tests.support.engine_factory import make_edge_config, make_engine
-from tests.support.services import Broker, Listener, free_port, until
+from tests.support.services import PATIENCE_S, Broker, Listener, free_port, until
 from wire.errors import BrokerError, ConfigError
 from wire.protocol.event import EventWindow
 from wire.protocol.message import FLAG_SPENT
@@ -64,7 +64,7 @@ def test_the_last_will_speaks_for_a_process_that_dies(tmp_path: Path, mosquitto:
 def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: Broker) -> None:
     with Publisher(config_of(tmp_path, broker.port, required=True), STATE, b"c") as publisher:
         publisher.send("features", b"before")
-        assert publisher.flush(5)
+        assert publisher.flush(PATIENCE_S)
         broker.stop()
         until(lambda: not publisher._connected)
         for k in range(5):
@@ -75,7 +75,7 @@ def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: 
         listener = Listener(broker.port)
         until(lambda: publisher._connected)
         publisher.send("features", b"after")
-        assert publisher.flush(5)
+        assert publisher.flush(PATIENCE_S)
         until(lambda: len(listener.of("features")) >= 6)
         assert listener.of("features") == [b"away %d" % k for k in range(5)] + [b"after"]
         assert listener.states()[-1] == ("online", "")
