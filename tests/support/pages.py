@@ -21,7 +21,7 @@ _FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _COMMAND = re.compile(r"(?:python3? -m|(?=scripts/)) ?([\w./]+)([^\n]*)")
 _END_OF_COMMAND = re.compile(r"  +| #| \| | > | && |;")
-_FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|proto|sh|mjs|txt)")
+_FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|proto|sh|txt)")
 
 
 def code_in(text: str) -> Iterator[str]:
