@@ -26,6 +26,7 @@ from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats, notify
 from edge_runtime.uplink.publisher import Publisher
+from wire import __version__
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DeviceLost, PrivacyError, VeilsightError
 from wire.privacy.budget import Budget, Terms
@@ -85,7 +86,11 @@ def serve(config: Config) -> dict[str, Any]:
         orders = Orders(state_dir / "command.json", operator, camera_name, [*terms.profiles], config.privacy_profile)
         boot_id = ledger.boots << 32 | secrets.randbits(32)
         state: dict[str, Any] = {"boot_id": boot_id, "model_id": manifest.model_id, "slot_s": clock.slot_s}
-        state |= {"started_at": round(time.time()), "public_key": key.public.hex, "software": "veilsight/0.1.0"}
+        state |= {
+            "started_at": round(time.time()),
+            "public_key": key.public.hex,
+            "software": f"veilsight/{__version__}",
+        }
         state |= {"profile": orders.profile, "blind": False}
         publisher = Publisher(config, state, terms.certificate.to_json().encode())
         parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}

@@ -1,19 +1,24 @@
-"""A small untrained family whose codes fill the ball, as a checkpoint with its noise: built into engines in seconds."""
+"""A small untrained family whose codes fill the ball, as a checkpoint with its noise, as graphs and as an engine.
+
+Tests take the checkpoint, the graphs and the engine from the fixtures of conftest.py, which make them once a run.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
+import onnx
 import torch
 
 from calibration.noise import main as choose_noise
+from export import trace
 from familial.model.checkpoint import save
 from familial.model.config import nano
 from familial.model.family import Family
 from familial.model.vocabulary import Vocabulary
 
-__all__ = ["make_checkpoint", "make_family"]
+__all__ = ["load_graphs", "make_checkpoint", "make_family", "make_graphs"]
 
 
 def make_family() -> Family:
@@ -33,3 +38,16 @@ def make_checkpoint(folder: Path) -> Path:
     save(make_family(), folder)
     assert choose_noise(["--checkpoint", str(folder), "--target", "balanced"]) == 0
     return folder
+
+
+def make_graphs(checkpoint: Path, folder: Path) -> None:
+    """Trace both graphs of `checkpoint` into `folder`."""
+    folder.mkdir()
+    family = trace.load_family(checkpoint)
+    onnx.save(trace.trace_encode(family), folder / "encode.onnx")
+    onnx.save(trace.trace_decide(family), folder / "decide.onnx")
+
+
+def load_graphs(folder: Path) -> dict[str, onnx.ModelProto]:
+    """What `make_graphs` left in `folder`: part -> graph, the caller's own."""
+    return {part: onnx.load(folder / f"{part}.onnx") for part in ("encode", "decide")}
