@@ -26,7 +26,8 @@ import pytest
 from conftest import ROOT
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edge_runtime.eye.engine.onnx import OnnxEngine, self_test
+from edge_runtime.eye.engine.base import self_test
+from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.window import Window
 from edge_runtime.gate import sampler as noise_module
 from edge_runtime.gate.sampler import NoiseSample, Sampler
