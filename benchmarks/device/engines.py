@@ -31,7 +31,7 @@ from wire.errors import ConfigError, EngineError, VeilsightError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_runtime.eye.engine.onnx import Engine
+    from edge_runtime.eye.engine.base import Engine
     from export.build_engine import Inputs
     from familial.model.family import Family
 
