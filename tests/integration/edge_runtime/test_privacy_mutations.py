@@ -25,7 +25,8 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edge_runtime.eye.engine.onnx import OnnxEngine, self_test
+from edge_runtime.eye.engine.base import self_test
+from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.window import Window
 from edge_runtime.gate import sampler as noise_module
 from edge_runtime.gate.sampler import NoiseSample, Sampler
