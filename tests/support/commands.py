@@ -1,12 +1,13 @@
-"""Every command of the project: which modules are commands, and their parsers, without running them."""
+"""Every command of the project and its parser, found without running what the command does."""
 
 from __future__ import annotations
 
 import argparse
-import ast
 import functools
-import importlib
 import re
+import runpy
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 
 from tests.support.source_tree import PACKAGES, module_name, python_files
 
-__all__ = ["command_modules", "parser_of"]
+__all__ = ["commands", "parser_of"]
 
 _IS_COMMAND = re.compile(r'^if __name__ == "__main__":', re.MULTILINE)
+_NO_COMMAND = {"benchmarks.broker"}  # a broker of its own process, which the others start
 
 
 class _Found(BaseException):
@@ -33,36 +35,25 @@ def _name(path: Path) -> str:
 
 
 @functools.cache
-def command_modules() -> dict[str, str]:
-    """What stands after `python -m` -> the module that has `main`."""
-    found = {}
-    for path in python_files(*PACKAGES):
-        source = path.read_text()
-        if _IS_COMMAND.search(source) and "argparse" in source or path.name == "__main__.py":
-            found[_name(path)] = _home_of_main(path, source)
-    return found
-
-
-def _home_of_main(path: Path, source: str) -> str:
-    """Where the `main` of this module is defined: here, or where a `__main__` imports it from."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ImportFrom) and any(alias.name == "main" for alias in node.names):
-            return str(node.module)
-    return module_name(path)
+def commands() -> tuple[str, ...]:
+    """What may stand after `python -m`."""
+    found = {_name(path) for path in python_files(*PACKAGES) if _IS_COMMAND.search(path.read_text())}
+    return tuple(sorted(found - _NO_COMMAND))
 
 
 @functools.cache
 def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of `python -m command`: its `main` is run up to the point where it reads its arguments."""
+    """The parser of `python -m command`, which is run up to the point where it reads its arguments."""
 
     def stop(parser: argparse.ArgumentParser, *_: Any) -> Any:
         raise _Found(parser)
 
-    main = importlib.import_module(command_modules()[command]).main
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # runpy's, about a module that is imported already
         patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+        patch.setattr(sys, "argv", [command])
         try:
-            main([])
+            runpy.run_module(command, run_name="__main__", alter_sys=True)
         except _Found as found:
             return found.parser
     raise AssertionError(f"python -m {command} reads no arguments")

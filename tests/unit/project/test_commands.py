@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import command_modules, parser_of
+from tests.support.commands import commands, parser_of
 from tests.support.pages import PAGES, commands_in
 from tests.support.services import ROOT
 from tests.support.source_tree import PACKAGES
@@ -36,7 +36,7 @@ def options_of(command: str) -> dict[str, argparse.Action]:
     return parser_of(command)._option_string_actions
 
 
-@pytest.mark.parametrize("command", sorted(command_modules()))
+@pytest.mark.parametrize("command", commands())
 def test_every_command_explains_itself_in_current_words(command: str) -> None:
     parser = parser_of(command)
     text = parser.format_help()
@@ -62,7 +62,7 @@ def offences(command: str, arguments: list[str]) -> list[str]:
         gone = [f"no file {path.relative_to(ROOT)}" for path in paths if not path.exists()]
         return gone + [f"{command} has no {flag}" for flag, _ in flags if flag not in SCRIPT_FLAGS[command]]
     command = "benchmarks.demo" if command == "scripts/demo" else command
-    if command not in command_modules():
+    if command not in commands():
         return [f"{command} is no command"]
     options, found = options_of(command), []
     for flag, value in flags:
