@@ -144,7 +144,8 @@ def _clip(family: Family, clip: LabelledClip, noise: bool) -> _Clip | None:
     with torch.inference_mode():
         for _ in range(_DRAWS):
             z = codes + rounded_gaussian(codes, config.sigma) if noise else codes
-            logits = family.cloud_reading(events_of(z[None], config.event_releases)[0][0, kept], present[kept])[1]
+            events = events_of(z[None], config.event_releases)[0][0, kept]
+            logits = family.cloud_and_attribute_logits(events, present[kept])[1]
             said.append(logits.double().softmax(dim=1).numpy())
     return _Clip(np.stack(said), np.stack(true), clean[0, kept].mean(dim=1).flatten(1).numpy(), np.array(tags))
 

@@ -27,9 +27,10 @@ from torch import Tensor
 from familial.model.adapter import ADAPTER
 from familial.model.checkpoint import plan_of, save_with
 from familial.model.config import FamilyConfig, VisionSpec
-from familial.model.family import Family, without_weights
+from familial.model.family import Family
+from familial.model.members import CloudMember, EdgeMember
 from familial.model.resources import require_disk, require_memory
-from familial.model.weights import SHARD_BYTES, Weights
+from familial.model.weights import SHARD_BYTES, Weights, without_weights
 from wire.errors import CheckpointError, ConfigError, VeilsightError
 
 __all__ = ["adopt_base", "family_config", "main"]
@@ -366,7 +367,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"familial.model.adopt: {error}", file=sys.stderr)
         return 1
     words = "the base's tokenizer" if (args.base / "tokenizer.json").is_file() else "nothing: no tokenizer.json there"
-    members = (family.edge_member(), family.cloud_member())
+    members = (EdgeMember(family), CloudMember(family))
     edge, cloud = (sum(weight.numel() for weight in member.parameters()) for member in members)
     print(f"edge member {edge / 1e6:,.2f} M weights, cloud member {cloud / 1e6:,.2f} M; words begin from {words}")
     print(f"fresh: desensitizer, adapter, edge exit; train them: python -m familial.train --base {args.out}")

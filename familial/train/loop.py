@@ -42,10 +42,12 @@ from familial.data.sources import manifest_clips, rendered_clips
 from familial.evaluate.report import best_threshold, clip_codes, clip_probabilities, event_probabilities
 from familial.model import checkpoint
 from familial.model.config import FamilyConfig, nano
+from familial.model.decoders.verdict import edge_exit
 from familial.model.desensitizer import ASIDE, code_plane
 from familial.model.encoder import Encoder
-from familial.model.family import Family, edge_exit
-from familial.model.towers.motion import Seen, SnippetTower
+from familial.model.family import Family
+from familial.model.towers.base import Seen
+from familial.model.towers.motion import SnippetTower
 from familial.model.vocabulary import FIRST_LABEL, Vocabulary
 from familial.synth.truth import ATTRIBUTES
 from familial.train.adversary import ReidentificationAdversary
