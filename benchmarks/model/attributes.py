@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_HELD_OUT_SEED = 2_000_000
 _UNNAMED = ("smoking", "loitering")
 _DRAWS = 4
 
@@ -65,6 +64,7 @@ def _measure(args: argparse.Namespace) -> int:
     import torch
 
     from familial.data.sources import rendered_clips
+    from familial.data.splits import clip_seeds
     from familial.model import checkpoint
 
     family = checkpoint.load(args.checkpoint)
@@ -72,7 +72,7 @@ def _measure(args: argparse.Namespace) -> int:
     if not config.attributes:
         raise VeilsightError(f"{args.checkpoint}: a family without attributes; familial.train --attributes adds them")
     torch.manual_seed(0)
-    seeds = range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered)
+    seeds = clip_seeds("attributes", args.rendered)
     rendered = rendered_clips(seeds, config.labels, config.window, processes=1)
     clips = [read for clip in rendered if (read := _clip(family, clip, args.noise == "on")) is not None]
     true, said = np.concatenate([clip.true for clip in clips]), np.concatenate([clip.said for clip in clips], axis=1)

@@ -1,7 +1,7 @@
 """The towers by the name that a config gives them: `FamilyConfig.tower` -> class, imported when it is needed.
 
-To add a tower: write one file here with a subclass of `Tower`, give it a row in `TOWERS`, a row in the table of towers in
-docs/checkpoints.md, and a small config in tests/unit/familial/test_familial_towers.py. That test names what is missing.
+To add a tower: write one file here with a subclass of `Tower`, give it a row in `TOWERS`, a row in the table of towers
+in docs/checkpoints.md and a small config in tests/unit/familial/test_familial_towers.py, which names what is missing.
 """
 
 from __future__ import annotations
