@@ -65,7 +65,5 @@ def identities(use: str, count: int) -> range:
 
 def _row(table: dict[str, SeedRange], use: str) -> SeedRange:
     if use not in table:
-        raise DataError(
-            f"{use!r} has no range of seeds; known are {', '.join(table)}: add a row in data/splits.py"
-        )
+        raise DataError(f"{use!r} has no range of seeds; known are {', '.join(table)}: add a row in data/splits.py")
     return table[use]

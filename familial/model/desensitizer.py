@@ -4,8 +4,8 @@
                     --trusted_code, integers only--> mu int32, |mu| <= C  trusted, holds for ANY x
                     --+ noise, clamped to int16--> z int32 (B, K, d)      trusted: all that leaves
 
-C is `clip_norm`; norms are Euclidean, over all n = K * d coordinates of one code. The promise rests on `trusted_code` and
-`trusted_core` alone: whatever a network computes, NaN and infinity included, mu lies in the ball of radius C.
+C is `clip_norm`; norms are Euclidean, over all n = K * d coordinates of one code. The promise rests on `trusted_code`
+and `trusted_core` alone: whatever a network computes, NaN and infinity included, mu lies in the ball of radius C.
 """
 
 from __future__ import annotations
