@@ -5,9 +5,10 @@
 
     python -m calibration.audit --engine build/engines/nano --data MANIFEST.csv --json audit.json --html audit.html
 
-Every finished piece is kept under build/audit until the engine, the clips, the plan or the code behind it change, so
-that a run that was stopped goes on where it was. Exit status: 0 passed; 1 not passed; 2 could not be run; 3 not passed,
-and not for a preset limit alone: an attack went beyond the certificate, or failed its control.
+Every finished piece is kept under build/audit until the engine, the clips, the plan or a version constant
+(`campaign.ATTACKS_VERSION`, `targets.GALLERY_VERSION`) changes, so that a run that was stopped continues where it was.
+Exit status: 0 passed; 1 not passed; 2 could not be run; 3 not passed, and not for a preset limit alone: an attack went
+beyond the certificate, or failed its control.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.audit import targets
+from calibration.audit import campaign, targets
 from calibration.audit.campaign import ATTACKS, FULL, QUICK, Piece, Plan, Setting, run, tasks
 from calibration.audit.findings import beyond_certificate, number, why
 from calibration.audit.report import write_page
@@ -44,16 +45,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 _CACHE = _ROOT / "build" / "audit"
 _FACES = "faces_yale.tar.xz"
 _FEWEST = 4  # people or places of which one is to be named
-# Galleries and finished pieces were made by this code, and are made anew where it changes.
-_FILMED_BY = ("calibration/audit/targets.py", "familial/data/*.py")
-_ATTACKED_BY = (
-    *(f"calibration/{name}.py" for name in ("attacks", "campaign", "findings", "inversion", "mechanism", "noise")),
-    *(f"export/{name}.py" for name in ("lint", "parity", "verify_graph")),
-    "edge_runtime/gate/sampler.py",
-    "familial/model/desensitizer.py",
-    "familial/train/losses.py",
-    "wire/privacy/certificate.py",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +115,12 @@ def _with_own_level(plan: Plan, manifest: EngineManifest) -> Plan:
 
 def _key(setting: Setting, manifest: EngineManifest) -> str:
     """Names everything that a piece's rows depend on, in 16 hex digits."""
-    digest = hashlib.sha256(repr((manifest.sha256, setting.plan, _code(_ATTACKED_BY))).encode())
+    digest = hashlib.sha256(repr((manifest.sha256, setting.plan, campaign.ATTACKS_VERSION)).encode())
     for _, folder in setting.engines:
         digest.update(EngineManifest.load(folder).sha256.encode())
     for _, path in setting.galleries:
         digest.update(path.name.encode())
     return digest.hexdigest()[:16]
-
-
-def _code(patterns: Sequence[str]) -> str:
-    """sha256 in hex of the source files that match."""
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in patterns for file in _ROOT.glob(pattern)}):
-        digest.update(f"{file.relative_to(_ROOT)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 # --- what is attacked -------------------------------------------------------------------------------------------------
@@ -177,7 +160,7 @@ def _galleries(
     if not wanted:
         return ()
     plan, found = request.plan, list[tuple[str, Path]]()
-    made_of = f"{manifest.hashes['encode']} {manifest.window} {_code(_FILMED_BY)}"
+    made_of = f"{manifest.hashes['encode']} {manifest.window} {targets.GALLERY_VERSION}"
     sees = hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
     def film(name: str, about: tuple[list[targets.Shot], Any, tuple[str, ...]], **more: Any) -> None:

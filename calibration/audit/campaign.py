@@ -38,9 +38,13 @@ from calibration.audit.targets import WINDOWS, Gallery
 from wire.artifact.manifest import EngineManifest
 from wire.privacy.certificate import sigma_for
 
-__all__ = ["ATTACKS", "FULL", "QUICK", "Piece", "Plan", "Setting", "run", "tasks"]
+__all__ = ["ATTACKS", "ATTACKS_VERSION", "FULL", "QUICK", "Piece", "Plan", "Setting", "run", "tasks"]
 
 ATTACKS = ("mechanism", "norm", "matched filter", "naming", "attributes", "reconstruction", "averaging")
+ATTACKS_VERSION = 1
+"""Part of the key under which finished pieces are kept. Raise it when a piece would give other rows for the same
+engine, plan and galleries: a change of an attack, of a bound, an interval or a limit, of the core's reference in
+familial/model/desensitizer.py, of the sampler or of a certificate's arithmetic."""
 _WHO = {"people": "rendered person", "faces": "face (Yale)", "places": "place"}
 _VIEWS = {"release": 1, "event": 0, "sequence": WINDOWS}  # 0: as many releases as an event has
 _LOUD = 60.0  # S per event of the controls: practically no noise

@@ -32,6 +32,7 @@ from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
 
 __all__ = [
+    "GALLERY_VERSION",
     "PICTURE",
     "WINDOWS",
     "Gallery",
@@ -45,6 +46,10 @@ __all__ = [
     "places",
 ]
 
+GALLERY_VERSION = 1
+"""Part of the key under which galleries are kept. Raise it when the same shots would give other codes, pictures, owners
+or enrolment: a change of this module, of the renderer (familial/synth), or of how clips are read and cut into windows
+(familial/data/clips.py). The engine, its window and the shots themselves are in the key already."""
 PICTURE = 24  # pixels a side of the picture that the inversion attack is after: the window's last frame, shrunk
 _FPS = 12.0
 _SIZE = (120, 160)

@@ -153,21 +153,21 @@ def test_another_plan_is_another_audit(made: Made, monkeypatch: pytest.MonkeyPat
         audit(other)
 
 
-def test_other_code_is_another_audit_and_films_anew(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept was made by the code of its day: neither a finished piece nor a gallery outlives a change of it."""
+def test_a_raised_version_makes_pieces_and_galleries_anew(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept was made by older code: neither a finished piece nor a gallery outlives a raised version."""
 
-    def filmed_anew(*_: object, **__: object) -> None:
+    def made_anew(*_: object, **__: object) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(module.targets, "film", filmed_anew)
-    monkeypatch.setattr(module, "run", filmed_anew)
+    monkeypatch.setattr(module.targets, "film", made_anew)
+    monkeypatch.setattr(module, "run", made_anew)
     assert audit(made.request)["attacks"] == made.found["attacks"]
-    for name, only in (("_ATTACKED_BY", "mechanism"), ("_FILMED_BY", "naming")):
+    versions = ((module.campaign, "ATTACKS_VERSION", "mechanism"), (module.targets, "GALLERY_VERSION", "naming"))
+    for owner, name, only in versions:
         with monkeypatch.context() as patch:
-            patch.setattr(module, name, (*getattr(module, name), "pyproject.toml"))
+            patch.setattr(owner, name, getattr(owner, name) + 1)
             with pytest.raises(InterruptedError):
                 audit(dataclasses.replace(made.request, only=(only,)))
-    assert all(list(module._ROOT.glob(pattern)) for pattern in (*module._ATTACKED_BY, *module._FILMED_BY))
 
 
 def dies(setting: Setting, piece: Piece) -> None:
