@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.capture.sources import Camera
+from edge_runtime.capture.camera import Camera
+from edge_runtime.capture.clock import SlotClock
 from edge_runtime.config import load_config
+from edge_runtime.eye.encoder import Encoder
 from edge_runtime.eye.engine.onnx import OnnxEngine
-from edge_runtime.eye.window import SlotClock, Window
+from edge_runtime.eye.window import Window
 from edge_runtime.gate.ledger import Ledger
-from edge_runtime.gate.loop import Encoder, Loop
+from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Health, Stats
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
