@@ -26,7 +26,7 @@ from familial.evaluate.report import clip_codes, sigma_of
 from familial.model import checkpoint
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
-from familial.synth.actions import draw_kind
+from familial.synth.actions.catalogue import draw_kind
 from familial.synth.clip import render_clip
 from wire.errors import CheckpointError, DataError
 
