@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Broker, free_port
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
+from tests.support.services import Broker, free_port
 from wire.errors import BrokerError, ConfigError
 from wire.mqtt import BrokerConfig, Message, MqttClient
 
