@@ -145,8 +145,9 @@ def _code(patterns: Sequence[str]) -> str:
 
 def _engines(request: Request, manifest: EngineManifest, skipped: list[dict[str, str]]) -> tuple[tuple[str, Path], ...]:
     """The engine, and engines of every other precision that builds from the checkpoint it was made of."""
-    from export.backends.runners import PRECISIONS
-    from export.build_engine import Inputs, build
+    from export.build_engine import build
+    from export.inputs import Inputs
+    from export.precision.convert import PRECISIONS
 
     found = [(manifest.precision, request.engine)]
     others = [name for name in PRECISIONS if name != manifest.precision]

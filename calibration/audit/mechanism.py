@@ -25,7 +25,7 @@ from calibration.audit.findings import binomial_interval
 from calibration.noise import build_table
 from edge_runtime.gate.sampler import Sampler
 from export.parity import made_windows
-from export.proof.lint import load_graph
+from export.proof.structure import load_graph
 from export.proof.verify_graph import core_input
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import EngineError

@@ -17,7 +17,7 @@ from calibration.audit import attacks, findings, inversion, mechanism
 from calibration.audit.attacks import Effort
 from calibration.audit.findings import Control, Finding
 from calibration.audit.targets import PICTURE, Gallery
-from export.proof.lint import load_graph
+from export.proof.structure import load_graph
 from export.proof.verify_graph import core_input
 from tests.support.engine_factory import BROKEN_CORES, make_engine
 from wire.errors import GraphError

@@ -21,7 +21,7 @@ from export.backends.builder import Options
 from export.bundle import main as bundle
 from export.bundle import pack, unpack
 from export.install import Place, install, main
-from export.proof.lint import external_files, load_graph, save_graph
+from export.proof.structure import external_files, load_graph, save_graph
 from export.proof.verify_graph import prove_folder
 from tests.support.engine_factory import BROKEN_CORES, make_edge_config, make_engine, put_weights_outside
 from tests.support.fake_tensorrt import World
@@ -181,7 +181,7 @@ def test_the_command_signs_with_a_key_that_was_meant(
     assert bundle([*command, "--make-key"]) == 0
     said = capsys.readouterr().out
     public = (tmp_path / "key.pub").read_text().strip()
-    assert f"signer  {public}" in said
+    assert f"signer     {public}" in said
     assert bundle([*command, "--make-key"]) == 1
     assert bundle(command) == 0
     (tmp_path / "key").chmod(0o644)
@@ -329,7 +329,7 @@ def test_the_command_takes_a_bundle_of_its_publisher(
     pack(folder, KEY, tmp_path / "a.tar")
     command = [str(tmp_path / "device"), "--bundle", str(tmp_path / "a.tar")]
     assert main(command) == 1
-    assert "whose is it?" in capsys.readouterr().err
+    assert "who signed it?" in capsys.readouterr().err
     assert main([*command, "--signer", OTHER.public.hex]) == 1
     assert not (tmp_path / "device").exists()
     assert main([*command, "--signer", KEY.public.hex]) == 0

@@ -20,12 +20,10 @@ from export.backends import builder
 from export.backends import runners as engines
 from export.backends.builder import Options, build_engine_file, keep_or_make, load_rtx, make
 from export.build_engine import main
-from export.precision.convert import Calibration, in_precision
-from export.precision.network import Network, measure, structure
-from export.precision.quantise import Ranges, layers, unbiased
+from export.precision.convert import PRECISIONS, Calibration, in_precision
+from export.precision.quantise import Ranges
 from familial.model.checkpoint import checkpoint_hash
 from tests.support.engine_factory import make_engine, put_weights_outside
-from tests.support.family_factory import make_checkpoint
 from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError, ManifestError
@@ -34,6 +32,7 @@ NANO = Path(__file__).resolve().parents[3] / "checkpoints" / "nano"
 PARTS = ("encode", "decide")
 PLACE = {"tensorrt": "RTX", "gpu": "", "compute_capability": "8.6", "l4t": ""}
 OPTIONS = Options(workspace_mb=256, targets=("8.6",))
+pytest_plugins = ("tests.support.small_export_fixtures",)
 
 
 @pytest.fixture(scope="module")
@@ -44,43 +43,9 @@ def trt() -> Any:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small")
-
-
-@pytest.fixture(scope="module")
-def traced(checkpoint: Path) -> dict[str, ModelProto]:
-    family = trace.load_family(checkpoint)
-    return {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
-
-
-@pytest.fixture(scope="module")
-def calibration(checkpoint: Path, traced: dict[str, ModelProto]) -> Calibration:
-    """Every layer in int8, its range up to the largest magnitude on made windows and events."""
-    config = trace.load_family(checkpoint).config
-    code, event = (1, config.tokens, config.width), (1, config.event_releases, config.tokens, config.width)
-    rng = np.random.default_rng(3)
-    feeds = {
-        "encode": [
-            {"frames": window[None], "noise": np.zeros(code, np.int32)}
-            for window in parity.made_windows(config.window, 12)
-        ],
-        "decide": [
-            {"z": rng.normal(size=event, scale=70).astype(np.int32), "present": np.ones(event[:2], np.bool_)}
-            for _ in range(4)
-        ],
-    }
-    found = {}
-    for part, model in traced.items():
-        peaks, network = measure(model, feeds[part]), Network(model)
-        held = {node.input[0]: peaks[node.input[0]] for node in layers(model)}
-        for node in layers(model):
-            if node.op_type == "Conv" and len(node.input) > 2:
-                bias = float(np.abs(network.array(node.input[2])).max())
-                held[unbiased(node.output[0])] = peaks[node.output[0]] + bias
-        names = tuple(node.name for node in layers(model))
-        found[part] = Ranges(structure(model), held, names, peaks)
-    return Calibration(checkpoint_hash(checkpoint), found)
+def calibration(checkpoint: Path, ranges: dict[str, Ranges]) -> Calibration:
+    """Every layer in int8."""
+    return Calibration(checkpoint_hash(checkpoint), ranges)
 
 
 @pytest.fixture
@@ -109,7 +74,7 @@ def test_the_shipped_graphs_become_engine_files(trt: Any, tmp_path: Path) -> Non
     family = trace.load_family(NANO)
     traced = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
     calibration = Calibration.load(NANO, checkpoint_hash(NANO))
-    for precision in engines.PRECISIONS:
+    for precision in PRECISIONS:
         for part in PARTS:
             file = tmp_path / FILES[part]
             graph = in_precision(part, traced[part], precision, calibration)
