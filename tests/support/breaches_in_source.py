@@ -53,19 +53,19 @@ WRITTEN: dict[str, Written] = {
         "half sigma",
         NOISE,
         ((r"np\.copysign\(made, signed, made\)", "pass"),),
-        f"{T_NOISE}::test_a_draw_is_the_table_inverse_to_the_last_bit[4-16-sigma2]",
+        f"{T_NOISE}::test_a_sample_is_the_inverse_of_the_table_to_the_last_bit[4-16-sigma2]",
     ),
     "bits are read once": Written(
         "reused noise",
         NOISE,
         ((r"with self:\n( +)while ", r"if True:\n\1while not self._words.any() and "),),
-        f"{T_NOISE}::test_two_draws_differ",
+        f"{T_NOISE}::test_two_samples_differ",
     ),
     "a draw may be taken again": Written(
         "reused noise",
         NOISE,
         ((r"        self\._owner = 0\n        return (self\._array)", r"        return \1"),),
-        f"{T_NOISE}::test_a_draw_is_used_once",
+        f"{T_NOISE}::test_a_sample_is_used_once",
     ),
     "the search is done in single precision": Written(
         "noise in floats",
@@ -124,7 +124,7 @@ WRITTEN: dict[str, Written] = {
         "an unbound noise buffer",
         "edge_runtime/eye/engine/tensorrt.py",
         ((r'"noise": noise\}', '"noise": np.zeros_like(noise)}'),),
-        "tests/unit/edge_runtime/test_edge_tensorrt.py::test_it_computes_what_the_other_form_computes",
+        "tests/unit/edge_runtime/test_edge_tensorrt.py::test_it_computes_what_onnx_runtime_computes",
     ),
     "a slot is charged when it is out": Written(
         "a charge after publish",

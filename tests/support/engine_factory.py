@@ -76,10 +76,9 @@ def make_engine(
     """Write a whole engine folder and return its manifest; the same arguments write the same bytes.
 
     Args:
-        folder: where to.
         seed: of the networks' weights.
-        clip_norm, sigma, tokens, width, event_releases, slot_s, labels: as in the manifest; sigma None: that of S = 3
-            for an event.
+        clip_norm, labels, slot_s, tokens, width, event_releases: as in the manifest.
+        sigma: None: that of S = 3 for an event.
         size: frames are (size, size).
         gain: how strongly the scene changes the code.
         network: "linear", or what the float part feeds into the core: "nan", "infinite" or "huge".
@@ -96,11 +95,7 @@ def make_engine(
     rng = np.random.default_rng(seed)
     onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng), folder / FILES["encode"])
     onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
-    others = sorted((levels or {}).values(), reverse=True)
-    tables = b"".join(make_noise_table(each).to_bytes() for each in (sigma, *others))
-    (folder / FILES["noise_table"]).write_bytes(tables)
-    hashes = {part: sha256_file(folder / FILES[part]) for part in ("encode", "decide", "noise_table")}
-    hashes |= {"checkpoint": hashlib.sha256(b"none").hexdigest(), "calibration": "", "certificate": ""}
+    (folder / FILES["noise_table"]).write_bytes(_tables(sigma, levels or {}))
     manifest = EngineManifest(
         family="test",
         labels=labels,
@@ -113,12 +108,24 @@ def make_engine(
         profile="balanced",
         precision="fp32",
         opset=OPSET,
-        hashes=hashes,
+        hashes=_hashes(folder),
         tools={"engine_factory": "1"},
         levels=levels or {},
         adaptive_level=adaptive_level,
     )
     return _with_certificate(manifest, folder)
+
+
+def _tables(sigma: Fraction, levels: Mapping[str, Fraction]) -> bytes:
+    """noise_table.bin: the profile's own table first."""
+    others = sorted(levels.values(), reverse=True)
+    return b"".join(make_noise_table(each).to_bytes() for each in (sigma, *others))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Of the files there are before the certificate; there is no checkpoint and no calibration."""
+    hashes = {part: sha256_file(folder / FILES[part]) for part in ("encode", "decide", "noise_table")}
+    return {**hashes, "checkpoint": hashlib.sha256(b"none").hexdigest(), "calibration": "", "certificate": ""}
 
 
 def _window(size: int, slot_s: float) -> WindowSpec:

@@ -45,7 +45,7 @@ SHIPPED = ROOT / "build" / "engines" / "nano"
 
 @pytest.mark.parametrize("engine", ["small", "shipped"])
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_graph_that_breaks_the_promise_is_refused(name: str, engine: str, tmp_path: Path) -> None:
+def test_a_graph_that_breaks_the_promise_is_refused_by_the_proof(name: str, engine: str, tmp_path: Path) -> None:
     _, change, says, _ = GRAPHS[name]
     folder = SHIPPED if engine == "shipped" else tmp_path / "engine"
     if engine == "small":
@@ -62,7 +62,7 @@ def test_a_graph_that_breaks_the_promise_is_refused(name: str, engine: str, tmp_
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, _, runs) in GRAPHS.items() if runs])
-def test_an_engine_that_breaks_the_promise_stops_itself(name: str, tmp_path: Path) -> None:
+def test_an_engine_that_breaks_the_promise_fails_its_self_test(name: str, tmp_path: Path) -> None:
     """Had the proof been left out, and the hash been pinned: driven by a network whose code is beyond all bounds."""
     _, change, _, _ = GRAPHS[name]
     folder = tmp_path / "engine"

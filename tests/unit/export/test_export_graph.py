@@ -40,7 +40,7 @@ def test_a_mutant_is_refused_at_the_step_it_breaks(mutant: str) -> None:
     assert says in str(refusal.value)
 
 
-def test_a_guard_that_would_overflow_is_refused() -> None:
+def test_a_norm_guard_that_would_overflow_is_refused() -> None:
     large = EngineManifest(**{**vars(MANIFEST), "clip_norm": 11585})  # n C^2 = 16 * 11585^2 < 2^31 <= 16 * 11586^2
     object.__setattr__(large, "clip_norm", 11586)
     with pytest.raises(GraphError, match=r"must be below 2\^31"):
@@ -62,7 +62,7 @@ def test_a_broken_engine_is_refused_where_it_is_installed(tmp_path: Path, core: 
     assert main([str(tmp_path)]) == 1
 
 
-def test_decide_is_held_to_its_interface(tmp_path: Path) -> None:
+def test_decide_with_another_interface_is_refused(tmp_path: Path) -> None:
     manifest = make_engine(tmp_path)
     model = load_graph(tmp_path / "decide.onnx")
     assert prove_decide(model, manifest)

@@ -24,7 +24,7 @@ from wire.privacy.noise_table import NoiseTable
 pytest_plugins = ("tests.support.small_export_fixtures",)
 
 
-def test_layers_are_half_and_sums_are_not(traced: dict[str, ModelProto]) -> None:
+def test_layers_are_float16_and_sums_are_float32(traced: dict[str, ModelProto]) -> None:
     for model in traced.values():
         made = to_fp16(model)
         kinds, network = types(made), Network(model)
@@ -59,7 +59,7 @@ def test_rounded_rounds_where_float16_is_stored() -> None:
     assert (value != 3 * (1 + 2**-10)).all()
 
 
-def test_what_float16_cannot_hold_is_refused(traced: dict[str, ModelProto]) -> None:
+def test_what_exceeds_float16_is_refused(traced: dict[str, ModelProto]) -> None:
     halves = to_fp16(traced["encode"])
     name = sorted(half_tensors(halves))[0]
     check_peaks(halves, {name: FP16_MAX / MARGIN, "in float32 anyway": 1e9})
@@ -98,7 +98,9 @@ def test_a_network_that_grows_too_large_inside_is_refused(
     assert report["encode"]["headroom"] > MARGIN and report["encode"]["p99"] <= 1
 
 
-def test_fp16_heeds_what_calibration_saw(traced: dict[str, ModelProto], ranges: dict[str, Ranges]) -> None:
+def test_fp16_is_held_against_the_peaks_of_the_calibration(
+    traced: dict[str, ModelProto], ranges: dict[str, Ranges]
+) -> None:
     name = next(iter(half_tensors(to_fp16(traced["encode"]))))
     loud = {**ranges, "encode": dataclasses.replace(ranges["encode"], peaks={name: 3e4})}
     in_precision("encode", traced["encode"], "fp16", Calibration("", ranges))

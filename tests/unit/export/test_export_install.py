@@ -1,4 +1,4 @@
-"""What a signer signs and a device installs: one byte, one key or one check amiss, and nothing is made or run."""
+"""What a signer signs and a device installs: with one wrong byte, key or check, nothing is made or run."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_signed_manifest_is_read_and_any_other_refused(folder: Path) -> None:
         EngineManifest.load(folder, KEY.public)
 
 
-def test_a_bundle_arrives_as_it_left(folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_unpacked_as_it_was_packed(folder: Path, tmp_path: Path) -> None:
     put_weights_outside(folder)
     canonical(folder)
     for name in ("a.tar", "b.tar"):
@@ -95,7 +95,7 @@ def test_a_bundle_arrives_as_it_left(folder: Path, tmp_path: Path) -> None:
     assert {"encode.weights", "decide.weights", "manifest.sig"} <= set(tree(tmp_path / "device"))
 
 
-def test_engine_files_do_not_travel(folder: Path, tmp_path: Path) -> None:
+def test_engine_files_are_not_packed(folder: Path, tmp_path: Path) -> None:
     for name in ("encode.engine", "engine.json", "parity.json", "timing.cache"):
         (folder / name).write_bytes(b"of another machine")
     pack(folder, KEY, tmp_path / "a.tar")
@@ -337,7 +337,7 @@ def test_the_command_takes_a_bundle_of_its_publisher(
 
 
 def test_every_refusal_is_one_of_ours(folder: Path, tmp_path: Path) -> None:
-    """A cache that cannot be written, a record that lies: errors with a cure, never a traceback."""
+    """A cache that cannot be written, a record that is wrong: errors with a cure, never a traceback."""
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(VeilsightError, match="cannot be written|Not a directory"):
         install(place(folder, "tensorrt"), Options(), lambda text: None, load=World().libraries)

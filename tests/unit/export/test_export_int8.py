@@ -136,7 +136,7 @@ MUTANTS: dict[str, tuple[Callable[[ModelProto], None], str]] = {
 
 
 @pytest.mark.parametrize("what", MUTANTS)
-def test_a_doubtful_quantiser_is_refused(
+def test_an_ambiguous_quantiser_is_refused(
     traced: dict[str, ModelProto], ranges: dict[str, Ranges], manifest: EngineManifest, what: str
 ) -> None:
     model = to_int8(traced["encode"], ranges["encode"])

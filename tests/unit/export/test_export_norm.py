@@ -55,7 +55,7 @@ def test_the_norm_holds_for_any_weights(spelling: str, hostile: float, seed: int
 @pytest.mark.parametrize(
     "mutant", ["guard dropped for b", "guard dropped for both", "norm over one axis", "Where swapped"]
 )
-def test_the_same_run_finds_a_broken_core(mutant: str) -> None:
+def test_the_same_check_fails_on_a_broken_core(mutant: str) -> None:
     """The control: without the proof, these weights and frames do break the norm."""
     rng = np.random.default_rng(3)
     with pytest.raises(AssertionError, match="norm"):
@@ -85,7 +85,7 @@ def _mutate(b: Builder, dice: random.Random) -> None:
             b.constants[name] = dice.choice([value + 1, value * 2, -value, value.reshape(-1), value[..., None]])
 
 
-def test_whatever_mutant_is_accepted_holds_too() -> None:
+def test_every_accepted_random_mutant_keeps_the_norm() -> None:
     """A thousand graphs, one to three random changes each: nearly all are refused, and the rest keep the norm."""
     dice, rng = random.Random(7), np.random.default_rng(7)
     refused, accepted = 0, 0

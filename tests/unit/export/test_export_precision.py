@@ -58,7 +58,7 @@ def test_int8_without_ranges_is_refused(traced: dict[str, ModelProto]) -> None:
 def test_weights_beyond_what_fits_into_one_piece_are_refused_before_anything_is_traced(
     checkpoint: Path, manifest: EngineManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """int8 is measured and made in memory: the calibration says so, before a build could ask for it."""
+    """int8 is measured and made in memory: the calibration refuses before a build could ask for it."""
     monkeypatch.setattr(trace, "_ONE_PIECE", 1000)
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("was traced"))
     windows = parity.made_windows(manifest.window, 12)
@@ -75,8 +75,8 @@ def test_the_passes_leave_their_input_alone(traced: dict[str, ModelProto], range
     assert traced["encode"].SerializeToString(deterministic=True) == before
 
 
-def test_layers_are_what_training_made(traced: dict[str, ModelProto], checkpoint: Path) -> None:
-    """Products with masks of zeros and ones prepare the pixels: they are no layers, nor is the last before the code."""
+def test_layers_are_the_products_with_trained_weights(traced: dict[str, ModelProto], checkpoint: Path) -> None:
+    """Products with masks of zeros and ones prepare the pixels and are no layers; nor is the last before the code."""
     found = [node.input[1] for node in layers(traced["encode"])]
     network = Network(traced["encode"])
     products = [node for node in network.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
@@ -122,7 +122,7 @@ SPOILED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 
 
 @pytest.mark.parametrize("what", SPOILED)
-def test_a_calibration_that_does_not_belong_is_refused_with_the_cure(
+def test_a_calibration_that_does_not_fit_is_refused_with_the_cure(
     checkpoint: Path,
     ranges: dict[str, Ranges],
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""NVIDIA's own parser and builder take our graphs, in all three precisions, on a machine without a GPU."""
+"""NVIDIA's own parser and builder accept our graphs, in all three precisions, on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_command_makes_them_and_uses_them_again(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What ONNX Runtime and torch say of the graphs is `test_export_engine.py`'s matter."""
+    """Parity is tested in `test_export_engine.py`, and left out here."""
     monkeypatch.setattr(parity, "compare", lambda *_: {"code": {}, "noise": {}, "verdict": {}})
     monkeypatch.setattr(parity, "words", lambda report: [])
     for part in PARTS:
@@ -113,7 +113,7 @@ def test_the_command_makes_them_and_uses_them_again(
     assert "decide.engine: not the file" in engine.why_stale(out, manifest)
 
 
-def test_a_stale_engine_file_is_made_anew_and_the_reason_said(
+def test_a_stale_engine_file_is_made_again_and_the_reason_reported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest, cache, said = EngineManifest.load(folder), tmp_path / "cache", list[str]()
@@ -135,7 +135,7 @@ def test_a_stale_engine_file_is_made_anew_and_the_reason_said(
 
 
 def test_engine_files_carry_no_prefix(trt: Any, folder: Path, tmp_path: Path) -> None:
-    """What TensorRT's own tools read is the file itself; everything about it is in engine.json."""
+    """TensorRT's own tools can read the file itself; everything about it is in engine.json."""
     manifest = EngineManifest.load(folder)
     make(trt, folder, manifest, tmp_path, {}, OPTIONS, lambda text: None)
     data, _ = build_engine_file(trt, folder / "decide.onnx", OPTIONS, lambda text: None)
@@ -168,7 +168,7 @@ def test_a_build_that_fails_leaves_nothing_that_runs(
         EngineRecord.load(tmp_path)
 
 
-def test_what_the_parser_refuses_is_said_in_its_words(trt: Any, folder: Path, tmp_path: Path) -> None:
+def test_the_parsers_refusal_is_reported_in_its_own_words(trt: Any, folder: Path, tmp_path: Path) -> None:
     """Bytes that something other than a Cast reads: what our graphs once did."""
     model = onnx.load(folder / "encode.onnx")
     shape = numpy_helper.from_array(np.array([1, 16, 32, 32], np.int64), "same")
@@ -183,14 +183,14 @@ def test_what_the_parser_refuses_is_said_in_its_words(trt: Any, folder: Path, tm
         build_engine_file(trt, tmp_path / "decide.onnx", OPTIONS, lambda text: None)
 
 
-def test_a_capability_that_it_has_not_is_refused(trt: Any, folder: Path) -> None:
+def test_an_unknown_compute_capability_is_refused(trt: Any, folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"--compute-capability 8\.7: .* 8\.6, 8\.9, .*export\.install"):
         build_engine_file(trt, folder / "encode.onnx", Options(targets=("8.7",)), lambda text: None)
     with pytest.raises(ConfigError, match=r"--compute-capability 8\.7"):
         engines.backend("tensorrt-rtx", Options(targets=("8.6", "8.7")))  # before anything is traced
 
 
-def test_progress_is_said_while_it_builds(trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_while_it_builds(trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(builder, "_SAID_EVERY_S", 0.0)
     build_engine_file(trt, folder / "encode.onnx", OPTIONS, said.append)
@@ -216,7 +216,7 @@ def test_a_cancelled_build_ends_as_cancelled(trt: Any, folder: Path, monkeypatch
     ("memory", "disk", "says"),
     [(1 << 20, 1 << 40, "MB of memory available"), (1 << 40, 1000, "MB free"), (None, 1 << 40, "")],
 )
-def test_too_little_room_is_told_before_anything_starts(
+def test_too_little_memory_or_disk_is_reported_before_anything_starts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int | None, disk: int, says: str
 ) -> None:
     monkeypatch.setattr(builder, "_available_memory", lambda: memory)
@@ -237,7 +237,7 @@ def test_too_little_room_is_told_before_anything_starts(
         (ImportError("libtensorrt_rtx.so.1: cannot open"), "does not load .*glibc"),
     ],
 )
-def test_a_library_that_is_not_there_is_told(error: Exception, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(error: Exception, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise error
 
@@ -246,7 +246,7 @@ def test_a_library_that_is_not_there_is_told(error: Exception, says: str, monkey
         load_rtx()
 
 
-def test_a_builder_without_its_gpu_is_told(folder: Path) -> None:
+def test_a_builder_without_its_gpu_is_reported(folder: Path) -> None:
     class Module:
         __version__ = "10.3.0"
         ILogger = type("ILogger", (), {"ERROR": 1, "INTERNAL_ERROR": 0})
@@ -261,7 +261,7 @@ def test_a_builder_without_its_gpu_is_told(folder: Path) -> None:
 
 
 class Builds:
-    """TensorRT's own builder as far as ours asks for it: writes down what it was told. Not TensorRT-RTX: no targets."""
+    """A fake of TensorRT's builder that records what it was told. Unlike TensorRT-RTX it has no targets."""
 
     __version__ = "10.3.0"
     ILogger = type("ILogger", (), {"ERROR": 1, "INTERNAL_ERROR": 0})
@@ -312,7 +312,7 @@ class Builds:
         return self.plan
 
 
-def test_the_devices_builder_is_told_types_workspace_and_timing_cache(folder: Path) -> None:
+def test_the_devices_builder_gets_types_workspace_and_timing_cache(folder: Path) -> None:
     """Strongly typed, TF32 off, no other flag: a version-compatible or hardware-compatible file is never asked for."""
     trt, said = Builds(), list[str]()
     made = build_engine_file(trt, folder / "encode.onnx", Options(256, 4), said.append, b"measured")
@@ -332,21 +332,21 @@ def test_a_timing_cache_of_another_gpu_is_left_out(folder: Path) -> None:
     assert made == (b"plan", b" and more")
 
 
-def test_what_the_devices_builder_refuses_is_said_with_the_cure(folder: Path) -> None:
+def test_the_devices_builders_refusal_is_reported_with_the_cure(folder: Path) -> None:
     says = r"encode\.onnx: TensorRT 10\.3\.0 builds no engine: .*node conv1; .*--workspace"
     with pytest.raises(EngineError, match=says):
         build_engine_file(Builds(plan=None), folder / "encode.onnx", OPTIONS, lambda text: None)
 
 
 def test_the_timing_cache_is_kept_beside_the_engine_files(folder: Path, tmp_path: Path) -> None:
-    """One graph's measurements serve the next, and the next build."""
+    """One graph's measurements are used for the next graph, and for the next build."""
     manifest, trt, cache = EngineManifest.load(folder), Builds(), tmp_path / "cache"
     for expected in (b" and more and more", b" and more and more and more and more"):
         make(trt, folder, manifest, cache, {}, OPTIONS, lambda text: None)
         assert (cache / "timing.cache").read_bytes() == expected
 
 
-def test_the_backend_of_the_device_is_explained_where_it_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_tensorrt_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     if "tensorrt" in sys.modules or importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("TensorRT is installed here")
     assert main(["--backend", "tensorrt"]) == 1

@@ -102,7 +102,7 @@ BESIDE: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
 
 
 @pytest.mark.parametrize("case", BESIDE)
-def test_what_lies_beside_the_nodes_is_refused(case: str) -> None:
+def test_what_is_stored_besides_the_nodes_is_refused(case: str) -> None:
     change, says = BESIDE[case]
     model = build().model()
     change(model)
