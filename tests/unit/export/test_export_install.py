@@ -267,7 +267,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
-def test_what_is_not_the_publishers_is_not_built(folder: Path, world: World, what: str, backend: str) -> None:
+def test_nothing_is_built_unless_the_signer_signed_it(folder: Path, world: World, what: str, backend: str) -> None:
     spoil, says = REFUSED[what]
     spoil(folder)
     with pytest.raises(ManifestError, match=says):
@@ -323,7 +323,7 @@ def test_the_command_reads_the_devices_configuration(
     assert "either --config edge.toml or an engine folder" in capsys.readouterr().err
 
 
-def test_the_command_takes_a_bundle_of_its_publisher(
+def test_the_command_accepts_a_bundle_of_its_signer(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack(folder, KEY, tmp_path / "a.tar")
