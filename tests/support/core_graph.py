@@ -167,4 +167,4 @@ def run(model: onnx.ModelProto, frames: npt.NDArray[np.uint8], noise: npt.NDArra
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     z = session.run(["z"], {"frames": frames, "noise": noise})[0]
     assert z.shape == (1, K, D) and z.dtype == np.int32
-    return z.astype(np.int64) - noise
+    return np.asarray(z.astype(np.int64) - noise)

@@ -120,7 +120,7 @@ MUTANTS: dict[str, tuple[Mutation, str]] = {
     "clip without a maximum": (reads("b", "b_int", "low", ""), "step 1"),
     "the clip comes before the cast": (
         both(
-            lambda b: b.constants.update(fl=np.float32(-C), fh=np.float32(C)),
+            lambda b: b.constants.update(fl=np.array(-C, np.float32), fh=np.array(C, np.float32)),
             insert("a_int", "Clip", ["x_round", "fl", "fh"], "x_clip"),
             reads("a_int", "x_clip"),
             retype("a", "Identity"),

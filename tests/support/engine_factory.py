@@ -1,9 +1,9 @@
-"""Small engine folders for tests: a fixed linear network before the true trusted core, and a configuration to run them.
+"""Small engine folders for tests: a fixed linear network before the real trusted core, and a configuration to run them.
 
     engine = make_engine(tmp_path / "engine", slot_s=0.1)
     config = make_edge_config(tmp_path, engine=tmp_path / "engine", source="synthetic://walk", port=1883)
 
-The network has random weights; everything around it is as in an engine that `export.build_engine` writes. `core` and
+The network is of no use; everything around it is as in an engine that `export.build_engine` writes. `core` and
 `network` break it in one named way each, for the tests that must notice.
 """
 
@@ -31,13 +31,14 @@ from wire.privacy.noise_table import NoiseTable
 __all__ = ["BROKEN_CORES", "make_edge_config", "make_engine", "make_noise_table", "put_weights_outside"]
 
 OPSET = 18
+HASHED = ("encode", "decide", "noise_table", "certificate", "calibration")
 BROKEN_CORES = ("no clip", "no noise", "half noise", "noise twice", "int8 saturation")
 """What `make_engine(core=...)` can break; "" is the trusted core of the design."""
 
 
 @cache
 def make_noise_table(sigma: Fraction) -> NoiseTable:
-    """The noise table of |X| at `sigma`: entry j = floor(2^128 P(|X| <= j)), as far as the entries increase."""
+    """The table of |X| at `sigma`: entry j = floor(2^128 P(|X| <= j)), as far as the entries increase."""
     with mpmath.workprec(320):
         scale = mpmath.mpf(2 * sigma.numerator**2) / sigma.denominator**2
         weights = [mpmath.exp(-mpmath.mpf(k * k) / scale) for k in range(int(20 * sigma) + 20)]
@@ -76,26 +77,25 @@ def make_engine(
     """Write a whole engine folder and return its manifest; the same arguments write the same bytes.
 
     Args:
-        seed: of the networks' weights.
-        clip_norm, labels, slot_s, tokens, width, event_releases: as in the manifest.
-        sigma: None: that of S = 3 for an event.
-        size: frames are (size, size).
-        gain: how strongly the scene changes the code.
-        network: "linear", or what the float part feeds into the core: "nan", "infinite" or "huge".
-        core: "" for the trusted core, or one of BROKEN_CORES.
-        levels: other profiles' noise.
-        adaptive_level: the level rule, where there is one.
+        sigma: Of the noise; None: that of S = 3 for an event.
+        tokens: K, rows of a code.
+        width: d, columns of a code.
+        size: Frames are (size, size).
+        gain: How strongly the scene moves the code.
+        network: "linear", or "nan", "infinite", "huge": what the float part feeds into the core.
+        core: "" or one of BROKEN_CORES.
+        levels: Other profiles' noise, by name.
+        adaptive_level: The rule that chooses among them.
     """
     if core not in ("", *BROKEN_CORES):
         raise ValueError(core)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    window = _window(size, slot_s)
-    sigma = sigma or sigma_for(clip_norm, 3.0, event_releases)
+    window = WindowSpec(size, size, slot_s, 8, 8, context_step_s=slot_s / 2, hold_s=0.5)
+    sigma = sigma_for(clip_norm, 3.0, event_releases) if sigma is None else sigma
     rng = np.random.default_rng(seed)
     onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng), folder / FILES["encode"])
     onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
-    (folder / FILES["noise_table"]).write_bytes(_tables(sigma, levels or {}))
     manifest = EngineManifest(
         family="test",
         labels=labels,
@@ -108,49 +108,31 @@ def make_engine(
         profile="balanced",
         precision="fp32",
         opset=OPSET,
-        hashes=_hashes(folder),
+        hashes=dict.fromkeys(HASHED, "") | {"checkpoint": hashlib.sha256(b"none").hexdigest()},
         tools={"engine_factory": "1"},
         levels=levels or {},
         adaptive_level=adaptive_level,
     )
-    return _with_certificate(manifest, folder)
+    return _completed(folder, manifest)
 
 
-def _tables(sigma: Fraction, levels: Mapping[str, Fraction]) -> bytes:
-    """noise_table.bin: the profile's own table first."""
-    others = sorted(levels.values(), reverse=True)
-    return b"".join(make_noise_table(each).to_bytes() for each in (sigma, *others))
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    """Of the files there are before the certificate; there is no checkpoint and no calibration."""
+def _completed(folder: Path, manifest: EngineManifest) -> EngineManifest:
+    """Write noise tables, certificate and manifest beside the graphs; the manifest with the hashes of all."""
+    others = sorted(manifest.levels.values(), reverse=True)
+    tables = b"".join(make_noise_table(each).to_bytes() for each in (manifest.sigma, *others))
+    (folder / FILES["noise_table"]).write_bytes(tables)
     hashes = {part: sha256_file(folder / FILES[part]) for part in ("encode", "decide", "noise_table")}
-    return {**hashes, "checkpoint": hashlib.sha256(b"none").hexdigest(), "calibration": "", "certificate": ""}
-
-
-def _window(size: int, slot_s: float) -> WindowSpec:
-    return WindowSpec(
-        height=size,
-        width=size,
-        slot_s=slot_s,
-        new_frames=8,
-        context_frames=8,
-        context_step_s=slot_s / 2,
-        hold_s=0.5,
+    without = dataclasses.replace(manifest, hashes={**manifest.hashes, **hashes, "certificate": ""})
+    (folder / FILES["certificate"]).write_text(without.certificate().to_json())
+    made = dataclasses.replace(
+        without, hashes={**without.hashes, "certificate": sha256_file(folder / FILES["certificate"])}
     )
-
-
-def _with_certificate(manifest: EngineManifest, folder: Path) -> EngineManifest:
-    """Write the certificate, and the manifest that pins it."""
-    file = folder / FILES["certificate"]
-    file.write_text(manifest.certificate().to_json())
-    made = dataclasses.replace(manifest, hashes={**manifest.hashes, "certificate": sha256_file(file)})
     made.save(folder)
     return made
 
 
 def put_weights_outside(folder: Path) -> EngineManifest:
-    """Move the network's weights of an engine folder into separate files, and pin those in its manifest."""
+    """Move the network's weights of an engine folder into files of their own, and pin those in its manifest."""
     external = {}
     for part in ("encode", "decide"):
         model = onnx.load(folder / FILES[part])
@@ -179,7 +161,7 @@ def make_edge_config(
     windows: int = 0,
     **sections: dict[str, Any],
 ) -> Path:
-    """Write `edge.toml`, with key and state beside it, and return its path; `sections` override single keys."""
+    """Write `edge.toml` (with key and state beside it) and return its path; `sections` update what stands here."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, dict[str, Any]] = {

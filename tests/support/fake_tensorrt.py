@@ -34,13 +34,13 @@ class CudaError(Exception):
     """pycuda.driver.Error."""
 
 
-class Pinned(np.ndarray):  # type: ignore[type-arg]  # any dtype
+class Pinned(np.ndarray):  # any dtype
     """A page-locked array: its `base` frees it."""
 
     allocation: Any = None
 
     @property
-    def base(self) -> Any:  # type: ignore[override]  # as PyCUDA's
+    def base(self) -> Any:
         return self.allocation
 
 

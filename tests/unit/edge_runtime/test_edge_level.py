@@ -24,7 +24,7 @@ from cloud_bridge.store.journal import CameraRecord
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample
 from tests.support.bridge_factory import DEVICE, make_manifest
-from tests.support.device_factory import KEY, Device
+from tests.support.edge_device import KEY, Device
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
 from tests.unit.edge_runtime.test_edge_publisher import Listener, until
 from wire.artifact.manifest import EngineManifest

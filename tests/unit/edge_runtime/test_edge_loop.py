@@ -17,7 +17,7 @@ from edge_runtime.eye.encoder import Encoder
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Stats
-from tests.support.device_factory import KEY, OPERATOR, Device
+from tests.support.edge_device import KEY, OPERATOR, Device
 from tests.support.engine_factory import make_noise_table
 from wire.errors import EngineError, LedgerError, NoiseError, PrivacyError
 from wire.privacy.budget import UNIT

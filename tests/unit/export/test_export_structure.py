@@ -72,7 +72,7 @@ def _bytes_reshaped(model: onnx.ModelProto) -> None:
     model.graph.node.insert(0, helper.make_node("Identity", ["frames"], ["same"], name="n_same"))
 
 
-BESIDE: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
+BESIDE: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "bytes read by anything but a cast": (_bytes_reshaped, "interface: node 'n_same' (Identity): 'frames' is uint8"),
     "an extra input": (_add_input, "interface: inputs"),
     "an extra output": (_add_output, "interface: outputs"),

@@ -1,9 +1,4 @@
-"""A whole device around a fake publisher and an engine that may fail, on a release clock without real time.
-
-device = Device(tmp_path)
-device.engine.before = lambda slot: ...      # may raise or sleep
-device.run(12)                               # device.features(), device.publisher.sent, device.stats
-"""
+"""All parts of an edge device around a fake publisher and an engine that a test may break."""
 
 from __future__ import annotations
 
@@ -41,7 +36,7 @@ OPERATOR = DeviceKey(bytes(range(1, 33)))
 
 
 class FakePublisher:
-    """Keeps what is sent, with its time, and every state that it is told."""
+    """Keeps what is sent, with the time, and the state as it is told."""
 
     def __init__(self, clock: SlotClock) -> None:
         self._clock = clock
@@ -57,7 +52,7 @@ class FakePublisher:
 
 
 class FakeEngine:
-    """A real engine whose encode and decide a test may replace; it remembers windows and noise samples."""
+    """A real engine whose encode and decide a test may replace; it remembers windows and draws."""
 
     def __init__(self, inner: OnnxEngine) -> None:
         self.inner, self.manifest = inner, inner.manifest
@@ -65,15 +60,15 @@ class FakeEngine:
         self.slots: list[int] = []
         self.draws: list[bytes] = []
 
-    def encode(self, window: Window, sample: NoiseSample) -> npt.NDArray[np.int16]:
+    def encode(self, window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
         self.slots.append(window.slot)
-        self.draws.append(sample._array.tobytes())
+        self.draws.append(draw._array.tobytes())
         try:
             self.before(window.slot)
         except BaseException:
-            sample.wipe()
+            draw.wipe()
             raise
-        return self.inner.encode(window, sample)
+        return self.inner.encode(window, draw)
 
     def decide(self, event: EventWindow) -> Mapping[str, float]:
         return self.inner.decide(event)
