@@ -14,20 +14,24 @@ import torch
 from calibration.noise import main as choose_noise
 from export import trace
 from familial.model.checkpoint import save
-from familial.model.config import nano
+from familial.model.config import FamilyConfig, nano
 from familial.model.family import Family
 from familial.model.vocabulary import Vocabulary
 
-__all__ = ["load_graphs", "make_checkpoint", "make_family", "make_graphs"]
+__all__ = ["load_graphs", "make_checkpoint", "make_family", "make_graphs", "small_config"]
+
+
+def small_config() -> FamilyConfig:
+    """Frames of 32 x 32, two convolutions, two blocks of width 32."""
+    config = nano(Vocabulary.of_captions(["a person falls and lies"], ("normal", "fall", "fight")).words)
+    window = dataclasses.replace(config.window, height=32, width=32)
+    return dataclasses.replace(config, window=window, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32)
 
 
 def make_family() -> Family:
-    """Frames of 32 x 32, two convolutions, two blocks of width 32."""
-    words = Vocabulary.of_captions(["a person falls and lies"], ("normal", "fall", "fight")).words
-    config = nano(words)
-    window = dataclasses.replace(config.window, height=32, width=32)
+    """An untrained family of `small_config`, its desensitizer scaled so that codes reach the edge of the ball."""
     torch.manual_seed(0)
-    family = Family(dataclasses.replace(config, window=window, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32))
+    family = Family(small_config())
     with torch.no_grad():
         family.desensitizer.outer.weight *= 400
     return family.eval()

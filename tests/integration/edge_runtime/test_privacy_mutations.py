@@ -451,8 +451,8 @@ WRITTEN: dict[str, Written] = {
         LOOP,
         (
             (
-                r"( +)(tensor = encoder\.encode\(.*?\))( if charge\.granted else None)\n",
-                r"\1\2\3\n\1if tensor is None and charge.granted:\n\1    \2\n",
+                r"( +)(z = encoder\.encode\(.*\))( if charge\.granted else None)\n",
+                r"\1\2\3\n\1if z is None and charge.granted:\n\1    \2\n",
             ),
         ),
         f"{T_LOOP}::test_an_engine_failure_is_filled_with_noise_alone_and_charged",
@@ -462,8 +462,8 @@ WRITTEN: dict[str, Written] = {
         LOOP,
         (
             (
-                r"( +)(payload) = (fill_message\(.*?)tensor(.*)\n",
-                r"\1\2 = \3tensor\4\n\1again = \3noise.draw().alone()\4\n",
+                r"( +)(payload) = (fill_message\(.*?)z(, .*)\n",
+                r"\1\2 = \3z\4\n\1again = \3noise.draw().alone()\4\n",
             ),
             (SEND, r'\1self.publisher.send("features", payload)\n\1self.publisher.send("features", again)\n'),
         ),
@@ -487,7 +487,7 @@ WRITTEN: dict[str, Written] = {
         (
             (
                 r"( +)charge = (self\.ledger\.charge\(.*?\))(  #.*)?\n",
-                r"\1from .ledger import Charge\n\1charge, late = Charge(slot, True), lambda: \2\n",
+                r"\1from edge_runtime.gate.ledger import Charge\n\1charge, late = Charge(slot, True), lambda: \2\n",
             ),
             (SEND, r'\1self.publisher.send("features", payload)\n\1late()\n'),
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from familial.model.towers.motion import TOWERS
+from familial.model.towers.registry import TOWERS
 from familial.synth.actions import LABELS, SHARES
 from firmware_configs.boards import BOARDS
 from tests.support.services import ROOT
