@@ -53,7 +53,7 @@ def verdict(member: str, sentence: str) -> Verdict:
 
 
 def messages() -> list[tuple[str, bytes, str]]:
-    """(topic, payload, what the example says of it)"""
+    """(topic, payload, what the example says of it) of each message."""
     z = np.zeros(MANIFEST.n, np.int16)
     z[:2] = (-300, 400)
     features = FeatureMessage(2**40, 2**60, MANIFEST.model_id, 0, z)
