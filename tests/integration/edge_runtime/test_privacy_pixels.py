@@ -162,7 +162,7 @@ def watermark(rng: np.random.Generator, spec: WindowSpec) -> Floats:
 def frames_of(pattern: Floats, count: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """The pattern in `count` strengths and signs, so that it always moves; uint8 (count, height, width)."""
     gains = rng.uniform(0.3, 1.0, count) * rng.choice([-1.0, 1.0], count)
-    return np.clip(128.0 + gains[:, None, None] * pattern, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128.0 + gains[:, None, None] * pattern, 0, 255), np.uint8)
 
 
 def shapes_of(pattern: Floats) -> dict[str, Floats]:
@@ -178,7 +178,7 @@ def shapes_of(pattern: Floats) -> dict[str, Floats]:
 def write_clip(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
     """A lossless clip of grey frames (count, height, width)."""
     height, width = frames.shape[1:]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), fps, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"FFV1"), fps, (width, height))
     assert writer.isOpened(), "this OpenCV writes no FFV1"
     for frame in frames:
         writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))

@@ -176,7 +176,7 @@ def run(model: onnx.ModelProto, frames: npt.NDArray[np.uint8], noise: npt.NDArra
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     z = session.run(["z"], {"frames": frames, "noise": noise})[0]
     assert z.shape == (1, K, D) and z.dtype == np.int32
-    return z.astype(np.int64) - noise
+    return np.asarray(z.astype(np.int64) - noise)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -290,7 +290,7 @@ MUTANTS: dict[str, tuple[Mutation, str]] = {
     "clip without a maximum": (reads("b", "b_int", "low", ""), "step 1"),
     "the clip comes before the cast": (
         both(
-            lambda b: b.constants.update(fl=np.float32(-C), fh=np.float32(C)),
+            lambda b: b.constants.update(fl=np.array(-C, np.float32), fh=np.array(C, np.float32)),
             insert("a_int", "Clip", ["x_round", "fl", "fh"], "x_clip"),
             reads("a_int", "x_clip"),
             retype("a", "Identity"),
@@ -470,7 +470,7 @@ def _bytes_reshaped(model: onnx.ModelProto) -> None:
     model.graph.node.insert(0, helper.make_node("Identity", ["frames"], ["same"], name="n_same"))
 
 
-BESIDE: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
+BESIDE: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "bytes read by anything but a cast": (_bytes_reshaped, "interface: node 'n_same' (Identity): 'frames' is uint8"),
     "an extra input": (_add_input, "interface: inputs"),
     "an extra output": (_add_output, "interface: outputs"),

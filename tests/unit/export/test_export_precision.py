@@ -291,15 +291,15 @@ def test_a_quantised_product_is_as_near_as_its_steps_allow(seed: int, size: floa
 def one_layer(weights: npt.NDArray[np.float32], transposed: bool = False) -> ModelProto:
     """x float (1, n) -> Gemm or MatMul -> h -> Neg -> y."""
     kind, attributes = ("Gemm", {"transB": 1}) if transposed else ("MatMul", {})
-    nodes = [helper.make_node(kind, ["x", "w"], ["h"], "layer", **attributes)]
+    nodes = [helper.make_node(kind, ["x", "w"], ["h"], "layer", **attributes)]  # type: ignore[arg-type]  # of the node
     nodes.append(helper.make_node("Neg", ["h"], ["n"], "negate"))
     nodes.append(helper.make_node("Neg", ["n"], ["y"], "again"))
     width = weights.shape[0 if transposed else 1]
-    values = (
+    given, made = (
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, k])]
         for n, k in (("x", weights.shape[1 if transposed else 0]), ("y", width))
     )
-    graph = helper.make_graph(nodes, "decide", *values, [numpy_helper.from_array(weights, "w")])
+    graph = helper.make_graph(nodes, "decide", given, made, [numpy_helper.from_array(weights, "w")])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 

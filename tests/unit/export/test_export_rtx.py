@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -255,7 +256,7 @@ def test_too_little_room_is_told_before_anything_starts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int | None, disk: int, says: str
 ) -> None:
     monkeypatch.setattr(builder, "_available_memory", lambda: memory)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 41, 0, disk))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 41, 0, disk))
 
     def started(*_: object) -> None:
         raise EngineError("it was started")
@@ -276,7 +277,7 @@ def test_a_library_that_is_not_there_is_told(error: Exception, says: str, monkey
     def missing(name: str) -> None:
         raise error
 
-    monkeypatch.setattr(builder.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(EngineError, match=says):
         load_rtx()
 
