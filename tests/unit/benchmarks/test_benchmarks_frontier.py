@@ -63,14 +63,19 @@ def test_alerts_of_a_stream_are_those_of_the_bridge() -> None:
     assert alerts(verdicts, ("normal", "fall"), AlertRule(raise_at=0.95, raise_for=1)) == []
 
 
+def columns(rows: list[tuple[Clip, int]]) -> tuple[list[Clip], list[int]]:
+    """The clips and their labels."""
+    return [clip for clip, _ in rows], [label for _, label in rows]
+
+
 def test_the_label_alone_names_a_place_that_nothing_else_is_like() -> None:
     def clips(group: str, *labels: int) -> list[tuple[Clip, int]]:
         return [(Clip(Path("x"), "x", "", "made", group, ""), label) for label in labels]
 
     alike = clips("a", 0, 0, 1, 1) + clips("b", 0, 0, 1, 1)
-    assert label_alone(*map(list, zip(*alike, strict=True))) == (0.5, 2)  # chance: the label says nothing of the place
+    assert label_alone(*columns(alike)) == (0.5, 2)  # chance: the label says nothing of the place
     apart = clips("a", 0, 0, 0, 0) + clips("b", 1, 1, 1, 1) + clips("small", 2)
-    assert label_alone(*map(list, zip(*apart, strict=True))) == (1.0, 2)
+    assert label_alone(*columns(apart)) == (1.0, 2)
     assert label_alone([], []) == (0.0, 0)
 
 

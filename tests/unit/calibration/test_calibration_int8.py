@@ -164,8 +164,8 @@ def outlier_model(outlier: float = 1000.0) -> tuple[ModelProto, list[dict[str, n
         helper.make_node("MatMul", ["x2", "w2"], ["y2"], "spoiled"),
         helper.make_node("Add", ["y1", "y2"], ["y"], "sum"),
     ]
-    values = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8])] for name in ("input", "y"))
-    graph = helper.make_graph(nodes, "outlier", *values, stored)
+    given, made = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8])] for name in ("input", "y"))
+    graph = helper.make_graph(nodes, "outlier", given, made, stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model)
     return model, [{"input": np.clip(rng.normal(size=(1, 8)), -1, 1).astype(np.float32)} for _ in range(30)]

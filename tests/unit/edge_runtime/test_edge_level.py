@@ -9,6 +9,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -178,7 +179,7 @@ def test_a_witness_that_missed_a_message_is_sure_again_within_a_minute() -> None
         ({"directions": ((1, 2), (1,))}, "directions"),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused(change: dict[str, object], found: str) -> None:
+def test_a_rule_that_cannot_be_is_refused(change: dict[str, Any], found: str) -> None:
     with pytest.raises(ManifestError, match=found):
         adaptive_level(dataclasses.replace(RULE, **change))
 

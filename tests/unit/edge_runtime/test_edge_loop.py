@@ -116,8 +116,8 @@ def test_a_late_result_is_never_published(tmp_path: Path) -> None:
     made: dict[int, bytes] = {}
     encode = device.engine.inner.encode
 
-    def keep(window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
-        z = encode(window, draw)
+    def keep(window: Window, sample: NoiseSample) -> npt.NDArray[np.int16]:
+        z = encode(window, sample)
         made[window.slot] = z.tobytes()
         return z
 
@@ -275,8 +275,8 @@ def test_an_engine_without_noise_is_stopped_before_the_first_release(tmp_path: P
     inner = device.engine.inner
     zero = np.zeros((1, 4, 16), np.int32)
 
-    def clean(window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
-        with draw:
+    def clean(window: Window, sample: NoiseSample) -> npt.NDArray[np.int16]:
+        with sample:
             return inner.run_core(window.frames, zero).astype(np.int16).reshape(-1)
 
     inner.encode = clean  # type: ignore[method-assign]  # a broken engine

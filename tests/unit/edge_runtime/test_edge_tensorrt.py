@@ -114,7 +114,7 @@ def test_the_inputs_are_overwritten_after_a_run(folder: Path, world: World, cuda
 
 def _refused_shape(engine: TensorRtEngine, world: World) -> None:
     with pytest.raises(EngineError, match=r"noise is int64 \(1, 4, 16\), expected int32"):
-        engine.run_core(frames(), np.ones((1, 4, 16), np.int64))  # type: ignore[arg-type]  # on purpose
+        engine.run_core(frames(), np.ones((1, 4, 16), np.int64))  # on purpose
 
 
 def _fails(engine: TensorRtEngine, world: World) -> None:

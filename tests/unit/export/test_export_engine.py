@@ -106,7 +106,7 @@ def test_unchanged_is_reused_without_torch(checkpoint: Path, engine: Path) -> No
     assert contents(engine) == before
 
 
-def _append(name: str) -> Callable[[Path, Path], None]:
+def _append(name: str) -> Callable[[Path, Path], object]:
     def change(checkpoint: Path, out: Path) -> None:
         file = (out if (out / name).exists() else checkpoint) / name
         file.write_bytes(file.read_bytes() + b" ")
@@ -118,7 +118,7 @@ def _quieter(checkpoint: Path, out: Path) -> None:
     choose_noise(["--checkpoint", str(checkpoint), "--target", "strict"])
 
 
-CHANGES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+CHANGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "weights": (_append("model.safetensors"), "checkpoint changed"),
     "words": (_append("vocab.json"), "checkpoint changed"),
     "noise": (_quieter, "profile changed (balanced -> strict)"),
@@ -188,7 +188,7 @@ def _edit(file: Path, **values: Any) -> None:
 def _spoil_weights(checkpoint: Path, value: float) -> None:
     family = load(checkpoint)
     with torch.no_grad():
-        family.tower.stem.weight.view(-1)[3] = value
+        family.tower.get_parameter("stem.weight").view(-1)[3] = value
     save(family, checkpoint)
 
 

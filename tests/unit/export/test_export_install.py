@@ -104,7 +104,7 @@ def test_engine_files_are_not_packed(folder: Path, tmp_path: Path) -> None:
         assert sorted(found.getnames()) == sorted([*FILES.values(), "manifest.json", "manifest.sig"])
 
 
-def rewritten(file: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]) -> None:
+def rewritten(file: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], object]) -> None:
     with tarfile.open(file) as source:
         entries = [(entry, (source.extractfile(entry) or io.BytesIO()).read()) for entry in source]
     change(entries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -220,7 +221,7 @@ def test_too_little_memory_or_disk_is_reported_before_anything_starts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int | None, disk: int, says: str
 ) -> None:
     monkeypatch.setattr(builder, "_available_memory", lambda: memory)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 41, 0, disk))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 41, 0, disk))
 
     def started(*_: object) -> None:
         raise EngineError("it was started")
@@ -241,7 +242,7 @@ def test_a_missing_library_is_reported(error: Exception, says: str, monkeypatch:
     def missing(name: str) -> None:
         raise error
 
-    monkeypatch.setattr(builder.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(EngineError, match=says):
         load_rtx()
 

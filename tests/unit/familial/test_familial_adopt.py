@@ -19,7 +19,7 @@ from familial.model import adopt, checkpoint, resources
 from familial.model.config import FamilyConfig
 from familial.model.family import Family
 from familial.model.members import CloudMember
-from familial.model.weights import without_weights
+from familial.model.weights import Weights, without_weights
 from tests.support.qwen_factory import WORDS, a_base, base_config, processor_pixels, qwen_family_config
 from wire.artifact.checkpoint import INDEX, WEIGHTS, weight_files
 from wire.errors import CheckpointError
@@ -81,8 +81,13 @@ def test_the_edge_member_alone_is_the_same_and_reads_no_more(
     run(made[0], tmp_path / "out", like)
     whole = checkpoint.load(tmp_path / "out")
     touched: list[str] = []
-    read = checkpoint.Weights.read
-    monkeypatch.setattr(checkpoint.Weights, "read", lambda self, name: touched.append(name) or read(self, name))
+    read = Weights.read
+
+    def spy(self: Weights, name: str) -> torch.Tensor:
+        touched.append(name)
+        return read(self, name)
+
+    monkeypatch.setattr(Weights, "read", spy)
     edge = checkpoint.load(tmp_path / "out", edge_only=True)
     assert not [name for name in touched if name.startswith(("backbone.layers.1", "backbone.layers.2"))]
     z = torch.randint(-200, 200, (3, 8, 4, 16), dtype=torch.int32)
@@ -267,7 +272,7 @@ def test_every_released_size_has_its_place(size: str, exit_block: str, like: Pat
 # --- what is refused
 
 
-def _config(**changes: Any) -> Callable[[Path], None]:
+def _config(**changes: Any) -> Callable[[Path], object]:
     """Change config.json: `section__key` in a section, `key` at the top, None takes it away."""
 
     def change(base: Path) -> None:
@@ -310,7 +315,7 @@ def _wrong_index(base: Path) -> None:
     (base / INDEX).write_text(json.dumps(found))
 
 
-REFUSED: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
+REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "another architecture": (_config(model_type="llama"), [], "model_type is 'llama'; this adopts 'qwen3_vl'"),
     "a mixture of experts": (_config(model_type="qwen3_vl_moe"), [], "qwen3_vl_moe"),
     "quantised weights": (_config(quantization_config={"quant_method": "fp8"}), [], "as they were trained"),
@@ -378,7 +383,7 @@ def test_too_little_disk_is_found_before_anything_is_written(
     base: Path, tmp_path: Path, like: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1000))
     assert run(base, tmp_path / "a" / "b", like) == 1
     assert "give a folder on another disk with --out" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

@@ -316,6 +316,7 @@ def test_the_page_of_samples_shows_what_was_asked(tmp_path: Path) -> None:
     assert samples.main([*asked, "--out", str(page)]) == 0
     assert page.read_text().count("<img") == 6 and "slips while walking" in page.read_text()
     assert samples.main([*asked, "--out", str(sheet)]) == 0
-    assert cv2.imread(str(sheet)).shape == (96, 512, 3)
+    picture = cv2.imread(str(sheet))
+    assert picture is not None and picture.shape == (96, 512, 3)
     with pytest.raises(SystemExit):
         samples.main(["--kinds", "brawl", "--out", str(page)])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,7 @@ def test_the_simulated_disk_punishes_a_missing_fsync(
         file = tmp_path / f"{leave_out}-{choice}" / "file"
         file.parent.mkdir()
         durable.save_counts(file, {"a": 1, "b": 1})
-        disk = SimulatedDisk(file.parent, lambda many, at=choice: at % many)
+        disk = SimulatedDisk(file.parent, partial(operator.mod, choice))
         skip = {"file": 1, "folder": 2}[leave_out]
         calls = 0
 
