@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cloud_bridge.alerts.rules import AlertRule
 from wire.errors import ConfigError, DeviceKeyError
 from wire.mqtt import BrokerConfig
 from wire.protocol.keys import PublicKey
 from wire.protocol.topics import topic
 from wire.settings import FileOrText, FilePath, faults, keys_of, parse_toml, refuse
 
-__all__ = ["AlertRule", "BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
+__all__ = ["BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +63,6 @@ class CameraConfig:
     def public(self) -> PublicKey:
         """The key, parsed."""
         return PublicKey.parse(self.public_key)
-
-
-@dataclass(frozen=True, slots=True)
-class AlertRule:
-    """Raised by `raise_for` verdicts in a row at or above `raise_at`; cleared by `clear_for` at or below `clear_at`.
-
-    A verdict is unsure whose OOD p-value is below `unsure_below`: that share of known scenes is; 0: none. Alerts are
-    raised and cleared all the same.
-    """
-
-    raise_at: float = 0.6
-    raise_for: int = 2
-    clear_at: float = 0.4
-    clear_for: int = 4
-    unsure_below: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.unsure_below > 1.0:
-            raise ConfigError(f"unsure_below is {self.unsure_below}; it is a share of known scenes, 0 to 1")
-        if not 0.0 <= self.clear_at < self.raise_at <= 1.0:
-            raise ConfigError(
-                f"clear_at is {self.clear_at}, raise_at is {self.raise_at}; 0 <= clear_at < raise_at <= 1"
-            )
-        for name in ("raise_for", "clear_for"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it counts verdicts, so at least 1")
 
 
 @dataclass(frozen=True, slots=True)
