@@ -1,4 +1,4 @@
-"""The bridge's TOML file, typed (wire/settings.py reads it and tells all faults at once).
+"""The bridge's TOML file as typed sections; wire/settings.py reads it and tells all faults at once.
 
     [broker]     url, username, password_file, ca, cert, key
     [model]      checkpoint, engine, threads
@@ -30,7 +30,13 @@ __all__ = ["BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateCon
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The checkpoint to read with, the engine folder whose manifest names it, torch's threads (0: torch decides)."""
+    """What reads the events.
+
+    Attributes:
+        checkpoint: Folder of the checkpoint.
+        engine: Engine folder whose manifest names that checkpoint.
+        threads: torch's threads; 0: torch decides.
+    """
 
     checkpoint: FilePath = "checkpoints/nano"
     engine: FilePath = "build/engines/nano"
@@ -39,7 +45,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class CameraConfig:
-    """One camera and the only key its messages are believed with."""
+    """One camera, and the only key that its messages are believed with."""
 
     site: str
     camera: str
@@ -74,7 +80,11 @@ class StateConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """exit_when_offline: end once every camera has said offline and was read to its end (demo, benchmarks)."""
+    """How the process ends.
+
+    Attributes:
+        exit_when_offline: End once every camera has said offline and was read to its end (demo, benchmarks).
+    """
 
     exit_when_offline: bool = False
 
@@ -92,13 +102,13 @@ class BridgeConfig:
 
     @classmethod
     def load(cls, path: Path | str) -> BridgeConfig:
-        """Read and check a file. Raises ConfigError that lists every problem with its cure."""
+        """Read and check a file. Raises a ConfigError that lists every problem with its cure."""
         cure = "give the bridge's file with --config; docs/configuration.md has an example"
         return cls.parse(parse_toml(path, {name: keys_of(kind) for name, kind in _SECTIONS.items()}, cure), str(path))
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], name: str = "bridge.toml") -> BridgeConfig:
-        """From a parsed TOML document; `name` is shown in errors."""
+        """Check a parsed TOML document; `name` is shown in errors."""
         sections = {section: keys_of(kind) for section, kind in _SECTIONS.items()}
         refuse(name, faults(document, sections, lists=("cameras",)))
         problems: list[str] = []

@@ -130,6 +130,27 @@ def test_a_foreign_certificate_stops_that_camera_loudly_until_the_right_one_come
     assert harness.spans == [(0, 7), (0, 7)]
 
 
+def test_a_certificate_of_the_version_before_is_refused_with_the_cure(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its receptive field was called `reach_s`."""
+    document = json.loads(MANIFEST.certificate().to_json())
+    document["version"] = 2
+    document["inputs"]["reach_s"] = document["inputs"].pop("receptive_field_s")
+    harness.send(json.dumps(document).encode(), name="certificate")
+    cure = "version is 2, this software reads version 3; build the engine again: python -m export.build_engine"
+    assert cure in caplog.text
+    harness.send(at(0))
+    assert harness.bridge.stats()["refused"] == {"untrusted": 2}
+
+
+@pytest.mark.parametrize("payload", [b"[" * 10_000, b"\xff", b'{"version": 3, "inputs": {"slot_s": 1e999}}', b"3"])
+def test_a_certificate_that_is_none_stops_nothing_but_its_camera(harness: Harness, payload: bytes) -> None:
+    harness.send(payload, name="certificate")
+    harness.send(at(0))
+    assert harness.bridge.stats()["refused"] == {"untrusted": 2}
+
+
 def test_unknown_cameras_share_one_counter(harness: Harness) -> None:
     for number in range(100):
         harness.send(at(0), camera=f"lab/camera{number}")
