@@ -1,6 +1,6 @@
-"""`python -m cloud_bridge --config bridge.toml [--json-lines FILE]`: parse, load, run.
+"""The cloud's process: parses, loads, runs. `python -m cloud_bridge --config bridge.toml [--json-lines FILE]`
 
-Exit code 0 at the end, 2 with a reason on stderr.
+It ends with exit code 0, or with 2 and a reason on stderr.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
 from wire.protocol.keys import DeviceKey
 from wire.protocol.topics import TOPICS, parse_topic, topic
+
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

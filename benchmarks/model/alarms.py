@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from cloud_bridge.config import AlertRule
+    from cloud_bridge.alerts.rules import AlertRule
     from familial.data.clips import Clip
     from familial.model.config import FamilyConfig
     from familial.model.family import Family
@@ -57,7 +57,7 @@ def _measure(args: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
-    from cloud_bridge.config import AlertRule
+    from cloud_bridge.alerts.rules import AlertRule
     from familial.data.clips import read_manifests
     from familial.model import checkpoint
 
@@ -151,7 +151,7 @@ def _read(family: Family, codes: torch.Tensor, member: str) -> npt.NDArray[np.fl
 
 def alerts(verdicts: npt.NDArray[np.float64], labels: Sequence[str], rule: AlertRule) -> list[tuple[int, str]]:
     """Probabilities (E, L) of consecutive events -> (event, label) of every alert that the bridge would raise."""
-    from cloud_bridge.ingest.events import AlertBook
+    from cloud_bridge.alerts.lifecycle import AlertBook
 
     book = AlertBook(rule, [])
     return [

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import Bridge
-from cloud_bridge.config import AlertRule, BridgeConfig, CameraConfig
+from cloud_bridge.config import BridgeConfig, CameraConfig
 from cloud_bridge.inference.member import Reading
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.transport import Inbound

@@ -12,7 +12,7 @@ import torch
 from benchmarks.model import attributes, curves
 from benchmarks.model.alarms import alerts
 from benchmarks.privacy.frontier import _exact, _leaks, area_under_curve, label_alone
-from cloud_bridge.config import AlertRule
+from cloud_bridge.alerts.rules import AlertRule
 from familial.data.clips import Clip
 from familial.synth.truth import ATTRIBUTES
 from familial.train.losses import prototypes

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import run
-from cloud_bridge.config import AlertRule
 from cloud_bridge.ingest.transport import Inbound, Mailbox
 from familial.evaluate.ood import Reference
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
@@ -112,7 +112,7 @@ def test_a_retained_offline_of_an_earlier_run_does_not_end_this_one(harness: Har
 )
 def test_a_state_that_is_none_is_counted(harness: Harness, payload: bytes) -> None:
     harness.send(payload, name="state")
-    assert harness.bridge.intake.refused == {("lab/door", "malformed"): 1}
+    assert harness.bridge.sessions["lab/door"].refused == {"malformed": 1}
 
 
 def test_a_foreign_certificate_stops_that_camera_loudly_until_the_right_one_comes(
@@ -124,10 +124,38 @@ def test_a_foreign_certificate_stops_that_camera_loudly_until_the_right_one_come
     assert harness.spans == []
     harness.send(*(release(slot, manifest=MANIFEST, key=OTHER) for slot in range(8)), camera="lab/hall")
     assert harness.spans == [(0, 7)]
-    assert harness.bridge.intake.refused == {("lab/door", "untrusted"): 9}
+    assert harness.bridge.stats()["refused_by_camera"] == {"lab/door": {"untrusted": 9}}
     harness.send(MANIFEST.certificate().to_json().encode(), name="certificate")
     harness.send(*(at(slot) for slot in range(8)))
     assert harness.spans == [(0, 7), (0, 7)]
+
+
+def test_a_certificate_of_the_version_before_is_refused_with_the_cure(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its receptive field was called `reach_s`."""
+    document = json.loads(MANIFEST.certificate().to_json())
+    document["version"] = 2
+    document["inputs"]["reach_s"] = document["inputs"].pop("receptive_field_s")
+    harness.send(json.dumps(document).encode(), name="certificate")
+    cure = "version is 2, this software reads version 3; build the engine again: python -m export.build_engine"
+    assert cure in caplog.text
+    harness.send(at(0))
+    assert harness.bridge.stats()["refused"] == {"untrusted": 2}
+
+
+@pytest.mark.parametrize("payload", [b"[" * 10_000, b"\xff", b'{"version": 3, "inputs": {"slot_s": 1e999}}', b"3"])
+def test_a_certificate_that_is_none_stops_nothing_but_its_camera(harness: Harness, payload: bytes) -> None:
+    harness.send(payload, name="certificate")
+    harness.send(at(0))
+    assert harness.bridge.stats()["refused"] == {"untrusted": 2}
+
+
+def test_unknown_cameras_share_one_counter(harness: Harness) -> None:
+    for number in range(100):
+        harness.send(at(0), camera=f"lab/camera{number}")
+    assert harness.bridge.stats()["refused_by_camera"] == {"": {"unknown": 100}}
+    assert harness.bridge.stats()["received"] == 100 and harness.spans == []
 
 
 def test_a_spent_budget_is_a_blind_alert_and_no_verdict(harness: Harness) -> None:

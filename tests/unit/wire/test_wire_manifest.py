@@ -160,7 +160,19 @@ def test_a_manifest_that_cannot_be_meant_is_refused(engine: Path, change: Callab
         EngineManifest.load(engine)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", "3", "\udcff"])
+def test_a_manifest_of_the_version_before_is_refused_with_the_cure(engine: Path) -> None:
+    """Its level rule was called `attention`."""
+
+    def change(document: dict[str, Any]) -> None:
+        document.update(version=2, attention=document.pop("adaptive_level"))
+
+    edit(engine, change)
+    cure = r"version is 2, this software reads version 3; build the engine again: python -m export\.build_engine"
+    with pytest.raises(ManifestError, match=cure):
+        EngineManifest.load(engine)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "3", "\udcff", "[" * 100_000])
 def test_what_is_no_manifest_is_refused(engine: Path, text: str) -> None:
     (engine / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ManifestError):
