@@ -129,10 +129,11 @@ Not proved:</p><ul>{unproved}</ul></section>"""
 
 
 def _span(seconds: float) -> str:
+    """Return a time in view in words, rounded down: no bound may be said to hold for longer than it does."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return "one glance" if seconds == 0 else f"{seconds:.0f} seconds"
+            return f"{math.floor(seconds / size)} {unit}"
+    return "one glance" if seconds < 1 else f"{math.floor(seconds)} seconds"
 
 
 # --- certificate ------------------------------------------------------------------------------------------------------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import decimal
 import json
-import math
-import re
 import subprocess
 import sys
 import time
@@ -19,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.noise import GRID, Target, build_table, choose, least_sigma, main
-from familial.model.config import FamilyConfig, nano
+from familial.model.config import nano
 from wire.errors import ConfigError, DataError
 from wire.privacy.certificate import NOT_PROVED, PROFILES, Certificate, eps_at_delta, guess_bound, sigma_for
 from wire.privacy.noise_table import NoiseTable
@@ -239,35 +237,6 @@ def test_the_page_says_every_span_and_what_is_not_proved(checkpoint: Path, capsy
     assert "no bound" in told
     assert "in view of 2 cameras" in told
     assert all(line in told for line in NOT_PROVED)
-
-
-def test_the_privacy_page_promises_what_the_shipped_certificate_says() -> None:
-    """docs/privacy.md: rounded up, seconds rounded down, for one camera and for two."""
-    shipped, text = ROOT / "checkpoints" / "nano", (ROOT / "docs" / "privacy.md").read_text()
-    config, written = FamilyConfig.load(shipped / "config.json"), json.loads((shipped / "noise.json").read_text())
-    window = config.window
-    says = Certificate(
-        config.clip_norm,
-        Fraction(written["sigma"]),
-        config.n,
-        window.slot_s,
-        window.receptive_field_s,
-        config.event_releases,
-    ).document()
-    bits, named = says["event"]["bits"], says["event"]["name_one_of"]
-    assert f"at most {math.ceil(10 * bits) / 10:g} bits about it" in text
-    assert f"chance of at most {math.ceil(1e3 * named['1000']) / 1e3:g}.**" in text
-    assert f"any second in view touches {math.ceil(1 + says['inputs']['receptive_field_s'])} releases" in text
-    times = says["time_to_vacuous_s"]
-    for gallery in ("1000", "100000"):
-        told = r"([\d.]+) from one release, ([\d.]+) from an event \| (\d+) s"
-        row = re.search(rf"\| {int(gallery):,} people .*\| {told}", text)
-        assert row, gallery
-        for chance, exact in zip(row.groups(), (says["release"]["name_one_of"][gallery], named[gallery]), strict=False):
-            assert exact <= float(chance) <= exact * 1.1
-        assert int(row[3]) == math.floor(times["1"][gallery])
-    assert f"| {math.ceil(100 * says['release']['name_one_of']['10']) / 100:g} from one release" in text
-    assert f"Two cameras that see the same person: {', '.join(f'{int(s)} s' for s in times['2'].values())}." in text
 
 
 def test_a_missing_checkpoint_is_an_error_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
