@@ -339,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command; return the exit status."""
     args = _parser().parse_args(argv)
     plan = QUICK if args.quick else FULL
     try:

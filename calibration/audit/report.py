@@ -368,7 +368,7 @@ tr:nth-child(even) td{background:#f5f6f7}.pictures td,.pictures th{padding:.1rem
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m calibration.audit.report", description="An audit's JSON as a page."
     )
