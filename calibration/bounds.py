@@ -25,6 +25,7 @@ from pathlib import Path
 from familial.model.config import FamilyConfig
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DataError, VeilsightError
+from wire.files import write_whole
 from wire.privacy.certificate import GALLERIES, PROFILES, Certificate, round_up, sigma_for
 
 __all__ = ["LEVELS", "blocks", "fill", "main", "of_checkpoint", "of_engine", "time_below_s"]
@@ -191,7 +192,7 @@ def _rewrite(file: Path, made: Mapping[str, str]) -> None:
         text = file.read_text(encoding="utf-8")
         changed = fill(text, made, str(file))
         if changed != text:
-            file.write_text(changed, encoding="utf-8")
+            write_whole(file, changed)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read and written ({error}); give a text file") from error
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from familial.model.config import FamilyConfig
 from wire.errors import ConfigError, DataError, VeilsightError
+from wire.files import write_whole
 from wire.privacy.certificate import NOT_PROVED, PROFILES, Certificate, bits, eps_at_delta, round_up
 from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
@@ -265,8 +266,8 @@ def write(noise: Noise, checkpoint: Path) -> None:
     """Write the tables, the profile's first, then noise.json, into the checkpoint folder."""
     others = sorted(noise.levels.values(), key=lambda table: -table.sigma)
     try:
-        (checkpoint / "noise_table.bin").write_bytes(b"".join(table.to_bytes() for table in (noise.table, *others)))
-        (checkpoint / "noise.json").write_text(noise.to_json())
+        write_whole(checkpoint / "noise_table.bin", b"".join(table.to_bytes() for table in (noise.table, *others)))
+        write_whole(checkpoint / "noise.json", noise.to_json())
     except OSError as error:
         reason = f"the noise cannot be written ({error.strerror}); the folder must be writable"
         raise DataError(f"{checkpoint}: {reason}") from error

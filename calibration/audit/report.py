@@ -25,6 +25,7 @@ from calibration.audit.attacks.registry import ATTACKS, attack_of
 from calibration.audit.drawing import Axis, Curve, Dot, chart, rows_chart
 from calibration.audit.findings import beyond_certificate, bound, number, why
 from wire.errors import DataError, VeilsightError
+from wire.files import write_whole
 from wire.privacy.certificate import Certificate, guess_bound, round_up
 
 __all__ = ["main", "page", "write_page"]
@@ -41,7 +42,7 @@ _STATUS = {
 def write_page(found: Mapping[str, Any], path: Path) -> None:
     """Write the page of an audit's JSON document; DataError where it cannot be written or the document is not one."""
     try:
-        path.write_text(page(found), encoding="utf-8")
+        write_whole(path, page(found))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); give another path") from error
 

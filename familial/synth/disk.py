@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wire.errors import DataError
+from wire.files import whole_file
 
 if TYPE_CHECKING:
     from familial.synth.clip import RenderedClip
@@ -38,7 +38,11 @@ _ROOM = "free some space there, or choose another folder, and run the same comma
 
 def save_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
     """Write frames (H, W, 3) BGR as mp4, in one move. Raises DataError where they could not all be written."""
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    with whole_file(path) as partial:
+        _write_video(partial, path, frames, fps)
+
+
+def _write_video(partial: Path, path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
     rest = iter(frames)
     first = next(rest)
     height, width = first.shape[:2]
@@ -50,9 +54,6 @@ def save_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> N
         for frame in itertools.chain([first], rest):
             film.write(frame)
             count += 1
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
     finally:
         film.release()
     # OpenCV does not say when a disk is full: what was written is counted
@@ -60,9 +61,7 @@ def save_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> N
     written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
     if written < count:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path}: {written} of {count} frames were written, as on a full disk; {_ROOM}")
-    partial.replace(path)
 
 
 def save_truth(path: Path, clip: RenderedClip) -> None:
@@ -77,9 +76,8 @@ def save_truth(path: Path, clip: RenderedClip) -> None:
         "lying_s": clip.lying_s,
         "tags": [asdict(t) for t in clip.tags],
     }
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with partial.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 times_s=clip.times_s,
@@ -89,24 +87,19 @@ def save_truth(path: Path, clip: RenderedClip) -> None:
                 count=clip.count,
                 told=np.array(json.dumps(told)),
             )
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path}: could not be written ({error}); {_ROOM}") from error
 
 
 def save_manifest(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as a clip manifest, in one move; a column nobody fills is left out."""
     columns = [name for name in _COLUMNS if name != "onset_s" or any(row.get(name) for row in rows)]
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             table.writeheader()
             table.writerows(rows)
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path}: could not be written ({error}); {_ROOM}") from error
 
 
