@@ -27,6 +27,7 @@ from benchmarks.broker import ROOT, EmbeddedBroker, Mosquitto
 from benchmarks.harness import CHECKPOINT, Child, Heard, Listener, Rig, build_engine, end_on_signals, fail, percentiles
 from edge_runtime.capture.sources import backend_of, masked, open_frames
 from wire.errors import CameraError, ConfigError, VeilsightError
+from wire.privacy.certificate import round_up
 from wire.protocol.message import Alert, Verdict
 
 __all__ = ["CLIP", "Played", "check_source", "clip_label", "main", "rendered_clip", "run", "show", "summarise"]
@@ -288,13 +289,13 @@ def show(document: dict[str, Any], manifest_n: int) -> None:
         print(f"fall               onset at {document['fall_onset_s']:.1f} s, {when}")
     print(f"left the box       {document['published_bytes']} bytes: " + ", ".join(f"{v} {k}" for k, v in sizes.items()))
     print(f"a window           {document['bytes_per_window']:g} bytes: {manifest_n} noised integers, signed")
-    bits, shift, p = document["certified_bits_per_event"], document["S_event"], document["name_one_of_1000"]
-    print(
-        f"an event reveals   at most {bits:.2f} bits (S = {shift:.2f}); one of 1,000 people is named with p <= {p:.3f}"
-    )
+    bits, shift, p = (round_up(document[k]) for k in ("certified_bits_per_event", "S_event", "name_one_of_1000"))
+    print(f"an event reveals   at most {bits} bits (S = {shift}); one of 1,000 people is named with p <= {p}")
     vacuous = document["time_to_vacuous_s"]["1000"]
     print(f"                   after {vacuous:g} s in view nothing is promised about naming one of 1,000")
-    print(f"the clip reveals   at most {document['certified_bits_in_all']:.1f} bits, all {windows} windows together")
+    print(
+        f"the clip reveals   at most {round_up(document['certified_bits_in_all'])} bits, all {windows} windows together"
+    )
     print("not proved         " + "\n                   ".join(document["not_proved"]))
     for name, key in (("to the features", "latency_ms"), ("to the verdict", "cloud_latency_ms")):
         if document[key]:

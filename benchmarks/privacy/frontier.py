@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import CHECKPOINT, fail, report
 from wire.errors import VeilsightError
-from wire.privacy.certificate import PROFILES
+from wire.privacy.certificate import PROFILES, round_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def _measure(args: argparse.Namespace) -> int:
     rows: list[tuple[str, ...]] = [("S per event", "bits", "profile", *names, *leaks)]
     profiles = {value: name for name, value in PROFILES.items()}
     for shift, figures in found.items():
-        bits = "no limit" if math.isinf(shift) else f"{_bits(shift):.2f}"
+        bits = "no limit" if math.isinf(shift) else round_up(_bits(shift))
         cells = [f"{figures[name]:.3f}" for name in names]
         seen = [f"{leaks[name][shift]:.3f}" if shift in leaks[name] else "" for name in leaks]
         rows.append(("no noise" if math.isinf(shift) else f"{shift:g}", bits, profiles.get(shift, ""), *cells, *seen))

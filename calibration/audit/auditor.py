@@ -339,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command; return the exit status."""
     args = _parser().parse_args(argv)
     plan = QUICK if args.quick else FULL
     try:
@@ -350,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for out in filter(None, (args.json, args.html)):
             out.parent.mkdir(parents=True, exist_ok=True)
         if args.json:
-            args.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+            write_whole(args.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
         if args.html:
             write_page(found, args.html)
     except VeilsightError as error:
