@@ -243,7 +243,7 @@ def _time(rows: Sequence[_Row], count: int) -> None:
 
 def _clips(checkpoint: Path, data: Sequence[Path], rendered: int) -> list[_Footage]:
     from familial.data.clips import UNSCORED, Footage, read_clip, read_manifests, slots, windows
-    from familial.data.sources import rendered_takes
+    from familial.data.sources import rendered_clips
     from familial.model.config import FamilyConfig
 
     config = FamilyConfig.load(checkpoint / "config.json")
@@ -255,8 +255,8 @@ def _clips(checkpoint: Path, data: Sequence[Path], rendered: int) -> list[_Foota
     listed = [clip for clip in (read_manifests(data, labels) if data else []) if clip.label != UNSCORED]
     found = [_Footage(cut(read_clip(clip.file, spec)), labels.index(clip.label), clip.set) for clip in listed]
     seeds = range(_FIRST_SEED, _FIRST_SEED + rendered)
-    takes = rendered_takes(seeds, labels, spec, processes=1) if rendered else ()
-    return found + [_Footage(cut(take.footage), take.label, take.set) for take in takes]
+    clips = rendered_clips(seeds, labels, spec, processes=1) if rendered else ()
+    return found + [_Footage(cut(clip.footage), clip.label, clip.set) for clip in clips]
 
 
 def _judge(rows: Sequence[_Row], checkpoint: Path, clips: Sequence[_Footage], draws: int) -> None:
