@@ -24,7 +24,7 @@ from cloud_bridge.ingest.intake import Intake, Release
 from cloud_bridge.ingest.transport import Inbound, Mailbox, Publish
 from cloud_bridge.store.journal import Journal
 from cloud_bridge.timeline import Timeline
-from familial.evaluate.ood import OodDetector, Reference
+from familial.evaluate.ood_detector import OodDetector, ReferenceDistribution
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, Verdict
@@ -55,7 +55,7 @@ class Bridge:
         journal: Journal,
         publish: Publish,
         timeline: Timeline,
-        reference: Reference | None = None,
+        reference: ReferenceDistribution | None = None,
     ) -> None:
         self._manifest = manifest
         self._member = member

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cloud_bridge.config import AlertRule
 from cloud_bridge.ingest.intake import Release
-from familial.evaluate.ood import OodDetector
+from familial.evaluate.ood_detector import OodDetector
 from wire.protocol.event import EventWindow
 
 __all__ = ["BLIND", "AlertBook", "AlertChange", "Event", "EventReader"]
@@ -90,7 +90,7 @@ class EventReader:
         window = self._window
         first = max(window.first_slot, self._start)
         z, present = window.z.copy(), window.present.copy()
-        ood_p_value = None if self._ood_detector is None else self._ood_detector.score
+        ood_p_value = None if self._ood_detector is None else self._ood_detector.p_value
         return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, ood_p_value)]
 
     def _begin(self, boot_id: int, slot: int) -> None:

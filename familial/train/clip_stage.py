@@ -4,7 +4,7 @@
           --adapter, backbone--> odds --mean over the events--> the clip's label
 
 Reading is cheap, so the readers see far more noise than the tower can pay for; and what they learn is what
-`evaluate.clip_probabilities` asks of them: odds that are right on average over a clip whose moment nobody knows.
+`clip_inference.clip_probabilities` asks of them: odds that are right on average over a clip whose moment nobody knows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from familial.data.batches import cells_of, sample_clip
 from familial.data.clips import Footage
 from familial.data.events import LabelledClip, augment, event_label, sample_view
-from familial.evaluate.report import clip_codes, events_of
+from familial.evaluate.clip_inference import clip_codes, events_of
 from familial.model.family import Family
 from familial.model.vocabulary import FIRST_LABEL, PAD
 from familial.synth.truth import attribute

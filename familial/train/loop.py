@@ -39,7 +39,8 @@ from familial.data.batches import SampleBatch, SequenceBatch, sample_events, sam
 from familial.data.clips import CACHE, UNSCORED, grouped_folds, read_manifests
 from familial.data.events import Grid, LabelledClip
 from familial.data.sources import manifest_clips, rendered_clips
-from familial.evaluate.report import best_threshold, clip_codes, clip_probabilities, event_probabilities
+from familial.evaluate.clip_inference import clip_codes, clip_probabilities, event_probabilities
+from familial.evaluate.score_calibration import fit_decision_threshold as best_threshold
 from familial.model import checkpoint
 from familial.model.config import FamilyConfig, nano
 from familial.model.desensitizer import ASIDE, code_plane
