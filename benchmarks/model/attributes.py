@@ -119,7 +119,7 @@ def _clip(family: Family, clip: LabelledClip, noise: bool) -> _Clip | None:
     from familial.data.events import event_label
     from familial.evaluate.clip_inference import clip_codes, events_of
     from familial.synth.tags import TAGS
-    from familial.train.clip_stage import slot_shares
+    from familial.train.attributes import slot_shares
     from familial.train.losses import rounded_gaussian
 
     config = family.config

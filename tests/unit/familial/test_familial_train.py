@@ -1,4 +1,4 @@
-"""Training and evaluation end to end, small: a run that learns, one that resumes, tables that say what they promise."""
+"""Training end to end, small: it is repeatable, resumes, runs recipes, and names wrong options."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from familial.model.config import nano
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.model.vocabulary import END, FIRST_LABEL, Vocabulary
-from familial.train import loop as train
-from familial.train import progress
+from familial.train import __main__ as train
+from familial.train import progress, stages
+from familial.train.config import TrainConfig
 from familial.train.losses import clean_loss, prototypes, rounded_gaussian, weak_loss
-from familial.train.recipe import trainings
+from familial.train.recipe import FORMER_KEYS, trainings
+from familial.train.sampling import BatchSource
+from familial.train.stages import noisy_events
 from tests.support.clip_factory import LABELS, write_clips
 from wire.errors import CheckpointError, ConfigError, DataError
 
@@ -34,15 +37,15 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.getbasetemp() / "cache" / "cache"
-    for module in (clips_module, sources_module, train):
+    for module in (clips_module, sources_module, progress):
         monkeypatch.setattr(module, "CACHE", folder)
     monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder,))
 
 
-ARGS = ["--threads", "1", "--runs", "3", "--readings", "3", "--minutes", "5"]
+ARGS = ["--threads", "1", "--batch-size", "3", "--samples-per-sequence", "3", "--minutes", "5"]
 
 
-def test_a_short_run_leaves_a_checkpoint_a_curve_and_repeats_itself(manifest: Path, tmp_path: Path) -> None:
+def test_a_short_training_writes_checkpoint_and_curve_and_is_repeatable(manifest: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert train.main(["--data", str(manifest), "--steps", "8", "--out", str(tmp_path / name), *ARGS]) == 0
     first, second = checkpoint.load(tmp_path / "one"), checkpoint.load(tmp_path / "two")
@@ -54,7 +57,7 @@ def test_a_short_run_leaves_a_checkpoint_a_curve_and_repeats_itself(manifest: Pa
     assert curve.read_text().startswith("step,seconds,done,")
 
 
-def test_a_stopped_run_goes_on_and_another_family_does_not(
+def test_a_training_resumes_but_not_from_the_state_of_another_family(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress.Curve, "due", lambda _: True)
@@ -66,26 +69,29 @@ def test_a_stopped_run_goes_on_and_another_family_does_not(
     assert [row.split(",")[0] for row in curve.read_text().splitlines()] == ["step", *"123456"]
     with pytest.raises(CheckpointError, match="not a state of this family .*without --resume"):
         train.run([*args, "--steps", "8", "--resume", "--attributes"])
+    next((clips_module.CACHE.parent / "train").glob("*-going/state.pt")).write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="not a state of this family .*without --resume"):
+        train.run([*args, "--steps", "8", "--resume"])
 
 
-def test_batches_are_the_same_whoever_draws_them(manifest: Path) -> None:
+def test_batches_are_the_same_from_a_thread_and_from_processes(manifest: Path) -> None:
     config = nano(Vocabulary.of_captions(["a person falls"], LABELS).words)
     clips = sources_module.manifest_clips(clips_module.read_manifests([manifest], LABELS), LABELS, config.window)
-    plan = progress.Plan(
+    train_config = TrainConfig(
         minutes=1.0,
         steps=0,
-        runs=3,
-        readings=3,
+        batch_size=3,
+        samples_per_sequence=3,
         stage_1=0.5,
-        whole=0.1,
+        clip_stage=0.1,
         bodies=0.3,
         adversary=0.3,
-        rate=1e-3,
+        lr=1e-3,
         seed=5,
         bf16=False,
-        warm=False,
+        warm_start=False,
     )
-    by_thread, by_processes = (train._Sequences(config, clips, replace(plan, workers=count)) for count in (0, 2))
+    by_thread, by_processes = (BatchSource(config, clips, replace(train_config, workers=count)) for count in (0, 2))
     for step in (4, 5, 6):  # from any step on, as after --resume
         mine, theirs = by_thread.batch(step), by_processes.batch(step)
         for name in ("frames", "labels", "weak", "now", "clip", "start", "last"):
@@ -109,31 +115,34 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_wrong_command_lines_are_named(untrained: Path, manifest: Path, tmp_path: Path) -> None:
+def test_wrong_command_lines_are_errors_that_name_the_option(untrained: Path, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to train on"):
         train.run(["--out", str(tmp_path / "x")])
     args = ["--data", str(manifest), "--out", str(tmp_path / "x")]
-    for shares in (["--whole", "1"], ["--stage-1", "0.95"], ["--stage-1", "-0.1"]):
+    for shares in (["--clip-stage", "1"], ["--stage-1", "0.95"], ["--stage-1", "-0.1"]):
         with pytest.raises(ConfigError, match="shares of the time"):
             train.run([*args, *shares])
     config = checkpoint.load(untrained).config
     checkpoint.save(Family(replace(config, rank=0)), tmp_path / "wide")
     with pytest.raises(ConfigError, match=r"--attributes: codes of .*wide lie in all directions"):
         train.run([*args, "--base", str(tmp_path / "wide"), "--attributes"])
-    for option, value, why in (("--device", "abacus", "; give cpu"), ("--workers", "-1", "0 draws in a thread")):
+    for option, value, why in (
+        ("--device", "abacus", "; give cpu"),
+        ("--workers", "-1", "0 prepares batches in a thread"),
+    ):
         with pytest.raises(ConfigError, match=f"{option} {value}: .*{why}"):
             train.run([*args, option, value])
     with pytest.raises(DataError, match="not readable"):
         train.run(["--data", str(tmp_path / "no.csv"), "--out", str(tmp_path / "x")])
 
 
-def test_poles_are_of_one_norm_and_normal_is_far_from_fall() -> None:
+def test_class_prototypes_have_one_norm_and_normal_is_far_from_fall() -> None:
     made = prototypes(3, 4, 16, 63.0).flatten(1)
     assert torch.allclose(made.norm(dim=1), torch.full((3,), 63.0))
     assert float((made[0] - made[1]).norm()) > 1.9 * 63
 
 
-def test_codes_at_their_poles_lose_least() -> None:
+def test_codes_at_their_class_prototypes_have_the_least_loss() -> None:
     torch.manual_seed(0)
     made = prototypes(3, 4, 16, 63.0)
     labels = torch.arange(3)
@@ -153,24 +162,24 @@ def test_one_release_that_shows_it_is_enough_for_a_weak_label() -> None:
     assert float(weak_loss(shown, label, made)) < 0.6 < 1.5 < float(weak_loss(hidden, label, made))
 
 
-def test_samples_come_to_the_end_of_the_event_and_gaps_stay_empty() -> None:
+def test_samples_are_moved_to_the_end_of_the_event_and_gaps_stay_zero() -> None:
     code = torch.arange(1.0, 9.0).reshape(1, 8, 1, 1).expand(2, 8, 1, 1)
     samples = SampleBatch(np.array([1, 0]), np.array([2, 0]), np.array([4, 7]), np.array([0, 1]))
-    z, present = train.noisy_events(code, samples, 0.0)
+    z, present = noisy_events(code, samples, 0.0)
     assert z.flatten(1).tolist() == [[0, 0, 0, 0, 0, 3, 4, 5], [1, 2, 3, 4, 5, 6, 7, 8]]
     assert present.tolist() == [[False] * 5 + [True] * 3, [True] * 8]
 
 
-def test_a_loss_that_is_not_a_number_stops_with_the_last_good_state(
+def test_a_loss_that_is_not_a_number_is_an_error_that_names_the_last_good_state(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "clean_loss", lambda x, *_: x.sum() * torch.nan)
+    monkeypatch.setattr(stages, "clean_loss", lambda x, *_: x.sum() * torch.nan)
     with pytest.raises(CheckpointError, match="step 0: the loss is nan; the last good state is .*--resume"):
         train.run(["--data", str(manifest), "--steps", "4", "--out", str(tmp_path / "x"), *ARGS])
     assert not (tmp_path / "x").exists()
 
 
-def test_captions_come_back_as_words() -> None:
+def test_captions_are_encoded_and_decoded_as_words() -> None:
     words = Vocabulary.of_captions(["a person falls", "nothing unusual happens"], LABELS)
     ids = words.encode("A person falls, badly!", 8)
     assert ids[3] == END and len(ids) == 8 and words.decode(ids) == "a person falls"
@@ -182,31 +191,31 @@ def test_captions_come_back_as_words() -> None:
 RECIPE = "[[run]]\nrendered = 10\nsteps = 3\n[[run]]\ndata = true\nsteps = 4\nlogit_bias = 0.4\n"
 
 
-def test_a_recipe_is_trained_run_by_run_and_goes_on_where_it_stopped(
+def test_a_recipe_is_trained_run_by_run_and_resumes_where_it_stopped(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "recipe.toml").write_text(RECIPE)
     out = tmp_path / "cooked"
-    args = ["--recipe", str(tmp_path / "recipe.toml"), "--data", str(manifest), "--out", str(out), *ARGS]
-    whole, stop = train._run, [4]
+    argv = ["--recipe", str(tmp_path / "recipe.toml"), "--data", str(manifest), "--out", str(out), *ARGS]
+    real, stop = train._run, [4]
 
-    def stopping(plan: argparse.Namespace) -> None:
-        if plan.steps == stop[0]:
+    def stopping(args: argparse.Namespace) -> None:
+        if args.steps == stop[0]:
             raise KeyboardInterrupt
-        whole(plan)
+        real(args)
 
     monkeypatch.setattr(train, "_run", stopping)
     with pytest.raises(KeyboardInterrupt):
-        train.run(args)
+        train.run(argv)
     said = capsys.readouterr().out
     assert "run 1 of 2: begins" in said and "3 steps in" in said and "run 2 of 2: begins" in said
     stop[0] = 0
-    assert train.main([*args, "--resume"]) == 0
+    assert train.main([*argv, "--resume"]) == 0
     said = capsys.readouterr().out
     assert "run 1 of 2: made before" in said and "run 2 of 2: begins\nbegan from" in said and "4 steps in" in said
     fitted = float(said.split(", bias ")[1].split(" towards")[0])
     assert checkpoint.load(out).config.label_bias[1] == pytest.approx(fitted + 0.4)
-    assert train.main([*args, "--seed", "3", "--steps", "2"]) == 0  # the command line wins; nothing is left of before
+    assert train.main([*argv, "--seed", "3", "--steps", "2"]) == 0  # the command line wins; nothing is left of before
     said = capsys.readouterr().out
     assert said.count("2 steps in") == 2 and "made before" not in said
 
@@ -224,7 +233,7 @@ def test_a_recipe_is_trained_run_by_run_and_goes_on_where_it_stopped(
         ("[[run]]\nrendered = 3\n", "no run takes --data"),
     ],
 )
-def test_wrong_recipes_are_named_before_anything_is_trained(
+def test_wrong_recipes_are_errors_before_anything_is_trained(
     text: str, why: str, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "r.toml"
@@ -234,10 +243,25 @@ def test_wrong_recipes_are_named_before_anything_is_trained(
     assert said.err.startswith(f"familial.train: {file}: ") and why in said.err and not said.out
 
 
-def test_a_recipe_that_takes_clips_asks_for_them(tmp_path: Path) -> None:
+def test_a_recipe_with_clips_needs_data(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("[[run]]\ndata = true\n")
     with pytest.raises(ConfigError, match="a run takes clips; give --data"):
         train.run(["--recipe", str(tmp_path / "r.toml"), "--out", str(tmp_path / "x")])
+
+
+def test_options_and_recipe_keys_of_the_version_before_are_read(tmp_path: Path) -> None:
+    parser, given = train._parser(), {"lean": "0.5", "risk_at": "0.4", "rate": "0.1", "whole": "0.2", "drawers": "3"}
+    given |= {"runs": "5", "readings": "7"}
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in given.items()]
+    args = vars(parser.parse_args(["--out", "x", "--answers", *options]))
+    assert {key: str(args[FORMER_KEYS[key]]) for key in given} == given and args["attributes"] is True
+    assert not any(f"--{key.replace('_', '-')} " in parser.format_help() for key in FORMER_KEYS)
+    keys = "".join(f"{key} = {value}\n" for key, value in given.items())
+    (tmp_path / "r.toml").write_text(f"[[run]]\nrendered = 3\nanswers = true\n{keys}")
+    (only,) = trainings(tmp_path / "r.toml", parser, ["--out", "x"], tmp_path)
+    assert {name: vars(only)[name] for name in FORMER_KEYS.values()} == {
+        name: args[name] for name in FORMER_KEYS.values()
+    }
 
 
 @pytest.mark.parametrize("name", ["nano", "nano-research"])
