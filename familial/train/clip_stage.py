@@ -95,7 +95,7 @@ def train_on_clips(
     print(f"clip stage: {step} steps on {len(encoded)} whole clips in {spent:.1f} min", flush=True)
 
 
-def _trainable_copy(family: Family) -> tuple[Family, list[nn.Parameter]]:
+def _trainable_copy(family: Family) -> tuple[Family, list[Tensor]]:
     """Return a copy in training mode whose tower and desensitizer are frozen, and the parameters that are not."""
     reader = copy.deepcopy(family).train()
     for part in (reader.tower, reader.desensitizer):

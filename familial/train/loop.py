@@ -156,6 +156,6 @@ def _update_average(average: nn.Module, module: nn.Module, steps: int) -> None:
     new = 1.0 - min(0.998, steps / (10 + steps))
     for mine, theirs in zip(average.parameters(), module.parameters(), strict=True):
         mine.lerp_(theirs, new)
-    for mine, theirs in zip(average.buffers(), module.buffers(), strict=True):
-        if mine.is_floating_point():
-            mine.lerp_(theirs, new)
+    for held, updated in zip(average.buffers(), module.buffers(), strict=True):
+        if held.is_floating_point():
+            held.lerp_(updated, new)
