@@ -78,7 +78,7 @@ def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
     for frame in clip.frames:
         writer.write(frame)
     writer.release()
-    onset = next(h.start_s for h in clip.happenings if h.label == "fall")
+    onset = next(h.start_s for h in clip.annotations if h.label == "fall")
     part.replace(path)
     stamp.write_text(json.dumps({"renderer": made_by, "fall_onset_s": onset}) + "\n")
     return path, onset

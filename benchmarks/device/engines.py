@@ -31,7 +31,7 @@ from wire.errors import ConfigError, EngineError, VeilsightError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_runtime.eye.engine.onnx import Engine
+    from edge_runtime.eye.engine.base import Engine
     from export.build_engine import Inputs
     from familial.model.family import Family
 
@@ -39,7 +39,6 @@ __all__ = ["main"]
 
 _PRECISIONS = ("fp32", "fp16", "int8")
 _PARTS = ("encode", "decide")
-_FIRST_SEED = 8_100_000  # rendered clips that neither training nor calibration draws
 _RENDERED = 24  # of them, where no clips are given
 _EDGE_DRAWS = 20  # the edge member runs in the engine itself, one event at a time
 _TARGET = "8.6"  # compute capability that TensorRT-RTX builds for: no such GPU has to be here
@@ -244,6 +243,7 @@ def _time(rows: Sequence[_Row], count: int) -> None:
 def _clips(checkpoint: Path, data: Sequence[Path], rendered: int) -> list[_Footage]:
     from familial.data.clips import UNSCORED, Footage, read_clip, read_manifests, slots, windows
     from familial.data.sources import rendered_clips
+    from familial.data.splits import clip_seeds
     from familial.model.config import FamilyConfig
 
     config = FamilyConfig.load(checkpoint / "config.json")
@@ -254,8 +254,7 @@ def _clips(checkpoint: Path, data: Sequence[Path], rendered: int) -> list[_Foota
 
     listed = [clip for clip in (read_manifests(data, labels) if data else []) if clip.label != UNSCORED]
     found = [_Footage(cut(read_clip(clip.file, spec)), labels.index(clip.label), clip.set) for clip in listed]
-    seeds = range(_FIRST_SEED, _FIRST_SEED + rendered)
-    clips = rendered_clips(seeds, labels, spec, processes=1) if rendered else ()
+    clips = rendered_clips(clip_seeds("engines", rendered), labels, spec, processes=1) if rendered else ()
     return found + [_Footage(cut(clip.footage), clip.label, clip.set) for clip in clips]
 
 

@@ -24,6 +24,7 @@ import torch
 from familial.data.clips import UNSCORED, Clip, grouped_folds, read_manifests
 from familial.data.events import LabelledClip
 from familial.data.sources import manifest_clips, rendered_clips
+from familial.data.splits import clip_seeds
 from familial.model import checkpoint
 from familial.model.config import FamilyConfig, nano
 from familial.model.family import Family
@@ -37,8 +38,6 @@ from wire.arguments import former_name
 from wire.errors import ConfigError, VeilsightError
 
 __all__ = ["main", "run"]
-
-_VALIDATION_SEED = 1_000_000  # rendered clips from here on are never trained on
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,8 +75,8 @@ def _run(args: argparse.Namespace) -> None:
     of_args = {name: getattr(args, name) for name in TrainConfig.__slots__ if name != "warm_start"}
     train_config, config = TrainConfig(**of_args, warm_start=args.base is not None), _family_config(args)
     render = partial(rendered_clips, labels=config.labels, spec=config.window, processes=args.processes)
-    rendered = _with_progress(render(range(args.rendered)), args.rendered)
-    validation = list(render(range(_VALIDATION_SEED, _VALIDATION_SEED + args.rendered // 10)))
+    rendered = _with_progress(render(clip_seeds("training", args.rendered)), args.rendered)
+    validation = list(render(clip_seeds("held_out", args.rendered // 10)))
     clips = read_manifests(args.data, config.labels) if args.data else []
     clips = [clip for clip in clips if clip.label != UNSCORED]
     real = manifest_clips(clips, config.labels, config.window)

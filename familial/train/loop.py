@@ -25,7 +25,7 @@ from familial.data.events import LabelledClip
 from familial.model import checkpoint
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
-from familial.model.towers.motion import Seen
+from familial.model.towers.base import Seen
 from familial.train.clip_stage import train_on_clips
 from familial.train.config import TrainConfig, label_shares
 from familial.train.losses import prototypes

@@ -18,7 +18,8 @@ from familial.data.batches import SampleBatch, SequenceBatch
 from familial.data.events import LabelledClip
 from familial.model.desensitizer import ASIDE
 from familial.model.family import Family
-from familial.model.towers.motion import Seen, SnippetTower
+from familial.model.towers.base import Seen
+from familial.model.towers.motion import SnippetTower
 from familial.model.vocabulary import FIRST_LABEL
 from familial.train.adversary import ReidentificationAdversary
 from familial.train.attributes import attribute_loss, attribute_prototypes, share_loss

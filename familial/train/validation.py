@@ -25,8 +25,9 @@ from familial.evaluate.score_calibration import (
     with_logit_bias,
 )
 from familial.model.config import FamilyConfig
+from familial.model.decoders.verdict import edge_exit
 from familial.model.encoder import Encoder
-from familial.model.family import Family, edge_exit
+from familial.model.family import Family
 from familial.train.config import TrainConfig
 from familial.train.losses import prototypes, rounded_gaussian
 from familial.train.sampling import BatchSource

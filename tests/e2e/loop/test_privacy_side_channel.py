@@ -34,6 +34,7 @@ from benchmarks.privacy.side_channel import (
     write_clip,
 )
 from tests.support.engine_factory import make_engine
+from tests.support.services import PATIENCE_S
 from wire.privacy.certificate import bits
 from wire.protocol.message import features_size
 
@@ -91,7 +92,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
                 late.append(time.monotonic() - due)
             with load():
                 for process in processes:
-                    assert process.wait(90) == 0, process.output()
+                    assert process.wait(PATIENCE_S) == 0, process.output()
         time.sleep(0.3)
         records = listener.records()
         seen = observe(records, rig, "live", SLOT_S)
@@ -103,7 +104,6 @@ def heard(records: list[Record], camera: str) -> int:
     return sum(record.topic.endswith(f"/{camera}/features") for record in records)
 
 
-@pytest.mark.timeout(300)
 def test_a_topic_has_one_size_whatever_is_seen(runs: Runs) -> None:
     for camera in ("sound", "spent", "live"):
         sizes = {

@@ -30,6 +30,7 @@ from calibration.noise import build_table
 from edge_runtime.gate import sampler as noise_module
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from tests.support.engine_factory import make_noise_table
+from tests.support.services import ROOT
 from wire.errors import NoiseError, PrivacyError
 from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
@@ -37,7 +38,6 @@ from wire.privacy.noise_table import NoiseTable
 SIGMA = Fraction(3862, 64)
 SIGMAS = (Fraction(1), Fraction(7, 2), SIGMA)
 LONG = Fraction(500)  # a table of more than 4,000 entries
-ROOT = Path(__file__).resolve().parents[3]
 CLIP = 64
 
 
@@ -297,7 +297,7 @@ def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
             if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\brandom\b", ast.unparse(node)):
                 generators.append(path.name)
     assert made == ["sampler.py"]
-    assert set(generators) <= {"sources.py", "publisher.py"}  # pauses before they connect again
+    assert set(generators) <= {"camera.py", "publisher.py"}  # pauses before they connect again
 
 
 def test_a_draw_is_used_once() -> None:

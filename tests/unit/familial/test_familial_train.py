@@ -26,6 +26,7 @@ from familial.train.recipe import FORMER_KEYS, trainings
 from familial.train.sampling import BatchSource
 from familial.train.stages import noisy_events
 from tests.support.clip_factory import LABELS, write_clips
+from tests.support.services import ROOT
 from wire.errors import CheckpointError, ConfigError, DataError
 
 
@@ -57,6 +58,7 @@ def test_a_short_training_writes_checkpoint_and_curve_and_is_repeatable(manifest
     assert curve.read_text().startswith("step,seconds,done,")
 
 
+@pytest.mark.slow
 def test_a_training_resumes_but_not_from_the_state_of_another_family(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +193,7 @@ def test_captions_are_encoded_and_decoded_as_words() -> None:
 RECIPE = "[[run]]\nrendered = 10\nsteps = 3\n[[run]]\ndata = true\nsteps = 4\nlogit_bias = 0.4\n"
 
 
+@pytest.mark.slow
 def test_a_recipe_is_trained_run_by_run_and_resumes_where_it_stopped(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,7 +269,7 @@ def test_options_and_recipe_keys_of_the_version_before_are_read(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["nano", "nano-research"])
 def test_recipes_of_the_shipped_weights_can_be_read(name: str, tmp_path: Path) -> None:
-    path = Path(__file__).parents[3] / "checkpoints" / name / "recipe.toml"
+    path = ROOT / "checkpoints" / name / "recipe.toml"
     data = ["--data", "m.csv"] if name == "nano-research" else []
     argv = ["--recipe", str(path), "--out", str(tmp_path / "x"), *data]
     first, last = trainings(path, train._parser(), argv, tmp_path)
