@@ -262,7 +262,7 @@ def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] =
     import torch
 
     from export import trace
-    from familial.evaluate.report import sigma_of
+    from familial.evaluate.clip_inference import sigma_of
     from familial.model.checkpoint import checkpoint_hash
 
     began = time.monotonic()

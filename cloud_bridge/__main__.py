@@ -1,4 +1,4 @@
-"""The cloud's process: parses, loads, runs. `python -m cloud_bridge --config bridge.toml [--json-lines FILE]`
+"""Run the bridge: `python -m cloud_bridge --config bridge.toml [--json-lines FILE]`: parse, load, run.
 
 It ends with exit code 0, or with 2 and a reason on stderr.
 """
@@ -21,7 +21,7 @@ from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
 from cloud_bridge.store.journal import Journal
 from cloud_bridge.timeline import Timeline
-from familial.evaluate.ood import Reference
+from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
 from wire.protocol.keys import DeviceKey
@@ -56,7 +56,7 @@ def _serve(config: BridgeConfig, json_lines: str | None) -> None:
     journal = Journal.open(folder / "journal.json")
     key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
-    reference = Reference.load(config.model.checkpoint, manifest)
+    reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
     mailbox = Mailbox(camera.name for camera in config.cameras)
 
     def receive(name: str, payload: bytes, retained: bool) -> None:

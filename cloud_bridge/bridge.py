@@ -24,7 +24,7 @@ from cloud_bridge.ingest.transport import Inbound, Publish
 from cloud_bridge.messages import fill_alert, fill_verdict
 from cloud_bridge.store.journal import Journal
 from cloud_bridge.timeline import Timeline
-from familial.evaluate.ood import OodDetector, Reference
+from familial.evaluate.ood_detector import OodDetector, ReferenceDistribution
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.keys import DeviceKey
 from wire.protocol.topics import TOPICS, topic
@@ -56,7 +56,7 @@ class Bridge:
         journal: Journal,
         publish: Publish,
         timeline: Timeline,
-        reference: Reference | None = None,
+        reference: ReferenceDistribution | None = None,
     ) -> None:
         """Continue every camera where the journal stands.
 

@@ -263,7 +263,7 @@ def _judge(rows: Sequence[_Row], checkpoint: Path, clips: Sequence[_Footage], dr
     """Accuracy of both members behind each engine, under the same noise; how codes differ and what the guard did."""
     import torch
 
-    from familial.evaluate.report import clip_verdict, event_probabilities
+    from familial.evaluate.clip_inference import clip_verdict, event_probabilities
     from familial.model import checkpoint as folder
     from familial.train.losses import rounded_gaussian
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from familial.evaluate.ood import OodDetector
+from familial.evaluate.ood_detector import OodDetector
 from wire.protocol.event import EventWindow
 
 __all__ = ["Event", "EventReader", "Release"]
@@ -122,7 +122,7 @@ class EventReader:
         window = self._window
         first = max(window.first_slot, self._start)
         z, present = window.z.copy(), window.present.copy()
-        ood_p_value = None if self._detector is None else self._detector.score
+        ood_p_value = None if self._detector is None else self._detector.p_value
         return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, ood_p_value)]
 
     def _begin(self, boot_id: int, slot: int) -> None:

@@ -68,7 +68,7 @@ class FamilyConfig:
     temperature, label_bias: label logits of both exits are divided by the one, then the other is added; fitted on
     held-out events, so that probabilities are what they say where risk and normal are equally frequent.
     decision_threshold: a clip is called by its likeliest risk when its risk reaches this
-    (`evaluate.clip_probabilities`).
+    (`clip_inference.clip_probabilities`).
     Raises CheckpointError for sizes that do not fit together.
     """
 

@@ -16,7 +16,7 @@ from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.transport import Inbound
 from cloud_bridge.store.journal import Journal
 from cloud_bridge.timeline import Timeline
-from familial.evaluate.ood import Reference
+from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest, WindowSpec
 from wire.privacy.certificate import sigma_for
 from wire.protocol.keys import DeviceKey
@@ -88,7 +88,7 @@ class Harness:
         folder: Path,
         manifest: EngineManifest,
         rule: AlertRule | None = None,
-        reference: Reference | None = None,
+        reference: ReferenceDistribution | None = None,
     ) -> None:
         self.manifest = manifest
         self.member = FakeMember()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import run
 from cloud_bridge.ingest.transport import Inbound, Mailbox
-from familial.evaluate.ood import Reference
+from familial.evaluate.ood_detector import ReferenceDistribution
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
 from wire.protocol.message import FLAG_SPENT, MAX_PAYLOAD, open_alert, open_verdict
 from wire.protocol.topics import parse_topic
@@ -269,11 +269,13 @@ def test_the_run_ends_when_all_are_offline_or_when_it_is_told_to(tmp_path: Path)
     assert DEVICE.public.hex not in repr(harness.key)
 
 
-def knowing(centre: float) -> Reference:
+def knowing(centre: float) -> ReferenceDistribution:
     """What is known: after four releases, means of features that are all `centre`."""
     plane = np.linalg.qr(np.random.default_rng(0).standard_normal((MANIFEST.n, 2)))[0]
     ladder, wide = np.linspace(0.0, 20.0, 199)[None], np.eye(7)[None, None]
-    return Reference("", "", MANIFEST.clip_norm, MANIFEST.sigmas, (4,), plane, np.full((1, 7), centre), wide, ladder)
+    return ReferenceDistribution(
+        "", "", MANIFEST.clip_norm, MANIFEST.sigmas, (4,), plane, np.full((1, 7), centre), wide, ladder
+    )
 
 
 def test_a_strange_scene_is_unsure_where_it_would_be_normal_and_a_risk_stays_one(tmp_path: Path) -> None:
