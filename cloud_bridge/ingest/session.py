@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from cloud_bridge.ingest.events import Event, EventReader, Release
 from cloud_bridge.store.journal import CameraRecord
-from familial.evaluate.ood import OodDetector
+from familial.evaluate.ood_detector import OodDetector
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, MessageError
 from wire.privacy.certificate import Certificate
