@@ -120,7 +120,7 @@ def test_every_attack_has_work_and_a_place_in_the_docs(setting: Setting, name: s
     assert attack.name == name
     assert tasks(setting, (name,)), f"{name!r} yields no pieces where all galleries are there"
     row = f"| {name} |"
-    assert row in (ROOT / "docs" / "privacy.md").read_text(), f"docs/privacy.md, 'The audit': add a row {row} ..."
+    assert row in (ROOT / "docs" / "audit.md").read_text(), f"docs/audit.md, 'The audit': add a row {row} ..."
 
 
 def test_the_heaviest_attacks_start_first(setting: Setting) -> None:
