@@ -1,7 +1,7 @@
 """Every error Veilsight raises on purpose, in one tree; each names the field, the value and the cure.
 
 VeilsightError
-├── ConfigError             a configuration file or a command line that cannot be meant
+├── ConfigError             a configuration file or a command line with a fault
 ├── DataError               clips and clip manifests
 ├── CheckpointError         a checkpoint folder
 ├── GraphError              an ONNX graph that does not prove the trusted core
@@ -45,7 +45,7 @@ class VeilsightError(Exception):
 
 
 class ConfigError(VeilsightError):
-    """A configuration file or a command line that cannot be meant."""
+    """A configuration file or a command line with a fault."""
 
 
 class DataError(VeilsightError):

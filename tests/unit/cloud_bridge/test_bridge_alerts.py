@@ -19,7 +19,7 @@ def changes(book: AlertBook, *fall: float) -> list[bool | None]:
     return out
 
 
-def test_an_alert_needs_a_row_to_be_raised_and_a_row_to_be_cleared() -> None:
+def test_verdicts_in_a_row_raise_an_alert_and_clear_it() -> None:
     book = AlertBook(RULE, [])
     assert changes(book, 0.9, 0.5, 0.9, 0.6) == [None, None, None, True]
     assert changes(book, 0.4, 0.3, 0.5, 0.0, 0.0, 0.0) == [None, None, None, None, None, False]
@@ -30,7 +30,7 @@ def test_normal_is_no_alert() -> None:
     assert changes(book, *[0.0] * 10) == [None] * 10
 
 
-def test_an_alert_outlives_a_restart() -> None:
+def test_an_alert_stays_raised_over_a_restart() -> None:
     raised: list[str] = []
     changes(AlertBook(RULE, raised), 1.0, 1.0)
     assert raised == ["fall"]

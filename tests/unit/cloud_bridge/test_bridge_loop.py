@@ -236,7 +236,7 @@ def test_no_interleaving_crashes_it_or_yields_an_event_out_of_order(
     assert raised == [number % 2 == 0 for number in range(len(raised))]
 
 
-def test_a_flood_on_one_lane_drops_its_oldest_and_no_others() -> None:
+def test_a_flood_of_one_camera_drops_its_own_oldest_messages() -> None:
     mailbox = Mailbox(["lab/door", "lab/hall"], depth=4)
     mailbox.put(Inbound("lab/hall", "features", b"kept", False))
     for number in range(100):
@@ -300,7 +300,7 @@ def test_a_known_scene_is_not_unsure_and_no_reference_says_nothing(tmp_path: Pat
         assert (verdict.ood_p_value, verdict.unsure, verdict.says) == (expected, False, "normal")
 
 
-def test_another_start_of_the_device_begins_anew(tmp_path: Path) -> None:
+def test_the_ood_score_restarts_with_the_device(tmp_path: Path) -> None:
     """Eight slots of which four were missing or spent: too few releases since the start to say anything."""
     harness = Harness(tmp_path, MANIFEST, RULE, knowing(5.0))
     harness.send(*(at(slot) for slot in range(8)))

@@ -85,7 +85,7 @@ def test_rubbish_is_refused(data: bytes) -> None:
         (b'"signature"', "malformed"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(payload: bytes, why: str) -> None:
+def test_a_malformed_command_is_refused(payload: bytes, why: str) -> None:
     assert reason(payload) == why
 
 

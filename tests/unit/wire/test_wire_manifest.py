@@ -111,7 +111,7 @@ def test_what_the_promise_rests_on_is_refused_when_it_is_changed(engine: Path, k
         EngineManifest.load(engine).check(engine)
 
 
-def test_a_certificate_that_flatters_is_refused_even_with_its_hash_in_the_manifest(engine: Path) -> None:
+def test_an_edited_certificate_is_refused_even_with_its_hash_in_the_manifest(engine: Path) -> None:
     """Someone edits the certificate and pins the edit: it is still not what C and sigma give."""
     file = engine / FILES["certificate"]
     document = json.loads(file.read_text())
@@ -154,7 +154,7 @@ def test_a_table_for_another_sigma_is_refused_even_with_its_hash(engine: Path) -
         lambda d: d.update(sigma="1/0"),
     ],
 )
-def test_a_manifest_that_cannot_be_meant_is_refused(engine: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def test_a_manifest_with_a_faulty_field_is_refused(engine: Path, change: Callable[[dict[str, Any]], None]) -> None:
     edit(engine, change)
     with pytest.raises(ManifestError):
         EngineManifest.load(engine)
