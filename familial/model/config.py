@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from familial.data.labels import LABELS
 from wire.artifact.manifest import WindowSpec
 from wire.errors import CheckpointError
 from wire.privacy.certificate import PROFILES, sigma_for
@@ -75,7 +76,7 @@ class FamilyConfig:
     window: WindowSpec
     words: tuple[str, ...]
     family: str = "nano"
-    labels: tuple[str, ...] = ("normal", "fall", "fight")
+    labels: tuple[str, ...] = LABELS
     tokens: int = 4
     width: int = 16
     clip_norm: int = 64

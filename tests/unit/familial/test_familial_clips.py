@@ -10,7 +10,7 @@ import pytest
 
 from familial.data.batches import sample_events, sample_sequences
 from familial.data.clips import Clip, Footage, check_folds, grouped_folds, read_clip, read_manifests, slots, windows
-from familial.data.events import UNKNOWN, Grid, Happening, LabelledClip, event_label, release_label, sequence_frames
+from familial.data.events import UNKNOWN, Annotation, Grid, LabelledClip, event_label, release_label, sequence_frames
 from familial.model.config import nano
 from wire.errors import DataError
 
@@ -33,10 +33,10 @@ def _manifest(folder: Path, *rows: str) -> Path:
     return path
 
 
-def _clip(label: int, seconds: float, happenings: tuple[Happening, ...] | None, name: str = "made") -> LabelledClip:
+def _clip(label: int, seconds: float, annotations: tuple[Annotation, ...] | None, name: str = "made") -> LabelledClip:
     times = np.arange(int(seconds * 12)) / 12
     frames = np.random.default_rng(len(times)).integers(20, 200, (len(times), SPEC.height, SPEC.width), dtype=np.uint8)
-    return LabelledClip(Footage(frames, times, seconds), label, "a person", name, happenings)
+    return LabelledClip(Footage(frames, times, seconds), label, "a person", name, annotations)
 
 
 def test_a_manifest_is_read(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_clip_is_read_until_its_last_picture_is_out_of_reach() -> None:
 
 
 def test_labels_follow_what_happens() -> None:
-    fall = _clip(1, 14.0, (Happening(1, 6.0, 7.0, True),))
+    fall = _clip(1, 14.0, (Annotation(1, 6.0, 7.0, True),))
     reach = SPEC.receptive_field_s
     assert event_label(fall, 0.0, (3.0, 4.0, 5.0), reach) == 0
     assert event_label(fall, 0.0, (6.0, 7.0), reach) == 1
@@ -107,7 +107,7 @@ def test_labels_follow_what_happens() -> None:
     assert event_label(fall, 0.0, (13.5,), reach) == UNKNOWN  # lies, long after
     assert event_label(fall, 7.5, (9.0,), reach) == UNKNOWN  # the stream began after the fall
     assert [release_label(fall, 0.0, e, reach) for e in (5.0, 6.2, 7.0, 12.0, 13.8)] == [0, UNKNOWN, 1, 1, UNKNOWN]
-    fight = _clip(2, 14.0, (Happening(2, 5.0, 9.0, False),))
+    fight = _clip(2, 14.0, (Annotation(2, 5.0, 9.0, False),))
     assert event_label(fight, 0.0, (7.0,), reach) == 2
     assert event_label(fight, 0.0, (5.5,), reach) == UNKNOWN
     real = _clip(1, 4.0, None)
@@ -129,8 +129,8 @@ def test_a_run_holds_the_windows_of_its_slots() -> None:
 
 def test_what_arrived_is_drawn_blind_to_the_label() -> None:
     """Of whole samples and of parts, each as often of any label; what nobody can name is not read."""
-    happenings = ((), (Happening(1, 7.0, 8.0, True),), (Happening(2, 5.0, 11.0, False),))
-    clips = [_clip(label, 12.0, happening) for label, happening in enumerate(happenings)]
+    annotations = ((), (Annotation(1, 7.0, 8.0, True),), (Annotation(2, 5.0, 11.0, False),))
+    clips = [_clip(label, 12.0, each) for label, each in enumerate(annotations)]
     sequences = sample_sequences(clips, [1 / 3] * 3, 120, GRID, SPEC, np.random.default_rng(0), plain=True)
     drawn = sample_events(sequences, clips, SPEC, 8, np.random.default_rng(1))
     assert set(drawn.labels.tolist()) == {0, 1, 2} and (drawn.first <= drawn.last).all()
@@ -143,8 +143,8 @@ def test_what_arrived_is_drawn_blind_to_the_label() -> None:
 
 
 def test_batches_are_balanced_and_repeatable() -> None:
-    clips = [_clip(0, 10.0, ()), _clip(1, 10.0, (Happening(1, 5.0, 6.0, True),)), _clip(1, 4.0, None, "real")]
-    clips.append(_clip(2, 9.0, (Happening(2, 3.0, 8.0, False),)))
+    clips = [_clip(0, 10.0, ()), _clip(1, 10.0, (Annotation(1, 5.0, 6.0, True),)), _clip(1, 4.0, None, "real")]
+    clips.append(_clip(2, 9.0, (Annotation(2, 3.0, 8.0, False),)))
     first, second = (sample_sequences(clips, [1 / 3] * 3, 24, GRID, SPEC, np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(first.frames, second.frames) and np.array_equal(first.labels, second.labels)
     assert first.frames.shape == (24, len(GRID.before_s), SPEC.height, SPEC.width) and first.labels.shape == (24, 8)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from familial.data.clips import check_folds, grouped_folds, read_clip, read_manifests
-from familial.data.public_sets import LAYOUTS, main
+from familial.data.layouts import LAYOUTS
+from familial.data.public_sets import main
 from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
 
@@ -205,3 +206,10 @@ def test_a_damaged_archive_or_annotation_is_refused(tmp_path: Path, capsys: pyte
 def test_an_empty_folder_is_no_set(tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--layout", layout, "--out", str(tmp_path / "m.csv")]) == 1
     assert f"nothing of the layout {layout!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_every_layout_is_documented_and_says_what_it_is(layout: str) -> None:
+    told = f"{layout}: add a row `| \\`{layout}\\` | ...` to the table of layouts in docs/data.md"
+    assert f"| `{layout}` |" in (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text(), told
+    assert LAYOUTS[layout].__doc__, f"{layout}: say in the docstring of its function which names it reads"
