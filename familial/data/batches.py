@@ -23,7 +23,7 @@ __all__ = ["SampleBatch", "SequenceBatch", "cells_of", "sample_clip", "sample_ev
 
 @dataclass(frozen=True, slots=True)
 class SequenceBatch:
-    """B sequences of R consecutive slots each, and what is known of them; UNKNOWN where it cannot be told.
+    """B sequences of R consecutive slots each, and what is known of them; UNKNOWN where nothing is.
 
     Attributes:
         frames: u8 (B, T, H, W), at the instants of a `Grid`.

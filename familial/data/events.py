@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 UNKNOWN = -1
-"""The label of a span whose label cannot be told fairly; it is not trained on."""
+"""The label of a span that cannot be labelled fairly; it is not trained on."""
 
 _BEFORE_S = 0.5  # what began less than this before the end may not show yet
 _SEEN_FALL_S = 0.6
@@ -144,7 +144,7 @@ def labels_now(
         shown: bool (T,), whether there is a frame.
 
     Returns:
-        int64 (T,), indices of labels; UNKNOWN where there is no frame and where it cannot be told.
+        int64 (T,), indices of labels; UNKNOWN where there is no frame and where the label is unclear.
     """
     now = np.where(shown, 0 if clip.label == 0 or clip.annotations is not None else UNKNOWN, UNKNOWN)
     for annotation in clip.annotations or ():

@@ -108,9 +108,11 @@ def _upfall(root: Path) -> Iterator[Found]:
         subject, activity, trial, camera = (int(named[i] or named[j]) for i, j in ((1, 6), (2, 5), (3, 7), (4, 8)))
         if not 1 <= activity <= len(_UPFALL_DOES):
             raise DataError(f"{path}: activity is {activity}, known are 1 to {len(_UPFALL_DOES)}: rename or remove it")
-        told = path.parent / f"Subject{subject}Activity{activity}Trial{trial}.csv"
+        annotation = path.parent / f"Subject{subject}Activity{activity}Trial{trial}.csv"
         film = path.suffix.lower() in FILMS
-        onset = _upfall_onset(told, activity, path) if activity <= 5 and told.is_file() and not film else None
+        onset = (
+            _upfall_onset(annotation, activity, path) if activity <= 5 and annotation.is_file() and not film else None
+        )
         yield Found(
             path,
             "fall" if activity <= 5 else "normal",
@@ -120,11 +122,11 @@ def _upfall(root: Path) -> Iterator[Found]:
         )
 
 
-def _upfall_onset(told: Path, activity: int, pictures: Path) -> float | None:
+def _upfall_onset(annotation: Path, activity: int, pictures: Path) -> float | None:
     """Seconds from the first picture to the first row of the trial's csv that is tagged with the activity."""
     names = picture_names(pictures)
     first = time_of(names[0]) if names else None
-    with told.open(newline="", encoding="utf-8") as file:
+    with annotation.open(newline="", encoding="utf-8") as file:
         for row in csv.reader(file):
             time = time_of(row[0]) if row else None
             tag = next((cell for cell in reversed(row) if cell.strip()), "")
@@ -144,25 +146,27 @@ def _le2i(root: Path) -> Iterator[Found]:
         room = inside[0] if len(inside) > 1 and inside[0] != "Videos" else root.name
         place = re.sub(r"[_ ]?\d+$", "", room).replace(" ", "_").lower()
         home = path.parent.parent if path.parent.name == "Videos" else path.parent
-        told = [p for folder in sorted(home.glob("Annotation*")) if (p := folder / f"{path.stem}.txt").is_file()]
-        if not told:
+        annotations = [p for folder in sorted(home.glob("Annotation*")) if (p := folder / f"{path.stem}.txt").is_file()]
+        if not annotations:
             yield Found(path, UNSCORED, place, f"{room}, no annotation")
             continue
-        start = _le2i_start(told[0])
+        start = _le2i_start(annotations[0])
         yield Found(path, "fall" if start else "normal", place, room, start - 1 if start else None)
 
 
-def _le2i_start(told: Path) -> int:
+def _le2i_start(annotation: Path) -> int:
     """The frame, from 1, at which the fall begins; 0 where nobody falls."""
-    lines = [line.strip() for line in told.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [
+        line.strip() for line in annotation.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+    ]
     if not lines or "," in lines[0]:  # some files without a fall begin with the boxes at once
         return 0
     try:
         start, end = int(lines[0]), int(lines[1])
     except (IndexError, ValueError) as error:
-        raise DataError(f"{told}: the first two lines must be frames ({error}); fetch it again") from error
+        raise DataError(f"{annotation}: the first two lines must be frames ({error}); fetch it again") from error
     if start < 0 or end < start:
-        raise DataError(f"{told}: a fall from frame {start} to {end}; correct the first two lines")
+        raise DataError(f"{annotation}: a fall from frame {start} to {end}; correct the first two lines")
     return start
 
 
