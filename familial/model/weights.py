@@ -1,4 +1,4 @@
-"""Weights in safetensors files, one or many: read tensor by tensor, written shard by shard, never held whole.
+"""Weights in safetensors files, one or many: read tensor by tensor, written shard by shard, never all in memory.
 
 Weights.open(folder) -> names, shapes        .read(name) -> tensor        .rows(name, ids) -> some rows of one
 write_weights(folder, plan, read): the files, with an index where there are several
@@ -25,16 +25,18 @@ from wire.files import whole_file, write_whole
 __all__ = ["SHARD_BYTES", "Planned", "Weights", "without_weights", "write_weights"]
 
 SHARD_BYTES = 1 << 30
-"""A shard holds at most so much, one tensor at least; writing takes about twice that in memory."""
+"""Most bytes of a shard, which holds one tensor at least; writing it needs about twice that in memory."""
 
 Planned = tuple[tuple[int, ...], torch.dtype]
-"""What a tensor will be: its shape and its number format."""
+"""Shape and number format of a tensor to be written."""
 
 
 class Weights:
-    """The tensors of one folder. shapes: name -> shape; formats: name -> number format as the file says it (BF16, ...).
+    """The tensors of one folder. Files are mapped: a tensor is read when it is asked for.
 
-    Files are mapped, so nothing is read before it is asked for.
+    Attributes:
+        shapes: name -> shape.
+        formats: name -> number format as the file says it (BF16, ...).
     """
 
     def __init__(self, files: Mapping[str, Any], cure: str) -> None:
@@ -46,9 +48,15 @@ class Weights:
 
     @classmethod
     def open(cls, folder: Path | str, cure: str) -> Weights:
-        """Open every file of the folder; CheckpointError, with `cure`, for one that is missing, cut or no safetensors.
+        """Open every file of the folder.
 
-        An index that names a tensor its shard does not hold is an error too.
+        Args:
+            folder: of a checkpoint or a base.
+            cure: what to do about a bad file, for messages.
+
+        Raises:
+            CheckpointError: a file is missing, cut or no safetensors, or the index names a tensor that its shard does
+                not hold.
         """
         folder = Path(folder)
         files = {}
@@ -72,7 +80,7 @@ class Weights:
         return self._part(name, slice(None))
 
     def rows(self, name: str, ids: Sequence[int]) -> Tensor:
-        """Rows `ids` of a matrix: only they are read."""
+        """Rows `ids` of a matrix; no others are read."""
         return torch.cat([self._part(name, slice(row, row + 1)) for row in ids])
 
     def _part(self, name: str, part: slice) -> Tensor:
@@ -94,9 +102,15 @@ def _names(file: Any) -> list[str]:
 def write_weights(
     folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor], limit: int = SHARD_BYTES
 ) -> None:
-    """Write every tensor of `plan`, shard by shard: `read` gives one when its turn comes.
+    """Write every tensor of `plan`, shard by shard.
 
-    All files are made under other names first; those that were there are replaced in the end.
+    All files are written under other names first and then replace those that were there.
+
+    Args:
+        folder: where to; it exists.
+        plan: name -> shape and number format.
+        read: name -> tensor, asked for when it is written.
+        limit: most bytes of a shard.
     """
     groups = _groups(plan, limit)
     count = len(groups)

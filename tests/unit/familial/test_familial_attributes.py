@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from familial.data.clips import Footage
-from familial.data.events import UNKNOWN, Happening, LabelledClip, event_label, happening_now, sample_view
+from familial.data.events import UNKNOWN, Annotation, LabelledClip, event_label, labels_now, sample_view
 from familial.model import checkpoint
 from familial.model.adapter import ADAPTER
 from familial.model.config import nano
@@ -103,9 +103,9 @@ def test_the_attribute_of_a_slot_is_what_most_of_it_shows(count: int, tag: str |
 def test_the_label_of_now_is_that_of_the_second_before() -> None:
     clip, times = _clip(1), np.array([1.0, 4.1, 4.5, 4.8, 5.2, 6.0, 8.0])
     shown = np.array([True] * 6 + [False])
-    assert happening_now(clip, times, shown).tolist() == [0, -1, 1, 1, -1, 0, -1]
-    assert happening_now(replace(clip, happenings=None), times, shown).tolist() == [-1] * 7
-    assert happening_now(replace(clip, label=0, happenings=None), times, shown).tolist() == [0] * 6 + [-1]
+    assert labels_now(clip, times, shown).tolist() == [0, -1, 1, 1, -1, 0, -1]
+    assert labels_now(replace(clip, annotations=None), times, shown).tolist() == [-1] * 7
+    assert labels_now(replace(clip, label=0, annotations=None), times, shown).tolist() == [0] * 6 + [-1]
 
 
 def test_attribute_prototypes_are_a_simplex_orthogonal_to_the_labels() -> None:
@@ -240,10 +240,10 @@ def _clip(label: int, seconds: float = 9.0) -> LabelledClip:
     for index, time in enumerate(times):
         top = 4 + (min(18, int(40 * max(0.0, time - 4))) if label else 0)
         frames[index, top : top + 8, 10:18] = 220
-    happenings = (Happening(1, 4.0, 4.5, True),) if label else ()
+    annotations = (Annotation(1, 4.0, 4.5, True),) if label else ()
     truth = replace(unknown(len(times)), count=np.ones(len(times), np.int8), tags=np.zeros((len(times), 5), np.int8))
     caption = "a person falls" if label else "nothing unusual happens"
-    return LabelledClip(Footage(frames, times, seconds), label, caption, "made", happenings, truth)
+    return LabelledClip(Footage(frames, times, seconds), label, caption, "made", annotations, truth)
 
 
 def test_the_clip_stage_trains_all_but_tower_and_desensitizer() -> None:
@@ -259,7 +259,7 @@ def test_the_clip_stage_trains_all_but_tower_and_desensitizer() -> None:
 
 
 def test_clips_without_known_event_labels_have_a_loss() -> None:
-    family, hidden = _small().eval(), replace(_clip(1, seconds=21.0), happenings=None)
+    family, hidden = _small().eval(), replace(_clip(1, seconds=21.0), annotations=None)
     events = [event_label(hidden, 0.0, [float(e + k + 1) for k in range(8)], 7.875) for e in range(2)]
     assert events == [UNKNOWN, UNKNOWN]
     drawn = [(hidden, torch.zeros(9, 4, 16))]  # the first two events of it
