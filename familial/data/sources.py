@@ -19,12 +19,9 @@ import numpy as np
 
 from familial.data.clips import CACHE, UNSCORED, Clip, Footage, read_clip, small_grey
 from familial.data.events import Happening, LabelledClip
-from familial.synth import actions as scenes
-from familial.synth import bodies as motion
 from familial.synth import clip as render
-from familial.synth import scene as rooms
-from familial.synth import tags, things
 from familial.synth.truth import CELLS, POSE, Truth, truth_of
+from familial.synth.version import RENDERER_VERSION
 from wire.artifact.manifest import WindowSpec
 
 __all__ = ["manifest_clips", "rendered_clips"]
@@ -69,10 +66,8 @@ def rendered_clips(
 
     Those not in the cache yet are rendered by `processes` workers.
     """
-    modules = (motion, rooms, scenes, things, tags, render)
-    source = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     sizes = json.dumps([spec.height, spec.width, _RENDER_SIZE, _RENDER_FPS, CELLS, POSE]).encode()
-    folder = CACHE / f"rendered-{hashlib.sha256(source + sizes).hexdigest()[:16]}"
+    folder = CACHE / f"rendered-v{RENDERER_VERSION}-{hashlib.sha256(sizes).hexdigest()[:16]}"
     make = partial(_rendered, spec=spec, folder=folder)
     if processes < 2:
         yield from (_read(make(seed), labels) for seed in seeds)

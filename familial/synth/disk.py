@@ -16,16 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from familial.synth.rendered_clip import RenderedClip
 from wire.errors import DataError
-
-if TYPE_CHECKING:
-    from familial.synth.clip import RenderedClip
 
 __all__ = ["Row", "save_all", "save_manifest", "save_truth", "save_video"]
 

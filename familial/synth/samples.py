@@ -19,8 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from familial.synth.capture_archive import read_archive
 from familial.synth.clip import KINDS, RenderedClip, render_clip
-from familial.synth.mocap import read_archive, render_motion
+from familial.synth.command import frame_size
+from familial.synth.mocap import render_motion
 from wire.errors import DataError
 
 __all__ = ["main"]
@@ -124,9 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     kinds = args.kinds.split(",") if args.kinds else list(KINDS)
     if odd := [kind for kind in kinds if kind not in KINDS]:
         parser.error(f"--kinds: unknown {', '.join(odd)}; known are {', '.join(KINDS)}")
-    height, width = (int(v) for v in args.size.split("x"))
     try:
-        samples = _samples(kinds, args.seed, args.each, (height, width), args.archive)
+        samples = _samples(kinds, args.seed, args.each, frame_size(args.size), args.archive)
         if args.out.suffix == ".png":
             strips = []
             for sample in samples:

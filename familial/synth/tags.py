@@ -14,13 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from familial.synth.bodies import JOINTS, Floats
+from familial.synth.skeleton import JOINT, Floats
 
 __all__ = ["TAGS", "Tag", "read_tags", "spans"]
 
 TAGS = ("lying", "crouching", "running", "smoking", "loitering")
 
-_J = {name: i for i, name in enumerate(JOINTS)}
 _LEAST_S = 0.4  # shorter spans are passing postures
 _RUN = 2.0  # metres a second of the pelvis over the floor
 
@@ -50,9 +49,9 @@ def read_tags(joints: Floats, heights: Sequence[float], seen: NDArray[np.bool_],
 
 def _states(joints: Floats, height: float, times_s: Floats) -> dict[str, NDArray[np.bool_]]:
     """Per label, at which moments (T,) it holds for one person's joints (T, J, 3)."""
-    neck, pelvis = joints[:, _J["neck"]], joints[:, _J["pelvis"]]
-    ankles = joints[:, [_J["ankle_l"], _J["ankle_r"]]]
-    knees = joints[:, [_J["knee_l"], _J["knee_r"]], 2]
+    neck, pelvis = joints[:, JOINT["neck"]], joints[:, JOINT["pelvis"]]
+    ankles = joints[:, [JOINT["ankle_l"], JOINT["ankle_r"]]]
+    knees = joints[:, [JOINT["knee_l"], JOINT["knee_r"]], 2]
     feet = ankles.mean(1)
     levels = np.stack([neck[:, 2], pelvis[:, 2], feet[:, 2]])
     lying = np.ptp(levels, axis=0) < 0.2 * height

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from familial.synth.clip import RenderedClip
+from familial.synth.rendered_clip import SEEN, RenderedClip
 from familial.synth.tags import TAGS
 
 __all__ = ["ATTRIBUTES", "CELLS", "POSE", "Truth", "attribute", "truth_of", "unknown"]
@@ -25,7 +25,6 @@ runs."""
 
 CELLS = 32  # silhouettes are kept as shares of so many cells a side
 POSE = ("elevation", "descent", "nearness", "swing")
-_SEEN = 0.001  # of the picture: who fills less is not seen
 _SHOULDERS, _HIPS, _WRISTS = (5, 6), (11, 12), (9, 10)  # COCO's order
 _STEP_S = 0.4  # speeds are taken over this
 
@@ -104,7 +103,7 @@ def truth_of(clip: RenderedClip) -> Truth:
         for plane in clip.silhouettes
     ]
     seen = (
-        np.stack([(clip.silhouettes == person + 1).mean(axis=(1, 2)) > _SEEN for person in range(people)], 1)
+        np.stack([(clip.silhouettes == person + 1).mean(axis=(1, 2)) > SEEN for person in range(people)], 1)
         if people
         else np.zeros((len(times), 0), bool)
     )

@@ -52,7 +52,7 @@ def fall() -> Truth:
 def test_truth_of_a_rendered_fall(fall: Truth) -> None:
     clip = render_clip(3, "fall", size=(60, 80), fps=8.0, seconds=8.0)
     assert len(fall.count) == len(fall.tags) == len(fall.pose) == len(fall.people) == len(clip.frames)
-    start = clip.happenings[0].start_s
+    start = clip.annotations[0].start_s
     before, after = clip.times_s < start - 0.5, clip.times_s > start + 2.0
     assert fall.pose[after, 0].min() < 0.5 < fall.pose[before, 0].max()  # a trunk that stood lies, or leans
     assert fall.pose[:, 1].max() > 1.0  # and went down fast

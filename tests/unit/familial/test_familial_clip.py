@@ -9,16 +9,20 @@ import json
 import math
 import pickle
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 
 from familial.synth import clip as render
-from familial.synth import samples
-from familial.synth.bodies import JOINTS, Actor, Body, Floats, draw_body, perform, radii
+from familial.synth import samples, setting
+from familial.synth.actor import Actor
+from familial.synth.body import Body, draw_body, radii
 from familial.synth.clip import KINDS, RenderedClip, body_of, clip_label, demo_clip, main, render_clip
 from familial.synth.disk import save_video
+from familial.synth.kinematics import perform
+from familial.synth.skeleton import JOINT, Floats
 from wire.errors import DataError
 
 SMALL = (60, 80)
@@ -41,7 +45,7 @@ def body_and_actor(seed: int) -> tuple[Body, Actor]:
 
 
 def height_of(joints: Floats, name: str) -> Floats:
-    return np.asarray(joints[:, JOINTS.index(name), 2])
+    return np.asarray(joints[:, JOINT[name], 2])
 
 
 def ticks(actor: Actor, start: float = 0.0) -> Floats:
@@ -97,19 +101,19 @@ def test_unknown_kind_is_refused() -> None:
 def test_the_stage_does_not_know_the_label(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     staged: list[bytes] = []
 
-    def watch(name: str) -> None:
-        inner = getattr(render, name)
+    def watch(module: ModuleType, name: str) -> None:
+        inner = getattr(module, name)
 
         def watched(*args: object) -> object:
             result = inner(*args)
             staged.append(pickle.dumps(result))
             return result
 
-        monkeypatch.setattr(render, name, watched)
+        monkeypatch.setattr(module, name, watched)
 
-    watch("draw_scene")  # room, furniture, camera and light
-    watch("_draw_sensor")  # noise, blur, compression, light over time
-    watch("draw_things")  # cars, doors, screens, pets
+    watch(setting, "draw_scene")  # room, furniture, camera and light
+    watch(setting, "draw_sensor")  # noise, blur, compression, light over time
+    watch(render, "draw_objects")  # cars, doors, screens, pets
     kinds = ("walk", "hug", "fall_side", "fight_punch")
     clips = [render_clip(seed, kind, size=(24, 32), fps=4.0, seconds=9.0) for kind in kinds]
     assert len(staged) == 12
@@ -136,7 +140,7 @@ def test_walkers_stand_on_the_floor(seed: int) -> None:
     actor.pick_up()
     actor.crouch(1.0)
     joints = perform(actor, ticks(actor))
-    bottom = (joints[..., 2] - radii(body))[:, [JOINTS.index(n) for n in ("toe_l", "toe_r", "heel_l", "heel_r")]]
+    bottom = (joints[..., 2] - radii(body))[:, [JOINT[n] for n in ("toe_l", "toe_r", "heel_l", "heel_r")]]
     assert np.abs(bottom.min(1)).max() < 0.02
     away = perform(actor, np.array([actor.now]))[0, 0, :2] - (3.0, 1.0)
     assert np.hypot(*away) < 0.4
@@ -147,7 +151,7 @@ def test_limbs_keep_their_length() -> None:
     actor.walk(np.array([2.0, 0.0]), speed=3.0)
     actor.fall(70.0, momentum=1.0)
     joints = perform(actor, ticks(actor))
-    thigh = np.linalg.norm(joints[:, JOINTS.index("hip_l")] - joints[:, JOINTS.index("knee_l")], axis=-1)
+    thigh = np.linalg.norm(joints[:, JOINT["hip_l"]] - joints[:, JOINT["knee_l"]], axis=-1)
     assert np.abs(thigh / (0.245 * body.height) - 1).max() < 0.02
 
 
@@ -163,7 +167,7 @@ def test_a_fall_ends_flat_on_the_floor(style: str, way: float) -> None:
         assert 0.4 < impact - onset < 3.5
         assert height_of(after, "pelvis").max() < 0.5 * height_of(before, "pelvis")[0]
         assert height_of(after, "head").max() < 0.62
-        flat = after[:, JOINTS.index("head"), :2] - after[:, JOINTS.index("pelvis"), :2]
+        flat = after[:, JOINT["head"], :2] - after[:, JOINT["pelvis"], :2]
         assert np.hypot(*flat.T).min() > 0.3
 
 
@@ -316,6 +320,7 @@ def test_the_page_of_samples_shows_what_was_asked(tmp_path: Path) -> None:
     assert samples.main([*asked, "--out", str(page)]) == 0
     assert page.read_text().count("<img") == 6 and "slips while walking" in page.read_text()
     assert samples.main([*asked, "--out", str(sheet)]) == 0
-    assert cv2.imread(str(sheet)).shape == (96, 512, 3)
+    picture = cv2.imread(str(sheet))
+    assert picture is not None and picture.shape == (96, 512, 3)
     with pytest.raises(SystemExit):
         samples.main(["--kinds", "brawl", "--out", str(page)])
