@@ -147,8 +147,8 @@ def _skeleton(document: dict[str, Any], where: str) -> _Skeleton:
         at, shape = BONES[joint["Name"]], shapes[joint["Name"]]
         if any(_vector(joint, "AttachThetaX AttachThetaY AttachThetaZ", where)):
             raise DataError(f"{where}: joint {joint['Name']} has a turned frame, which is not read; {_CURE}")
-        offsets[at] = from_deepmimic(np.array(_vector(joint, "AttachX AttachY AttachZ", where)))
-        centres[at] = from_deepmimic(np.array(_vector(shape, "AttachX AttachY AttachZ", where)))
+        offsets[at] = _from_deepmimic(np.array(_vector(joint, "AttachX AttachY AttachZ", where)))
+        centres[at] = _from_deepmimic(np.array(_vector(shape, "AttachX AttachY AttachZ", where)))
         wide, high, deep = (v / 2 for v in _vector(shape, "Param0 Param1 Param2", where))
         if shape.get("Shape") == "box":
             halves[at] = wide, deep, high
@@ -157,7 +157,7 @@ def _skeleton(document: dict[str, Any], where: str) -> _Skeleton:
     return _Skeleton(tuple(names), offsets, centres, halves, rounds)
 
 
-def from_deepmimic(points: Floats) -> Floats:
+def _from_deepmimic(points: Floats) -> Floats:
     """DeepMimic's axes (x ahead, y up, z right) -> ours (x ahead, y left, z up), for (..., 3)."""
     return np.stack([points[..., 0], -points[..., 2], points[..., 1]], -1)
 
@@ -192,8 +192,8 @@ def _motion(name: str, text: bytes, skeleton: _Skeleton, where: str) -> Motion:
             size = np.linalg.norm(values, axis=1, keepdims=True)
             if not ((size > 0.5) & (size < 1.5)).all():
                 raise DataError(f"{where}: the rotations of {joint} are far from unit quaternions; {_CURE}")
-            turns[:, BONES[joint]] = np.concatenate([values[:, :1], from_deepmimic(values[:, 1:])], 1) / size
-    places = from_deepmimic(frames[:, 1:4])
+            turns[:, BONES[joint]] = np.concatenate([values[:, :1], _from_deepmimic(values[:, 1:])], 1) / size
+    places = _from_deepmimic(frames[:, 1:4])
     low = _lowest(skeleton, turns) + places[:, 2]
     clear = _airborne(low, times)
     leg = float(sum(np.linalg.norm(skeleton.offsets[BONES["left_" + n]]) for n in ("knee", "ankle")))
