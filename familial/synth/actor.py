@@ -1,6 +1,6 @@
-"""An actor: someone who does what they are told, one thing after another.
+"""An actor: a person who sits, lies, falls, ... when told to.
 
-Each method writes key frames from the present moment on. Nothing here knows of cameras, rooms or labels.
+Each method writes key frames from the present moment (`now`) on. Nothing here knows of cameras, rooms or labels.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Actor"]
 
 
 class Actor(KeyFrames):
-    """Someone who does what they are told. `now` is the time written so far, in seconds."""
+    """A person to direct: each method appends one movement to the key frames."""
 
     def gesture(self, until: float, liveliness: float = 1.0) -> None:
-        """Stand and move the hands now and then, as one who talks does."""
+        """Stand and move the hands now and then, as people do who talk."""
         rng = self.rng
         while self.now < until - 0.1:
             reach = liveliness * rng.uniform(0, 1, 2)
@@ -151,7 +151,7 @@ class Actor(KeyFrames):
             self.get_up(height=height, depth=depth)
 
     def lie(self, seconds: float, still: float = 0.7) -> None:
-        """Lie where one lies: still, or with small movements with probability 1 - `still`."""
+        """Stay lying: still with probability `still`, else with small movements."""
         stop = self.now + seconds
         restless = self.rng.random() > still
         while restless and self.now < stop - 1.0:

@@ -19,38 +19,49 @@ NEAR = 0.15  # metres before the lens at which points are cut off
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole camera with a little barrel distortion. `turn` rows: right, down, forward in world axes."""
+    """A pinhole camera with a little barrel distortion.
 
-    at: Floats  # (3,) metres
-    turn: Floats  # (3, 3)
-    focal: float  # pixels
-    bend: float  # radial distortion k1, at most 0
-    size: tuple[int, int]  # (H, W)
-    squeeze: float = 1.0  # width of a pixel's view against its height: wide pictures squashed into `size` have < 1
+    Attributes:
+        position: (3,) metres.
+        rotation: (3, 3) rows right, down, forward in world axes.
+        focal_length: Pixels.
+        distortion: Radial coefficient k1, at most 0.
+        size: (H, W) pixels.
+        pixel_aspect: Width of a pixel's view against its height; below 1 where a wide picture is squashed into `size`.
+    """
+
+    position: Floats
+    rotation: Floats
+    focal_length: float
+    distortion: float
+    size: tuple[int, int]
+    pixel_aspect: float = 1.0
 
     def project(self, points: Floats) -> tuple[Floats, Floats]:
         """Pixels (..., 2) and depth (...) in metres of world points (..., 3)."""
-        seen = (points - self.at) @ self.turn.T
+        seen = (points - self.position) @ self.rotation.T
         depth = np.maximum(seen[..., 2], NEAR)
         flat = seen[..., :2] / depth[..., None]
         # beyond its turning point the polynomial would fold the far side back into the picture
-        limit = 0.9 / (3 * -self.bend) if self.bend < 0 else np.inf
+        limit = 0.9 / (3 * -self.distortion) if self.distortion < 0 else np.inf
         square = np.minimum((flat**2).sum(-1, keepdims=True), limit)
         centre = np.array([self.size[1] / 2, self.size[0] / 2])
-        scale = np.array([self.focal * self.squeeze, self.focal])
-        return flat * (1 + self.bend * square) * scale + centre, seen[..., 2]
+        scale = np.array([self.focal_length * self.pixel_aspect, self.focal_length])
+        return flat * (1 + self.distortion * square) * scale + centre, seen[..., 2]
 
     def rays(self, fine: int) -> Floats:
         """World directions (H * fine * W * fine, 3), of unit depth, one for each sample of a pixel."""
         h, w = self.size[0] * fine, self.size[1] * fine
         v, u = np.mgrid[0:h, 0:w].astype(np.float32)
-        bent = np.stack([(u + 0.5) / fine - self.size[1] / 2, (v + 0.5) / fine - self.size[0] / 2], -1) / self.focal
-        bent[..., 0] /= self.squeeze
+        bent = (
+            np.stack([(u + 0.5) / fine - self.size[1] / 2, (v + 0.5) / fine - self.size[0] / 2], -1) / self.focal_length
+        )
+        bent[..., 0] /= self.pixel_aspect
         flat = bent.copy()
         for _ in range(5):
-            flat = bent / (1 + self.bend * (flat**2).sum(-1, keepdims=True))
+            flat = bent / (1 + self.distortion * (flat**2).sum(-1, keepdims=True))
         seen = np.concatenate([flat, np.ones_like(flat[..., :1])], -1).reshape(-1, 3)
-        return (seen @ self.turn).astype(np.float32)
+        return (seen @ self.rotation).astype(np.float32)
 
     def sees(self, points: Floats, room_depth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether points (...) of the world (..., 3) are well in the picture and not behind things of the room.
@@ -66,7 +77,7 @@ class Camera:
         return np.asarray(inside & (room_depth[row, column] > depth - 0.3))
 
 
-def orientation(at: Floats, yaw: float, pitch: float, roll: float) -> Floats:
+def orientation(yaw: float, pitch: float, roll: float) -> Floats:
     """Rows right, down, forward for a camera turned `yaw`, tilted down `pitch` and rolled `roll` radians."""
     forward = np.array([math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), -math.sin(pitch)])
     right = np.array([math.sin(yaw), -math.cos(yaw), 0.0])
@@ -86,6 +97,7 @@ _CAMERAS = {
 
 
 def draw_camera(rng: Generator, room: Room, size: tuple[int, int]) -> Camera:
+    """A camera in `room` for pictures of `size` (H, W), by a wall or in a corner indoors."""
     narrow = min(room.width, room.depth) < 3.1
     place = "narrow" if narrow else "hall" if max(room.width, room.depth) > 6.5 else "home"
     place = "open" if room.ceiling > 50 else place
@@ -119,7 +131,7 @@ def draw_camera(rng: Generator, room: Room, size: tuple[int, int]) -> Camera:
     squeeze = float(rng.choice([1.0, 0.75, rng.uniform(0.75, 1.3)], p=[0.45, 0.35, 0.2]))
     return Camera(
         at,
-        orientation(at, yaw, pitch, roll),
+        orientation(yaw, pitch, roll),
         focal * (1.0 if style == "long" else max(1.0, squeeze)),
         bend,
         size,

@@ -1,4 +1,4 @@
-"""Captured motion on the renderer's bodies: DeepMimic's joints, and the joints of any build that moves so.
+"""Captured motion on the renderer's bodies: DeepMimic's joints, and the joints of any build with that motion.
 
     Motion + Body + times -> pose(): joints (T, J, 3), path (T, 2)
 
@@ -53,15 +53,25 @@ for _s, _side in (("_l", "left_"), ("_r", "right_")):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Motion:
-    """One captured motion. F frames; world axes of the renderer (x ahead, y left, z up), metres, seconds."""
+    """One captured motion of F frames, in the renderer's axes (x ahead, y left, z up), metres and seconds.
+
+    Attributes:
+        name: As the archive names it.
+        repeats: Whether its end leads into its beginning.
+        times_s: (F,) from 0.
+        turns: (F, 15, 4) unit quaternions w, x, y, z of DeepMimic's joints against their parents.
+        path: (F, 2) where the pelvis is over the floor.
+        clear: (F,) height of the lowest point above the floor.
+        leg: Length of the captured skeleton's leg, hip to ankle.
+    """
 
     name: str
-    repeats: bool  # its end leads into its beginning
-    times_s: Floats  # (F,) from 0
-    turns: Floats  # (F, 15, 4) unit quaternions w, x, y, z of DeepMimic's joints against their parents
-    path: Floats  # (F, 2) where the pelvis is over the floor
-    clear: Floats  # (F,) of the lowest point, above the floor
-    leg: float  # the captured skeleton's, hip to ankle
+    repeats: bool
+    times_s: Floats
+    turns: Floats
+    path: Floats
+    clear: Floats
+    leg: float
 
 
 def world_rotations(turns: Floats) -> Floats:
@@ -74,10 +84,19 @@ def world_rotations(turns: Floats) -> Floats:
 
 
 def pose(motion: Motion, body: Body, times_s: Floats, rng: Generator | None = None) -> tuple[Floats, Floats]:
-    """Joints (T, J, 3) of `body` above the origin, and where it is (T, 2), in metres, while it moves as captured.
+    """Pose `body` as captured.
 
-    A motion that repeats goes on from where it ended; a punch or a kick comes back to its stance first; one that ends
-    elsewhere than it began (getting up) is held. Times before 0 hold the beginning. `rng` adds a little sway.
+    A motion that repeats continues from where it ended; a punch or a kick first returns to its stance; one that ends in
+    another posture than it began (getting up) is held at its end.
+
+    Args:
+        motion: The capture.
+        body: Whose proportions the joints have.
+        times_s: (T,) seconds of the motion; times before 0 hold its first frame.
+        rng: Adds a little sway.
+
+    Returns:
+        Joints (T, J, 3) above the origin, and where the body is (T, 2), in metres.
     """
     turns, path, clear = _unrolled(motion, times_s)
     if rng is not None:
@@ -93,7 +112,7 @@ def pose(motion: Motion, body: Body, times_s: Floats, rng: Generator | None = No
         else:
             joints[:, JOINT[name]] = joints[:, JOINT[pivot]] + turn @ (rest[JOINT[name]] - rest[JOINT[pivot]])
     bottom = joints[:, :, 2] - radii(body)
-    bottom[:, JOINT["tail"]] += 3.0  # hair carries nobody
+    bottom[:, JOINT["tail"]] += 3.0  # hair carries no weight
     scale = float(np.linalg.norm(rest[JOINT["ankle_l"]] - rest[JOINT["hip_l"]])) / motion.leg
     joints[:, :, 2] += (scale * clear - bottom.min(1))[:, None]
     return joints, scale * path
@@ -136,7 +155,7 @@ def _unrolled(motion: Motion, times_s: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _with_sway(turns: Floats, times_s: Floats, rng: Generator) -> Floats:
-    """Trunk, head and arms waver by a degree or so: nobody repeats to the bone, nor holds dead still."""
+    """Sway trunk, head and arms by about a degree: nobody repeats a motion exactly, or stands perfectly still."""
     out = turns.copy()
     for name in ("chest", "neck", "left_shoulder", "right_shoulder"):
         rates, phases, sizes = rng.uniform(0.5, 2.5, 3), rng.uniform(0, 6.28, 3), rng.normal(0, 0.015, 3)

@@ -37,15 +37,29 @@ _WIDTH = {"none": 4, "spherical": 4, "revolute": 1, "fixed": 0}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Skeleton:
-    order: tuple[str, ...]  # the joints as a frame lists them
-    offsets: Floats  # (15, 3) of each joint from its parent
-    centres: Floats  # (15, 3) of each joint's body from the joint
-    halves: Floats  # (15, 3) half extents of that body without its rounding
-    rounds: Floats  # (15,) rounding radius
+    """The captured skeleton.
+
+    Attributes:
+        order: The joints as a frame lists them.
+        offsets: (15, 3) of each joint from its parent.
+        centres: (15, 3) of each joint's body from the joint.
+        halves: (15, 3) half extents of that body without its rounding.
+        rounds: (15,) rounding radius.
+    """
+
+    order: tuple[str, ...]
+    offsets: Floats
+    centres: Floats
+    halves: Floats
+    rounds: Floats
 
 
 def read_archive(path: Path | str) -> dict[str, Motion]:
-    """Every MIT motion of DeepMimic's archive by name. Raises DataError, naming the cure, for what cannot be used."""
+    """Every motion under the MIT licence in DeepMimic's archive, by name.
+
+    Raises:
+        DataError: The archive cannot be used; the message names the cure.
+    """
     texts = _texts(Path(path))
     skeleton = texts.pop("", None)
     if skeleton is None:
@@ -95,7 +109,7 @@ def _key(member: tarfile.TarInfo, path: Path) -> str | None:
     parts = PurePosixPath(member.name).parts
     if ".." in parts or member.name.startswith("/"):
         raise DataError(f"{path}: entry {member.name!r} points outside the archive; fetch it from its origin")
-    # CC BY-NC: not ours to train on
+    # sie/ is under CC BY-NC: not to be trained on
     if not member.isreg() or any(part.lower() == "sie" or part.lower().startswith("sie_") for part in parts):
         return None
     if parts[-3:] == ("data", "characters", "humanoid3d.txt"):
@@ -126,7 +140,7 @@ def _vector(row: dict[str, Any], names: str, where: str) -> list[float]:
 
 
 def _skeleton(document: dict[str, Any], where: str) -> _Skeleton:
-    """Check that this is the humanoid we know, joint for joint, and take its lengths and bodies."""
+    """Check that this is the known humanoid, joint for joint, and read its lengths and bodies."""
     try:
         joints, bodies = document["Skeleton"]["Joints"], document["BodyDefs"]
         names = [joint["Name"] for joint in joints]
@@ -212,7 +226,7 @@ def _lowest(skeleton: _Skeleton, turns: Floats) -> Floats:
 
 
 def _airborne(low: Floats, times: Floats) -> Floats:
-    """How high a body flies (F,), from its lowest point (F,): what it rises above the floor of the 1.2 s around.
+    """Height (F,) of a jumping body above the floor, from its lowest point (F,) and the floor of the 1.2 s around.
 
     The floor is a low quantile there, since a capture's contacts drift and dip by centimetres; 3 cm are no jump.
     """

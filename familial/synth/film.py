@@ -45,7 +45,7 @@ def shows_action(scene: Scene, still: Still, plan: Plan) -> bool:
     seen = scene.camera.sees(joints, still.depth)
     for other in range(plan.leads, len(plan.actors)):
         away = np.linalg.norm(pixels[:, : plan.leads, :, None] - pixels[:, other, None, None], axis=-1)
-        wide = 0.16 * scene.camera.focal / np.maximum(depth[:, other], 0.3)[:, None, None]
+        wide = 0.16 * scene.camera.focal_length / np.maximum(depth[:, other], 0.3)[:, None, None]
         nearer = depth[:, other, None, None] < depth[:, : plan.leads, :, None]
         seen[:, : plan.leads] &= ~(nearer & (away < wide)).any(-1)
     return bool(seen[:, : plan.leads].mean() > 0.7)
@@ -91,9 +91,13 @@ def film(
     shares = np.array(areas).reshape(len(bodies), len(times)).T / silhouettes[0].size
     seen = shares > SEEN
     tags = read_tags(joints, [b.height for b in bodies], seen, times) + _planned_tags(plan, seen, times)
-    if sensor.held is not None:
-        frames, silhouettes, points = frames[sensor.held], silhouettes[sensor.held], points[sensor.held]
-        seen = seen[sensor.held]
+    if sensor.held_frames is not None:
+        frames, silhouettes, points = (
+            frames[sensor.held_frames],
+            silhouettes[sensor.held_frames],
+            points[sensor.held_frames],
+        )
+        seen = seen[sensor.held_frames]
     return RenderedClip(
         frames=frames,
         times_s=times,
@@ -144,9 +148,9 @@ def _expose(
             picture = cv2.warpAffine(picture, move, (w, h), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
             silhouettes[t] = cv2.warpAffine(silhouettes[t], move, (w, h), flags=cv2.INTER_NEAREST)
         frames[t] = electronics.frame(picture, float(sensor.gains[t]), float(times[t]))
-    if edge := round(sensor.bars * w):
+    if edge := round(sensor.side_bars * w):
         silhouettes[:, :, :edge] = silhouettes[:, :, w - edge :] = 0
-    if edge := round(sensor.cap * h):
+    if edge := round(sensor.top_bars * h):
         silhouettes[:, :edge] = silhouettes[:, h - edge :] = 0
     return frames, silhouettes
 

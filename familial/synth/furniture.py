@@ -14,6 +14,7 @@ __all__ = ["draw_clutter", "draw_couch", "draw_foreground", "draw_seat"]
 
 
 def draw_seat(rng: Generator, place: Place) -> list[Box]:
+    """A chair, armchair, stool or office chair at `place`."""
     colour, second = draw_colour(rng, 0.08, 0.85, 0.5), draw_colour(rng, 0.08, 0.6, 0.2)
     a = math.radians(place.yaw)
     c, s = math.cos(a), math.sin(a)
@@ -40,6 +41,7 @@ def draw_seat(rng: Generator, place: Place) -> list[Box]:
 
 
 def draw_couch(rng: Generator, place: Place, style: str) -> list[Box]:
+    """A place to lie: `style` is bed, sofa, mat or rug."""
     colour, second = draw_colour(rng, 0.15, 0.95, 0.4), draw_colour(rng, 0.15, 0.95, 0.4)
     pattern = str(rng.choice(["plain", "stripes", "checks", "speckle"]))
     a = math.radians(place.yaw)
@@ -60,7 +62,7 @@ def draw_couch(rng: Generator, place: Place, style: str) -> list[Box]:
 
 
 def draw_clutter(rng: Generator, room: Room, camera: Camera) -> list[Box]:
-    """Cupboards and tables along the walls, a few things in the open; none right before the lens."""
+    """Cupboards and tables along the walls, a few things in the open; none close to the lens."""
     boxes: list[Box] = []
     for _ in range(int(rng.integers(1, 8 if rng.random() < 0.6 else 18))):
         half_x, half_y = rng.uniform(0.15, 0.75), rng.uniform(0.15, 0.35)
@@ -74,7 +76,7 @@ def draw_clutter(rng: Generator, room: Room, camera: Camera) -> list[Box]:
                 x = half_y + 0.02 if wall == 0 else room.width - half_y - 0.02
             else:
                 y = half_y + 0.02 if wall == 2 else room.depth - half_y - 0.02
-        if math.hypot(x - camera.at[0], y - camera.at[1]) < 1.6 + half_x:
+        if math.hypot(x - camera.position[0], y - camera.position[1]) < 1.6 + half_x:
             continue
         colour, second = draw_colour(rng, 0.1, 0.9, 0.35), draw_colour(rng, 0.1, 0.9, 0.3)
         if high < 0.8 and rng.random() < 0.5:  # a table: a top on four legs
@@ -91,14 +93,14 @@ def draw_clutter(rng: Generator, room: Room, camera: Camera) -> list[Box]:
 
 
 def draw_foreground(rng: Generator, camera: Camera) -> list[Box]:
-    """Now and then something stands close before the lens, at a side or below: a pillar, a shelf, a counter."""
+    """In about one room of eight, something close to the lens, at a side or below: a pillar, a shelf, a counter."""
     if rng.random() > 0.12:
         return []
-    right, _, forward = camera.turn
+    right, _, forward = camera.rotation
     far, half = rng.uniform(0.7, 1.8), rng.uniform(0.04, 0.25)
-    edge = far * camera.size[1] / 2 / camera.focal / camera.squeeze
-    at = camera.at + far * forward + rng.choice([-1, 1]) * rng.uniform(0.45, 1.0) * edge * right
-    high = camera.at[2] + rng.choice([-0.5, 0.6], p=[0.4, 0.6])
+    edge = far * camera.size[1] / 2 / camera.focal_length / camera.pixel_aspect
+    at = camera.position + far * forward + rng.choice([-1, 1]) * rng.uniform(0.45, 1.0) * edge * right
+    high = camera.position[2] + rng.choice([-0.5, 0.6], p=[0.4, 0.6])
     colour, second = draw_colour(rng, 0.05, 0.8, 0.3), draw_colour(rng, 0.05, 0.8, 0.3)
     turned = math.degrees(math.atan2(forward[1], forward[0]))
     return [

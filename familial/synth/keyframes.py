@@ -19,7 +19,8 @@ __all__ = ["KeyFrames", "smooth"]
 
 
 def smooth(u: Floats) -> Floats:
-    return u * u * u * (10.0 + u * (6.0 * u - 15.0))  # minimum jerk
+    """Minimum jerk from 0 to 1 (Flash and Hogan 1985)."""
+    return u * u * u * (10.0 + u * (6.0 * u - 15.0))
 
 
 def _fast(u: Floats) -> Floats:
@@ -55,18 +56,22 @@ class KeyFrames:
 
     @property
     def now(self) -> float:
+        """Seconds written so far."""
         return self._count / RATE
 
     @property
     def place(self) -> Floats:
+        """Where the feet stand (2,), in metres."""
         return self._row[:2].copy()
 
     @property
     def yaw(self) -> float:
+        """Where the body faces, in degrees."""
         return float(self._row[2])
 
     @property
     def spin(self) -> float:
+        """How far the body is turned about its own length, in degrees."""
         return float(self._row[CHANNEL["spin"]])
 
     @property
@@ -110,11 +115,12 @@ class KeyFrames:
         self._write(self._row + u * (target - self._row))
 
     def hold(self, seconds: float) -> None:
-        """Stay as they are."""
+        """Keep the pose."""
         if seconds > 0:
             self.go(seconds)
 
     def hold_until(self, time_s: float) -> None:
+        """Keep the pose until `time_s`."""
         self.hold(time_s - self.now)
 
     def face(self, yaw: float, seconds: float | None = None) -> None:
@@ -153,6 +159,6 @@ class KeyFrames:
         self._write(block[:keep])
 
     def shift(self, forward: float, left: float = 0.0) -> dict[str, float]:
-        """The x and y that lie so far ahead of and beside the feet: values for `go`."""
+        """The x and y that lie `forward` and `left` of the feet, in metres: values for `go`."""
         c, s = math.cos(math.radians(self.yaw)), math.sin(math.radians(self.yaw))
         return {"x": float(self._row[0] + c * forward - s * left), "y": float(self._row[1] + s * forward + c * left)}

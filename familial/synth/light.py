@@ -1,4 +1,4 @@
-"""What shines in a room."""
+"""The light in a room: ambient light, lamps, or the camera's infrared light."""
 
 from __future__ import annotations
 
@@ -15,15 +15,25 @@ __all__ = ["Light", "draw_light"]
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """What shines: an ambient part, lamps, and (at night) the camera's own infrared light."""
+    """What shines.
+
+    Attributes:
+        ambient: The part that comes from everywhere.
+        lamps: (N, 3) metres.
+        power: Of each lamp.
+        night: Whether only the camera's own infrared light shines.
+        tint: (3,) BGR.
+        level: Brightness before exposure.
+        exposure: The mean grey level that the camera gives the empty room.
+    """
 
     ambient: float
-    lamps: Floats  # (N, 3)
+    lamps: Floats
     power: float
     night: bool
-    tint: Floats  # (3,) BGR
-    level: float  # before exposure, brightness
-    exposure: float  # the mean grey level that the camera gives the empty room
+    tint: Floats
+    level: float
+    exposure: float
 
     def on(self, points: Floats, normals: Floats | None, eye: Floats) -> Floats:
         """Brightness (...) of points (..., 3) with normals (..., 3), or of round bodies where None."""
@@ -40,6 +50,7 @@ class Light:
 
 
 def draw_light(rng: Generator, room: Room) -> Light:
+    """Lamps or, in one room of eleven, the camera's infrared light."""
     night = rng.random() < 0.09
     open_air = room.ceiling > 50
     span = np.array([room.width, room.depth])

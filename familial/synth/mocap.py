@@ -1,8 +1,8 @@
 """Captured motion, as an option beside the renderer's own: DeepMimic's clips -> frames, label normal.
 
-seed + Motion -> the seed's room, camera, light, sensor, person -> render_motion() -> RenderedClip
+    seed + Motion -> the seed's room, camera, light, sensor, person -> render_motion() -> RenderedClip
 
-python -m familial.synth.mocap --archive FILE.tar.xz --out DIR --clips N     mp4 files and manifest.csv
+Usage: python -m familial.synth.mocap --archive FILE.tar.xz --out DIR --clips N     mp4 files and manifest.csv
 """
 
 from __future__ import annotations
@@ -48,10 +48,16 @@ _CORE = [JOINT[n] for n in ("head", "chest", "pelvis", "knee_l", "knee_r", "ankl
 def render_motion(
     seed: int, motion: Motion, *, size: tuple[int, int] = (120, 160), fps: float = FPS, seconds: float | None = None
 ) -> RenderedClip:
-    """One person who moves as captured, in the room and before the camera of `seed`; label normal.
+    """Render one person who moves as captured; label normal. The same arguments give the same bytes.
 
-    The same arguments give the same bytes. `size` is (H, W); `seconds` defaults to the length `render_clip` draws.
     Room, camera, light, sensor and person are those of `render_clip(seed)`; half of the seeds mirror the motion.
+
+    Args:
+        seed: Of everything that is drawn.
+        motion: The capture.
+        size: (H, W) pixels.
+        fps: Frames a second.
+        seconds: The length; None is the length that `render_clip` draws.
     """
     setting = draw_setting(seed, size, fps, seconds)
     scene, sensor, times, length = setting.scene, setting.sensor, setting.times_s, setting.seconds
@@ -69,10 +75,10 @@ def render_motion(
 
 
 def _place(scene: Scene, still: Still, joints: Floats, path: Floats, times_s: Floats, rng: Generator) -> Floats:
-    """Joints (T, J, 3) in the room: the start, heading and curve, of many drawn, that keep clear of things and in view.
+    """Joints (T, J, 3) in the room: of many starts, headings and curves drawn, those that keep in view and clear of things.
 
-    A motion that travels is bent into a curve, since no room is as long as a run; where even that finds no way, its
-    steps are shortened too, down to nearly on the spot.
+    A motion that travels is bent into a curve, since a run is longer than most rooms; where that is not enough, its
+    steps are shortened, down to nearly none.
     """
     speed = float(np.hypot(*(path[-1] - path[0])) / max(1e-6, times_s[-1] - times_s[0]))
     some = np.linspace(0, len(times_s) - 1, min(len(times_s), 60)).astype(np.int64)

@@ -65,7 +65,7 @@ def _box(at: Floats, yaw: Floats, half: tuple[float, float], low: float, high: f
 
 def _car(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
     """Drives across behind the people or among them; or stands, and leaves."""
-    eye, spots = scene.camera.at[:2], scene.stage.spots
+    eye, spots = scene.camera.position[:2], scene.stage.spots
     middle = spots.mean(0)
     away = (middle - eye) / max(0.5, float(np.hypot(*(middle - eye))))
     centre = middle + rng.uniform(1.0, 9.0) * away
@@ -87,10 +87,10 @@ def _car(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
 def _branch(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
     """Leaves that the wind moves, at the picture's edge."""
     camera = scene.camera
-    right, down, forward = camera.turn
+    right, down, forward = camera.rotation
     far = rng.uniform(1.2, 5.0)
-    side = rng.choice([-1, 1]) * camera.size[1] / camera.focal / camera.squeeze * 0.5
-    base = camera.at + far * (forward + side * rng.uniform(0.6, 1.0) * right - rng.uniform(-0.1, 0.5) * down)
+    side = rng.choice([-1, 1]) * camera.size[1] / camera.focal_length / camera.pixel_aspect * 0.5
+    base = camera.position + far * (forward + side * rng.uniform(0.6, 1.0) * right - rng.uniform(-0.1, 0.5) * down)
     tone, rate = _tone(rng, moments, 0.05, 0.4), rng.uniform(0.3, 1.5)
     found = []
     for _ in range(int(rng.integers(4, 12))):

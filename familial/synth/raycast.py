@@ -180,12 +180,12 @@ def render_still(scene: Scene, fine: int = 2) -> Still:
     room, camera, light = scene.room, scene.camera, scene.light
     h, w = camera.size
     ways = camera.rays(fine)
-    hits = _cast_on_surfaces(room, camera.at, ways)
+    hits = _cast_on_surfaces(room, camera.position, ways)
     square = (ways**2).sum(1)
     for box in room.boxes:
-        _cast_on_box(box, camera.at, ways, square, hits)
+        _cast_on_box(box, camera.position, ways, square, hits)
     points, colours = hits.points, hits.colours
-    bright = light.on(points, hits.normals, camera.at)
+    bright = light.on(points, hits.normals, camera.position)
     _add_texture(room, points, bright)
     bright = np.where(hits.glow > 0, np.maximum(bright, 0.1 if light.night else 1.3 * np.median(bright)), bright)
     if light.night:

@@ -26,12 +26,12 @@ class Box:
     colour: tuple[float, float, float]
     second: tuple[float, float, float]
     pattern: str = "plain"
-    solid: bool = True  # nobody walks through it
+    solid: bool = True  # people walk round it
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A flat thing on a wall (0: x = 0, 1: x = width, 2: y = 0, 3: y = depth): poster, window, door, shelf."""
+    """Something flat on a wall (0: x = 0, 1: x = width, 2: y = 0, 3: y = depth): poster, window, door, shelf."""
 
     wall: int
     left: float
@@ -45,34 +45,54 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the camera looks at: extents in metres, surfaces, furniture."""
+    """What the camera looks at; lengths in metres, colours BGR 0..1.
+
+    Attributes:
+        width: Along x.
+        depth: Along y.
+        ceiling: Height of the ceiling; above 50 in the open.
+        wall_height: Above it there is sky; equal to `ceiling` indoors.
+        floor: Pattern, two colours (3,), and the pattern's pitch.
+        walls: (4, 3) colours.
+        skirting: (3,) colour of the skirting board.
+        stripes: Strength of the wallpaper's stripes.
+        top: (3,) colour of the ceiling or the sky.
+        boxes: Furniture.
+        panels: What hangs on the walls.
+        grain: Seed of the surfaces' texture.
+        wall_pattern: A pattern of `raycast`.
+        stains: Strength of large soft spots: dirt, leaves, folds, reflections.
+        rough: Strength of the fine texture.
+    """
 
     width: float
     depth: float
     ceiling: float
-    wall_height: float  # above it there is sky; equal to `ceiling` indoors
-    floor: tuple[str, Floats, Floats, float]  # pattern, two colours, pitch in metres
-    walls: Floats  # (4, 3)
-    skirting: Floats  # (3,)
-    stripes: float  # strength of the wallpaper
-    top: Floats  # (3,) ceiling or sky
+    wall_height: float
+    floor: tuple[str, Floats, Floats, float]
+    walls: Floats
+    skirting: Floats
+    stripes: float
+    top: Floats
     boxes: tuple[Box, ...]
     panels: tuple[Panel, ...]
-    grain: int  # seed of the surfaces' texture
+    grain: int
     wall_pattern: str = "plain"
-    stains: float = 0.0  # strength of large soft spots: dirt, leaves, folds, reflections
-    rough: float = 0.018  # strength of the fine texture
+    stains: float = 0.0
+    rough: float = 0.018
 
 
 def draw_colour(
     rng: Generator, dark: float = 0.15, light: float = 0.9, vivid: float = 0.3
 ) -> tuple[float, float, float]:
+    """A colour (BGR, 0..1) between `dark` and `light` whose channels differ by up to `vivid`."""
     base = rng.uniform(dark, light)
     b, g, r = np.clip(base * (1 + vivid * rng.uniform(-1, 1, 3)), 0.03, 1.0)
     return float(b), float(g), float(r)
 
 
 def draw_room(rng: Generator) -> Room:
+    """A home, hall, corridor or lift, or a place in the open, without furniture."""
     style = rng.choice(["home", "hall", "open", "corridor", "lift"], p=[0.38, 0.23, 0.26, 0.08, 0.05])
     low, high = {
         "home": (3.6, 6.5),

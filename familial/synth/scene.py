@@ -61,14 +61,14 @@ def _furnished(rng: Generator, room: Room, camera: Camera) -> Scene | None:
     boxes = draw_seat(rng, seat) + draw_couch(rng, couch, style)
     boxes += draw_clutter(rng, room, camera) if not narrow else []
     boxes += draw_foreground(rng, camera)
-    stage = Stage(spots, wings, blocks_of(boxes), seat, couch, camera.at[:2])
+    stage = Stage(spots, wings, blocks_of(boxes), seat, couch, camera.position[:2])
     keep = stage.free(spots)
     fronts = np.stack([seat.front(0.48), couch.front(couch.half + 0.3)])
     if keep.sum() < (5 if narrow else 14) or not stage.free(fronts, 0.1).all():
         return None
     free_wings = wings[stage.free(wings)] if len(wings) else wings
     room = replace(room, boxes=tuple(boxes))
-    stage = Stage(spots[keep], free_wings, stage.blocks, seat, couch, camera.at[:2])
+    stage = Stage(spots[keep], free_wings, stage.blocks, seat, couch, camera.position[:2])
     return Scene(room, camera, draw_light(rng, room), stage)
 
 
@@ -98,7 +98,7 @@ def plain_scene(size: tuple[int, int]) -> Scene:
     )
     at = np.array([3.0, 0.15, 2.4])
     camera = Camera(
-        at, orientation(at, math.pi / 2, math.radians(20), 0.0), size[1] / 2 / math.tan(math.radians(39)), -0.03, size
+        at, orientation(math.pi / 2, math.radians(20), 0.0), size[1] / 2 / math.tan(math.radians(39)), -0.03, size
     )
     spots, wings = floor_points(room, camera)
     place = Place(5.0, 4.6, 180.0, 0.45, 0.3)

@@ -1,6 +1,6 @@
-"""The camera's sensor and electronics: from what is painted to the frames that a camera would give.
+"""The camera's sensor and electronics: from the painted picture to the frame that a camera would give.
 
-draw_sensor(rng, times, night) -> Sensor -> Electronics: softness, smear, noise, text, compression
+draw_sensor(rng, times, night) -> Sensor -> Electronics: blur, ghosting, noise, text, compression
 """
 
 from __future__ import annotations
@@ -25,48 +25,48 @@ class Sensor:
     Attributes:
         exposures: Moments that are averaged into one frame.
         shutter_s: Seconds between the first and the last of them.
-        soft: Blur kernel in pixels; 0 is none.
+        blur: Blur kernel in pixels; 0 is none.
         noise: Standard deviation in grey levels.
-        quality: JPEG quality; 0 is none.
-        smear: How much of the last frame stays.
+        jpeg_quality: JPEG quality; 0 is none.
+        ghosting: How much of the last frame stays.
         vignette: How much darker the corners are.
         gains: (T,) brightness over time.
         shadow: How dark shadows on the floor are.
         low_contrast: Whether people wear the colours of the room.
-        bars: Black bars left and right, as a share of the width.
-        stamp: The clock written into the picture: seconds of the day at the start; -1 is none.
-        curve: (256,) tone curve.
-        coarse: The sensor's own pixels against the picture's.
-        codec: Blocks that changed by fewer grey levels are not sent again; 0 sends all.
-        refresh: Frames between whole pictures of that codec.
-        held: (T,) the frame that is shown instead: a lower frame rate, or lost frames.
+        side_bars: Black bars left and right, as a share of the width.
+        clock_s: The clock written into the picture: seconds of the day at the start; -1 is none.
+        tone_curve: (256,) tone curve.
+        resolution: The sensor's own pixels against the picture's.
+        codec_threshold: Blocks that changed by fewer grey levels are not sent again; 0 sends all.
+        keyframe_interval: Frames between whole pictures (key frames) of that codec.
+        held_frames: (T,) the frame that is shown instead: a lower frame rate, or lost frames.
         shake: (T, 2, 3) where an unsteady camera puts the picture.
-        title: A line written into the picture.
-        cap: Black bars above and below, as a share of the height.
-        cut: The stream is entered between whole pictures: grey until something moves.
+        overlay_text: A line written into the picture.
+        top_bars: Black bars above and below, as a share of the height.
+        joined_late: The stream is entered between whole pictures: grey until something moves.
     """
 
     exposures: int
     shutter_s: float
-    soft: int
+    blur: int
     noise: float
-    quality: int
-    smear: float
+    jpeg_quality: int
+    ghosting: float
     vignette: float
     gains: Floats
     shadow: float
     low_contrast: bool
-    bars: float
-    stamp: int
-    curve: NDArray[np.uint8] | None = None
-    coarse: float = 1.0
-    codec: float = 0.0
-    refresh: int = 40
-    held: NDArray[np.int64] | None = None
+    side_bars: float
+    clock_s: int
+    tone_curve: NDArray[np.uint8] | None = None
+    resolution: float = 1.0
+    codec_threshold: float = 0.0
+    keyframe_interval: int = 40
+    held_frames: NDArray[np.int64] | None = None
     shake: Floats | None = None
-    title: str = ""
-    cap: float = 0.0
-    cut: bool = False
+    overlay_text: str = ""
+    top_bars: float = 0.0
+    joined_late: bool = False
 
     def moments(self, times_s: Floats) -> Floats:
         """The moments (T * exposures,) that the frames at `times_s` (T,) average, in seconds."""
@@ -87,6 +87,7 @@ CLEAR = Sensor(2, 0.03, 0, 1.0, 0, 0.0, 0.05, np.ones(0), 0.35, False, 0.0, -1)
 
 
 def draw_sensor(rng: Generator, times: Floats, night: bool) -> Sensor:
+    """A sensor for frames at `times` (T,) in seconds; noisier at `night`."""
     gains = np.ones(len(times))
     style = rng.choice(["steady", "flicker", "drift", "switch"], p=[0.6, 0.16, 0.16, 0.08])
     if style == "flicker":
@@ -101,25 +102,27 @@ def draw_sensor(rng: Generator, times: Floats, night: bool) -> Sensor:
     return Sensor(
         exposures=2 if rng.random() < 0.22 else 1,
         shutter_s=float(rng.uniform(0.02, 0.05)),
-        soft=int(rng.choice([0, 3, 5], p=[0.74, 0.24, 0.02])),
+        blur=int(rng.choice([0, 3, 5], p=[0.74, 0.24, 0.02])),
         noise=float(rng.uniform(0.5, 4.0) * (2.2 if night else 1.0)),
-        quality=int(rng.integers(18, 85)) if rng.random() < 0.6 else 0,
-        smear=float(rng.uniform(0.1, 0.4)) if rng.random() < 0.2 else 0.0,
+        jpeg_quality=int(rng.integers(18, 85)) if rng.random() < 0.6 else 0,
+        ghosting=float(rng.uniform(0.1, 0.4)) if rng.random() < 0.2 else 0.0,
         vignette=float(rng.uniform(0, 0.35)),
         gains=gains,
         shadow=0.0 if night else float(rng.uniform(0.0, 0.5)),
         low_contrast=bool(rng.random() < 0.05),
-        bars=float(rng.uniform(0.02, 0.1)) if rng.random() < 0.1 else 0.0,
-        stamp=int(rng.integers(86400)) if rng.random() < 0.25 else -1,
-        curve=_draw_curve(rng) if rng.random() < 0.55 else None,
-        coarse=float(rng.uniform(0.55, 0.9)) if rng.random() < 0.25 else 1.0,
-        codec=float(rng.uniform(2.0, 9.0)) if rng.random() < 0.5 else 0.0,
-        refresh=int(rng.integers(12, 80)),
-        held=_draw_held(rng, times) if rng.random() < 0.2 else None,
+        side_bars=float(rng.uniform(0.02, 0.1)) if rng.random() < 0.1 else 0.0,
+        clock_s=int(rng.integers(86400)) if rng.random() < 0.25 else -1,
+        tone_curve=_draw_curve(rng) if rng.random() < 0.55 else None,
+        resolution=float(rng.uniform(0.55, 0.9)) if rng.random() < 0.25 else 1.0,
+        codec_threshold=float(rng.uniform(2.0, 9.0)) if rng.random() < 0.5 else 0.0,
+        keyframe_interval=int(rng.integers(12, 80)),
+        held_frames=_draw_held(rng, times) if rng.random() < 0.2 else None,
         shake=_draw_shake(rng, times) if rng.random() < 0.14 else None,
-        title=str(rng.choice(["CAM 03", "CH 01", "Camera 2", "LIVE", "REC", "IPC-7"])) if rng.random() < 0.15 else "",
-        cap=float(rng.uniform(0.03, 0.14)) if rng.random() < 0.12 else 0.0,
-        cut=bool(rng.random() < 0.04),
+        overlay_text=str(rng.choice(["CAM 03", "CH 01", "Camera 2", "LIVE", "REC", "IPC-7"]))
+        if rng.random() < 0.15
+        else "",
+        top_bars=float(rng.uniform(0.03, 0.14)) if rng.random() < 0.12 else 0.0,
+        joined_late=bool(rng.random() < 0.04),
     )
 
 
@@ -131,7 +134,7 @@ def _draw_curve(rng: Generator) -> NDArray[np.uint8]:
 
 
 def _draw_held(rng: Generator, times: Floats) -> NDArray[np.int64]:
-    """Frames of a camera that sends fewer, or loses some now and then."""
+    """The frame (T,) that is shown, of a camera that sends fewer frames, or loses some now and then."""
     index = np.arange(len(times))
     if rng.random() < 0.6:
         rate = rng.uniform(3.5, 9.0)
@@ -143,7 +146,7 @@ def _draw_held(rng: Generator, times: Floats) -> NDArray[np.int64]:
 
 
 def _draw_shake(rng: Generator, times: Floats) -> Floats:
-    """Where the picture goes: a hand's tremor and drift, a pole in the wind, or a slow pan or zoom. Pixels of 160."""
+    """Where the picture goes (T, 2, 3), for 160 pixels of width: a hand, a pole in the wind, a slow pan or zoom."""
     n, style = len(times), rng.choice(["hand", "pole", "pan"], p=[0.45, 0.3, 0.25])
     x, y, turn, zoom = np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, 1.03)
     if style == "hand":
@@ -166,10 +169,10 @@ def _draw_shake(rng: Generator, times: Floats) -> Floats:
     return moves
 
 
-def _exposed(room: NDArray[np.uint8], curve: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
-    """The sensor's tone curve, raised and stretched where the empty room would come out black, white or flat.
+def _adapted_curve(room: NDArray[np.uint8], curve: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
+    """The tone curve, raised and stretched where the empty room would come out black, white or without contrast.
 
-    So much every camera does by itself; people who cannot be seen at all teach nothing.
+    Every camera does so much by itself, and nothing can be learnt from people who cannot be seen.
     """
     grey = cv2.cvtColor(room, cv2.COLOR_BGR2GRAY)
     seen = grey if curve is None else cv2.LUT(grey, curve)
@@ -183,12 +186,12 @@ def _exposed(room: NDArray[np.uint8], curve: NDArray[np.uint8] | None) -> NDArra
 
 
 class Electronics:
-    """Turns painted moments into frames: light level, softness, smear, noise, compression."""
+    """Turns painted pictures into frames: brightness, blur, ghosting, noise, text, compression."""
 
     def __init__(
         self, sensor: Sensor, size: tuple[int, int], night: bool, rng: Generator, room: NDArray[np.uint8]
     ) -> None:
-        self._tone = _exposed(room, sensor.curve)
+        self._tone = _adapted_curve(room, sensor.tone_curve)
         self._sensor, self._size, self._rng = sensor, size, rng
         h, w = size
         grain = rng.standard_normal((h + 16, w + 16, 1 if night else 3)).astype(np.float32)
@@ -204,56 +207,65 @@ class Electronics:
         """A frame (H, W, 3) of what was painted, at brightness `gain`."""
         sensor, (h, w) = self._sensor, self._size
         out: MatLike = cv2.convertScaleAbs(picture, alpha=gain) if gain != 1.0 else picture
-        if sensor.coarse < 1.0:
-            small = cv2.resize(out, None, fx=sensor.coarse, fy=sensor.coarse, interpolation=cv2.INTER_AREA)
+        if sensor.resolution < 1.0:
+            small = cv2.resize(out, None, fx=sensor.resolution, fy=sensor.resolution, interpolation=cv2.INTER_AREA)
             out = cv2.resize(small, (w, h), interpolation=cv2.INTER_LINEAR)
         if self._tone is not None:
             out = cv2.LUT(out, self._tone)
-        if sensor.soft:
-            out = cv2.GaussianBlur(out, (sensor.soft, sensor.soft), 0)
-        if sensor.smear:
-            out = out if self._last is None else cv2.addWeighted(out, 1 - sensor.smear, self._last, sensor.smear, 0)
+        if sensor.blur:
+            out = cv2.GaussianBlur(out, (sensor.blur, sensor.blur), 0)
+        if sensor.ghosting:
+            last = out if self._last is None else self._last
+            out = cv2.addWeighted(out, 1 - sensor.ghosting, last, sensor.ghosting, 0) if last is not out else out
             self._last = out.astype(np.uint8)
         y, x = self._rng.integers(0, 16, 2)
         out = cv2.add(out, self._grain[y : y + h, x : x + w], dtype=cv2.CV_8U)
         self._write_over(out, time_s)
-        if sensor.quality:
-            _, packed = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, sensor.quality])
+        if sensor.jpeg_quality:
+            _, packed = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality])
             out = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
-        if sensor.codec or sensor.cut:
+        if sensor.codec_threshold or sensor.joined_late:
             out = self._coded(np.asarray(out, dtype=np.uint8))
         return np.asarray(out, dtype=np.uint8)
 
     def _write_over(self, out: MatLike, time_s: float) -> None:
         """Put the clock, the title and black bars on the picture, in place."""
         sensor, (h, w) = self._sensor, self._size
-        if sensor.stamp >= 0:
-            clock = sensor.stamp + int(time_s)
+        if sensor.clock_s >= 0:
+            clock = sensor.clock_s + int(time_s)
             text = f"{clock // 3600 % 24:02d}:{clock // 60 % 60:02d}:{clock % 60:02d}"
-            corner = (w // 20, h // 12 if sensor.stamp % 2 else h - h // 20)
+            corner = (w // 20, h // 12 if sensor.clock_s % 2 else h - h // 20)
             cv2.putText(out, text, corner, cv2.FONT_HERSHEY_SIMPLEX, h / 380, (230, 235, 235), 1, cv2.LINE_AA)
-        if sensor.title:
-            corner = (w - w // 3, h - h // 16) if sensor.refresh % 2 else (w // 24, h // 9)
-            cv2.putText(out, sensor.title, corner, cv2.FONT_HERSHEY_SIMPLEX, h / 300, (240, 240, 240), 1, cv2.LINE_AA)
-        if sensor.bars:
-            edge = round(sensor.bars * w)
+        if sensor.overlay_text:
+            corner = (w - w // 3, h - h // 16) if sensor.keyframe_interval % 2 else (w // 24, h // 9)
+            cv2.putText(
+                out, sensor.overlay_text, corner, cv2.FONT_HERSHEY_SIMPLEX, h / 300, (240, 240, 240), 1, cv2.LINE_AA
+            )
+        if sensor.side_bars:
+            edge = round(sensor.side_bars * w)
             out[:, :edge] = out[:, w - edge :] = 0
-        if sensor.cap:
-            edge = round(sensor.cap * h)
+        if sensor.top_bars:
+            edge = round(sensor.top_bars * h)
             out[:edge] = out[h - edge :] = 0
 
     def _coded(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What arrives after a codec that sends only the blocks that changed, and now and then the whole picture.
+        """What arrives through a codec that sends only the blocks that changed, and now and then a whole picture.
 
         Where the stream is entered between whole pictures, blocks stay grey until they change.
         """
         sensor, (h, w), made = self._sensor, self._size, picture
-        if self._before is None and sensor.cut:
+        if self._before is None and sensor.joined_late:
             picture = np.full_like(picture, 128)
-        elif self._before is not None and self._sent is not None and (sensor.cut or self._count % sensor.refresh):
-            change = cv2.cvtColor(cv2.absdiff(picture, self._before if sensor.cut else self._sent), cv2.COLOR_BGR2GRAY)
+        elif (
+            self._before is not None
+            and self._sent is not None
+            and (sensor.joined_late or self._count % sensor.keyframe_interval)
+        ):
+            change = cv2.cvtColor(
+                cv2.absdiff(picture, self._before if sensor.joined_late else self._sent), cv2.COLOR_BGR2GRAY
+            )
             blocks = cv2.resize(change, (max(1, w // 8), max(1, h // 8)), interpolation=cv2.INTER_AREA)
-            still = np.asarray(blocks < max(sensor.codec, 3.0), dtype=np.uint8)
+            still = np.asarray(blocks < max(sensor.codec_threshold, 3.0), dtype=np.uint8)
             picture = picture.copy()
             cv2.copyTo(self._sent, cv2.resize(still, (w, h), interpolation=cv2.INTER_NEAREST), picture)
         self._sent, self._before, self._count = picture, made, self._count + 1

@@ -68,8 +68,8 @@ def body_shapes(
     """The shapes of every part of every person, for joints (S, P, J, 3) in metres."""
     camera, light = scene.camera, scene.light
     pixels, depth = camera.project(joints)
-    scale = camera.focal / np.maximum(depth, 0.2)
-    bright = 0.88 * gain * light.on(joints, None, camera.at) * vignetted(camera.size, pixels, vignette)
+    scale = camera.focal_length / np.maximum(depth, 0.2)
+    bright = 0.88 * gain * light.on(joints, None, camera.position) * vignetted(camera.size, pixels, vignette)
     return [
         _part_shape(scene, person, part, _Projected(*(a[:, person] for a in (pixels, depth, scale, bright))))
         for person, outfit in enumerate(outfits)
@@ -79,7 +79,7 @@ def body_shapes(
 
 def _part_shape(scene: Scene, person: int, part: Part, seen: _Projected) -> Shape:
     camera, light, at, moments = scene.camera, scene.light, part.joints, len(seen.pixels)
-    circle = _CIRCLE * np.array([camera.squeeze, 1.0])
+    circle = _CIRCLE * np.array([camera.pixel_aspect, 1.0])
     centre, radius = seen.pixels[:, at], seen.scale[:, at] * part.radii
     outline = (centre[:, :, None] + radius[:, :, None, None] * circle).reshape(moments, -1, 2)
     tone = part.colour.mean() * np.ones(3) if light.night else part.colour * light.tint
@@ -87,7 +87,7 @@ def _part_shape(scene: Scene, person: int, part: Part, seen: _Projected) -> Shap
     colours = np.clip(255 * tone * glow[:, None], 0, 255)
     inner = None
     if part.lit:  # its lighter side looks up, and to the lamp
-        side = 0.0 if light.night else float(np.sign((light.lamps[0] - camera.at) @ camera.turn[0]))
+        side = 0.0 if light.night else float(np.sign((light.lamps[0] - camera.position) @ camera.rotation[0]))
         move = radius.mean(1)[:, None, None] * np.array([0.22 * side, -0.16])
         small = (centre + move)[:, :, None] + 0.62 * radius[:, :, None, None] * circle
         inner = fixed_point(small.reshape(moments, -1, 2))
@@ -106,7 +106,7 @@ def object_shape(scene: Scene, thing: MovingObject, vignette: float, gain: float
     """The shape of a moving object; as nobody's part, it has no silhouette."""
     camera, light = scene.camera, scene.light
     pixels, depth = camera.project(thing.corners)
-    glow = np.full(depth.shape, 1.0) if thing.shines else 0.88 * gain * light.on(thing.corners, None, camera.at)
+    glow = np.full(depth.shape, 1.0) if thing.shines else 0.88 * gain * light.on(thing.corners, None, camera.position)
     glow = (glow * vignetted(camera.size, pixels, vignette)).mean(1)
     tone = thing.colours.mean(1, keepdims=True) if light.night else thing.colours * light.tint
     colours = np.clip(255 * np.broadcast_to(tone, (len(depth), 3)) * glow[:, None], 0, 255)
@@ -144,7 +144,7 @@ def shadow_lines(scene: Scene, joints: Floats) -> tuple[NDArray[np.int32], NDArr
     ends = np.stack(
         [pixels[:, :, [JOINT[a] for a, _, _ in _BONES]], pixels[:, :, [JOINT[b] for _, b, _ in _BONES]]], -2
     )
-    wide = np.array([w for *_, w in _BONES]) * scene.camera.focal / np.maximum(depth[:, :, :1], 0.5)
+    wide = np.array([w for *_, w in _BONES]) * scene.camera.focal_length / np.maximum(depth[:, :, :1], 0.5)
     wide = np.where(depth[:, :, :1] > 0.4, wide, 0)
     moments = len(joints)
     return fixed_point(ends).reshape(moments, -1, 2, 2), np.clip(np.rint(wide), 0, 60).astype(np.int32).reshape(

@@ -33,14 +33,23 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where there is place to act: floor points seen by the camera, and points just out of view. Metres."""
+    """Where there is place to act; lengths in metres.
 
-    spots: Floats  # (N, 2), in view, free
-    wings: Floats  # (M, 2), out of view, free; M may be 0
-    blocks: Floats  # (B, 5) x, y, half_x, half_y, yaw of what stands in the way
+    Attributes:
+        spots: (N, 2) free floor points in view.
+        wings: (M, 2) free floor points just out of view; M may be 0.
+        blocks: (B, 5) x, y, half_x, half_y and yaw (degrees) of what stands in the way.
+        seat: Where one can sit.
+        couch: Where one can lie.
+        eye: (2,) the floor point below the camera.
+    """
+
+    spots: Floats
+    wings: Floats
+    blocks: Floats
     seat: Place
     couch: Place
-    eye: Floats  # (2,) below the camera
+    eye: Floats
 
     def free(self, points: Floats, margin: float = 0.25) -> NDArray[np.bool_]:
         """Whether nothing stands at `points` (N, 2), within `margin` metres."""
@@ -64,7 +73,7 @@ class Stage:
 
 def floor_points(room: Room, camera: Camera) -> tuple[Floats, Floats]:
     """Floor points where a standing person is whole in the picture, and points near by where they are out of it."""
-    middle = camera.at[:2]
+    middle = camera.position[:2]
     x = np.arange(max(0.3, middle[0] - 18), min(room.width - 0.3, middle[0] + 18), 0.3)
     y = np.arange(max(0.3, middle[1] - 18), min(room.depth - 0.3, middle[1] + 18), 0.3)
     floor = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
@@ -89,5 +98,6 @@ def floor_points(room: Room, camera: Camera) -> tuple[Floats, Floats]:
 
 
 def blocks_of(boxes: list[Box]) -> Floats:
+    """Footprints (B, 5) of the solid boxes that reach below 1.2 m: `Stage.blocks`."""
     rows = [(b.x, b.y, b.half_x, b.half_y, b.yaw) for b in boxes if b.solid and b.low < 1.2]
     return np.array(rows).reshape(-1, 5)

@@ -1,4 +1,4 @@
-"""Captured motion on the renderer's bodies: read safely, true to the capture, on the floor, the same every time."""
+"""Captured motion on the renderer's bodies: read safely, true to the capture, on the floor, reproducible."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_jump_leaves_the_floor_and_a_drifting_floor_does_not(tmp_path: Path) -
     assert bottom[1].max() < 0.02
 
 
-def test_what_does_not_repeat_comes_back_only_where_it_stood(tmp_path: Path) -> None:
+def test_a_motion_that_does_not_repeat_returns_only_to_the_same_posture(tmp_path: Path) -> None:
     lying = frame(up=0.1)
     lying[4:8] = [math.sqrt(0.5), 0.0, 0.0, -math.sqrt(0.5)]  # face down
     rises = {"Loop": "none", "Frames": [lying, *[frame() for _ in range(10)]]}
@@ -175,7 +175,7 @@ def test_non_commercial_captures_are_left_out_by_rule(tmp_path: Path) -> None:
         read_archive(archive(tmp_path / "b.tar.xz", files))
 
 
-def test_an_archive_that_cannot_be_read_says_why_and_the_cure(tmp_path: Path) -> None:
+def test_an_unreadable_archive_is_refused_with_the_cure(tmp_path: Path) -> None:
     whole = archive(tmp_path / "whole.tar.xz", stroll=stroll()).read_bytes()
     cases: dict[str, tuple[bytes, str]] = {
         "no xz": (b"not an archive", "fetch it again"),
@@ -190,7 +190,7 @@ def test_an_archive_that_cannot_be_read_says_why_and_the_cure(tmp_path: Path) ->
         read_archive(tmp_path / "nowhere.tar.xz")
 
 
-def test_an_archive_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_unpacks_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capture_archive, "_UNPACKED", 1 << 20)
     (tmp_path / "bomb").write_bytes(lzma.compress(bytes(3 << 20)))
     with pytest.raises(DataError, match="unpacks to more than 1 MiB"):
@@ -239,7 +239,7 @@ BAD: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_motion_names_its_file_its_fault_and_the_cure(tmp_path: Path, case: str) -> None:
+def test_a_malformed_motion_is_refused_with_its_file_and_the_cure(tmp_path: Path, case: str) -> None:
     content, fault = BAD[case]
     with pytest.raises(DataError, match=fault) as caught:
         read_archive(archive(tmp_path / "a.tar.xz", bad=content))
@@ -278,7 +278,7 @@ def test_a_seed_and_a_motion_always_give_the_same_bytes(tmp_path: Path) -> None:
     assert (clip.silhouettes == 1).any(axis=(1, 2)).mean() > 0.7
 
 
-def test_the_room_and_the_person_are_those_of_the_seed(tmp_path: Path) -> None:
+def test_room_and_person_are_those_of_the_seed(tmp_path: Path) -> None:
     ours = render_motion(12, made(tmp_path), size=(60, 80), fps=6.0, seconds=6.0)
     theirs = render_clip(12, "walk", size=(60, 80), fps=6.0, seconds=6.0)
     assert ours.identities[0] == theirs.identities[0]
