@@ -75,7 +75,7 @@ def render_motion(
 
 
 def _place(scene: Scene, still: Still, joints: Floats, path: Floats, times_s: Floats, rng: Generator) -> Floats:
-    """Joints (T, J, 3) in the room: of many starts, headings and curves drawn, those that keep in view and clear of things.
+    """Joints (T, J, 3) in the room: of many starts, headings and curves, those that stay in view and clear of things.
 
     A motion that travels is bent into a curve, since a run is longer than most rooms; where that is not enough, its
     steps are shortened, down to nearly none.
