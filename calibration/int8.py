@@ -32,6 +32,7 @@ from export.precision.network import Network, activations, open_session, structu
 from export.precision.quantise import Ranges, along_channels, layers, to_int8, unbiased
 from familial.model.config import FamilyConfig
 from wire.errors import DataError, EngineError, VeilsightError
+from wire.files import write_whole
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -408,10 +409,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(file: Path, document: Mapping[str, Any]) -> None:
-    part = file.with_name(f"{file.name}.part")
     try:
-        part.write_text(json.dumps(document, indent=1) + "\n")
-        part.replace(file)
+        write_whole(file, json.dumps(document, indent=1) + "\n")
     except OSError as error:
         raise DataError(f"{file}: cannot be written ({error.strerror}); the folder must be writable") from error
 

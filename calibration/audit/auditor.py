@@ -37,6 +37,7 @@ from familial.data.clips import UNSCORED, read_manifests
 from familial.model.checkpoint import checkpoint_hash
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, DataError, VeilsightError
+from wire.files import write_whole
 
 __all__ = ["Request", "audit", "main"]
 
@@ -253,9 +254,7 @@ def _work_off(
     def keep(piece: Piece, rows: list[dict[str, Any]], pictures: dict[str, Any], seconds: float) -> None:
         nonlocal made
         made += 1
-        part = files[piece].with_suffix(".part")
-        part.write_text(json.dumps({"rows": rows, "pictures": pictures}))
-        part.replace(files[piece])
+        write_whole(files[piece], json.dumps({"rows": rows, "pictures": pictures}))
         worst = min(rows, key=lambda row: _ORDER.index(row["status"]))
         said = f"{len(rows):3} rows, {worst['status'] if len(rows) == 1 else 'the worst: ' + worst['status']}"
         print(f"[{made}/{len(todo)}] {piece.name:44} {seconds:6.1f} s  {said}", flush=True)

@@ -7,11 +7,11 @@ read once is refused after any restart; a crash in between loses verdicts, and n
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wire.errors import ConfigError
+from wire.files import write_durably
 
 __all__ = ["CameraRecord", "Journal"]
 
@@ -58,12 +58,7 @@ class Journal:
         text = self._text()
         if text == self._written:
             return
-        part = self._path.with_suffix(".part")
-        with part.open("w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(self._path)
+        write_durably(self._path, text.encode())
         self._written = text
 
     def _text(self) -> str:

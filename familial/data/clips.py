@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
+from wire.files import whole_file
 
 __all__ = [
     "CACHE",
@@ -137,10 +137,8 @@ def read_clip(path: Path, spec: WindowSpec, cache: Path | None = CACHE) -> Foota
 def store(path: Path, **arrays: Any) -> None:
     """Write an .npz in one move, so that two processes never read half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        np.savez(file, **arrays)
-    part.replace(path)
+    with whole_file(path) as beside:
+        np.savez(beside, **arrays)
 
 
 def _decode(path: Path, spec: WindowSpec) -> Footage:

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from familial.synth import clip as render
 from familial.synth.truth import CELLS, POSE, Truth, truth_of
 from familial.synth.version import RENDERER_VERSION
 from wire.artifact.manifest import WindowSpec
+from wire.files import write_whole
 
 __all__ = ["manifest_clips", "rendered_clips"]
 
@@ -84,21 +84,14 @@ def _rendered(seed: int, spec: WindowSpec, folder: Path) -> Path:
         events = [(h.label, h.start_s, h.end_s) for h in clip.annotations]
         about = {"label": clip.label, "caption": clip.caption, "happenings": events, "times": clip.times_s.tolist()}
         folder.mkdir(parents=True, exist_ok=True)
-        _whole(stored.with_suffix(".json"), json.dumps(about).encode())
+        write_whole(stored.with_suffix(".json"), json.dumps(about).encode())
         known, frames = io.BytesIO(), io.BytesIO()
         truth = truth_of(clip)
         np.savez(known, count=truth.count, tags=truth.tags, pose=truth.pose, people=truth.people)
-        _whole(stored.with_suffix(".npz"), known.getvalue())
+        write_whole(stored.with_suffix(".npz"), known.getvalue())
         np.save(frames, np.stack([small_grey(frame, spec) for frame in clip.frames]))
-        _whole(stored, frames.getvalue())
+        write_whole(stored, frames.getvalue())
     return stored
-
-
-def _whole(path: Path, content: bytes) -> None:
-    """Write in one move, so that two processes never read half of it."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _read(stored: Path, labels: Sequence[str]) -> LabelledClip:

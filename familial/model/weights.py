@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from wire.artifact.checkpoint import INDEX, WEIGHTS, weight_files
 from wire.errors import CheckpointError
+from wire.files import whole_file, write_whole
 
 __all__ = ["SHARD_BYTES", "Planned", "Weights", "write_weights"]
 
@@ -98,21 +100,20 @@ def write_weights(
     groups = _groups(plan, limit)
     count = len(groups)
     names = [WEIGHTS] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
-    for name, group in zip(names, groups, strict=True):
-        tensors = {tensor: read(tensor).detach().to(plan[tensor][1]).contiguous() for tensor in group}
-        save_file(tensors, folder / (name + ".part"), metadata={"format": "pt"})
-    for stale in [*folder.glob("model-*-of-*.safetensors"), folder / WEIGHTS, folder / INDEX]:
-        if stale.name not in names:
-            stale.unlink(missing_ok=True)
-    for name in names:
-        part = folder / (name + ".part")
-        part.chmod(0o644)
-        part.replace(folder / name)
+    with ExitStack() as stack:  # at its end the new files take their places
+        for name, group in zip(names, groups, strict=True):
+            beside = stack.enter_context(whole_file(folder / name))
+            tensors = {tensor: read(tensor).detach().to(plan[tensor][1]).contiguous() for tensor in group}
+            save_file(tensors, beside, metadata={"format": "pt"})
+            beside.chmod(0o644)
+        for stale in [*folder.glob("model-*-of-*.safetensors"), folder / WEIGHTS, folder / INDEX]:
+            if stale.name not in names:
+                stale.unlink(missing_ok=True)
     if count > 1:
         where = {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group}
         total = sum(_bytes(*plan[tensor]) for tensor in plan)
         index = {"metadata": {"total_size": total}, "weight_map": where}
-        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+        write_whole(folder / INDEX, json.dumps(index, indent=1) + "\n")
 
 
 def _groups(plan: Mapping[str, Planned], limit: int) -> list[list[str]]:

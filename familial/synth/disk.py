@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from familial.synth.rendered_clip import RenderedClip
 from wire.errors import DataError
+from wire.files import whole_file
 
 __all__ = ["Row", "save_all", "save_manifest", "save_truth", "save_video"]
 
@@ -42,7 +42,11 @@ def save_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> N
     Raises:
         DataError: They could not all be written.
     """
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    with whole_file(path) as partial:
+        _write_video(partial, path, frames, fps)
+
+
+def _write_video(partial: Path, path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
     rest = iter(frames)
     first = next(rest)
     height, width = first.shape[:2]
@@ -54,9 +58,6 @@ def save_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> N
         for frame in itertools.chain([first], rest):
             film.write(frame)
             count += 1
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
     finally:
         film.release()
     # OpenCV does not say when a disk is full: what was written is counted
@@ -64,9 +65,7 @@ def save_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> N
     written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     capture.release()
     if written < count:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path}: {written} of {count} frames were written, as on a full disk; {_CURE}")
-    partial.replace(path)
 
 
 def save_truth(path: Path, clip: RenderedClip) -> None:
@@ -84,9 +83,8 @@ def save_truth(path: Path, clip: RenderedClip) -> None:
         "lying_s": clip.lying_s,
         "tags": [asdict(t) for t in clip.tags],
     }
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with partial.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 times_s=clip.times_s,
@@ -96,9 +94,7 @@ def save_truth(path: Path, clip: RenderedClip) -> None:
                 count=clip.count,
                 described=np.array(json.dumps(described)),
             )
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path}: could not be written ({error}); {_CURE}") from error
 
 
@@ -109,15 +105,12 @@ def save_manifest(path: Path, rows: Sequence[Row]) -> None:
         DataError: The file could not be written.
     """
     columns = [name for name in _COLUMNS if name != "onset_s" or any(row.get(name) for row in rows)]
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             table.writeheader()
             table.writerows(rows)
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path}: could not be written ({error}); {_CURE}") from error
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from wire.errors import CheckpointError
+from wire.files import whole_file
 
 __all__ = ["Clock", "Curve", "Plan", "State"]
 
@@ -148,10 +149,9 @@ class State:
 
     def store(self, step: int, spent: float) -> None:
         """Write all of it."""
-        part = self.path.with_suffix(".part")
         states = {name: module.state_dict() for name, module in self.modules.items()}
-        torch.save(states | {"optimiser": self.optimiser.state_dict(), "step": step, "spent": spent}, part)
-        part.replace(self.path)
+        with whole_file(self.path) as beside:
+            torch.save(states | {"optimiser": self.optimiser.state_dict(), "step": step, "spent": spent}, beside)
 
     def forgotten(self) -> tuple[int, float]:
         """Remove what a run before this one has left, so that --resume never goes on from it -> 0, 0.0."""

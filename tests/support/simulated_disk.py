@@ -1,7 +1,7 @@
 """A disk that loses whatever was not synced, at any operation: in place of `os` in `wire.files`.
 
     disk = SimulatedDisk(folder, cut_at=7, survives=...)      # the 7th operation from now is the last
-    monkeypatch.setattr(durable, "os", disk)                  # it raises PowerCut; the next start finds `survivors`
+    monkeypatch.setattr(files, "os", disk)                      # it raises PowerCut; the next start finds `survivors`
 
 What fsync returned for stays. Of a file's unsynced content any part may be there: the old content, a piece of the new
 one, zeros. Renames reach the disk in order, but how many of those since the folder's last fsync is open.

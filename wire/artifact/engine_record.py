@@ -16,6 +16,7 @@ from pathlib import Path
 
 from wire.artifact.manifest import EngineManifest
 from wire.errors import EngineError
+from wire.files import write_whole
 
 __all__ = ["ENGINES", "RECORD", "EngineRecord", "engine_key"]
 
@@ -48,7 +49,7 @@ class EngineRecord:
 
     def save(self, folder: Path) -> None:
         """Write engine.json."""
-        (folder / RECORD).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        write_whole(folder / RECORD, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> EngineRecord:

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wire.errors import ManifestError
+from wire.files import write_whole
 from wire.privacy.certificate import Certificate
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
@@ -361,7 +362,7 @@ class EngineManifest:
 
     def save(self, folder: Path | str) -> None:
         """Write `manifest.json` into an engine folder."""
-        (Path(folder) / _MANIFEST).write_text(self.to_json())
+        write_whole(Path(folder) / _MANIFEST, self.to_json())
 
     def check(self, folder: Path | str) -> None:
         """Hold every file of the folder against this manifest; raises ManifestError (or its CertificateError)."""
@@ -417,7 +418,7 @@ def sha256_file(path: Path | str) -> str:
 def sign_manifest(folder: Path | str, key: DeviceKey) -> None:
     """Write `manifest.sig`: the signer's word for every byte that the manifest pins."""
     data = (Path(folder) / _MANIFEST).read_bytes()
-    (Path(folder) / SIGNATURE).write_text(key.sign(_SIGNED_AS + data).hex() + "\n")
+    write_whole(Path(folder) / SIGNATURE, key.sign(_SIGNED_AS + data).hex() + "\n")
 
 
 def _check_signature(data: bytes, file: Path, signer: PublicKey) -> None:

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wire import files as durable
 from wire.errors import ConfigError, LedgerError, MessageError, VeilsightError
+from wire.files import write_durably
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.topics import parse_topic, topic
 
@@ -123,7 +123,7 @@ class Orders:
         if command.profile not in self._profiles:
             raise MessageError("profile", f"{command.profile!r} is not among {', '.join(self._profiles)}")
         try:
-            durable.replace(self._file, payload)
+            write_durably(self._file, payload)
         except OSError as error:
             raise LedgerError(f"{self._file}: {error.strerror}; free space, make state_dir writable") from error
         self.number, self.profile = command.number, command.profile

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from conftest import free_port, wait_for_port
 
-from cloud_bridge.config import BrokerConfig
 from cloud_bridge.ingest.transport import MqttTransport
+from wire.mqtt import BrokerConfig
 
 SERVE = """
 import asyncio, sys
