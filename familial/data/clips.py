@@ -38,7 +38,6 @@ __all__ = [
     "small_grey",
     "store",
     "windows",
-    "write_whole",
 ]
 
 CACHE = Path(__file__).resolve().parents[2] / "build" / "cache"
@@ -170,7 +169,7 @@ def read_clip(path: Path, spec: WindowSpec, cache: Path | None = CACHE) -> Foota
 
 
 def store(path: Path, **arrays: Any) -> None:
-    """Write an .npz by `write_whole`, in a folder that is made where it is missing."""
+    """Write an .npz in one move, in a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as beside:
         np.savez(beside, **arrays)

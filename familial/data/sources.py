@@ -16,17 +16,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from familial.data.clips import CACHE, FRAMES_VERSION, UNSCORED, Clip, Footage, read_clip, small_grey, write_whole
+from familial.data.clips import CACHE, FRAMES_VERSION, UNSCORED, Clip, Footage, read_clip, small_grey
 from familial.data.events import Annotation, LabelledClip
 from familial.data.labels import SUDDEN, plain_caption
 from familial.synth.clip import render_clip
 from familial.synth.truth import CELLS, POSE, Truth, truth_of
+from familial.synth.version import RENDERER_VERSION
 from wire.artifact.manifest import WindowSpec
 from wire.files import write_whole
 
 __all__ = ["manifest_clips", "rendered_clips"]
 
-_RENDERER_VERSION = 1  # of what `render_clip` draws for a seed; here until familial.synth says it
 _RENDER_SIZE, _RENDER_FPS = (120, 160), 12.0
 _MOST_FPS = 12.5
 
@@ -89,7 +89,7 @@ def rendered_clips(
 def _cache_key(spec: WindowSpec) -> str:
     """What cached clips depend on besides their seed: versions and sizes, readable in the folder's name."""
     size = f"{spec.width}x{spec.height}-of-{_RENDER_SIZE[1]}x{_RENDER_SIZE[0]}-at-{_RENDER_FPS:g}"
-    return f"{_RENDERER_VERSION}-frames-{FRAMES_VERSION}-{size}-truth-{CELLS}-{len(POSE)}"
+    return f"{RENDERER_VERSION}-frames-{FRAMES_VERSION}-{size}-truth-{CELLS}-{len(POSE)}"
 
 
 def _rendered(seed: int, spec: WindowSpec, folder: Path) -> Path:
