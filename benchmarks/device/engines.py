@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_runtime.eye.engine.base import Engine
-    from export.build_engine import Inputs
+    from export.inputs import Inputs
     from familial.model.family import Family
 
 __all__ = ["main"]
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    from export.build_engine import Inputs
+    from export.inputs import Inputs
 
     wanted = [Inputs.read(args.checkpoint, precision, "onnxruntime") for precision in _PRECISIONS]
     rows = [_build(args.checkpoint, args.out, inputs) for inputs in wanted]

@@ -147,8 +147,9 @@ def _key(setting: Setting, manifest: EngineManifest) -> str:
 
 def _engines(request: Request, manifest: EngineManifest, skipped: list[dict[str, str]]) -> tuple[tuple[str, Path], ...]:
     """Return the engine, and engines of the other precisions, built from its checkpoint where they build."""
-    from export.backends.runners import PRECISIONS
-    from export.build_engine import Inputs, build
+    from export.build_engine import build
+    from export.inputs import Inputs
+    from export.precision.convert import PRECISIONS
 
     found = [(manifest.precision, request.engine)]
     others = [name for name in PRECISIONS if name != manifest.precision]

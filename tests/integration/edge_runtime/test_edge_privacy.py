@@ -1,4 +1,4 @@
-"""What a device may reveal, as an operator meets it: budgets, profiles and their commands, a spent budget, clocks."""
+"""What a device may reveal, as an operator sees it: budgets, profiles and their commands, a spent budget, clocks."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_command_changes_the_noise_and_outlives_a_restart(tmp_path: Path, mosq
 def test_what_is_published_certifies_the_most_that_may_be_ordered(
     tmp_path: Path, mosquitto: int, listener: Listener
 ) -> None:
-    """Under a lower local maximum its certificate goes out, and nothing beyond it can be ordered."""
+    """Under a lower local maximum, that maximum's certificate is published, and nothing above it can be ordered."""
     with device(tmp_path, mosquitto, max_profile="strict"):
         until(lambda: listener.of("certificate") and listener.of("features"))
         publish(listener, Command("lab/door", 1, "balanced").seal(OPERATOR))
@@ -168,7 +168,7 @@ def other_noise(folder: Path) -> str:
 
 
 def unpinned_noise(folder: Path) -> str:
-    """The right table, and no hash that says so."""
+    """The right table, with no hash in the manifest that says so."""
     file = folder / "engine" / "manifest.json"
     document = json.loads(file.read_text())
     del document["hashes"]["noise_table"]
@@ -188,7 +188,7 @@ def test_what_was_kept_must_be_whole_before_anything_is_published(
     spoil: Any,
     code: int,
 ) -> None:
-    """A corrupt ledger, a kept command that is none, a noise table whose hash is not pinned: closed, and the cure."""
+    """A corrupt ledger, a damaged kept command, a noise table without a pinned hash: it stops with the cure."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     make_engine(tmp_path / "engine", levels=LEVELS)
     told = spoil(tmp_path)
@@ -202,7 +202,7 @@ def test_what_was_kept_must_be_whole_before_anything_is_published(
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
 def test_slots_only_grow_whatever_the_clock_does(jumps: list[float]) -> None:
-    """A clock that jumps either way, as even a monotonic one may on a virtual machine: each slot once, in order."""
+    """A clock that jumps either way, as even a monotonic one may on a virtual machine: each slot once and in order."""
     now = 1000.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: now)
@@ -218,7 +218,7 @@ def test_slots_only_grow_whatever_the_clock_does(jumps: list[float]) -> None:
 
 
 def test_the_wall_clock_has_no_say(tmp_path: Path, mosquitto: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set back and forth by years while the device runs: the same slots, the same charges."""
+    """The wall clock jumps by years while the device runs: the slots and the charges are the same."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     years = iter(range(10**9))
     real: Callable[[], float] = time.time

@@ -80,7 +80,7 @@ def _decoded(data: bytes) -> Iterator[bytes]:
 
 
 def _inflate(data: bytes, form: int) -> bytes:
-    """What decompresses without an error; for bare deflate (`form` < 0) only a stream that is whole."""
+    """What decompresses without an error; for bare deflate (`form` < 0) only a complete stream."""
     stream = zlib.decompressobj(form)
     try:
         out = stream.decompress(data, 1 << 20)

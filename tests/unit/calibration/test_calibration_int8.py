@@ -22,7 +22,7 @@ from calibration.int8 import Material, Part, calibrate, choose_layers, choose_ra
 from export import parity, trace
 from export.build_engine import main as build
 from export.precision.convert import CALIBRATION
-from export.proof.lint import load_graph
+from export.proof.structure import load_graph
 from familial.model.config import FamilyConfig
 from tests.support.family_factory import load_graphs
 from tests.support.services import ROOT
@@ -271,7 +271,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nano", "nano-research"])
 def test_shipped_calibrations_belong_to_the_shipped_weights(name: str) -> None:
-    from export.build_engine import Inputs
+    from export.inputs import Inputs
     from export.precision.convert import Calibration
 
     folder = ROOT / "checkpoints" / name

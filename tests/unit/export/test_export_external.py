@@ -18,7 +18,7 @@ from edge_runtime.eye.engine.base import self_test
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from export import build_engine, parity, trace
 from export.precision.half import to_fp16
-from export.proof.lint import LARGE_BYTES, external_files, lint, load_graph, save_graph
+from export.proof.structure import LARGE_BYTES, check_structure, external_files, load_graph, save_graph
 from export.trace import trace_module
 from familial.model import checkpoint, resources
 from familial.model.family import Family
@@ -55,7 +55,7 @@ def test_a_graph_with_weights_beside_it_computes_what_torch_computes(traced: tup
     assert external_files(graph) == {"encode.weights"}
     assert (folder / "encode.onnx").stat().st_size < 200_000 < (folder / "encode.weights").stat().st_size
     signature = {"frames": ("uint8", (1, 8, 32, 32)), "noise": ("int32", (1, 4, 16))}
-    lint(graph, "encode", signature, {"z": ("int32", (1, 4, 16))})
+    check_structure(graph, "encode", signature, {"z": ("int32", (1, 4, 16))})
     frames = np.random.default_rng(0).integers(0, 256, (1, 8, 32, 32), dtype=np.uint8)
     with torch.inference_mode():
         expected = EncodeGraph(family).eval()(torch.from_numpy(frames), torch.zeros(1, 4, 16, dtype=torch.int32))
