@@ -4,12 +4,14 @@ import { createInterface } from "node:readline";
 import { veilsight } from "./veilsight.mjs"; // generated from wire/protocol/veilsight.proto by `npm install`
 
 const ed25519 = Buffer.from("302a300506032b6570032100", "hex"); // what a DER public key of this kind begins with
-const asKey = (hex) => createPublicKey({ key: Buffer.concat([ed25519, Buffer.from(hex, "hex")]), format: "der", type: "spki" });
+const der = (hex) => Buffer.concat([ed25519, Buffer.from(hex, "hex")]);
+const asKey = (hex) => createPublicKey({ key: der(hex), format: "der", type: "spki" });
 const [device, bridge] = process.argv.slice(2).map(asKey);
 const { Signed, Features, Verdict, Alert } = veilsight.v1;
 const norm = (z) => Math.hypot(...Array.from({ length: z.length / 2 }, (_, i) => Buffer.from(z).readInt16LE(2 * i)));
 const top = (m) => m.probabilities.indexOf(Math.max(...m.probabilities));
-const verdict = (m) => `${m.unsure && top(m) === 0 ? "unsure" : m.labels[top(m)]} ${m.probabilities[top(m)].toFixed(2)}`;
+const label = (m) => (m.unsure && top(m) === 0 ? "unsure" : m.labels[top(m)]);
+const verdict = (m) => `${label(m)} ${m.probabilities[top(m)].toFixed(2)}`;
 const topics = {
   features: ["features", device, Features, (m) => `slot ${m.slot} |z| ${norm(m.z).toFixed(1)}`],
   "verdict/edge": ["verdict", device, Verdict, verdict],
