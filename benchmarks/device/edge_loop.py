@@ -17,9 +17,8 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,11 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from benchmarks.broker import EmbeddedBroker, Mosquitto, child_env, find_mosquitto
-from benchmarks.demo import rendered_clip
-from benchmarks.harness import Child, Listener, Rig, build_engine, end_on_signals, fail, report
+from benchmarks.broker import child_env
+from benchmarks.demo_source import rendered_clip
+from benchmarks.harness import Child, Rig, add_engine, engine_folder, running_rig
+from benchmarks.listener import Listener
+from benchmarks.runner import Benchmark, Report
 from edge_runtime.config import load_config
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.sampler import Sampler
@@ -41,7 +42,7 @@ from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
 from wire.protocol.message import features_size
 
-__all__ = ["cpu_per_window", "main", "memory", "process"]
+__all__ = ["COMMAND", "cpu_per_window", "memory", "process"]
 
 _PAUSE_S = 0.003
 _ROUNDS = 10
@@ -199,33 +200,25 @@ def _watch(edge: Child, listener: Listener, start: int, windows: int) -> dict[st
     return largest
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and report; 0, or 2 with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.edge_loop", description="What the device's work costs.")
-    parser.add_argument("--engine", type=Path, metavar="DIR", help="an engine folder (default: build or reuse nano's)")
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_engine(parser)
     parser.add_argument("--windows", type=int, default=2000, help="for the CPU figure (default 2000)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each run of the real process (default 15)")
-    args = parser.parse_args(argv)
-    end_on_signals()
-    try:
-        engine = args.engine.absolute() if args.engine else build_engine()
-        clip, _ = rendered_clip()
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veilsight-loop-")))
-            broker = stack.enter_context((Mosquitto if find_mosquitto() else EmbeddedBroker)(folder))
-            listener = stack.enter_context(Listener(broker))
-            rig = Rig(folder, broker, engine)
-            windows = max(4, round(args.seconds / rig.manifest.window.slot_s))
-            sources = {"file": str(clip), "synthetic": "synthetic://walk"}
-            runs = {name: process(rig, listener, source, windows, 1.0) for name, source in sources.items()}
-            cpu = cpu_per_window(rig, args.windows)
-            bare = memory(engine)
-    except VeilsightError as error:
-        return fail(error)
-    return _tell(cpu, bare, runs, type(broker).__name__)
 
 
-def _tell(cpu: dict[str, float], bare: dict[str, float], runs: dict[str, dict[str, Any]], broker: str) -> int:
+def _measure(args: argparse.Namespace) -> Report:
+    engine = engine_folder(args)
+    clip, _ = rendered_clip()
+    with running_rig("loop", engine) as (rig, listener):
+        windows = max(4, round(args.seconds / rig.manifest.window.slot_s))
+        sources = {"file": str(clip), "synthetic": "synthetic://walk"}
+        runs = {name: process(rig, listener, source, windows, 1.0) for name, source in sources.items()}
+        cpu = cpu_per_window(rig, args.windows)
+        broker = type(rig.broker).__name__
+    return _report(cpu, memory(engine), runs, broker)
+
+
+def _report(cpu: dict[str, float], bare: dict[str, float], runs: dict[str, dict[str, Any]], broker: str) -> Report:
     rows = [
         ["CPU a window, us", "ours", "bare sign + publish"],
         ["all threads", f"{cpu['ours_us']:.0f}", f"{cpu['bare_us']:.0f}"],
@@ -243,11 +236,10 @@ def _tell(cpu: dict[str, float], bare: dict[str, float], runs: dict[str, dict[st
         ]
     ratio = cpu["ours_us"] / cpu["bare_us"]
     figures = {"cpu": cpu, "runs": runs, "bare_runtime_mb": bare, "above_bare_mb": above, "broker": broker}
-    report(
-        "edge_loop", ratio=ratio, of="a bare Ed25519 sign + paho QoS 1 publish", figures=figures, rows=rows, notes=notes
-    )
-    return 0
+    return Report(ratio, figures, rows, notes)
 
+
+COMMAND = Benchmark("edge_loop", __doc__, "a bare Ed25519 sign + paho QoS 1 publish", _options, _measure)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())
