@@ -106,7 +106,7 @@ def _measure(args: argparse.Namespace) -> Report:
         compare(rows, args.checkpoint, clips, args.noise_samples)
     ahead = {f"tensorrt-rtx {row.precision}": _ahead_of_time(row) for row in on_cpu}
     fp32, _, int8 = (row.found["encode_ms"]["p50"] for row in on_cpu)
-    figures = {
+    figures: dict[str, Any] = {
         "onnxruntime": {row.precision: row.found for row in on_cpu},
         "tensorrt": {row.precision: row.found for row in on_device} or {"state": why_not},
         **ahead,

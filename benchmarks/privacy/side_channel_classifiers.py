@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from benchmarks.privacy.side_channel_streams import Labels
 from benchmarks.privacy.side_channel_view import Floats, Seen
+from familial.evaluate.intervals import binomial_interval
 
 __all__ = ["FALSE_ALARM", "Finding", "forest", "logistic", "tell", "worst"]
 

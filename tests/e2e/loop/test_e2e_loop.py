@@ -14,7 +14,8 @@ from conftest import Broker
 from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.broker import EmbeddedBroker
-from benchmarks.harness import Heard, Listener, Record, Rig
+from benchmarks.harness import Rig
+from benchmarks.listener import Heard, Listener, Record
 from tests.support.loop_factory import a_clip, make_pair
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.keys import DeviceKey

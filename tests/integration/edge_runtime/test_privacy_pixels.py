@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.broker import EmbeddedBroker, Tap
-from benchmarks.harness import Listener, Rig, build_engine
+from benchmarks.harness import Rig, build_engine
+from benchmarks.listener import Listener
 from tests.support.engine_factory import make_engine
 from wire.artifact.manifest import EngineManifest, WindowSpec
 
