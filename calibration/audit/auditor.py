@@ -5,9 +5,10 @@
 
     python -m calibration.audit --engine build/engines/nano --data MANIFEST.csv --json audit.json --html audit.html
 
-Every finished piece is kept under build/audit until the engine, the clips, the plan or the code behind it change, so
-that a run that was stopped goes on where it was. Exit status: 0 passed; 1 not passed; 2 could not be run; 3 not passed,
-and not for a preset limit alone: an attack went beyond the certificate, or failed its control.
+Every finished piece is kept under build/audit until the engine, the clips, the plan or a version constant
+(`campaign.ATTACKS_VERSION`, `targets.GALLERY_VERSION`) changes, so that a run that was stopped continues where it was.
+Exit status: 0 passed; 1 not passed; 2 could not be run; 3 not passed, and not for a preset limit alone: an attack went
+beyond the certificate, or failed its control.
 """
 
 from __future__ import annotations
@@ -28,15 +29,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from calibration.audit import targets
-from calibration.audit.campaign import ATTACKS, FULL, QUICK, Piece, Plan, Setting, run, tasks
-from calibration.audit.findings import beyond_certificate, number, why
+from calibration.audit import campaign, targets
+from calibration.audit.attacks.base import Piece, Plan, Setting
+from calibration.audit.attacks.registry import ATTACKS, attack_of
+from calibration.audit.campaign import FULL, QUICK, run, tasks
+from calibration.audit.findings import STATUSES, beyond_certificate, bound, number, why
 from calibration.audit.report import write_page
 from familial.data.clips import UNSCORED, read_manifests
 from familial.model.checkpoint import checkpoint_hash
+from wire.arguments import former_name
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, DataError, VeilsightError
+from wire.privacy.certificate import round_up
 
 __all__ = ["Request", "audit", "main"]
 
@@ -44,22 +50,22 @@ _ROOT = Path(__file__).resolve().parents[2]
 _CACHE = _ROOT / "build" / "audit"
 _FACES = "faces_yale.tar.xz"
 _FEWEST = 4  # people or places of which one is to be named
-# Galleries and finished pieces were made by this code, and are made anew where it changes.
-_FILMED_BY = ("calibration/audit/targets.py", "familial/data/*.py")
-_ATTACKED_BY = (
-    *(f"calibration/{name}.py" for name in ("attacks", "campaign", "findings", "inversion", "mechanism", "noise")),
-    *(f"export/{name}.py" for name in ("lint", "parity", "verify_graph")),
-    "edge_runtime/gate/sampler.py",
-    "familial/model/desensitizer.py",
-    "familial/train/losses.py",
-    "wire/privacy/certificate.py",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is audited, with what: clip manifests, faces (None: looked for beside the manifests), a checkpoint to build
-    engines of other precisions from, attacks to make (all where empty), processes, and where pieces are kept."""
+    """What is audited, and with what.
+
+    Attributes:
+        engine: folder of the engine.
+        data: clip manifests.
+        plan: how much is done.
+        faces: folder or archive of face pictures; None: looked for beside the manifests.
+        checkpoint: what engines of other precisions are built from.
+        only: names of the attacks to make; all where empty.
+        workers: processes.
+        cache: folder where galleries and finished pieces are kept.
+    """
 
     engine: Path
     data: tuple[Path, ...]
@@ -67,12 +73,16 @@ class Request:
     faces: Path | None = None
     checkpoint: Path | None = None
     only: tuple[str, ...] = ()
-    jobs: int = 2
+    workers: int = 2
     cache: Path = _CACHE
 
 
 def audit(request: Request) -> dict[str, Any]:
-    """Run what is missing, and put the findings together. Raises VeilsightError where the audit cannot be made."""
+    """Run the missing pieces and put all findings together.
+
+    Raises:
+        VeilsightError: the audit cannot be made.
+    """
     started, manifest = time.monotonic(), EngineManifest.load(request.engine)
     manifest.check(request.engine)
     if request.plan.people < _FEWEST:
@@ -87,7 +97,7 @@ def audit(request: Request) -> dict[str, Any]:
         left = sorted(set(ATTACKS) - set(request.only))
         skipped += [{"name": name, "why": "not asked for (--only)"} for name in left]
     key = _key(setting, manifest)
-    rows, pictures = _work_off(setting, work, request.cache / key, request.jobs)
+    rows, pictures = _work_off(setting, work, request.cache / key, request.workers)
     certificate = manifest.certificate()
     statuses = [row["status"] for row in rows]
     return {
@@ -106,7 +116,7 @@ def audit(request: Request) -> dict[str, Any]:
             "family": manifest.family,
             "precision": manifest.precision,
             "profile": manifest.profile,
-            "S_event": float(f"{certificate.s_event:.6g}"),
+            "S_event": float(round_up(certificate.s_event, 6)),
         },
         "plan": dataclasses.asdict(plan),
         "minutes": round((time.monotonic() - started) / 60, 1),
@@ -115,7 +125,7 @@ def audit(request: Request) -> dict[str, Any]:
 
 
 def _with_own_level(plan: Plan, manifest: EngineManifest) -> Plan:
-    """The plan with the engine's own S among its levels."""
+    """Return the plan with the engine's own S among its levels."""
     own = round(manifest.certificate().s_event, 2)
     if any(abs(level - own) < 0.02 * own for level in plan.levels):
         return plan
@@ -123,8 +133,8 @@ def _with_own_level(plan: Plan, manifest: EngineManifest) -> Plan:
 
 
 def _key(setting: Setting, manifest: EngineManifest) -> str:
-    """Names everything that a piece's rows depend on, in 16 hex digits."""
-    digest = hashlib.sha256(repr((manifest.sha256, setting.plan, _code(_ATTACKED_BY))).encode())
+    """Return a hash of everything that a piece's rows depend on, in 16 hex digits."""
+    digest = hashlib.sha256(repr((manifest.sha256, setting.plan, campaign.ATTACKS_VERSION)).encode())
     for _, folder in setting.engines:
         digest.update(EngineManifest.load(folder).sha256.encode())
     for _, path in setting.galleries:
@@ -132,19 +142,11 @@ def _key(setting: Setting, manifest: EngineManifest) -> str:
     return digest.hexdigest()[:16]
 
 
-def _code(patterns: Sequence[str]) -> str:
-    """sha256 in hex of the source files that match."""
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in patterns for file in _ROOT.glob(pattern)}):
-        digest.update(f"{file.relative_to(_ROOT)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
 # --- what is attacked -------------------------------------------------------------------------------------------------
 
 
 def _engines(request: Request, manifest: EngineManifest, skipped: list[dict[str, str]]) -> tuple[tuple[str, Path], ...]:
-    """The engine, and engines of every other precision that builds from the checkpoint it was made of."""
+    """Return the engine, and engines of the other precisions, built from its checkpoint where they build."""
     from export.backends.runners import PRECISIONS
     from export.build_engine import Inputs, build
 
@@ -172,47 +174,57 @@ def _engines(request: Request, manifest: EngineManifest, skipped: list[dict[str,
 def _galleries(
     request: Request, manifest: EngineManifest, skipped: list[dict[str, str]]
 ) -> tuple[tuple[str, Path], ...]:
-    """Film what is not in the cache yet; names and files of the galleries there are."""
-    wanted = set(request.only or ATTACKS) - {"mechanism", "norm", "matched filter"}
-    if not wanted:
-        return ()
-    plan, found = request.plan, list[tuple[str, Path]]()
-    made_of = f"{manifest.hashes['encode']} {manifest.window} {_code(_FILMED_BY)}"
+    """Encode the galleries that are not in the cache yet; return name and file of those there are."""
+    attacks = [attack_of(name) for name in request.only or ATTACKS]
+    wanted = frozenset[str]().union(*(attack.galleries for attack in attacks))
+    found = list[tuple[str, Path]]()
+    made_of = f"{manifest.hashes['encode']} {manifest.window} {targets.GALLERY_VERSION}"
     sees = hashlib.sha256(made_of.encode()).hexdigest()[:16]
-
-    def film(name: str, about: tuple[list[targets.Shot], Any, tuple[str, ...]], **more: Any) -> None:
-        shots, owners, names = about
+    asked = _asked(request, manifest, wanted, skipped)  # all input is checked before anything is encoded
+    for name, (shots, owners, names, more) in asked.items():
         path = request.cache / "galleries" / f"{name}-{sees}-{targets.fingerprint(shots)}.npz"
         if not path.is_file():
             began = time.monotonic()
-            print(f"filming {name}: {len(shots)} clips", flush=True)
-            made = targets.film(request.engine, shots, owners, names, request.jobs, **more)
+            print(f"encoding {name}: {len(shots)} clips", flush=True)
+            made = targets.encode_shots(request.engine, shots, owners, names, request.workers, **more)
             made.save(path)
-            print(f"filmed {name}: {len(made.codes)} windows in {time.monotonic() - began:.0f} s", flush=True)
+            print(f"encoded {name}: {len(made.codes)} windows in {time.monotonic() - began:.0f} s", flush=True)
         found.append((name, path))
-
-    people, bodies = targets.people(plan.people, plan.clips), targets.bodies(plan.bodies)
-    faces = request.faces or _beside(request.data)
-    pictured = targets.faces(faces) if faces else None  # all input is looked at before anything is filmed
-    clips = [clip for clip in read_manifests(request.data, manifest.labels) if clip.label != UNSCORED]
-    places = _fewer(*targets.places(clips), plan.place_clips)
-    film("people", people, public=True)
-    if wanted & {"attributes", "reconstruction"}:
-        film("bodies", bodies, traits=targets.body_traits(bodies[0]), public=True)
-    if pictured is None:
-        skipped.append({"name": "faces", "why": f"no {_FACES} beside the manifests, and no --faces"})
-    else:
-        film("faces", pictured[:3], traits={"glasses": pictured[3]})
-    if len(places[2]) < _FEWEST:
-        why = f"the manifests have {len(places[2])} groups of at least 4 clips, {_FEWEST} are needed"
-        skipped.append({"name": "places", "why": why})
-    else:
-        film("places", places)
     return tuple(found)
 
 
+_Asked = tuple[list[targets.Shot], npt.NDArray[np.int64], tuple[str, ...], dict[str, Any]]
+
+
+def _asked(
+    request: Request, manifest: EngineManifest, wanted: frozenset[str], skipped: list[dict[str, str]]
+) -> dict[str, _Asked]:
+    """Return shots, owners, names and further arguments of each wanted gallery; add what is missing to `skipped`."""
+    plan, asked = request.plan, dict[str, _Asked]()
+    if "people" in wanted:
+        asked["people"] = *targets.people(plan.people, plan.clips), {"public": True}
+    if "bodies" in wanted:
+        shots, owners, names = targets.bodies(plan.bodies)
+        asked["bodies"] = shots, owners, names, {"traits": targets.body_traits(shots), "public": True}
+    if "faces" in wanted:
+        if source := request.faces or _beside(request.data):
+            shots, owners, names, glasses = targets.faces(source)
+            asked["faces"] = shots, owners, names, {"traits": {"glasses": glasses}}
+        else:
+            skipped.append({"name": "faces", "why": f"no {_FACES} beside the manifests, and no --faces"})
+    if "places" in wanted:
+        clips = [clip for clip in read_manifests(request.data, manifest.labels) if clip.label != UNSCORED]
+        shots, owners, names = _fewer(*targets.places(clips), plan.place_clips)
+        if len(names) < _FEWEST:
+            why = f"the manifests have {len(names)} groups of at least 4 clips, {_FEWEST} are needed"
+            skipped.append({"name": "places", "why": why})
+        else:
+            asked["places"] = shots, owners, names, {}
+    return asked
+
+
 def _beside(manifests: Sequence[Path]) -> Path | None:
-    """The face archive in a manifest's folder or the one above it."""
+    """Return the face archive in a manifest's folder or the one above it."""
     places = [folder / _FACES for path in manifests for folder in path.resolve().parents[:2]]
     return next((path for path in places if path.is_file()), None)
 
@@ -220,16 +232,17 @@ def _beside(manifests: Sequence[Path]) -> Path | None:
 def _fewer(
     shots: list[targets.Shot], owner: Any, names: tuple[str, ...], most: int
 ) -> tuple[list[targets.Shot], Any, tuple[str, ...]]:
-    """At most so many clips of each place."""
+    """Keep at most `most` clips of each place."""
     rank = np.array([int((owner[:index] == name).sum()) for index, name in enumerate(owner)], np.int64)
     kept = np.flatnonzero(rank < most)
     return [shots[index] for index in kept], owner[kept], names
 
 
-# --- working it off ---------------------------------------------------------------------------------------------------
+# --- the pieces of work------------------------------------------------------------------------------------------------
 
 
 def _done(setting: Setting, piece: Piece) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
+    """Return rows, pictures and seconds of one piece."""
     began = time.monotonic()
     try:
         findings, pictures = run(setting, piece)
@@ -240,9 +253,9 @@ def _done(setting: Setting, piece: Piece) -> tuple[list[dict[str, Any]], dict[st
 
 
 def _work_off(
-    setting: Setting, work: Sequence[Piece], folder: Path, jobs: int
+    setting: Setting, work: Sequence[Piece], folder: Path, workers: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Every piece's rows in the order of `work`: from `folder` where they are, else made on `jobs` processes."""
+    """Return every piece's rows in the order of `work`; those that `folder` lacks are made on `workers` processes."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {piece: folder / f"{hashlib.sha256(piece.name.encode()).hexdigest()[:16]}.json" for piece in work}
     todo = [piece for piece in work if not files[piece].is_file()]
@@ -256,18 +269,18 @@ def _work_off(
         part = files[piece].with_suffix(".part")
         part.write_text(json.dumps({"rows": rows, "pictures": pictures}))
         part.replace(files[piece])
-        worst = min(rows, key=lambda row: _ORDER.index(row["status"]))
+        worst = min(rows, key=lambda row: STATUSES.index(row["status"]))
         said = f"{len(rows):3} rows, {worst['status'] if len(rows) == 1 else 'the worst: ' + worst['status']}"
         print(f"[{made}/{len(todo)}] {piece.name:44} {seconds:6.1f} s  {said}", flush=True)
 
-    if jobs > 1 and len(todo) > 1:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    if workers > 1 and len(todo) > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             futures = {pool.submit(_done, setting, piece): piece for piece in todo}
             try:
                 for future in as_completed(futures):
                     keep(futures[future], *future.result())
             except BrokenProcessPool as error:
-                cure = "give it more memory, or --jobs 1, and run it again: what is finished is kept"
+                cure = "give it more memory, or --workers 1, and run it again: what is finished is kept"
                 raise DataError(f"a process of the audit died, as it does where memory is short; {cure}") from error
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)  # an error shows at once, not after all that is left
@@ -279,14 +292,11 @@ def _work_off(
     return [row for part in found for row in part["rows"]], pictures
 
 
-_ORDER = ("broken", "attack failed its control", "not testable", "holds")
-
-
 def _table(found: dict[str, Any]) -> str:
-    """One line a row, worst first, and under those that do not hold the reason; then the sum."""
+    """Return one line a row, the worst first, with the reason under those that do not hold; then the verdict."""
     lines = [f"{'status':26}{'S':>6}  {'value':>9} {'interval':>19} {'chance':>8} {'bound':>8} {'limit':>8}  attack"]
-    for row in sorted(found["attacks"], key=lambda row: _ORDER.index(row["status"])):
-        told = [f"{number(row[key])}" for key in ("value", "chance", "certificate", "limit")]
+    for row in sorted(found["attacks"], key=lambda row: STATUSES.index(row["status"])):
+        told = [number(row["value"]), number(row["chance"]), bound(row["certificate"]), number(row["limit"])]
         low, high = (number(end) for end in row["ci"])
         lines.append(
             f"{row['status']:26}{row['S_event']:6.3g}  {told[0]:>9} {low:>9} {high:>9} {told[1]:>8} {told[2]:>8} "
@@ -297,7 +307,7 @@ def _table(found: dict[str, Any]) -> str:
     lines += [f"{'skipped':26}{part['name']}: {part['why']}" for part in found["skipped"]]
     for name in found["beyond_limit_where_not_testable"]:
         lines.append(f"{'no bound to test, beyond its limit':26}  {name}")
-    counts = {status: sum(row["status"] == status for row in found["attacks"]) for status in _ORDER}
+    counts = {status: sum(row["status"] == status for row in found["attacks"]) for status in STATUSES}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     verdict = "PASSED" if found["passed"] else "NOT PASSED"
     if not found["complete"]:
@@ -323,7 +333,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--html", type=Path, metavar="OUT", help="the page for people")
     parser.add_argument("--quick", action="store_true", help="two levels of S, fewer people: about 5 minutes")
     parser.add_argument("--only", nargs="+", default=(), choices=ATTACKS, metavar="ATTACK", help=", ".join(ATTACKS))
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    workers = parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    former_name(parser, "--jobs", workers)
     return parser
 
 
@@ -333,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan = QUICK if args.quick else FULL
     try:
         request = Request(
-            args.engine, tuple(args.data), plan, args.faces, args.checkpoint, tuple(args.only), max(1, args.jobs)
+            args.engine, tuple(args.data), plan, args.faces, args.checkpoint, tuple(args.only), max(1, args.workers)
         )
         found = audit(request)
         for out in filter(None, (args.json, args.html)):

@@ -4,7 +4,7 @@
     shuffled release ---------------same decoder--> picture -----+-- what the prior alone gives
                                        critic: is this a picture of these rooms?   (trained in turns with the decoder)
 
-The decoder may be right about what all pictures share; what counts is by how much its own release makes it better. A
+The decoder may be right about what all pictures share; what counts is how much its own release improves the picture. A
 second decoder, trained on noise alone, is the best that the prior alone can do. The control is the same decoder on
 codes that carry the picture (`picture_codes`).
 """
@@ -22,9 +22,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from calibration.audit.attacks import Effort, Sight
-from calibration.audit.findings import Floats, gain_shown, macro_accuracy
+from calibration.audit.classifiers import Effort, Observations
 from calibration.audit.targets import PICTURE, Gallery
+from familial.evaluate.intervals import bonferroni_mean_interval, macro_accuracy_interval
 from familial.model.desensitizer import trusted_code
 
 __all__ = ["Inverted", "Inverter", "Scores", "picture_codes", "png", "rebuilt", "score", "ssim", "train_inverter"]
@@ -37,15 +37,17 @@ class Inverter(nn.Module):
 
     def __init__(self, releases: int, n: int) -> None:
         super().__init__()
-        self.straight = nn.Linear(releases * n, PICTURE**2)  # what is linear in the code need not be learned twice
+        self.straight = nn.Linear(releases * n, PICTURE**2)  # the linear part; the other layers learn the rest
         nn.init.zeros_(self.straight.weight)
         self.coarse = nn.Sequential(
             nn.Linear(releases * n, 128), nn.GELU(), nn.Linear(128, 256), nn.GELU(), nn.Linear(256, PICTURE**2)
         )
         last = nn.Conv2d(16, 4, 3, padding=1)
         nn.init.zeros_(last.weight)
-        self.fine = nn.Sequential(  # on blocks of 2 x 2 pixels: the reach of 5 x 5 on pixels, a sixth of the time
-            nn.PixelUnshuffle(2), nn.Conv2d(4, 16, 3, padding=1), nn.GELU(), last, nn.PixelShuffle(2)
+        self.fine = (
+            nn.Sequential(  # on blocks of 2 x 2 pixels: a receptive field of 5 x 5 pixels at a sixth of the cost
+                nn.PixelUnshuffle(2), nn.Conv2d(4, 16, 3, padding=1), nn.GELU(), last, nn.PixelShuffle(2)
+            )
         )
         self.mean = nn.Parameter(torch.zeros(1, 1, PICTURE, PICTURE))
 
@@ -57,7 +59,7 @@ class Inverter(nn.Module):
 
 
 def _critic() -> nn.Module:
-    """Picture (B, 1, P, P) -> how much it looks like one of these rooms (B, 1): patches first, then all of them."""
+    """Return the discriminator: picture (B, 1, P, P) -> logit that it is a picture of these rooms (B, 1)."""
     return nn.Sequential(
         nn.PixelUnshuffle(4),
         nn.Conv2d(16, 12, 1),
@@ -70,7 +72,7 @@ def _critic() -> nn.Module:
 
 
 def _pictures(gallery: Gallery) -> Tensor:
-    """float32 (N, 1, PICTURE, PICTURE) in 0..1; brightness and contrast even, as the tower sees them."""
+    """Return pictures float32 (N, 1, PICTURE, PICTURE) in 0..1, brightness and contrast normalised as in the tower."""
     raw = torch.from_numpy(gallery.pictures.astype(np.float32))[:, None]
     mean, spread = raw.mean(dim=(2, 3), keepdim=True), raw.std(dim=(2, 3), keepdim=True)
     return torch.clamp(0.5 + 0.2 * (raw - mean) / (spread + 4.0), 0.0, 1.0)
@@ -78,15 +80,21 @@ def _pictures(gallery: Gallery) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Inverted:
-    """What the decoder is asked: a clean sight for each window that is the last of a run, and that window's picture."""
+    """What the decoder is asked for.
 
-    sight: Sight  # its labels are owners, no two galleries' alike
+    Attributes:
+        observed: for each window, the clean releases up to it; labels are owners, different ones in each gallery.
+        pictures: float32 (N, 1, PICTURE, PICTURE), the window's last frame.
+        public: bool (N,), whether the picture may be shown.
+    """
+
+    observed: Observations
     pictures: Tensor
     public: npt.NDArray[np.bool_]
 
 
 def rebuilt(galleries: Sequence[tuple[Gallery, npt.NDArray[np.int16]]], releases: int) -> Inverted:
-    """All galleries' windows with the releases up to each, float; earlier ones than a clip's first are missing."""
+    """Return all galleries' windows, each with the `releases` up to it; those before a clip's first are missing."""
     codes, present, pictures, unit, enrol, public, owner = [], [], [], [], [], [], []
     clips, owners = 0, 0
     for gallery, values in galleries:
@@ -104,16 +112,16 @@ def rebuilt(galleries: Sequence[tuple[Gallery, npt.NDArray[np.int16]]], releases
         owner.append(gallery.owner[gallery.clip] + owners)
         clips, owners = clips + len(gallery.owner), owners + len(gallery.names)
     label = np.concatenate(owner)
-    sight = Sight(torch.cat(codes), torch.cat(present), label, np.concatenate(unit), np.concatenate(enrol))
-    return Inverted(sight, torch.cat(pictures), np.concatenate(public))
+    observed = Observations(torch.cat(codes), torch.cat(present), label, np.concatenate(unit), np.concatenate(enrol))
+    return Inverted(observed, torch.cat(pictures), np.concatenate(public))
 
 
 def train_inverter(asked: Inverted, sigma: float, effort: Effort, *, blind: bool = False) -> Inverter:
-    """Decoder and critic in turns on the enrolled windows; `blind`: fed with noise alone, so it learns the prior."""
+    """Train decoder and critic in turns on the enrolled windows; `blind`: on noise alone, so it learns the prior."""
     torch.manual_seed(effort.seed)
-    releases, n = asked.sight.codes.shape[1:]
+    releases, n = asked.observed.codes.shape[1:]
     inverter, critic = Inverter(releases, n), _critic()
-    rows = torch.from_numpy(np.flatnonzero(asked.sight.enrol))
+    rows = torch.from_numpy(np.flatnonzero(asked.observed.enrol))
     with torch.no_grad():
         inverter.mean.copy_(torch.logit(asked.pictures[rows].mean(dim=0, keepdim=True), eps=1e-3))
     batch = 128
@@ -123,7 +131,7 @@ def train_inverter(asked: Inverted, sigma: float, effort: Effort, *, blind: bool
     schedule = torch.optim.lr_scheduler.OneCycleLR(makes, 4e-3, total_steps=steps)
     for step in range(steps):
         chosen = rows[torch.randint(len(rows), (batch,))]
-        z = torch.randn(batch, releases, n) if blind else asked.sight.noised(chosen, sigma)
+        z = torch.randn(batch, releases, n) if blind else asked.observed.noised(chosen, sigma)
         truth, made = asked.pictures[chosen], inverter(z)
         loss = (made - truth).square().mean() + _PULL * nn.functional.softplus(-critic(made)).mean()
         makes.zero_grad()
@@ -140,7 +148,7 @@ def train_inverter(asked: Inverted, sigma: float, effort: Effort, *, blind: bool
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity of pictures (B, 1, P, P) in 0..1, windows of 7 x 7, float (B,), negative ones as 0."""
+    """Return the structural similarity float (B,) of pictures (B, 1, P, P) in 0..1; windows of 7 x 7, negative as 0."""
     mean = nn.functional.avg_pool2d
     ma, mb = mean(a, 7, 1), mean(b, 7, 1)
     va, vb, cov = mean(a * a, 7, 1) - ma**2, mean(b * b, 7, 1) - mb**2, mean(a * b, 7, 1) - ma * mb
@@ -150,10 +158,21 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of the test windows: SSIM with its interval, with others' releases, of the prior alone; mean squared errors
-    likewise; how often the picture is nearer to its own than to another's, with its interval. The gains over the better
-    prior, and over a coin, have intervals that hold in all of the audit's tests together (`gain_shown`). same: share of
-    one owner's pairs among all pairs, which the shuffled ones leave out."""
+    """What a decoder reached on the test windows.
+
+    Attributes:
+        ssim: mean structural similarity, from a picture's own releases.
+        interval: of it.
+        ssim_shuffled: the same from another owner's releases.
+        ssim_prior: the same of the prior alone.
+        gain: interval of what `ssim` gains over the better of these two, in all of the audit's tests together.
+        mse, mse_shuffled, mse_prior, mse_gain: likewise, of the mean squared error.
+        matched: how often the picture is nearer to its own truth than to another's.
+        matched_interval: of it.
+        matched_gain: interval of what it gains over a coin, in all of the audit's tests together.
+        same: share of one owner's pairs among all pairs, which the shuffled pairs leave out.
+        units: clips of the test.
+    """
 
     ssim: float
     interval: tuple[float, float]
@@ -173,20 +192,20 @@ class Scores:
 
 @torch.no_grad()
 def score(asked: Inverted, inverter: Inverter, prior: Inverter, sigma: float, effort: Effort, tests: int = 1) -> Scores:
-    """Hold both decoders against the windows of clips that the attacker did not enrol; one of `tests` such tests."""
+    """Score both decoders on the windows of clips that the attacker did not enrol; one of `tests` such tests."""
     rng = np.random.default_rng(effort.seed)
-    test = np.flatnonzero(~asked.sight.enrol)
+    test = np.flatnonzero(~asked.observed.enrol)
     repeats = max(1, math.ceil(effort.tests / len(test) / 4))
     rows = np.repeat(test, repeats)
-    unit = asked.sight.unit[rows]
-    other = _strangers(rows, asked.sight.label, rng)
+    unit = asked.observed.unit[rows]
+    other = _strangers(rows, asked.observed.label, rng)
     columns = [list[Tensor]() for _ in range(7)]
     for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 1024)):
         own, strange = torch.from_numpy(rows[part]), torch.from_numpy(other[part])
         truth = asked.pictures[own]
-        made = inverter(asked.sight.noised(own, sigma))
-        without = inverter(asked.sight.noised(strange, sigma))
-        alone = prior(torch.randn_like(asked.sight.codes[own]))
+        made = inverter(asked.observed.noised(own, sigma))
+        without = inverter(asked.observed.noised(strange, sigma))
+        alone = prior(torch.randn_like(asked.observed.codes[own]))
         for at, picture in enumerate((made, without, alone)):
             columns[at].append(ssim(picture, truth))
             columns[3 + at].append((picture - truth).square().mean(dim=(1, 2, 3)))
@@ -194,28 +213,28 @@ def score(asked: Inverted, inverter: Inverter, prior: Inverter, sigma: float, ef
     like, like_other, like_prior, off, off_other, off_prior, off_strange = (
         torch.cat(column).double().numpy() for column in columns
     )
-    matched: Floats = (off < off_strange).astype(float) + 0.5 * (off == off_strange)
+    matched: npt.NDArray[np.float64] = (off < off_strange).astype(float) + 0.5 * (off == off_strange)
     seed = effort.seed
-    # against whichever prior is better: no better than that is the preset limit
+    # the preset limit: no better than the better of the two priors
     gain = like - (like_other if like_other.mean() > like_prior.mean() else like_prior)
     less = (off_other if off_other.mean() < off_prior.mean() else off_prior) - off
     all_alike = np.zeros(len(rows), np.int64)
-    value, interval = macro_accuracy(like, all_alike, unit, seed)
-    hits, hits_interval = macro_accuracy(matched, all_alike, unit, seed)
-    share = np.bincount(asked.sight.label[rows]) / len(rows)
+    value, interval = macro_accuracy_interval(like, all_alike, unit, seed)
+    hits, hits_interval = macro_accuracy_interval(matched, all_alike, unit, seed)
+    share = np.bincount(asked.observed.label[rows]) / len(rows)
     return Scores(
         value,
         interval,
         float(like_other.mean()),
         float(like_prior.mean()),
-        gain_shown(gain, unit, seed, tests),
+        bonferroni_mean_interval(gain, unit, seed, tests),
         float(off.mean()),
         float(off_other.mean()),
         float(off_prior.mean()),
-        gain_shown(less, unit, seed, tests),
+        bonferroni_mean_interval(less, unit, seed, tests),
         hits,
         hits_interval,
-        gain_shown(matched - 0.5, unit, seed, tests),
+        bonferroni_mean_interval(matched - 0.5, unit, seed, tests),
         float((share * share).sum()),
         len(np.unique(unit)),
     )
@@ -224,7 +243,7 @@ def score(asked: Inverted, inverter: Inverter, prior: Inverter, sigma: float, ef
 def _strangers(
     rows: npt.NDArray[np.int64], owner: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """For each row another of `rows`, of another owner: two pictures of one place can hardly be told apart."""
+    """Return for each row another one, of another owner: two pictures of one place can hardly be told apart."""
     other = rng.permutation(rows)
     for _ in range(50):
         same = np.flatnonzero(owner[other] == owner[rows])
@@ -235,7 +254,7 @@ def _strangers(
 
 
 def picture_codes(gallery: Gallery, clip_norm: int) -> npt.NDArray[np.int16]:
-    """Codes int16 (N, n) of a desensitizer that leaks the picture: its principal components, through the same core."""
+    """Return codes int16 (N, n) that leak the picture: its principal components, through the trusted core."""
     pixels = _pictures(gallery).flatten(1)
     centred = pixels - pixels.mean(dim=0)
     n = gallery.codes.shape[1]
@@ -249,7 +268,7 @@ def picture_codes(gallery: Gallery, clip_norm: int) -> npt.NDArray[np.int16]:
 
 
 def png(picture: Tensor, scale: int = 4) -> str:
-    """A picture (1, P, P) in 0..1 as a PNG in base64, enlarged."""
+    """Return a picture (1, P, P) in 0..1 as a PNG in base64, enlarged."""
     grey = (picture[0].clamp(0, 1) * 255).round().byte().numpy()
     large = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
     return base64.b64encode(cv2.imencode(".png", large)[1].tobytes()).decode()

@@ -1,4 +1,4 @@
-"""The mechanism itself, without a network that could be too dull to leak: planted codes through the REAL core.
+"""The mechanism itself, without a network that might not leak: planted codes through the REAL core.
 
 encode.onnx --cut at the core's float input--> core (ONNX Runtime) <-- noise of the real Sampler
 +C against -C, likelihood-ratio test, Clopper and Pearson --> a lower bound on S, held against the claim
@@ -21,23 +21,35 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.audit.findings import binomial_interval
 from calibration.noise import build_table
 from edge_runtime.gate.sampler import Sampler
 from export.parity import made_windows
 from export.proof.lint import load_graph
 from export.proof.verify_graph import core_input
+from familial.evaluate.intervals import binomial_interval
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import EngineError
 
-__all__ = ["CONFIDENCE", "TIGHT", "Bound", "Core", "hostile_norms", "match_filter", "trials_needed", "two_codes"]
+__all__ = [
+    "CONFIDENCE",
+    "MADE_WINDOWS",
+    "TIGHT",
+    "Bound",
+    "Core",
+    "hostile_norms",
+    "match_filter",
+    "trials_needed",
+    "two_codes",
+]
 
 TIGHT = 0.85
 """The audited S must lie between this share of the claim and the claim."""
 CONFIDENCE = 0.99
 """Of the audited S: each of the two error rates is bounded at half of the rest."""
+MADE_WINDOWS = 24
+"""Made windows, hostile ones among them, on which the search for a long code starts."""
 
-_POWER = NormalDist().inv_cdf(0.999)  # so sure shall it be that a sound mechanism is audited above TIGHT
+_POWER = NormalDist().inv_cdf(0.999)  # how surely a sound mechanism is audited above TIGHT
 _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2.0)
 _NORMAL = NormalDist()
 _CHUNK = 4096
@@ -95,7 +107,7 @@ class Core:
 
 
 def _after(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
-    """The nodes between `name` and z, in order; those that make constants left out."""
+    """Return the nodes between `name` and z, in order, without those that make constants."""
     wanted, kept = {"z"}, list[onnx.NodeProto]()
     for node in reversed(model.graph.node):
         if wanted.intersection(node.output) and name not in node.output and node.op_type != "Constant":
@@ -105,14 +117,14 @@ def _after(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
 
 
 def _float_kind(model: onnx.ModelProto, name: str) -> int:
-    """float32 or float16: what the core reads."""
+    """Return the ONNX element type that the core reads: float32 or float16."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     found = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
     return int(found.get(name, TensorProto.FLOAT))
 
 
-def _draws(sampler: Sampler, count: int, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """int32 (count, K, d) of fresh draws of the real sampler."""
+def _noise_samples(sampler: Sampler, count: int, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """Return int32 (count, K, d) of fresh noise samples of the real sampler."""
     noise = np.empty((count, *shape), np.int32)
     for row in noise:
         with sampler.draw() as drawn:
@@ -125,7 +137,7 @@ def _draws(sampler: Sampler, count: int, shape: tuple[int, int]) -> npt.NDArray[
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What the likelihood-ratio test shows about S of one release: most likely, at least, at most; and its trials."""
+    """What the likelihood-ratio test shows about S of one release: the estimate, its interval, and trials a side."""
 
     value: float
     low: float
@@ -134,14 +146,15 @@ class Bound:
 
     @property
     def interval(self) -> tuple[float, float]:
+        """Both ends of it."""
         return self.low, self.high
 
 
 def trials_needed(s_release: float) -> int:
-    """Trials a side so that a sound mechanism is audited above TIGHT of its claim with probability 0.999.
+    """Return the trials a side that audit a sound mechanism above TIGHT of its claim with probability 0.999.
 
     At the threshold between the two codes each error rate is Phi(-S); its estimate's deviation, carried over to S, is
-    sqrt(a (1 - a) / N) / phi(S). The lower bound gives away _Z of it for each rate, and both together vary by sqrt(2).
+    sqrt(a (1 - a) / N) / phi(S). The lower bound subtracts _Z of it for each rate, and both together vary by sqrt(2).
     """
     error = _NORMAL.cdf(-s_release)
     deviation = math.sqrt(error * (1.0 - error)) / _NORMAL.pdf(s_release)
@@ -154,7 +167,12 @@ def two_codes(core: Core, sigma: Fraction, trials: int, *, gain: int = 1) -> Bou
 
     The likelihood ratio of two Gaussians grows with that coordinate of z alone, so its sign is the test. An error rate
     of at most a and one of at most b show a distance of at least -Phi^-1(a) - Phi^-1(b) in sigmas, which is 2 S.
-    `gain` divides the noise, for the control: a mechanism with too little of it must be found out.
+
+    Args:
+        core: of the engine.
+        sigma: of the noise.
+        trials: a side.
+        gain: divides the noise, for the control: a mechanism with too little noise must be detected.
     """
     manifest = core.manifest
     shape, n = (manifest.tokens, manifest.width), manifest.n
@@ -168,7 +186,7 @@ def two_codes(core: Core, sigma: Fraction, trials: int, *, gain: int = 1) -> Bou
             at = (first + np.arange(count)) % n
             x = np.zeros((count, n), np.float32)
             x[np.arange(count), at] = sign * manifest.clip_norm
-            z = core(x.reshape(count, *shape), _draws(sampler, count, shape) // gain).reshape(count, n)
+            z = core(x.reshape(count, *shape), _noise_samples(sampler, count, shape) // gain).reshape(count, n)
             seen = sign * z[np.arange(count), at]
             wrong += int((seen < 0).sum()) + int(coin.binomial(int((seen == 0).sum()), 0.5))
         errors.append((wrong, *binomial_interval(wrong, trials, CONFIDENCE)))
@@ -187,7 +205,7 @@ def _quantile(rate: float) -> float:
 def match_filter(
     core: Core, sigma: Fraction, galleries: tuple[int, ...], trials: int, seed: int = 17
 ) -> Iterator[tuple[int, int]]:
-    """(M, hits of `trials`): an event of releases of one of M planted codes, named by the largest likelihood.
+    """Yield (M, hits of `trials`): one of M planted codes is named by the largest likelihood from an event's releases.
 
     The codes are random directions of norm just below C, about as far apart as so many can be; the attacker knows them
     as the core makes them. The noise is the real sampler's, summed over the releases of an event.
@@ -207,7 +225,7 @@ def match_filter(
     truths = {among: rng.integers(among, size=trials) for among in galleries}
     totals = {among: np.zeros((trials, n), np.int64) for among in galleries}
     for _ in range(releases):  # each gallery's releases go through the core; they share the noise
-        noise = _draws(sampler, trials, shape)
+        noise = _noise_samples(sampler, trials, shape)
         for among, truth in truths.items():
             totals[among] += core(x[truth].reshape(-1, *shape), noise).reshape(trials, n)
     for among, truth in truths.items():
@@ -224,10 +242,10 @@ def match_filter(
 
 
 def hostile_norms(folder: Path, manifest: EngineManifest, tries: int) -> Iterator[tuple[str, float, float]]:
-    """(weights, largest |mu|, largest norm of the float code before the core) of encode.onnx with hostile weights.
+    """Yield (weights, largest |mu|, largest norm before the core) of encode.onnx with hostile weights.
 
-    Each with hostile frames, noise frames and frames that a search found to make |mu| long. Noise is zero: this is the
-    test harness, the only place where a code is looked at.
+    Each reads hostile frames, random frames and frames that a search found to make |mu| long. Noise is zero: this is
+    the test harness, the only place where a code is looked at.
     """
     model = load_graph(folder / FILES["encode"])
     before = core_input(model, manifest)
@@ -242,7 +260,7 @@ def hostile_norms(folder: Path, manifest: EngineManifest, tries: int) -> Iterato
 
 
 def _spoil(model: onnx.ModelProto, how: str, rng: np.random.Generator) -> None:
-    """Put hostile values in place of the network's float constants; scales of quantisers stay positive."""
+    """Replace the network's float constants by hostile values; quantisation scales stay positive."""
     scales = {node.input[1] for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     for tensor in model.graph.initializer:
         if tensor.data_type not in _FLOAT_TYPES or (tensor.name in scales and how != "too long"):
@@ -259,10 +277,10 @@ def _spoil(model: onnx.ModelProto, how: str, rng: np.random.Generator) -> None:
 
 
 def _longest(session: onnxruntime.InferenceSession, manifest: EngineManifest, tries: int) -> tuple[float, float]:
-    """Largest |mu| and largest finite-or-not norm before the core over hostile frames, then a random search."""
+    """Return the largest |mu| and the largest norm before the core (maybe infinite), hostile frames and a search."""
     code = np.zeros((1, manifest.tokens, manifest.width), np.int32)
     rng, best, worst_x = np.random.default_rng(29), -1.0, 0.0
-    frames = made_windows(manifest.window, 24)
+    frames = made_windows(manifest.window, MADE_WINDOWS)
     champion = frames[:1]
 
     def look(window: npt.NDArray[np.uint8]) -> float:
@@ -279,8 +297,8 @@ def _longest(session: onnxruntime.InferenceSession, manifest: EngineManifest, tr
     for attempt in range(tries):  # hill climbing on |mu|: blocks of the best window replaced at random
         window = champion.copy()
         t, y, x = (int(rng.integers(0, size)) for size in window.shape[1:])
-        reach = max(1, manifest.window.height >> (attempt % 5))
-        window[:, t:, y : y + reach, x : x + reach] = rng.integers(0, 256, dtype=np.uint8)
+        side = max(1, manifest.window.height >> (attempt % 5))
+        window[:, t:, y : y + side, x : x + side] = rng.integers(0, 256, dtype=np.uint8)
         if (norm := look(window)) > best:
             best, champion = norm, window
     return best, worst_x

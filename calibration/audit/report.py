@@ -21,10 +21,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from calibration.audit.attacks.registry import ATTACKS, attack_of
 from calibration.audit.drawing import Axis, Curve, Dot, chart, rows_chart
-from calibration.audit.findings import beyond_certificate, number, why
+from calibration.audit.findings import beyond_certificate, bound, number, why
 from wire.errors import DataError, VeilsightError
-from wire.privacy.certificate import Certificate, guess_bound
+from wire.privacy.certificate import Certificate, guess_bound, round_up
 
 __all__ = ["main", "page", "write_page"]
 
@@ -34,41 +35,6 @@ _STATUS = {
     "broken": ("#b3261e", "broken"),
     "not testable": ("#6b6b6b", "not testable: at this S the certificate itself allows 99 % or more"),
     "attack failed its control": ("#a86400", "attack failed its control: it says nothing"),
-}
-_CHAPTERS: Mapping[str, tuple[str, str]] = {
-    "mechanism": (
-        "The mechanism",
-        "Codes at the two ends of what is allowed, through the real core and the real sampler. The test must be able "
-        "to show at least 85 % of the claimed S, and must never show more than the claim.",
-    ),
-    "norm": (
-        "The limit C",
-        "The engine with weights that were spoiled on purpose, fed with hostile frames: the code, looked at in this "
-        "test alone, is never longer than C.",
-    ),
-    "matched filter": (
-        "Planted codes",
-        "The best case for an attacker: everyone has a code of their own, as far apart as possible, and the attacker "
-        "has the list.",
-    ),
-    "naming": (
-        "Naming people, faces and places",
-        "The attacker learns from some clips of each person or place, and names the others. The limit is twice chance.",
-    ),
-    "attributes": (
-        "Attributes of people nobody has met",
-        "Is this person taller than most, heavier, stooped, wearing glasses? 0.5 is a coin; the limit is 0.60.",
-    ),
-    "reconstruction": (
-        "Pictures",
-        "A decoder with an adversarial prior, against the same decoder fed with somebody else's release. It may not be "
-        "better than what the prior alone gives: not significantly, in all of these tests together.",
-    ),
-    "averaging": (
-        "Averaging many releases",
-        "The mean of up to 1,000 releases of someone who sits still, or moves about. S grows with the square root of "
-        "their number, so the certificate soon allows everything.",
-    ),
 }
 
 
@@ -146,27 +112,20 @@ def _meaning(found: Mapping[str, Any]) -> str:
 
 def _promise(found: Mapping[str, Any]) -> str:
     document = found["certificate"]
-    event, release = document["event"], document["release"]
     times = document["time_to_vacuous_s"]["1"]  # one camera
     gone = ", ".join(f"1 in {int(m):,} after {_span(seconds)}" for m, seconds in times.items())
     unproved = "".join(f"<li>{escape(text)}</li>" for text in document["not_proved"])
+    named = {name: round_up(document[name]["name_one_of"]["1000"]) for name in ("release", "event")}
+    told = {name: round_up(document[name]["bits"]) for name in ("release", "event")}
     return f"""<section><h2>What is promised</h2>
 <p>Whatever the network does, and whoever looks: one release ({document["inputs"]["slot_s"]:g} s) reveals at most
-{_up(release["bits"])} bits about the scene, one event ({event["releases"]} releases) at most {_up(event["bits"])} bits.
-From an event, one of 1,000 equally likely people is named with a chance of at most {_up(event["name_one_of"]["1000"])};
-from a release, of at most {_up(release["name_one_of"]["1000"])}.</p>
+{told["release"]} bits about the scene, one event ({document["event"]["releases"]} releases) at most
+{told["event"]} bits. From an event, one of 1,000 equally likely people is named with a chance of at most
+{named["event"]}; from a release, of at most {named["release"]}.</p>
 <p>The promise ends. For somebody who stays in view, no bound is left on naming {gone}.</p>
 <p>It assumes that {escape(document["assumes"])}. The sampler's distance from ideal noise, at most
 2<sup>{math.ceil(document["log2_tau"])}</sup> over the device's life, is in these chances.
 Not proved:</p><ul>{unproved}</ul></section>"""
-
-
-def _up(value: float) -> str:
-    """Three significant digits, never below the value."""
-    if value <= 0.0:
-        return "0"
-    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return f"{math.ceil(value / unit - 1e-9) * unit:.3g}"
 
 
 def _span(seconds: float) -> str:
@@ -242,14 +201,16 @@ def _over_time(found: Mapping[str, Any]) -> str:
 
 
 def _attacks(found: Mapping[str, Any]) -> Iterator[str]:
-    for attack, (title, text) in _CHAPTERS.items():
-        rows = [row for row in found["attacks"] if row["attack"] == attack]
+    for name in {row["attack"] for row in found["attacks"]}:
+        attack_of(name)  # a row of an unknown attack is an error, not left out
+    for attack in ATTACKS.values():
+        rows = [row for row in found["attacks"] if row["attack"] == attack.name]
         if not rows:
             continue
         shown = [row for row in rows if None not in (row["value"], *row["ci"])]  # what is no number is in the table
-        drawn = "".join((_lines(shown) if attack == "averaging" else _dots(shown, attack)) if shown else ())
-        told = f"<p>{escape(text)}</p>{_reasons(rows)}{drawn}{_controls(rows)}"
-        yield f"<section><h2>{escape(title)}</h2>{told}</section>"
+        drawn = "".join((_lines(shown) if attack.name == "averaging" else _dots(shown, attack.name)) if shown else ())
+        told = f"<p>{escape(attack.text)}</p>{_reasons(rows)}{drawn}{_controls(rows)}"
+        yield f"<section><h2>{escape(attack.title)}</h2>{told}</section>"
 
 
 def _reasons(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -378,7 +339,7 @@ def _all_rows(found: Mapping[str, Any]) -> str:
         lines.append(
             f'<tr><td style="color:{colour}">{escape(row["status"])}<td>{escape(row["name"])}<td>{row["S_event"]:g}'
             f"<td>{row['releases']}<td>{escape(row['metric'])}<td>{number(row['value'])}<td>{low} .. {high}"
-            f"<td>{number(row['chance'])}<td>{number(row['certificate'])}<td>{number(row['limit'])}"
+            f"<td>{number(row['chance'])}<td>{bound(row['certificate'])}<td>{number(row['limit'])}"
             f"<td>{number(control['value'])} ({control['needed']:g})</tr>"
         )
     rules = (

@@ -1,4 +1,4 @@
-"""Whom and what the attacks are after: clips of known people, faces and places -> what the ENGINE makes of them, clean.
+"""Whom and what the attacks are after: clips of known people, faces and places -> their clean codes by the ENGINE.
 
     rendered people, cast again and again in new rooms ─┐
     face pictures, moved about, filling the frame ──────┼─► windows ─► encode.onnx, noise zero ─► Gallery (test harness)
@@ -32,6 +32,8 @@ from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
 
 __all__ = [
+    "GALLERIES",
+    "GALLERY_VERSION",
     "PICTURE",
     "WINDOWS",
     "Gallery",
@@ -39,19 +41,25 @@ __all__ = [
     "bodies",
     "body_traits",
     "faces",
-    "film",
+    "encode_shots",
     "fingerprint",
     "people",
     "places",
 ]
 
+GALLERIES = ("people", "bodies", "faces", "places")
+"""Names of the galleries that an attack can ask for."""
+GALLERY_VERSION = 1
+"""Part of the key under which galleries are kept. Raise it when the same shots would give other codes, pictures, owners
+or enrolment: a change of this module, of the renderer (familial/synth), or of how clips are read and cut into windows
+(familial/data/clips.py). The engine, its window and the shots themselves are in the key already."""
 PICTURE = 24  # pixels a side of the picture that the inversion attack is after: the window's last frame, shrunk
 _FPS = 12.0
 _SIZE = (120, 160)
 WINDOWS = 14
-"""Of every clip, all with whole context: how long somebody filmed must not tell where it was."""
+"""Windows of every clip, all with full context: a clip's length must not tell where it was filmed."""
 _PEOPLE, _BODIES, _ROOMS = 40_000, 60_000, 900_000  # seeds that no training run draws: those begin at 0
-# What one person can do in a clip; told by the clip's number, so that it says nothing about who it is.
+# What one person does in a clip; the clip's number decides, so that the action says nothing about the identity.
 _ACTS = ("walk", "bend", "exercise", "fall_forward", "sit", "crouch", "wave", "fall_side", "stand", "lie_floor")
 _ENROL = 0.6  # share of each owner's clips from which the attacker learns
 _MIN_CLIPS = 4  # of one place, two to enrol and two to test
@@ -63,9 +71,15 @@ U8 = npt.NDArray[np.uint8]
 class Gallery:
     """Clean codes of many clips, each of one owner (a person, a place).
 
-    codes int16 (N, n), one row a window, clips in order; pictures u8 (N, PICTURE, PICTURE); clip int64 (N,); owner
-    int64 (clips,), index into `names`; enrol bool (clips,), what the attacker learns from; traits name -> int64
-    (clips,), 1 has it, 0 has it not, -1 unknown; public: the pictures may be shown.
+    Attributes:
+        codes: int16 (N, n), one row a window, clips in order.
+        pictures: uint8 (N, PICTURE, PICTURE).
+        clip: int64 (N,).
+        owner: int64 (clips,), index into `names`.
+        enrol: bool (clips,), what the attacker learns from.
+        names: of the owners.
+        traits: name -> int64 (clips,), 1 has it, 0 has it not, -1 unknown.
+        public: whether the pictures may be shown.
     """
 
     codes: npt.NDArray[np.int16]
@@ -78,7 +92,7 @@ class Gallery:
     public: bool
 
     def save(self, path: Path) -> None:
-        """Write it in one move."""
+        """Write it atomically."""
         traits = {f"trait {name}": value for name, value in self.traits.items()}
         store(
             path,
@@ -101,7 +115,7 @@ class Gallery:
             return cls(**arrays, names=tuple(found["names"].tolist()), traits=traits, public=bool(found["public"]))
 
 
-# --- what is filmed ---------------------------------------------------------------------------------------------------
+# --- the clips --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +129,9 @@ class Shot:
     file: Path | None = None
 
     def footage(self, spec: WindowSpec) -> Footage:
-        """Small frames of at least `_seconds(spec)`; shorter clips are played to and fro."""
+        """Return small frames of at least `_seconds(spec)`; a shorter clip is played forwards and backwards."""
         if self.file is not None:
-            return _to_and_fro(read_clip(self.file, spec), _seconds(spec))
+            return _forth_and_back(read_clip(self.file, spec), _seconds(spec))
         if self.face:
             return _face_footage(self.face, self.seed, spec)
         seconds = _seconds(spec)
@@ -127,11 +141,11 @@ class Shot:
 
 
 def _seconds(spec: WindowSpec) -> float:
-    """How long a clip must be for `WINDOWS` windows after the first that has all its context."""
+    """Return how long a clip must be for `WINDOWS` windows with full context."""
     return math.ceil(spec.receptive_field_s / spec.slot_s) * spec.slot_s + WINDOWS * spec.slot_s
 
 
-def _to_and_fro(footage: Footage, seconds: float) -> Footage:
+def _forth_and_back(footage: Footage, seconds: float) -> Footage:
     if footage.duration >= seconds:
         return footage
     count = len(footage.times)
@@ -143,7 +157,7 @@ def _to_and_fro(footage: Footage, seconds: float) -> Footage:
 
 
 def _face_footage(data: bytes, seed: int, spec: WindowSpec) -> Footage:
-    """A still picture of a face, moved, tilted and scaled a little all the time, as a head before the camera."""
+    """Return a video of a still face picture, moved, tilted and scaled a little, as a head in front of the camera."""
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     if picture is None:
         raise DataError("faces: a picture cannot be decoded; give the archive as it was published, or PNG and JPEG")
@@ -161,7 +175,7 @@ def _face_footage(data: bytes, seed: int, spec: WindowSpec) -> Footage:
 
 
 def people(count: int, clips: int) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...]]:
-    """`count` rendered people, each in `clips` rooms of their own; shots, owners and names."""
+    """Return shots, owners and names of `count` rendered people, each in `clips` rooms of their own."""
     shots = [
         Shot(seed=_ROOMS + person * 1000 + clip, identity=_PEOPLE + person, act=_ACTS[clip % len(_ACTS)])
         for person in range(count)
@@ -171,7 +185,7 @@ def people(count: int, clips: int) -> tuple[list[Shot], npt.NDArray[np.int64], t
 
 
 def bodies(count: int) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...]]:
-    """`count` rendered people in one clip each, for what is asked about people nobody has met."""
+    """Return shots, owners and names of `count` rendered people in one clip each, for attributes of unknown people."""
     shots = [
         Shot(seed=_ROOMS + 500_000 + index, identity=_BODIES + index, act=_ACTS[index % len(_ACTS)])
         for index in range(count)
@@ -180,7 +194,7 @@ def bodies(count: int) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ..
 
 
 def faces(source: Path) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...], npt.NDArray[np.int64]]:
-    """Pictures named `subject.condition`, in a folder or a tar archive; shots, owners, names, and who wears glasses."""
+    """Return shots, owners, names and who wears glasses; pictures `subject.condition` in a folder or tar archive."""
     shots, owners, glasses = [], list[str](), list[int]()
     for index, (name, data) in enumerate(sorted(_face_files(source))):
         subject, _, condition = name.partition(".")
@@ -208,7 +222,7 @@ def _face_files(source: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def places(clips: Sequence[Clip]) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...]]:
-    """A group with at least 4 clips is a place; clips of smaller groups are left out. Shots, owners, names."""
+    """Return shots, owners and names of places: groups of at least 4 clips; clips of smaller groups are left out."""
     count = Counter((clip.set, clip.group) for clip in clips)
     names = sorted(key for key, size in count.items() if size >= _MIN_CLIPS)
     chosen = [clip for clip in clips if (clip.set, clip.group) in names]
@@ -221,8 +235,8 @@ def places(clips: Sequence[Clip]) -> tuple[list[Shot], npt.NDArray[np.int64], tu
 _OPEN: dict[Path, OnnxEngine] = {}  # one engine a process
 
 
-def _film(job: tuple[Path, Shot]) -> tuple[npt.NDArray[np.int16], U8]:
-    """Clean codes int16 (S, n) and pictures of one shot's last windows, slot by slot as the device would."""
+def _encode_shot(job: tuple[Path, Shot]) -> tuple[npt.NDArray[np.int16], U8]:
+    """Return clean codes int16 (S, n) and pictures of one shot's last windows, slot by slot as the device would."""
     folder, shot = job
     cv2.setNumThreads(1)
     engine = _OPEN.get(folder) or _OPEN.setdefault(folder, OnnxEngine(folder))
@@ -237,23 +251,33 @@ def _film(job: tuple[Path, Shot]) -> tuple[npt.NDArray[np.int16], U8]:
     return codes.astype(np.int16), np.stack(pictures).astype(np.uint8)
 
 
-def film(
+def encode_shots(
     engine: Path,
     shots: Sequence[Shot],
     owner: npt.NDArray[np.int64],
     names: tuple[str, ...],
-    jobs: int,
+    workers: int,
     *,
     traits: Mapping[str, npt.NDArray[np.int64]] | None = None,
     public: bool = False,
 ) -> Gallery:
-    """Make or read every clip and run it through the engine with zero noise, on `jobs` processes."""
+    """Make or read every clip and encode it with zero noise.
+
+    Args:
+        engine: folder of the engine.
+        shots: the clips.
+        owner: int64 (clips,).
+        names: of the owners.
+        workers: processes.
+        traits: of `Gallery`.
+        public: of `Gallery`.
+    """
     work = [(engine, shot) for shot in shots]
-    if jobs > 1:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            parts = list(pool.map(_film, work, chunksize=4))
+    if workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            parts = list(pool.map(_encode_shot, work, chunksize=4))
     else:
-        parts = [_film(job) for job in work]
+        parts = [_encode_shot(job) for job in work]
     return Gallery(
         codes=np.concatenate([codes for codes, _ in parts]),
         pictures=np.concatenate([pictures for _, pictures in parts]),
@@ -267,7 +291,7 @@ def film(
 
 
 def _enrolled(owner: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Of each owner's clips a share, drawn once and for all; never all of several, and of one alone every second."""
+    """Return the clips to enrol: a fixed random share of each owner's; a single clip of every second owner."""
     rng = np.random.default_rng(11)
     enrol = np.zeros(len(owner), np.bool_)
     for name in np.unique(owner):
@@ -277,7 +301,7 @@ def _enrolled(owner: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
 
 
 def body_traits(shots: Sequence[Shot]) -> dict[str, npt.NDArray[np.int64]]:
-    """What can be asked about rendered bodies: taller, heavier, more stooped than the median of those here."""
+    """Return the traits of rendered bodies: taller, heavier, more stooped than the median of these."""
     built = [body_of(shot.identity) for shot in shots]
     values = {
         "tall": np.array([body.height for body in built]),
@@ -288,7 +312,7 @@ def body_traits(shots: Sequence[Shot]) -> dict[str, npt.NDArray[np.int64]]:
 
 
 def fingerprint(shots: Sequence[Shot]) -> str:
-    """Names what would be filmed, in 16 hex digits: files by path, size and time."""
+    """Return a hash of what would be encoded, in 16 hex digits: files by path, size and modification time."""
     digest = hashlib.sha256()
     for shot in shots:
         stat = shot.file.stat() if shot.file else None

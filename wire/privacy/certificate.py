@@ -46,6 +46,7 @@ __all__ = [
     "eps_at_delta",
     "guess_bound",
     "guess_bound_simple",
+    "round_up",
     "sigma_for",
     "zcdp_rho",
 ]
@@ -92,6 +93,21 @@ _READING = {
     "log2_tau": "log2 of the total variation of these draws from ideal noise; it is in the chances and in delta",
     "time_to_vacuous_s": "cameras: M: for so long in view a bound below 1 on naming one of M holds, no longer",
 }
+
+
+def round_up(value: float, digits: int = 3) -> str:
+    """Return a bound as text in `digits` significant digits, never below the value; an exact value keeps no zeros.
+
+    Every bound that people read is written with it: 6.49128 becomes "6.50", 0.723043 "0.724", 3.0 "3". A probability
+    stays one, since nothing up to 1 is rounded past 1.
+    """
+    if not math.isfinite(value):
+        raise CertificateError(f"a bound is {value}; only a finite one can be written")
+    exact = Decimal(repr(float(value)))  # as the number is written: 0.198 stays 0.198, whatever its last binary digits
+    rounded = Context(prec=digits, rounding=ROUND_CEILING).plus(exact)
+    if rounded == exact:
+        return f"{rounded.normalize():f}"
+    return f"{rounded.quantize(Decimal(1).scaleb(rounded.adjusted() - digits + 1)):f}"
 
 
 def sigma_for(clip_norm: int, s_event: float, releases: int = 8) -> Fraction:

@@ -1,4 +1,4 @@
-"""The audit as it is run: a whole small one, taken up again where it stopped, and what it says to bad input."""
+"""The audit as a whole: a small one, continued where it stopped, its page, and its errors for bad input."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 
 from calibration.audit import auditor as module
-from calibration.audit.attacks import Effort
+from calibration.audit.attacks.base import Piece, Plan, Setting
+from calibration.audit.attacks.registry import ATTACKS
 from calibration.audit.auditor import Request, audit, main
-from calibration.audit.campaign import ATTACKS, FULL, QUICK, Piece, Plan, Setting
+from calibration.audit.campaign import FULL, QUICK
+from calibration.audit.classifiers import Effort
 from calibration.audit.report import main as report_main
 from calibration.audit.report import page
 from calibration.audit.targets import Gallery, faces, places
@@ -38,7 +40,7 @@ SMALL = Plan(
     clips=2,
     bodies=6,
     place_clips=4,
-    readers=Effort(2_048, 256, 512),
+    classifiers=Effort(2_048, 256, 512),
     decoders=Effort(1_280, tests=256),
     galleries=(10, 100),
     trials=100,
@@ -94,7 +96,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         SMALL,
         write_faces(folder / "faces"),
         None,
-        jobs=1,
+        workers=1,
         cache=folder / "cache",
     )
     return Made(request, audit(request))
@@ -113,7 +115,7 @@ def test_every_attack_is_made_at_every_level(made: Made) -> None:
     assert {"rendered person, from a sequence of 7 events", "place, from a sequence of 7 events"} <= names
 
 
-def test_a_row_says_what_it_is_held_against(made: Made) -> None:
+def test_a_row_states_chance_limit_and_certificate(made: Made) -> None:
     for row in made.found["attacks"]:
         if row["attack"] in ("naming", "averaging"):
             among = int(re.fullmatch(r"named right, 1 of (\d+)", row["metric"]).group(1))  # type: ignore[union-attr]
@@ -125,14 +127,14 @@ def test_a_row_says_what_it_is_held_against(made: Made) -> None:
             assert row["status"] in ("not testable", "attack failed its control")
 
 
-def test_the_outcome_of_the_whole_follows_its_rows(made: Made) -> None:
+def test_the_audit_passes_where_its_rows_hold(made: Made) -> None:
     statuses = {row["status"] for row in made.found["attacks"]}
     assert made.found["passed"] == (statuses <= {"holds", "not testable"})
     assert made.found["certificate"]["inputs"]["clip_norm"] == 64
     assert made.found["complete"] is (not made.found["skipped"])
 
 
-def test_the_mechanism_needs_no_training_to_hold(made: Made) -> None:
+def test_untrained_attacks_hold(made: Made) -> None:
     rows = [row for row in made.found["attacks"] if row["attack"] in ("mechanism", "norm", "matched filter")]
     assert {row["status"] for row in rows} <= {"holds", "not testable"}
 
@@ -146,28 +148,28 @@ def test_a_finished_piece_is_not_made_again(made: Made, monkeypatch: pytest.Monk
     assert again["attacks"] == made.found["attacks"]
 
 
-def test_another_plan_is_another_audit(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_plan_makes_the_pieces_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "run", lambda *_: pytest.fail("made again"))
     other = dataclasses.replace(made.request, plan=dataclasses.replace(SMALL, trials=101), only=("matched filter",))
     with pytest.raises(pytest.fail.Exception):
         audit(other)
 
 
-def test_other_code_is_another_audit_and_films_anew(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept was made by the code of its day: neither a finished piece nor a gallery outlives a change of it."""
+def test_a_raised_version_makes_pieces_and_galleries_anew(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept was made by older code: neither a finished piece nor a gallery outlives a raised version."""
 
-    def filmed_anew(*_: object, **__: object) -> None:
+    def made_anew(*_: object, **__: object) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(module.targets, "film", filmed_anew)
-    monkeypatch.setattr(module, "run", filmed_anew)
+    monkeypatch.setattr(module.targets, "encode_shots", made_anew)
+    monkeypatch.setattr(module, "run", made_anew)
     assert audit(made.request)["attacks"] == made.found["attacks"]
-    for name, only in (("_ATTACKED_BY", "mechanism"), ("_FILMED_BY", "naming")):
+    versions = ((module.campaign, "ATTACKS_VERSION", "mechanism"), (module.targets, "GALLERY_VERSION", "naming"))
+    for owner, name, only in versions:
         with monkeypatch.context() as patch:
-            patch.setattr(module, name, (*getattr(module, name), "pyproject.toml"))
+            patch.setattr(owner, name, getattr(owner, name) + 1)
             with pytest.raises(InterruptedError):
                 audit(dataclasses.replace(made.request, only=(only,)))
-    assert all(list(module._ROOT.glob(pattern)) for pattern in (*module._ATTACKED_BY, *module._FILMED_BY))
 
 
 def dies(setting: Setting, piece: Piece) -> None:
@@ -175,7 +177,7 @@ def dies(setting: Setting, piece: Piece) -> None:
     os._exit(9)
 
 
-def test_a_piece_that_fails_is_named_and_what_is_finished_is_kept(
+def test_a_failing_piece_is_named_and_finished_pieces_are_kept(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done, bad, never = (Piece("mechanism", "two codes", view) for view in ("done", "fails", "never"))
@@ -194,23 +196,23 @@ def test_a_piece_that_fails_is_named_and_what_is_finished_is_kept(
     assert len(list(tmp_path.glob("*.json"))) == 1
 
 
-def test_a_process_that_dies_is_told_with_the_cure(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_is_reported_with_the_cure(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_done", dies)
     pieces = [Piece("mechanism", "two codes", shift=shift) for shift in (1.0, 2.0, 3.0)]
-    with pytest.raises(DataError, match="--jobs 1, and run it again"):
+    with pytest.raises(DataError, match="--workers 1, and run it again"):
         module._work_off(Setting(made.request.engine, (), (), SMALL), pieces, tmp_path, 2)
 
 
 def test_attackers_are_trained_on_a_hundred_thousand_noised_windows() -> None:
     for plan in (FULL, QUICK):
-        assert min(plan.readers.windows, plan.decoders.windows) >= 100_000
+        assert min(plan.classifiers.windows, plan.decoders.windows) >= 100_000
     assert FULL.levels == (0.25, 0.5, 1.0, 2.0, 3.0)
     assert FULL.galleries == (10, 1_000, 100_000) and FULL.averaged == (1, 10, 100, 1_000)
 
 
-def test_rows_say_how_many_noised_windows_they_rest_on(made: Made) -> None:
+def test_rows_state_the_noised_windows_of_their_training(made: Made) -> None:
     learned = [row for row in made.found["attacks"] if row["attack"] not in ("mechanism", "norm", "matched filter")]
-    fewest = min(SMALL.readers.windows, SMALL.decoders.windows)
+    fewest = min(SMALL.classifiers.windows, SMALL.decoders.windows)
     assert learned and all(row["noised_windows"] >= fewest for row in learned)
 
 
@@ -228,12 +230,12 @@ def test_only_rendered_people_are_shown(made: Made) -> None:
     assert all(len(row["png"]) == len(rows[0]["png"]) > 0 for rows in shown.values() for row in rows)
 
 
-def test_the_length_of_a_clip_does_not_tell_the_place(made: Made) -> None:
+def test_all_clips_of_the_places_have_the_same_length(made: Made) -> None:
     path = next((made.request.cache / "galleries").glob("places-*"))
     assert len(set(np.bincount(Gallery.load(path).clip))) == 1
 
 
-def test_the_page_holds_every_row_and_nothing_from_elsewhere(made: Made, tmp_path: Path) -> None:
+def test_the_page_holds_every_row_and_loads_nothing(made: Made, tmp_path: Path) -> None:
     text = page(made.found)
     assert text.count("<tr><td") == len(made.found["attacks"])
     assert not re.search(r"(src|href)=\"(?!data:image/png;base64,)", text) and "<script" not in text
@@ -286,12 +288,12 @@ def told_of(made: Made, **changes: Any) -> tuple[str, str]:
                 "ci": [None, None],
                 "control": {"value": 0.9, "needed": 0.5, "what": "named right", "succeeded": True},
             },
-            "the attack's value is no number",
+            "the attack's value is not a number",
             "nothing is settled",
         ),
     ],
 )
-def test_what_does_not_hold_is_explained(made: Made, changes: dict[str, Any], said: str, meaning: str) -> None:
+def test_rows_that_do_not_hold_are_explained(made: Made, changes: dict[str, Any], said: str, meaning: str) -> None:
     table, text = told_of(made, **changes)
     assert said in table and "\nNOT PASSED" in table
     assert said in html.unescape(text) and meaning in text
@@ -312,7 +314,7 @@ def test_what_does_not_hold_is_explained(made: Made, changes: dict[str, Any], sa
         ),
     ],
 )
-def test_the_exit_status_tells_a_limit_from_a_breach(
+def test_the_exit_status_separates_a_limit_from_the_certificate(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], status: int
 ) -> None:
     fine = {"status": "holds", "control": {"value": 1.0, "needed": 0.5, "what": "", "succeeded": True}}
@@ -324,7 +326,7 @@ def test_the_exit_status_tells_a_limit_from_a_breach(
     assert json.loads((tmp_path / "a" / "audit.json").read_text())["passed"] is (status == 0)
 
 
-def test_an_audit_that_left_something_out_says_so(made: Made) -> None:
+def test_an_incomplete_audit_says_so(made: Made) -> None:
     found = {**made.found, "passed": True, "complete": False, "skipped": [{"name": "faces", "why": "none there"}]}
     assert "\nPASSED, INCOMPLETE (1 skipped)" in module._table(found)
     assert "passed, incomplete" in page(found)
@@ -338,7 +340,7 @@ def run_main(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     return capsys.readouterr().err
 
 
-def test_what_cannot_be_audited_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_input_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine, clips = tmp_path / "engine", write_clips(tmp_path / "clips")
     make_engine(engine)
     assert "missing.csv" in run_main(capsys, "--engine", engine, "--data", tmp_path / "missing.csv", "--only", "naming")
