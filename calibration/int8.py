@@ -1,6 +1,6 @@
 """Chooses what INT8 needs: the range of every tensor that is quantised, and the layers that stay in float32.
 
-    clips or rendered takes --windows--> encode, fp32 --codes + noise--> events --> decide, fp32
+    clips or rendered clips --windows--> encode, fp32 --codes + noise--> events --> decide, fp32
         two of three clips: magnitudes --least squared error--> ranges
         all clips:          what int8 costs, layer by layer, and what the guard does --> layers, report
         every third clip:   the same once more, on windows that chose no range
@@ -42,7 +42,7 @@ _Array = npt.NDArray[Any]
 _Feed = Mapping[str, _Array]
 
 _RENDERED = 30
-_FIRST_SEED = 7_300_000  # of rendered takes; far from those that training draws
+_FIRST_SEED = 7_300_000  # of rendered clips; far from those that training draws
 _LEAST_CLIPS = 4
 _MOST_WINDOWS = 192
 _JUDGED = 48  # feeds that judge, at most: what every layer makes of them is held in memory
@@ -72,17 +72,17 @@ class Material:
 
 
 def gather(config: FamilyConfig, data: Sequence[Path], rendered: int) -> Material:
-    """Windows of the clips of manifests `data` and of `rendered` rendered takes.
+    """Windows of the clips of manifests `data` and of `rendered` rendered clips.
 
     Raises DataError for what cannot calibrate: too few different clips, or no light in any of them.
     """
     from familial.data.clips import read_clip, read_manifests, slots, windows
-    from familial.data.sources import rendered_takes
+    from familial.data.sources import rendered_clips
 
     spec = config.window
     listed = read_manifests(data, config.labels) if data else []
     footages = [read_clip(clip.file, spec) for clip in listed]
-    footages += [take.footage for take in rendered_takes(_seeds(rendered), config.labels, spec, processes=1)]
+    footages += [clip.footage for clip in rendered_clips(_seeds(rendered), config.labels, spec, processes=1)]
     share = max(1, _MOST_WINDOWS // max(1, len(footages)))
     clips: dict[str, npt.NDArray[np.uint8]] = {}
     for footage in footages:

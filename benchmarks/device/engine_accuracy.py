@@ -73,7 +73,7 @@ class _Members:
 def read_windows(checkpoint: Path, data: Sequence[Path], rendered: int) -> list[WindowedClip]:
     """The scored clips of the manifests `data`, then as many rendered ones, cut into windows."""
     from familial.data.clips import UNSCORED, Footage, read_clip, read_manifests, slots, windows
-    from familial.data.sources import rendered_takes
+    from familial.data.sources import rendered_clips
     from familial.model.config import FamilyConfig
 
     config = FamilyConfig.load(checkpoint / "config.json")
@@ -85,8 +85,8 @@ def read_windows(checkpoint: Path, data: Sequence[Path], rendered: int) -> list[
     listed = [clip for clip in (read_manifests(data, labels) if data else []) if clip.label != UNSCORED]
     found = [WindowedClip(cut(read_clip(clip.file, spec)), labels.index(clip.label), clip.set) for clip in listed]
     seeds = range(_FIRST_SEED, _FIRST_SEED + rendered)
-    takes = rendered_takes(seeds, labels, spec, processes=1) if rendered else ()
-    return found + [WindowedClip(cut(take.footage), take.label, take.set) for take in takes]
+    clips = rendered_clips(seeds, labels, spec, processes=1) if rendered else ()
+    return found + [WindowedClip(cut(clip.footage), clip.label, clip.set) for clip in clips]
 
 
 def compare(rows: Sequence[EngineRow], checkpoint: Path, clips: Sequence[WindowedClip], samples: int) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from familial.data.events import Take
+    from familial.data.events import LabelledClip
     from familial.model.family import Family
 
 __all__ = ["COMMAND"]
@@ -63,7 +63,7 @@ def _measure(args: argparse.Namespace) -> Report:
     import numpy as np
     import torch
 
-    from familial.data.sources import rendered_takes
+    from familial.data.sources import rendered_clips
     from familial.model import checkpoint
 
     family = checkpoint.load(args.checkpoint)
@@ -72,8 +72,8 @@ def _measure(args: argparse.Namespace) -> Report:
         raise VeilsightError(f"{args.checkpoint}: a family without attributes; familial.train --attributes adds them")
     torch.manual_seed(0)
     seeds = range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered)
-    takes = rendered_takes(seeds, config.labels, config.window, processes=1)
-    clips = [clip for take in takes if (clip := _clip(family, take, args.noise == "on")) is not None]
+    rendered = rendered_clips(seeds, config.labels, config.window, processes=1)
+    clips = [read for clip in rendered if (read := _clip(family, clip, args.noise == "on")) is not None]
     true = np.concatenate([clip.true for clip in clips])
     predicted = np.concatenate([clip.predicted for clip in clips], axis=1)
     of_clips = np.stack([clip.true.mean(axis=0) for clip in clips])
@@ -100,7 +100,7 @@ def _measure(args: argparse.Namespace) -> Report:
     return Report(right / baseline, found, rows, notes)
 
 
-def _clip(family: Family, take: Take, noise: bool) -> _Clip | None:
+def _clip(family: Family, clip: LabelledClip, noise: bool) -> _Clip | None:
     """Read the quiet events of one clip; None where it has none."""
     import numpy as np
     import torch
@@ -112,19 +112,19 @@ def _clip(family: Family, take: Take, noise: bool) -> _Clip | None:
     from familial.train.losses import rounded_gaussian
 
     config = family.config
-    codes, slot_s = clip_codes(family, take.footage), config.window.slot_s
+    codes, slot_s = clip_codes(family, clip.footage), config.window.slot_s
     clean, present = events_of(codes[None], config.event_releases)
     true, tags, kept = [], [], []
     for event, there in enumerate(present):
         slots = np.arange(event, event + int(there.sum()))
-        shares = slot_shares(take, slots, slot_s, len(config.attributes))
+        shares = slot_shares(clip, slots, slot_s, len(config.attributes))
         if (
-            event_label(take, 0.0, (slot_s * (slots + 1)).tolist(), config.window.receptive_field_s) == 0
+            event_label(clip, 0.0, (slot_s * (slots + 1)).tolist(), config.window.receptive_field_s) == 0
             and shares.sum()
         ):
-            shown = (take.footage.times > slots[0] * slot_s) & (take.footage.times <= (slots[-1] + 1) * slot_s)
-            assert take.truth is not None
-            tags.append([bool(take.truth.tags[shown, TAGS.index(name)].mean() > 0.5) for name in _NO_ATTRIBUTE])
+            shown = (clip.footage.times > slots[0] * slot_s) & (clip.footage.times <= (slots[-1] + 1) * slot_s)
+            assert clip.truth is not None
+            tags.append([bool(clip.truth.tags[shown, TAGS.index(name)].mean() > 0.5) for name in _NO_ATTRIBUTE])
             true.append(shares)
             kept.append(event)
     if not kept:

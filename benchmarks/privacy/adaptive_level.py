@@ -227,7 +227,7 @@ def _of_family(args: argparse.Namespace, rng: np.random.Generator) -> list[World
     import torch  # these load torch, which the help text does not need
 
     from familial.data.clips import read_clip, read_manifests
-    from familial.data.sources import rendered_takes
+    from familial.data.sources import rendered_clips
     from familial.evaluate.report import clip_codes
     from familial.model import checkpoint
 
@@ -237,8 +237,8 @@ def _of_family(args: argparse.Namespace, rng: np.random.Generator) -> list[World
     found: dict[str, list[tuple[str, F64]]] = {}
     if args.rendered:
         seeds = range(1_000_000, 1_000_000 + args.rendered)  # held out from every training
-        for take in rendered_takes(seeds, labels, window, processes=1):
-            found.setdefault("rendered", []).append((labels[take.label], _flat(clip_codes(family, take.footage))))
+        for made in rendered_clips(seeds, labels, window, processes=1):
+            found.setdefault("rendered", []).append((labels[made.label], _flat(clip_codes(family, made.footage))))
     for clip in read_manifests([args.data], labels) if args.data else []:
         if clip.set in args.sets and clip.label in ("normal", "fall"):
             codes = _flat(clip_codes(family, read_clip(clip.file, window)))

@@ -158,7 +158,7 @@ def _bits(shift: float) -> float:
 
 def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
     from familial.data.clips import UNSCORED, Clip, read_clip, read_manifests
-    from familial.data.sources import rendered_takes
+    from familial.data.sources import rendered_clips
     from familial.evaluate.report import clip_codes
 
     config = family.config
@@ -168,10 +168,10 @@ def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
         return Clips(rows, truth, [clip_codes(family, read_clip(clip.file, config.window)) for clip in rows])
     rows, truth, codes = [], [], []
     seeds = range(_HELD_OUT_SEED, _HELD_OUT_SEED + rendered)
-    for seed, take in zip(seeds, rendered_takes(seeds, config.labels, config.window, processes=1), strict=True):
-        rows.append(Clip(Path(str(seed)), str(seed), config.labels[take.label], take.set, str(seed), ""))
-        truth.append(take.label)
-        codes.append(clip_codes(family, take.footage))
+    for seed, clip in zip(seeds, rendered_clips(seeds, config.labels, config.window, processes=1), strict=True):
+        rows.append(Clip(Path(str(seed)), str(seed), config.labels[clip.label], clip.set, str(seed), ""))
+        truth.append(clip.label)
+        codes.append(clip_codes(family, clip.footage))
     return Clips(rows, truth, codes)
 
 

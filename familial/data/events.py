@@ -1,9 +1,9 @@
-"""What a stream shows, release by release and event by event: takes -> runs -> labelled releases and events.
+"""What a stream shows, release by release and event by event: labelled clips -> the labels of releases and events.
 
-    Take (footage, what happens in it) --start, phase--> Run (slot ends) --last k releases--> labels
+    LabelledClip (footage, what happens in it) --stream start, slot ends--> labels of releases and of events
 
-A take is a clip for training: rendered, where every happening is known to the frame, or real, where only the
-clip's label is. Black context, stream starts and the number of releases are drawn without a look at the label, so
+A labelled clip is rendered, where every happening is known to the frame, or real, where only the clip's label is
+known. Black context, stream starts and the number of releases are drawn without a look at the label, so
 that none predicts it.
 """
 
@@ -24,15 +24,13 @@ __all__ = [
     "UNKNOWN",
     "Grid",
     "Happening",
-    "Run",
-    "Take",
+    "LabelledClip",
     "augment",
-    "draw_view",
-    "draw_run",
+    "sample_view",
     "event_label",
     "happening_now",
     "release_label",
-    "run_frames",
+    "sequence_frames",
 ]
 
 UNKNOWN = -1  # a span that nobody can name fairly: it is not trained on
@@ -55,7 +53,7 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
+class LabelledClip:
     """A clip for training. happenings: None where only the clip's label is known; truth: of every frame, where the clip
     is rendered."""
 
@@ -67,33 +65,17 @@ class Take:
     truth: Truth | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One way to play a take: the stream starts at `start`; slot ends at `ends` (seconds of the take's clock)."""
-
-    start: float
-    ends: tuple[float, ...]
-
-
-def draw_run(take: Take, spec: WindowSpec, rng: np.random.Generator) -> Run:
-    """A stream start anywhere that leaves at least half a slot; short or early starts as likely as late ones."""
-    slack = max(0.0, take.footage.duration - spec.slot_s)
-    start = float(rng.uniform(0.0, slack)) if rng.random() < 0.6 else float(rng.uniform(0.0, min(1.0, slack)))
-    count = spec.releases_of(take.footage.duration - start)
-    return Run(start, tuple(start + spec.slot_s * (index + 1) for index in range(count)))
-
-
-def event_label(take: Take, start: float, ends: Sequence[float], reach: float) -> int:
+def event_label(clip: LabelledClip, start: float, ends: Sequence[float], reach: float) -> int:
     """The label of the releases that end at `ends` in a stream from `start`, or UNKNOWN.
 
     `reach` as in WindowSpec, seconds.
     """
     last = ends[-1]
     seen_from = max(start, ends[0] - reach + 0.5)
-    if take.happenings is None:
-        covers = seen_from <= take.footage.duration / 2 and last >= take.footage.duration - 0.75
-        return take.label if take.label == 0 or covers else UNKNOWN
-    labels = {_part_of_event(happening, seen_from, last) for happening in take.happenings}
+    if clip.happenings is None:
+        covers = seen_from <= clip.footage.duration / 2 and last >= clip.footage.duration - 0.75
+        return clip.label if clip.label == 0 or covers else UNKNOWN
+    labels = {_part_of_event(happening, seen_from, last) for happening in clip.happenings}
     labels.discard(0)
     return labels.pop() if len(labels) == 1 else (UNKNOWN if labels else 0)
 
@@ -110,14 +92,14 @@ def _part_of_event(happening: Happening, seen_from: float, last: float) -> int:
     return 0 if happening.end < seen_from - 0.5 else UNKNOWN
 
 
-def release_label(take: Take, start: float, end: float, reach: float) -> int:
+def release_label(clip: LabelledClip, start: float, end: float, reach: float) -> int:
     """The label of one release that ends at `end` in a stream from `start`, or UNKNOWN."""
-    if take.happenings is None:
-        seen = min(end, take.footage.duration) - max(start, end - reach)
-        return take.label if take.label == 0 or (take.label != 1 and seen >= _FIGHT_RELEASE_S) else UNKNOWN
+    if clip.happenings is None:
+        seen = min(end, clip.footage.duration) - max(start, end - reach)
+        return clip.label if clip.label == 0 or (clip.label != 1 and seen >= _FIGHT_RELEASE_S) else UNKNOWN
     seen_from = max(start, end - reach + 0.5)
     labels = set()
-    for happening in take.happenings:
+    for happening in clip.happenings:
         if happening.start > end:
             continue
         overlap = min(happening.end, end) - max(happening.start, seen_from)
@@ -129,13 +111,15 @@ def release_label(take: Take, start: float, end: float, reach: float) -> int:
     return labels.pop() if len(labels) == 1 else (UNKNOWN if labels else 0)
 
 
-def happening_now(take: Take, times: npt.NDArray[np.float64], shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The label of what happens at each of `times` (T,), seconds of the take's clock, seen in the second before.
+def happening_now(
+    clip: LabelledClip, times: npt.NDArray[np.float64], shown: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """The label of what happens at each of `times` (T,), seconds of the clip's clock, seen in the second before.
 
     UNKNOWN where nobody can say and where no frame is `shown`, bool (T,).
     """
-    now = np.where(shown, 0 if take.label == 0 or take.happenings is not None else UNKNOWN, UNKNOWN)
-    for happening in take.happenings or ():
+    now = np.where(shown, 0 if clip.label == 0 or clip.happenings is not None else UNKNOWN, UNKNOWN)
+    for happening in clip.happenings or ():
         # whoever lies does not fall any more
         end = min(happening.end, happening.start + 2.0) if happening.sudden else happening.end
         since, until = times - happening.start, times - end
@@ -147,7 +131,7 @@ def happening_now(take: Take, times: npt.NDArray[np.float64], shown: npt.NDArray
 _GRAIN = np.random.default_rng(7).normal(0.0, 1.0, 1 << 20).astype(np.float32)
 
 
-def draw_view(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def sample_view(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Where the pixels of a frame go, (2, 3) as OpenCV's warpAffine takes it: mirror, crop up to 25 %, shift, zoom."""
     scale_x, scale_y = 1.0 / rng.uniform(0.75, 1.06), 1.0 / rng.uniform(0.75, 1.06)
     span_x, span_y = width * (1 - scale_x), height * (1 - scale_y)
@@ -182,7 +166,7 @@ def augment(
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The instants of a run of consecutive slots, each once: windows of neighbouring slots share most of them.
+    """The instants of a sequence of consecutive slots, each once: windows of neighbouring slots share most of them.
 
     before_s: seconds before the end of the last slot, float64 (T,), oldest first; index: int64 (slots, F), where each
     window's frames lie among them.
@@ -199,15 +183,15 @@ class Grid:
         return cls(-instants, index.reshape(last.shape).astype(np.int64))
 
 
-def run_frames(
-    take: Take, start: float, last: float, grid: Grid, spec: WindowSpec, rng: np.random.Generator | None
+def sequence_frames(
+    clip: LabelledClip, start: float, last: float, grid: Grid, spec: WindowSpec, rng: np.random.Generator | None
 ) -> tuple[npt.NDArray[np.uint8], Truth]:
     """Frames u8 (T, H, W) at the instants of `grid` of a stream from `start` whose last slot ends at `last`, and what
     is known of them.
 
     Black where there is none. With `rng`, frames are dropped and changed at random.
     """
-    times, index = take.footage.times, np.flatnonzero(take.footage.times >= start - 1e-6)
+    times, index = clip.footage.times, np.flatnonzero(clip.footage.times >= start - 1e-6)
     if rng is not None and rng.random() < 0.3:
         kept = index[rng.random(len(index)) > rng.uniform(0.05, 0.4)]
         index = kept if len(kept) else index
@@ -216,10 +200,10 @@ def run_frames(
     there = picked >= 0
     if there.any():
         used, places = np.unique(index[picked[there]], return_inverse=True)
-        frames = np.ascontiguousarray(take.footage.frames[used])
-        view = None if rng is None else draw_view(spec.height, spec.width, rng)
+        frames = np.ascontiguousarray(clip.footage.frames[used])
+        view = None if rng is None else sample_view(spec.height, spec.width, rng)
         made[there] = (frames if rng is None or view is None else augment(frames, view, rng))[places.reshape(-1)]
-        if take.truth is not None:
-            known = take.truth.at(np.where(there, index[picked], -1))
+        if clip.truth is not None:
+            known = clip.truth.at(np.where(there, index[picked], -1))
             return made, known if view is None else known.moved(view, spec.height, spec.width)
     return made, unknown(len(made))

@@ -1,4 +1,4 @@
-"""Takes for training, from two sources, cached as small grey frames under build/cache.
+"""Clips for training, from two sources, cached as small grey frames under build/cache.
 
 seed --render_clip--> happenings known to the frame          manifest row --OpenCV--> the clip's label alone
 """
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from familial.data.clips import CACHE, UNSCORED, Clip, Footage, read_clip, small_grey
-from familial.data.events import Happening, Take
+from familial.data.events import Happening, LabelledClip
 from familial.synth import actions as scenes
 from familial.synth import bodies as motion
 from familial.synth import clip as render
@@ -27,7 +27,7 @@ from familial.synth import tags, things
 from familial.synth.truth import CELLS, POSE, Truth, truth_of
 from wire.artifact.manifest import WindowSpec
 
-__all__ = ["clip_takes", "rendered_takes"]
+__all__ = ["manifest_clips", "rendered_clips"]
 
 _SUDDEN = "fall"
 _RENDER_SIZE, _RENDER_FPS = (120, 160), 12.0
@@ -35,12 +35,12 @@ _KEPT_FPS = 12.5
 _CAPTIONS = {"normal": "nothing unusual happens", "fall": "a person falls", "fight": "two people fight"}
 
 
-def clip_takes(clips: Sequence[Clip], labels: Sequence[str], spec: WindowSpec) -> list[Take]:
-    """Real clips as takes, at most `_KEPT_FPS` frames a second of them; rows labelled `uncertain` are left out.
+def manifest_clips(clips: Sequence[Clip], labels: Sequence[str], spec: WindowSpec) -> list[LabelledClip]:
+    """Real clips, at most `_KEPT_FPS` frames a second of them; rows labelled `uncertain` are left out.
 
     What happens when is known where a manifest says it (`Clip.onset_s`). The captions are as plain as the labels.
     """
-    takes = []
+    found = []
     for clip in clips:
         if clip.label == UNSCORED:
             continue
@@ -48,8 +48,8 @@ def clip_takes(clips: Sequence[Clip], labels: Sequence[str], spec: WindowSpec) -
         known = None
         if clip.onset_s is not None:
             known = (Happening(label, clip.onset_s, footage.duration, clip.label == _SUDDEN),)
-        takes.append(Take(footage, label, _CAPTIONS.get(clip.label, clip.label), clip.set, known))
-    return takes
+        found.append(LabelledClip(footage, label, _CAPTIONS.get(clip.label, clip.label), clip.set, known))
+    return found
 
 
 def _thinned(footage: Footage) -> Footage:
@@ -62,8 +62,10 @@ def _thinned(footage: Footage) -> Footage:
     return Footage(footage.frames[kept], footage.times[kept], footage.duration)
 
 
-def rendered_takes(seeds: Sequence[int], labels: Sequence[str], spec: WindowSpec, processes: int = 2) -> Iterator[Take]:
-    """Rendered clips as takes, in the order of `seeds`; their frames are mapped from the cache, not held.
+def rendered_clips(
+    seeds: Sequence[int], labels: Sequence[str], spec: WindowSpec, processes: int = 2
+) -> Iterator[LabelledClip]:
+    """Rendered clips as clips, in the order of `seeds`; their frames are mapped from the cache, not held.
 
     Those not in the cache yet are rendered by `processes` workers.
     """
@@ -104,7 +106,7 @@ def _whole(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def _read(stored: Path, labels: Sequence[str]) -> Take:
+def _read(stored: Path, labels: Sequence[str]) -> LabelledClip:
     about = json.loads(stored.with_suffix(".json").read_text())
     frames, times = np.load(stored, mmap_mode="r"), np.asarray(about["times"])
     happenings = tuple(
@@ -115,4 +117,4 @@ def _read(stored: Path, labels: Sequence[str]) -> Take:
     footage = Footage(frames, times, float(times[-1]) + 1.0 / _RENDER_FPS)
     with np.load(stored.with_suffix(".npz")) as known:
         truth = Truth(known["count"], known["tags"], known["pose"], known["people"])
-    return Take(footage, labels.index(about["label"]), about["caption"], "rendered", happenings, truth)
+    return LabelledClip(footage, labels.index(about["label"]), about["caption"], "rendered", happenings, truth)

@@ -128,7 +128,7 @@ def clip_codes(family: Family, footage: Footage) -> Tensor:
         picked = spec.held(footage.times, last - grid.before_s)
         frames = footage.frames[np.maximum(picked, 0)]
         frames[picked < 0] = 0
-        parts.append(encode.run(frames, grid.index))
+        parts.append(encode.sequence(frames, grid.index))
     return torch.as_tensor(np.concatenate(parts)).float()
 
 

@@ -26,9 +26,9 @@ class Encoder:
         self.clip_norm, self.chunk = family.config.clip_norm, chunk
 
     @torch.inference_mode()
-    def run(self, frames: npt.NDArray[np.uint8], index: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
-        """Frames u8 (T, H, W) of a run and where each window's lie, int64 (S, F) -> clean codes int16 (S, K, d)."""
-        seen = self.tower.run(torch.as_tensor(frames[None]), torch.as_tensor(index))[0]
+    def sequence(self, frames: npt.NDArray[np.uint8], index: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+        """Frames u8 (T, H, W) and where each window's lie, int64 (S, F) -> clean codes int16 (S, K, d)."""
+        seen = self.tower.sequence(torch.as_tensor(frames[None]), torch.as_tensor(index))[0]
         return np.asarray(trusted_code(self.desensitizer(seen), self.clip_norm).cpu().numpy(), np.int16)
 
     @torch.inference_mode()

@@ -171,13 +171,15 @@ class Family(nn.Module):
         """Frames u8 (B, F, H, W) -> x float (B, K, d), norm below C - 1; clean, so it never leaves the process."""
         return cast(Tensor, self.desensitizer(self.tower(frames)))
 
-    def run_features(self, frames: Tensor, index: Tensor, bf16: bool = False, also: list[Seen] | None = None) -> Tensor:
-        """A run of windows, as `Tower.run`: frames u8 (B, T, H, W), index int64 (R, F) -> x float (B, R, K, d).
+    def sequence_features(
+        self, frames: Tensor, index: Tensor, bf16: bool = False, also: list[Seen] | None = None
+    ) -> Tensor:
+        """A sequence of windows, as `Tower.sequence`: frames u8 (B, T, H, W), index int64 (R, F) -> x (B, R, K, d).
 
         bf16: the tower computes in bfloat16, for training.
         """
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=bf16):
-            seen = self.tower.run(frames, index, also)
+            seen = self.tower.sequence(frames, index, also)
         seen = seen.float()
         x = self.desensitizer(seen.flatten(0, 1))
         return cast(Tensor, x.reshape(*seen.shape[:2], self.config.tokens, self.config.width))

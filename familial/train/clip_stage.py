@@ -1,6 +1,6 @@
 """The last stage of training: the readers alone, on whole clips as they will be called, tower and codes at rest.
 
-    takes --tower, once plain and some times changed--> codes of all slots --fresh noise--> all events of a clip
+    clips --tower, once plain and some times changed--> codes of all slots --fresh noise--> all events of a clip
           --adapter, backbone--> odds --mean over the events--> the clip's label
 
 Reading is cheap, so the readers see far more noise than the tower can pay for; and what they learn is what
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from familial.data.batches import cells_of, draw_take
+from familial.data.batches import cells_of, sample_clip
 from familial.data.clips import Footage
-from familial.data.events import Take, augment, draw_view, event_label
+from familial.data.events import LabelledClip, augment, event_label, sample_view
 from familial.evaluate.report import clip_codes, events_of
 from familial.model.family import Family
 from familial.model.vocabulary import FIRST_LABEL, PAD
@@ -32,7 +32,7 @@ from familial.train.losses import rounded_gaussian, share_loss
 
 __all__ = ["read_whole", "slot_shares"]
 
-_MOST = 500  # takes that are read, drawn where there are more
+_MOST = 500  # clips that are read, drawn where there are more
 _CHANGED = 2  # changed plays of each
 _CLIPS = 24  # in a step
 _EVENTS = 12  # of a clip in a step
@@ -41,28 +41,28 @@ _RATE = 4e-4
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A take as codes float (S, K, d), one of each play."""
+    """A clip as codes float (S, K, d), one of each play."""
 
-    take: Take
+    clip: LabelledClip
     plays: list[Tensor]
 
 
 def read_whole(
-    family: Family, takes: Sequence[Take], shares: Sequence[float], minutes: float, steps: int, seed: int
+    family: Family, clips: Sequence[LabelledClip], shares: Sequence[float], minutes: float, steps: int, seed: int
 ) -> None:
     """Train the readers of `family` in place for `minutes`, at most `steps` (0: no limit), labels drawn by `shares`.
 
-    At most half of the minutes goes into codes: a slow tower makes those of fewer takes, drawn at random.
+    At most half of the minutes goes into codes: a slow tower makes those of fewer clips, drawn at random.
     """
     if minutes <= 0:
         return
     began, rng = time.monotonic(), np.random.default_rng([seed, 3])
     reads = list[_Read]()
-    for index in rng.permutation(len(takes))[:_MOST]:
-        reads.append(_encoded(family, takes[index], rng))
+    for index in rng.permutation(len(clips))[:_MOST]:
+        reads.append(_encoded(family, clips[index], rng))
         if time.monotonic() - began > 30 * minutes:
             break
-    cells = cells_of([read.take for read in reads], len(shares))
+    cells = cells_of([read.clip for read in reads], len(shares))
     reader = copy.deepcopy(family).train()
     for part in (reader.tower, reader.desensitizer):
         part.eval().requires_grad_(False)
@@ -95,31 +95,31 @@ def read_whole(
     print(f"readers: {step} steps on {len(reads)} whole clips in {spent:.1f} min", flush=True)
 
 
-def _encoded(family: Family, take: Take, rng: np.random.Generator) -> _Read:
-    footage, plays = take.footage, [clip_codes(family, take.footage)]
+def _encoded(family: Family, clip: LabelledClip, rng: np.random.Generator) -> _Read:
+    footage, plays = clip.footage, [clip_codes(family, clip.footage)]
     for _ in range(_CHANGED):
         frames = np.ascontiguousarray(footage.frames)
-        changed = augment(frames, draw_view(frames.shape[1], frames.shape[2], rng), rng)
+        changed = augment(frames, sample_view(frames.shape[1], frames.shape[2], rng), rng)
         plays.append(clip_codes(family, Footage(changed, footage.times, footage.duration)))
-    return _Read(take, plays)
+    return _Read(clip, plays)
 
 
 def _draw(
     reads: Sequence[_Read], cells: Sequence[dict[str, list[int]]], shares: Sequence[float], rng: np.random.Generator
-) -> list[tuple[Take, Tensor]]:
+) -> list[tuple[LabelledClip, Tensor]]:
     """Clips of a step, each in one of its plays."""
     drawn = []
     for _ in range(_CLIPS):
-        read = reads[draw_take(cells, shares, rng)]
-        drawn.append((read.take, read.plays[int(rng.integers(len(read.plays)))]))
+        read = reads[sample_clip(cells, shares, rng)]
+        drawn.append((read.clip, read.plays[int(rng.integers(len(read.plays)))]))
     return drawn
 
 
-def _loss(reader: Family, drawn: Sequence[tuple[Take, Tensor]], rng: np.random.Generator) -> Tensor:
+def _loss(reader: Family, drawn: Sequence[tuple[LabelledClip, Tensor]], rng: np.random.Generator) -> Tensor:
     """Of both exits: the clips' labels by their mean odds, the events' own where known; attributes; captions."""
     config = reader.config
     z, present, labels, shares, sentences, counts = [], [], [], [], [], []
-    for take, codes in drawn:
+    for clip, codes in drawn:
         events, there = events_of((codes + rounded_gaussian(codes, config.sigma))[None], config.event_releases)
         stride = math.ceil(len(there) / _EVENTS)
         kept = range(int(rng.integers(stride)), len(there), stride)
@@ -129,15 +129,15 @@ def _loss(reader: Family, drawn: Sequence[tuple[Take, Tensor]], rng: np.random.G
         for event in kept:
             slots = np.arange(event, event + int(there[event].sum()))
             ends = config.window.slot_s * (slots + 1)
-            label = event_label(take, 0.0, ends.tolist(), config.window.receptive_field_s)
+            label = event_label(clip, 0.0, ends.tolist(), config.window.receptive_field_s)
             labels.append(label)
-            shares.append(slot_shares(take, slots, config.window.slot_s, len(config.attributes)) * (label == 0))
-            sentences.append(take.caption if label == take.label else "nothing unusual happens")
+            shares.append(slot_shares(clip, slots, config.window.slot_s, len(config.attributes)) * (label == 0))
+            sentences.append(clip.caption if label == clip.label else "nothing unusual happens")
     truth, there = torch.tensor(labels), torch.cat(present)
     captions = torch.tensor([reader.vocabulary.encode(text, config.caption_words) for text in sentences])
     words = torch.cat((truth.clamp(min=0)[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
     edge, cloud, following, attributes = reader.both_exits(torch.cat(z), there, words)
-    of_clips = torch.tensor([take.label for take, _ in drawn])
+    of_clips = torch.tensor([clip.label for clip, _ in drawn])
     known = truth >= 0
     loss = torch.zeros(())
     for logits in (edge, cloud):
@@ -151,14 +151,16 @@ def _loss(reader: Family, drawn: Sequence[tuple[Take, Tensor]], rng: np.random.G
     return loss + 0.2 * share_loss(attributes, torch.as_tensor(np.stack(shares))) if config.attributes else loss
 
 
-def slot_shares(take: Take, slots: npt.NDArray[np.int64], slot_s: float, attributes: int) -> npt.NDArray[np.float32]:
+def slot_shares(
+    clip: LabelledClip, slots: npt.NDArray[np.int64], slot_s: float, attributes: int
+) -> npt.NDArray[np.float32]:
     """float32 (answers,): in which share of these slots each attribute holds; zeros where nobody knows."""
     hits = np.zeros(attributes, np.float32)
-    if take.truth is None or not attributes:
+    if clip.truth is None or not attributes:
         return hits
-    times = take.footage.times
+    times = clip.footage.times
     for slot in slots:
         shown = np.flatnonzero((times > slot * slot_s) & (times <= (slot + 1) * slot_s))
-        said = attribute(take.truth.at(shown)) if len(shown) else -1
+        said = attribute(clip.truth.at(shown)) if len(shown) else -1
         hits[said] += said >= 0
     return hits / max(1.0, float(hits.sum()))

@@ -1,6 +1,6 @@
 """Training, one visible loop: first what a window says, then what eight noisy windows say, the tower going on with it.
 
-    runs of 8 slots --tower, desensitizer--> codes --> which label's class prototype?                stage 1
+    sequences of 8 slots --tower, desensitizer--> codes --> which label's class prototype?                stage 1
                     `--tower--> what rendered clips know of bodies (`supervision`)
     ... + fresh noise --adapter, backbone--> both exits, attributes, the caption      stage 2, all together
                     `--adversary--> are two events of one scene? not to be told
@@ -35,10 +35,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from familial.data.batches import Readings, Runs, draw_readings, draw_runs
+from familial.data.batches import SampleBatch, SequenceBatch, sample_events, sample_sequences
 from familial.data.clips import CACHE, UNSCORED, grouped_folds, read_manifests
-from familial.data.events import Grid, Take
-from familial.data.sources import clip_takes, rendered_takes
+from familial.data.events import Grid, LabelledClip
+from familial.data.sources import manifest_clips, rendered_clips
 from familial.evaluate.report import best_threshold, clip_codes, clip_probabilities, event_probabilities
 from familial.model import checkpoint
 from familial.model.config import FamilyConfig, nano
@@ -123,12 +123,12 @@ def _run(args: argparse.Namespace) -> None:
         size = _with_attributes(size)
     if args.context_frames is not None:
         size = replace(size, window=replace(size.window, context_frames=args.context_frames))
-    render = partial(rendered_takes, labels=size.labels, spec=size.window, processes=args.processes)
+    render = partial(rendered_clips, labels=size.labels, spec=size.window, processes=args.processes)
     rendered = _counted(render(range(args.rendered)), args.rendered)
     held = list(render(range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered // 10)))
     clips = read_manifests(args.data, size.labels) if args.data else []
     clips = [clip for clip in clips if clip.label != UNSCORED]
-    real = clip_takes(clips, size.labels, size.window)
+    real = manifest_clips(clips, size.labels, size.window)
     plan = Plan(**{name: getattr(args, name) for name in Plan.__slots__ if name != "warm"}, warm=args.base is not None)
     if not args.folds:
         family = _start([*rendered, *real], size, args.base, args.decision_threshold)
@@ -137,9 +137,9 @@ def _run(args: argparse.Namespace) -> None:
     fold_of = grouped_folds(clips, args.folds)
     for fold in range(args.folds) if args.fold is None else [args.fold]:
         out = args.out / f"fold-{fold}"
-        kept = [*rendered, *(take for take, where in zip(real, fold_of, strict=True) if where != fold)]
-        left = [take for take, where in zip(real, fold_of, strict=True) if where == fold]
-        print(f"fold {fold}: {len(kept)} takes to train on, {len(left)} clips left out", flush=True)
+        kept = [*rendered, *(clip for clip, where in zip(real, fold_of, strict=True) if where != fold)]
+        left = [clip for clip, where in zip(real, fold_of, strict=True) if where == fold]
+        print(f"fold {fold}: {len(kept)} clips to train on, {len(left)} clips left out", flush=True)
         # calibrated on rendered clips where there are any: what is left out must have no say in its own probabilities
         train(_start(kept, size, args.base, args.decision_threshold), kept, held or left, plan, out, args.resume)
         names = [clip.name for clip, where in zip(clips, fold_of, strict=True) if where == fold]
@@ -158,9 +158,11 @@ def _with_attributes(size: FamilyConfig) -> FamilyConfig:
     return replace(size, attributes=ATTRIBUTES, words=(*special, *words))
 
 
-def _start(takes: Sequence[Take], size: FamilyConfig, base: Path | None, decision_threshold: float | None) -> Family:
+def _start(
+    clips: Sequence[LabelledClip], size: FamilyConfig, base: Path | None, decision_threshold: float | None
+) -> Family:
     """A family of `size` with the words of all captions: fresh, or from the weights of `base`."""
-    words = Vocabulary.of_captions((take.caption for take in takes), size.labels, size.attributes).words
+    words = Vocabulary.of_captions((clip.caption for clip in clips), size.labels, size.attributes).words
     known = size.words if base is not None else ()
     config = replace(size, words=(*known, *(word for word in words if word not in known)))
     family = Family(config if decision_threshold is None else replace(config, decision_threshold=decision_threshold))
@@ -170,17 +172,19 @@ def _start(takes: Sequence[Take], size: FamilyConfig, base: Path | None, decisio
     return family
 
 
-def train(family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan, out: Path, resume: bool) -> Family:
+def train(
+    family: Family, clips: Sequence[LabelledClip], held: Sequence[LabelledClip], plan: Plan, out: Path, resume: bool
+) -> Family:
     """Train on the plan's device. Writes the checkpoint into `out`, curve and resumable state under build/train.
 
     Returns the averaged family, on the CPU.
     """
     with torch.device(plan.device):  # whatever is made inside is made there
-        return _trained(family.to(plan.device), takes, held, plan, out, resume)
+        return _trained(family.to(plan.device), clips, held, plan, out, resume)
 
 
 def _trained(
-    family: Family, takes: Sequence[Take], held: Sequence[Take], plan: Plan, out: Path, resume: bool
+    family: Family, clips: Sequence[LabelledClip], held: Sequence[LabelledClip], plan: Plan, out: Path, resume: bool
 ) -> Family:
     """The loop."""
     work = _work(out)
@@ -195,7 +199,7 @@ def _trained(
     config, clock = family.config, Clock(plan, step, spent)
     clock.reading = step > 0 and clock.stage == 2
     with clock.paused():  # what is prepared is nobody's training time
-        source, tests = _Runs(config, takes, plan), _Held(average, held, plan)
+        source, tests = _Sequences(config, clips, plan), _Held(average, held, plan)
     label_prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
     family.train()
     while clock.done < 1.0:
@@ -206,19 +210,19 @@ def _trained(
                     each.adapter.point_at(code_plane(config.tokens, config.width, (config.rank or 2) + config.aside))
         for group in optimiser.param_groups:
             group["lr"] = plan.rate * clock.pace
-        runs = source.batch(clock.step)
+        sequences = source.batch(clock.step)
         seen, linked = list[Seen](), 0.0
-        x = family.run_features(torch.as_tensor(runs.frames), source.index, plan.bf16, seen)
-        losses = _window_losses(family, x, runs, label_prototypes, source.balance(runs))
-        weighted = helpers.of_bodies(seen, runs).items()
+        x = family.sequence_features(torch.as_tensor(sequences.frames), source.index, plan.bf16, seen)
+        losses = _window_losses(family, x, sequences, label_prototypes, source.balance(sequences))
+        weighted = helpers.of_bodies(seen, sequences).items()
         losses |= {name: plan.bodies * loss * (_NOW if name == "now" else 1.0) for name, loss in weighted}
         if clock.stage == 2:
-            readings = source.readings(runs, plan.readings, [plan.seed, clock.step])
-            pairs = zip(runs.take[readings.run].tolist(), readings.labels.tolist(), strict=True)
-            sentences = [_caption(takes[take], label) for take, label in pairs]
-            z, present = noisy_events(family.code(x.flatten(0, 1)).reshape(x.shape), readings, config.sigma)
-            losses |= _event_losses(family, z, present, readings, runs, source.weights(readings), sentences)
-            losses["link"], linked = helpers.linked(z, present, readings, runs, plan.adversary)
+            samples = source.samples(sequences, plan.readings, [plan.seed, clock.step])
+            pairs = zip(sequences.clip[samples.sequence].tolist(), samples.labels.tolist(), strict=True)
+            sentences = [_caption(clips[clip], label) for clip, label in pairs]
+            z, present = noisy_events(family.code(x.flatten(0, 1)).reshape(x.shape), samples, config.sigma)
+            losses |= _event_losses(family, z, present, samples, sequences, source.weights(samples), sentences)
+            losses["link"], linked = helpers.linked(z, present, samples, sequences, plan.adversary)
         total = sum(losses.values(), torch.zeros(()))
         if not math.isfinite(total.item()):
             raise CheckpointError(
@@ -238,7 +242,7 @@ def _trained(
                 curve.show(tests.scores(average))
                 state.store(clock.step, clock.spent)
     steps = max(1, round(plan.whole * plan.steps)) if plan.steps else 0
-    read_whole(average, takes, _shares(config), plan.whole * plan.minutes, steps, plan.seed)
+    read_whole(average, clips, _shares(config), plan.whole * plan.minutes, steps, plan.seed)
     with clock.paused():
         average.config = _leaning(tests.calibrated(average), plan)
     checkpoint.save(average.cpu(), out)
@@ -249,41 +253,41 @@ def _trained(
     return average
 
 
-class _Runs(Dataset[Runs]):
-    """Batches of runs by their step, made ahead by a thread or by processes; always the same for a seed and a step."""
+class _Sequences(Dataset[SequenceBatch]):
+    """Batches by their step, made ahead by a thread or by processes; always the same for a seed and a step."""
 
-    def __init__(self, config: FamilyConfig, takes: Sequence[Take], plan: Plan) -> None:
-        self.config, self.takes, self.plan, self.shares = config, takes, plan, _shares(config)
+    def __init__(self, config: FamilyConfig, clips: Sequence[LabelledClip], plan: Plan) -> None:
+        self.config, self.clips, self.plan, self.shares = config, clips, plan, _shares(config)
         self.grid = Grid.of(config.window, config.event_releases)
         self.index = torch.as_tensor(self.grid.index)
         self._worker = ThreadPoolExecutor(1)
         self._windows = np.full(len(config.labels), 100.0)
         self._seen = np.full((len(config.labels), config.event_releases), 10.0)
-        self._coming: dict[int, Future[Runs]] = {}
-        self._arriving: Iterator[tuple[Tensor, Runs]] | None = None
+        self._coming: dict[int, Future[SequenceBatch]] = {}
+        self._arriving: Iterator[tuple[Tensor, SequenceBatch]] | None = None
 
-    def draw(self, runs: int, seed: list[int], plain: bool = False) -> Runs:
+    def draw(self, sequences: int, seed: list[int], plain: bool = False) -> SequenceBatch:
         """A batch of one's own."""
         rng = np.random.default_rng(seed)
-        return draw_runs(self.takes, self.shares, runs, self.grid, self.config.window, rng, plain)
+        return sample_sequences(self.clips, self.shares, sequences, self.grid, self.config.window, rng, plain)
 
-    def batch(self, step: int) -> Runs:
+    def batch(self, step: int) -> SequenceBatch:
         """The batch of `step`; the next call is for the step after it."""
         if self.plan.workers:
             if self._arriving is None:
                 self._arriving = iter(self._loader(step))
-            frames, runs = next(self._arriving)
-            return replace(runs, frames=frames.numpy())
+            frames, sequences = next(self._arriving)
+            return replace(sequences, frames=frames.numpy())
         for ahead in range(step, step + 3):
             if ahead not in self._coming:
                 self._coming[ahead] = self._worker.submit(self.__getitem__, ahead)
         return self._coming.pop(step).result()
 
-    def __getitem__(self, step: int) -> Runs:
+    def __getitem__(self, step: int) -> SequenceBatch:
         return self.draw(self.plan.runs, [self.plan.seed, step])
 
-    def _loader(self, first: int) -> DataLoader[Runs]:
-        """Batches of `first` and the steps after it from forked processes, which share the takes with this one."""
+    def _loader(self, first: int) -> DataLoader[SequenceBatch]:
+        """Batches of `first` and the steps after it from forked processes, which share the clips with this one."""
         return DataLoader(
             self,
             batch_size=None,
@@ -293,46 +297,46 @@ class _Runs(Dataset[Runs]):
             multiprocessing_context="fork",
         )
 
-    def balance(self, runs: Runs) -> Tensor:
+    def balance(self, sequences: SequenceBatch) -> Tensor:
         """float (L,): what makes labels of single windows as frequent as `shares` says, counted over all batches so
         far."""
-        self._windows += np.bincount(runs.labels[runs.labels >= 0], minlength=len(self._windows))
+        self._windows += np.bincount(sequences.labels[sequences.labels >= 0], minlength=len(self._windows))
         wanted = np.array(self.shares) / (self._windows / self._windows.sum())
         return torch.as_tensor(np.clip(wanted, 0.2, 5.0)).float()
 
-    def weights(self, readings: Readings) -> Tensor:
+    def weights(self, samples: SampleBatch) -> Tensor:
         """float (N,): what makes labels as frequent as `shares` says at EVERY number of releases, so that the number
         tells nothing. Counted over all that was read so far."""
-        counts = readings.last - readings.first
-        np.add.at(self._seen, (readings.labels, counts), 1.0)
+        counts = samples.last - samples.first
+        np.add.at(self._seen, (samples.labels, counts), 1.0)
         share = self._seen / self._seen.sum(axis=0, keepdims=True)  # (L, R)
         wanted = np.array(self.shares)[:, None] / np.clip(share, 1e-6, None)
-        return torch.as_tensor(np.clip(wanted, 0.2, 5.0)[readings.labels, counts]).float()
+        return torch.as_tensor(np.clip(wanted, 0.2, 5.0)[samples.labels, counts]).float()
 
-    def readings(self, runs: Runs, each: int, seed: list[int], full: float = 0.4) -> Readings:
+    def samples(self, sequences: SequenceBatch, each: int, seed: list[int], full: float = 0.4) -> SampleBatch:
         """What a reader is given of a batch."""
         rng = np.random.default_rng([*seed, 1])
-        return draw_readings(runs, self.takes, self.config.window, each, rng, full)
+        return sample_events(sequences, self.clips, self.config.window, each, rng, full)
 
 
-def _parted(runs: Runs) -> tuple[Tensor, Runs]:
+def _parted(sequences: SequenceBatch) -> tuple[Tensor, SequenceBatch]:
     """The frames as a tensor, which goes from process to process without a copy, and the rest."""
-    return torch.from_numpy(runs.frames), replace(runs, frames=runs.frames[:0])
+    return torch.from_numpy(sequences.frames), replace(sequences, frames=sequences.frames[:0])
 
 
 def _window_losses(
-    family: Family, x: Tensor, runs: Runs, label_prototypes: Tensor, weights: Tensor
+    family: Family, x: Tensor, sequences: SequenceBatch, label_prototypes: Tensor, weights: Tensor
 ) -> dict[str, Tensor]:
     """Stage 1's: x float (B, R, K, d) of a batch -> losses of the releases whose label is known, each label weighted by
-    `weights` float (L,), and of those where only the run's is."""
-    labels, weak = torch.as_tensor(runs.labels), torch.as_tensor(runs.weak)
+    `weights` float (L,), and of those where only the sequence's is."""
+    labels, weak = torch.as_tensor(sequences.labels), torch.as_tensor(sequences.weak)
     sure, hidden = labels >= 0, weak >= 0
     losses = {"size": 0.002 * size_loss(x.flatten(0, 1), family.config.clip_norm)}
     if bool(sure.any()):
         losses["clean"] = clean_loss(x[sure], labels[sure], label_prototypes, weights)
     if bool(hidden.any()):
         losses["weak"] = hidden.float().mean() * weak_loss(x[hidden], weak[hidden], label_prototypes)
-    config, attributes = family.config, torch.as_tensor(runs.attributes)
+    config, attributes = family.config, torch.as_tensor(sequences.attributes)
     plain = (labels == 0) & (attributes >= 0)
     if config.attributes and bool(plain.any()):
         directions = attribute_prototypes(len(config.attributes), config.rank, config.tokens, config.width)
@@ -346,35 +350,37 @@ def _event_losses(
     family: Family,
     z: Tensor,
     present: Tensor,
-    readings: Readings,
-    runs: Runs,
+    samples: SampleBatch,
+    sequences: SequenceBatch,
     weights: Tensor,
     sentences: Sequence[str],
 ) -> dict[str, Tensor]:
-    """Stage 2's: noised events z float (N, R, K, d), present bool (N, R), of readings of runs, with weights and
+    """Stage 2's: noised events z float (N, R, K, d), present bool (N, R), of samples of sequences, with weights and
     captions -> losses of both exits."""
-    config, labels = family.config, torch.as_tensor(readings.labels)
+    config, labels = family.config, torch.as_tensor(samples.labels)
     captions = torch.tensor([family.vocabulary.encode(text, config.caption_words) for text in sentences])
     words = torch.cat((labels[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
     edge, cloud, following, attributes = family.both_exits(z, present, words)
     at_edge, at_cloud, caption = event_loss(edge, cloud, following, labels, captions, weights)
     losses = {"edge": at_edge, "cloud": at_cloud, "caption": 0.05 * caption}
     if config.attributes:
-        losses["shares"] = 0.2 * share_loss(attributes, torch.as_tensor(readings.shares(runs, len(config.attributes))))
+        losses["shares"] = 0.2 * share_loss(
+            attributes, torch.as_tensor(samples.shares(sequences, len(config.attributes)))
+        )
     return losses
 
 
-def noisy_events(code: Tensor, readings: Readings, sigma: float) -> tuple[Tensor, Tensor]:
+def noisy_events(code: Tensor, samples: SampleBatch, sigma: float) -> tuple[Tensor, Tensor]:
     """Codes float (B, R, K, d) -> z float (N, R, K, d) with fresh noise, present bool (N, R).
 
     What arrived is moved to the event's end, with zeros before it.
     """
     count = code.shape[1]
-    run, last = torch.as_tensor(readings.run), torch.as_tensor(readings.last)
-    length = last - torch.as_tensor(readings.first) + 1
+    sequence, last = torch.as_tensor(samples.sequence), torch.as_tensor(samples.last)
+    length = last - torch.as_tensor(samples.first) + 1
     place = last[:, None] - torch.arange(count - 1, -1, -1)  # (N, R): which release comes to each place
     present = torch.arange(count - 1, -1, -1) < length[:, None]
-    chosen = code[run[:, None], place.clamp(min=0)]
+    chosen = code[sequence[:, None], place.clamp(min=0)]
     return (chosen + rounded_gaussian(chosen, sigma)) * present[:, :, None, None], present
 
 
@@ -387,67 +393,77 @@ class _Helpers(nn.Module):
         self.bodies = Bodies(tower, len(family.config.labels)) if isinstance(tower, SnippetTower) else None
         self.reid_adversary = ReidentificationAdversary(family.config.n, family.config.sigma)
 
-    def of_bodies(self, seen: Sequence[Seen], runs: Runs) -> dict[str, Tensor]:
+    def of_bodies(self, seen: Sequence[Seen], sequences: SequenceBatch) -> dict[str, Tensor]:
         """Losses of what is known of bodies, where anything is."""
-        return self.bodies(seen[0], torch.as_tensor(runs.now), runs.truth) if self.bodies is not None and seen else {}
+        return (
+            self.bodies(seen[0], torch.as_tensor(sequences.now), sequences.truth)
+            if self.bodies is not None and seen
+            else {}
+        )
 
-    def linked(self, z: Tensor, present: Tensor, readings: Readings, runs: Runs, weight: float) -> tuple[Tensor, float]:
+    def linked(
+        self, z: Tensor, present: Tensor, samples: SampleBatch, sequences: SequenceBatch, weight: float
+    ) -> tuple[Tensor, float]:
         """The adversary's loss, and the share that it links right beyond chance."""
-        attributes = np.where(readings.labels == 0, runs.attributes[readings.run, readings.last], -1)
-        kind = torch.as_tensor(readings.labels * 100 + attributes)
-        linked: tuple[Tensor, float] = self.reid_adversary(z, present, torch.as_tensor(readings.run), kind, weight)
+        attributes = np.where(samples.labels == 0, sequences.attributes[samples.sequence, samples.last], -1)
+        kind = torch.as_tensor(samples.labels * 100 + attributes)
+        linked: tuple[Tensor, float] = self.reid_adversary(z, present, torch.as_tensor(samples.sequence), kind, weight)
         return linked
 
 
 class _Held:
-    """Takes that are not trained on: scores now and then, and calibration at the end."""
+    """Clips that are not trained on: scores now and then, and calibration at the end."""
 
-    def __init__(self, average: Family, takes: Sequence[Take], plan: Plan) -> None:
-        self.source = _Runs(average.config, takes, plan) if takes else None
-        self.runs = self.source.draw(min(64, 2 * len(takes)), [plan.seed, 1 << 30], plain=True) if self.source else None
+    def __init__(self, average: Family, clips: Sequence[LabelledClip], plan: Plan) -> None:
+        self.source = _Sequences(average.config, clips, plan) if clips else None
+        self.sequences = (
+            self.source.draw(min(64, 2 * len(clips)), [plan.seed, 1 << 30], plain=True) if self.source else None
+        )
         config = average.config
         self.prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
         self.plan = plan
 
     @torch.no_grad()
     def scores(self, average: Family) -> dict[str, float]:
-        """Shares right: of windows without noise, nearest to their label's class prototype; of noisy readings, at
+        """Shares right: of windows without noise, nearest to their label's class prototype; of noisy samples, at
         each exit."""
-        if self.source is None or self.runs is None:
+        if self.source is None or self.sequences is None:
             return {}
-        codes, found = self._codes(average, self.runs), dict[str, float]()
-        labels = torch.as_tensor(self.runs.labels)
+        codes, found = self._codes(average, self.sequences), dict[str, float]()
+        labels = torch.as_tensor(self.sequences.labels)
         nearest = (codes.flatten(2) @ self.prototypes.flatten(1).T).argmax(dim=2)
         if bool((labels >= 0).any()):
             found["held_release"] = float((nearest == labels)[labels >= 0].float().mean())
         for name, full in (("", 0.0), ("_whole", 1.0)):
-            readings = self.source.readings(self.runs, 8, [self.plan.seed], full)
-            if len(readings.labels):
-                edge, cloud, truth = _read(average, codes, readings)
+            samples = self.source.samples(self.sequences, 8, [self.plan.seed], full)
+            if len(samples.labels):
+                edge, cloud, truth = _read(average, codes, samples)
                 found["held_edge" + name] = float((edge.argmax(1) == truth).float().mean())
                 found["held_cloud" + name] = float((cloud.argmax(1) == truth).float().mean())
         return found
 
-    def _codes(self, average: Family, runs: Runs) -> Tensor:
+    def _codes(self, average: Family, sequences: SequenceBatch) -> Tensor:
         assert self.source is not None
         encode = Encoder(average)
-        return torch.as_tensor(np.stack([encode.run(frames, self.source.grid.index) for frames in runs.frames])).float()
+        return torch.as_tensor(
+            np.stack([encode.sequence(frames, self.source.grid.index) for frames in sequences.frames])
+        ).float()
 
     @torch.no_grad()
     def calibrated(self, average: Family) -> FamilyConfig:
         """The config with the temperature and the bias towards all risks alike that make probabilities of both exits
-        likeliest on held-out readings of whole runs, noise on, risk and normal equally frequent.
+        likeliest on held-out samples of whole sequences, noise on, risk and normal equally frequent.
 
         The config as it is where nothing is held out.
         """
         config, risks = average.config, len(average.config.labels) - 1
         if self.source is None:
             return config
-        runs = self.source.draw(min(256, 8 * len(self.source.takes)), [self.plan.seed, 1 << 29], plain=True)
-        readings = self.source.readings(runs, 12, [self.plan.seed, 2], 1.0)
-        if len(set((readings.labels > 0).tolist())) < 2:
+        sequences = self.source.draw(min(256, 8 * len(self.source.clips)), [self.plan.seed, 1 << 29], plain=True)
+        samples = self.source.samples(sequences, 12, [self.plan.seed, 2], 1.0)
+        if len(set((samples.labels > 0).tolist())) < 2:
             return config
-        edge, cloud, labels = _read(average, self._codes(average, runs), readings)
+        edge, cloud, labels = _read(average, self._codes(average, sequences), samples)
         raw = (torch.stack((edge, cloud)) - torch.tensor(config.label_bias)) * config.temperature  # (exits, N, L)
         share = (labels > 0).float().mean()
         weight = torch.where(labels > 0, 0.5 / share, 0.5 / (1.0 - share))
@@ -473,11 +489,11 @@ class _Held:
         family = Family(config).eval()
         family.load_state_dict(average.state_dict())
         rows, truth = [], []
-        for take in self.source.takes:
-            z = clip_codes(family, take.footage)[None].repeat(_REPEATS, 1, 1, 1)
+        for clip in self.source.clips:
+            z = clip_codes(family, clip.footage)[None].repeat(_REPEATS, 1, 1, 1)
             read = event_probabilities(family, z + rounded_gaussian(z, config.sigma), "cloud")
             rows += [clip_probabilities(events) for events in read]
-            truth += [take.label] * _REPEATS
+            truth += [clip.label] * _REPEATS
         found = best_threshold(truth, rows, ["held out"] * len(truth))
         print(f"a clip is a risk from {found:.2f} on", flush=True)
         return replace(config, decision_threshold=round(found, 4))
@@ -495,12 +511,12 @@ def _leaning(config: FamilyConfig, plan: Plan) -> FamilyConfig:
     return replace(config, label_bias=bias, decision_threshold=round(odds / (1.0 + odds), 4))
 
 
-def _read(average: Family, codes: Tensor, readings: Readings) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes float (B, R, K, d) -> edge and cloud logits (N, L) of noisy readings, and their labels (N,)."""
-    z, present = noisy_events(codes, readings, average.config.sigma)
+def _read(average: Family, codes: Tensor, samples: SampleBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes float (B, R, K, d) -> edge and cloud logits (N, L) of noisy samples, and their labels (N,)."""
+    z, present = noisy_events(codes, samples, average.config.sigma)
     state = average.exit_state(z, present)
     edge, cloud = edge_exit(average, state, present), average.continue_from(state, present)
-    return edge, cloud, torch.as_tensor(readings.labels)
+    return edge, cloud, torch.as_tensor(samples.labels)
 
 
 def _shares(config: FamilyConfig) -> list[float]:
@@ -509,9 +525,9 @@ def _shares(config: FamilyConfig) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _caption(take: Take, label: int) -> str:
-    """The take's own sentence where the event shows what it is about, else the plain one of what it shows instead."""
-    return take.caption if label == take.label else "nothing unusual happens"
+def _caption(clip: LabelledClip, label: int) -> str:
+    """The clip's own sentence where the event shows what it is about, else the plain one of what it shows instead."""
+    return clip.caption if label == clip.label else "nothing unusual happens"
 
 
 def _average(average: nn.Module, module: nn.Module, keep: float) -> None:
@@ -523,10 +539,10 @@ def _average(average: nn.Module, module: nn.Module, keep: float) -> None:
                 held.lerp_(new, 1.0 - keep)
 
 
-def _counted(takes: Iterator[Take], total: int) -> list[Take]:
+def _counted(clips: Iterator[LabelledClip], total: int) -> list[LabelledClip]:
     began, found = time.monotonic(), []
-    for take in takes:
-        found.append(take)
+    for clip in clips:
+        found.append(clip)
         if len(found) % 200 == 0 or len(found) == total:
             print(f"rendered {len(found)}/{total} in {time.monotonic() - began:.0f} s", flush=True)
     return found
@@ -568,8 +584,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minutes", type=float, default=20.0, help="wall clock of one family")
     parser.add_argument("--steps", type=int, default=0, help="at most so many steps")
-    parser.add_argument("--runs", type=int, default=16, help="runs of 8 slots in a batch")
-    parser.add_argument("--readings", type=int, default=6, help="noisy readings of each run in stage 2")
+    parser.add_argument("--runs", type=int, default=16, help="sequences of 8 slots in a batch")
+    parser.add_argument("--readings", type=int, default=6, help="noisy samples of each sequence in stage 2")
     parser.add_argument("--stage-1", type=float, default=0.6, help="share of the time for single windows")
     parser.add_argument("--whole", type=float, default=0.12, help="share of the time for whole clips, at the end")
     parser.add_argument("--bodies", type=float, default=0.3, help="weight of what rendered clips know of bodies")

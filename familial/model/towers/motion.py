@@ -27,9 +27,9 @@ __all__ = ["TOWERS", "Seen", "SnippetTower", "Tower", "make_tower"]
 
 
 class Seen(NamedTuple):
-    """What single snippets of B runs looked like, for tasks that only training has: last int64 (U,), where each one's
-    last frame lies in the run; features (B * U, width); maps (B * U, C, h, w) of the last convolution; geometry
-    (B * U, 6) of the cut-outs."""
+    """What single snippets of B sequences looked like, for tasks that only training has: last int64 (U,), where each
+    one's last frame lies in the sequence; features (B * U, width); maps (B * U, C, h, w) of the last convolution;
+    geometry (B * U, 6) of the cut-outs."""
 
     last: Tensor
     features: Tensor
@@ -42,9 +42,9 @@ class Tower(nn.Module):
 
     features: int
 
-    def run(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
-        """A run of neighbouring windows at once: frames u8 (B, T, H, W), index int64 (R, F), where each window's frames
-        lie -> (B, R, features). also: is given what was `Seen`, by a tower that knows snippets."""
+    def sequence(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
+        """A sequence of neighbouring windows at once: frames u8 (B, T, H, W), index int64 (R, F), where each window's
+        frames lie -> (B, R, features). also: is given what was `Seen`, by a tower that knows snippets."""
         windows = frames[:, index].flatten(0, 1)
         return self(windows).reshape(len(frames), len(index), self.features)  # type: ignore[no-any-return]
 
@@ -59,7 +59,7 @@ class SnippetTower(Tower):
     frames (B, F, H, W) --8 frames, stride 4--> snippets (B*S, 8, H, W) --what moves, enlarged--> (B*S, 7, crop, crop)
         --3 x 3 convolutions, mean and maximum--> (B, S, width) --convolutions over time--> (B, 3 * width)
 
-    Neighbouring windows share snippets: in training a run of windows is encoded at once by `snippets` and `over`.
+    Neighbouring windows share snippets: in training a sequence of windows is encoded at once by `snippets` and `over`.
     """
 
     SPAN, STRIDE = 8, 4  # frames
@@ -86,7 +86,7 @@ class SnippetTower(Tower):
         snippets = torch.stack(parts, dim=1).flatten(0, 1)
         return self.over(self.snippets(snippets).reshape(-1, self.count, self.inner.out_features))
 
-    def run(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
+    def sequence(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
         """As every tower's, with each snippet looked at once."""
         starts = torch.arange(self.count) * self.STRIDE
         spans = index[:, starts[:, None] + torch.arange(self.SPAN)]  # (R, S, 8)

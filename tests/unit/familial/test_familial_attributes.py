@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from familial.data.clips import Footage
-from familial.data.events import UNKNOWN, Happening, Take, draw_view, event_label, happening_now
+from familial.data.events import UNKNOWN, Happening, LabelledClip, event_label, happening_now, sample_view
 from familial.model import checkpoint
 from familial.model.adapter import ADAPTER
 from familial.model.config import nano
@@ -76,7 +76,7 @@ def test_silhouettes_go_where_the_frames_go() -> None:
     frame[16:36, 80:104] = 255
     rng = np.random.default_rng(0)
     for _ in range(8):
-        view = draw_view(128, 128, rng)
+        view = sample_view(128, 128, rng)
         frames = cv2.warpAffine(frame, view, (128, 128))
         expected = cv2.resize(frames, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
         moved = truth.moved(view, 128, 128).people[0]
@@ -100,11 +100,11 @@ def test_a_slot_is_answered_by_what_most_of_it_shows(count: int, tag: str | None
 
 
 def test_what_happens_now_is_told_by_the_second_before() -> None:
-    take, times = _take(1), np.array([1.0, 4.1, 4.5, 4.8, 5.2, 6.0, 8.0])
+    clip, times = _clip(1), np.array([1.0, 4.1, 4.5, 4.8, 5.2, 6.0, 8.0])
     shown = np.array([True] * 6 + [False])
-    assert happening_now(take, times, shown).tolist() == [0, -1, 1, 1, -1, 0, -1]
-    assert happening_now(replace(take, happenings=None), times, shown).tolist() == [-1] * 7
-    assert happening_now(replace(take, label=0, happenings=None), times, shown).tolist() == [0] * 6 + [-1]
+    assert happening_now(clip, times, shown).tolist() == [0, -1, 1, 1, -1, 0, -1]
+    assert happening_now(replace(clip, happenings=None), times, shown).tolist() == [-1] * 7
+    assert happening_now(replace(clip, label=0, happenings=None), times, shown).tolist() == [0] * 6 + [-1]
 
 
 def test_answers_are_told_apart_alike_and_lie_aside_of_the_labels() -> None:
@@ -179,7 +179,7 @@ def test_bodies_are_learned_where_they_are_known_and_nothing_where_not() -> None
     frames = torch.randint(0, 256, (2, 64, 32, 32), dtype=torch.uint8)
     index = torch.arange(60)[None] + torch.tensor([[0], [4]])
     seen: list[Seen] = []
-    family.run_features(frames, index, also=seen)
+    family.sequence_features(frames, index, also=seen)
     truth = Truth(*(np.stack([getattr(unknown(64), name)] * 2) for name in Truth.__slots__))
     nothing, calm = torch.full((2, 64), -1), torch.zeros(2, 64, dtype=torch.long)
     assert heads(seen[0], nothing, truth) == {} and set(heads(seen[0], calm, truth)) == {"now"}
@@ -233,7 +233,7 @@ def test_nobody_to_be_mistaken_for_asks_nothing() -> None:
     assert float(loss.detach()) == 0.0 and above == 0.0
 
 
-def _take(label: int, seconds: float = 9.0) -> Take:
+def _clip(label: int, seconds: float = 9.0) -> LabelledClip:
     """A square that rests, or drops after 4 s."""
     times = np.arange(int(seconds * 8)) / 8
     frames = np.full((len(times), 32, 32), 90, np.uint8)
@@ -243,7 +243,7 @@ def _take(label: int, seconds: float = 9.0) -> Take:
     happenings = (Happening(1, 4.0, 4.5, True),) if label else ()
     truth = replace(unknown(len(times)), count=np.ones(len(times), np.int8), tags=np.zeros((len(times), 5), np.int8))
     caption = "a person falls" if label else "nothing unusual happens"
-    return Take(Footage(frames, times, seconds), label, caption, "made", happenings, truth)
+    return LabelledClip(Footage(frames, times, seconds), label, caption, "made", happenings, truth)
 
 
 def test_readers_learn_whole_clips_and_leave_the_codes_alone() -> None:
@@ -251,15 +251,15 @@ def test_readers_learn_whole_clips_and_leave_the_codes_alone() -> None:
     with torch.no_grad():
         family.desensitizer.outer.weight *= 400
     before = {name: value.clone() for name, value in family.state_dict().items()}
-    read_whole(family, [_take(0), _take(1)], [0.5, 0.5, 0.0], minutes=5.0, steps=3, seed=1)
+    read_whole(family, [_clip(0), _clip(1)], [0.5, 0.5, 0.0], minutes=5.0, steps=3, seed=1)
     changed = {name for name, value in family.state_dict().items() if not torch.equal(value, before[name])}
     assert {f"{ADAPTER}.token.weight", "exit_head.weight", "embed.weight"} <= changed
     assert not any(name.startswith(("tower.", "desensitizer.")) for name in changed)
-    read_whole(family, [_take(0)], [1.0, 0.0, 0.0], minutes=0.0, steps=0, seed=1)  # no time, no step
+    read_whole(family, [_clip(0)], [1.0, 0.0, 0.0], minutes=0.0, steps=0, seed=1)  # no time, no step
 
 
 def test_clips_of_whose_events_nobody_knows_the_label_are_read_all_the_same() -> None:
-    family, hidden = _small().eval(), replace(_take(1, seconds=21.0), happenings=None)
+    family, hidden = _small().eval(), replace(_clip(1, seconds=21.0), happenings=None)
     events = [event_label(hidden, 0.0, [float(e + k + 1) for k in range(8)], 7.875) for e in range(2)]
     assert events == [UNKNOWN, UNKNOWN]
     drawn = [(hidden, torch.zeros(9, 4, 16))]  # the first two events of it
@@ -267,7 +267,7 @@ def test_clips_of_whose_events_nobody_knows_the_label_are_read_all_the_same() ->
 
 
 def test_shares_count_the_slots_that_are_known() -> None:
-    take = _take(0)
-    assert slot_shares(take, np.arange(8), 1.0, len(ATTRIBUTES))[ATTRIBUTES.index("one")] == 1.0
-    assert slot_shares(replace(take, truth=None), np.arange(8), 1.0, len(ATTRIBUTES)).sum() == 0.0
-    assert slot_shares(take, np.arange(20, 28), 1.0, len(ATTRIBUTES)).sum() == 0.0  # after the clip
+    clip = _clip(0)
+    assert slot_shares(clip, np.arange(8), 1.0, len(ATTRIBUTES))[ATTRIBUTES.index("one")] == 1.0
+    assert slot_shares(replace(clip, truth=None), np.arange(8), 1.0, len(ATTRIBUTES)).sum() == 0.0
+    assert slot_shares(clip, np.arange(20, 28), 1.0, len(ATTRIBUTES)).sum() == 0.0  # after the clip

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from familial.data.batches import draw_readings, draw_runs
+from familial.data.batches import sample_events, sample_sequences
 from familial.data.clips import Clip, Footage, check_folds, grouped_folds, read_clip, read_manifests, slots, windows
-from familial.data.events import UNKNOWN, Grid, Happening, Take, event_label, release_label, run_frames
+from familial.data.events import UNKNOWN, Grid, Happening, LabelledClip, event_label, release_label, sequence_frames
 from familial.model.config import nano
 from wire.errors import DataError
 
@@ -33,10 +33,10 @@ def _manifest(folder: Path, *rows: str) -> Path:
     return path
 
 
-def _take(label: int, seconds: float, happenings: tuple[Happening, ...] | None, name: str = "made") -> Take:
+def _clip(label: int, seconds: float, happenings: tuple[Happening, ...] | None, name: str = "made") -> LabelledClip:
     times = np.arange(int(seconds * 12)) / 12
     frames = np.random.default_rng(len(times)).integers(20, 200, (len(times), SPEC.height, SPEC.width), dtype=np.uint8)
-    return Take(Footage(frames, times, seconds), label, "a person", name, happenings)
+    return LabelledClip(Footage(frames, times, seconds), label, "a person", name, happenings)
 
 
 def test_a_manifest_is_read(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_group_stays_in_one_fold() -> None:
 
 
 def test_windows_are_black_where_nothing_was_seen() -> None:
-    footage = _take(0, 3.0, None).footage
+    footage = _clip(0, 3.0, None).footage
     made = windows(footage, [1.0, 2.0, 3.0 + SPEC.receptive_field_s + 0.1], SPEC)
     assert made.shape == (3, SPEC.frames, SPEC.height, SPEC.width)
     assert not made[0, : SPEC.context_frames - 1].any()  # the first frame came when the slot began
@@ -91,7 +91,7 @@ def test_windows_are_black_where_nothing_was_seen() -> None:
 
 
 def test_a_clip_is_read_until_its_last_picture_is_out_of_reach() -> None:
-    footage = _take(0, 3.0, None).footage
+    footage = _clip(0, 3.0, None).footage
     count = slots(3.0, SPEC)
     made = windows(footage, [SPEC.slot_s * (slot + 1) for slot in range(count + 1)], SPEC)
     assert [bool(window.any()) for window in made] == [True] * count + [False]
@@ -99,7 +99,7 @@ def test_a_clip_is_read_until_its_last_picture_is_out_of_reach() -> None:
 
 
 def test_labels_follow_what_happens() -> None:
-    fall = _take(1, 14.0, (Happening(1, 6.0, 7.0, True),))
+    fall = _clip(1, 14.0, (Happening(1, 6.0, 7.0, True),))
     reach = SPEC.receptive_field_s
     assert event_label(fall, 0.0, (3.0, 4.0, 5.0), reach) == 0
     assert event_label(fall, 0.0, (6.0, 7.0), reach) == 1
@@ -107,10 +107,10 @@ def test_labels_follow_what_happens() -> None:
     assert event_label(fall, 0.0, (13.5,), reach) == UNKNOWN  # lies, long after
     assert event_label(fall, 7.5, (9.0,), reach) == UNKNOWN  # the stream began after the fall
     assert [release_label(fall, 0.0, e, reach) for e in (5.0, 6.2, 7.0, 12.0, 13.8)] == [0, UNKNOWN, 1, 1, UNKNOWN]
-    fight = _take(2, 14.0, (Happening(2, 5.0, 9.0, False),))
+    fight = _clip(2, 14.0, (Happening(2, 5.0, 9.0, False),))
     assert event_label(fight, 0.0, (7.0,), reach) == 2
     assert event_label(fight, 0.0, (5.5,), reach) == UNKNOWN
-    real = _take(1, 4.0, None)
+    real = _clip(1, 4.0, None)
     assert event_label(real, 0.0, (1.0, 2.0, 3.0, 4.0), reach) == 1
     assert event_label(real, 0.0, (1.0, 2.0), reach) == UNKNOWN
     assert release_label(real, 0.0, 3.0, reach) == UNKNOWN
@@ -120,37 +120,40 @@ GRID = Grid.of(SPEC, 8)
 
 
 def test_a_run_holds_the_windows_of_its_slots() -> None:
-    take = _take(0, 9.0, ())
-    frames, _ = run_frames(take, 0.0, 8.0, GRID, SPEC, None)
-    made = windows(take.footage, [1.0 + slot for slot in range(8)], SPEC)
+    clip = _clip(0, 9.0, ())
+    frames, _ = sequence_frames(clip, 0.0, 8.0, GRID, SPEC, None)
+    made = windows(clip.footage, [1.0 + slot for slot in range(8)], SPEC)
     assert np.array_equal(frames[GRID.index], made)
     assert len(frames) < made.shape[0] * made.shape[1] / 2  # neighbours share most of them
 
 
 def test_what_arrived_is_drawn_blind_to_the_label() -> None:
-    """Of whole readings and of parts, each as often of any label; what nobody can name is not read."""
+    """Of whole samples and of parts, each as often of any label; what nobody can name is not read."""
     happenings = ((), (Happening(1, 7.0, 8.0, True),), (Happening(2, 5.0, 11.0, False),))
-    takes = [_take(label, 12.0, happening) for label, happening in enumerate(happenings)]
-    runs = draw_runs(takes, [1 / 3] * 3, 120, GRID, SPEC, np.random.default_rng(0), plain=True)
-    drawn = draw_readings(runs, takes, SPEC, 8, np.random.default_rng(1))
+    clips = [_clip(label, 12.0, happening) for label, happening in enumerate(happenings)]
+    sequences = sample_sequences(clips, [1 / 3] * 3, 120, GRID, SPEC, np.random.default_rng(0), plain=True)
+    drawn = sample_events(sequences, clips, SPEC, 8, np.random.default_rng(1))
     assert set(drawn.labels.tolist()) == {0, 1, 2} and (drawn.first <= drawn.last).all()
-    for run, first, last, label in zip(drawn.run, drawn.first, drawn.last, drawn.labels, strict=True):
-        ends = [float(runs.last[run]) - 7 + slot for slot in range(first, last + 1)]
-        assert event_label(takes[runs.take[run]], float(runs.start[run]), ends, SPEC.receptive_field_s) == label
+    for sequence, first, last, label in zip(drawn.sequence, drawn.first, drawn.last, drawn.labels, strict=True):
+        ends = [float(sequences.last[sequence]) - 7 + slot for slot in range(first, last + 1)]
+        assert (
+            event_label(clips[sequences.clip[sequence]], float(sequences.start[sequence]), ends, SPEC.receptive_field_s)
+            == label
+        )
 
 
 def test_batches_are_balanced_and_repeatable() -> None:
-    takes = [_take(0, 10.0, ()), _take(1, 10.0, (Happening(1, 5.0, 6.0, True),)), _take(1, 4.0, None, "real")]
-    takes.append(_take(2, 9.0, (Happening(2, 3.0, 8.0, False),)))
-    first, second = (draw_runs(takes, [1 / 3] * 3, 24, GRID, SPEC, np.random.default_rng(3)) for _ in range(2))
+    clips = [_clip(0, 10.0, ()), _clip(1, 10.0, (Happening(1, 5.0, 6.0, True),)), _clip(1, 4.0, None, "real")]
+    clips.append(_clip(2, 9.0, (Happening(2, 3.0, 8.0, False),)))
+    first, second = (sample_sequences(clips, [1 / 3] * 3, 24, GRID, SPEC, np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(first.frames, second.frames) and np.array_equal(first.labels, second.labels)
     assert first.frames.shape == (24, len(GRID.before_s), SPEC.height, SPEC.width) and first.labels.shape == (24, 8)
     assert set(first.labels[first.labels != UNKNOWN].tolist()) == {0, 1, 2}
-    # of a fall whose moment is not known only the run's label is, of all others only the releases' are
-    assert ((first.weak == 1) == (first.take == 2)).all() and (first.labels[first.take == 2] == UNKNOWN).all()
+    # of a fall whose moment is not known only the sequence's label is, of all others only the releases' are
+    assert ((first.weak == 1) == (first.clip == 2)).all() and (first.labels[first.clip == 2] == UNKNOWN).all()
 
 
 def test_frames_before_the_start_are_not_seen() -> None:
-    take = _take(0, 8.0, ())
-    made, _ = run_frames(take, 4.0, 5.0, Grid.of(SPEC, 1), SPEC, None)
+    clip = _clip(0, 8.0, ())
+    made, _ = sequence_frames(clip, 4.0, 5.0, Grid.of(SPEC, 1), SPEC, None)
     assert not made[: SPEC.context_frames - 1].any() and made[SPEC.context_frames :].any()

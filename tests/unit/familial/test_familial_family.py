@@ -168,7 +168,7 @@ def test_a_run_of_windows_is_what_its_windows_are(family: Family) -> None:
     grid = Grid.of(WINDOW, 3)
     frames = torch.randint(0, 256, (2, len(grid.before_s), *FRAMES[1:]), dtype=torch.uint8)
     index = torch.from_numpy(grid.index)
-    together = family.run_features(frames, index)
+    together = family.sequence_features(frames, index)
     for slot in range(3):
         torch.testing.assert_close(together[:, slot], family.features(frames[:, index[slot]]), atol=1e-3, rtol=1e-4)
 

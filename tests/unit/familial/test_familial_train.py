@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from familial.data import clips as clips_module
-from familial.data import sources as takes_module
-from familial.data.batches import Readings
+from familial.data import sources as sources_module
+from familial.data.batches import SampleBatch
 from familial.data.clips import Clip, Footage
 from familial.evaluate import report as evaluate
 from familial.model import checkpoint
@@ -56,7 +56,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.getbasetemp() / "cache" / "cache"
-    for module in (clips_module, takes_module, train):
+    for module in (clips_module, sources_module, train):
         monkeypatch.setattr(module, "CACHE", folder)
     monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder,))
 
@@ -92,7 +92,7 @@ def test_a_stopped_run_goes_on_and_another_family_does_not(
 
 def test_batches_are_the_same_whoever_draws_them(manifest: Path) -> None:
     config = nano(Vocabulary.of_captions(["a person falls"], LABELS).words)
-    takes = takes_module.clip_takes(clips_module.read_manifests([manifest], LABELS), LABELS, config.window)
+    clips = sources_module.manifest_clips(clips_module.read_manifests([manifest], LABELS), LABELS, config.window)
     plan = progress.Plan(
         minutes=1.0,
         steps=0,
@@ -107,10 +107,10 @@ def test_batches_are_the_same_whoever_draws_them(manifest: Path) -> None:
         bf16=False,
         warm=False,
     )
-    by_thread, by_processes = (train._Runs(config, takes, replace(plan, workers=count)) for count in (0, 2))
+    by_thread, by_processes = (train._Sequences(config, clips, replace(plan, workers=count)) for count in (0, 2))
     for step in (4, 5, 6):  # from any step on, as after --resume
         mine, theirs = by_thread.batch(step), by_processes.batch(step)
-        for name in ("frames", "labels", "weak", "now", "take", "start", "last"):
+        for name in ("frames", "labels", "weak", "now", "clip", "start", "last"):
             assert np.array_equal(getattr(mine, name), getattr(theirs, name)), (step, name)
     assert not np.array_equal(by_thread.batch(7).frames, mine.frames)
 
@@ -318,10 +318,10 @@ def test_one_release_that_shows_it_is_enough_for_a_weak_label() -> None:
     assert float(weak_loss(shown, label, made)) < 0.6 < 1.5 < float(weak_loss(hidden, label, made))
 
 
-def test_readings_come_to_the_end_of_the_event_and_gaps_stay_empty() -> None:
+def test_samples_come_to_the_end_of_the_event_and_gaps_stay_empty() -> None:
     code = torch.arange(1.0, 9.0).reshape(1, 8, 1, 1).expand(2, 8, 1, 1)
-    readings = Readings(np.array([1, 0]), np.array([2, 0]), np.array([4, 7]), np.array([0, 1]))
-    z, present = train.noisy_events(code, readings, 0.0)
+    samples = SampleBatch(np.array([1, 0]), np.array([2, 0]), np.array([4, 7]), np.array([0, 1]))
+    z, present = train.noisy_events(code, samples, 0.0)
     assert z.flatten(1).tolist() == [[0, 0, 0, 0, 0, 3, 4, 5], [1, 2, 3, 4, 5, 6, 7, 8]]
     assert present.tolist() == [[False] * 5 + [True] * 3, [True] * 8]
 
