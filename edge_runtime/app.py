@@ -19,7 +19,8 @@ from typing import Any
 
 from edge_runtime.capture.sources import Camera, CameraLost
 from edge_runtime.config import Config, load_config
-from edge_runtime.eye.engine.onnx import open_engine, self_test
+from edge_runtime.eye.engine.base import self_test
+from edge_runtime.eye.engine.registry import open_engine
 from edge_runtime.eye.window import SlotClock
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.loop import Loop

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edge_runtime.config import load_config
-from edge_runtime.eye.engine.onnx import BACKENDS, Engine, OnnxEngine, self_test
+from edge_runtime.eye.engine.base import Engine, self_test
+from edge_runtime.eye.engine.onnx import OnnxEngine
+from edge_runtime.eye.engine.registry import BACKENDS, DEFAULT, check_backend
 from edge_runtime.eye.engine.tensorrt import Gpu, Libraries, TensorRtEngine, device_facts, load_libraries
 from export.backends.builder import Options, Say, keep_or_make, say_line
 from export.bundle import unpack
@@ -48,8 +49,7 @@ def install(
     place: Place, options: Options, say: Say, bundle: Path | None = None, load: Callable[[], Libraries] = load_libraries
 ) -> EngineManifest:
     """Every step in order; the first that does not hold raises, and nothing after it is done."""
-    if place.backend not in BACKENDS:
-        raise ConfigError(f"backend is {place.backend!r}; expected {' or '.join(BACKENDS)}")
+    check_backend(place.backend, "backend")
     if bundle is not None:
         if place.signer is None:
             raise ConfigError(f"{bundle}: whose is it? Set [engine] signer, or give --signer")
@@ -59,8 +59,7 @@ def install(
     signed = f"signed by {place.signer!r}" if place.signer else "unsigned: [engine] signer is empty"
     count = sum(1 for _ in prove_folder(place.folder, place.signer))
     say(f"proved     model {manifest.model_id:016x}, {manifest.precision}, {signed}; {count} statements")
-    with_engine = _on_gpu if place.backend == "tensorrt" else _on_cpu
-    engine = with_engine(place, manifest, options, say, load)
+    engine = _OPENERS[place.backend](place, manifest, options, say, load)
     try:
         self_test(engine)
     finally:
@@ -69,11 +68,13 @@ def install(
     return manifest
 
 
-def _on_cpu(place: Place, manifest: EngineManifest, options: Options, say: Say, load: Any) -> Engine:
+def _open_onnx(
+    place: Place, manifest: EngineManifest, options: Options, say: Say, load: Callable[[], Libraries]
+) -> Engine:
     return OnnxEngine(place.folder, place.threads, manifest)
 
 
-def _on_gpu(
+def _open_tensorrt(
     place: Place, manifest: EngineManifest, options: Options, say: Say, load: Callable[[], Libraries]
 ) -> Engine:
     found = load()
@@ -89,12 +90,19 @@ def _on_gpu(
     return TensorRtEngine(place.folder, manifest, place.cache, place.cuda_graph, found)
 
 
+_OPENERS: Mapping[str, Callable[[Place, EngineManifest, Options, Say, Callable[[], Libraries]], Engine]] = {
+    "onnxruntime": _open_onnx,
+    "tensorrt": _open_tensorrt,
+}
+"""Backend of the device -> what opens its engine, after making what it needs; a row for each of BACKENDS."""
+
+
 def _place(args: argparse.Namespace) -> Place:
     """From the device's configuration, with what the command line says in its stead."""
     if (args.config is None) == (args.engine is None):
         raise ConfigError("give either --config edge.toml or an engine folder")
     if args.config is None:
-        folder, signer, backend, cache, cuda_graph, threads = args.engine, "", BACKENDS[0], "", False, 1
+        folder, signer, backend, cache, cuda_graph, threads = args.engine, "", DEFAULT, "", False, 1
     else:
         config = load_config(args.config)
         folder, signer, backend = Path(config.engine_folder), config.engine_signer, config.engine_backend

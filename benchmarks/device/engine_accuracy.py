@@ -16,7 +16,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_runtime.eye.engine.onnx import Engine
+    from edge_runtime.eye.engine.base import Engine
     from familial.model.family import Family
 
 __all__ = ["EDGE_SAMPLES", "EngineRow", "WindowedClip", "compare", "read_windows"]

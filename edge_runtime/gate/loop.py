@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from edge_runtime.capture.sources import Camera
-from edge_runtime.eye.engine.onnx import Engine
+from edge_runtime.eye.engine.base import Engine
 from edge_runtime.eye.window import SlotClock, Window
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.level import Levels

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.eye.engine.tensorrt import make_logger
 from wire.artifact.engine_record import ENGINES, EngineRecord
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError
@@ -114,10 +115,6 @@ def build_engine_file(
 
     Raises EngineError with the builder's or the parser's own words, KeyboardInterrupt where it was cancelled.
     """
-    from edge_runtime.eye.engine.tensorrt import (
-        make_logger,
-    )  # brings the device's runtime, which a reused engine needs not
-
     logger, started = make_logger(trt), time.monotonic()
     try:
         builder = trt.Builder(logger)

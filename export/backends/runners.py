@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.eye.engine import tensorrt  # our module; TensorRT itself is imported by load_libraries
 from export.backends.builder import Options, Say, check_targets, load_rtx, make, say_line
 from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import FILES, EngineManifest
@@ -152,18 +153,14 @@ class TensorRt(_Engines):
     name = runs_in = "tensorrt"
 
     def __init__(self, options: Options) -> None:
-        from edge_runtime.eye.engine.tensorrt import Gpu, device_facts, load_libraries
-
-        self._libraries = load_libraries()
-        gpu = Gpu(self._libraries.cuda)
-        super().__init__(self._libraries.trt, device_facts(self._libraries.trt, gpu), options)
+        self._libraries = tensorrt.load_libraries()
+        gpu = tensorrt.Gpu(self._libraries.cuda)
+        super().__init__(self._libraries.trt, tensorrt.device_facts(self._libraries.trt, gpu), options)
         gpu.close()
 
     def build(self, folder: Path, say: Say = say_line) -> Runner:
         """Make the engine files and open them with the device's own code."""
-        from edge_runtime.eye.engine.tensorrt import TensorRtEngine
-
-        return _DeviceRunner(TensorRtEngine(folder, self._make(folder, say), libraries=self._libraries))
+        return _DeviceRunner(tensorrt.TensorRtEngine(folder, self._make(folder, say), libraries=self._libraries))
 
 
 class TensorRtRtx(_Engines):

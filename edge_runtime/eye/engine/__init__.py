@@ -1,1 +1,1 @@
-"""One engine interface, an implementation per backend."""
+"""The engine interface (base), one module for each backend (onnx, tensorrt), and the choice between them (registry)."""

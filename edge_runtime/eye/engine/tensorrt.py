@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.eye.engine.onnx import Engine
+from edge_runtime.eye.engine.base import Engine
 from wire.artifact.engine_record import ENGINES, EngineRecord, engine_key
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DeviceLost, EngineError, VeilsightError

@@ -17,10 +17,10 @@ from familial.model import adopt
 from familial.train import loop as train
 from tests.support.loop_factory import a_clip
 from tests.support.qwen_factory import a_base, qwen_family_config
+from tests.support.services import PATIENCE_S
 from wire.artifact.manifest import EngineManifest
 
 
-@pytest.mark.timeout(600)  # half a minute on an idle machine; other tests may share it
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
 def test_a_foreign_checkpoint_walks_through_the_whole_loop(tmp_path: Path) -> None:
     base, adopted, trained, engine = (tmp_path / name for name in ("base", "adopted", "trained", "engine"))
@@ -58,10 +58,10 @@ def test_a_foreign_checkpoint_walks_through_the_whole_loop(tmp_path: Path) -> No
     with EmbeddedBroker(tmp_path) as broker:
         rig = Rig(tmp_path, broker, engine, trained)
         with Listener(broker) as listener, rig.bridge(exit_when_offline=True) as bridge:
-            bridge.wait_for_line("ready", 60.0)
+            bridge.wait_for_line("ready", PATIENCE_S)
             with rig.edge(str(a_clip(tmp_path / "clip.mp4", 4.5))) as edge:
-                assert edge.wait(40) == 0, edge.output()
-            assert bridge.wait(30) == 0, bridge.output()
+                assert edge.wait(PATIENCE_S) == 0, edge.output()
+            assert bridge.wait(PATIENCE_S) == 0, bridge.output()
             heard = rig.hear(listener.records())
     assert len(heard.features) >= 8 and not heard.refused
     assert heard.of("edge") and heard.of("cloud")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 
 from benchmarks import demo
 from benchmarks.broker import child_env
+from tests.support.services import PATIENCE_S, ROOT
 
 KEYS = {
     "source",
@@ -37,7 +37,6 @@ def run(out: Path, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(out.read_text()))
 
 
-@pytest.mark.timeout(300)
 def test_the_demo_names_the_fall_in_time(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     delays = []
     for _ in range(ATTEMPTS):
@@ -66,7 +65,7 @@ def test_a_source_that_cannot_be_played_is_one_clear_line(tmp_path: Path, conten
         clip.write_bytes(content)
     command = [sys.executable, "-m", "benchmarks.demo", "--source", clip.name]
     result = subprocess.run(
-        command, cwd=tmp_path, env=child_env(), capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=child_env(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert result.returncode == 2
     assert result.stdout == ""
@@ -78,6 +77,6 @@ def test_the_script_works_from_any_directory(tmp_path: Path) -> None:
     if not any((ROOT / ".venv" / f".veilsight-{kind}").is_file() for kind in ("all", "demo")):
         pytest.skip("scripts/setup has not made .venv")
     command = [str(ROOT / "scripts" / "demo"), "--source", "missing.mp4"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert result.returncode == 2
     assert "missing.mp4: no such file" in result.stderr

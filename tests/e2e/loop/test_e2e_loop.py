@@ -10,19 +10,17 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
-from conftest import Broker
 from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.broker import EmbeddedBroker
 from benchmarks.harness import Rig
 from benchmarks.listener import Heard, Listener, Record
 from tests.support.loop_factory import a_clip, make_pair
+from tests.support.services import PATIENCE_S, Broker
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import FeatureMessage
 from wire.protocol.topics import topic
-
-READY_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +53,10 @@ def test_every_clip_gets_a_verdict_of_both_members(rig: Rig, tmp_path: Path, sec
     """A clip shorter than an event's reading as well as a long one; both processes end by themselves, and cleanly."""
     clip = a_clip(tmp_path / "clip.mp4", seconds)
     with Listener(rig.broker) as listener, rig.bridge(exit_when_offline=True) as bridge:
-        bridge.wait_for_line("ready", READY_S)
+        bridge.wait_for_line("ready", PATIENCE_S)
         with rig.edge(str(clip)) as edge:
-            assert edge.wait(30) == 0, edge.output()
-        assert bridge.wait(30) == 0, bridge.output()
+            assert edge.wait(PATIENCE_S) == 0, edge.output()
+        assert bridge.wait(PATIENCE_S) == 0, bridge.output()
         heard = rig.hear(listener.records())
     count = rig.manifest.window.releases_of(seconds)
     released = slots(heard)  # all, but for slots through which a busy machine slept
@@ -77,14 +75,14 @@ def test_the_loop_survives_a_broker_that_dies(tmp_path: Path, pair: tuple[Path, 
     """Slots go on, no message changes, and the cloud reads again, without anybody being started anew."""
     rig = Rig(tmp_path, broker, *pair)
     with Listener(broker) as listener, rig.bridge() as bridge:
-        bridge.wait_for_line("ready", READY_S)
+        bridge.wait_for_line("ready", PATIENCE_S)
         with rig.edge("synthetic://walk") as edge:
-            assert listener.wait_for(several_read(rig, 2), 20), edge.output() + bridge.output()  # type: ignore[arg-type]  # a condition
+            assert listener.wait_for(several_read(rig, 2), PATIENCE_S), edge.output() + bridge.output()  # type: ignore[arg-type]  # a condition
             broker.stop()
             before = slots(rig.hear(listener.records()))[-1]
             assert edge.running and bridge.running
             broker.start()
-            assert listener.wait_for(several_read(rig, 2, before + 8), 40), edge.output() + bridge.output()  # type: ignore[arg-type]  # a condition
+            assert listener.wait_for(several_read(rig, 2, before + 8), PATIENCE_S), edge.output() + bridge.output()  # type: ignore[arg-type]  # a condition
             assert edge.running and bridge.running
     heard = rig.hear(listener.records())
     by_slot: dict[int, set[bytes]] = {}
@@ -104,9 +102,9 @@ def test_forged_messages_stop_nothing(rig: Rig, tmp_path: Path) -> None:
     client.loop_start()
     manifest, key = rig.manifest, rig.key("camera")
     with Listener(rig.broker) as listener, rig.bridge(exit_when_offline=True) as bridge:
-        bridge.wait_for_line("ready", READY_S)
+        bridge.wait_for_line("ready", PATIENCE_S)
         with rig.edge(str(clip)) as edge:
-            assert listener.wait_for(lambda records: len(rig.hear(records).features) >= 4, 20), edge.output()
+            assert listener.wait_for(lambda records: len(rig.hear(records).features) >= 4, PATIENCE_S), edge.output()
             seen = rig.hear(listener.records())
             boot, z = seen.boot_id or 0, seen.features[0][1].z
             real = next(r.payload for r in listener.records() if r.topic == features)
@@ -126,8 +124,8 @@ def test_forged_messages_stop_nothing(rig: Rig, tmp_path: Path) -> None:
                 client.publish(features, payload, qos=1)
             client.publish(topic("site", "camera", "state"), b'{"status": 7}', qos=1)
             client.publish(topic("site", "nobody", "features"), real, qos=1)
-            assert edge.wait(30) == 0, edge.output()
-        assert bridge.wait(30) == 0, bridge.output()
+            assert edge.wait(PATIENCE_S) == 0, edge.output()
+        assert bridge.wait(PATIENCE_S) == 0, bridge.output()
         heard = rig.hear(listener.records())
     client.disconnect()
     client.loop_stop()
@@ -145,7 +143,7 @@ def test_a_clip_that_cannot_be_played_is_a_clear_error(rig: Rig, tmp_path: Path,
     if content is not None:
         clip.write_bytes(content)
     with Listener(rig.broker) as listener, rig.edge(str(clip)) as edge:
-        assert edge.wait(20) == 2
+        assert edge.wait(PATIENCE_S) == 2
         assert listener.records() == []
     assert len(edge.error_lines()) == 1
     assert "clip.mp4" in edge.error_lines()[0]
@@ -161,7 +159,7 @@ def test_a_clip_that_is_cut_is_played_to_the_cut(rig: Rig, tmp_path: Path) -> No
     clip = tmp_path / "cut.mp4"
     clip.write_bytes(bytes(data))
     with Listener(rig.broker) as listener, rig.edge(str(clip)) as edge:
-        assert edge.wait(30) in (0, 2), edge.output()
+        assert edge.wait(PATIENCE_S) in (0, 2), edge.output()
         heard = rig.hear(listener.records())
     assert heard.states == [] or heard.states[-1][1]["status"] == "offline"
     assert "Traceback" not in edge.output()
@@ -174,7 +172,7 @@ def test_an_engine_of_another_checkpoint_is_refused_by_the_bridge(rig: Rig, tmp_
     folder.mkdir()
     other.save(folder)
     with Rig(tmp_path, rig.broker, folder, rig.checkpoint).bridge() as bridge:
-        assert bridge.wait(60) == 2
+        assert bridge.wait(PATIENCE_S) == 2
     assert "checkpoint" in bridge.output()
 
 
@@ -182,10 +180,10 @@ def test_what_the_state_topic_says_is_true(rig: Rig, tmp_path: Path) -> None:
     """A subscriber can tell from the retained messages alone whose camera this is and what it can reveal."""
     clip = a_clip(tmp_path / "clip.mp4", 0.5)
     with Listener(rig.broker) as listener, rig.edge(str(clip)) as edge:
-        assert edge.wait(20) == 0, edge.output()
-        assert listener.wait_for(lambda records: len(rig.hear(records).states) >= 2, 5)
+        assert edge.wait(PATIENCE_S) == 0, edge.output()
+        assert listener.wait_for(lambda records: len(rig.hear(records).states) >= 2, PATIENCE_S)
     with Listener(rig.broker) as late:
-        assert late.wait_for(lambda records: len(records) >= 2, 5)
+        assert late.wait_for(lambda records: len(records) >= 2, PATIENCE_S)
         retained = {record.topic.split("/", 4)[-1]: record for record in late.records()}
     assert set(retained) == {"state", "certificate"} and all(r.retained for r in retained.values())
     state = json.loads(retained["state"].payload)

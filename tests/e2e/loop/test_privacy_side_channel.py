@@ -22,6 +22,7 @@ from benchmarks.privacy.side_channel_classifiers import tell, worst
 from benchmarks.privacy.side_channel_streams import ARRIVALS, SCENES, Labels, Stream, load, start, write_clip
 from benchmarks.privacy.side_channel_view import Seen, observe, recomputed, tampered
 from tests.support.engine_factory import make_engine
+from tests.support.services import PATIENCE_S
 from wire.privacy.certificate import bits
 from wire.protocol.message import features_size
 
@@ -79,7 +80,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
                 late.append(time.monotonic() - due)
             with load():
                 for process in processes:
-                    assert process.wait(90) == 0, process.output()
+                    assert process.wait(PATIENCE_S) == 0, process.output()
         time.sleep(0.3)
         records = listener.records()
         seen = observe(records, rig, "live", SLOT_S)
@@ -91,7 +92,6 @@ def heard(records: list[Record], camera: str) -> int:
     return sum(record.topic.endswith(f"/{camera}/features") for record in records)
 
 
-@pytest.mark.timeout(300)
 def test_a_topic_has_one_size_whatever_is_seen(runs: Runs) -> None:
     for camera in ("sound", "spent", "live"):
         sizes = {

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from conftest import free_port, wait_for_port
 
 from cloud_bridge.config import BrokerConfig
 from cloud_bridge.ingest.transport import MqttTransport
+from tests.support.services import PATIENCE_S, free_port, wait_for_port
 
 SERVE = """
 import asyncio, sys
@@ -42,5 +42,5 @@ def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(embedded: int) -> None:
     with MqttTransport(BrokerConfig(url), "vsb-test", [(topic, 1)], lambda *message: got.put(message)) as transport:
         transport.publish(topic, b"one", 1, False)
         transport.publish("veilsight/v1/lab/door/state", b"{}", 1, True)
-        assert got.get(timeout=10) == (topic, b"one", False)
+        assert got.get(timeout=PATIENCE_S) == (topic, b"one", False)
     assert transport.unpublished == 0

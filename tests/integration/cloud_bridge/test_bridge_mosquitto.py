@@ -9,18 +9,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
-from conftest import ROOT, Broker, free_port
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloud_bridge.config import BrokerConfig
 from cloud_bridge.ingest.transport import Inbound, MqttTransport
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
+from tests.support.services import PATIENCE_S, ROOT, Broker, free_port, until
 from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError
 from wire.protocol.keys import PublicKey
@@ -43,7 +42,7 @@ class Peer:
         )
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert subscribed.wait(10)
+        assert subscribed.wait(PATIENCE_S)
 
     def say(self, name: str, *payloads: bytes, retain: bool = False) -> None:
         for payload in payloads:
@@ -55,13 +54,6 @@ class Peer:
     def __exit__(self, *_: object) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def write_config(folder: Path, port: int, checkpoint: Path) -> Path:
@@ -136,7 +128,7 @@ def test_the_process_reads_a_stream_refuses_what_is_bad_and_ends_by_itself(
             peer.say("certificate", manifest.certificate().to_json().encode(), retain=True)
             peer.say("features", *good[:4], *bad, *good[4:])
             peer.say("state", json.dumps({"status": "offline", "boot_id": 1}).encode(), retain=True)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, err) == (0, "")
         public = PublicKey.parse(str(tmp_path / "state" / "bridge.key.pub"))
         assert public.hex in ready
@@ -190,7 +182,7 @@ def test_a_broker_that_dies_and_returns_costs_nothing_but_time(broker: Broker, t
         with Peer(broker.port) as peer:
             peer.say("features", *(release(slot, manifest=manifest) for slot in slots))
         for _ in slots:
-            harness.bridge.handle([inbox.get(timeout=15)])
+            harness.bridge.handle([inbox.get(timeout=PATIENCE_S)])
 
     url = f"mqtt://127.0.0.1:{broker.port}"
     with MqttTransport(BrokerConfig(url), "vsb-test", [(f"{BASE}/features", 1)], receive) as transport:
@@ -213,7 +205,7 @@ def test_what_a_camera_sends_while_the_bridge_restarts_is_kept(mosquitto: int) -
     with Peer(mosquitto) as peer:
         peer.say("features", *sent)
     with MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)):
-        assert [got.get(timeout=10) for _ in sent] == sent
+        assert [got.get(timeout=PATIENCE_S) for _ in sent] == sent
 
 
 def test_an_unread_giant_does_not_reach_the_bridge(mosquitto: int) -> None:
@@ -225,4 +217,4 @@ def test_an_unread_giant_does_not_reach_the_bridge(mosquitto: int) -> None:
         Peer(mosquitto) as peer,
     ):
         peer.say("features", bytes(1_000_000), bytes(MAX_PAYLOAD), b"end")
-        assert [len(got.get(timeout=10)), got.get(timeout=10)] == [MAX_PAYLOAD, b"end"]
+        assert [len(got.get(timeout=PATIENCE_S)), got.get(timeout=PATIENCE_S)] == [MAX_PAYLOAD, b"end"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import paho.mqtt.publish as publish
 import pytest
-from conftest import ROOT, find
 
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest
+from tests.support.services import PATIENCE_S, ROOT, find
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, FeatureMessage, Verdict
 
@@ -29,7 +29,9 @@ def node() -> str:
     code, schema = EXAMPLE / "veilsight.mjs", ROOT / "wire" / "veilsight.proto"
     current = code.is_file() and code.stat().st_mtime >= schema.stat().st_mtime
     if not (EXAMPLE / "node_modules" / "protobufjs").is_dir() or not current:
-        made = subprocess.run([npm, "install"], cwd=EXAMPLE, capture_output=True, text=True, timeout=90, check=False)
+        made = subprocess.run(
+            [npm, "install"], cwd=EXAMPLE, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         if made.returncode != 0:
             pytest.skip(f"npm install failed in {EXAMPLE.name}: {made.stderr.strip()[-200:]}")
     return node
@@ -92,7 +94,7 @@ def test_another_language_reads_what_we_say_and_refuses_what_we_did_not(node: st
         batch = [(f"{BASE}/state", b'{"status": "online"}', 1, True), (f"{BASE}/features", b"\xff\xff", 1, False)]
         batch += [(f"{BASE}/{name}", payload, 1, False) for name, payload, _ in sent]
         publish.multiple(batch, port=mosquitto)
-        out, err = reading.communicate(timeout=30)
+        out, err = reading.communicate(timeout=PATIENCE_S)
     assert err == ""
     lines = out.splitlines()
     assert lines[0].startswith(f"{BASE}/features REFUSED: ")

@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Broker, find
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from cloud_bridge.config import BrokerConfig
 from cloud_bridge.ingest.transport import MqttTransport
+from tests.support.services import PATIENCE_S, Broker, find
 from wire.errors import BrokerError, ConfigError
 
 TOPIC = "veilsight/v1/lab/door/features"
@@ -80,7 +80,7 @@ def test_messages_pass_under_tls_with_certificate_and_password(secured: Broker, 
     got = queue.Queue[bytes]()
     with MqttTransport(config(secured, tmp_path), "t", [(TOPIC, 1)], lambda t, payload, r: got.put(payload)) as link:
         link.publish(TOPIC, b"one", 1, False)
-        assert got.get(timeout=10) == b"one"
+        assert got.get(timeout=PATIENCE_S) == b"one"
     assert "sesame" not in repr(config(secured, tmp_path))
 
 

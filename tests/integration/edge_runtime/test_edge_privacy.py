@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import free_port
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,24 +20,16 @@ from edge_runtime import app as process
 from edge_runtime.eye import window as window_module
 from edge_runtime.eye.window import SlotClock
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
-from tests.unit.edge_runtime.test_edge_publisher import Listener, until
+from tests.support.services import PATIENCE_S, ROOT, Listener, free_port, until
 from wire.artifact.manifest import FILES
 from wire.privacy.certificate import Certificate, sigma_for
 from wire.protocol.command import Command
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.message import FLAG_SPENT, FeatureMessage, open_features
 
-ROOT = Path(__file__).resolve().parents[3]
 LEVELS = {"strict": sigma_for(64, 2.0), "detailed": sigma_for(64, 4.0)}
 OPERATOR = DeviceKey(bytes(range(32)))
 SLOT_S = 0.1
-
-
-@pytest.fixture
-def listener(mosquitto: int) -> Iterator[Listener]:
-    made = Listener(mosquitto)
-    yield made
-    made.close()
 
 
 @contextmanager
@@ -56,7 +47,7 @@ def device(folder: Path, port: int, **privacy: Any) -> Iterator[subprocess.Popen
         yield run
     finally:
         run.send_signal(signal.SIGTERM)
-        _, told = run.communicate(timeout=30)
+        _, told = run.communicate(timeout=PATIENCE_S)
         assert run.returncode == 0, told
 
 
@@ -79,7 +70,7 @@ def test_a_command_changes_the_noise_and_outlives_a_restart(tmp_path: Path, mosq
     """Balanced, then strict by command; a restart stays strict; the same command again is refused."""
     order = Command("lab/door", 7, "strict").seal(OPERATOR)
     with device(tmp_path, mosquitto):
-        until(lambda: len(listener.of("features")) >= 3, 30)
+        until(lambda: len(listener.of("features")) >= 3)
         publish(listener, Command("lab/door", 6, "detailed").seal(OPERATOR))
         publish(listener, b"rubbish")
         publish(listener, order)
@@ -94,7 +85,7 @@ def test_a_command_changes_the_noise_and_outlives_a_restart(tmp_path: Path, mosq
 
     listener.messages.clear()
     with device(tmp_path, mosquitto):
-        until(lambda: len(listener.of("features")) >= 2, 30)
+        until(lambda: len(listener.of("features")) >= 2)
         publish(listener, order)
         publish(listener, Command("lab/door", 5, "balanced").seal(OPERATOR))
         seen = len(listener.of("features"))
@@ -108,7 +99,7 @@ def test_what_is_published_certifies_the_most_that_may_be_ordered(
 ) -> None:
     """Under a lower local maximum its certificate goes out, and nothing beyond it can be ordered."""
     with device(tmp_path, mosquitto, max_profile="strict"):
-        until(lambda: listener.of("certificate") and listener.of("features"), 30)
+        until(lambda: listener.of("certificate") and listener.of("features"))
         publish(listener, Command("lab/door", 1, "balanced").seal(OPERATOR))
         seen = len(listener.of("features"))
         until(lambda: len(listener.of("features")) >= seen + 4)
@@ -119,7 +110,7 @@ def test_what_is_published_certifies_the_most_that_may_be_ordered(
 def test_a_spent_budget_is_told_in_flag_and_state(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     """Ten releases of balanced are 8.11 bits: then noise alone, of the same size, and `blind` in the retained state."""
     with device(tmp_path, mosquitto, bits_per_hour=8.12, over_budget="cut"):
-        until(lambda: states(listener) and states(listener)[-1]["blind"] is True, 30)
+        until(lambda: states(listener) and states(listener)[-1]["blind"] is True)
         seen = len(listener.of("features"))
         until(lambda: len(listener.of("features")) >= seen + 3)
     made = releases(listener, tmp_path)

@@ -11,30 +11,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import free_port
 
 from edge_runtime import app as process
 from edge_runtime.health import Health, chip_figures, notify
 from edge_runtime.uplink import publisher as publisher_module
 from tests.support.engine_factory import make_edge_config, make_engine
-from tests.unit.edge_runtime.test_edge_publisher import Listener, until
+from tests.support.services import PATIENCE_S, ROOT, Listener, free_port, until
 from wire.errors import ConfigError
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import open_features, open_verdict
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def listener(mosquitto: int) -> Iterator[Listener]:
-    made = Listener(mosquitto)
-    yield made
-    made.close()
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +54,7 @@ def test_a_clip_goes_through_to_its_end(tmp_path: Path, mosquitto: int, listener
     config = make_edge_config(tmp_path, engine=tmp_path / "engine", source="none.avi", port=mosquitto)
     summary = tmp_path / "summary.json"
     run = start(config, "--source", str(clip), "--summary", str(summary))
-    _, told = run.communicate(timeout=60)
+    _, told = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, told
     assert "ERROR" not in told
     until(lambda: len(listener.states()) == 2)
@@ -96,9 +85,9 @@ def test_a_clip_goes_through_to_its_end(tmp_path: Path, mosquitto: int, listener
 def test_a_stop_is_said_and_clean(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     make_engine(tmp_path / "engine", slot_s=0.1)
     run = start(make_edge_config(tmp_path, engine=tmp_path / "engine", port=mosquitto))
-    until(lambda: len(listener.of("features")) >= 3, 30)
+    until(lambda: len(listener.of("features")) >= 3)
     run.send_signal(signal.SIGTERM)
-    _, told = run.communicate(timeout=20)
+    _, told = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, told
     until(lambda: ("offline", "stopped") in listener.states())
 
@@ -219,7 +208,7 @@ def test_a_lost_camera_ends_with_code_4_once_an_hour(tmp_path: Path, monkeypatch
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

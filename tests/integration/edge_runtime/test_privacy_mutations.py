@@ -23,16 +23,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from conftest import ROOT
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edge_runtime.eye.engine.onnx import OnnxEngine, self_test
+from edge_runtime.eye.engine.base import self_test
+from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.window import Window
 from edge_runtime.gate import sampler as noise_module
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from export.proof.lint import load_graph
 from export.proof.verify_graph import prove_encode
 from tests.support.engine_factory import make_engine, make_noise_table
+from tests.support.services import ROOT
 from wire.artifact.manifest import FILES, EngineManifest, sha256_file
 from wire.errors import GraphError, ManifestError, NoiseError, PrivacyError
 from wire.privacy.noise_check import NoiseCheck
@@ -580,12 +581,10 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, s
     return {name: (status, (work[name][0] / "out.txt").read_text()) for name, status in found.items()}
 
 
-@pytest.mark.timeout(600)  # on a machine with nothing else to do it takes some twenty seconds
 def test_the_named_tests_pass_on_the_true_source(verdicts: dict[str, tuple[int, str]]) -> None:
     assert verdicts[""][0] == 0, verdicts[""][1]
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_mutation_of_the_source_is_caught_by_its_test(name: str, verdicts: dict[str, tuple[int, str]]) -> None:
     (status, output), test = verdicts[name], WRITTEN[name].caught_by

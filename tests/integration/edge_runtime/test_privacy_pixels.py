@@ -24,6 +24,7 @@ from benchmarks.broker import EmbeddedBroker, Tap
 from benchmarks.harness import Rig, build_engine
 from benchmarks.listener import Listener
 from tests.support.engine_factory import make_engine
+from tests.support.services import PATIENCE_S
 from wire.artifact.manifest import EngineManifest, WindowSpec
 
 Floats = npt.NDArray[np.float64]
@@ -238,7 +239,7 @@ def test_no_pixel_leaves(tmp_path: Path, which: str) -> None:
     with EmbeddedBroker(tmp_path) as broker, Tap(broker, keep=True) as tap, Listener(broker) as listener:
         rig = Rig(folder, broker, engine)
         with rig.edge(str(clip), speed=2.0, broker=tap, health="127.0.0.1:0", env=home) as edge:
-            assert edge.wait(30) == 0, edge.output()
+            assert edge.wait(PATIENCE_S) == 0, edge.output()
         records = listener.records()
         heard = rig.hear(records)
     seen = read_clip(clip)

@@ -24,9 +24,9 @@ from export.precision.convert import CALIBRATION, Calibration, in_precision
 from export.precision.network import open_session
 from tests.support.fake_tensorrt import World
 from tests.support.family_factory import make_checkpoint
+from tests.support.services import ROOT
 from wire.errors import EngineError
 
-ROOT = Path(__file__).resolve().parents[3]
 NANO = ROOT / "checkpoints" / "nano"
 
 

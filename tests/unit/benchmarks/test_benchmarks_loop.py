@@ -16,6 +16,7 @@ from benchmarks.device import edge_loop, noise, wire
 from benchmarks.listener import Listener
 from benchmarks.model import clips
 from tests.support.loop_factory import a_clip, make_pair
+from tests.support.services import PATIENCE_S
 from wire.artifact.manifest import EngineManifest
 
 
@@ -103,7 +104,7 @@ def test_a_tap_counts_what_passes_and_changes_nothing(tmp_path: Path) -> None:
         client.connect("127.0.0.1", tap.port)
         client.loop_start()
         client.publish("veilsight/x", b"payload" * 10, qos=1).wait_for_publish(5)
-        assert listener.wait_for(lambda records: len(records) == 1, 5)
+        assert listener.wait_for(lambda records: len(records) == 1, PATIENCE_S)
         client.disconnect()
         client.loop_stop()
         counts = tap.counts()

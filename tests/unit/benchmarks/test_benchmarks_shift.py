@@ -16,7 +16,7 @@ from familial.evaluate.ood import Camera
 from familial.model.checkpoint import save
 from tests.support.family_factory import make_family
 from tests.support.loop_factory import a_clip
-from tests.unit.familial.test_familial_ood import BALANCED, PLANE, C, make_cameras
+from tests.support.ood_cameras import BALANCED, PLANE, C, make_cameras
 from wire.errors import DataError
 
 FALL = np.full(12, -0.84 + 0.48j)

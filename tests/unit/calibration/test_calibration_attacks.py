@@ -22,7 +22,6 @@ from tests.support.engine_factory import BROKEN_CORES, make_engine
 from wire.errors import GraphError
 from wire.privacy.certificate import guess_bound
 
-pytestmark = pytest.mark.timeout(600)  # training takes seconds, and minutes on a loaded machine
 torch.set_num_threads(1)
 CLIP, N = 64, 16
 EFFORT = Effort(windows=12_800, batch=256, tests=2_048)

@@ -30,8 +30,6 @@ from familial.data.clips import Clip
 from tests.support.engine_factory import make_engine
 from wire.errors import ConfigError, DataError
 
-pytestmark = pytest.mark.timeout(600)  # one process trains every attacker once; a loaded machine takes its time
-
 # Large enough that every piece runs, too small to say anything about the engine.
 SMALL = Plan(
     "small",

@@ -24,6 +24,7 @@ from export.precision.convert import CALIBRATION
 from export.proof.lint import load_graph
 from familial.model.config import FamilyConfig
 from tests.support.family_factory import make_checkpoint
+from tests.support.services import ROOT
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DataError, EngineError
 
@@ -273,7 +274,7 @@ def test_shipped_calibrations_belong_to_the_shipped_weights(name: str) -> None:
     from export.build_engine import Inputs
     from export.precision.convert import Calibration
 
-    folder = Path(__file__).resolve().parents[3] / "checkpoints" / name
+    folder = ROOT / "checkpoints" / name
     calibration = Calibration.load(folder, Inputs.read(folder, "int8", "onnxruntime").checkpoint)
     assert len(calibration.parts["encode"].int8) > 2
     report = json.loads((folder / CALIBRATION).read_text())["report"]

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from calibration.noise import GRID, Target, build_table, choose, least_sigma, main
 from familial.model.config import FamilyConfig, nano
+from tests.support.services import ROOT
 from wire.errors import ConfigError, DataError
 from wire.privacy.certificate import NOT_PROVED, PROFILES, Certificate, eps_at_delta, guess_bound, sigma_for
 from wire.privacy.noise_table import NoiseTable
 
-ROOT = Path(__file__).resolve().parents[3]
 ONE = 1 << 128
 SIGMAS = ("1/64", "1/3", "1", "7/2", "3862/64", "5793/64")
 

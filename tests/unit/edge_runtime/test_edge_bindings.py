@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.services import PATIENCE_S, ROOT
+
 RUNNER, BUILDER = "edge_runtime/eye/engine/tensorrt.py", "export/backends/builder.py"
 LEAN = ("10.16.1.11", "11.4.0.106")
 # A variable or attribute of this name (underscores aside) holds an object of this class, in both files.
@@ -89,7 +90,7 @@ def load(module: str, place: Path | None) -> Bindings:
         [sys.executable, "-c", f"import sys\n{path}{PROBE}", module],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     if "No module named" in result.stderr:

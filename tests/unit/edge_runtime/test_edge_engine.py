@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime.eye.engine.onnx import OnnxEngine, self_test
+from edge_runtime.eye.engine.base import self_test
+from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from tests.support.engine_factory import BROKEN_CORES, make_engine, make_noise_table, put_weights_outside

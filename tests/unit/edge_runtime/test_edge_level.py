@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,9 +23,9 @@ from cloud_bridge.store.journal import CameraRecord
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample
 from tests.support.bridge_factory import DEVICE, make_manifest
+from tests.support.edge_device import KEY, Device
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
-from tests.unit.edge_runtime.test_edge_loop import KEY, Device
-from tests.unit.edge_runtime.test_edge_publisher import Listener, until
+from tests.support.services import PATIENCE_S, ROOT, Listener, until
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, ConfigError, ManifestError, NoiseError, PrivacyError
 from wire.privacy.budget import Budget, Terms
@@ -404,7 +403,7 @@ def test_the_whole_process_with_attention_is_believed_by_a_bridge(tmp_path: Path
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert run.returncode == 0, run.stderr

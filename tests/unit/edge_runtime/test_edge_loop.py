@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from fractions import Fraction
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,122 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.capture.sources import Camera
-from edge_runtime.config import load_config
-from edge_runtime.eye.engine.onnx import OnnxEngine
-from edge_runtime.eye.window import SlotClock, Window
-from edge_runtime.gate.ledger import Ledger
-from edge_runtime.gate.loop import Encoder, Loop
+from edge_runtime.eye.window import Window
+from edge_runtime.gate.loop import Encoder
 from edge_runtime.gate.sampler import NoiseSample, Sampler
-from edge_runtime.health import Health, Stats
-from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
-from tests.support.patient_clock import PatientClock
+from edge_runtime.health import Stats
+from tests.support.edge_device import KEY, OPERATOR, Device
+from tests.support.engine_factory import make_noise_table
+from tests.support.services import PATIENCE_S
 from wire.errors import EngineError, LedgerError, NoiseError, PrivacyError
-from wire.privacy.budget import UNIT, Budget, Terms
+from wire.privacy.budget import UNIT
 from wire.privacy.certificate import sigma_for
-from wire.protocol.command import Command, Orders
+from wire.protocol.command import Command
 from wire.protocol.event import EventWindow
-from wire.protocol.keys import DeviceKey
 from wire.protocol.message import FLAG_SPENT, features_size, open_features, open_verdict
-
-SLOT_S = 0.3
-KEY = DeviceKey(bytes(range(32)))
-OPERATOR = DeviceKey(bytes(range(1, 33)))
-
-
-class FakePublisher:
-    """Keeps what is sent, with the time, and the state as it is told."""
-
-    def __init__(self, clock: SlotClock) -> None:
-        self._clock = clock
-        self.sent: list[tuple[str, bytes, float]] = []
-        self.commands: deque[bytes] = deque()
-        self.told: list[dict[str, Any]] = []
-
-    def tell(self, **fields: Any) -> None:
-        self.told.append(fields)
-
-    def send(self, name: str, payload: bytes) -> None:
-        self.sent.append((name, payload, self._clock.now()))
-
-
-class FakeEngine:
-    """A real engine whose encode and decide a test may replace; it remembers windows and draws."""
-
-    def __init__(self, inner: OnnxEngine) -> None:
-        self.inner, self.manifest = inner, inner.manifest
-        self.before: Callable[[int], None] = lambda slot: None
-        self.slots: list[int] = []
-        self.draws: list[bytes] = []
-
-    def encode(self, window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
-        self.slots.append(window.slot)
-        self.draws.append(draw._array.tobytes())
-        try:
-            self.before(window.slot)
-        except BaseException:
-            draw.wipe()
-            raise
-        return self.inner.encode(window, draw)
-
-    def decide(self, event: EventWindow) -> Mapping[str, float]:
-        return self.inner.decide(event)
-
-    def run_core(self, *given: Any) -> Any:
-        return self.inner.run_core(*given)
-
-    def close(self) -> None:
-        pass
-
-
-class Device:
-    """All parts, around a fake publisher and an engine that may fail."""
-
-    def __init__(
-        self,
-        folder: Path,
-        source: str = "synthetic://walk",
-        maximum: int = 0,
-        slot_s: float = SLOT_S,
-        real: bool = False,
-        levels: Mapping[str, Fraction] | None = None,
-    ) -> None:
-        make_engine(folder / "engine", slot_s=slot_s, levels=levels)
-        self.engine = FakeEngine(OnnxEngine(folder / "engine"))
-        manifest = self.engine.manifest
-        config = load_config(make_edge_config(folder, engine=folder / "engine", source=source))
-        self.clock = SlotClock(slot_s, 0.2) if real else PatientClock(slot_s)
-        self.publisher = FakePublisher(self.clock)
-        self.stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided")
-        self.samplers = [Sampler(make_noise_table(sigma), manifest.tokens, manifest.width) for sigma in manifest.sigmas]
-        self.noise = self.samplers[-1]
-        self.terms = Terms.of(manifest, "", Budget())
-        cut_off = Fraction(maximum * self.terms.costs[-1], UNIT)
-        self.ledger = Ledger(folder / "state", self.terms.price, slot_s, per_day=cut_off)
-        self.orders = Orders(folder / "state" / "command.json", OPERATOR.public, "lab/door", [*self.terms.profiles])
-        self.camera = Camera(config, manifest.window, self.clock, 0)
-        privacy = (self.samplers, self.terms, self.orders, self.ledger)
-        parts = (self.camera, self.clock, self.engine, *privacy, self.publisher)
-        self.loop = Loop(*parts, Health("", {}, 60.0), KEY, 5, self.stats)  # type: ignore[arg-type]  # a fake publisher
-
-    def run(self, windows: int) -> str:
-        self.clock.start()
-        with self.camera:
-            try:
-                return self.loop.run(windows)
-            finally:
-                self.ledger.close()
-
-    def features(self) -> list[Any]:
-        manifest = self.engine.manifest
-        sent = [payload for name, payload, _ in self.publisher.sent if name == "features"]
-        read = (manifest.n, manifest.model_id, len(manifest.sigmas))
-        return [open_features(payload, KEY.public, *read) for payload in sent]
-
-    def times(self) -> list[float]:
-        """Seconds from each release's deadline."""
-        sent = [at for name, _, at in self.publisher.sent if name == "features"]
-        return [at - self.clock.deadline(m.slot) for m, at in zip(self.features(), sent, strict=True)]
 
 
 def test_every_slot_is_released_with_its_number_and_read_as_events(tmp_path: Path) -> None:
@@ -472,7 +367,7 @@ def test_an_encoder_that_is_busy_takes_no_window(tmp_path: Path) -> None:
     gate = threading.Event()
 
     def wait(slot: int) -> None:
-        gate.wait(5)
+        gate.wait(PATIENCE_S)
 
     device.engine.before = wait
     encoder = Encoder(device.engine, device.stats)  # type: ignore[arg-type]  # a fake engine

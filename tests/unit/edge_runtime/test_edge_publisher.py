@@ -7,63 +7,23 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Broker, free_port
-from paho.mqtt import client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_runtime.config import Config, load_config
 from edge_runtime.gate.ledger import Charge
 from edge_runtime.uplink import publisher as publisher_module
 from edge_runtime.uplink.publisher import Publisher, fill_message, fill_verdict
 from tests.support.engine_factory import make_edge_config, make_engine
+from tests.support.services import PATIENCE_S, Broker, Listener, free_port, until
 from wire.errors import BrokerError, ConfigError
 from wire.protocol.event import EventWindow
 from wire.protocol.message import FLAG_SPENT
 
 STATE = {"boot_id": 7, "slot_s": 1.0}
-
-
-class Listener:
-    """Everything that a broker delivers, with whether it was retained."""
-
-    def __init__(self, port: int) -> None:
-        self.messages: list[tuple[str, bytes, bool]] = []
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
-        self._client.reconnect_delay_set(1, 1)
-        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        self._client.on_message = lambda _c, _d, m: self.messages.append((m.topic, bytes(m.payload), m.retain))
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-
-    def of(self, name: str) -> list[bytes]:
-        return [payload for topic, payload, _ in self.messages if topic.endswith(f"/{name}")]
-
-    def states(self) -> list[tuple[str, str]]:
-        return [(s["status"], s["reason"]) for s in map(json.loads, self.of("state"))]
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-def until(holds: Callable[[], Any], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "not within time"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def listener(mosquitto: int) -> Iterator[Listener]:
-    made = Listener(mosquitto)
-    yield made
-    made.close()
 
 
 def config_of(folder: Path, port: int, **broker: Any) -> Config:
@@ -104,7 +64,7 @@ def test_the_last_will_speaks_for_a_process_that_dies(tmp_path: Path, mosquitto:
 def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: Broker) -> None:
     with Publisher(config_of(tmp_path, broker.port, required=True), STATE, b"c") as publisher:
         publisher.send("features", b"before")
-        assert publisher.flush(5)
+        assert publisher.flush(PATIENCE_S)
         broker.stop()
         until(lambda: not publisher._connected)
         for k in range(5):
@@ -115,7 +75,7 @@ def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: 
         listener = Listener(broker.port)
         until(lambda: publisher._connected)
         publisher.send("features", b"after")
-        assert publisher.flush(5)
+        assert publisher.flush(PATIENCE_S)
         until(lambda: len(listener.of("features")) >= 6)
         assert listener.of("features") == [b"away %d" % k for k in range(5)] + [b"after"]
         assert listener.states()[-1] == ("online", "")

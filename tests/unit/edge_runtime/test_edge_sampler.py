@@ -30,6 +30,7 @@ from calibration.noise import build_table
 from edge_runtime.gate import sampler as noise_module
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from tests.support.engine_factory import make_noise_table
+from tests.support.services import ROOT
 from wire.errors import NoiseError, PrivacyError
 from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
@@ -37,7 +38,6 @@ from wire.privacy.noise_table import NoiseTable
 SIGMA = Fraction(3862, 64)
 SIGMAS = (Fraction(1), Fraction(7, 2), SIGMA)
 LONG = Fraction(500)  # a table of more than 4,000 entries
-ROOT = Path(__file__).resolve().parents[3]
 CLIP = 64
 
 

@@ -22,6 +22,7 @@ from edge_runtime.config import Config, load_config
 from edge_runtime.eye.window import SlotClock
 from tests.support.engine_factory import make_edge_config
 from tests.support.patient_clock import PatientClock
+from tests.support.services import ROOT
 from wire.artifact.manifest import WindowSpec
 from wire.errors import CameraError
 
@@ -116,7 +117,7 @@ def test_synthetic_sources_need_no_opencv() -> None:
         "import sys; from edge_runtime.capture.sources import open_frames; "
         "next(open_frames('synthetic://walk', 1, 8, 8))[1](); assert 'cv2' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_a_picture_is_made_small_as_the_family_was_trained() -> None:

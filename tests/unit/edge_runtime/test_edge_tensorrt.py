@@ -16,7 +16,9 @@ import pytest
 
 from edge_runtime.config import load_config
 from edge_runtime.eye.engine import tensorrt as engine_tensorrt
-from edge_runtime.eye.engine.onnx import OnnxEngine, open_engine, self_test
+from edge_runtime.eye.engine.base import self_test
+from edge_runtime.eye.engine.onnx import OnnxEngine
+from edge_runtime.eye.engine.registry import open_engine
 from edge_runtime.eye.engine.tensorrt import Gpu, TensorRtEngine, device_facts, load_libraries
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.loop import Encoder, Stats

@@ -30,11 +30,10 @@ from familial.model.checkpoint import checkpoint_hash, load, save
 from familial.model.config import nano
 from familial.model.family import Family
 from familial.model.vocabulary import Vocabulary
+from tests.support.services import ROOT
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CheckpointError, ConfigError, EngineError
 from wire.privacy.noise_table import NoiseTable
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def make_family() -> Family:

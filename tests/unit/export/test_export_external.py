@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from calibration import noise
-from edge_runtime.eye.engine.onnx import OnnxEngine, self_test
+from edge_runtime.eye.engine.base import self_test
+from edge_runtime.eye.engine.onnx import OnnxEngine
 from export import build_engine, parity, trace
 from export.precision.half import to_fp16
 from export.proof.lint import LARGE_BYTES, external_files, lint, load_graph, save_graph

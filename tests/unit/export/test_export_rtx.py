@@ -26,11 +26,12 @@ from export.precision.quantise import Ranges, layers, unbiased
 from familial.model.checkpoint import checkpoint_hash
 from tests.support.engine_factory import make_engine, put_weights_outside
 from tests.support.family_factory import make_checkpoint
+from tests.support.services import ROOT
 from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError, ManifestError
 
-NANO = Path(__file__).resolve().parents[3] / "checkpoints" / "nano"
+NANO = ROOT / "checkpoints" / "nano"
 PARTS = ("encode", "decide")
 PLACE = {"tensorrt": "RTX", "gpu": "", "compute_capability": "8.6", "l4t": ""}
 OPTIONS = Options(workspace_mb=256, targets=("8.6",))

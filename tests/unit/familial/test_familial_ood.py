@@ -14,24 +14,8 @@ import numpy.typing as npt
 import pytest
 
 from familial.evaluate.ood import FILE, Camera, OodDetector, Reference, fit, in_plane, main, summaries
-from tests.support.bridge_factory import make_manifest
+from tests.support.ood_cameras import BALANCED, MANIFEST, PLANE, SPANS, STRICT, C, make_cameras
 from wire.errors import CheckpointError, DataError
-
-MANIFEST = make_manifest()
-BALANCED, STRICT = MANIFEST.sigma, MANIFEST.sigma * Fraction(3, 2)
-C, SPANS = MANIFEST.clip_norm, (60, 300)
-PLANE = np.linalg.qr(np.random.default_rng(7).standard_normal((64, 2)))[0]
-
-
-def make_cameras(count: int, seed: int, angle: float = 0.3) -> list[Camera]:
-    """Cameras of five clips, 12 releases each: codes near the rim, about an angle that differs by camera and clip."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for own in rng.normal(angle, 0.25, count):
-        clips = [own + rng.normal(0, 0.3) + rng.normal(0, 0.3, 12) for _ in range(5)]
-        found.append([0.95 * np.exp(1j * clip) for clip in clips])
-    return found
-
 
 KNOWN = make_cameras(150, 1)
 FALL = np.full(10, -0.84 + 0.48j)  # releases at another label's class prototype

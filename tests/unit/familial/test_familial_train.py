@@ -27,6 +27,7 @@ from familial.train import loop as train
 from familial.train import progress
 from familial.train.losses import clean_loss, prototypes, rounded_gaussian, weak_loss
 from familial.train.recipe import trainings
+from tests.support.services import ROOT
 from wire.errors import CheckpointError, ConfigError, DataError
 
 LABELS = ("normal", "fall", "fight")
@@ -437,7 +438,7 @@ def test_a_recipe_that_takes_clips_asks_for_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nano", "nano-research"])
 def test_recipes_of_the_shipped_weights_can_be_read(name: str, tmp_path: Path) -> None:
-    path = Path(__file__).parents[3] / "checkpoints" / name / "recipe.toml"
+    path = ROOT / "checkpoints" / name / "recipe.toml"
     data = ["--data", "m.csv"] if name == "nano-research" else []
     argv = ["--recipe", str(path), "--out", str(tmp_path / "x"), *data]
     first, last = trainings(path, train._parser(), argv, tmp_path)

@@ -17,6 +17,7 @@ from export.install import main as install
 from firmware_configs.boards import BOARDS, Board, board
 from firmware_configs.image import EDGE_TOML, edge_config, main, overlay, steps, write
 from tests.support.engine_factory import make_engine, put_weights_outside
+from tests.support.services import PATIENCE_S
 from wire.artifact.manifest import EngineManifest, sha256_file, sign_manifest
 from wire.errors import ConfigError
 from wire.protocol.keys import DeviceKey
@@ -118,7 +119,7 @@ def test_systemd_finds_no_fault(name: str, tmp_path: Path) -> None:
         [analyze, "verify", "--man=no", "--recursive-errors=no", str(units / f"{name}.service")],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     if "Failed to initialize manager" in result.stderr or "Failed to connect" in result.stderr:
@@ -154,7 +155,7 @@ def test_the_flash_script_runs_nothing_unless_told(row: Board, tmp_path: Path) -
         env={"PATH": f"{tools}:/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -168,7 +169,7 @@ def test_the_flash_script_runs_nothing_unless_told(row: Board, tmp_path: Path) -
 def test_the_flash_script_refuses_to_run_without_its_parts(tmp_path: Path) -> None:
     write(board("thor"), tmp_path / "out", EDGE_TOML, None)
     command = [str(tmp_path / "out" / "flash.sh"), "--run"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert result.returncode == 1
     assert "--bsp" in result.stderr
 
@@ -205,7 +206,7 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
         env={"PATH": f"{tmp_path}/tools:/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     return result, (tmp_path / "log").read_text().splitlines()
@@ -238,7 +239,7 @@ def test_the_plan_is_the_script(row: Board, tmp_path: Path) -> None:
     assert [step["run"] for step in plan["steps"]] == [list(step.run) for step in steps(row)]
     script = (tmp_path / "out" / "flash.sh").read_text()
     assert "@" not in script.replace('"$@"', "")
-    subprocess.run(["bash", "-n", str(tmp_path / "out" / "flash.sh")], check=True, timeout=20)
+    subprocess.run(["bash", "-n", str(tmp_path / "out" / "flash.sh")], check=True, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("kind", ["file", "full folder"])
@@ -353,7 +354,7 @@ def power_mode(tmp_path: Path, mode: str, table: str) -> subprocess.CompletedPro
         env={"PATH": "/usr/bin:/bin", **names},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -378,5 +379,5 @@ def test_a_second_boot_installs_nothing(tmp_path: Path) -> None:
     stamp = subprocess.run(["sha256sum"], input=b"numpy\nwheel", capture_output=True, check=True).stdout
     (home / "venv" / ".installed").write_bytes(stamp.rstrip(b"\n"))
     before = tree(home)
-    subprocess.run(["bash", str(home / "bin" / "install")], check=True, timeout=20)
+    subprocess.run(["bash", str(home / "bin" / "install")], check=True, timeout=PATIENCE_S)
     assert tree(home) == before

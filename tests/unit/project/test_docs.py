@@ -9,8 +9,8 @@ import pytest
 
 from cloud_bridge.config import BridgeConfig
 from edge_runtime.config import load_config
+from tests.support.services import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("checkpoints/*/README.md")])
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.services import PATIENCE_S, ROOT
+
 FLOORS = {
     "tests": 5,  # half a stair above the benchmarks, which they run; never the other way
     "benchmarks": 4,
@@ -120,7 +121,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 def test_the_device_loads_no_torch_and_no_onnx() -> None:
     """In a process of its own: every module of edge_runtime and wire, then what came with them."""
     result = subprocess.run(
-        [sys.executable, "-c", DEVICE_PROBE], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", DEVICE_PROBE], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert result.returncode == 0, result.stderr
     loaded = set(result.stdout.split())

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.services import ROOT
 from tests.support.simulated_disk import PowerCut, SimulatedDisk
 from wire import files as durable
 from wire.errors import ConfigError, LedgerError, MessageError
 from wire.protocol.command import MAX_COMMAND, Command, Orders, main, open_command
 from wire.protocol.keys import DeviceKey, PublicKey
 
-ROOT = Path(__file__).resolve().parents[3]
 KEY, OTHER = DeviceKey(bytes(range(32))), DeviceKey(bytes(32))
 HERE = "ward-3/corridor"
 PROFILES = ["strict", "balanced"]

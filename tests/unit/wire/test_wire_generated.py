@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from tests.support.services import PATIENCE_S, ROOT
 
 WIRE = ROOT / "wire" / "protocol"
 
@@ -16,7 +17,7 @@ WIRE = ROOT / "wire" / "protocol"
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("generated")
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{WIRE}", f"--python_out={out}", f"--pyi_out={out}"]
-    subprocess.run([*command, str(WIRE / "veilsight.proto")], check=True, timeout=60)
+    subprocess.run([*command, str(WIRE / "veilsight.proto")], check=True, timeout=PATIENCE_S)
     return out
 
 
