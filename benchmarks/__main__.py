@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.runner import Benchmark, Picture
@@ -26,8 +28,10 @@ def commands() -> dict[str, Benchmark | Picture]:
     return found
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print the list."""
+    description = "Every benchmark and picture, a line each; python -m benchmarks.NAME --help says more."
+    argparse.ArgumentParser(prog="python -m benchmarks", description=description).parse_args(argv)
     found = commands()
     width = max(map(len, found))
     for kind, title in (
