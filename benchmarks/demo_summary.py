@@ -11,6 +11,7 @@ from benchmarks.demo_source import Played
 from benchmarks.harness import Rig
 from benchmarks.listener import Heard, Record
 from benchmarks.runner import percentiles
+from wire.privacy.certificate import round_up
 from wire.protocol.message import Verdict
 
 __all__ = ["clip_label", "show", "summarise"]
@@ -165,15 +166,12 @@ def _first_fall(document: Mapping[str, Any]) -> str:
 
 
 def _bounds(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is certified, in words."""
-    bits, shift, p = document["certified_bits_per_event"], document["S_event"], document["name_one_of_1000"]
+    """What is certified, in words; every bound is rounded up."""
+    names = ("certified_bits_per_event", "S_event", "name_one_of_1000", "certified_bits_in_all")
+    bits, shift, p, in_all = (round_up(document[name]) for name in names)
     seconds, windows = document["time_to_vacuous_s"]["1000"], document["windows"]
-    in_all = document["certified_bits_in_all"]
     return [
-        (
-            "an event reveals",
-            f"at most {bits:.2f} bits (S = {shift:.2f}); one of 1,000 people is named with p <= {p:.3f}",
-        ),
+        ("an event reveals", f"at most {bits} bits (S = {shift}); one of 1,000 people is named with p <= {p}"),
         ("", f"after {seconds:g} s in view nothing is promised about naming one of 1,000"),
-        ("the clip reveals", f"at most {in_all:.1f} bits, all {windows} windows together"),
+        ("the clip reveals", f"at most {in_all} bits, all {windows} windows together"),
     ]

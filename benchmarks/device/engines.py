@@ -29,6 +29,7 @@ from benchmarks.runner import Benchmark, Report, percentiles
 from wire.arguments import former_name
 from wire.artifact.manifest import FILES
 from wire.errors import ConfigError, EngineError
+from wire.privacy.certificate import round_up
 
 if TYPE_CHECKING:
     from export.build_engine import Inputs
@@ -225,7 +226,7 @@ def _table(rows: Sequence[EngineRow], ahead: Mapping[str, Mapping[str, Any]]) ->
             cells += [f"{found['mu_p99']:g}", str(found["zero_codes"])]
         else:
             cells += ["-"] * 6
-        lines.append([*cells, f"{found['S_event']:.3f}", f"{found['bits_event']:.2f}"])
+        lines.append([*cells, round_up(found["S_event"], 4), round_up(found["bits_event"])])
     for name, made in ahead.items():
         if "build_s" in made:
             cells = [name, f"{made['build_s']:.1f}", f"{made['bytes'] / 1000:,.0f}"]

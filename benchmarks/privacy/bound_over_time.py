@@ -62,11 +62,11 @@ def bounds(certificate: Certificate, people: int, longest_s: float = _LONGEST_S)
 def draw(config: FamilyConfig) -> str:
     """The three panels as SVG text."""
     known = certificates(config)
-    parts = [text(_LEFT - 46, 22, "Chance to name a person, at most, over the seconds that the person is in view", size=16)]
+    parts = [text(10, 22, "Chance to name a person, at most, over the seconds that the person is in view", size=16)]
     for index, people in enumerate(GALLERIES):
         parts += _panel(_LEFT + index * _APART, people, known)
     parts.append(text(_LEFT + _APART + _WIDE / 2, _TOP + _HIGH + 40, "seconds in view", "middle", size=14))
-    parts += _legend(known, _TOP + _HIGH + 72)
+    parts += _legend(_TOP + _HIGH + 72)
     return document(_TOP + _HIGH + 90, parts, "bound on naming one of several people over time in view, by profile")
 
 
@@ -102,12 +102,12 @@ def _ends(right: float, people: int, known: Mapping[str, Certificate]) -> list[s
     return parts
 
 
-def _legend(known: Mapping[str, Certificate], y: float) -> list[str]:
+def _legend(y: float) -> list[str]:
     parts = []
-    for index, (name, certificate) in enumerate(known.items()):
+    for index, (name, shift) in enumerate(PROFILES.items()):
         x, (colour, dash) = _LEFT + index * _APART, _LOOKS[name]
         parts += [line(x, y - 4, x + 34, y - 4, colour, 3, dash)]
-        parts.append(text(x + 42, y, f"{name}: S = {PROFILES[name]:g} per event", colour=colour, size=14))
+        parts.append(text(x + 42, y, f"{name}: S = {shift:g} per event", colour=colour, size=14))
     return parts
 
 

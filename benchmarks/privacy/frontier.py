@@ -26,7 +26,8 @@ from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report, write_text
 from wire.arguments import former_name
 from wire.errors import DataError, VeilsightError
-from wire.privacy.certificate import PROFILES
+from wire.privacy.certificate import PROFILES, round_up
+from wire.privacy.certificate import bits as certified_bits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +82,7 @@ def _measure(args: argparse.Namespace) -> Report:
     rows: list[tuple[str, ...]] = [("S per event", "bits", "profile", *names, *leaks)]
     profiles = {value: name for name, value in PROFILES.items()}
     for shift, values in found.items():
-        bits = "no limit" if math.isinf(shift) else f"{_bits(shift):.2f}"
+        bits = "no limit" if math.isinf(shift) else round_up(certified_bits(shift))
         cells = [f"{values[name]:.3f}" for name in names]
         leaked = [f"{leaks[name][shift]:.3f}" if shift in leaks[name] else "" for name in leaks]
         rows.append(("no noise" if math.isinf(shift) else f"{shift:g}", bits, profiles.get(shift, ""), *cells, *leaked))
@@ -149,11 +150,6 @@ def label_alone(rows: Sequence[Clip], truth: Sequence[int], least: int = 4) -> t
     kept = [labels for labels in groups.values() if len(labels) >= least]
     best = [max(labels.count(label) / len(labels) for labels in kept) for label in set(truth)] if kept else []
     return (sum(best) / len(kept) if kept else 0.0), len(kept)
-
-
-def _bits(shift: float) -> float:
-    """Certified bits of an event, S^2 / (2 ln 2)."""
-    return shift * shift / (2 * math.log(2))
 
 
 def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
@@ -270,19 +266,20 @@ def picture(found: Points, leaks: Mapping[str, Mapping[float, float]]) -> str:
     """Risk F1 of both members and of ideal codes over the certified bits of an event, and leakage, as SVG text."""
     from calibration.audit.drawing import Axis, Curve, chart
 
-    finite = [shift for shift in found if math.isfinite(shift)]
-    widest = _bits(max(finite))
-    along = Axis("certified bits of an event, at most", 0.0, widest, tuple(round(_bits(shift), 1) for shift in finite))
+    finite = {shift: certified_bits(shift) for shift in found if math.isfinite(shift)}
+    widest = max(finite.values())
+    labels = {bits: round_up(bits) for bits in finite.values()}
+    along = Axis("certified bits of an event, at most", 0.0, widest, tuple(labels), labels)
     up = Axis("risk F1; attacks in their own measure", 0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
     colours = {"cloud F1": "#0a58ca", "edge F1": "#6ea8fe", "ideal F1": "#198754"}
     curves = [
-        Curve(name, [(_bits(shift), found[shift][name]) for shift in finite], colour)
+        Curve(name, [(bits, found[shift][name]) for shift, bits in finite.items()], colour)
         for name, colour in colours.items()
     ]
     for name, values in leaks.items():
-        points = [(_bits(shift), value) for shift, value in sorted(values.items()) if _bits(shift) <= widest]
-        curves.append(Curve(name, points, "#b02a37"))
-    marks = {_bits(shift): name for name, shift in PROFILES.items() if shift in found}
+        points = [(certified_bits(shift), value) for shift, value in sorted(values.items())]
+        curves.append(Curve(name, [point for point in points if point[0] <= widest], "#b02a37"))
+    marks = {finite[shift]: name for name, shift in PROFILES.items() if shift in finite}
     return chart(curves, along, up, marks=marks, levels={found[math.inf]["cloud F1"]: "cloud member without noise"})
 
 
