@@ -28,7 +28,7 @@ from wire.errors import DataError
 
 __all__ = ["COMMAND", "Moment", "draw", "moment"]
 
-_SEED = 0
+_SEED = 5  # a typical run: the alert comes 4 s after the onset; under some noise none comes
 _INK, _PALE, _RED, _BLUE = "#1d2327", "#d5d9dd", "#b02a37", "#0a58ca"
 _TOP, _HIGH = 62, 232  # of the three panels
 _FRAME, _GRID, _CARD = (20, 272), (346, 256), (654, 226)  # left edge and width of each
@@ -110,9 +110,7 @@ def draw(shown: Moment) -> str:
     """The picture as SVG text: frame, integers, verdict, from left to right."""
     parts = [
         *_heading(_FRAME, "1  What the camera sees", "frames never leave the edge box"),
-        *_heading(
-            _GRID, f"2  What leaves the box: {len(shown.z)} integers", "code + noise, signed, one message a second"
-        ),
+        *_heading(_GRID, f"2  What leaves: {len(shown.z)} integers", "code + noise, once a second"),
         *_heading(_CARD, "3  What the cloud says", "from eight such messages"),
         *_frame(shown.frame),
         *_grid(shown.z),
@@ -122,9 +120,7 @@ def draw(shown: Moment) -> str:
         parts += _arrow(left + wide + 10, right - 10, _TOP + _HIGH / 2)
     note = f"A rendered clip, {shown.end_s:g} s after its start: computed by the shipped engine and checkpoint."
     parts.append(text(_FRAME[0], _TOP + _HIGH + 28, note, size=13))
-    return document(
-        _TOP + _HIGH + 42, parts, "a frame, the noised integers that leave the box, and the verdict on them"
-    )
+    return document(_TOP + _HIGH + 42, parts, "a frame, the noised integers that leave, and the verdict on them")
 
 
 def _heading(panel: tuple[int, int], title: str, below: str) -> list[str]:
@@ -170,9 +166,8 @@ def _card(shown: Moment) -> list[str]:
         y = _TOP + 20 + 30 * index
         colour = _RED if label == shown.alert else "#6c757d"
         parts.append(text(left, y, label, size=15))
-        parts.append(
-            f'<rect x="{left + 62}" y="{y - 12}" width="{max(1.0, 110 * p):.1f}" height="15" fill="{colour}"/>'
-        )
+        bar = f'x="{left + 62}" y="{y - 12}" width="{max(1.0, 110 * p):.1f}" height="15"'
+        parts.append(f'<rect {bar} fill="{colour}"/>')
         parts.append(text(left + wide, y, f"{p:.2f}", "end", size=15))
     y = _TOP + 20 + 30 * len(shown.probabilities) + 6
     for index, words in enumerate(textwrap.wrap(f"“{shown.sentence}”", 32)):

@@ -270,8 +270,8 @@ def picture(found: Points, leaks: Mapping[str, Mapping[float, float]]) -> str:
     widest = max(finite.values())
     labels = {bits: round_up(bits) for bits in finite.values()}
     along = Axis("certified bits of an event, at most", 0.0, widest, tuple(labels), labels)
-    up = Axis("risk F1; attacks in their own measure", 0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
-    colours = {"cloud F1": "#0a58ca", "edge F1": "#6ea8fe", "ideal F1": "#198754"}
+    up = Axis("risk F1; attacks in their own measure" if leaks else "risk F1", 0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
+    colours = {"cloud F1": "#0a58ca", "edge F1": "#7a3fb5", "ideal F1": "#198754"}
     curves = [
         Curve(name, [(bits, found[shift][name]) for shift, bits in finite.items()], colour)
         for name, colour in colours.items()
