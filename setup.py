@@ -1,8 +1,15 @@
 """Packages and extras. A Jetson installs `.[edge,export,jetson]`, never torch; exact versions are in constraints/."""
 
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
-ROOMS = ["wire", "edge_runtime", "familial", "export", "calibration", "cloud_bridge", "firmware_configs"]
+PACKAGES = ["wire", "edge_runtime", "familial", "export", "calibration", "cloud_bridge", "firmware_configs"]
+# The one place of the version is wire/__init__.py: read, not imported, since nothing is installed yet.
+VERSION = re.search(r'__version__ = "([^"]+)"', Path(__file__).with_name("wire").joinpath("__init__.py").read_text())
 
 WIRE = [
     "numpy>=1.26",  # 1.26 on a device, where JetPack was compiled against NumPy 1
@@ -35,7 +42,7 @@ TRAIN = ["torch==2.13.0", "transformers==5.23.*", "safetensors>=0.6", "mpmath>=1
 TEST = [
     "pytest>=9",
     "pytest-timeout>=2.4",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.8",
     "hypothesis>=6",
     "mpmath>=1.3",
     "opendp>=0.14",  # a second sampler to hold ours against
@@ -50,15 +57,15 @@ TEST = [
 
 setup(
     name="veilsight",
-    version="0.1.0",
+    version=VERSION[1],  # type: ignore[index]  # a missing version must stop the build
     description="A camera that says what happens and limits, by a stated number, who it can be about.",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    # One directory on the path: a room made after the install is importable without installing again.
+    # One directory on the path: a package made after the install is importable without installing again.
     package_dir={"": "."},
-    packages=find_packages(include=[name for room in ROOMS for name in (room, f"{room}.*")]),
-    package_data={"wire": ["*.proto", "py.typed"], "firmware_configs": ["overlay/**/*", "overlay/**/.*"]},
+    packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
+    package_data={"wire.protocol": ["*.proto", "*.pyi"], "firmware_configs": ["overlay/**/*", "overlay/**/.*"]},
     install_requires=WIRE,
     extras_require={
         "edge": EDGE,

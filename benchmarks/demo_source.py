@@ -93,7 +93,7 @@ def _write_clip(path: Path) -> float:
         writer.write(frame)
     writer.release()
     part.replace(path)
-    return float(next(happening.start_s for happening in clip.happenings if happening.label == "fall"))
+    return float(next(each.start_s for each in clip.annotations if each.label == "fall"))
 
 
 def check_source(source: str) -> float:

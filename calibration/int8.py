@@ -30,6 +30,7 @@ from export.precision.convert import CALIBRATION
 from export.precision.half import rounded, to_fp16
 from export.precision.network import Network, activations, open_session, structure
 from export.precision.quantise import Ranges, along_channels, layers, to_int8, unbiased
+from familial.data.splits import clip_seeds
 from familial.model.config import FamilyConfig
 from wire.errors import DataError, EngineError, VeilsightError
 
@@ -42,7 +43,6 @@ _Array = npt.NDArray[Any]
 _Feed = Mapping[str, _Array]
 
 _RENDERED = 30
-_FIRST_SEED = 7_300_000  # of rendered clips; far from those that training draws
 _LEAST_CLIPS = 4
 _MOST_WINDOWS = 192
 _JUDGED = 48  # feeds that judge, at most: what every layer makes of them is held in memory
@@ -101,7 +101,7 @@ def gather(config: FamilyConfig, data: Sequence[Path], rendered: int) -> Materia
 
 
 def _seeds(count: int) -> range:
-    return range(_FIRST_SEED, _FIRST_SEED + count)
+    return clip_seeds("int8", count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,12 +64,17 @@ def _serve(config: BridgeConfig, json_lines: str | None) -> None:
 
     topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
     transport = MqttTransport(config.broker, f"vsb-{key.public.hex[:16]}", topics, receive)
+
+    def take(timeout_s: float) -> list[Inbound]:
+        transport.pump()
+        return mailbox.take(timeout_s)
+
     with contextlib.ExitStack() as stack:
         timeline = Timeline(sys.stdout, _open(stack, json_lines))
         bridge = Bridge(config, manifest, member, key, journal, transport.publish, timeline, reference)
         with transport:
             timeline.note(f"ready: {len(config.cameras)} camera(s) on {config.broker.url}, bridge key {key.public.hex}")
-            run(bridge, mailbox, config.run.exit_when_offline, stop.is_set)
+            run(bridge, take, config.run.exit_when_offline, stop.is_set)
         dropped = sum(mailbox.dropped.values())
         timeline.stats({**bridge.stats(), "dropped": dropped, "unpublished": transport.unpublished})
 

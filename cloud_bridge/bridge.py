@@ -21,7 +21,7 @@ from cloud_bridge.config import BridgeConfig
 from cloud_bridge.inference.member import Member, Reading
 from cloud_bridge.ingest.events import BLIND, AlertBook, AlertChange, Event, EventReader
 from cloud_bridge.ingest.intake import Intake, Release
-from cloud_bridge.ingest.transport import Inbound, Mailbox, Publish
+from cloud_bridge.ingest.transport import Inbound, Publish
 from cloud_bridge.store.journal import Journal
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood import OodDetector, Reference
@@ -225,10 +225,15 @@ class Bridge:
         self._publish(topic(who.site, who.camera, name), payload, row.qos, row.retain)
 
 
-def run(bridge: Bridge, mailbox: Mailbox, exit_when_offline: bool, stopped: Callable[[], bool]) -> None:
-    """Serve until `stopped()`, or until all cameras are offline where that ends it."""
+def run(
+    bridge: Bridge,
+    take: Callable[[float], Sequence[Inbound]],
+    exit_when_offline: bool,
+    stopped: Callable[[], bool],
+) -> None:
+    """Serve until `stopped()`, or until all cameras are offline where that ends it. take: as `Mailbox.take`."""
     while not stopped():
-        batch = mailbox.take(_IDLE_S)
+        batch = take(_IDLE_S)
         if batch:
             bridge.handle(batch)
         elif exit_when_offline and bridge.finished:

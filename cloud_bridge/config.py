@@ -17,59 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from wire.errors import ConfigError, DeviceKeyError
+from wire.mqtt import BrokerConfig
 from wire.protocol.keys import PublicKey
 from wire.protocol.topics import topic
 from wire.settings import FileOrText, FilePath, faults, keys_of, parse_toml, refuse
 
-__all__ = ["AlertRule", "BridgeConfig", "BrokerConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
-
-_PORTS = {"mqtt": 1883, "mqtts": 8883}
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerConfig:
-    """Where the broker is. TLS with `mqtts://`; `ca`, `cert`, `key` are PEM files, the last two for mutual TLS."""
-
-    url: str = "mqtt://127.0.0.1:1883"
-    username: str = ""
-    password_file: FilePath = ""
-    ca: FilePath = ""
-    cert: FilePath = ""
-    key: FilePath = ""
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/"):
-            raise ConfigError(f"url is {self.url!r}; write mqtt://HOST[:PORT], or mqtts://HOST[:PORT] for TLS")
-        if parts.username or parts.password:
-            raise ConfigError("url holds a user or a password; use username and password_file")
-        try:
-            _ = parts.port
-        except ValueError as error:
-            raise ConfigError(f"url is {self.url!r}: {error}; ports are 1 to 65535") from error
-        if bool(self.cert) != bool(self.key):
-            raise ConfigError("cert and key belong together; give both, or neither")
-        if (self.ca or self.cert) and not self.tls:
-            raise ConfigError(f"ca, cert and key are for TLS, but url is {self.url!r}; write mqtts://")
-
-    @property
-    def host(self) -> str:
-        """Name or address of the broker."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        """TCP port; 1883, or 8883 with TLS, where the URL has none."""
-        parts = urlsplit(self.url)
-        return parts.port or _PORTS[parts.scheme]
-
-    @property
-    def tls(self) -> bool:
-        """Whether the connection is encrypted."""
-        return urlsplit(self.url).scheme == "mqtts"
+__all__ = ["AlertRule", "BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
 
 
 @dataclass(frozen=True, slots=True)

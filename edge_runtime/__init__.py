@@ -1,1 +1,1 @@
-"""Camera -> engine -> noised feature tensor -> MQTT. Begin with `loop.py`; it fits on a screen."""
+"""Camera -> engine -> noised feature tensor -> MQTT. Begin with `gate/loop.py`."""

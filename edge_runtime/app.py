@@ -1,4 +1,6 @@
-"""The device's process: parse, load, run. `python -m edge_runtime --config edge.toml`
+"""The device's process: read the configuration, open every part, run the loop.
+
+    python -m edge_runtime --config edge.toml
 
 Exit codes: 0 the source ended or a stop was asked for, 2 configuration or input, 3 a privacy check failed,
 4 the camera or the GPU is lost and a restart may help, 1 anything unforeseen.
@@ -17,16 +19,17 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.capture.sources import Camera, CameraLost
+from edge_runtime.capture.camera import Camera, CameraLost
+from edge_runtime.capture.clock import SlotClock
 from edge_runtime.config import Config, load_config
 from edge_runtime.eye.engine.base import self_test
 from edge_runtime.eye.engine.registry import open_engine
-from edge_runtime.eye.window import SlotClock
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats, notify
 from edge_runtime.uplink.publisher import Publisher
+from wire import __version__
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DeviceLost, PrivacyError, VeilsightError
 from wire.privacy.budget import Budget, Terms
@@ -36,10 +39,13 @@ from wire.protocol.keys import DeviceKey, PublicKey
 __all__ = ["main", "serve"]
 
 log = logging.getLogger("veilsight")
+_M_MMAP_THRESHOLD = -3  # of glibc's mallopt
+_LOST_MARK = "camera-lost"  # file in [device] state_dir: when the camera was last given up
+_LOST_AGAIN_S = 3600.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the process; the exit code."""
+    """Run the process and return its exit code."""
     parser = argparse.ArgumentParser(prog="edge_runtime", description="camera -> noised feature tensor -> MQTT")
     parser.add_argument("--config", required=True, help="edge.toml")
     parser.add_argument("--source", help="instead of [camera] source")
@@ -60,12 +66,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def serve(config: Config) -> dict[str, Any]:
-    """Load everything, run the loop to its end, return the local figures."""
-    signer = PublicKey.parse(config.engine_signer) if config.engine_signer else None
-    manifest = EngineManifest.load(config.engine_folder, signer)
-    bits = (config.privacy_bits_per_event, config.privacy_bits_per_hour, config.privacy_bits_per_day)
-    budget = Budget(*bits, config.privacy_over_budget)
-    terms = Terms.of(manifest, config.privacy_max_profile, budget, config.privacy_adaptive_level)
+    """Open every part, run the loop to its end and return the local figures."""
+    manifest = EngineManifest.load(config.engine_folder, _public_key(config.engine_signer))
+    terms = _terms(config, manifest)
     clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())
@@ -81,35 +84,72 @@ def serve(config: Config) -> dict[str, Any]:
         self_test(engine)
         noise = [Sampler(table, manifest.tokens, manifest.width) for table in manifest.tables(config.engine_folder)]
         ledger = stack.enter_context(closing(Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off)))
-        operator = PublicKey.parse(config.privacy_operator_key) if config.privacy_operator_key else None
-        camera_name = f"{config.device_site}/{config.device_camera}"
-        orders = Orders(state_dir / "command.json", operator, camera_name, [*terms.profiles], config.privacy_profile)
+        orders = _orders(config, terms, state_dir)
         boot_id = ledger.boots << 32 | secrets.randbits(32)
-        state: dict[str, Any] = {"boot_id": boot_id, "model_id": manifest.model_id, "slot_s": clock.slot_s}
-        state |= {"started_at": round(time.time()), "public_key": key.public.hex, "software": "veilsight/0.1.0"}
-        state |= {"profile": orders.profile, "blind": False}
+        state = _state(boot_id, manifest, key, orders.profile)
         publisher = Publisher(config, state, terms.certificate.to_json().encode())
         parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
         parts |= {"camera": camera.figures, "commands": orders.figures}
         health = Health(config.health_listen, parts, stalled_s=10 + 10 * clock.slot_s)
         stack.callback(health.close)
-        log.info("%s: %s, profile %s; %s", camera_name, camera.name, orders.profile, terms.words)
+        log.info("%s: %s, profile %s; %s", _camera_name(config), camera.name, orders.profile, terms.words)
         notify("READY=1")
         loop = Loop(camera, clock, engine, noise, terms, orders, ledger, publisher, health, key, boot_id, stats)
-        with suppress(AttributeError, OSError):
-            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what loading needed; the system can have it back
-            ctypes.CDLL(None).mallopt(-3, 1 << 16)  # and what a run used: M_MMAP_THRESHOLD, bytes, no longer growing
+        _give_memory_back()
         try:
             with publisher:
                 publisher.reason = loop.run(config.run_windows)
         except CameraLost:
-            (state_dir / "camera-lost").touch()
+            (state_dir / _LOST_MARK).touch()
             raise
         return {**health.figures(), "cpu_s": round(time.process_time(), 3)}
 
 
+def _public_key(said: str) -> PublicKey | None:
+    return PublicKey.parse(said) if said else None
+
+
+def _camera_name(config: Config) -> str:
+    return f"{config.device_site}/{config.device_camera}"
+
+
+def _terms(config: Config, manifest: EngineManifest) -> Terms:
+    """What `[privacy]` allows of the engine's levels."""
+    bits = (config.privacy_bits_per_event, config.privacy_bits_per_hour, config.privacy_bits_per_day)
+    budget = Budget(*bits, config.privacy_over_budget)
+    return Terms.of(manifest, config.privacy_max_profile, budget, config.privacy_adaptive_level)
+
+
+def _orders(config: Config, terms: Terms, state_dir: Path) -> Orders:
+    """The profile in force, and the operator whose commands may change it."""
+    operator = _public_key(config.privacy_operator_key)
+    file = state_dir / "command.json"
+    return Orders(file, operator, _camera_name(config), [*terms.profiles], config.privacy_profile)
+
+
+def _state(boot_id: int, manifest: EngineManifest, key: DeviceKey, profile: str) -> dict[str, Any]:
+    """The fields of the state topic at the start; `wire/protocol/topics.py` says what each depends on."""
+    return {
+        "boot_id": boot_id,
+        "model_id": manifest.model_id,
+        "slot_s": manifest.window.slot_s,
+        "started_at": round(time.time()),
+        "public_key": key.public.hex,
+        "software": f"veilsight/{__version__}",
+        "profile": profile,
+        "blind": False,
+    }
+
+
+def _give_memory_back() -> None:
+    """Return to the system what glibc keeps: what loading needed, now; what a run used, after it (64 kB and more)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
+
+
 def _lost_after_s(lost_after_s: float, state_dir: Path) -> float:
     """How long a camera may be lost before the process ends: longer where that was the end less than an hour ago."""
-    mark = state_dir / "camera-lost"
-    wait_s = 3600 - (time.time() - mark.stat().st_mtime) if mark.exists() else 0.0
+    mark = state_dir / _LOST_MARK
+    wait_s = _LOST_AGAIN_S - (time.time() - mark.stat().st_mtime) if mark.exists() else 0.0
     return max(lost_after_s, wait_s) if lost_after_s else 0.0

@@ -29,7 +29,8 @@ from export.precision.convert import check_peaks
 from export.precision.half import FP16_MAX, half_tensors, rounded
 from export.precision.network import measure, open_session
 from familial.model.config import FamilyConfig
-from familial.model.family import DecideGraph, EncodeGraph, Family
+from familial.model.family import Family
+from familial.model.graphs import DecideGraph, EncodeGraph
 from wire.artifact.manifest import WindowSpec
 from wire.errors import EngineError
 from wire.privacy.noise_table import NoiseTable

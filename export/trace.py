@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from export.proof.lint import INLINE_BYTES, LARGE_BYTES, OPSET
 from familial.model import checkpoint as folder
 from familial.model.config import FamilyConfig
-from familial.model.family import DecideGraph, EncodeGraph, Family
+from familial.model.family import Family
+from familial.model.graphs import DecideGraph, EncodeGraph
 from familial.model.resources import require_disk, require_memory
 from familial.train.losses import prototypes
 from wire.errors import CheckpointError, GraphError

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.built_once import built_once, exclusive, run_folder
 from tests.support.services import ROOT, Broker, Listener, find
 
 
@@ -30,6 +32,31 @@ def have() -> Callable[[str], str]:
 def ffmpeg() -> str:
     """The path of ffmpeg."""
     return find("ffmpeg")
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of `family_factory`, made once a run: copy it before you change it."""
+    from tests.support.family_factory import make_checkpoint  # torch, which few tests need
+
+    return built_once(run_folder(tmp_path_factory) / "checkpoint", make_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def small_graphs(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with both graphs of `small_checkpoint`: read them with `family_factory.load_graphs`."""
+    from tests.support.family_factory import make_graphs
+
+    return built_once(run_folder(tmp_path_factory) / "graphs", partial(make_graphs, small_checkpoint))
+
+
+@pytest.fixture(scope="session")
+def shipped_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine of the shipped weights in build/engines/nano, made or reused, by one process at a time."""
+    from benchmarks.harness import build_engine
+
+    with exclusive(run_folder(tmp_path_factory) / "shipped.lock"):
+        return build_engine(quiet=True)
 
 
 @pytest.fixture

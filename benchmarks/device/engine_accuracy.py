@@ -24,8 +24,6 @@ __all__ = ["EDGE_SAMPLES", "EngineRow", "WindowedClip", "compare", "read_windows
 EDGE_SAMPLES = 20
 """Noise samples a clip for the edge member, which runs in the engine itself, one event at a time."""
 
-_FIRST_SEED = 8_100_000  # rendered clips that neither training nor calibration reads
-
 
 @dataclass(slots=True)
 class EngineRow:
@@ -74,6 +72,7 @@ def read_windows(checkpoint: Path, data: Sequence[Path], rendered: int) -> list[
     """The scored clips of the manifests `data`, then as many rendered ones, cut into windows."""
     from familial.data.clips import UNSCORED, Footage, read_clip, read_manifests, slots, windows
     from familial.data.sources import rendered_clips
+    from familial.data.splits import clip_seeds
     from familial.model.config import FamilyConfig
 
     config = FamilyConfig.load(checkpoint / "config.json")
@@ -84,8 +83,7 @@ def read_windows(checkpoint: Path, data: Sequence[Path], rendered: int) -> list[
 
     listed = [clip for clip in (read_manifests(data, labels) if data else []) if clip.label != UNSCORED]
     found = [WindowedClip(cut(read_clip(clip.file, spec)), labels.index(clip.label), clip.set) for clip in listed]
-    seeds = range(_FIRST_SEED, _FIRST_SEED + rendered)
-    clips = rendered_clips(seeds, labels, spec, processes=1) if rendered else ()
+    clips = rendered_clips(clip_seeds("engines", rendered), labels, spec, processes=1) if rendered else ()
     return found + [WindowedClip(cut(clip.footage), clip.label, clip.set) for clip in clips]
 
 

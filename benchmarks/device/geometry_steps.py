@@ -99,12 +99,13 @@ def _trace(work: Path) -> dict[str, Any]:
     from export import trace
     from export.parity import made_windows
     from export.proof.lint import save_graph
-    from familial.model.family import DecideGraph, EncodeGraph
+    from familial.model.graphs import DecideGraph, EncodeGraph
+    from familial.model.members import EdgeMember
 
     family = trace.load_family(work / "checkpoint")
     config, folder = family.config, work / "fp32"
     folder.mkdir()
-    edge = sum(value.numel() for value in family.edge_member().parameters())
+    edge = sum(value.numel() for value in EdgeMember(family).parameters())
     nodes = {}
     for part, traced in (("encode", trace.trace_encode), ("decide", trace.trace_decide)):
         graph = traced(family, folder / f"{part}.weights")

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND"]
 
-_HELD_OUT_SEED = 2_000_000
 _NO_ATTRIBUTE = ("smoking", "loitering")
 _NOISE_SAMPLES = 4
 
@@ -64,6 +63,7 @@ def _measure(args: argparse.Namespace) -> Report:
     import torch
 
     from familial.data.sources import rendered_clips
+    from familial.data.splits import clip_seeds
     from familial.model import checkpoint
 
     family = checkpoint.load(args.checkpoint)
@@ -71,7 +71,7 @@ def _measure(args: argparse.Namespace) -> Report:
     if not config.attributes:
         raise VeilsightError(f"{args.checkpoint}: a family without attributes; familial.train --attributes adds them")
     torch.manual_seed(0)
-    seeds = range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered)
+    seeds = clip_seeds("attributes", args.rendered)
     rendered = rendered_clips(seeds, config.labels, config.window, processes=1)
     clips = [read for clip in rendered if (read := _clip(family, clip, args.noise == "on")) is not None]
     true = np.concatenate([clip.true for clip in clips])
@@ -133,7 +133,8 @@ def _clip(family: Family, clip: LabelledClip, noise: bool) -> _Clip | None:
     with torch.inference_mode():
         for _ in range(_NOISE_SAMPLES):
             z = codes + rounded_gaussian(codes, config.sigma) if noise else codes
-            logits = family.cloud_reading(events_of(z[None], config.event_releases)[0][0, kept], present[kept])[1]
+            events = events_of(z[None], config.event_releases)[0][0, kept]
+            logits = family.cloud_and_attribute_logits(events, present[kept])[1]
             predicted.append(logits.double().softmax(dim=1).numpy())
     return _Clip(np.stack(predicted), np.stack(true), clean[0, kept].mean(dim=1).flatten(1).numpy(), np.array(tags))
 

@@ -228,6 +228,7 @@ def _of_family(args: argparse.Namespace, rng: np.random.Generator) -> list[World
 
     from familial.data.clips import read_clip, read_manifests
     from familial.data.sources import rendered_clips
+    from familial.data.splits import clip_seeds
     from familial.evaluate.report import clip_codes
     from familial.model import checkpoint
 
@@ -236,7 +237,7 @@ def _of_family(args: argparse.Namespace, rng: np.random.Generator) -> list[World
     labels, window = family.config.labels, family.config.window
     found: dict[str, list[tuple[str, F64]]] = {}
     if args.rendered:
-        seeds = range(1_000_000, 1_000_000 + args.rendered)  # held out from every training
+        seeds = clip_seeds("adaptive_level", args.rendered)
         for made in rendered_clips(seeds, labels, window, processes=1):
             found.setdefault("rendered", []).append((labels[made.label], _flat(clip_codes(family, made.footage))))
     for clip in read_manifests([args.data], labels) if args.data else []:

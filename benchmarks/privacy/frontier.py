@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "Clips", "Points", "area_under_curve", "label_alone", "picture"]
 
 _SHIFTS = (1.0, 2.0, 3.0, 4.0, 6.0, math.inf)
-_HELD_OUT_SEED = 1_000_000
 _FOLDS = 3
 
 Points = dict[float, dict[str, float]]
@@ -155,6 +154,7 @@ def label_alone(rows: Sequence[Clip], truth: Sequence[int], least: int = 4) -> t
 def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
     from familial.data.clips import UNSCORED, Clip, read_clip, read_manifests
     from familial.data.sources import rendered_clips
+    from familial.data.splits import clip_seeds
     from familial.evaluate.report import clip_codes
 
     config = family.config
@@ -163,7 +163,7 @@ def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
         truth = [config.labels.index(clip.label) for clip in rows]
         return Clips(rows, truth, [clip_codes(family, read_clip(clip.file, config.window)) for clip in rows])
     rows, truth, codes = [], [], []
-    seeds = range(_HELD_OUT_SEED, _HELD_OUT_SEED + rendered)
+    seeds = clip_seeds("frontier", rendered)
     for seed, clip in zip(seeds, rendered_clips(seeds, config.labels, config.window, processes=1), strict=True):
         rows.append(Clip(Path(str(seed)), str(seed), config.labels[clip.label], clip.set, str(seed), ""))
         truth.append(clip.label)

@@ -36,16 +36,16 @@ _SIZE = (240, 320)
 # Put in the control's way by PYTHONPATH: the process waits before it publishes what it saw in the dark.
 _LEAK = """
 import time
-from edge_runtime.gate import loop
+from edge_runtime.eye import encoder
 from edge_runtime.uplink import publisher
-encode, send, dark = loop.Encoder.encode, publisher.Publisher.send, [False]
+encode, send, dark = encoder.Encoder.encode, publisher.Publisher.send, [False]
 def look(self, window, *rest):
     dark[0] = window.frames[0, -4:-1].mean() < 40
     return encode(self, window, *rest)
 def wait(self, name, payload):
     time.sleep(0.08 * (dark[0] and name == "features"))
     send(self, name, payload)
-loop.Encoder.encode, publisher.Publisher.send = look, wait
+encoder.Encoder.encode, publisher.Publisher.send = look, wait
 """
 _RUN_FIRST = "sitecustomize.py"  # the name under which Python runs it before all else
 

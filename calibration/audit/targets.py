@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from familial.data.clips import Clip, Footage, read_clip, small_grey, store, windows
+from familial.data.splits import clip_seeds, identities
 from familial.synth.clip import body_of, render_clip
 from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
@@ -58,7 +59,7 @@ _FPS = 12.0
 _SIZE = (120, 160)
 WINDOWS = 14
 """Windows of every clip, all with full context: a clip's length must not tell where it was filmed."""
-_PEOPLE, _BODIES, _ROOMS = 40_000, 60_000, 900_000  # seeds that no training run draws: those begin at 0
+_ROOMS = 1000  # rooms that each person may be seen in
 # What one person does in a clip; the clip's number decides, so that the action says nothing about the identity.
 _ACTS = ("walk", "bend", "exercise", "fall_forward", "sit", "crouch", "wave", "fall_side", "stand", "lie_floor")
 _ENROL = 0.6  # share of each owner's clips from which the attacker learns
@@ -176,9 +177,10 @@ def _face_footage(data: bytes, seed: int, spec: WindowSpec) -> Footage:
 
 def people(count: int, clips: int) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...]]:
     """Return shots, owners and names of `count` rendered people, each in `clips` rooms of their own."""
+    rooms = clip_seeds("audit_people", count * _ROOMS)
     shots = [
-        Shot(seed=_ROOMS + person * 1000 + clip, identity=_PEOPLE + person, act=_ACTS[clip % len(_ACTS)])
-        for person in range(count)
+        Shot(seed=rooms[person * _ROOMS + clip], identity=identity, act=_ACTS[clip % len(_ACTS)])
+        for person, identity in enumerate(identities("audit_people", count))
         for clip in range(clips)
     ]
     return shots, np.repeat(np.arange(count), clips), tuple(f"person {index}" for index in range(count))
@@ -186,9 +188,10 @@ def people(count: int, clips: int) -> tuple[list[Shot], npt.NDArray[np.int64], t
 
 def bodies(count: int) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...]]:
     """Return shots, owners and names of `count` rendered people in one clip each, for attributes of unknown people."""
+    seeds = zip(clip_seeds("audit_bodies", count), identities("audit_bodies", count), strict=True)
     shots = [
-        Shot(seed=_ROOMS + 500_000 + index, identity=_BODIES + index, act=_ACTS[index % len(_ACTS)])
-        for index in range(count)
+        Shot(seed=seed, identity=identity, act=_ACTS[index % len(_ACTS)])
+        for index, (seed, identity) in enumerate(seeds)
     ]
     return shots, np.arange(count), tuple(f"body {index}" for index in range(count))
 

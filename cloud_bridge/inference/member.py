@@ -79,7 +79,7 @@ class FamilyMember:
         z = torch.from_numpy(np.stack([event.z for event in events]))  # (B, R, K, d) int32
         present = torch.from_numpy(np.stack([event.present for event in events]))  # (B, R) bool
         with torch.inference_mode():
-            logits, further = self._family.cloud_reading(z, present)  # (B, L), (B, A)
+            logits, further = self._family.cloud_and_attribute_logits(z, present)  # (B, L), (B, A)
             sentences = self._family.caption(z, present)
             rows, shares = (torch.softmax(each.double(), dim=1).tolist() for each in (logits, further))
         return [

@@ -1,1 +1,1 @@
-"""Camera, file or rendered scene -> frames with their times."""
+"""From a source to windows: what a URI opens (sources), the capture thread (camera), the release clock (clock)."""

@@ -1,1 +1,1 @@
-"""Charge, draw, add, release: the slot loop, the ledger and the noise."""
+"""What decides about a release: the loop, the ledger that charges it, its privacy level and its noise."""

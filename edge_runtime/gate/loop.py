@@ -1,27 +1,28 @@
-"""The loop: charge, encode or noise alone, release at the slot's fixed deadline, decide.
+"""The loop of the device: charge, encode, wait for the deadline, publish, decide. Read this first.
 
-A window is encoded on a thread of its own: a slow engine cannot move a deadline. Where it is late, fails or the budget
-is spent, the slot is filled with a fresh draw alone. A window is never run twice, nor a draw used twice. A command that
-orders another profile takes effect with the next slot.
+    window --charge--> granted: encode (code + noise)  --> z --at the slot's deadline--> published
+                       refused, late or failed: noise alone            z of 8 releases --> the edge member's verdict
+
+Each slot is released exactly at its deadline. Where the window was not encoded in time, or the budget is spent, the
+release is a fresh noise sample and nothing else. No window is encoded twice and no noise sample is used twice.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 
-from edge_runtime.capture.sources import Camera
+from edge_runtime.capture.camera import Camera
+from edge_runtime.capture.clock import SlotClock
+from edge_runtime.eye.encoder import Encoder
 from edge_runtime.eye.engine.base import Engine
-from edge_runtime.eye.window import SlotClock, Window
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.level import Levels
-from edge_runtime.gate.sampler import NoiseSample, Sampler
+from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats
-from edge_runtime.uplink.publisher import Publisher, Release, fill_message, fill_verdict
+from edge_runtime.uplink.publisher import Publisher, fill_message, fill_verdict
 from wire.errors import EngineError
 from wire.privacy.budget import Terms
 from wire.privacy.noise_check import NoiseCheck
@@ -29,7 +30,7 @@ from wire.protocol.command import Orders
 from wire.protocol.event import EventWindow
 from wire.protocol.keys import DeviceKey
 
-__all__ = ["Encoder", "Loop"]
+__all__ = ["Loop"]
 
 log = logging.getLogger("veilsight.loop")
 _SEAL_S = 0.02  # kept free before the deadline to fill, sign and hand over
@@ -39,9 +40,12 @@ _SEAL_S = 0.02  # kept free before the deadline to fill, sign and hand over
 class Loop:
     """The parts of a running device.
 
-    noise: a sampler for each level of the manifest. terms: which of them may be ordered. orders: which of them is.
-    stats: late, failed: windows the engine did not encode in time, or at all; alone: slots released as noise alone,
-    those of a spent budget included; own_us: this thread's CPU time, charge to hand-over; latency_ms: from slot end.
+    Attributes:
+        noise: a sampler for each privacy level of the manifest.
+        terms: the levels that may be ordered, and their costs.
+        orders: the profile that is in force, by the operator's last command.
+        stats: late, failed: windows not encoded in time, or not at all; alone: slots released as noise alone; own_us:
+            CPU time of this thread from charge to hand-over; latency_ms: from the slot's end to hand-over.
     """
 
     camera: Camera
@@ -58,45 +62,62 @@ class Loop:
     stats: Stats
 
     def run(self, windows: int = 0) -> str:
-        """Until the source ends, a stop is asked for or `windows` are out. PrivacyError and CameraLost end it too."""
-        clock, manifest, stats = self.clock, self.engine.manifest, self.stats
+        """Release slot after slot until the source ends, a stop is asked for, or `windows` (0: no limit) are released.
+
+        Returns:
+            Why it ended, for the last state message.
+
+        Raises:
+            PrivacyError: the process must stop before anything else is published.
+            CameraLost, DeviceLost: a new process may help.
+        """
+        clock, manifest = self.clock, self.engine.manifest
         checks = [NoiseCheck(noise.sigma, manifest.n, manifest.event_releases) for noise in self.noise]
         event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
-        encoder, levels = Encoder(self.engine, stats), Levels(manifest, self.terms)
+        encoder, levels = Encoder(self.engine, self.stats), Levels(manifest, self.terms)
         clock.start()
-        for window in self.camera.windows():
+        for window in self.camera.windows():  # one for each slot, at its end
             began, slot, deadline = time.thread_time(), window.slot, clock.deadline(window.slot)
-            self.orders.obey(self.publisher.commands)
+            self.orders.obey(self.publisher.commands)  # another profile is in force from this slot on
             level, flags = levels.choose(self.orders.profile)
             noise = self.noise[level]
             charge = self.ledger.charge(slot, self.terms.costs[level])  # durable before anything is published
-            with window:
-                patience_s = clock.left(deadline) - min(_SEAL_S, clock.release_delay_s / clock.speed / 4)
-                tensor = encoder.encode(window, noise, patience_s) if charge.granted else None
-            if tensor is None:
-                tensor = noise.draw().alone()
-                stats.counts["alone"] += 1
-            checks[level].check(tensor)
-            payload = fill_message(self.boot_id, manifest.model_id, charge, tensor, level, flags).seal(self.key)
+            with window:  # its frames are wiped at the end of this block
+                z = encoder.encode(window, noise, self._time_to_encode(deadline)) if charge.granted else None
+            if z is None:
+                z = noise.draw().alone()
+                self.stats.counts["alone"] += 1
+            checks[level].check(z)  # PrivacyError where z cannot be what the sampler drew
+            payload = fill_message(self.boot_id, manifest.model_id, charge, z, level, flags).seal(self.key)
             in_time = clock.wait(deadline) and not clock.missed(slot)
-            levels.made(tensor if in_time and charge.granted else None)
-            if not in_time:
+            levels.made(z if in_time and charge.granted else None)
+            if not in_time:  # a stop was asked for, or the process stalled: this slot stays out
                 continue
             self.publisher.send("features", payload)
-            stats.note("own_us", (time.thread_time() - began) * 1e6)
-            stats.note("latency_ms", (clock.now() - clock.end(slot)) / clock.speed * 1e3)
-            stats.counts.update(windows=1, payload_bytes=len(payload))
+            self._count(slot, began, payload)
             self.publisher.tell(profile=self.orders.profile, blind=not charge.granted)
-            if charge.granted:  # else this release says nothing, and counts as missing
-                event.push(slot, tensor, manifest.weights[level])
+            if charge.granted:  # a release of noise alone is no evidence: it counts as missing
+                event.push(slot, z, manifest.weights[level])
                 if event.whole:
                     self._decide(event)
             self.health.beat()
-            if stats.counts["windows"] == windows:
+            if self.stats.counts["windows"] == windows:
                 break
-        if event.count and not event.whole:  # a source shorter than an event
+        if event.count and not event.whole:  # the source was shorter than an event
             self._decide(event)
         return "stopped" if clock.stop.is_set() else "end of source"
+
+    def _time_to_encode(self, deadline: float) -> float:
+        """Real seconds until the release has to be filled and signed for `deadline`."""
+        clock = self.clock
+        return clock.left(deadline) - min(_SEAL_S, clock.release_delay_s / clock.speed / 4)
+
+    def _count(self, slot: int, began: float, payload: bytes) -> None:
+        """Note what a published release took; began: this thread's CPU time at the start of its slot, in seconds."""
+        clock, stats = self.clock, self.stats
+        stats.note("own_us", (time.thread_time() - began) * 1e6)
+        stats.note("latency_ms", (clock.now() - clock.end(slot)) / clock.speed * 1e3)
+        stats.counts.update(windows=1, payload_bytes=len(payload))
 
     def _decide(self, event: EventWindow) -> None:
         """Publish the edge member's verdict: a function of what was released, and of nothing else."""
@@ -107,48 +128,3 @@ class Loop:
         except EngineError as error:
             self.stats.counts["undecided"] += 1
             log.warning("no verdict for slot %d: %s", event.last_slot, error)
-
-
-class Encoder:
-    """Runs `engine.encode` on a thread; what is not ready in time is dropped when it comes."""
-
-    def __init__(self, engine: Engine, stats: Stats) -> None:
-        self._engine, self._stats, self._busy = engine, stats, False
-        self._work: SimpleQueue[tuple[Window, NoiseSample]] = SimpleQueue()
-        self._done: SimpleQueue[Release | Exception] = SimpleQueue()
-        threading.Thread(target=self._serve, name="encode", daemon=True).start()
-
-    def encode(self, window: Window, noise: Sampler, patience_s: float) -> Release | None:
-        """The release of `window`, int16 (n,); None where the engine fails or takes longer than `patience_s`."""
-        try:
-            if self._busy:
-                self._sound(self._done.get_nowait())  # of a slot long released: dropped
-            self._busy = True
-            self._work.put((window, noise.draw()))
-            made = self._sound(self._done.get(timeout=max(0.0, patience_s)))
-            self._busy = False
-            return made
-        except Empty:
-            self._stats.counts["late"] += 1
-            return None
-
-    def _sound(self, made: Release | Exception) -> Release | None:
-        """What the engine made, None where it failed; any other error is raised here."""
-        if not isinstance(made, Exception):
-            return made
-        if not isinstance(made, EngineError):
-            raise made
-        self._stats.counts["failed"] += 1
-        log.warning("a slot is released as noise alone: %s", made)
-        return None
-
-    def _serve(self) -> None:
-        while True:
-            window, draw = self._work.get()
-            began = time.monotonic()
-            try:
-                made: Release | Exception = self._engine.encode(window, draw)
-            except Exception as error:  # noqa: BLE001 - the top of this thread: raised again in the loop's
-                made = error
-            self._stats.note("encode_ms", (time.monotonic() - began) * 1e3)
-            self._done.put(made)

@@ -18,7 +18,7 @@ from bisect import bisect_right
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.eye.window import Fleeting
+from edge_runtime.fleeting import Fleeting
 from wire.errors import NoiseError
 from wire.privacy.noise_table import NoiseTable
 

@@ -86,7 +86,7 @@ def _rendered(seed: int, spec: WindowSpec, folder: Path) -> Path:
     stored = folder / f"{seed}.npy"
     if not stored.is_file():
         clip = render.render_clip(seed, size=_RENDER_SIZE, fps=_RENDER_FPS)
-        events = [(h.label, h.start_s, h.end_s) for h in clip.happenings]
+        events = [(h.label, h.start_s, h.end_s) for h in clip.annotations]
         about = {"label": clip.label, "caption": clip.caption, "happenings": events, "times": clip.times_s.tolist()}
         folder.mkdir(parents=True, exist_ok=True)
         _whole(stored.with_suffix(".json"), json.dumps(about).encode())

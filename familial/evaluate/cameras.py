@@ -20,18 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from familial.data.clips import Footage, read_clip, read_manifests, small_grey
+from familial.data.splits import clip_seeds
 from familial.evaluate.ood import Camera, in_plane
 from familial.evaluate.report import clip_codes, sigma_of
 from familial.model import checkpoint
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
-from familial.synth.actions import draw_kind
+from familial.synth.actions.catalogue import draw_kind
 from familial.synth.clip import render_clip
 from wire.errors import CheckpointError, DataError
 
 __all__ = ["Room", "Source"]
 
-_FIRST_SEED = 2_000_000  # never trained on, nor looked at in training
 _CLIPS = 5  # of one camera
 _SIZE, _FPS = (120, 160), 12.0
 
@@ -75,7 +75,7 @@ class Source:
 
     def rendered(self, count: int) -> list[Room]:
         """`count` rooms that no training sees."""
-        return list(_told((self._room(_FIRST_SEED + number) for number in range(count)), count))
+        return list(_told(map(self._room, clip_seeds("ood_reference", count)), count))
 
     def sets(self, data: Sequence[Path], names: Sequence[str] = ()) -> dict[str, list[Camera]]:
         """Set -> cameras, of the manifests' clips of no risk; only the sets named, where some are.

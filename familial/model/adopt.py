@@ -1,12 +1,12 @@
-"""Makes a family's checkpoint out of a Qwen3-VL folder in Hugging Face form: 2B, 4B or 8B, sharded or not.
+"""Make a family's checkpoint of a Qwen3-VL folder in Hugging Face form: 2B, 4B or 8B, sharded or not.
 
     config.json ----------sizes---------> FamilyConfig: tower "qwen", exits after one block and after all
     model*.safetensors ---tower, blocks, norm: copied tensor by tensor, in the base's own number format
     tokenizer.json -------each word of the family = the mean of its pieces' rows; without the file, fresh rows
-    nothing --------------desensitizer, adapter, edge exit: fresh, to be trained with familial.train --base OUT
+    (fresh) --------------desensitizer, adapter, edge exit: to be trained with familial.train --base OUT
 
-DeepStack is left out: its features would go around the desensitizer. Everything that can be wrong with the folder, and
-whether memory and disk will do, is found out before the first byte is written.
+DeepStack is left out, since its features would bypass the desensitizer. The folder, memory and disk are checked before
+the first byte is written.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from torch import Tensor
 from familial.model.adapter import ADAPTER
 from familial.model.checkpoint import plan_of, save_with
 from familial.model.config import FamilyConfig, VisionSpec
-from familial.model.family import Family, without_weights
+from familial.model.family import Family
+from familial.model.members import CloudMember, EdgeMember
 from familial.model.resources import require_disk, require_memory
-from familial.model.weights import SHARD_BYTES, Weights
+from familial.model.weights import SHARD_BYTES, Weights, without_weights
 from wire.errors import CheckpointError, ConfigError, VeilsightError
 
 __all__ = ["adopt_base", "family_config", "main"]
@@ -45,11 +46,50 @@ _END = "<|im_end|>"
 
 
 def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str, side: int | None) -> FamilyConfig:
-    """The sizes of `base`'s config.json with window, labels, words and code of `like`; frames `side` pixels square.
+    """Size a family like a Qwen3-VL folder.
 
-    Raises CheckpointError for another architecture, for quantised weights, for a field that is missing, for what this
-    tower or decoder does not compute, and for exits out of range.
+    Args:
+        base: the folder; its config.json gives the sizes of tower and backbone.
+        like: gives window, labels, words and code.
+        exit_at: the edge's exit is after so many blocks.
+        exit_block: "shared" or "branch", as in `FamilyConfig`.
+        side: frames are so many pixels square; None for `like`'s, rounded up to whole merged tokens.
+
+    Raises:
+        CheckpointError: another architecture, quantised weights, a field that is missing, something that this tower or
+            decoder does not compute, or an exit out of range.
     """
+    found = _architecture(base)
+    text, eye = _Section(base, found, "text_config"), _Section(base, found, "vision_config")
+    text.expect("hidden_act", "silu")
+    text.expect("attention_bias", False, absent=True)
+    vision = _vision(base, eye)
+    window = like.window
+    return replace(
+        like,
+        family=f"{like.family}-{base.resolve().name}"[:60],
+        window=replace(window, height=_side(window.height, vision, side), width=_side(window.width, vision, side)),
+        tower="qwen",
+        vision=vision,
+        hidden=text.size("hidden_size"),
+        layers=text.size("num_hidden_layers"),
+        heads=text.size("num_attention_heads"),
+        kv_heads=text.size("num_key_value_heads"),
+        head_dim=text.size("head_dim"),
+        mlp=text.size("intermediate_size"),
+        rope_theta=_rope_theta(base, text),
+        norm_eps=text.number("rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
+        tied=bool(found.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+        exit_at=exit_at,
+        exit_block=exit_block,
+        storage=_storage(found, text),
+        label_bias=(0.0,) * len(like.labels),
+        decision_threshold=0.5,
+    )
+
+
+def _architecture(base: Path) -> dict[str, Any]:
+    """The folder's config.json; CheckpointError where it is not an unquantised Qwen3-VL."""
     found = _read_json(base / "config.json")
     if found.get("model_type") != "qwen3_vl":
         raise CheckpointError(
@@ -61,19 +101,15 @@ def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str,
             f"{base}: config.json has a quantization_config; this adopts weights as they were trained (bfloat16): "
             "give that folder, and quantise in the end, with export.build_engine --precision int8"
         )
-    text, eye = _Section(base, found, "text_config"), _Section(base, found, "vision_config")
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise CheckpointError(f"{base}: config.json: text_config.rope_parameters is {rope!r}, not a table; {_CURE}")
-    text.expect("hidden_act", "silu")
-    text.expect("attention_bias", False, absent=True)
+    return found
+
+
+def _vision(base: Path, eye: _Section) -> VisionSpec:
+    """The sizes of the base's tower."""
     eye.expect("hidden_act", "gelu_pytorch_tanh")
     eye.expect("in_channels", 3, absent=True)
-    if rope.get("rope_type", "default") != "default":
-        raise CheckpointError(f"{base}: rope_type is {rope['rope_type']!r}; this decoder computes 'default' positions")
-    theta = text.number("rope_theta", rope.get("rope_theta", text.get("rope_theta")))
     mean, std = _colours(base)
-    vision = VisionSpec(
+    return VisionSpec(
         depth=eye.size("depth"),
         hidden=eye.size("hidden_size"),
         mlp=eye.size("intermediate_size"),
@@ -86,33 +122,20 @@ def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str,
         mean=mean,
         std=std,
     )
-    return replace(
-        like,
-        family=f"{like.family}-{base.resolve().name}"[:60],
-        window=replace(
-            like.window, height=_side(like.window.height, vision, side), width=_side(like.window.width, vision, side)
-        ),
-        tower="qwen",
-        vision=vision,
-        hidden=text.size("hidden_size"),
-        layers=text.size("num_hidden_layers"),
-        heads=text.size("num_attention_heads"),
-        kv_heads=text.size("num_key_value_heads"),
-        head_dim=text.size("head_dim"),
-        mlp=text.size("intermediate_size"),
-        rope_theta=theta,
-        norm_eps=text.number("rms_norm_eps", text.get("rms_norm_eps", 1e-6)),
-        tied=bool(found.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
-        exit_at=exit_at,
-        exit_block=exit_block,
-        storage=_storage(found, text),
-        label_bias=(0.0,) * len(like.labels),
-        decision_threshold=0.5,
-    )
+
+
+def _rope_theta(base: Path, text: _Section) -> float:
+    """The base of the rotary positions, which have to be of the plain kind."""
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"{base}: config.json: text_config.rope_parameters is {rope!r}, not a table; {_CURE}")
+    if rope.get("rope_type", "default") != "default":
+        raise CheckpointError(f"{base}: rope_type is {rope['rope_type']!r}; this decoder computes 'default' positions")
+    return text.number("rope_theta", rope.get("rope_theta", text.get("rope_theta")))
 
 
 class _Section:
-    """One part of config.json, whose sizes have to be there: transformers' defaults are those of no released model."""
+    """One section of config.json. Its sizes are required: transformers' defaults are those of no released model."""
 
     def __init__(self, base: Path, found: Mapping[str, Any], name: str) -> None:
         self._where, self._name = f"{base}: config.json", name
@@ -154,13 +177,13 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _storage(found: Mapping[str, Any], text: _Section) -> str:
-    """The number format of the base's weights by its config; float32 ones keep theirs as well."""
+    """The number format of the base's weights, by its config; bfloat16 where that says none."""
     name = found.get("dtype") or found.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype") or "bfloat16"
     return str(name)
 
 
 def _colours(base: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and spread per colour of the base's processor; its own 0.5 where the folder has no processor's file."""
+    """Mean and standard deviation per colour of the base's processor; 0.5, as Qwen's, where the folder has no file."""
     file = base / "preprocessor_config.json"
     found = _read_json(file) if file.is_file() else {}
     both = []
@@ -179,7 +202,11 @@ def _side(pixels: int, vision: VisionSpec, asked: int | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """How the family's words begin: `ids[i]` are the base's rows whose mean is word i; empty where it begins fresh."""
+    """How the family's word embeddings are initialised.
+
+    Attributes:
+        ids: for each word, the base's rows whose mean it becomes; empty for a fresh row.
+    """
 
     ids: tuple[tuple[int, ...], ...]
 
@@ -217,10 +244,14 @@ class _Words:
 
 
 def adopt_base(base: Path, out: Path, config: FamilyConfig) -> Family:
-    """Write the checkpoint; the family that is returned has names and shapes and no weights.
+    """Write the checkpoint of a family sized by `config` (see `family_config`), with the weights of `base`.
 
-    Raises CheckpointError where the weights are damaged or contradict config.json, and where memory or disk would not
-    do; then nothing has been written.
+    Returns:
+        The family with names and shapes and no weights (`without_weights`).
+
+    Raises:
+        CheckpointError: the weights are damaged or contradict config.json, or memory or disk is too small. Nothing
+            has been written then.
     """
     weights = Weights.open(base, _CURE)
     _check_outline(base, weights, config)
@@ -240,7 +271,7 @@ def adopt_base(base: Path, out: Path, config: FamilyConfig) -> Family:
             return fresh[name]
         if source[name] in (_TABLE, _HEAD):
             return words.rows(weights, source[name])
-        return weights.read(source[name]).clone()  # not the mapped file: a branch block and its origin would be one
+        return weights.read(source[name]).clone()  # a copy: a branch block and its origin share the mapped file
 
     save_with(config, out, plan, read)
     return family
@@ -258,7 +289,7 @@ def _source(name: str, config: FamilyConfig) -> str:
 
 
 def _check_outline(base: Path, weights: Weights, config: FamilyConfig) -> None:
-    """Each size of config.json against one tensor, before a network of that size is made: a wrong digit may be tera."""
+    """Check each size of config.json on one tensor before a network is made: a wrong digit could ask for terabytes."""
     if config.vision is None:
         raise CheckpointError("tower is 'qwen', but there is no vision")
     eye, block, patch = config.vision, f"{_TEXT}layers.0.", f"{_TOWER}blocks.0."
@@ -285,7 +316,7 @@ def _check_outline(base: Path, weights: Weights, config: FamilyConfig) -> None:
 
 
 def _refuse(base: Path, problems: Sequence[str]) -> None:
-    """CheckpointError where there are any."""
+    """Raise CheckpointError where there are problems."""
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise CheckpointError(
@@ -301,7 +332,7 @@ def _check_tensors(
     source: Mapping[str, str],
     config: FamilyConfig,
 ) -> None:
-    """Every weight is there in the shape that config.json gives, and no block or tensor that it does not speak of."""
+    """Check that each weight has the shape that config.json gives, and that no other block or tensor is there."""
     problems = []
     format_ = _FORMATS[config.storage]
     for name, expected in shapes.items():
@@ -321,7 +352,7 @@ def _check_tensors(
 
 
 def _fresh(config: FamilyConfig) -> dict[str, Tensor]:
-    """Weights of the parts that no base has: those of a family whose other parts are as small as can be."""
+    """Initialise the parts that no base has, with a family whose other parts are as small as they can be."""
     if config.vision is None:
         raise CheckpointError("tower is 'qwen', but there is no vision")
     vision = replace(config.vision, depth=1, hidden=4, heads=1, mlp=1, positions=1)
@@ -366,7 +397,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"familial.model.adopt: {error}", file=sys.stderr)
         return 1
     words = "the base's tokenizer" if (args.base / "tokenizer.json").is_file() else "nothing: no tokenizer.json there"
-    members = (family.edge_member(), family.cloud_member())
+    members = (EdgeMember(family), CloudMember(family))
     edge, cloud = (sum(weight.numel() for weight in member.parameters()) for member in members)
     print(f"edge member {edge / 1e6:,.2f} M weights, cloud member {cloud / 1e6:,.2f} M; words begin from {words}")
     print(f"fresh: desensitizer, adapter, edge exit; train them: python -m familial.train --base {args.out}")

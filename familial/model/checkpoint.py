@@ -16,9 +16,9 @@ from torch import Tensor
 
 from familial.model.adapter import ADAPTER
 from familial.model.config import FamilyConfig
-from familial.model.family import Family, without_weights
+from familial.model.family import Family
 from familial.model.resources import require_memory
-from familial.model.weights import Planned, Weights, write_weights
+from familial.model.weights import Planned, Weights, without_weights, write_weights
 from wire.artifact.checkpoint import CONFIG, VOCABULARY, checkpoint_hash, weight_files
 from wire.errors import CheckpointError
 

@@ -1,8 +1,11 @@
 """The desensitizer (features -> code) and the trusted core (code + noise -> z).
 
-    features (B, F) --map--> x float (B, K, d), |x| < C --core, integers only--> mu, |mu| <= C --+ noise--> z int32
+    features (B, F) --Desensitizer--> x float (B, K, d), |x| < C          learned, untrusted
+                    --trusted_code, integers only--> mu int32, |mu| <= C  trusted, holds for ANY x
+                    --+ noise, clamped to int16--> z int32 (B, K, d)      trusted: all that leaves
 
-`trusted_core` is the only part of the family on which the promise rests; it holds for any x, NaN and infinity included.
+C is `clip_norm`; norms are Euclidean, over all n = K * d coordinates of one code. The promise rests on `trusted_code`
+and `trusted_core` alone: whatever a network computes, NaN and infinity included, mu lies in the ball of radius C.
 """
 
 from __future__ import annotations
@@ -12,33 +15,72 @@ from torch import Tensor, nn
 
 __all__ = ["ASIDE", "Z_MAX", "Desensitizer", "code_plane", "straight_through", "trusted_code", "trusted_core"]
 
-Z_MAX = 32767  # z travels as int16
-_BOUND = 16.0  # keeps the squares of the map finite in half precision
-_PLANE = 5  # seed of the directions in which the class prototypes lie
-ASIDE = 0.5  # of the radius: how far a code may lean out of the labels' plane; they lose 1 - cos 30 degrees at most
+Z_MAX = 32767
+"""Largest coordinate of z, which travels as int16."""
+
+ASIDE = 0.5
+"""How far a code may lean out of the labels' plane towards the attributes, as a share of its radius."""
+
+_BOUND = 16.0  # limit of the map's output, which keeps its squares finite in half precision
+_PLANE_SEED = 5
 
 
-def code_plane(tokens: int, width: int, rank: int = 2) -> Tensor:
-    """`rank` orthonormal directions (K, d, rank) of no particular orientation, the same for every family; the first two
-    are the same at any rank.
+# --- the trusted core -------------------------------------------------------------------------------------------------
 
-    Directions along the axes would round all coordinates alike and trip the norm guard; random ones do not.
+
+def trusted_code(x: Tensor, clip_norm: int) -> Tensor:
+    """Make an integer code of norm at most C out of any floats.
+
+    Let a be x rounded and b be x truncated, both clipped per coordinate to [-C, C], which also catches whatever NaN and
+    infinity became as integers. The code is a where |a| <= C, else b where |b| <= C, else 0. Squared norms are compared
+    as integers; the config holds n * C^2 < 2^31, so int32 sums are exact.
+
+    Args:
+        x: float (B, K, d), in units of the code's lattice.
+        clip_norm: C.
+
+    Returns:
+        mu int32 (B, K, d) with |mu| <= C for each of the B codes.
     """
-    source = torch.Generator().manual_seed(_PLANE)
-    counts = (rank,) if rank <= 2 else (2, rank - 2)
-    with torch.device("cpu"):  # the same numbers on every device
-        drawn = [torch.randn(tokens * width, count, generator=source, dtype=torch.float64) for count in counts]
-        directions: Tensor = torch.linalg.qr(torch.cat(drawn, dim=1))[0]
-    return directions.float().reshape(tokens, width, rank).to(torch.get_default_device())
+    a = torch.round(x).to(torch.int32).clamp(-clip_norm, clip_norm)
+    b = torch.trunc(x).to(torch.int32).clamp(-clip_norm, clip_norm)
+    a_fits = (a * a).sum(dim=(1, 2), keepdim=True, dtype=torch.int32) <= clip_norm * clip_norm
+    b_fits = (b * b).sum(dim=(1, 2), keepdim=True, dtype=torch.int32) <= clip_norm * clip_norm
+    return torch.where(a_fits, a, torch.where(b_fits, b, torch.zeros_like(b)))
+
+
+def trusted_core(x: Tensor, noise: Tensor, clip_norm: int) -> Tensor:
+    """The whole core: x float, noise int32, both (B, K, d) -> z int32 (B, K, d) in int16's range.
+
+    The noise sample is used once, in this addition.
+    """
+    return (trusted_code(x, clip_norm) + noise).clamp(-Z_MAX - 1, Z_MAX)
+
+
+def straight_through(x: Tensor, clip_norm: int) -> Tensor:
+    """For training: the value of `trusted_code` as float, with the gradient of the identity (straight-through)."""
+    return x + (trusted_code(x.detach(), clip_norm).to(x.dtype) - x.detach())
+
+
+# --- the learned map, which nothing relies on -------------------------------------------------------------------------
 
 
 class Desensitizer(nn.Module):
-    """Pooled features -> x float (B, K, d) of norm below C - 1, so that rounding practically never trips the guard.
+    """Features -> x float (B, K, d) of norm below C - 1, so that rounding practically never leaves the ball.
 
-    The radius is soft, h / sqrt(1 + |h|^2): a window of which the network is unsure may lie near the centre.
-    rank: how many directions the labels have (`code_plane`), 0 for all. The noise limits how much a release says
-    whatever it is about; a narrow code has no room for much but the verdict. aside: how many more there are for further
-    answers; a code may lean into those by half of the radius, which leaves the labels 0.87 of it where it does.
+    The norm is bounded softly, h / sqrt(1 + |h|^2): where the network is unsure, the code may lie near the centre.
+
+    Args:
+        features: width of the tower's output.
+        hidden: inner width.
+        tokens: K.
+        width: d.
+        clip_norm: C.
+        rank: number of directions (`code_plane`) that the labels have, 0 for all n. The noise bounds what a release
+            says of anything; a code of few directions has little room for more than the verdict.
+        aside: number of further directions, for attributes. A code leans into them by at most `ASIDE` of its radius,
+            which leaves the labels at least sqrt(1 - ASIDE^2) = 0.87 of it.
+        drop: dropout rate, in training.
     """
 
     plane: Tensor | None
@@ -61,11 +103,11 @@ class Desensitizer(nn.Module):
         self.drop = nn.Dropout(drop)
         plane = code_plane(tokens, width, rank + aside).flatten(0, 1).T if rank else None
         self.register_buffer("plane", plane, persistent=False)
-        nn.init.normal_(self.outer.weight, std=0.005)  # begin near the centre: a code at the rim hardly moves
+        nn.init.normal_(self.outer.weight, std=0.005)  # codes begin near the centre: at the rim they would hardly move
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, F) -> x float (B, K, d), lattice units."""
+        """Features (B, F) -> x float (B, K, d), in units of the code's lattice."""
         h = self.outer(self.drop(torch.nn.functional.gelu(self.inner(self.drop(features)))))
         h = torch.clamp(h, -_BOUND, _BOUND)
         if self.plane is None or len(self.plane) == self.rank:
@@ -84,25 +126,15 @@ def _soft(h: Tensor) -> Tensor:
     return h * torch.rsqrt(1.0 + (h * h).sum(dim=1, keepdim=True))
 
 
-def trusted_code(x: Tensor, clip_norm: int) -> Tensor:
-    """x float (B, K, d) -> mu int32 (B, K, d) with |mu| <= C for ANY x: steps 1 and 2 of the trusted core.
+def code_plane(tokens: int, width: int, rank: int = 2) -> Tensor:
+    """Orthonormal directions in which codes lie: float (K, d, rank), random but the same for every family.
 
-    a: rounded, b: truncated, both clipped per coordinate, which catches whatever NaN and infinity became. mu is a where
-    its squared norm is at most C^2, else b where its is, else 0. Integers of 32 bits; n * C^2 < 2^31 keeps sums exact.
+    The first two are the same at any rank. Random directions, since along the axes all coordinates would be rounded
+    alike, which takes codes out of the ball.
     """
-    a = torch.round(x).to(torch.int32).clamp(-clip_norm, clip_norm)
-    b = torch.trunc(x).to(torch.int32).clamp(-clip_norm, clip_norm)
-    a_fits = (a * a).sum(dim=(1, 2), keepdim=True, dtype=torch.int32) <= clip_norm * clip_norm
-    b_fits = (b * b).sum(dim=(1, 2), keepdim=True, dtype=torch.int32) <= clip_norm * clip_norm
-    return torch.where(a_fits, a, torch.where(b_fits, b, torch.zeros_like(b)))
-
-
-def trusted_core(x: Tensor, noise: Tensor, clip_norm: int) -> Tensor:
-    """x float, noise int32, both (B, K, d) -> z int32 (B, K, d) in int16's range: the whole trusted core, noise
-    used once."""
-    return (trusted_code(x, clip_norm) + noise).clamp(-Z_MAX - 1, Z_MAX)
-
-
-def straight_through(x: Tensor, clip_norm: int) -> Tensor:
-    """For training: the value of `trusted_code` as float, with the gradient of the identity."""
-    return x + (trusted_code(x.detach(), clip_norm).to(x.dtype) - x.detach())
+    source = torch.Generator().manual_seed(_PLANE_SEED)
+    counts = (rank,) if rank <= 2 else (2, rank - 2)
+    with torch.device("cpu"):  # the same numbers on every device
+        drawn = [torch.randn(tokens * width, count, generator=source, dtype=torch.float64) for count in counts]
+        directions: Tensor = torch.linalg.qr(torch.cat(drawn, dim=1))[0]
+    return directions.float().reshape(tokens, width, rank).to(torch.get_default_device())

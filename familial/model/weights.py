@@ -2,24 +2,26 @@
 
 Weights.open(folder) -> names, shapes        .read(name) -> tensor        .rows(name, ids) -> some rows of one
 write_weights(folder, plan, read): the files, with an index where there are several
+without_weights(): modules made inside have names and shapes, and no weights yet
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from wire.artifact.checkpoint import INDEX, WEIGHTS, weight_files
 from wire.errors import CheckpointError
 
-__all__ = ["SHARD_BYTES", "Planned", "Weights", "write_weights"]
+__all__ = ["SHARD_BYTES", "Planned", "Weights", "without_weights", "write_weights"]
 
 SHARD_BYTES = 1 << 30
 """A shard holds at most so much, one tensor at least; writing takes about twice that in memory."""
@@ -130,3 +132,21 @@ def _groups(plan: Mapping[str, Planned], limit: int) -> list[list[str]]:
 
 def _bytes(shape: Iterable[int], dtype: torch.dtype) -> int:
     return int(torch.Size(shape).numel()) * dtype.itemsize
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Make modules whose parameters have names and shapes and hold nothing (torch's meta device).
+
+    Buffers, which come from the config, are real. Such a module can be counted, or be given weights read from a file.
+    """
+    register = nn.Module.register_parameter
+
+    def hollow(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(module, name, None if param is None else nn.Parameter(param.detach().to("meta")))
+
+    setattr(nn.Module, "register_parameter", hollow)  # noqa: B010  # mypy takes no assignment to a method
+    try:
+        yield
+    finally:
+        setattr(nn.Module, "register_parameter", register)  # noqa: B010

@@ -27,7 +27,9 @@ from cv2.typing import MatLike
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from familial.synth.actions import KINDS, LABELS, SHARES, Happening, Plan, direct, draw_kind, people_needed
+from familial.synth.actions.base import LABELS
+from familial.synth.actions.catalogue import KINDS, SHARES, draw_kind, people_needed
+from familial.synth.actions.plan import Annotation, Plan, make_plan
 from familial.synth.bodies import COCO, JOINTS, Actor, Body, Floats, draw_body, perform, radii
 from familial.synth.disk import Row, save_all, save_truth, save_video
 from familial.synth.scene import Scene, Still, draw_scene, paint, plain_scene
@@ -35,7 +37,7 @@ from familial.synth.tags import Tag, read_tags, spans
 from familial.synth.things import Thing, draw_things
 from wire.errors import DataError
 
-__all__ = ["KINDS", "Happening", "RenderedClip", "Tag", "body_of", "clip_label", "demo_clip", "main", "render_clip"]
+__all__ = ["KINDS", "Annotation", "RenderedClip", "Tag", "body_of", "clip_label", "demo_clip", "main", "render_clip"]
 
 _J = {name: i for i, name in enumerate(JOINTS)}
 _FPS = 12.0
@@ -52,7 +54,7 @@ class RenderedClip:
     times_s: Floats  # (T,)
     label: str
     caption: str
-    happenings: tuple[Happening, ...]
+    annotations: tuple[Annotation, ...]
     lying_s: tuple[tuple[float, float], ...]  # spans in which somebody lies on the floor after a fall
     keypoints: NDArray[np.float32]  # (T, P, 17, 3) x, y in pixels and visible (0 or 1), COCO order
     silhouettes: NDArray[np.uint8]  # (T, H, W), 0 is background, p + 1 is person p
@@ -542,7 +544,7 @@ def _shows(scene: Scene, room_depth: NDArray[np.float32], plan: Plan) -> bool:
     """Whether the plan's leads are mostly in the picture, and not behind things or people, while it happens."""
     if not plan.leads:
         return True
-    event = plan.happenings[0]
+    event = plan.annotations[0]
     times = np.linspace(event.start_s, max(event.end_s, event.start_s + 1.0) + 0.5, 8)
     core = [_J[n] for n in ("head", "chest", "pelvis", "knee_l", "knee_r", "ankle_l", "ankle_r")]
     joints = np.stack([perform(a, times)[:, core] for a in plan.actors], 1)  # (8, P, 7, 3)
@@ -625,9 +627,9 @@ def _film(
     return RenderedClip(
         frames,
         times,
-        plan.happenings[0].label,
+        plan.annotations[0].label,
         plan.caption,
-        plan.happenings,
+        plan.annotations,
         plan.lying_s,
         _seen(points, silhouettes),
         silhouettes,
@@ -643,7 +645,7 @@ _SAYS = {"smoke": "smoking", "loiter": "loitering"}
 def _told(plan: Plan, seen: NDArray[np.bool_], times: Floats) -> tuple[Tag, ...]:
     """Tags that no posture tells: what the plan's first person was told to do, while seen."""
     found = []
-    for happening in (h for h in plan.happenings if h.kind in _SAYS):
+    for happening in (h for h in plan.annotations if h.kind in _SAYS):
         during = (times >= happening.start_s) & (times <= happening.end_s) & seen[:, 0]
         found += [Tag(_SAYS[happening.kind], 0, start, end) for start, end in spans(during, times)]
     return tuple(found)
@@ -708,7 +710,7 @@ def render_clip(
     bodies = [body_of(identity) for identity in identities]
     still = paint(scene)
     for take in range(6):  # what a clip is named for is to be seen: else it is directed anew
-        plan = direct(kind, bodies, scene.stage, _stream(seed, 50 + take), float(times[-1]) + 1 / fps)
+        plan = make_plan(kind, bodies, scene.stage, _stream(seed, 50 + take), float(times[-1]) + 1 / fps)
         if _shows(scene, still[1], plan):
             break
     moments = _moments(sensor, times)
@@ -740,7 +742,7 @@ def demo_clip(
     actor.lie(seconds + 0.5 - actor.now, still=1.0)
     plan = Plan(
         (actor,),
-        (Happening("fall", "fall_forward", start, impact),),
+        (Annotation("fall", "fall_forward", start, impact),),
         ((impact, seconds),),
         "a person walks in, falls forward and lies on the floor",
         1,

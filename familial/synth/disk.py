@@ -68,12 +68,12 @@ def save_video(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> N
 def save_truth(path: Path, clip: RenderedClip) -> None:
     """Write what is known of a clip as .npz, in one move.
 
-    Arrays as in RenderedClip; `told` is JSON: label, caption, happenings, lying_s, tags.
+    Arrays as in RenderedClip; `told` is JSON: label, caption, annotations, lying_s, tags.
     """
     told = {
         "label": clip.label,
         "caption": clip.caption,
-        "happenings": [asdict(h) for h in clip.happenings],
+        "annotations": [asdict(h) for h in clip.annotations],
         "lying_s": clip.lying_s,
         "tags": [asdict(t) for t in clip.tags],
     }

@@ -30,7 +30,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from familial.synth.actions import CAPTIONS, Happening, Plan
+from familial.synth.actions.catalogue import CAPTIONS
+from familial.synth.actions.plan import Annotation, Plan
 from familial.synth.bodies import CHANNELS, JOINTS, Body, Floats, _kinematics, radii
 from familial.synth.clip import RenderedClip, _draw_sensor, _film, _headcount, _moments, _stream, body_of
 from familial.synth.disk import Row, save_all, save_video
@@ -483,8 +484,8 @@ def render_motion(
     if rng.random() < 0.5:
         joints, path = joints[:, _SWAPPED] * np.array([1, -1, 1]), path * np.array([1, -1])
     joints = _place(scene, still, joints, path, moments, rng)[:, None]  # (S, 1, J, 3)
-    happening = Happening("normal", motion.name, 0.0, length)
-    plan = Plan((), (happening,), (), CAPTIONS[_SAYS.get(motion.name, "exercise")], 1)
+    annotation = Annotation("normal", motion.name, 0.0, length)
+    plan = Plan((), (annotation,), (), CAPTIONS[_SAYS.get(motion.name, "exercise")], 1)
     return _film(scene, still, sensor, plan, [body], joints, times, _stream(seed, 6))
 
 

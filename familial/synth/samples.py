@@ -52,7 +52,7 @@ class _Sample:
 
 def _instants(clip: RenderedClip) -> NDArray[np.int64]:
     """Frames to show: before, six while it happens, and the last."""
-    happening, length = clip.happenings[0], float(clip.times_s[-1])
+    happening, length = clip.annotations[0], float(clip.times_s[-1])
     end = max(min(happening.end_s, happening.start_s + 4.0), happening.start_s + 1.2) + 0.2
     times = [happening.start_s * 0.4, *np.linspace(happening.start_s - 0.3, end, _ACROSS - 2), length]
     return np.clip(np.searchsorted(clip.times_s, times), 0, len(clip.frames) - 1)
@@ -72,7 +72,7 @@ def _sample(title: str, clip: RenderedClip) -> _Sample:
     at = _instants(clip)
     grey = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in clip.frames[at]]
     tags = sorted({f"{tag.label} {tag.start_s:.1f}-{tag.end_s:.1f} s" for tag in clip.tags})
-    happening = clip.happenings[0]
+    happening = clip.annotations[0]
     told = f"{clip.label}: {clip.caption}; {happening.start_s:.1f}-{happening.end_s:.1f} s; {clip.count.max()} seen"
     return _Sample(
         title,

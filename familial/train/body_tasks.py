@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pixel_shuffle, smooth_l1_loss
 
 from familial.model.preparation import tents
-from familial.model.towers.motion import Seen, SnippetTower
+from familial.model.towers.base import Seen
+from familial.model.towers.motion import SnippetTower
 from familial.synth.tags import TAGS
 from familial.synth.truth import CELLS, POSE, Truth
 

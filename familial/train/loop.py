@@ -39,13 +39,16 @@ from familial.data.batches import SampleBatch, SequenceBatch, sample_events, sam
 from familial.data.clips import CACHE, UNSCORED, grouped_folds, read_manifests
 from familial.data.events import Grid, LabelledClip
 from familial.data.sources import manifest_clips, rendered_clips
+from familial.data.splits import clip_seeds
 from familial.evaluate.report import best_threshold, clip_codes, clip_probabilities, event_probabilities
 from familial.model import checkpoint
 from familial.model.config import FamilyConfig, nano
+from familial.model.decoders.verdict import edge_exit
 from familial.model.desensitizer import ASIDE, code_plane
 from familial.model.encoder import Encoder
-from familial.model.family import Family, edge_exit
-from familial.model.towers.motion import Seen, SnippetTower
+from familial.model.family import Family
+from familial.model.towers.base import Seen
+from familial.model.towers.motion import SnippetTower
 from familial.model.vocabulary import FIRST_LABEL, Vocabulary
 from familial.synth.truth import ATTRIBUTES
 from familial.train.adversary import ReidentificationAdversary
@@ -69,7 +72,6 @@ from wire.errors import CheckpointError, ConfigError, VeilsightError
 __all__ = ["main", "noisy_events", "run", "train"]
 
 _REPEATS = 4  # draws of noise for each held-out clip
-_HELD_OUT_SEED = 1_000_000  # rendered clips from here on are never trained on
 _NOW = 3.0  # what happens now weighs so much more than the other tasks of single snippets
 _SHARES = {"normal": 0.42, "fall": 0.33, "fight": 0.25}  # how often the labels are drawn, where they exist
 
@@ -124,8 +126,8 @@ def _run(args: argparse.Namespace) -> None:
     if args.context_frames is not None:
         size = replace(size, window=replace(size.window, context_frames=args.context_frames))
     render = partial(rendered_clips, labels=size.labels, spec=size.window, processes=args.processes)
-    rendered = _counted(render(range(args.rendered)), args.rendered)
-    held = list(render(range(_HELD_OUT_SEED, _HELD_OUT_SEED + args.rendered // 10)))
+    rendered = _counted(render(clip_seeds("training", args.rendered)), args.rendered)
+    held = list(render(clip_seeds("held_out", args.rendered // 10)))
     clips = read_manifests(args.data, size.labels) if args.data else []
     clips = [clip for clip in clips if clip.label != UNSCORED]
     real = manifest_clips(clips, size.labels, size.window)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.capture.sources import Camera
+from edge_runtime.capture.camera import Camera
+from edge_runtime.capture.clock import SlotClock
 from edge_runtime.config import load_config
 from edge_runtime.eye.engine.onnx import OnnxEngine
-from edge_runtime.eye.window import SlotClock, Window
+from edge_runtime.eye.window import Window
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import NoiseSample, Sampler

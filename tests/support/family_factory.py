@@ -1,28 +1,37 @@
-"""A small untrained family whose codes fill the ball, as a checkpoint with its noise: built into engines in seconds."""
+"""A small untrained family whose codes fill the ball, as a checkpoint with its noise, as graphs and as an engine.
+
+Tests take the checkpoint, the graphs and the engine from the fixtures of conftest.py, which make them once a run.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
+import onnx
 import torch
 
 from calibration.noise import main as choose_noise
+from export import trace
 from familial.model.checkpoint import save
-from familial.model.config import nano
+from familial.model.config import FamilyConfig, nano
 from familial.model.family import Family
 from familial.model.vocabulary import Vocabulary
 
-__all__ = ["make_checkpoint", "make_family"]
+__all__ = ["load_graphs", "make_checkpoint", "make_family", "make_graphs", "small_config"]
+
+
+def small_config() -> FamilyConfig:
+    """Frames of 32 x 32, two convolutions, two blocks of width 32."""
+    config = nano(Vocabulary.of_captions(["a person falls and lies"], ("normal", "fall", "fight")).words)
+    window = dataclasses.replace(config.window, height=32, width=32)
+    return dataclasses.replace(config, window=window, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32)
 
 
 def make_family() -> Family:
-    """Frames of 32 x 32, two convolutions, two blocks of width 32."""
-    words = Vocabulary.of_captions(["a person falls and lies"], ("normal", "fall", "fight")).words
-    config = nano(words)
-    window = dataclasses.replace(config.window, height=32, width=32)
+    """An untrained family of `small_config`, its desensitizer scaled so that codes reach the edge of the ball."""
     torch.manual_seed(0)
-    family = Family(dataclasses.replace(config, window=window, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32))
+    family = Family(small_config())
     with torch.no_grad():
         family.desensitizer.outer.weight *= 400
     return family.eval()
@@ -33,3 +42,16 @@ def make_checkpoint(folder: Path) -> Path:
     save(make_family(), folder)
     assert choose_noise(["--checkpoint", str(folder), "--target", "balanced"]) == 0
     return folder
+
+
+def make_graphs(checkpoint: Path, folder: Path) -> None:
+    """Trace both graphs of `checkpoint` into `folder`."""
+    folder.mkdir()
+    family = trace.load_family(checkpoint)
+    onnx.save(trace.trace_encode(family), folder / "encode.onnx")
+    onnx.save(trace.trace_decide(family), folder / "decide.onnx")
+
+
+def load_graphs(folder: Path) -> dict[str, onnx.ModelProto]:
+    """What `make_graphs` left in `folder`: part -> graph, the caller's own."""
+    return {part: onnx.load(folder / f"{part}.onnx") for part in ("encode", "decide")}

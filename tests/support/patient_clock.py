@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from edge_runtime.eye.window import SlotClock
+from edge_runtime.capture.clock import SlotClock
 
 __all__ = ["PatientClock"]
 

@@ -1,1 +1,1 @@
-"""Frames of one window -> features, by several towers behind one interface."""
+"""Towers: the frames of one window -> features. `base` is the interface, `registry` has a row for each tower."""

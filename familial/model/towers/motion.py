@@ -1,19 +1,14 @@
-"""Towers: frames of one window -> features. Everything here is untrusted by design; the desensitizer's core holds
-the promise.
+"""The motion tower: a small convolutional network over snippets of what moves, then over the snippets in their order.
 
-    snippets   frames u8 (B, F, H, W) --what moves, cut out--> convolutions --over time--> (B, features)
-    qwen       frames u8 (B, F, H, W) --patches--> Qwen3-VL's vision tower on a fixed grid--> (B, features)
-
-A tower is an nn.Module with an attribute `features` (width of its output) and this forward. Only operations that
-ONNX opset 18 and TensorRT both have: fixed strides, means and maxima over whole maps; no adaptive pooling, no
-data-dependent shapes. A black frame (all pixels 0) is one that is missing: before a stream's start, or lost.
+frames (B, F, H, W) --8 frames, stride 4--> snippets (B * S, 8, H, W)
+    --what moves, cropped and enlarged (`preparation`)--> (B * S, 7, crop, crop)
+    --3 x 3 convolutions, mean and maximum--> (B, S, width) --convolutions over time--> (B, 3 * width)
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,45 +16,23 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from familial.model.config import FamilyConfig
 from familial.model.preparation import GEOMETRY, moving_parts
+from familial.model.towers.base import Seen, Tower
 from wire.errors import CheckpointError
 
-__all__ = ["TOWERS", "Seen", "SnippetTower", "Tower", "make_tower"]
-
-
-class Seen(NamedTuple):
-    """What single snippets of B sequences looked like, for tasks that only training has: last int64 (U,), where each
-    one's last frame lies in the sequence; features (B * U, width); maps (B * U, C, h, w) of the last convolution;
-    geometry (B * U, 6) of the cut-outs."""
-
-    last: Tensor
-    features: Tensor
-    maps: Tensor
-    geometry: Tensor
-
-
-class Tower(nn.Module):
-    """Interface. features: width of the output. forward: frames u8 (B, F, H, W) -> (B, features)."""
-
-    features: int
-
-    def sequence(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
-        """A sequence of neighbouring windows at once: frames u8 (B, T, H, W), index int64 (R, F), where each window's
-        frames lie -> (B, R, features). also: is given what was `Seen`, by a tower that knows snippets."""
-        windows = frames[:, index].flatten(0, 1)
-        return self(windows).reshape(len(frames), len(index), self.features)  # type: ignore[no-any-return]
-
-    def for_export(self) -> Tower:
-        """A copy for tracing that computes the same with fewer operations (in eval mode)."""
-        return copy.deepcopy(self).eval()
+__all__ = ["SnippetTower"]
 
 
 class SnippetTower(Tower):
-    """One small convolutional network looks at snippets, alike at whatever time; then at the snippets in their order.
+    """One convolutional network for all snippets of a window, and convolutions over their features in time.
 
-    frames (B, F, H, W) --8 frames, stride 4--> snippets (B*S, 8, H, W) --what moves, enlarged--> (B*S, 7, crop, crop)
-        --3 x 3 convolutions, mean and maximum--> (B, S, width) --convolutions over time--> (B, 3 * width)
+    Neighbouring windows share snippets: `sequence` computes each snippet of a sequence once.
 
-    Neighbouring windows share snippets: in training a sequence of windows is encoded at once by `snippets` and `over`.
+    Args:
+        frames: of a window; `SPAN` plus a multiple of `STRIDE`.
+        channels: of the convolutions, first to last; where the number changes, the map is halved.
+        crop: side of the square in pixels to which the moving part of the frames is resampled.
+        width: of one snippet's features.
+        drop: dropout rate before the snippet's features, in training.
     """
 
     SPAN, STRIDE = 8, 4  # frames
@@ -67,7 +40,9 @@ class SnippetTower(Tower):
     def __init__(self, frames: int, channels: tuple[int, ...], crop: int, width: int, drop: float = 0.1) -> None:
         super().__init__()
         if frames < self.SPAN or (frames - self.SPAN) % self.STRIDE:
-            raise CheckpointError(f"a window of {frames} frames is not made of snippets: 8, 12, 16, ... are")
+            raise CheckpointError(
+                f"window.context_frames + new_frames is {frames}, which snippets do not fill: make it 8, 12, 16, ..."
+            )
         self.count, self.crop, self.features = (frames - self.SPAN) // self.STRIDE + 1, crop, 3 * width
         self.stem = nn.Conv2d(self.SPAN - 1, channels[0], kernel_size=5, stride=2, padding=2, bias=False)
         self.convs = nn.ModuleList(
@@ -80,6 +55,11 @@ class SnippetTower(Tower):
         self.late = nn.Conv1d(width, width, kernel_size=3, padding=1)
         self.drop = nn.Dropout(drop)
 
+    @classmethod
+    def of_config(cls, config: FamilyConfig) -> SnippetTower:
+        """A tower as wide as the backbone."""
+        return cls(config.window.frames, config.channels, config.crop, config.hidden)
+
     def forward(self, frames: Tensor) -> Tensor:
         """Frames u8 or float (B, F, H, W) -> (B, features)."""
         parts = [frames[:, i * self.STRIDE : i * self.STRIDE + self.SPAN] for i in range(self.count)]
@@ -87,7 +67,7 @@ class SnippetTower(Tower):
         return self.over(self.snippets(snippets).reshape(-1, self.count, self.inner.out_features))
 
     def sequence(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
-        """As every tower's, with each snippet looked at once."""
+        """As `Tower.sequence`, with each snippet computed once."""
         starts = torch.arange(self.count) * self.STRIDE
         spans = index[:, starts[:, None] + torch.arange(self.SPAN)]  # (R, S, 8)
         own, place = torch.unique(spans.flatten(0, 1), dim=0, return_inverse=True)  # (U, 8), (R * S,)
@@ -113,7 +93,7 @@ class SnippetTower(Tower):
         return torch.relu(self.inner(self.drop(seen))), x, geometry
 
     def over(self, snippets: Tensor) -> Tensor:
-        """Snippets of windows (B, S, width), oldest first -> (B, features)."""
+        """Features of the snippets of windows (B, S, width), oldest first -> (B, features)."""
         x = snippets.transpose(1, 2)
         x = x + torch.relu(self.early(x))
         x = x + torch.relu(self.late(x))
@@ -128,22 +108,3 @@ class SnippetTower(Tower):
         copied.convs = nn.ModuleList(fuse_conv_bn_eval(cast(nn.Conv2d, conv), norm) for conv, norm in convs)
         copied.norms = nn.ModuleList(nn.Identity() for _ in norms)
         return copied
-
-
-def _qwen(config: FamilyConfig) -> Tower:
-    from familial.model.towers.qwen import QwenTower
-
-    return QwenTower(config)
-
-
-TOWERS: dict[str, Callable[[FamilyConfig], Tower]] = {
-    "snippets": lambda config: SnippetTower(config.window.frames, config.channels, config.crop, config.hidden),
-    "qwen": _qwen,
-}
-
-
-def make_tower(config: FamilyConfig) -> Tower:
-    """The tower that the config names; an unknown name raises CheckpointError."""
-    if config.tower not in TOWERS:
-        raise CheckpointError(f"tower is {config.tower!r}, known are {sorted(TOWERS)}")
-    return TOWERS[config.tower](config)

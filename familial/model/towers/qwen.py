@@ -19,7 +19,7 @@ from transformers import Qwen3VLVisionConfig, Qwen3VLVisionModel
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from familial.model.config import FamilyConfig, VisionSpec
-from familial.model.towers.motion import Tower
+from familial.model.towers.base import Tower
 from wire.errors import CheckpointError
 
 __all__ = ["QwenTower", "vision_config"]
@@ -71,6 +71,11 @@ class QwenTower(Tower):
         cos, sin = self.visual.rotary_pos_emb(torch.zeros(1), places)
         for name, value in (("taps", taps), ("shares", shares), ("cos", cos), ("sin", sin)):
             self.register_buffer(name, value.detach().clone(), persistent=False)
+
+    @classmethod
+    def of_config(cls, config: FamilyConfig) -> QwenTower:
+        """A tower for the config's frame size, sized by its `vision`."""
+        return cls(config)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames u8 (B, F, H, W) -> (B, features)."""

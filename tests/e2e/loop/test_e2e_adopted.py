@@ -21,6 +21,7 @@ from tests.support.services import PATIENCE_S
 from wire.artifact.manifest import EngineManifest
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
 def test_a_foreign_checkpoint_walks_through_the_whole_loop(tmp_path: Path) -> None:
     base, adopted, trained, engine = (tmp_path / name for name in ("base", "adopted", "trained", "engine"))

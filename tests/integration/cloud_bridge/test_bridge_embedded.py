@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloud_bridge.config import BrokerConfig
 from cloud_bridge.ingest.transport import MqttTransport
 from tests.support.services import PATIENCE_S, free_port, wait_for_port
+from wire.mqtt import BrokerConfig
 
 SERVE = """
 import asyncio, sys

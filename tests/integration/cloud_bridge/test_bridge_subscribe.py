@@ -26,7 +26,7 @@ BASE = "veilsight/v1/lab/door"
 def node() -> str:
     """The path of node, with the example's packages and generated code in place."""
     node, npm = find("node"), find("npm")
-    code, schema = EXAMPLE / "veilsight.mjs", ROOT / "wire" / "veilsight.proto"
+    code, schema = EXAMPLE / "veilsight.mjs", ROOT / "wire" / "protocol" / "veilsight.proto"
     current = code.is_file() and code.stat().st_mtime >= schema.stat().st_mtime
     if not (EXAMPLE / "node_modules" / "protobufjs").is_dir() or not current:
         made = subprocess.run(

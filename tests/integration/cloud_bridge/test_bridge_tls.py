@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cloud_bridge.config import BrokerConfig
 from cloud_bridge.ingest.transport import MqttTransport
 from tests.support.services import PATIENCE_S, Broker, find
 from wire.errors import BrokerError, ConfigError
+from wire.mqtt import BrokerConfig
 
 TOPIC = "veilsight/v1/lab/door/features"
 
@@ -97,7 +97,7 @@ def test_a_broker_that_is_not_ours_is_not_spoken_to(secured: Broker, tmp_path: P
 
 def test_a_wrong_password_is_refused(secured: Broker, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("guess")
-    with pytest.raises(BrokerError, match="check user, password"):
+    with pytest.raises(BrokerError, match=r"refuses us: Not authorized; check \[broker\] username"):
         MqttTransport(config(secured, tmp_path), "t", [(TOPIC, 1)], lambda *_: None).__enter__()
 
 

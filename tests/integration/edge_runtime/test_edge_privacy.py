@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime import app as process
-from edge_runtime.eye import window as window_module
-from edge_runtime.eye.window import SlotClock
+from edge_runtime.capture import clock as clock_module
+from edge_runtime.capture.clock import SlotClock
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
 from tests.support.services import PATIENCE_S, ROOT, Listener, free_port, until
 from wire.artifact.manifest import FILES
@@ -206,7 +206,7 @@ def test_slots_only_grow_whatever_the_clock_does(jumps: list[float]) -> None:
     """A clock that jumps either way, as even a monotonic one may on a virtual machine: each slot once, in order."""
     now = 1000.0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(window_module.time, "monotonic", lambda: now)
+        patch.setattr(clock_module.time, "monotonic", lambda: now)
         clock = SlotClock(1.0, 0.2)
         clock.start()
         patch.setattr(clock, "wait", lambda until: True)

@@ -162,7 +162,7 @@ def test_a_bad_start_publishes_nothing(
     [
         ({"camera": {"sourc": "x"}}, "[camera] sourc is unknown; did you mean [camera] source"),
         ({"camera": {"source": "none.mp4"}}, "none.mp4: no such file"),
-        ({"broker": {"url": "127.0.0.1"}}, "mqtt://host:port"),
+        ({"broker": {"url": "127.0.0.1"}}, "mqtt://HOST"),
         ({"health": {"listen": "nonsense"}}, "[health] listen"),
     ],
 )

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.broker import EmbeddedBroker, Tap
-from benchmarks.harness import Rig, build_engine
+from benchmarks.harness import Rig
 from benchmarks.listener import Listener
 from tests.support.engine_factory import make_engine
 from tests.support.services import PATIENCE_S
@@ -222,14 +222,14 @@ def written(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("which", ["small", "shipped"])
-def test_no_pixel_leaves(tmp_path: Path, which: str) -> None:
+@pytest.mark.parametrize("which", ["small", pytest.param("shipped", marks=pytest.mark.slow)])
+def test_no_pixel_leaves(tmp_path: Path, shipped_engine: Path, which: str) -> None:
     """Neither the watermark nor the clean code is in a file, a log line, a message, or in what the socket sent."""
     rng = np.random.default_rng()
     clip, folder = tmp_path / "clip.avi", tmp_path / "run"
     if which == "small":
         make_engine(tmp_path / "engine", size=96)
-    engine = tmp_path / "engine" if which == "small" else build_engine(quiet=True)
+    engine = tmp_path / "engine" if which == "small" else shipped_engine
     spec = EngineManifest.load(engine).window
     pattern = watermark(rng, spec)
     write_clip(clip, frames_of(pattern, round(FPS * SECONDS), rng), FPS)

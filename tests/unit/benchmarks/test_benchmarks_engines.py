@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,8 +22,9 @@ from export.backends import builder
 from export.build_engine import Inputs
 from export.precision.convert import CALIBRATION, Calibration, in_precision
 from export.precision.network import open_session
+from familial.model.config import FamilyConfig
 from tests.support.fake_tensorrt import World
-from tests.support.family_factory import make_checkpoint
+from tests.support.family_factory import load_graphs
 from tests.support.services import ROOT
 from wire.errors import EngineError
 
@@ -46,6 +47,7 @@ class InMemory:
         return logits
 
 
+@pytest.mark.slow
 def test_lower_precision_costs_a_point_at_most() -> None:
     """The shipped weights on rendered clips that chose no range; the same noise for each engine."""
     family = trace.load_family(NANO)
@@ -73,20 +75,32 @@ def test_lower_precision_costs_a_point_at_most() -> None:
     assert rows[2].found["mu_p99"] <= config.clip_norm / 16
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A small calibrated checkpoint whose graphs are traced once."""
-    folder = make_checkpoint(tmp_path / "small")
-    family = trace.load_family(folder)
-    graphs = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
-    made = parity.made_windows
-    monkeypatch.setattr(trace, "trace_encode", lambda family, beside=None: graphs["encode"])
-    monkeypatch.setattr(trace, "trace_decide", lambda family, beside=None: graphs["decide"])
-    monkeypatch.setattr(parity, "made_windows", lambda window, count=12: made(window, min(count, 12)))
-    windows = made(family.config.window, 16)
-    document = calibrate(folder, Material([windows[i : i + 4] for i in range(0, 16, 4)], "made windows"))
+@pytest.fixture(scope="module")
+def calibrated(small_checkpoint: Path, small_graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small calibrated checkpoint."""
+    folder = Path(shutil.copytree(small_checkpoint, tmp_path_factory.mktemp("calibrated") / "small"))
+    windows = parity.made_windows(FamilyConfig.load(folder / "config.json").window, 16)
+    with pytest.MonkeyPatch.context() as patch:
+        use_graphs(patch, small_graphs)
+        document = calibrate(folder, Material([windows[i : i + 4] for i in range(0, 16, 4)], "made windows"))
     (folder / CALIBRATION).write_text(json.dumps(document))
-    yield folder
+    return folder
+
+
+def use_graphs(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Take the graphs in `folder` where the family would be traced."""
+    graphs = load_graphs(folder)
+    patch.setattr(trace, "trace_encode", lambda family, beside=None: graphs["encode"])
+    patch.setattr(trace, "trace_decide", lambda family, beside=None: graphs["decide"])
+
+
+@pytest.fixture
+def checkpoint(calibrated: Path, small_graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A calibrated checkpoint that a test may change, traced already."""
+    use_graphs(monkeypatch, small_graphs)
+    made = parity.made_windows
+    monkeypatch.setattr(parity, "made_windows", lambda window, count=12: made(window, min(count, 12)))
+    return Path(shutil.copytree(calibrated, tmp_path / "small"))
 
 
 def test_every_engine_has_a_row(

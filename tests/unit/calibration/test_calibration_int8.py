@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,21 @@ from export.build_engine import main as build
 from export.precision.convert import CALIBRATION
 from export.proof.lint import load_graph
 from familial.model.config import FamilyConfig
-from tests.support.family_factory import make_checkpoint
+from tests.support.family_factory import load_graphs
 from tests.support.services import ROOT
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DataError, EngineError
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small")
+def checkpoint(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(small_checkpoint, tmp_path_factory.mktemp("checkpoint") / "small"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def traced(checkpoint: Path) -> Iterator[dict[str, ModelProto]]:
+def traced(small_graphs: Path) -> Iterator[dict[str, ModelProto]]:
     """Both graphs, traced once for all tests."""
-    family = trace.load_family(checkpoint)
-    graphs = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+    graphs = load_graphs(small_graphs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trace, "trace_encode", lambda family, beside=None: graphs["encode"])
         patch.setattr(trace, "trace_decide", lambda family, beside=None: graphs["decide"])

@@ -234,10 +234,10 @@ def test_the_run_ends_when_all_are_offline_or_when_it_is_told_to(tmp_path: Path)
     mailbox.put(Inbound("lab/door", "features", at(0), False))
     for camera in ("lab/door", "lab/hall"):
         mailbox.put(Inbound(camera, "state", state("offline"), False))
-    run(harness.bridge, mailbox, True, stop.is_set)
+    run(harness.bridge, mailbox.take, True, stop.is_set)
     assert harness.spans == [(0, 0)]
     stop.set()
-    run(harness.bridge, mailbox, False, stop.is_set)
+    run(harness.bridge, mailbox.take, False, stop.is_set)
     assert DEVICE.public.hex not in repr(harness.key)
 
 

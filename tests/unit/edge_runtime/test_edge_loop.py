@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edge_runtime.eye.encoder import Encoder
 from edge_runtime.eye.window import Window
-from edge_runtime.gate.loop import Encoder
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Stats
 from tests.support.edge_device import KEY, OPERATOR, Device

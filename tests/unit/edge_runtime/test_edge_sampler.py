@@ -297,7 +297,7 @@ def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
             if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\brandom\b", ast.unparse(node)):
                 generators.append(path.name)
     assert made == ["sampler.py"]
-    assert set(generators) <= {"sources.py", "publisher.py"}  # pauses before they connect again
+    assert set(generators) <= {"camera.py", "publisher.py"}  # pauses before they connect again
 
 
 def test_a_draw_is_used_once() -> None:

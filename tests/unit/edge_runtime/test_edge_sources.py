@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runtime.capture import sources as camera_module
-from edge_runtime.capture.sources import Camera, CameraLost, backend_of, masked, open_frames, shrink
+from edge_runtime.capture import camera as camera_module
+from edge_runtime.capture import sources as source_module
+from edge_runtime.capture.camera import Camera, CameraLost, shrink
+from edge_runtime.capture.clock import SlotClock
+from edge_runtime.capture.sources import backend_of, masked, open_frames
 from edge_runtime.config import Config, load_config
-from edge_runtime.eye.window import SlotClock
 from tests.support.engine_factory import make_edge_config
 from tests.support.patient_clock import PatientClock
 from tests.support.services import ROOT
@@ -168,8 +170,8 @@ def test_unusable_timestamps_fall_back_to_the_frame_rate(tmp_path: Path, monkeyp
         def __getattr__(self, name: str) -> Any:
             return getattr(self.inner, name)
 
-    real = camera_module._open_capture
-    monkeypatch.setattr(camera_module, "_open_capture", lambda *given: Odd(real(*given)))
+    real = source_module._open_capture
+    monkeypatch.setattr(source_module, "_open_capture", lambda *given: Odd(real(*given)))
     times = [at for at, _ in open_frames(str(clip), 1.0, 24, 24)]
     assert times == pytest.approx([k * 0.04 for k in range(10)])
 

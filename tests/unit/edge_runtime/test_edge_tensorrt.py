@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 from edge_runtime.config import load_config
+from edge_runtime.eye.encoder import Encoder
 from edge_runtime.eye.engine import tensorrt as engine_tensorrt
 from edge_runtime.eye.engine.base import self_test
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.engine.registry import open_engine
 from edge_runtime.eye.engine.tensorrt import Gpu, TensorRtEngine, device_facts, load_libraries
 from edge_runtime.eye.window import Window
-from edge_runtime.gate.loop import Encoder, Stats
 from edge_runtime.gate.sampler import Sampler
+from edge_runtime.health import Stats
 from tests.support.engine_factory import BROKEN_CORES, make_edge_config, make_engine, make_noise_table
 from tests.support.fake_tensorrt import World, make_plans
 from wire.artifact.engine_record import EngineRecord

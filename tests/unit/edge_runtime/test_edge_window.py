@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from edge_runtime.eye.window import FrameBuffer, SlotClock, Window
+from edge_runtime.capture.clock import SlotClock
+from edge_runtime.eye.window import FrameBuffer, Window
 from wire.artifact.manifest import WindowSpec
 from wire.errors import PrivacyError
 

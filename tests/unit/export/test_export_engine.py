@@ -27,33 +27,15 @@ from export.build_engine import Inputs, main, why_build
 from export.proof.lint import load_graph
 from export.proof.verify_graph import prove_encode, prove_folder
 from familial.model.checkpoint import checkpoint_hash, load, save
-from familial.model.config import nano
-from familial.model.family import Family
-from familial.model.vocabulary import Vocabulary
 from tests.support.services import ROOT
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CheckpointError, ConfigError, EngineError
 from wire.privacy.noise_table import NoiseTable
 
 
-def make_family() -> Family:
-    """A small untrained family whose codes fill the ball."""
-    words = Vocabulary.of_captions(["a person falls and lies"], ("normal", "fall", "fight")).words
-    config = nano(words)
-    window = dataclasses.replace(config.window, height=32, width=32)
-    torch.manual_seed(0)
-    family = Family(dataclasses.replace(config, window=window, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32))
-    with torch.no_grad():
-        family.desensitizer.outer.weight *= 400
-    return family.eval()
-
-
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint") / "small"
-    save(make_family(), folder)
-    assert choose_noise(["--checkpoint", str(folder), "--target", "balanced"]) == 0
-    return folder
+def checkpoint(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(small_checkpoint, tmp_path_factory.mktemp("checkpoint") / "small"))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from export.precision.half import to_fp16
 from export.proof.lint import LARGE_BYTES, external_files, lint, load_graph, save_graph
 from export.trace import trace_module
 from familial.model import checkpoint, resources
-from familial.model.family import EncodeGraph, Family
+from familial.model.family import Family
+from familial.model.graphs import EncodeGraph
 from familial.model.resources import require_memory
 from tests.support.qwen_factory import qwen_family_config
 from wire.artifact.manifest import FILES, EngineManifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,15 @@ from export.precision.quantise import Ranges, layers, output_axis, to_int8, unbi
 from export.proof.verify_graph import prove_decide, prove_encode
 from familial.model.checkpoint import checkpoint_hash
 from familial.model.config import FamilyConfig
-from tests.support.family_factory import make_checkpoint
+from tests.support.family_factory import load_graphs
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CheckpointError, EngineError, GraphError
 from wire.privacy.noise_table import NoiseTable
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small")
+def checkpoint(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(small_checkpoint, tmp_path_factory.mktemp("checkpoint") / "small"))
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,8 @@ def manifest(checkpoint: Path) -> EngineManifest:
 
 
 @pytest.fixture(scope="module")
-def traced(checkpoint: Path) -> dict[str, ModelProto]:
-    family = trace.load_family(checkpoint)
-    return {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+def traced(small_graphs: Path) -> dict[str, ModelProto]:
+    return load_graphs(small_graphs)
 
 
 @pytest.fixture(scope="module")

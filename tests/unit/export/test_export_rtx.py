@@ -25,7 +25,7 @@ from export.precision.network import Network, measure, structure
 from export.precision.quantise import Ranges, layers, unbiased
 from familial.model.checkpoint import checkpoint_hash
 from tests.support.engine_factory import make_engine, put_weights_outside
-from tests.support.family_factory import make_checkpoint
+from tests.support.family_factory import load_graphs
 from tests.support.services import ROOT
 from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import FILES, EngineManifest
@@ -45,14 +45,13 @@ def trt() -> Any:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "small")
+def checkpoint(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(small_checkpoint, tmp_path_factory.mktemp("checkpoint") / "small"))
 
 
 @pytest.fixture(scope="module")
-def traced(checkpoint: Path) -> dict[str, ModelProto]:
-    family = trace.load_family(checkpoint)
-    return {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+def traced(small_graphs: Path) -> dict[str, ModelProto]:
+    return load_graphs(small_graphs)
 
 
 @pytest.fixture(scope="module")

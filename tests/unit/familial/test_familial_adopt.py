@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from familial.model import adopt, checkpoint, resources
 from familial.model.config import FamilyConfig
-from familial.model.family import Family, without_weights
+from familial.model.family import Family
+from familial.model.members import CloudMember
+from familial.model.weights import without_weights
 from tests.support.qwen_factory import WORDS, a_base, base_config, processor_pixels, qwen_family_config
 from wire.artifact.checkpoint import INDEX, WEIGHTS, weight_files
 from wire.errors import CheckpointError
@@ -87,7 +89,7 @@ def test_the_edge_member_alone_is_the_same_and_reads_no_more(
     present = torch.ones(3, 8, dtype=torch.bool)
     assert float((edge.exit_state(z, present) - whole.exit_state(z, present)).abs().max()) == 0.0
     assert float((edge.edge_logits(z, present) - whole.edge_logits(z, present)).abs().max()) == 0.0
-    for forbidden in (edge.cloud_member, lambda: edge.cloud_logits(z, present)):
+    for forbidden in (lambda: CloudMember(edge), lambda: edge.cloud_logits(z, present)):
         with pytest.raises(CheckpointError, match="load the checkpoint whole"):
             forbidden()
 

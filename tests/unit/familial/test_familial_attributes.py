@@ -17,7 +17,8 @@ from familial.model.adapter import ADAPTER
 from familial.model.config import nano
 from familial.model.desensitizer import ASIDE, Desensitizer, code_plane
 from familial.model.family import Family
-from familial.model.towers.motion import Seen, SnippetTower
+from familial.model.towers.base import Seen
+from familial.model.towers.motion import SnippetTower
 from familial.model.vocabulary import FIRST_LABEL, Vocabulary
 from familial.synth.clip import render_clip
 from familial.synth.tags import TAGS
@@ -144,9 +145,9 @@ def test_losses_of_answers_have_their_least_where_they_should() -> None:
 def test_a_family_without_answers_has_none_and_one_with_them_says_shares() -> None:
     family = _small()
     z, present = torch.randint(-90, 90, (2, 8, 4, 16)).float(), torch.ones(2, 8, dtype=torch.bool)
-    logits, attributes = family.cloud_reading(z, present)
+    logits, attributes = family.cloud_and_attribute_logits(z, present)
     assert torch.equal(logits, family.cloud_logits(z, present)) and attributes.shape == (2, len(ATTRIBUTES))
-    assert _small(()).cloud_reading(z, present)[1].shape == (2, 0)
+    assert _small(()).cloud_and_attribute_logits(z, present)[1].shape == (2, 0)
     assert family.config.words[FIRST_LABEL + 3 : FIRST_LABEL + 8] == tuple(f"<{name}>" for name in ATTRIBUTES)
     assert family.vocabulary.decode([FIRST_LABEL, FIRST_LABEL + 4, family.vocabulary.first_word]) != ""
     with pytest.raises(CheckpointError, match="attributes has 5 entries"):

@@ -15,7 +15,9 @@ import torch
 from familial.data.events import Grid
 from familial.model import checkpoint
 from familial.model.config import FamilyConfig, nano
-from familial.model.family import DecideGraph, EncodeGraph, Family
+from familial.model.family import Family
+from familial.model.graphs import DecideGraph, EncodeGraph
+from familial.model.members import CloudMember, EdgeMember
 from familial.model.preparation import moving_parts, tents
 from familial.model.vocabulary import Vocabulary
 from wire.errors import CheckpointError
@@ -52,7 +54,7 @@ def test_the_shipped_size_fits_four_megabytes(family: Family) -> None:
 @torch.no_grad()
 def test_the_relay_is_exact(family: Family) -> None:
     z, present = _events(5)
-    edge, cloud = family.edge_member(), family.cloud_member()
+    edge, cloud = EdgeMember(family), CloudMember(family)
     whole = family.cloud_logits(z, present)
     assert float((cloud.continue_from(edge.exit_state(z, present), present) - whole).abs().max()) == 0.0
     assert float((cloud(z, present) - whole).abs().max()) == 0.0

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from familial.synth import mocap
-from familial.synth.actions import CAPTIONS
+from familial.synth.actions.catalogue import CAPTIONS
 from familial.synth.bodies import JOINTS, Body, Floats, draw_body, radii
 from familial.synth.clip import render_clip
 from familial.synth.mocap import Motion, main, pose, read_archive, render_motion
@@ -267,7 +267,7 @@ def test_a_seed_and_a_motion_always_give_the_same_bytes(tmp_path: Path) -> None:
     assert clips[0].frames.tobytes() == clips[1].frames.tobytes()
     assert clips[0].frames.tobytes() != clips[2].frames.tobytes()
     clip = clips[0]
-    assert (clip.label, clip.happenings[0].kind, clip.lying_s) == ("normal", "stroll", ())
+    assert (clip.label, clip.annotations[0].kind, clip.lying_s) == ("normal", "stroll", ())
     assert clip.caption in CAPTIONS.values()
     assert clip.frames.shape == (24, 60, 80, 3)
     assert clip.keypoints.shape == (24, 1, 17, 3)

@@ -15,8 +15,10 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 from export.proof.lint import lint
 from export.trace import trace_module
 from familial.model.config import FamilyConfig, VisionSpec, nano
-from familial.model.family import Family, without_weights
+from familial.model.family import Family
+from familial.model.members import CloudMember, EdgeMember
 from familial.model.towers.qwen import QwenTower
+from familial.model.weights import without_weights
 from tests.support.qwen_factory import WORDS, a_base_model, base_config, processor_pixels, qwen_family_config
 from wire.errors import CheckpointError
 
@@ -134,7 +136,7 @@ def test_the_relay_is_exact_from_any_block(exit_at: int, exit_block: str) -> Non
     torch.manual_seed(exit_at)
     family = Family(qwen_family_config(layers=4, exit_at=exit_at, exit_block=exit_block)).eval()
     z, present = events(family.config)
-    edge, cloud = family.edge_member(), family.cloud_member()
+    edge, cloud = EdgeMember(family), CloudMember(family)
     assert float((cloud.continue_from(edge.exit_state(z, present), present) - cloud(z, present)).abs().max()) == 0.0
     assert float((cloud(z, present) - family.cloud_logits(z, present)).abs().max()) == 0.0
     assert float((edge(z, present) - family.edge_logits(z, present)).abs().max()) == 0.0
@@ -244,7 +246,7 @@ def test_the_family_holds_the_same_tower_and_blocks() -> None:
     with without_weights():
         family = Family(config)
     words = 2 * 151_936 * 4096 + 4096
-    edge = [*family.tower.parameters(), *family.edge_member().backbone.parameters()]
+    edge = [*family.tower.parameters(), *EdgeMember(family).backbone.parameters()]
     assert sum(parameter.numel() for parameter in edge) == 1_893_620_720 - words
     whole = [*family.tower.parameters(), *family.backbone.parameters()]
     assert sum(parameter.numel() for parameter in whole) == 8_646_745_840 - words

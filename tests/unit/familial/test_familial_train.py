@@ -77,6 +77,7 @@ def test_a_short_run_leaves_a_checkpoint_a_curve_and_repeats_itself(manifest: Pa
     assert curve.read_text().startswith("step,seconds,done,")
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_another_family_does_not(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +124,7 @@ def test_directions_of_the_code_do_not_depend_on_the_device() -> None:
     assert torch.equal(here, code_plane(4, 16, 3))
 
 
+@pytest.mark.slow
 def test_a_fold_is_scored_by_the_family_that_left_it_out(manifest: Path, tmp_path: Path) -> None:
     args = ["--data", str(manifest), "--steps", "4", "--folds", "3", "--out", str(tmp_path / "folds"), *ARGS]
     assert train.main(args) == 0
@@ -348,6 +350,7 @@ def test_captions_come_back_as_words() -> None:
 RECIPE = "[[run]]\nrendered = 10\nsteps = 3\n[[run]]\ndata = true\nsteps = 4\nlogit_bias = 0.4\n"
 
 
+@pytest.mark.slow
 def test_a_recipe_is_trained_run_by_run_and_goes_on_where_it_stopped(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

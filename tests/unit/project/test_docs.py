@@ -1,4 +1,4 @@
-"""The pages say what is: their configuration files load, their links lead somewhere."""
+"""The pages say what is: their configuration files load, their links lead somewhere, and they are short."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 
 from cloud_bridge.config import BridgeConfig
 from edge_runtime.config import load_config
+from tests.support.pages import PAGES, files_named_in
 from tests.support.services import ROOT
 
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("checkpoints/*/README.md")])
+LINE, WORDS = 120, 1500
 
 
 def block(name: str) -> str:
@@ -35,8 +36,40 @@ def test_the_documented_bridge_configuration_loads(tmp_path: Path) -> None:
     assert [camera.camera for camera in config.cameras] == ["corridor"]
 
 
+def anchors(page: Path) -> set[str]:
+    """What links into a page may name, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ +(.*?) *$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(page: Path) -> list[str]:
+    """The links of a page to a file that is not there, or to a heading that its page does not have."""
+    found = []
+    for link in re.findall(r"\]\(([^)\s]+)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if "://" in link:
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
-    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert not missing
+class TestPage:
+    """What holds of every page but the log."""
+
+    def test_links_lead_somewhere(self, page: Path) -> None:
+        assert not dead_links(page)
+
+    def test_the_files_it_names_are_there(self, page: Path) -> None:
+        gone = sorted(str(path.relative_to(ROOT)) for path in files_named_in(page.read_text()) if not path.exists())
+        assert not gone
+
+    def test_no_line_is_too_long(self, page: Path) -> None:
+        long = [number for number, line in enumerate(page.read_text().splitlines(), 1) if len(line) > LINE]
+        assert not long, f"more than {LINE} characters in lines {long}: wrap them; make a list of a wide table"
+
+    def test_it_is_read_in_minutes(self, page: Path) -> None:
+        count = len(page.read_text().split())
+        assert count <= WORDS, f"{count} words, {WORDS} at most: move what only some readers need to a page of its own"

@@ -1,50 +1,18 @@
-"""What the project says, and in which Python: words, syntax, exports, size."""
+"""What the project says, and in which Python: forbidden claims, the device's syntax, exports, docstrings."""
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.services import ROOT
+from tests.support.source_tree import LAYERS, PACKAGES, python_files, tracked
 
-ROOMS = (
-    "wire",
-    "edge_runtime",
-    "familial",
-    "export",
-    "calibration",
-    "cloud_bridge",
-    "firmware_configs",
-    "benchmarks",
-)
-TEXT = {".py", ".md", ".toml", ".txt", ".proto", ".json", ".service", ".conf", ".sh", ".js", ".html", ""}
 # No claim that nothing can be told. Settings and classes of brokers carry the second word inside a longer name.
 FORBIDDEN = re.compile(r"un" + r"reconstructable|\banonym" + r"ous(ly)?\b", re.IGNORECASE)
-
-
-def tracked() -> list[Path]:
-    """Text files under version control; every file on disk where there is no git."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listed.returncode != 0:
-        pytest.skip("not a git checkout")
-    paths = (ROOT / name for name in listed.stdout.split("\0") if name)
-    return [path for path in paths if path.suffix in TEXT and path.is_file() and path.name != "LICENSE"]
-
-
-def sources(*rooms: str) -> list[Path]:
-    """Python files of `rooms`, without generated code."""
-    found = (path for room in rooms for path in (ROOT / room).rglob("*.py"))
-    return sorted(path for path in found if not path.name.endswith("_pb2.py"))
 
 
 def test_nothing_is_promised_that_cannot_be_proved() -> None:
@@ -62,7 +30,7 @@ INSTALLER = [
     ROOT / "export" / f"{name}.py"
     for name in ("backends/builder", "bundle", "install", "proof/lint", "proof/verify_graph")
 ]
-ON_DEVICE = [*sources("wire", "edge_runtime"), *INSTALLER]
+ON_DEVICE = [*python_files("wire", "edge_runtime"), *INSTALLER]
 
 
 @pytest.mark.parametrize("path", ON_DEVICE, ids=lambda path: str(path.relative_to(ROOT)))
@@ -111,7 +79,7 @@ def exported(tree: ast.Module) -> list[str] | None:
     return None
 
 
-@pytest.mark.parametrize("path", sources(*ROOMS), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", python_files(*PACKAGES), ids=lambda path: str(path.relative_to(ROOT)))
 def test_exports_are_what_they_say(path: Path) -> None:
     """Every module names what it offers: all it lists exists, and all public functions and classes are listed."""
     tree = ast.parse(path.read_text(), str(path))
@@ -125,6 +93,6 @@ def test_exports_are_what_they_say(path: Path) -> None:
         assert defined(tree) <= set(names), f"public but not listed: {sorted(defined(tree) - set(names))}"
 
 
-@pytest.mark.parametrize("path", sources(*ROOMS), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", python_files(*LAYERS), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_says_its_job(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), "no module docstring"

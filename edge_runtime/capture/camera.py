@@ -1,0 +1,162 @@
+"""The camera: a capture thread that makes every picture small and grey at once, and the window of each slot.
+
+    source --frames--> picture --shrink, overwrite--> FrameBuffer --slot end--> Window
+
+A file or a synthetic scene is played on the release clock, decoded a little ahead. A live camera is read as fast as it
+delivers: the newest frame wins, frames that come too densely are dropped and counted. A live camera that fails is
+opened again and again, while its slots go on with black frames.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from edge_runtime.capture.clock import SlotClock
+from edge_runtime.capture.sources import LIVE, Frame, Picture, backend_of, masked, open_frames
+from edge_runtime.config import Config
+from edge_runtime.eye.window import FrameBuffer, Window
+from wire.artifact.manifest import WindowSpec
+from wire.errors import CameraError
+
+__all__ = ["Camera", "CameraLost", "shrink"]
+
+log = logging.getLogger("veilsight.camera")
+
+
+class CameraLost(CameraError):
+    """A live camera gave no frame for so long that a restart of the process is worth a try."""
+
+
+def shrink(picture: Picture, height: int, width: int) -> Picture:
+    """Make a picture grey uint8 (height, width), squashed to that shape and averaged by area."""
+    if picture.shape == (height, width):
+        return picture
+    import cv2
+
+    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+class Camera:
+    """A source, its capture thread and the frames of the last seconds; a context manager.
+
+    Args:
+        config: `[camera]`.
+        spec: which frames a window takes, and their size.
+        clock: the release clock.
+        lost_after_s: `windows` raises CameraLost after so long without a frame of a live camera; 0: never.
+
+    Attributes:
+        name: the source without user and password, for logs.
+        at_once: whether slot 0 begins when the process starts; for a file it begins with the first frame.
+
+    Raises:
+        CameraError: the source is a file without a readable frame, or cannot be opened on this machine.
+    """
+
+    def __init__(self, config: Config, spec: WindowSpec, clock: SlotClock, lost_after_s: float) -> None:
+        self._source, self._loop, self._timeout_s = config.camera_source, config.camera_loop, config.camera_timeout_s
+        self._spec, self._clock, self._lost_after_s = spec, clock, lost_after_s
+        self.name, backend = masked(self._source), backend_of(self._source)
+        self._live, self.at_once = backend in LIVE, backend != "file"
+        if self._live and clock.speed != 1.0:
+            raise CameraError(f"[camera] speed is {clock.speed}; a live camera has no other speed than 1.0")
+        self._ahead_s = max(1.0, clock.speed / 4)  # how far files are decoded ahead
+        self._buffer = FrameBuffer(spec, self._ahead_s)
+        self._opened = self._open_early(backend)
+        self._thread = threading.Thread(target=self._follow if self._live else self._play, name="capture", daemon=True)
+        self._end_s, self._alive_at, self.frames, self.dropped, self.reconnects = math.inf, time.monotonic(), 0, 0, 0
+
+    def _open_early(self, backend: str) -> Iterator[Frame] | None:
+        """Find out before the loop starts that a file has no frame, or that OpenCV lacks GStreamer.
+
+        Returns:
+            The frames of a file or a scene; None for a live camera, which the capture thread opens.
+        """
+        if backend in ("stream", "v4l2"):  # it may be switched on later
+            return None
+        frames = self._frames()
+        if self._live:
+            return None
+        first = next(frames, None)
+        if first is None or first[1]() is None:
+            raise CameraError(f"{self.name}: no frame can be read; the file is empty or damaged")
+        return itertools.chain([first], frames)
+
+    def __enter__(self) -> Camera:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clock.stop.set()
+        self._thread.join(timeout=2.0)  # a read that hangs ends with the process
+        self._buffer.wipe()
+
+    def windows(self) -> Iterator[Window]:
+        """Yield the window of each slot at the slot's end. A file ends when no window can hold its last picture."""
+        for slot in self._clock.slots():
+            if math.isfinite(self._end_s) and slot >= self._spec.releases_of(self._end_s):
+                return
+            if self._live and 0 < self._lost_after_s < time.monotonic() - self._alive_at:
+                raise CameraLost(f"{self.name}: no frame for {self._lost_after_s:.0f} s; restarting may help")
+            yield self._buffer.window(slot, self._clock.end(slot))
+
+    def figures(self) -> dict[str, float]:
+        """Counters for the local page only: they follow the scene's timing."""
+        counts = {"frames": self.frames, "dropped": self.dropped, "reconnects": self.reconnects}
+        age_s = self._clock.now() - self._buffer.newest_s if self.frames else -1.0
+        return {**counts, "skipped_slots": self._clock.skipped, "frame_age_s": age_s}
+
+    def _frames(self) -> Iterator[Frame]:
+        return open_frames(self._source, self._timeout_s, self._spec.height, self._spec.width)
+
+    def _play(self) -> None:
+        """Push the frames of a file or a scene, a little before they are due; then note when it ended."""
+        begin_s, last_s, step_s = 0.0, 0.0, 0.04
+        try:
+            while not self._clock.stop.is_set() and (self._loop or not begin_s):
+                frames, self._opened = self._opened or self._frames(), None
+                for at_s, picture in frames:
+                    if not self._clock.wait(begin_s + at_s - self._ahead_s):
+                        break
+                    step_s = begin_s + at_s - last_s or step_s
+                    last_s = begin_s + at_s
+                    self._keep(picture, last_s)
+                begin_s = last_s + step_s
+        finally:
+            self._end_s = begin_s
+
+    def _follow(self) -> None:
+        """Read a live camera until the process stops; open it again whenever it fails, with growing, random pauses."""
+        pause_s = 0.5
+        while not self._clock.stop.is_set():
+            before = self.frames
+            try:
+                for _, picture in self._frames():
+                    if self._clock.stop.is_set():
+                        return
+                    self._keep(picture, self._clock.now())
+                log.warning("%s: no more frames; opening it again", self.name)
+            except CameraError as error:
+                log.warning("%s; trying again", error)
+            self.reconnects += 1
+            pause_s = 0.5 if self.frames > before else min(30.0, pause_s * 2)
+            self._clock.stop.wait(pause_s * random.uniform(0.5, 1.5))
+
+    def _keep(self, fetch: Callable[[], Picture | None], at_s: float) -> None:
+        """Decode a frame, keep it small and grey, and overwrite the picture."""
+        picture = fetch() if self._buffer.wants(at_s) else None
+        if picture is None:
+            self.dropped += 1
+            return
+        self._buffer.push(at_s, shrink(picture, self._spec.height, self._spec.width))
+        picture[:] = 0
+        self._alive_at, self.frames = time.monotonic(), self.frames + 1

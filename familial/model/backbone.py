@@ -1,0 +1,101 @@
+"""The language backbone: blocks of transformers' Qwen3-VL text decoder over the tokens of one event.
+
+One loop runs the blocks for training, for both members and for tracing. A member holds a slice of the blocks, which it
+shares with the family, so the cloud member goes on from the edge's exit state with a difference of exactly zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
+
+from familial.model.config import FamilyConfig
+
+__all__ = ["Backbone"]
+
+_FAR = -30000.0  # added to the score of what may not be attended; finite in half precision
+
+
+class Backbone(nn.Module):
+    """Some consecutive blocks of the decoder, with the positions and the mask that all blocks share.
+
+    Made whole by `of_config`; `sliced` shares blocks, it never copies them.
+    """
+
+    causal: Tensor
+    eye: Tensor
+    spread: Tensor
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, layers: Sequence[nn.Module], buffers: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        for name, value in buffers.items():
+            self.register_buffer(name, value.detach().clone(), persistent=False)
+
+    @classmethod
+    def of_config(cls, config: FamilyConfig, blocks: int) -> tuple[Backbone, nn.Module, nn.Embedding]:
+        """`blocks` blocks, the last norm and the word embeddings, freshly initialised."""
+        text = Qwen3VLTextModel(_text_config(config, blocks))
+        read = config.event_releases * config.tokens + 1  # release tokens, then the question
+        length = read + 1 + config.caption_words  # then the label token and the caption
+        cos, sin = text.rotary_emb(torch.zeros(1), torch.arange(length).reshape(1, 1, length))
+        spread = torch.zeros(config.event_releases, length)
+        for release in range(config.event_releases):
+            spread[release, release * config.tokens : (release + 1) * config.tokens] = 1.0
+        buffers = {
+            "causal": torch.full((length, length), _FAR).triu(1),
+            "eye": torch.eye(length),
+            "spread": spread,
+            "cos": cos,
+            "sin": sin,
+        }
+        return cls(list(text.layers), buffers), text.norm, text.embed_tokens
+
+    def sliced(self, first: int, last: int) -> Backbone:
+        """Blocks first..last-1, shared with this backbone."""
+        names = ("causal", "eye", "spread", "cos", "sin")
+        return Backbone(list(self.layers)[first:last], {name: getattr(self, name) for name in names})
+
+    def forward(self, hidden: Tensor, present: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+        """Run blocks first..last-1 on hidden (B, T, hidden), T tokens of an event whose releases are `present` (B, R).
+
+        Causal; tokens of missing releases are seen by themselves only.
+        """
+        length = hidden.shape[1]
+        missing = (1.0 - present.to(hidden.dtype)) @ self.spread[:, :length]  # (B, T): 1 at tokens of missing releases
+        hide = missing[:, None, None, :] * (1.0 - self.eye[:length, :length]) * _FAR
+        bias = hide + self.causal[:length, :length]  # (B, 1, T, T)
+        positions = (self.cos[:, :length], self.sin[:, :length])
+        for layer in list(self.layers)[first:last]:
+            hidden = layer(hidden, position_embeddings=positions, attention_mask=bias)
+        return hidden
+
+
+def _head_dim(config: FamilyConfig) -> int:
+    return config.head_dim or config.hidden // config.heads
+
+
+def _text_config(config: FamilyConfig, blocks: int) -> Any:
+    half = _head_dim(config) // 2
+    sections = [half - 2 * (half // 3), half // 3, half // 3]  # of no effect: text has one position for all three
+    text = Qwen3VLTextConfig(
+        vocab_size=len(config.words),
+        hidden_size=config.hidden,
+        intermediate_size=config.mlp,
+        num_hidden_layers=blocks,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads or config.heads,
+        head_dim=_head_dim(config),
+        max_position_embeddings=256,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta, "mrope_section": sections},
+        rms_norm_eps=config.norm_eps,
+        pad_token_id=0,
+    )
+    text._attn_implementation = "eager"
+    return text

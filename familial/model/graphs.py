@@ -1,0 +1,46 @@
+"""The graphs: what export traces of a family. Shapes are fixed, one window or one event at a time.
+
+EncodeGraph   frames, noise --tower, desensitizer, trusted core--> z
+DecideGraph   z of one event, which of it arrived --adapter, shared blocks, edge exit--> label logits
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from familial.model.desensitizer import trusted_core
+from familial.model.family import Family
+from familial.model.members import EdgeMember
+
+__all__ = ["DecideGraph", "EncodeGraph"]
+
+
+class EncodeGraph(nn.Module):
+    """encode.onnx: frames u8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d), and nothing else."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.tower = family.tower.for_export()
+        self.desensitizer = family.desensitizer
+        self.clip_norm = family.config.clip_norm
+
+    def forward(self, frames: Tensor, noise: Tensor) -> Tensor:
+        """Compute z; `noise` meets the code in one addition and nowhere else.
+
+        Frames become floats before anything else, since TensorRT reads bytes by a Cast alone.
+        """
+        return trusted_core(self.desensitizer(self.tower(frames.float())), noise, self.clip_norm)
+
+
+class DecideGraph(nn.Module):
+    """decide.onnx: z int32 (1, R, K, d), present bool (1, R) -> label logits float32 (1, L)."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.member = EdgeMember(family)
+
+    def forward(self, z: Tensor, present: Tensor) -> Tensor:
+        """The edge member's verdict on one event."""
+        return cast(Tensor, self.member(z, present))

@@ -1,0 +1,65 @@
+"""All actions by name, and how often each is drawn.
+
+The order of `_SUBJECTS`, and of the functions in each, is the order in which the weights are laid out when a kind is
+drawn: another order gives other clips for the same seeds (then raise `RENDERER_VERSION`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+from numpy.random import Generator
+
+from familial.synth.actions import chores, encounters, falls, fights, floor, groups, ordinary
+from familial.synth.actions.base import Action
+
+__all__ = ["ACTIONS", "CAPTIONS", "KINDS", "SHARES", "action_of", "collect", "draw_kind", "people_needed"]
+
+_SUBJECTS = (ordinary, encounters, floor, chores, groups, falls, fights)
+
+SHARES = (0.5, 0.3, 0.2)
+"""The share of each of LABELS among clips whose label is drawn."""
+
+
+def collect(modules: Sequence[ModuleType]) -> dict[str, Action]:
+    """The actions that `modules` define, by name, in the order in which they are written.
+
+    Raises:
+        ValueError: Two actions have the same name.
+    """
+    found: dict[str, Action] = {}
+    for module in modules:
+        for each in vars(module).values():
+            if isinstance(each, Action) and found.setdefault(each.name, each) is not each:
+                raise ValueError(f"{module.__name__}: there are two actions {each.name!r}; rename one of them")
+    return found
+
+
+ACTIONS = collect(_SUBJECTS)
+KINDS = {name: each.label for name, each in ACTIONS.items()}
+CAPTIONS = {name: each.caption for name, each in ACTIONS.items()}
+
+
+def action_of(kind: str) -> Action:
+    """The action of `kind`.
+
+    Raises:
+        ValueError: There is none; the message lists those there are.
+    """
+    if kind not in ACTIONS:
+        raise ValueError(f"kind is {kind!r}: use one of {', '.join(ACTIONS)}")
+    return ACTIONS[kind]
+
+
+def draw_kind(rng: Generator, label: str) -> str:
+    """A kind of `label`, drawn by the weights of its actions."""
+    names = [name for name, each in ACTIONS.items() if each.label == label]
+    weights = np.array([ACTIONS[name].weight for name in names])
+    return str(rng.choice(names, p=weights / weights.sum()))
+
+
+def people_needed(kind: str) -> int:
+    """How many people `kind` needs at least; 0 means that nobody may be there."""
+    return action_of(kind).people

@@ -1,0 +1,83 @@
+"""A plan: who does what when in one clip.
+
+    make_plan(kind, bodies, stage, rng, seconds) -> Plan: actors whose motion is written, annotations, caption
+
+Every plan opens with ordinary life (walking, standing, sitting, bending), and its action comes at a time spread evenly
+over the clip, so neither the opening nor speed alone tells the label. Rooms, cameras and light are drawn elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from familial.synth.actions.cast import Cast
+from familial.synth.actions.catalogue import action_of
+from familial.synth.actions.shared import ordinary_life
+from familial.synth.bodies import Actor, Body
+from familial.synth.scene import Stage
+
+__all__ = ["Annotation", "Plan", "make_plan"]
+
+_BAG_SHARE = 0.12  # of people who carry a bag
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What happens from `start_s` to `end_s`. For a fall: from where balance is lost to the impact."""
+
+    label: str
+    kind: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one clip is to show.
+
+    Attributes:
+        actors: Those whose motion is written.
+        annotations: What happens when.
+        lying_s: Spans in which somebody lies on the floor after a fall, in seconds.
+        caption: One sentence.
+        leads: The first so many actors are those whom the action is about.
+        props: What each actor carries: "", "bag" or "box"; empty means nothing.
+    """
+
+    actors: tuple[Actor, ...]
+    annotations: tuple[Annotation, ...]
+    lying_s: tuple[tuple[float, float], ...]
+    caption: str
+    leads: int
+    props: tuple[str, ...] = ()
+
+
+def make_plan(kind: str, bodies: list[Body], stage: Stage, rng: Generator, seconds: float) -> Plan:
+    """Write the motion of `bodies` for a clip of `kind` that lasts `seconds`.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
+    action = action_of(kind)
+    cast = Cast(bodies if action.people else [], stage, rng, seconds)
+    start, end = action.write(cast)
+    for actor in cast.actors:
+        ordinary_life(cast, actor, seconds + 0.5)
+    props = [_carried(actor.body) for actor in cast.actors]
+    if action.prop:
+        props[0] = action.prop
+    return Plan(
+        tuple(cast.actors),
+        (Annotation(action.label, kind, start, min(end, seconds)),),
+        tuple(cast.lying),
+        action.caption,
+        min(2, action.people),
+        tuple(props),
+    )
+
+
+def _carried(body: Body) -> str:
+    return "bag" if np.random.default_rng([body.seed, 9]).random() < _BAG_SHARE else ""

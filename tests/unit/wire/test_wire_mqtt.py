@@ -1,0 +1,208 @@
+"""The MQTT client without a broker of its own: addresses, bounds, pauses between attempts, and what is said of faults.
+
+What it does on a real broker is held by the tests of its users: the device's publisher and the bridge's transport.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+
+from tests.support.services import Broker, free_port
+from wire.errors import BrokerError, ConfigError
+from wire.mqtt import BrokerConfig, Message, MqttClient
+
+TOPIC = "veilsight/v1/lab/door/features"
+
+
+def message(payload: bytes, qos: int = 1) -> Message:
+    return Message(TOPIC, payload, qos, False)
+
+
+def until(holds: Callable[[], Any], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "not within time"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("mqtt://broker.example", ("broker.example", 1883, False)),
+        ("mqtt://broker.example:1234/", ("broker.example", 1234, False)),
+        ("mqtts://10.0.0.7", ("10.0.0.7", 8883, True)),
+        ("mqtts://[fe80::1]:99", ("fe80::1", 99, True)),
+    ],
+)
+def test_an_address_is_read(url: str, address: tuple[str, int, bool]) -> None:
+    config = BrokerConfig(url)
+    assert (config.host, config.port, config.tls) == address
+
+
+@pytest.mark.parametrize(
+    ("values", "cure"),
+    [
+        ({"url": "localhost:1883"}, "write mqtt://HOST"),
+        ({"url": "http://localhost"}, "write mqtt://HOST"),
+        ({"url": "mqtt://"}, "write mqtt://HOST"),
+        ({"url": "mqtt://h/path"}, "write mqtt://HOST"),
+        ({"url": "mqtt://h:x"}, "write mqtt://HOST"),
+        ({"url": "mqtt://h:0"}, "ports are 1 to 65535"),
+        ({"url": "mqtt://h:99999"}, "ports are 1 to 65535"),
+        ({"url": "mqtt://me:secret@h"}, "use username and password_file"),
+        ({"url": "http://me:secret@h"}, "use username and password_file"),
+        ({"ca": "ca.pem"}, "write mqtts://"),
+        ({"url": "mqtts://h", "key": "k.pem"}, "belong together"),
+    ],
+)
+def test_an_address_that_cannot_be_meant_is_refused_with_its_cure(values: dict[str, str], cure: str) -> None:
+    with pytest.raises(ConfigError, match=cure) as caught:
+        BrokerConfig(**values)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ca", "password_file"])
+def test_a_file_that_cannot_be_read_is_named_before_anything_connects(name: str) -> None:
+    client = MqttClient(BrokerConfig("mqtts://127.0.0.1", **{name: "/nowhere"}), "t")
+    with pytest.raises(ConfigError, match=r"\[broker\] .*" + name):
+        client.open()
+
+
+def test_a_password_keeps_its_spaces_and_loses_its_line_end(tmp_path: Any) -> None:
+    (tmp_path / "password").write_text(" open sesame \r\n")
+    assert BrokerConfig(password_file=str(tmp_path / "password")).password() == " open sesame "
+
+
+def test_the_module_loads_without_paho_and_a_client_says_how_to_get_it() -> None:
+    code = (
+        "import sys; sys.modules['paho'] = None\n"
+        "from wire.errors import BrokerError\nfrom wire.mqtt import BrokerConfig, MqttClient\n"
+        "try:\n    MqttClient(BrokerConfig(), 't')\nexcept BrokerError as error:\n    print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "paho-mqtt cannot be imported" in said and "pip install" in said
+
+
+@pytest.fixture
+def stalled() -> Iterator[tuple[int, Callable[[], None]]]:
+    """A broker of MQTT 5 that accepts the connection and then reads nothing: its port, and how to end it."""
+    server, peers = socket.create_server(("127.0.0.1", 0)), list[socket.socket]()
+
+    def serve() -> None:
+        peer, _ = server.accept()
+        peers.append(peer)
+        peer.recv(1024)
+        peer.sendall(b"\x20\x03\x00\x00\x00")  # CONNACK: success, no properties
+
+    def end() -> None:
+        for peer in (server, *peers):
+            peer.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield server.getsockname()[1], end
+    end()
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_the_queue_is_bounded_at_every_qos_while_the_broker_reads_nothing(
+    stalled: tuple[int, Callable[[], None]], qos: int
+) -> None:
+    """paho alone keeps whatever it is given: at QoS 0 without any bound."""
+    port, end = stalled
+    client = MqttClient(BrokerConfig(f"mqtt://127.0.0.1:{port}"), "t", queue=8, in_flight=4)
+    client.open()
+    assert client.wait(10)
+    payload = bytes(4 << 20)  # more than the system's own buffers take
+    for _ in range(40):
+        client.send(message(payload, qos))
+    assert client.waiting <= 12
+    assert client.sent + client.dropped + 8 == 40
+    end()
+    client.close()
+
+
+def test_a_connection_that_breaks_between_check_and_send_raises_nothing() -> None:
+    """paho's record of such a message raises whenever it is asked, though paho itself sends it later."""
+
+    class Info:
+        rc = MQTTErrorCode.MQTT_ERR_NO_CONN
+
+        def is_published(self) -> bool:
+            raise RuntimeError("Message publish failed")
+
+    class Paho:
+        def publish(self, *_: Any) -> Info:
+            return Info()
+
+    client = MqttClient(BrokerConfig(), "t")
+    client._client, client.connected = Paho(), True  # type: ignore[assignment]  # a connection that has just gone
+    client.send(message(b"one"))
+    assert client.pump() == 0
+
+
+def test_pauses_between_attempts_grow(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(random, "uniform", lambda low, high: low / 10)
+    attempts: list[float] = []
+    client = MqttClient(BrokerConfig(f"mqtt://127.0.0.1:{free_port()}"), "t")
+    fail = client._on_connect_fail
+
+    def note(*given: Any) -> None:
+        attempts.append(time.monotonic())
+        fail(*given)
+
+    monkeypatch.setattr(client, "_on_connect_fail", note)
+    with caplog.at_level(logging.WARNING):
+        client.open()
+        until(lambda: len(attempts) >= 5)
+        client.close()
+    gaps = [later - earlier for earlier, later in zip(attempts, attempts[1:], strict=False)]
+    assert gaps[2] > 1.5 * gaps[0] and gaps[3] > 1.5 * gaps[1]
+    assert caplog.text.count("cannot be reached; start it, or correct [broker] url") == 1  # once a minute
+
+
+def test_an_inbound_payload_is_cut_to_its_bound(broker: Broker) -> None:
+    got: list[bytes] = []
+    config = BrokerConfig(f"mqtt://127.0.0.1:{broker.port}")
+    client = MqttClient(
+        config, "t", subscriptions=[(TOPIC, 1)], receive=lambda _t, payload, _r: got.append(payload), inbound_bytes=10
+    )
+    client.open()
+    assert client.wait(10)
+    for size in (10, 11, 100_000, 1_000_000):  # the last is beyond what we let the broker send
+        client.send(message(bytes(size)))
+    client.send(message(b"end"))
+    assert client.flush(10)
+    until(lambda: got and got[-1] == b"end")
+    assert [len(payload) for payload in got] == [10, 11, 11, 3]
+    client.close()
+
+
+def test_a_refused_subscription_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    client = MqttClient(BrokerConfig(), "t", subscriptions=[(TOPIC, 1), ("other", 1)])
+    codes = [ReasonCode(PacketTypes.SUBACK, identifier=code) for code in (135, 1)]  # not authorised; granted
+    client._on_subscribe(None, None, 1, codes, None)  # type: ignore[arg-type]  # as paho calls it
+    assert caplog.text.count("refuses our subscription") == 1 and f"to {TOPIC} (Not authorized)" in caplog.text
+
+
+def test_the_first_failure_is_the_answer_where_that_is_asked_for() -> None:
+    client = MqttClient(BrokerConfig(f"mqtt://127.0.0.1:{free_port()}"), "t", keep_trying=False)
+    client.open()
+    began = time.monotonic()
+    assert not client.wait(60)
+    assert time.monotonic() - began < 30
+    client.close()
+    with pytest.raises(BrokerError, match="cannot be reached"):
+        raise BrokerError(client.complaint)
