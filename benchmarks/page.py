@@ -89,6 +89,11 @@ def _lines(run: Run) -> list[str]:
     lines = table(run.rows)
     if any(len(line) > MOST_CHARACTERS for line in lines):
         lines = table([*zip(*run.rows, strict=True)])
-    notes = [line for note in run.notes if note for line in textwrap.wrap(f"- {note}", MOST_CHARACTERS)]
+    notes = [
+        line
+        for note in run.notes
+        if note
+        for line in textwrap.wrap(f"- {note}", MOST_CHARACTERS, subsequent_indent="  ")
+    ]
     figures = ["", "```text", *lines, "```"] if lines else []
     return [f"{run.date}, {run.machine}.", "", f"`{run.command}`", *figures, "", *notes]

@@ -126,7 +126,7 @@ class Benchmark:
 
     def _run(self, report: Report, document: Mapping[str, Any], command: str) -> Run:
         found = document["machine"]
-        where = f"{found['cores']} cores, {found['cpu']}, Python {found['python']}"
+        where = f"{found['cores']} cores, {found['cpu']}, Python {found['python']}, load {found['load_1min']}"
         rows = [*(report.page_rows or report.rows)]
         ratio = "" if report.ratio is None else f"Ratio {report.ratio:.3g}: ours over {self.peer}."
         return Run(self.name, time.strftime("%Y-%m-%d"), where, command, rows, [*report.notes, ratio])

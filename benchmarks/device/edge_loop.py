@@ -46,6 +46,19 @@ __all__ = ["COMMAND", "cpu_per_window", "memory", "process"]
 
 _PAUSE_S = 0.003
 _ROUNDS = 10
+_ROWS = (
+    "the edge process",
+    "slot end to publish, p50 ms",
+    "... p99 ms",
+    "inference, p50 ms",
+    "... p99 ms",
+    "windows",
+    "... of noise alone",
+    "resident memory, MB",
+    "... above bare ONNX Runtime",
+    "start to first message, s",
+    "... to first release, s",
+)
 _BARE_RUNTIME = """
 import sys, time
 import numpy as np, onnxruntime as ort
@@ -219,24 +232,24 @@ def _measure(args: argparse.Namespace) -> Report:
 
 
 def _report(cpu: dict[str, float], bare: dict[str, float], runs: dict[str, dict[str, Any]], broker: str) -> Report:
-    rows = [
-        ["CPU a window, us", "ours", "bare sign + publish"],
-        ["all threads", f"{cpu['ours_us']:.0f}", f"{cpu['bare_us']:.0f}"],
-    ]
-    notes = []
-    above = {}
-    for name, run in runs.items():
-        latency, encode = run["latency_ms"], run["encode_ms"]
-        above[name] = run["resident_mb"].get("rss", 0.0) - bare.get("rss", 0.0)
-        notes += [
-            f"{name} source: slot end to publish p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms; "
-            f"inference p50 {encode['p50']:.2f} ms; {run['windows']:.0f} windows, {run['alone']:.0f} of noise alone",
-            f"  memory {run['resident_mb'].get('rss', 0):.1f} MB, {above[name]:+.1f} MB above bare ONNX Runtime; "
-            f"first message after {run['first_message_s']:.2f} s, first release after {run['first_release_s']:.2f} s",
+    above = {name: run["resident_mb"].get("rss", 0.0) - bare.get("rss", 0.0) for name, run in runs.items()}
+    columns = [
+        [
+            f"{name} source",
+            *(f"{run[part][point]:.1f}" for part in ("latency_ms", "encode_ms") for point in ("p50", "p99")),
+            f"{run['windows']:.0f}",
+            f"{run['alone']:.0f}",
+            f"{run['resident_mb'].get('rss', 0):.1f}",
+            f"{above[name]:+.1f}",
+            f"{run['first_message_s']:.2f}",
+            f"{run['first_release_s']:.2f}",
         ]
-    ratio = cpu["ours_us"] / cpu["bare_us"]
+        for name, run in runs.items()
+    ]
+    rows = [*zip(_ROWS, *columns, strict=True)]
+    notes = [f"CPU a window, all threads: ours {cpu['ours_us']:.0f} us, bare {cpu['bare_us']:.0f} us; broker {broker}"]
     figures = {"cpu": cpu, "runs": runs, "bare_runtime_mb": bare, "above_bare_mb": above, "broker": broker}
-    return Report(ratio, figures, rows, notes)
+    return Report(cpu["ours_us"] / cpu["bare_us"], figures, rows, notes)
 
 
 COMMAND = Benchmark("edge_loop", __doc__, "a bare Ed25519 sign + paho QoS 1 publish", _options, _measure)

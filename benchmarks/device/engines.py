@@ -116,7 +116,7 @@ def _measure(args: argparse.Namespace) -> Report:
         "noise_samples": args.noise_samples,
     }
     notes = _notes(next(iter(ahead.values())), why_not, clips, args.noise_samples)
-    return Report(int8 / fp32, figures, _table(rows, ahead), notes)
+    return Report(int8 / fp32, figures, _table(rows, ahead), notes, page_rows=_page_table(rows))
 
 
 def _build(checkpoint: Path, out: Path, wanted: Inputs) -> EngineRow:
@@ -231,6 +231,24 @@ def _table(rows: Sequence[EngineRow], ahead: Mapping[str, Mapping[str, Any]]) ->
         if "build_s" in made:
             cells = [name, f"{made['build_s']:.1f}", f"{made['bytes'] / 1000:,.0f}"]
             lines.append(cells + ["-"] * (len(head) - len(cells)))
+    return lines
+
+
+def _page_table(rows: Sequence[EngineRow]) -> list[list[str]]:
+    """The columns that fit a page."""
+    lines = [
+        ["engine", "kB", "encode p50", "decide p50", "MB", "edge acc", "lost, points", "cloud acc", "lost, points"]
+    ]
+    for row in rows:
+        found = row.found
+        cells = [row.name, f"{found['bytes'] / 1000:,.0f}", f"{found['encode_ms']['p50']:.2f}"]
+        cells += [f"{found['decide_ms']['p50']:.2f}", f"{found.get('memory_mb', 0):.1f}"]
+        for member in ("edge", "cloud"):
+            known = f"accuracy_{member}" in found
+            cells += (
+                [f"{found[f'accuracy_{member}']:.3f}", f"{found[f'points_lost_{member}']:+.2f}"] if known else ["-"] * 2
+            )
+        lines.append(cells)
     return lines
 
 
