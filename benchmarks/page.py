@@ -53,7 +53,7 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
 def record(run: Run, page: Path = PAGE) -> None:
@@ -89,11 +89,7 @@ def _lines(run: Run) -> list[str]:
     lines = table(run.rows)
     if any(len(line) > MOST_CHARACTERS for line in lines):
         lines = table([*zip(*run.rows, strict=True)])
-    notes = [
-        line
-        for note in run.notes
-        if note
-        for line in textwrap.wrap(f"- {note}", MOST_CHARACTERS, subsequent_indent="  ")
-    ]
+    wrapped = (textwrap.wrap(f"- {note}", MOST_CHARACTERS, subsequent_indent="  ") for note in run.notes if note)
+    notes = [line for lines_of_note in wrapped for line in lines_of_note]
     figures = ["", "```text", *lines, "```"] if lines else []
     return [f"{run.date}, {run.machine}.", "", f"`{run.command}`", *figures, "", *notes]

@@ -236,18 +236,13 @@ def _table(rows: Sequence[EngineRow], ahead: Mapping[str, Mapping[str, Any]]) ->
 
 def _page_table(rows: Sequence[EngineRow]) -> list[list[str]]:
     """The columns that fit a page."""
-    lines = [
-        ["engine", "kB", "encode p50", "decide p50", "MB", "edge acc", "lost, points", "cloud acc", "lost, points"]
-    ]
+    lines = [["engine", "kB", "encode p50", "decide p50", "MB", "edge acc", "lost", "cloud acc", "lost"]]
     for row in rows:
         found = row.found
         cells = [row.name, f"{found['bytes'] / 1000:,.0f}", f"{found['encode_ms']['p50']:.2f}"]
         cells += [f"{found['decide_ms']['p50']:.2f}", f"{found.get('memory_mb', 0):.1f}"]
-        for member in ("edge", "cloud"):
-            known = f"accuracy_{member}" in found
-            cells += (
-                [f"{found[f'accuracy_{member}']:.3f}", f"{found[f'points_lost_{member}']:+.2f}"] if known else ["-"] * 2
-            )
+        for name in ("accuracy_edge", "points_lost_edge", "accuracy_cloud", "points_lost_cloud"):
+            cells.append(f"{found[name]:.3f}" if name in found else "-")
         lines.append(cells)
     return lines
 

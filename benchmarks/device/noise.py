@@ -122,8 +122,8 @@ def _measure(args: argparse.Namespace) -> Report:
         found = percentiles(times)
         rows += [[name, str(len(times)), f"{found['p50']:.1f}", f"{found['p99']:.1f}"]] if times else []
     notes = [f"sigma {float(manifest.sigma):g}, n {manifest.n}, {len(table.high)} table entries of 128 bits"]
-    notes += [f"time, large noise less small, {k}: {ns:+.2f} ns, t = {t:+.1f}" for k, (t, ns) in leak.items()]
-    notes.append(f"a sampler leaks where |t| > {_ALARM}; the control, a search that stops where it finds, must")
+    told = ", ".join(f"{name} {ns:+.2f} ns (t {t:+.1f})" for name, (t, ns) in leak.items())
+    notes.append(f"time of large noise less small: {told}; a sampler leaks where |t| > {_ALARM}, the control must")
     if not latency["OpenDP"]:
         notes.append("OpenDP: skipped, it is not installed (pip install opendp)")
     figures = {

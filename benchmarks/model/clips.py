@@ -160,7 +160,8 @@ def _report(results: Sequence[Result], labels: Sequence[str], speed: float) -> R
     }
     notes = [f"{len(results)} clips, {len(silent)} without a verdict", *problems[:20]]
     ratio = tables["all"]["accuracy"] / commonest if commonest else None
-    return Report(ratio, figures, rows, notes, status=1 if problems or silent else 0)
+    of_sets = [row for row in rows if not row[0].startswith(" ")]
+    return Report(ratio, figures, rows, notes, status=1 if problems or silent else 0, page_rows=of_sets)
 
 
 def _row(result: Result) -> dict[str, Any]:

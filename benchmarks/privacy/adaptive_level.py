@@ -113,7 +113,7 @@ def _measure(args: argparse.Namespace) -> Report:
         "event: S^2 certified for an event; lasting: S^2 certified for as many releases of a lasting stream;",
         "spent: S^2 spent on as many releases of normal life, on average",
     ]
-    return Report(ratio, figures, rows, notes)
+    return Report(ratio, figures, rows, notes, page_rows=[row for row in rows if not row[0].endswith("clips")])
 
 
 def _devices(world: World) -> list[Device]:
