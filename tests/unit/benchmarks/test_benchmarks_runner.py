@@ -35,7 +35,7 @@ def test_a_report_is_a_table_and_a_last_line_of_json(capsys: pytest.CaptureFixtu
     made = benchmark(Report(0.5, {"a": 1}, ROWS, ["a note"], status=1))
     assert made.main(["--json", str(tmp_path / "new" / "x.json")]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:5] == ["head   n", "----------", "row   10", "a note", "ratio 0.5: ours over y"]
+    assert lines[:5] == ["head   n", "--------", "row   10", "a note", "ratio 0.5: ours over y"]
     document = json.loads(lines[-1])
     assert {"name", "ratio", "of", "figures", "machine"} == document.keys()
     assert (document["name"], document["ratio"], document["of"], document["figures"]) == ("x", 0.5, "y", {"a": 1})
