@@ -14,7 +14,6 @@ from wire.errors import CameraError, ConfigError
 __all__ = ["CLIP", "Played", "check_source", "played", "rendered_clip"]
 
 CLIP = ROOT / "build" / "demo" / "clip.mp4"
-_CLIP_VERSION = 1  # to be raised when familial.synth.clip.demo_clip shows something else: the kept file is made anew
 _LIVE_S = 60.0
 _OPEN_S = 10.0
 
@@ -62,17 +61,19 @@ def played(source: str | None, speed: float, seconds: float | None) -> Played:
 def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
     """Return the renderer's demo clip as a video file, and the second at which its person begins to fall.
 
-    It is rendered once and kept until `_CLIP_VERSION` changes. Raises ConfigError where OpenCV writes no video.
+    It is rendered once and kept until the renderer's version changes. Raises ConfigError where OpenCV writes no video.
     """
+    from familial.synth.version import RENDERER_VERSION
+
     stamp = path.with_suffix(".json")
     if path.is_file() and stamp.is_file():
         known = json.loads(stamp.read_text())
-        if known.get("version") == _CLIP_VERSION:
+        if known.get("renderer") == RENDERER_VERSION:
             return path, float(known["fall_onset_s"])
     print("rendering the demo's clip", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     onset = _write_clip(path)
-    stamp.write_text(json.dumps({"version": _CLIP_VERSION, "fall_onset_s": onset}) + "\n")
+    stamp.write_text(json.dumps({"renderer": RENDERER_VERSION, "fall_onset_s": onset}) + "\n")
     return path, onset
 
 

@@ -20,14 +20,14 @@ _EDGE_TOPICS = ("features", "verdict/edge", "state", "certificate")
 
 
 def clip_label(verdicts: Sequence[Verdict], labels: Sequence[str], decision_threshold: float) -> str:
-    """The one label of a clip: `familial.evaluate.clip_verdict` on the events as they were published.
+    """The one label of a clip: `familial.evaluate.clip_inference.clip_verdict` on the events as they were published.
 
     Args:
         verdicts: one member's, in slot order. Only whole events count; in a clip shorter than an event, the last one.
         labels: of the family; the first one means no risk.
         decision_threshold: probability of a risk from which a clip is called one.
     """
-    from familial.evaluate.report import clip_verdict  # it loads torch, which nothing else here does
+    from familial.evaluate.clip_inference import clip_verdict  # it loads torch, which nothing else here does
 
     whole = [v for v in verdicts if v.last_slot - v.first_slot + 1 >= len(v.present)] or list(verdicts[-1:])
     if not whole:

@@ -60,9 +60,10 @@ def moment(engine: Path, checkpoint: Path, seed: int = _SEED) -> Moment:
 
     Raises DataError where none does: its last verdict would be a picture of a missed fall.
     """
-    from cloud_bridge.config import AlertRule
+    from cloud_bridge.alerts.lifecycle import AlertBook
+    from cloud_bridge.alerts.rules import AlertRule
     from cloud_bridge.inference.member import FamilyMember
-    from cloud_bridge.ingest.events import AlertBook, Event
+    from cloud_bridge.ingest.events import Event
     from familial.synth.clip import demo_clip
     from wire.protocol.event import EventWindow
 

@@ -1,4 +1,4 @@
-"""The configuration of the device's process: `edge.toml`, flat and typed (wire/settings.py reads it and tells faults).
+"""The configuration of the device's process: `edge.toml`, flat and typed. wire/settings.py reads it and names faults.
 
     edge.toml + --source, --engine, --broker --> Config;   [camera] source is Config.camera_source
 
@@ -29,12 +29,12 @@ class Config:
     device_camera: str
     device_key: FilePath  # path of the signing key, made where missing
     device_state_dir: FilePath  # holds the ledger
-    camera_source: FileOrText = field(repr=False)  # see camera.py; it may hold a password
+    camera_source: FileOrText = field(repr=False)  # see capture/sources.py; it may hold a password
     engine_folder: FilePath
     broker_url: str  # mqtt://host[:port] or mqtts://
     camera_speed: Positive = 1.0  # of files and synthetic scenes
-    camera_loop: bool = False  # begin a file anew at its end
-    camera_timeout_s: Positive = 10.0  # patience with an open or a read
+    camera_loop: bool = False  # play a file again at its end
+    camera_timeout_s: Positive = 10.0  # how long opening or reading may take
     camera_lost_after_s: float = 600.0  # then the process ends with code 4; 0: never
     engine_threads: PositiveInt = 1
     engine_backend: str = "onnxruntime"  # or "tensorrt": a file that export.install made on this device
@@ -50,7 +50,7 @@ class Config:
     broker_queue: PositiveInt = 600  # messages kept while the broker is away
     privacy_profile: str = ""  # at the start, until a command orders another; "": the maximum
     privacy_max_profile: str = ""  # the most revealing one that a command may order; "": the engine's own
-    privacy_operator_key: FileOrText = ""  # the public key, or its file, that signs commands; "": none is listened to
+    privacy_operator_key: FileOrText = ""  # public key, or its file, of who signs commands; "": none is obeyed
     privacy_bits_per_event: float = 0.0  # budgets: see wire/privacy/budget.py; 0: none
     privacy_bits_per_hour: float = 0.0
     privacy_bits_per_day: float = 0.0
@@ -62,7 +62,15 @@ class Config:
 
 
 def load_config(path: Path | str, flags: Mapping[str, str] | None = None) -> Config:
-    """Read `path`; `flags`, field -> value, come from the command line. The ConfigError tells all faults."""
+    """Read a configuration.
+
+    Args:
+        path: edge.toml.
+        flags: field of Config -> value, from the command line; they override the file.
+
+    Raises:
+        ConfigError: names every fault of the file.
+    """
     sections: dict[str, dict[str, Key]] = {}
     for name, key in keys_of(Config).items():
         section, _, short = name.partition("_")

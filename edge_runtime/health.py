@@ -1,8 +1,8 @@
-"""Counters, the local page and the watchdog: what follows the scene's timing is shown here and never published.
+"""Counters, the local page and the watchdog. Figures that depend on the scene's timing are shown here, not published.
 
     / (HTML)   /health (JSON)   /metrics (Prometheus)        systemd: READY, WATCHDOG over $NOTIFY_SOCKET
 
-On the loopback interface unless configured otherwise. Only the loop feeds the watchdog.
+The page is on the loopback interface unless configured otherwise. Only the loop feeds the watchdog.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["Health", "Stats", "chip_figures", "notify"]
 
 
 class Stats:
-    """Counts, and series of which the last values are kept for their quantiles. Each name is written by one thread."""
+    """Counts, and series whose last 4,096 values are kept for quantiles. Each name is written by one thread only."""
 
     def __init__(self, *counts: str) -> None:
         self.counts = Counter(dict.fromkeys(counts, 0))
         self._series: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=4096))
 
     def note(self, name: str, value: float) -> None:
-        """The next value of a series."""
+        """Add a value to a series."""
         self._series[name].append(value)
 
     def figures(self) -> dict[str, float]:
@@ -46,24 +46,33 @@ class Stats:
 
 
 class Health:
-    """Serves the figures of the process's parts; /health answers 503 when the last beat is older than `stalled_s`."""
+    """Serves the figures of the process's parts.
+
+    Args:
+        listen: "host:port", ":port" (loopback), or "": no page.
+        parts: name -> what gives its figures.
+        stalled_s: /health answers 503 when the last beat is older, in seconds.
+
+    Raises:
+        ConfigError: nothing can listen there.
+    """
 
     def __init__(self, listen: str, parts: Mapping[str, Callable[[], Mapping[str, float]]], stalled_s: float) -> None:
         self._parts, self._stalled_s, self._beat_at = parts, stalled_s, time.monotonic()
         self.port, self.close = _serve(listen, self._page) if listen else (0, lambda: None)
 
     def beat(self) -> None:
-        """The loop released a slot: feed the watchdog."""
+        """Feed the watchdog: the loop released a slot."""
         self._beat_at = time.monotonic()
         notify("WATCHDOG=1")
 
     def figures(self) -> dict[str, Mapping[str, float]]:
-        """part -> name -> value, now."""
+        """Part -> name -> value, now."""
         process = {"beat_age_s": round(time.monotonic() - self._beat_at, 3), **chip_figures()}
         return {**{name: part() for name, part in self._parts.items()}, "process": process}
 
     def _page(self, path: str) -> tuple[int, str, str]:
-        """(status, content type, body)."""
+        """(HTTP status, content type, body) of a path."""
         parts = self.figures()
         flat = [(part, name, value) for part, values in parts.items() for name, value in values.items()]
         if path == "/health":
@@ -78,8 +87,11 @@ class Health:
 
 
 def _serve(listen: str, page: Callable[[str], tuple[int, str, str]]) -> tuple[int, Callable[[], None]]:
-    """Serve `page` at "host:port" or ":port" (loopback): (port, what stops it). Raises ConfigError."""
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # only a device that shows a page pays for it
+    """Serve `page` at "host:port" or ":port" (loopback); (port, a function that stops it). Raises ConfigError."""
+    from http.server import (
+        BaseHTTPRequestHandler,
+        ThreadingHTTPServer,
+    )  # imported where a page is shown
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -107,7 +119,7 @@ def _serve(listen: str, page: Callable[[str], tuple[int, str, str]]) -> tuple[in
 
 
 def chip_figures() -> dict[str, float]:
-    """Resident memory in MB and the hottest sensor in degrees Celsius, as far as the system tells."""
+    """Resident memory in MB and the hottest sensor in degrees Celsius, as far as the system tells them."""
     made, sensors = {}, []
     with contextlib.suppress(OSError):
         made["rss_mb"] = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -118,7 +130,7 @@ def chip_figures() -> dict[str, float]:
 
 
 def notify(message: str) -> None:
-    """Tell systemd (sd_notify): a datagram to $NOTIFY_SOCKET; nothing where there is none, or no one listens."""
+    """Tell systemd (sd_notify) by a datagram to $NOTIFY_SOCKET; nothing happens where nobody listens."""
     with contextlib.suppress(KeyError, OSError):
         address = os.environ["NOTIFY_SOCKET"]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:

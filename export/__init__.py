@@ -1,1 +1,1 @@
-"""Checkpoint -> ONNX graphs -> proof -> engines. Torch is imported by trace.py and parity.py alone."""
+"""Checkpoint -> ONNX graphs -> proof -> engines. Only trace.py and parity.py import torch."""

@@ -1,10 +1,10 @@
-"""An engine folder as one signed file: what a signer hands to devices, and what a device believes.
+"""An engine folder as one signed file: what a signer gives to devices, and what a device accepts.
 
     engine folder --prove--> manifest.json --signer's key--> manifest.sig --tar--> FILE.tar
     FILE.tar --signature, then every hash--> engine folder, in place of the one that is there
 
-The manifest names the hash of every other file, so one signature covers all of them. A bundle is a plain tar in one
-order, manifest and signature first: nothing else is read before they hold. Engine files of a GPU never travel.
+The manifest holds the hash of every other file, so one signature covers all of them. A bundle is a plain tar in a
+fixed order, manifest and signature first: nothing else is read before they hold. A GPU's engine files are not packed.
 
     python -m export.bundle --engine DIR --key KEY --out FILE.tar        (--make-key: make KEY first)
 """
@@ -12,7 +12,6 @@ order, manifest and signature first: nothing else is read before they hold. Engi
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import tarfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from export.proof.verify_graph import prove_folder
 from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest, sign_manifest
 from wire.errors import ConfigError, ManifestError, VeilsightError
+from wire.files import whole_file
 from wire.protocol.keys import DeviceKey, PublicKey
 
 __all__ = ["main", "pack", "replace_folder", "unpack"]
@@ -36,26 +36,28 @@ def _names(manifest: EngineManifest) -> list[str]:
 
 
 def pack(engine: Path, key: DeviceKey, out: Path) -> EngineManifest:
-    """Prove and sign an engine folder, and write its bundle: the same bytes for the same folder and key."""
+    """Prove and sign an engine folder, and write its bundle: the same bytes for the same folder and key.
+
+    Raises:
+        ManifestError, GraphError: the folder does not hold.
+        ConfigError: `out` cannot be written.
+    """
     for _ in prove_folder(engine):
         pass
     manifest = EngineManifest.load(engine)
     sign_manifest(engine, key)
-    part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as bundle:
+        with whole_file(out) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as bundle:
             for name in _names(manifest):
                 bundle.add(engine / name, name, filter=_plain)
-        os.replace(part, out)
     except (OSError, tarfile.TarError) as error:
-        part.unlink(missing_ok=True)
         raise ConfigError(f"--out {out}: cannot be written ({error}); free space there, or choose another") from error
     return manifest
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Nothing of the machine that packed it."""
+    """Remove from a tar entry what tells about the machine that packed it."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     entry.mtime, entry.mode = 0, 0o644
@@ -63,7 +65,11 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def unpack(file: Path, folder: Path, signer: PublicKey) -> EngineManifest:
-    """Put a bundle that `signer` signed in place of `folder`; ManifestError, and nothing changed, for any other."""
+    """Put the engine folder of a bundle that `signer` signed in place of `folder`.
+
+    Raises:
+        ManifestError: the bundle is damaged, incomplete or signed by somebody else; `folder` is as it was.
+    """
     cure = "fetch it again from its signer"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +97,7 @@ def unpack(file: Path, folder: Path, signer: PublicKey) -> EngineManifest:
 
 
 def _extract(bundle: tarfile.TarFile, name: str, folder: Path, most: int) -> None:
-    """The next entry, which must be the plain file `name`, into `folder`."""
+    """Write the next entry, which must be the plain file `name` of at most `most` bytes, into `folder`."""
     entry = bundle.next()
     if entry is None or entry.name != name or entry.type != tarfile.REGTYPE or not 0 <= entry.size <= most:
         found = "its end" if entry is None else f"{entry.name!r} of type {entry.type!r}, {entry.size} bytes"
@@ -104,7 +110,7 @@ def _extract(bundle: tarfile.TarFile, name: str, folder: Path, most: int) -> Non
 
 
 def replace_folder(made: Path, out: Path, before: Path) -> None:
-    """Put the folder `made` where `out` is; the old one goes to `before`, and comes back if that fails."""
+    """Rename the folder `made` to `out`. An old `out` is renamed to `before`, and back again if that fails."""
     if out.exists():
         out.rename(before)
     try:
@@ -116,7 +122,7 @@ def replace_folder(made: Path, out: Path, before: Path) -> None:
 
 
 def _signers_key(path: Path, make: bool) -> DeviceKey:
-    """The key at `path`. A new one only when it is asked for: a mistyped path must not sign with a key nobody knows."""
+    """The key at `path`. A new one is made only where asked for, so that no mistyped path signs with an unknown key."""
     if make == path.exists():
         state = "is there already; leave --make-key out" if make else "is not there; make one with --make-key"
         raise ConfigError(f"--key {path} {state}")
@@ -124,7 +130,7 @@ def _signers_key(path: Path, make: bool) -> DeviceKey:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m export.bundle", description="Sign an engine folder and pack it.")
     parser.add_argument("--engine", type=Path, required=True, help="engine folder, such as build/engines/nano")
     parser.add_argument("--key", type=Path, required=True, help="the signer's key: 32 bytes, mode 0600")
@@ -139,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     size = args.out.stat().st_size
     print(f"bundle     {args.out}, {size / 1000:,.0f} kB, model {manifest.model_id:016x}, {manifest.precision}")
-    print(f"signer  {key.public.hex}")
+    print(f"signer     {key.public.hex}")
     print("devices    [engine] signer = that line, or a file that holds it; python -m export.install --bundle FILE")
     return 0
 

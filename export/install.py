@@ -1,12 +1,13 @@
-"""On the device, before anything is trusted: signature, proof, engine files of this very GPU, self-test through them.
+"""Installs an engine on the device: signature, proof, engine files for this GPU, self-test through them.
 
     [bundle] --signature, hashes--> engine folder --proof--> engine files, made or used again --self-test--> ready
 
     python -m export.install --config edge.toml [--bundle FILE.tar]
     python -m export.install ENGINE [--signer KEY] [--backend tensorrt] [--cache DIR]
 
-systemd runs it before every start of the edge process; it ends with 0 only where all of it holds. A first start builds
-engine files, minutes long; later ones find them good, or say which field of their key has changed and build anew.
+systemd runs it before every start of the edge process; it ends with 0 only if everything holds. The first start builds
+engine files, which takes minutes; later starts use them again, or say which field of their key has changed and build
+them again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,16 @@ __all__ = ["Place", "install", "main"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What is installed and where. signer: None where unsigned engines run; cache: where engine files are kept."""
+    """What is installed, and where.
+
+    Attributes:
+        folder: the engine folder.
+        signer: whose signature its manifest must have; None: unsigned engines run.
+        backend: a name of `edge_runtime.eye.engine.registry.BACKENDS`.
+        cache: where engine files are kept.
+        cuda_graph: replay a run as one CUDA graph.
+        threads: of ONNX Runtime.
+    """
 
     folder: Path
     signer: PublicKey | None
@@ -48,11 +58,22 @@ class Place:
 def install(
     place: Place, options: Options, say: Say, bundle: Path | None = None, load: Callable[[], Libraries] = load_libraries
 ) -> EngineManifest:
-    """Every step in order; the first that does not hold raises, and nothing after it is done."""
+    """Do every step in order; the first that does not hold raises, and nothing after it is done.
+
+    Args:
+        place: what is installed, and where.
+        options: of TensorRT's builder.
+        say: receives a line for each step.
+        bundle: a signed bundle to put in place of `place.folder` first.
+        load: imports TensorRT and CUDA.
+
+    Raises:
+        VeilsightError: names the step's fault and its cure.
+    """
     check_backend(place.backend, "backend")
     if bundle is not None:
         if place.signer is None:
-            raise ConfigError(f"{bundle}: whose is it? Set [engine] signer, or give --signer")
+            raise ConfigError(f"{bundle}: who signed it? Set [engine] signer, or give --signer")
         unpack(bundle, place.folder, place.signer)
         say(f"unpacked   {bundle} into {place.folder}")
     manifest = EngineManifest.load(place.folder, place.signer)
@@ -98,7 +119,7 @@ _OPENERS: Mapping[str, Callable[[Place, EngineManifest, Options, Say, Callable[[
 
 
 def _place(args: argparse.Namespace) -> Place:
-    """From the device's configuration, with what the command line says in its stead."""
+    """What the configuration says, or the engine folder; options of the command line override both."""
     if (args.config is None) == (args.engine is None):
         raise ConfigError("give either --config edge.toml or an engine folder")
     if args.config is None:
@@ -119,7 +140,7 @@ def _place(args: argparse.Namespace) -> Place:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status: 0 everything holds, 1 it does not and nothing may run."""
+    """Run the command and return its exit status: 0 everything holds, 1 it does not and nothing may run."""
     parser = argparse.ArgumentParser(prog="python -m export.install", description="Make a device's engine, or refuse.")
     parser.add_argument("engine", type=Path, nargs="?", help="engine folder, where there is no --config")
     parser.add_argument("--config", type=Path, help="the device's edge.toml")

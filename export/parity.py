@@ -1,13 +1,12 @@
-"""Does the engine compute what torch computes? Exactly, where it can be exact; by distribution, where there is noise.
+"""Does the engine compute what torch computes? Codes and logits are compared as numbers, noise by its distribution.
 
-    code      engine with noise 0 against the trusted core in torch, integer for integer, on made and hostile windows
-    noise     z - mu over thousands of draws against the discrete Gaussian of sigma: shape and spread
-    verdict   the label logits of both, on events of such releases, gaps included
+    code      engine with noise 0 against the trusted core in torch, integer by integer, on made windows
+    noise     z - mu of thousands of noise samples against the discrete Gaussian of sigma: mean, spread and shape
+    verdict   the label logits of both, on events of such releases, some with gaps
     half      fp16 only: the largest magnitudes against float16's range, and the codes with every tensor rounded to it
 
-How far codes and logits may be apart is stated for each precision, in TOLERANCES.
-
-Zero noise exists here and in offline evaluation only. The windows are made, so that a build needs no clips.
+How far codes and logits may be apart is stated for each precision in TOLERANCES. Zero noise exists only here and in
+offline evaluation. The windows are synthetic, so a build needs no clips.
 """
 
 from __future__ import annotations
@@ -51,9 +50,14 @@ _SIX_SIGMA = 6.0  # 1e-9: no sound build fails in its life
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far an engine may be from torch. Lattice units of a coordinate of mu: at p99, and at most; of label logits.
+    """How far an engine may be from torch.
 
-    share: of coordinates that differ at all. cosine: least mean over windows of the angle between the codes.
+    Attributes:
+        p99: difference of a coordinate of mu at the 99th percentile, in lattice units.
+        most: largest such difference.
+        share: of the coordinates that differ at all.
+        cosine: least mean over windows of the cosine between the codes.
+        logits: largest difference of a label logit.
     """
 
     p99: float
@@ -67,13 +71,13 @@ TOLERANCES: Mapping[str, Tolerance] = {
     # A sum taken in another order may fall on the other side of .5.
     "fp32": Tolerance(p99=0, most=1, share=0.005, cosine=0.999, logits=1e-4),
     "fp16": Tolerance(p99=1, most=math.inf, share=1.0, cosine=0.99, logits=0.02),
-    # On made windows, hostile ones among them, which no calibration saw; on clips it is stricter: calibration.int8.
+    # On made windows, which no calibration has seen; calibration.int8 is stricter, on clips.
     "int8": Tolerance(p99=8, most=math.inf, share=1.0, cosine=0.97, logits=0.5),
 }
 
 
 def made_windows(window: WindowSpec, count: int = WINDOWS) -> npt.NDArray[np.uint8]:
-    """Frames uint8 (count, F, H, W), the same every time: hostile ones first, then shapes that move over textures."""
+    """Frames uint8 (count, F, H, W), the same every time: extreme pictures first, then shapes moving over textures."""
     rng = np.random.default_rng(20)
     shape = (window.frames, window.height, window.width)
     rows, columns = np.mgrid[: window.height, : window.width]
@@ -108,7 +112,20 @@ def _moving(rng: np.random.Generator, window: WindowSpec) -> npt.NDArray[np.uint
 
 
 def compare(family: Family, runner: Runner, table: NoiseTable, precision: str = "fp32") -> dict[str, Any]:
-    """The report; raises EngineError, naming figure and limit, where engine and torch are apart."""
+    """Compare an engine with torch.
+
+    Args:
+        family: the family that the engine was traced from.
+        runner: the engine.
+        table: the noise that it is released with.
+        precision: which row of TOLERANCES applies.
+
+    Returns:
+        The report, for parity.json: "code", "noise" and "verdict", each with its figures.
+
+    Raises:
+        EngineError: a figure is beyond its tolerance; names both.
+    """
     config, tolerance = family.config, TOLERANCES[precision]
     large = _is_large(family)
     windows = made_windows(config.window, _WINDOWS_LARGE) if large else made_windows(config.window)
@@ -182,21 +199,21 @@ def _cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64
 def _noise(
     runner: Runner, sampler: Sampler, window: npt.NDArray[np.uint8], mu: npt.NDArray[np.int32], draws: int
 ) -> dict[str, Any]:
-    """z - mu of one window under many draws against the discrete Gaussian of sigma."""
+    """z - mu of one window under `draws` noise samples, held against the discrete Gaussian of sigma."""
     found = []
     for _ in range(draws):
         with sampler.draw() as noise:
             found.append(runner.encode(window, noise) - mu)
     k = np.concatenate(found).reshape(-1).astype(np.int64)
     sigma = float(sampler.sigma)
-    reach = np.arange(-int(14 * sigma) - 2, int(14 * sigma) + 3)
-    weights = np.exp(-(reach**2) / (2 * sigma**2))
+    support = np.arange(-int(14 * sigma) - 2, int(14 * sigma) + 3)
+    weights = np.exp(-(support**2) / (2 * sigma**2))
     probability = weights / weights.sum()
-    variance = float((probability * reach**2).sum())
-    fourth = float((probability * reach**4).sum())
+    variance = float((probability * support**2).sum())
+    fourth = float((probability * support**4).sum())
     spread = (float((k**2).mean()) - variance) / math.sqrt((fourth - variance**2) / len(k))
     shift = float(k.mean()) / math.sqrt(variance / len(k))
-    shape = _chi_square(k, reach, probability)
+    shape = _chi_square(k, support, probability)
     problems = [
         f"{name} is {value:.1f} standard deviations from the discrete Gaussian of sigma {sigma:g}"
         for name, value in (("mean", shift), ("spread", spread), ("shape", shape))
@@ -213,11 +230,13 @@ def _noise(
     }
 
 
-def _chi_square(k: npt.NDArray[np.int64], reach: npt.NDArray[np.int64], probability: npt.NDArray[np.float64]) -> float:
-    """Chi-square over bins of about equal probability, as a normal score (Wilson and Hilferty 1931)."""
+def _chi_square(
+    k: npt.NDArray[np.int64], support: npt.NDArray[np.int64], probability: npt.NDArray[np.float64]
+) -> float:
+    """Chi-square over 32 bins of about equal probability, as a normal score (Wilson and Hilferty 1931)."""
     bins = np.minimum((np.cumsum(probability) * 32).astype(np.int64), 31)
     expected = np.bincount(bins, weights=probability, minlength=32) * len(k)
-    counts = np.bincount(bins[np.clip(k, reach[0], reach[-1]) - reach[0]], minlength=32)
+    counts = np.bincount(bins[np.clip(k, support[0], support[-1]) - support[0]], minlength=32)
     kept = expected > 5
     freedom = int(kept.sum()) - 1
     if freedom < 1:
@@ -260,11 +279,24 @@ def compare_half(
     traced_in: str = "",
     typed_in: str = "",
 ) -> dict[str, Any]:
-    """What float16 does to both graphs, fp32 `traced` against `typed`, on made windows and events: the report.
+    """Measure what float16 does to both graphs, on made windows and events.
 
-    traced_in, typed_in: folders of weights that lie beside the graphs. A CPU's runtime keeps float32 between
-    neighbours, so the rounding is made here, at every tensor that is stored. Raises GraphError where a magnitude comes
-    near to float16's range, EngineError where codes or logits are apart.
+    A CPU's runtime keeps float32 between neighbouring nodes, so the rounding is made explicit (`half.rounded`).
+
+    Args:
+        family: the family that the graphs were traced from.
+        traced: "encode" and "decide" -> fp32 graph.
+        typed: likewise, the fp16 graphs.
+        table: noise for the events.
+        traced_in: folder of the fp32 graphs' external weights.
+        typed_in: folder of the fp16 graphs' external weights.
+
+    Returns:
+        The report, for parity.json: figures of each graph.
+
+    Raises:
+        GraphError: a magnitude comes near to the end of float16's range.
+        EngineError: codes or logits are further apart than TOLERANCES allow.
     """
     config, tolerance = family.config, TOLERANCES["fp16"]
     silence = np.zeros((1, config.tokens, config.width), np.int32)
@@ -300,12 +332,12 @@ def compare_half(
 
 
 def write(report: Mapping[str, Any], backend: str, folder: Path) -> None:
-    """parity.json of an engine folder."""
+    """Write parity.json of an engine folder; backend: as the build was asked for."""
     (folder / "parity.json").write_text(json.dumps({"backend": backend, **report}, indent=1) + "\n")
 
 
 def words(report: Mapping[str, Any]) -> list[str]:
-    """The report in three phrases."""
+    """The report in three phrases, for the build's progress line."""
     code, noise, verdict = report["code"], report["noise"], report["verdict"]
     apart = "off by one" if max(map(int, code["differences"])) <= 1 else f"p99 {code['p99']:g} units"
     return [

@@ -1,9 +1,9 @@
-"""A checkpoint's edge half as two ONNX graphs. Here, and for comparison in parity.py, export meets torch.
+"""A checkpoint's edge half as two ONNX graphs. Only this module and parity.py of this package import torch.
 
     checkpoint --load, every weight finite--> Family --torch.onnx (dynamo)--> tidy --> encode, decide
 
-The graphs say what is computed and nothing else: no source paths, stack traces, producer or shape notes, and the same
-checkpoint gives the same bytes.
+The graphs hold the computation and nothing else: no source paths, stack traces, producer or shape notes. The same
+checkpoint gives the same bytes; whoever changes them raises GRAPH_VERSION in `graph_version.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from onnx import ModelProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from export.proof.lint import INLINE_BYTES, LARGE_BYTES, OPSET
+from export.proof.structure import INLINE_BYTES, LARGE_BYTES, OPSET
 from familial.model import checkpoint as folder
 from familial.model.config import FamilyConfig
 from familial.model.family import Family
@@ -31,14 +31,23 @@ from familial.model.resources import require_disk, require_memory
 from familial.train.losses import prototypes
 from wire.errors import CheckpointError, GraphError
 
-__all__ = ["directions", "load_family", "require_space", "tidy", "trace_decide", "trace_encode", "trace_module"]
+__all__ = [
+    "Family",
+    "directions",
+    "load_family",
+    "require_space",
+    "tidy",
+    "trace_decide",
+    "trace_encode",
+    "trace_module",
+]
 
 _ONE_PIECE = 2**31 - 2**20  # what protobuf can hold in one message
 _IR_VERSION = 8  # what opset 18 came with: every ONNX Runtime and TensorRT that knows the opset reads it
 
 
 def load_family(checkpoint: Path | str) -> Family:
-    """The edge's half of a checkpoint folder's family, in eval mode; CheckpointError where a weight is not finite."""
+    """Load the edge half of a checkpoint's family, in eval mode; CheckpointError where a weight is not finite."""
     family = folder.load(checkpoint, edge_only=True)
     for name, value in family.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -50,13 +59,20 @@ def load_family(checkpoint: Path | str) -> Family:
 
 
 def require_space(weights: int, folder: Path, each: int, checkpoint: Path) -> None:
-    """CheckpointError unless memory holds so many weights twice over, and the disk of `folder` `each` bytes of one."""
+    """Raise CheckpointError unless memory and disk suffice to build an engine.
+
+    Args:
+        weights: how many; memory has to hold them twice, in float32.
+        folder: where the engine is built.
+        each: bytes on the disk of `folder` for each weight.
+        checkpoint: for the message.
+    """
     require_memory(2 * 4 * weights, f"tracing {checkpoint}")
     require_disk(folder, each * weights, f"building {checkpoint}")
 
 
 def directions(config: FamilyConfig) -> list[list[int]]:
-    """For the level rule: of each risk, the code it is trained towards less that of no risk; integers (n,)."""
+    """For the level rule: each risk's class prototype minus that of no risk, rounded; a list of n integers each."""
     ends = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0).flatten(1)
     rows: list[list[int]] = torch.round(ends[1:] - ends[:1]).int().tolist()
     return rows
@@ -91,12 +107,19 @@ def trace_module(
     beside: Path | None = None,
     inline_bytes: int = INLINE_BYTES,
 ) -> ModelProto:
-    """Trace `module` at fixed shapes, tidied; inputs in the order of its forward.
+    """Trace `module` at fixed shapes, and tidy the graph.
 
-    Raises GraphError where torch cannot, and for weights that would have to lie beside the graph and may not.
+    Args:
+        module: in any mode; it is set to eval mode.
+        inputs: name -> an example, in the order of its forward.
+        output: name of its one output.
+        name: of the graph.
+        beside: the file to which large weights go, if they are more than `inline_bytes`: a protobuf message holds 2 GB,
+            and every copy of a graph would be a copy of them. The graph then refers to the file by its name.
+        inline_bytes: see `beside`.
 
-    beside: the file to which weights go, tensor by tensor, if they are more than `inline_bytes`: a protobuf message
-    holds 2 GB, and every copy of a graph would be a copy of them. The graph then refers to it by its name.
+    Raises:
+        GraphError: torch cannot export the module, or its weights do not fit into one message and `beside` is None.
     """
     size = sum(value.numel() * value.element_size() for value in module.parameters())
     if beside is None and size >= _ONE_PIECE:
@@ -128,7 +151,7 @@ def trace_module(
 
 
 def _set_aside(model: Any, beside: Path, inline_bytes: int) -> None:
-    """Write the large constants of a traced model into `beside`, if they are many, each on a page of its own."""
+    """Write the large constants of a traced model into `beside`, if they are more than `inline_bytes` in sum."""
     values = sorted(model.graph.initializers.values(), key=lambda value: str(value.name))
     large = [value for value in values if value.const_value.nbytes >= LARGE_BYTES]
     total = sum(value.const_value.nbytes for value in large)
@@ -154,7 +177,7 @@ def _set_aside(model: Any, beside: Path, inline_bytes: int) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes on packages that it does not need off the screen."""
+    """Hide the exporter's warnings about packages that it does not need."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -168,7 +191,7 @@ def _quiet() -> Iterator[None]:
 
 
 def tidy(model: ModelProto, name: str) -> ModelProto:
-    """The same computation with nothing beside it, fixed shapes in every Reshape, and constants in order of name."""
+    """The same computation without notes, with fixed shapes in every Reshape and constants sorted by name."""
     made = ModelProto(ir_version=_IR_VERSION, producer_name="veilsight")
     made.opset_import.append(helper.make_opsetid("", OPSET))
     graph = made.graph
@@ -187,7 +210,7 @@ def tidy(model: ModelProto, name: str) -> ModelProto:
 
 
 def _fix_reshapes(model: ModelProto) -> None:
-    """Where a Reshape leaves a dimension to be inferred (-1), write the dimension."""
+    """Replace a dimension that a Reshape leaves to be inferred (-1) by the dimension itself."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -206,7 +229,7 @@ def _fix_reshapes(model: ModelProto) -> None:
 
 
 def _sort_constants(graph: onnx.GraphProto) -> None:
-    """Constants that a node reads, by name."""
+    """Sort the constants by name, and drop those that no node reads."""
     read = {name for node in graph.node for name in node.input}
     kept: Iterable[onnx.TensorProto] = sorted(graph.initializer, key=lambda tensor: tensor.name)
     used = [tensor for tensor in kept if tensor.name in read]

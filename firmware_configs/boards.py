@@ -1,8 +1,8 @@
-"""The boards: one typed row each, with the source of every version. Knows nothing of files or commands.
+"""The boards: one typed row each, with the source of every version. No files, no commands.
 
 Sources: [L] NVIDIA's Jetson Linux developer guide of that release (quick start, flashing support, package manifest).
 [M] meta-tegra's recipes and machine files for the same release (versions, module numbers, partition layouts).
-[P] power-mode tables read on devices and quoted by their owners. [S] NVIDIA's specification of the module.
+[P] power-mode tables that owners read on their devices and quoted. [S] NVIDIA's specification of the module.
 Nothing in this table was run on hardware by this project: `run_on_hardware` says so for each board.
 """
 
@@ -165,7 +165,7 @@ BOARDS: tuple[Board, ...] = (
 
 
 def board(name: str) -> Board:
-    """The row called `name`; raises ConfigError naming the rows there are."""
+    """The row called `name`; ConfigError, naming the rows there are, where there is none."""
     for row in BOARDS:
         if row.name == name:
             return row

@@ -1,6 +1,6 @@
-"""Everything a board needs beside NVIDIA's own files: a root file system overlay, its packages, a flash plan.
+"""Writes everything a board needs besides NVIDIA's own files: a root file system overlay, its packages, a flash plan.
 
-    board table + units + configuration + signed engine  ->  DIR/overlay   laid over NVIDIA's root file system
+    board table + units + configuration + signed engine  ->  DIR/overlay   copied over NVIDIA's root file system
                                                              DIR/flash_plan.json, DIR/flash.sh   the steps, in order
 
     python -m firmware_configs.image --board orin-nano --out DIR [--camera-config edge.toml]
@@ -31,37 +31,38 @@ __all__ = ["Entry", "Step", "edge_config", "main", "overlay", "packages", "steps
 _HERE = Path(__file__).resolve().parent
 _CONSTRAINTS = _HERE.parent / "constraints" / "edge-py310.txt"
 _UNITS = ("veilsight-install.service", "veilsight-edge.service", "veilsight-power.service")
-_PIP = "pip==25.3"  # travels as a wheel: the device's own Python has none
+_PIP = "pip==25.3"  # installed from a wheel: the device's own Python has none
 
-# Ubuntu and JetPack packages that the image does not carry. (package, when it is needed)
+# Ubuntu and JetPack packages that the image does not contain.
 _APT_CSI = ("nvidia-opencv",)
 _APT_TENSORRT = ("tensorrt", "python3-libnvinfer", "cuda-toolkit")
 
 EDGE_TOML = """\
-# Veilsight edge. Every key is explained in the edge_runtime package; unknown keys are errors.
+# Veilsight edge. docs/configuration.md explains every key; unknown keys are errors.
 [device]
-site = "site"                                # the first two words of every topic: choose them before the first boot
+site = "site"                          # site and camera are part of every topic: choose them before the first boot
 camera = "camera"
-key = "/var/lib/veilsight/device.key"        # made at the first start; its public half is in the retained state
-state_dir = "/var/lib/veilsight"             # the ledger: losing it means counting from nothing
+key = "/var/lib/veilsight/device.key"  # made at the first start; its public half is in the retained state
+state_dir = "/var/lib/veilsight"       # holds the ledger: if it is lost, the sums begin at 0 again
 
 [camera]
-source = "0"                                 # the first USB camera; or csi://0, rtsp://..., a file
+source = "0"                           # the first USB camera; or csi://0, rtsp://..., a file
 
 [engine]
 folder = "/opt/veilsight/engine"
 signer = "/etc/veilsight/signer.pub"   # whose signature the engine must have
-cache = "/var/lib/veilsight/engine"          # where the engine files of this device are made
-backend = "onnxruntime"                      # or "tensorrt", once JetPack's TensorRT and PyCUDA are installed
+cache = "/var/lib/veilsight/engine"    # where the engine files of this device are made
+backend = "onnxruntime"                # or "tensorrt", once JetPack's TensorRT and PyCUDA are installed
 
 [broker]
-url = "mqtt://127.0.0.1:1883"                # mqtts:// with ca, cert and key for a broker elsewhere
+url = "mqtt://127.0.0.1:1883"          # mqtts:// with ca, cert and key for a broker elsewhere
 """
+"""The template of the device's configuration, where no --camera-config is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of the overlay (`data`, `mode`) or one symbolic link (`link`)."""
+    """One file of the overlay (`data`, `mode`), or one symbolic link (to `link`)."""
 
     data: bytes = b""
     mode: int = 0o644
@@ -77,10 +78,11 @@ class Step:
 
 
 def edge_config(file: Path | None) -> str:
-    """The text of the device's edge.toml: `file`, or the template.
+    """The text of the device's edge.toml: that of `file`, or EDGE_TOML.
 
-    Raises ConfigError, naming every fault, where `file` cannot be read, the edge process would refuse it, or it would
-    run an engine that nobody signed.
+    Raises:
+        ConfigError: `file` cannot be read, the edge process would refuse it, or it would run an unsigned engine; names
+            every fault.
     """
     if file is None:
         return EDGE_TOML
@@ -90,9 +92,12 @@ def edge_config(file: Path | None) -> str:
 
 
 def packages(row: Board, config: str) -> dict[str, list[str]]:
-    """Pinned Python packages (`pip`) and the JetPack packages to add on the device (`apt`) for this board.
+    """The packages of a device whose edge.toml has the text `config`.
 
     A CSI camera needs JetPack's own OpenCV, which a wheel would shadow; any other camera takes the wheel.
+
+    Returns:
+        "pip": pinned Python packages; "apt": JetPack packages to add on the device.
     """
     if not _CONSTRAINTS.is_file():
         raise ConfigError(f"{_CONSTRAINTS} is missing; run this from a checkout of the project")
@@ -106,9 +111,19 @@ def packages(row: Board, config: str) -> dict[str, list[str]]:
 
 
 def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicKey | None = None) -> dict[str, Entry]:
-    """Path inside the root file system -> what goes there, sorted by path.
+    """All files that are copied over NVIDIA's root file system.
 
-    Raises ManifestError where `engine` is not a folder that `signer` signed and whose hashes hold.
+    Args:
+        row: the board.
+        config: text of edge.toml.
+        engine: a signed engine folder; None: the overlay has no engine.
+        signer: who must have signed it.
+
+    Returns:
+        Path inside the root file system -> file or link, sorted by path.
+
+    Raises:
+        ManifestError: `engine` is not signed by `signer`, or a hash does not hold.
     """
     found: dict[str, Entry] = {}
     base = _HERE / "overlay"
@@ -134,7 +149,7 @@ def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicK
     found["opt/veilsight/apt.txt"] = Entry("".join(f"{name}\n" for name in wanted["apt"]).encode())
     if engine is not None:
         if signer is None:
-            raise ConfigError(f"--engine {engine}: whose is it? Give the public key of its signer with --signer")
+            raise ConfigError(f"--engine {engine}: who signed it? Give the public key of its signer with --signer")
         manifest = EngineManifest.load(engine, signer)
         manifest.check(engine)
         for name in (*FILES.values(), *manifest.external, "manifest.json", SIGNATURE):
@@ -144,7 +159,7 @@ def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicK
 
 
 def steps(row: Board) -> tuple[Step, ...]:
-    """The flash plan, in order: package, root file system, drivers, our files, flash."""
+    """The flash plan, in order: board support package, root file system, drivers, our files, flash."""
     major, revision = row.release
     platforms = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
     wheels = ("python3", "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--no-deps")
@@ -190,7 +205,7 @@ def _local(command: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _quote(word: str) -> str:
-    """For bash: `$name` is a variable of the script, everything else is literal."""
+    """A word for bash: `$name` is a variable of the script, everything else is literal."""
     return f'"{word}"' if "$" in word else shlex.quote(word)
 
 
@@ -216,9 +231,13 @@ def _plan(row: Board, config: str, engine: Path | None) -> str:
 def write(
     row: Board, out: Path, config: str, engine: Path | None = None, signer: PublicKey | None = None
 ) -> list[Path]:
-    """Write overlay, plan and script under `out`; the files written, in order.
+    """Write overlay, plan and script under `out`; arguments as of `overlay`.
 
-    Raises ConfigError where `out` exists and is not an empty folder.
+    Returns:
+        The files written, in order.
+
+    Raises:
+        ConfigError: `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
@@ -239,7 +258,7 @@ def write(
 
 
 def _make_folder(folder: Path) -> None:
-    """A folder anybody may enter, whatever the umask: its mode is laid over the root file system's."""
+    """Make a folder that anybody may enter, whatever the umask: the root file system takes over its mode."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir()
@@ -258,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0, or 2 with one line on stderr."""
+    """Run the command and return its exit status: 0, or 2 with one line on stderr."""
     args = _parser().parse_args(argv)
     try:
         row = board(args.board)

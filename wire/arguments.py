@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 
-__all__ = ["former_name"]
+__all__ = ["former_command", "former_name"]
+
+
+def former_command(old: str, new: str, main: Callable[[], int]) -> int:
+    """Run `main` of `python -m NEW` for who still says `python -m OLD`, with a notice on stderr; its exit status."""
+    print(f"python -m {old} is now python -m {new}; the old name ends with the next version", file=sys.stderr)
+    return main()
 
 
 def former_name(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
     """Let `old`, the name that `option` had one version ago, mean the same; `--help` does not list it.
 
-    option: what `add_argument` returned.
+    Args:
+        parser: The parser of `option`.
+        old: Such as `--rate`.
+        option: What `add_argument` returned.
     """
     kinds = {} if option.nargs == 0 else {"nargs": option.nargs, "type": option.type, "choices": option.choices}
     parser.add_argument(

@@ -94,7 +94,7 @@ def compare(rows: Sequence[EngineRow], checkpoint: Path, clips: Sequence[Windowe
     """
     import torch
 
-    from familial.evaluate.report import clip_verdict, event_probabilities
+    from familial.evaluate.clip_inference import clip_verdict, event_probabilities
     from familial.model import checkpoint as folder
     from familial.train.losses import rounded_gaussian
 

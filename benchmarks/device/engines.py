@@ -32,7 +32,7 @@ from wire.errors import ConfigError, EngineError
 from wire.privacy.certificate import round_up
 
 if TYPE_CHECKING:
-    from export.build_engine import Inputs
+    from export.inputs import Inputs
 
 __all__ = ["COMMAND"]
 
@@ -87,7 +87,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _measure(args: argparse.Namespace) -> Report:
-    from export.build_engine import Inputs
+    from export.inputs import Inputs
 
     _check(args)
     wanted = [Inputs.read(args.checkpoint, precision, "onnxruntime") for precision in _PRECISIONS]

@@ -98,7 +98,7 @@ def _trace(work: Path) -> dict[str, Any]:
 
     from export import trace
     from export.parity import made_windows
-    from export.proof.lint import save_graph
+    from export.proof.structure import save_graph
     from familial.model.graphs import DecideGraph, EncodeGraph
     from familial.model.members import EdgeMember
 
@@ -157,7 +157,7 @@ def _against_transformers(family: Any, window: Any) -> tuple[float, float]:
 def _half(work: Path) -> dict[str, Any]:
     """fp16 graphs, one part at a time."""
     from export.precision.half import to_fp16
-    from export.proof.lint import load_graph, save_graph
+    from export.proof.structure import load_graph, save_graph
 
     (work / "fp16").mkdir()
     for part in _PARTS:
@@ -179,7 +179,7 @@ def _prove(work: Path) -> dict[str, Any]:
 
 def _manifest(work: Path, precision: str) -> None:
     """What makes the graphs an engine folder."""
-    from export.build_engine import Inputs
+    from export.inputs import Inputs
     from wire.privacy.certificate import Certificate
 
     folder, checkpoint = work / precision, work / "checkpoint"

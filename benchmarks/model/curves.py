@@ -17,7 +17,7 @@ from wire.errors import DataError
 
 __all__ = ["COMMAND", "draw"]
 
-_COLUMNS = ("clean", "now", "cloud", "linked", "held_release", "held_cloud", "held_cloud_whole")
+_COLUMNS = ("clean", "now", "cloud", "linked", "val_release", "val_cloud", "val_cloud_full")
 _COLOURS = ("#6c757d", "#adb5bd", "#0a58ca", "#b02a37", "#fd7e14", "#6ea8fe", "#198754")
 
 

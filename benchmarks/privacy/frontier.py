@@ -155,7 +155,7 @@ def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
     from familial.data.clips import UNSCORED, Clip, read_clip, read_manifests
     from familial.data.sources import rendered_clips
     from familial.data.splits import clip_seeds
-    from familial.evaluate.report import clip_codes
+    from familial.evaluate.clip_inference import clip_codes
 
     config = family.config
     if manifests:
@@ -176,7 +176,7 @@ def _at(family: Family, clips: Clips, shift: float, samples: int) -> dict[str, f
     import numpy as np
     import torch
 
-    from familial.evaluate.report import clip_probabilities, event_probabilities
+    from familial.evaluate.clip_inference import clip_probabilities, event_probabilities
     from familial.train.losses import prototypes
 
     config, generator = family.config, torch.Generator().manual_seed(0)
@@ -218,19 +218,20 @@ def _f1(clips: Clips, worst: Sequence[npt.NDArray[np.float64]]) -> float:
     import numpy as np
 
     from familial.data.clips import grouped_folds
-    from familial.evaluate.report import best_threshold, metrics
+    from familial.evaluate.metrics import risk_metrics
+    from familial.evaluate.score_calibration import fit_decision_threshold
 
     folds = grouped_folds(clips.rows, _FOLDS)
     thresholds = []
     for fold in range(_FOLDS):
         others = [index for index, where in enumerate(folds) if where != fold]
         pairs = [(clips.truth[i], row, clips.rows[i].set) for i in others for row in worst[i]]
-        thresholds.append(best_threshold(*zip(*pairs, strict=True)))
+        thresholds.append(fit_decision_threshold(*zip(*pairs, strict=True)))
     risks = list(range(1, worst[0].shape[1]))
     scores = []
     for sample in range(len(worst[0])):
         called = [int(1.0 - rows[sample][0] >= thresholds[fold]) for rows, fold in zip(worst, folds, strict=True)]
-        scores.append(metrics([int(label > 0) for label in clips.truth], called, risks)["f1"])
+        scores.append(risk_metrics([int(label > 0) for label in clips.truth], called, risks)["f1"])
     return float(np.mean(scores))
 
 

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.noise import build_table
 from edge_runtime.gate.sampler import Sampler
 from export.parity import made_windows
-from export.proof.lint import load_graph
+from export.proof.structure import load_graph
 from export.proof.verify_graph import core_input
 from familial.evaluate.intervals import binomial_interval
 from wire.artifact.manifest import FILES, EngineManifest

@@ -2,9 +2,9 @@
 
     charge(slot, cost) --> reserved on disk, in blocks, before it is granted --> Charge
 
-What is on disk is never below what was published: a block is written and fsynced before its first release is granted,
-and after a crash the whole block counts as spent. Time is counted in slots that pass, never read from a clock, which
-may jump; a slot that the device slept through is charged like any other. So whether a slot is granted follows from its
+The sum on disk is never below what was published: a block of slots is written and fsynced before its first release is
+granted, and after a crash the whole block counts as spent. Time is counted in slots, never read from a clock, which
+may jump; a slot that the device missed is charged like any other. So whether a slot is granted depends only on its
 number, the costs, the budgets and what the ledger held at the start.
 """
 
@@ -30,23 +30,36 @@ _CURE = "restore it from a backup, or delete it to start a new ledger (bridges m
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a slot may reveal. granted: the window may be encoded, at `cost` units; else the release is noise alone."""
+    """What a slot may reveal.
+
+    Attributes:
+        slot: its number.
+        granted: the window may be encoded; else the release is noise alone.
+        cost: what was charged, in units of S^2 (`wire.privacy.budget.UNIT`).
+    """
 
     slot: int
     granted: bool
     cost: int = 0
 
 
-_Book = dict[str, int]  # what is on disk; slots is never above the truth, the others are never below it
+_Book = dict[str, int]  # what is on disk: slots is at most the true number, all others are at least the true ones
 _EMPTY: _Book = {"boots": 0, "slots": 0, "releases": 0, "spent": 0, "hour_spent": 0, "day_spent": 0}
 
 
 class Ledger:
-    """One open ledger in `folder`; `close` gives back what was reserved and not used.
+    """One open ledger; `close` gives back what was reserved and not used.
 
-    price: S^2 of one release, where `charge` is told no cost. slot_s: seconds. per_hour, per_day: 0, or the S^2 after
-    which nothing is granted until an hour's worth of slots, or 24 times that, is over. They do not slide: a span across
-    two holds twice as much at most. Raises LedgerError where the file is corrupt, unwritable or in use.
+    Args:
+        folder: where its file is.
+        price: S^2 of one release, where `charge` is told no cost.
+        slot_s: seconds of a slot.
+        per_hour: S^2 after which nothing is granted until an hour's slots are over; 0: no limit. Hours and days do not
+            slide: a span across two of them holds twice as much at most.
+        per_day: likewise, for 24 times as many slots.
+
+    Raises:
+        LedgerError: the file is corrupt, cannot be written, or is in use.
     """
 
     def __init__(
@@ -72,13 +85,17 @@ class Ledger:
     def charge(self, slot: int, *costs: int) -> Charge:
         """Charge `slot`, durably, before anything of it is published, with the first of `costs` that the budgets allow.
 
-        costs: units of S^2 above 0; none: the ledger's price. Slots only grow, and those in between are charged as
-        well. Raises LedgerError: the process must stop.
+        Args:
+            slot: greater than any before; the slots in between are charged as well.
+            costs: units of S^2 above 0; none: the ledger's price.
+
+        Raises:
+            LedgerError: the disk fails, or the arguments are not as above; the process must stop.
         """
         if slot <= self._slot or not all(cost > 0 for cost in costs):
             raise LedgerError(f"slot {slot} at {costs} after slot {self._slot}; a slot is charged once, above 0")
         passed, self._slot, before = slot - self._slot, slot, self._book["spent"]
-        if passed > 2 * self._day:  # days without a release; one is gone through, to know where the next one stands
+        if passed > 2 * self._day:  # days without a release: whole days but one are only counted
             self._book["slots"] += (skipped := passed // self._day * self._day - self._day)
             passed -= skipped
         for _ in range(passed):
@@ -90,7 +107,7 @@ class Ledger:
         return Charge(slot, cost > 0, cost)
 
     def _pass(self, costs: tuple[int, ...]) -> int:
-        """Let one slot pass: what it is charged, in memory; 0 where no budget is left for it."""
+        """Charge one slot in memory; what it is charged, 0 where no budget is left for it."""
         for name, length in (("hour_spent", self._hour), ("day_spent", self._day)):
             if self._book["slots"] % length == 0:
                 self._book[name], self._left = 0, -1  # a new hour has a block of its own
@@ -105,12 +122,12 @@ class Ledger:
         return [budget - self._book[name] if budget else None for name, budget in self._budgets.items()]
 
     def _plus(self, releases: int, cost: int) -> _Book:
-        """The book with so much more."""
+        """The book after so many more releases of so much in all."""
         more = {"releases": releases, "spent": cost, "hour_spent": cost, "day_spent": cost}
         return {name: value + more.get(name, 0) for name, value in self._book.items()}
 
     def totals(self) -> dict[str, float]:
-        """S^2 and bits spent in this hour, this day and in all, releases, and boots."""
+        """S^2 and bits spent in this hour, this day and in total; releases; boots."""
         made: dict[str, float] = {"releases_total": self._book["releases"], "boots": self.boots}
         for name, of in (("hour", "hour_spent"), ("day", "day_spent"), ("total", "spent")):
             s_squared = self._book[of] / UNIT
@@ -118,12 +135,12 @@ class Ledger:
         return made
 
     def close(self) -> None:
-        """Write what was spent to the last release; without this the whole block counts as spent."""
+        """Write what was spent exactly; without this the whole reserved block counts as spent."""
         self._write(self._book)
         os.close(self._lock)
 
     def _read(self) -> _Book:
-        """What is on disk, locked against other processes from here on."""
+        """Lock the ledger against other processes, and read what is on disk."""
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return durable.load_counts(self._file, _EMPTY)

@@ -1,9 +1,9 @@
-"""At which level a release is made: that of the profile in force, or what the engine's level rule says.
+"""The privacy level of each release: that of the profile in force, or what the engine's level rule says.
 
     ordered profile ──────────┐
     published z, levels ──────┴──► Choice (level, flag) ──► charge, noise, message
 
-The rule itself, and why its price is public, is in `wire/privacy/level_rule.py`; here it meets the loop.
+The rule itself, and why its choices are public, is in `wire/privacy/level_rule.py`; here the loop applies it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["Choice", "Levels"]
 
 
 class Choice(NamedTuple):
-    """level: of the next release. flags: of its message."""
+    """The level of the next release, and the flags of its message."""
 
     level: int
     flags: int
 
 
 class Levels:
-    """One per start of the device. For each slot: `choose` before anything of it is charged, then `made`, once."""
+    """One for each start of the device. For each slot call `choose` before it is charged, then `made`, once each."""
 
     def __init__(self, manifest: EngineManifest, terms: Terms) -> None:
         self._terms, self._own = terms, manifest.level
@@ -34,7 +34,11 @@ class Levels:
         self._level = 0
 
     def choose(self, profile: str) -> Choice:
-        """For the profile in force: its level, or the rule's where it is the engine's own; never above the rule's."""
+        """The choice for the profile in force.
+
+        Without the rule: the profile's level. With it: the rule's level where the profile is the engine's own, else the
+        profile's, but never more revealing than the rule's.
+        """
         ordered = self._terms.profiles[profile]
         if self._adaptive_level is None:
             return Choice(ordered, 0)
@@ -43,6 +47,6 @@ class Levels:
         return Choice(self._level, FLAG_ADAPTIVE if chosen else 0)
 
     def made(self, z: Release | None) -> None:
-        """The chosen level was charged; z as it was published, None where nothing was, or noise alone."""
+        """Tell the rule what was published at the chosen level: z, or None for nothing or noise alone."""
         if self._adaptive_level is not None:
             self._adaptive_level.advance(self._level, z)

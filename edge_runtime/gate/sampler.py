@@ -1,9 +1,9 @@
-"""The sampler of discrete Gaussian noise, and the single-use draw.
+"""The sampler of discrete Gaussian noise, and the single-use noise sample.
 
     getrandom(2) --> U (128 bits a coordinate) and a sign --pinned table--> NoiseSample --once--> engine
 
-The bits are those of the kernel's ChaCha20 generator, which forgets its key at every call: no key and no state of it is
-in this process, so no copy, fork or restart can repeat a draw. What a draw was made of is overwritten within it.
+The bits are those of the kernel's ChaCha20 generator, which forgets its key at every call. This process holds no key
+and no state of it, so no copy, fork or restart can repeat a sample. The bits are overwritten before `draw` returns.
 """
 
 from __future__ import annotations
@@ -29,39 +29,47 @@ _FRACTION, _ONE, _NOUGHT = np.array(2**52 - 1, np.uint64), np.array(1023 << 52, 
 
 
 class NoiseSample(Fleeting):
-    """Noise for one release, int32 (1, K, d). Taken once, by the engine or by `alone`, and overwritten after use."""
+    """Noise for one release, int32 (1, K, d). Used once, by the engine or by `alone`, and overwritten after use."""
 
     def __init__(self, noise: npt.NDArray[np.int32]) -> None:
         self._array, self._owner = noise, os.getpid()
 
     def take(self) -> npt.NDArray[np.int32]:
-        """The noise, int32 (1, K, d), the first time and in the process that drew it; else NoiseError."""
+        """The noise, int32 (1, K, d); NoiseError the second time, or in another process than the one that drew it."""
         if self._owner != os.getpid():
-            raise NoiseError("a noise draw was used twice, or by a forked process; draw once for every release")
+            raise NoiseError("a noise sample was used twice, or by a forked process; draw one for every release")
         self._owner = 0
         return self._array
 
     __enter__ = take
 
     def alone(self) -> npt.NDArray[np.int16]:
-        """A release of noise alone, int16 (n,): what fills a slot of which nothing may be told. Uses the draw up."""
+        """A release of noise alone, int16 (n,), for a slot of which nothing may be told. Uses the sample up."""
         with self as noise:
             return np.clip(noise, -32768, 32767).astype(np.int16).reshape(-1)
 
     def wipe(self) -> None:
-        """Overwrite the noise; the draw is used up."""
+        """Overwrite the noise; the sample is used up."""
         self._owner = 0
         super().wipe()
 
 
 class Sampler(Fleeting):
-    """Draws for codes of shape (tokens, width), by the inverse of the pinned table. For one thread.
+    """Draws noise samples by inversion of the pinned table. For one thread.
 
-    With U uniform on 128 bits the magnitude is the number of table entries <= U. The first 52 bits of U and of each
-    entry stand as floats in [1, 2), whose sums below are exact in any order. The entries lie in blocks: U is compared
-    with the first of every block, a matrix product makes of that the entries of U's own block less U, and those that
-    are not positive are counted. No branch and no address depends on U; only where an entry ties, once in 10^11 draws,
-    76 more bits decide. Raises NoiseError for a table that is not the one of its sigma, or where there are no bits.
+    With U uniform on 128 bits, the magnitude of a coordinate is the number of table entries <= U. The first 52 bits of
+    U and of each entry are held as floats in [1, 2), whose sums below are exact in any order. The entries lie in
+    blocks: U is compared with the first of every block, a matrix product gives from that the entries of U's own block
+    minus U, and those that are not positive are counted. No branch and no address depends on U; only if an entry ties
+    with U, once in 10^11 coordinates, 76 more bits decide.
+
+    Args:
+        table: of |X| for one sigma.
+        tokens: K of the code.
+        width: d of the code.
+
+    Raises:
+        NoiseError: the table is not the one of its sigma.
     """
 
     def __init__(self, table: NoiseTable, tokens: int, width: int) -> None:
@@ -87,7 +95,7 @@ class Sampler(Fleeting):
         self._made = left[-1], counts.view(np.uint8), self._words.view(np.float64), left[-1, : self._n]
 
     def draw(self) -> NoiseSample:
-        """A fresh draw."""
+        """Draw a fresh noise sample. Raises NoiseError where the kernel gives no bits."""
         with self:
             while (got := _getrandom(self._bits, len(self._bits), 0)) != len(self._bits):  # a signal cuts it short
                 if got < 0 and ctypes.get_errno() != errno.EINTR:
@@ -95,7 +103,7 @@ class Sampler(Fleeting):
             return NoiseSample(self._invert())
 
     def _invert(self) -> npt.NDArray[np.int32]:
-        """int32 (1, K, d) of the words: 52 bits of U are the fraction, the sign is the sign."""
+        """The noise, int32 (1, K, d), of the random words: 52 bits are U's fraction, the sign bit is the sign."""
         fraction, u, reached, rows, left, ties = self._found
         made, tally, signed, whole = self._made
         np.bitwise_and(self._words, _FRACTION, fraction)
@@ -113,6 +121,6 @@ class Sampler(Fleeting):
         return whole.astype(np.int32).reshape(self._shape)
 
     def _settle(self, made: npt.NDArray[np.float64]) -> None:
-        """The magnitudes by all 128 bits, of which the last 76 are drawn here."""
+        """Set the magnitudes by all 128 bits, of which the last 76 are drawn here."""
         entries, tops = self._table.entries, [int(word) % 2**52 for word in self._words]
         made[:] = [bisect_right(entries, top << 76 | secrets.randbits(76)) for top in tops]

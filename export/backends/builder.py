@@ -1,10 +1,10 @@
 """A proved graph -> an engine file: TensorRT on the device, TensorRT-RTX ahead of time, one code for both. No torch.
 
-    graph, its hashed bytes --parser--> network, strongly typed --builder, timing cache, progress--> engine file
-    manifest + facts of the place --key--> engine.json: where it holds the files are used again, else the reason is said
+    graph, the bytes that were hashed --parser--> strongly typed network --builder, timing cache--> engine file
+    manifest + facts of the place --> key --> engine.json: where it holds, the files are used again
 
 The graph's types decide, never the builder: no precision flag is set, and TF32, which would round float32, is cleared.
-Engine files that run on other versions or other GPUs carry host code or guesses; none is made here.
+Engine files that also run on other versions or other GPUs contain host code or guessed kernels; none is made here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import hashlib
 import importlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from edge_runtime.eye.engine.tensorrt import make_logger
 from wire.artifact.engine_record import ENGINES, EngineRecord
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError
+from wire.files import write_whole
 
 __all__ = ["Options", "Say", "build_engine_file", "check_targets", "keep_or_make", "load_rtx", "make", "say_line"]
 
@@ -42,9 +42,12 @@ def say_line(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """workspace_mb: scratch memory a kernel may ask for; level: 0 (quick to build) to 5 (searches longest).
+    """What the builder is told.
 
-    targets: compute capabilities such as "8.6", for the builder that works without a GPU.
+    Attributes:
+        workspace_mb: scratch memory that a kernel may ask for, MB.
+        level: TensorRT's optimisation level, 0 (quick to build) to 5 (searches longest).
+        targets: compute capabilities such as "8.6", for TensorRT-RTX, which builds without a GPU.
     """
 
     workspace_mb: int = 1024
@@ -65,7 +68,7 @@ class Options:
 def load_rtx() -> Any:
     """The module of TensorRT-RTX; EngineError, with the cure, where it cannot be imported."""
     try:
-        with contextlib.suppress(ModuleNotFoundError):  # a system's own libraries do as well
+        with contextlib.suppress(ModuleNotFoundError):  # the system's own libraries serve as well
             libraries = Path(importlib.import_module(_RTX_LIBRARIES).__file__ or "").parent
             for file in sorted(libraries.glob("*.so*"), key=lambda file: "parser" in file.name):
                 ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
@@ -80,7 +83,7 @@ def load_rtx() -> Any:
 
 
 def _make_monitor(trt: Any, part: str, say: Say) -> Any:
-    """An IProgressMonitor that says, once a second, how far the build is. `cancelled`: somebody pressed Ctrl-C."""
+    """An IProgressMonitor that says once a second how far the build is. `cancelled`: Ctrl-C was pressed."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base class is known where TensorRT is
         def __init__(self) -> None:
@@ -111,9 +114,21 @@ def _make_monitor(trt: Any, part: str, say: Say) -> Any:
 def build_engine_file(
     trt: Any, file: Path, options: Options, say: Say = say_line, timing: bytes = b""
 ) -> tuple[bytes, bytes]:
-    """The engine file of an ONNX file, and the timing cache after it (for TensorRT; TensorRT-RTX has none).
+    """Build the engine file of an ONNX file.
 
-    Raises EngineError with the builder's or the parser's own words, KeyboardInterrupt where it was cancelled.
+    Args:
+        trt: the module of TensorRT or TensorRT-RTX.
+        file: the ONNX file.
+        options: of the builder.
+        say: receives progress lines.
+        timing: a timing cache of this device; one of another GPU or version is left out.
+
+    Returns:
+        The engine file, and the timing cache after it (b"" for TensorRT-RTX, which has none).
+
+    Raises:
+        EngineError: the parser or the builder refuses, in its own words.
+        KeyboardInterrupt: the build was cancelled.
     """
     logger, started = make_logger(trt), time.monotonic()
     try:
@@ -123,11 +138,7 @@ def build_engine_file(
             f"TensorRT {trt.__version__} makes no builder here ({logger.words()}); it needs the GPU it builds for"
         ) from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(file.read_bytes(), str(file)):
-        found = map(parser.get_error, range(parser.num_errors))
-        said = " ".join("; ".join(parser_error.desc() for parser_error in found).split())
-        raise EngineError(f"{file.name}: TensorRT {trt.__version__} does not parse it: {said[:600] or logger.words()}")
+    _parse(trt, network, logger, file)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     config.builder_optimization_level = options.level
@@ -138,10 +149,7 @@ def build_engine_file(
     if ahead:
         _aim(trt, config, options.targets)
     else:
-        timing_cache = config.create_timing_cache(timing)
-        if not config.set_timing_cache(timing_cache, False):  # of another GPU or TensorRT
-            timing_cache = config.create_timing_cache(b"")
-            config.set_timing_cache(timing_cache, False)
+        _use_timing_cache(config, timing)
     plan = builder.build_serialized_network(network, config)
     if monitor.cancelled:
         raise KeyboardInterrupt
@@ -159,8 +167,25 @@ def build_engine_file(
     return data, bytes(written)
 
 
+def _parse(trt: Any, network: Any, logger: Any, file: Path) -> None:
+    """Read an ONNX file into `network`; EngineError with the parser's words."""
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(file.read_bytes(), str(file)):
+        found = map(parser.get_error, range(parser.num_errors))
+        said = " ".join("; ".join(parser_error.desc() for parser_error in found).split())
+        raise EngineError(f"{file.name}: TensorRT {trt.__version__} does not parse it: {said[:600] or logger.words()}")
+
+
+def _use_timing_cache(config: Any, timing: bytes) -> None:
+    """Start from the measurements of an earlier build; from none where they are of another GPU or TensorRT."""
+    timing_cache = config.create_timing_cache(timing)
+    if not config.set_timing_cache(timing_cache, False):
+        timing_cache = config.create_timing_cache(b"")
+        config.set_timing_cache(timing_cache, False)
+
+
 def check_targets(trt: Any, targets: tuple[str, ...]) -> list[Any]:
-    """TensorRT-RTX's names of compute capabilities such as "8.6"; ConfigError for one that it does not build for."""
+    """TensorRT-RTX's own names for `targets`, such as "8.6"; ConfigError for one that it does not build for."""
     known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
     names = {target: f"SM{target.replace('.', '')}" for target in targets}
     for target, name in names.items():
@@ -175,7 +200,7 @@ def check_targets(trt: Any, targets: tuple[str, ...]) -> list[Any]:
 
 
 def _aim(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
-    """Build for these compute capabilities, whatever GPU is here, if any."""
+    """Build for these compute capabilities and not for the GPU of this machine, if there is one."""
     found = check_targets(trt, targets)
     config.num_compute_capabilities = len(found)
     for index, capability in enumerate(found):
@@ -185,9 +210,23 @@ def _aim(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
 def make(
     trt: Any, folder: Path, manifest: EngineManifest, cache: Path, key: Mapping[str, str], options: Options, say: Say
 ) -> EngineRecord:
-    """Build both engine files into `cache` and record them; a build that fails leaves no record, so nothing runs.
+    """Build both engine files into `cache` and record them in engine.json.
 
-    Built is what was hashed: the graphs are read from a private copy. Raises ManifestError, EngineError.
+    The graphs are read from a private copy whose hashes were checked. A build that fails leaves no record, so nothing
+    of it runs.
+
+    Args:
+        trt: the module of TensorRT or TensorRT-RTX.
+        folder: the engine folder.
+        manifest: of that folder.
+        cache: where engine files, their record and the timing cache go.
+        key: what the engine files depend on, by `wire.artifact.engine_record.engine_key`.
+        options: of the builder.
+        say: receives progress lines.
+
+    Raises:
+        ManifestError: a graph is not the one that the manifest names.
+        EngineError: there is too little memory or disk, or the builder refuses.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -198,10 +237,10 @@ def make(
         with manifest.open_verified(folder, cache) as copy:  # a device's temporary files are in memory
             for part, name in ENGINES.items():
                 data, kept = build_engine_file(trt, copy / FILES[part], options, say, kept)
-                _write(cache / name, data)
+                write_whole(cache / name, data)
                 hashes[part] = hashlib.sha256(data).hexdigest()
         if kept:
-            _write(timing, kept)  # the next build on this device measures only what is new
+            write_whole(timing, kept)  # the next build on this device measures only what is new
         record = EngineRecord(dict(key), options.words(), hashes)
         record.save(cache)
     except OSError as error:
@@ -210,15 +249,8 @@ def make(
     return record
 
 
-def _write(file: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    part.write_bytes(data)
-    os.replace(part, file)
-
-
 def _check_room(folder: Path, manifest: EngineManifest, cache: Path, options: Options) -> None:
-    """Before anything is started: disk for the copy and for engine files, memory for weights twice and a workspace."""
+    """Raise EngineError unless the disk holds a copy and engine files, and memory the weights twice and a workspace."""
     names = (*(FILES[part] for part in ENGINES), *manifest.external)
     weights = sum((folder / name).stat().st_size for name in names)
     free = shutil.disk_usage(cache).free
@@ -233,7 +265,7 @@ def _check_room(folder: Path, manifest: EngineManifest, cache: Path, options: Op
 
 
 def _available_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
+    """Bytes that are available without swapping; None where the system does not say."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -244,7 +276,11 @@ def _available_memory() -> int | None:
 def keep_or_make(
     trt: Any, folder: Path, manifest: EngineManifest, cache: Path, key: Mapping[str, str], options: Options, say: Say
 ) -> bool:
-    """Whether the engine files in `cache` were good as they are; else they are made, and the reason is said."""
+    """Make the engine files in `cache` unless they are good as they are; arguments and errors as of `make`.
+
+    Returns:
+        True where they were used again; False where they were made, after `say` was told why.
+    """
     try:
         record = EngineRecord.load(cache)
         reason = record.why_stale(key)

@@ -1,13 +1,14 @@
-"""What turns an engine folder's graphs into something that runs, by the backend's name. No torch.
+"""Backends: what makes an engine folder's graphs run, by name. No torch.
 
     backend(name) -> Backend      backend.build(folder) makes what it needs beside the graphs and opens them
                                   -> Runner: encode(frames, noise) -> z, decide(z, present) -> logits
 
     onnxruntime    the graphs as they are, on the CPU
-    tensorrt       engine files for the GPU that is here; they run here
-    tensorrt-rtx   engine files for GPUs that need not be here; the graphs run in ONNX Runtime in their stead
+    tensorrt       engine files for the GPU of this machine, which also runs them
+    tensorrt-rtx   engine files for GPUs that need not be here; ONNX Runtime runs the graphs instead
 
-The runner is for parity and calibration; the device's own loop has its engine in `edge_runtime`.
+A runner is for parity and calibration; the device's own loop opens its engine in `edge_runtime`. A new backend is a row
+of BACKENDS.
 """
 
 from __future__ import annotations
@@ -21,23 +22,21 @@ import numpy.typing as npt
 
 from edge_runtime.eye.engine import tensorrt  # our module; TensorRT itself is imported by load_libraries
 from export.backends.builder import Options, Say, check_targets, load_rtx, make, say_line
+from export.precision.network import runtime_errors
 from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError
 
 __all__ = [
     "BACKENDS",
-    "PRECISIONS",
     "Backend",
     "OnnxRuntime",
     "Runner",
     "TensorRt",
     "TensorRtRtx",
     "backend",
-    "check_precision",
 ]
 
-PRECISIONS = ("fp32", "fp16", "int8")
 _CURE = "build the engine again: python -m export.build_engine"
 
 
@@ -52,17 +51,23 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """One way to run the graphs. runs_in: what the runner computes with."""
+    """One way to make engines.
+
+    Attributes:
+        name: as in BACKENDS.
+        version: of its library.
+        runs_in: name of the backend whose library the runner computes with.
+    """
 
     name: str
     version: str
     runs_in: str
 
     def build(self, folder: Path, say: Say = say_line) -> Runner:
-        """Make what this backend needs out of the folder's graphs, and open it. Raises EngineError."""
+        """Make what this backend needs from the folder's graphs, and open it. Raises EngineError."""
 
     def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
-        """Why what was made in the folder would not run, in words; "" where it does."""
+        """Why what was made in the folder would not run, in words; "" where it would."""
 
 
 class OnnxRuntime:
@@ -94,11 +99,7 @@ class _OnnxRunner:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1  # so that sums run in one order, here and on the device
         options.log_severity_level = 4
-        self._errors = tuple(
-            kind
-            for kind in vars(runtime.capi.onnxruntime_pybind11_state).values()
-            if isinstance(kind, type) and issubclass(kind, Exception)
-        )
+        self._errors = runtime_errors(runtime)
         self._sessions = {part: self._open(runtime, folder / FILES[part], options) for part in ("encode", "decide")}
 
     def _open(self, runtime: Any, file: Path, options: Any) -> Any:
@@ -123,7 +124,13 @@ class _OnnxRunner:
 
 
 class _Engines:
-    """What both builders of engine files share. place: the facts that an engine file depends on beside its graph."""
+    """What both makers of engine files share.
+
+    Args:
+        trt: the library's module.
+        place: what an engine file depends on besides its graph, as in `wire.artifact.engine_record`.
+        options: of the builder.
+    """
 
     name: str
 
@@ -137,7 +144,7 @@ class _Engines:
         return manifest
 
     def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
-        """By the record of the engine files in the folder, and their hashes."""
+        """Hold the folder's engine files against their record and their hashes."""
         try:
             record = EngineRecord.load(folder)
             for part in record.engines:
@@ -164,13 +171,13 @@ class TensorRt(_Engines):
 
 
 class TensorRtRtx(_Engines):
-    """TensorRT-RTX, ahead of time. What it made is not run here: ONNX Runtime runs the graphs that it was made of."""
+    """TensorRT-RTX, ahead of time. Its engine files are not run here: ONNX Runtime runs the graphs instead."""
 
     name, runs_in = "tensorrt-rtx", "onnxruntime"
 
     def __init__(self, options: Options) -> None:
         trt = load_rtx()
-        check_targets(trt, options.targets)  # now, not when everything else is made
+        check_targets(trt, options.targets)  # now, before anything is traced
         place = {"tensorrt": f"RTX {trt.__version__}", "compute_capability": " ".join(options.targets)}
         super().__init__(trt, {**place, "gpu": "", "l4t": ""}, options)
 
@@ -198,17 +205,17 @@ BACKENDS: Mapping[str, Callable[[Options], Backend]] = {
     "tensorrt": TensorRt,
     "tensorrt-rtx": TensorRtRtx,
 }
-"""Name -> what makes the backend; making it raises EngineError, with the cure, where it is not installed."""
+"""Name -> what makes the backend from the builder's options; raises EngineError, with the cure, where its library is
+not installed."""
 
 
 def backend(name: str, options: Options | None = None) -> Backend:
-    """The backend of that name; ConfigError where there is none, EngineError where it is not installed."""
+    """Make the backend called `name`.
+
+    Raises:
+        ConfigError: there is none of that name; the message lists those there are.
+        EngineError: its library is not installed.
+    """
     if name not in BACKENDS:
         raise ConfigError(f"--backend {name} is not known; available: {', '.join(BACKENDS)}")
     return BACKENDS[name](options or Options())
-
-
-def check_precision(name: str) -> None:
-    """ConfigError unless engines of that precision are built."""
-    if name not in PRECISIONS:
-        raise ConfigError(f"--precision {name} is not known; available: {', '.join(PRECISIONS)}")

@@ -1,1 +1,1 @@
-"""One traced graph -> fp16 or int8, typed throughout."""
+"""The traced fp32 graph in another precision (convert): fp16 (half), int8 (quantise); its parts (network)."""

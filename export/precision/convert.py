@@ -1,10 +1,11 @@
-"""An fp32 graph -> the same computation in another precision, typed so that no builder has to choose. No torch.
+"""An fp32 graph -> the same computation in another precision. No torch.
 
-    fp32 graph --fp16: casts and halved weights (half.py)-------------------> typed graph
+    fp32 graph --fp16: casts and float16 weights (half.py)------------------> graph with a type at every tensor
     fp32 graph --int8: Q/DQ, ranges of calibration.json (quantise.py)-------> graph with explicit quantisation
 
-Both leave alone what is sensitive (how pixels are prepared, sums, norms, softmax) and the trusted core with the
-arithmetic that leads into it. Inputs and outputs keep their types. The result is proved and linted like any graph.
+Every type is written in the graph, so no builder has to choose one. Both leave alone what is sensitive (preparation of
+the pixels, sums, norms, softmax) and the trusted core with the arithmetic that leads into it. Inputs and outputs keep
+their types. The result is proved and checked like any graph. A new precision is a row of PRECISIONS.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +21,28 @@ from typing import TYPE_CHECKING, Any
 from export.precision.half import FP16_MAX, half_tensors, to_fp16
 from export.precision.network import structure
 from export.precision.quantise import Ranges, to_int8
-from wire.errors import CheckpointError, GraphError
+from wire.errors import CheckpointError, ConfigError, GraphError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["CALIBRATION", "MARGIN", "Calibration", "calibration_hash", "check_peaks", "in_precision"]
+__all__ = [
+    "CALIBRATION",
+    "MARGIN",
+    "PRECISIONS",
+    "Calibration",
+    "Precision",
+    "calibration_hash",
+    "check_peaks",
+    "check_precision",
+    "in_precision",
+]
 
 CALIBRATION = "calibration.json"
-"""File of a checkpoint that `python -m calibration.int8` writes."""
+"""The file of a checkpoint folder that `python -m calibration.int8` writes."""
 
 MARGIN = 4.0
-"""fp16 is refused where a measured magnitude comes nearer to 65504 than this factor."""
+"""fp16 is refused where a measured magnitude, times this factor, is above 65504."""
 
 _PARTS = ("encode", "decide")
 _VERSION = 1
@@ -39,14 +50,23 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """calibration.json: the ranges of both graphs of one checkpoint. Raises CheckpointError, naming the cure."""
+    """calibration.json: the quantisation ranges of both graphs of one checkpoint.
+
+    Attributes:
+        checkpoint: sha256 of the checkpoint that they were measured on, hex.
+        parts: "encode" and "decide" -> ranges.
+    """
 
     checkpoint: str
     parts: Mapping[str, Ranges]
 
     @classmethod
     def load(cls, folder: Path | str, checkpoint: str) -> Calibration:
-        """Read the file of a checkpoint folder whose weights have the hash `checkpoint`."""
+        """Read the file of a checkpoint folder whose hash is `checkpoint`.
+
+        Raises:
+            CheckpointError: there is no file, it is damaged, or it belongs to another checkpoint; names the cure.
+        """
         file = Path(folder) / CALIBRATION
         cure = f"run: python -m calibration.int8 --checkpoint {folder}"
         try:
@@ -61,11 +81,12 @@ class Calibration:
             raise CheckpointError(f"{file}: version is {version!r}, this program reads {_VERSION}; {cure}")
         if owner != checkpoint:
             raise CheckpointError(f"{file}: made for checkpoint {str(owner)[:12]}, this is {checkpoint[:12]}; {cure}")
-        for part, ranges in parts.items():
-            for kind, table in (("ranges", ranges.ranges), ("peaks", ranges.peaks)):
-                bad = sorted(name for name, value in table.items() if not 0.0 <= value < math.inf)
-                if bad:
-                    raise CheckpointError(f"{file}: {part}.{kind}: {bad[0]!r} is {table[bad[0]]}; {cure}")
+        tables = {f"{part}.ranges": ranges.ranges for part, ranges in parts.items()}
+        tables |= {f"{part}.peaks": ranges.peaks for part, ranges in parts.items()}
+        for place, table in tables.items():
+            bad = sorted(name for name, value in table.items() if not 0.0 <= value < math.inf)
+            if bad:
+                raise CheckpointError(f"{file}: {place}: {bad[0]!r} is {table[bad[0]]}; {cure}")
         return cls(owner, parts)
 
 
@@ -76,43 +97,103 @@ def _ranges(found: Mapping[str, Any]) -> Ranges:
 
 
 def calibration_hash(folder: Path | str, precision: str) -> str:
-    """What a manifest pins as `calibration`: sha256 of calibration.json, "" where the precision does not read one.
+    """What a manifest pins as `calibration`: sha256 of calibration.json, "" where the precision does not read it.
 
-    int8 needs the file; fp16 reads its peaks where there is one. Raises CheckpointError, naming the cure.
+    Raises:
+        CheckpointError: the precision needs the file and there is none; names the cure.
     """
-    file = Path(folder) / CALIBRATION
-    if precision == "fp32" or (precision == "fp16" and not file.is_file()):
+    file, reads = Path(folder) / CALIBRATION, PRECISIONS[precision].calibration
+    if reads == "unused" or (reads == "optional" and not file.is_file()):
         return ""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         cure = f"run: python -m calibration.int8 --checkpoint {folder}"
-        raise CheckpointError(f"{file}: {error.strerror}, and precision int8 needs its ranges; {cure}") from error
+        raise CheckpointError(
+            f"{file}: {error.strerror}, and precision {precision} needs its ranges; {cure}"
+        ) from error
+
+
+def _as_traced(model: ModelProto, ranges: Ranges | None, folder: str) -> ModelProto:
+    return model
+
+
+def _halved(model: ModelProto, ranges: Ranges | None, folder: str) -> ModelProto:
+    """fp16; where there are peaks of this very graph, they are held against float16's range."""
+    made = to_fp16(model, folder)
+    if ranges is not None and ranges.structure == structure(model):
+        check_peaks(made, ranges.peaks)
+    return made
+
+
+def _quantised(model: ModelProto, ranges: Ranges | None, folder: str) -> ModelProto:
+    if ranges is None:
+        raise GraphError(f"{model.graph.name}: precision 'int8' needs a calibration: python -m calibration.int8")
+    return to_int8(model, ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """One precision that engines are built in.
+
+    Attributes:
+        convert: (fp32 graph, ranges where there are any, folder of weights that lie outside it) -> graph to ship.
+        calibration: "unused", "optional" or "needed": whether calibration.json is read.
+        traced_weights: where the large weights of the traced graph go: to the "engine" folder, "aside" to a folder
+            that is deleted after the build, or into the "graph", which must be small enough then.
+        disk_bytes: for each weight, what lies on the disk while the engine is built, at most.
+    """
+
+    convert: Callable[[ModelProto, Ranges | None, str], ModelProto]
+    calibration: str
+    traced_weights: str
+    disk_bytes: int
+
+
+PRECISIONS: Mapping[str, Precision] = {
+    "fp32": Precision(_as_traced, "unused", "engine", 4),
+    "fp16": Precision(_halved, "optional", "aside", 4 + 2),
+    "int8": Precision(_quantised, "needed", "graph", 4),
+}
+
+
+def check_precision(name: str) -> None:
+    """Raise ConfigError, naming the precisions there are, unless `name` is one of them."""
+    if name not in PRECISIONS:
+        raise ConfigError(f"--precision {name} is not known; available: {', '.join(PRECISIONS)}")
 
 
 def in_precision(
     part: str, model: ModelProto, precision: str, calibration: Calibration | None = None, folder: str = ""
 ) -> ModelProto:
-    """`part` ("encode" or "decide") as fp32 graph -> the graph to prove, lint and build. `model` is left as it is.
+    """Make the graph that is proved and shipped of a traced fp32 graph, which is left as it is.
 
-    calibration: needed for int8; for fp16 its peaks are held against the range, where given. folder: where weights
-    that are not in the fp32 graph lie; those of int8 are. Raises GraphError.
+    Args:
+        part: "encode" or "decide".
+        model: the fp32 graph.
+        precision: a name of PRECISIONS.
+        calibration: needed for int8; for fp16 its peaks are held against float16's range, where given.
+        folder: where weights lie that are not in the fp32 graph.
+
+    Raises:
+        GraphError: the graph cannot be made: ranges of another graph, a weight or a peak beyond float16's range.
     """
-    if precision == "fp32":
-        return model
+    if precision not in PRECISIONS:
+        raise GraphError(f"{part}: precision {precision!r} is not known; available: {', '.join(PRECISIONS)}")
     ranges = calibration.parts[part] if calibration is not None else None
-    if precision == "fp16":
-        made = to_fp16(model, folder)
-        if ranges is not None and ranges.structure == structure(model):
-            check_peaks(made, ranges.peaks)
-        return made
-    if precision != "int8" or ranges is None:
-        raise GraphError(f"{part}: precision {precision!r} is fp32, fp16, or int8 with a calibration")
-    return to_int8(model, ranges)
+    return PRECISIONS[precision].convert(model, ranges, folder)
 
 
 def check_peaks(model: ModelProto, peaks: Mapping[str, float]) -> None:
-    """GraphError where a tensor that the typed fp16 graph stores as float16 came near to what that holds."""
+    """Hold measured magnitudes against float16's range.
+
+    Args:
+        model: the typed fp16 graph.
+        peaks: tensor -> largest magnitude seen in the fp32 graph.
+
+    Raises:
+        GraphError: a tensor that `model` stores as float16 comes within MARGIN of the range's end, or was NaN.
+    """
     limit = FP16_MAX / MARGIN
     halves = half_tensors(model)
     large = {name: peak for name, peak in peaks.items() if name in halves and not peak <= limit}

@@ -1,11 +1,12 @@
-"""fp32 graph -> typed graph in half precision: every tensor's type is written down, no builder has to choose. No torch.
+"""fp32 graph -> fp16 graph: the type of every tensor is written in it, so no builder has to choose. No torch.
 
     layers, products of attention, arithmetic between them      float16
     preparation, sums, norms, softmax, what feeds them          float32        each border is one explicit Cast
     from the code's Reshape on                                  as it was
 
-`rounded` is the same graph in float32 with every float16 tensor rounded where it is written: what a device computes
-that sums in float32, as tensor cores do. ONNX Runtime on a CPU keeps float32 between neighbours and would hide it.
+`rounded` is that graph in float32, with every float16 tensor rounded where it is written: what a device computes whose
+products add up in float32, as tensor cores do. ONNX Runtime on a CPU keeps float32 between neighbouring nodes, which
+would hide the rounding.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["FP16_MAX", "half_tensors", "rounded", "to_fp16"]
 
 FP16_MAX = 65504.0
-# Computed in float32 in every precision: long sums, and what divides by them.
+# Computed in float32: long sums, and what divides by them.
 _SENSITIVE = """
 AveragePool BatchNormalization Exp GlobalAveragePool InstanceNormalization LayerNormalization Log Pow ReduceMean
 ReduceSum Reciprocal Softmax Softplus Sqrt
 """
-# Follows its neighbours: arithmetic on single numbers, in float32 where it meets or feeds what is.
+# Arithmetic on single numbers: in float32 where a neighbour is, else in float16.
 _ARITHMETIC = """
 Abs Add Ceil Clip Cos Div Elu Equal Erf Floor Greater GreaterOrEqual HardSigmoid HardSwish LeakyRelu Less LessOrEqual
 Max Min Mul Neg Relu Round Sigmoid Sign Sin Sub Sum Tanh Where
@@ -38,11 +39,14 @@ _WIDE, _POINTWISE = frozenset(_SENSITIVE.split()), frozenset(_ARITHMETIC.split()
 
 
 def to_fp16(model: ModelProto, folder: str = "") -> ModelProto:
-    """The typed half-precision form of an fp32 graph; external weights are read from `folder` into the new graph.
+    """Make the fp16 form of an fp32 graph.
 
-    In float16: layers with trained weights, products of attention, and the arithmetic between them. In float32: the
-    preparation, sums, norms, softmax, arithmetic that meets or feeds those, and all that follows the code. Raises
-    GraphError for a weight that float16 cannot hold.
+    Args:
+        model: the fp32 graph, which is left as it is.
+        folder: where its external weights lie; the new graph contains them.
+
+    Raises:
+        GraphError: a weight is beyond float16's range.
     """
     return _Half(Network(model, folder)).graph()
 
@@ -56,7 +60,7 @@ class _Half:
         self.cast: set[str] = set()
 
     def _choose(self) -> set[int]:
-        """Nodes that compute in float32."""
+        """Indices of the nodes that compute in float32."""
         net = self.network
         after = net.after_layers()
         products = {i for i, node in enumerate(net.nodes) if node.op_type in WEIGHTED and i in after}
@@ -80,7 +84,7 @@ class _Half:
         return any(not _survives(float(value)) for value in scalars)
 
     def _follows(self, node: NodeProto, wide: set[int]) -> bool:
-        """Arithmetic follows what it reads, everything what all its readers are."""
+        """Whether a node is float32 for its neighbours: arithmetic for one float32 input, any node for all readers."""
         net = self.network
         makers = [net.maker[n] for n in node.input if n in net.maker and net.is_float(n)]
         if makers and (any if node.op_type in _POINTWISE else all)(i in wide for i in makers):
@@ -116,7 +120,7 @@ class _Half:
         return made_model
 
     def _read(self, name: str, half: bool) -> str:
-        """The name under which a node that is `half` or not reads the tensor `name`, cast once where it must be."""
+        """The name under which a node, in float16 if `half`, reads the tensor `name`; a Cast is added where needed."""
         from onnx import TensorProto, helper
 
         index = self.network.maker.get(name)  # None: an input of the graph, float32
@@ -153,14 +157,14 @@ def _half_name(name: str) -> str:
 
 
 def _survives(value: float) -> bool:
-    """Whether float16 holds a scalar to three digits."""
+    """Whether float16 holds a scalar to a relative error of 1e-3."""
     with np.errstate(over="ignore"):
         rounded = float(np.float16(value))
     return math.isclose(rounded, value, rel_tol=1e-3) or not math.isfinite(value)
 
 
 def half_tensors(model: ModelProto) -> set[str]:
-    """Names of the tensors that nodes of a typed graph make in float16."""
+    """Names of the tensors that nodes of an fp16 graph make in float16."""
     from onnx import TensorProto
 
     kinds = types(model)
@@ -168,7 +172,7 @@ def half_tensors(model: ModelProto) -> set[str]:
 
 
 def rounded(model: ModelProto) -> ModelProto:
-    """A typed fp16 graph -> float32 graph that rounds to float16 wherever the typed one stores float16.
+    """Make a float32 graph that rounds to float16 wherever the fp16 graph `model` stores float16.
 
     For measurements on a CPU: run it with the runtime's optimisations off, so that no rounding is optimised away.
     """
@@ -177,7 +181,7 @@ def rounded(model: ModelProto) -> ModelProto:
     halves = half_tensors(model)
     made = without_tensors(model)
     del made.graph.node[:]
-    for tensor in model.graph.initializer:  # taken as they are stored: they may be large, and lie beside the graph
+    for tensor in model.graph.initializer:  # kept in float16: they may be large, and lie beside the graph
         stored = made.graph.initializer.add()
         stored.CopyFrom(tensor)
         if tensor.data_type == TensorProto.FLOAT16:

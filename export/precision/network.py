@@ -1,9 +1,9 @@
-"""What a traced fp32 graph is made of, and what flows through it when it runs. No torch.
+"""What a traced fp32 graph is made of, and the values of its tensors when it runs. No torch.
 
-    frames --preparation--> first layer with trained weights --> ... --> last one --tail--> x --trusted core--> z
+    frames --preparation--> first layer with trained weights --> ... --> last layer --> x --trusted core--> z
 
 The other precisions change what lies between the first layer and the last one before x, and nothing else; `Network`
-says where that is. The last one stays as it is, for its output is in lattice units, or one norm away from them.
+says where that is. The last layer stays in float32, for its output is in lattice units, or one norm away from them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,24 @@ from wire.errors import EngineError, GraphError
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
-__all__ = ["WEIGHTED", "Network", "activations", "measure", "open_session", "structure", "types", "without_tensors"]
+__all__ = [
+    "WEIGHTED",
+    "Network",
+    "activations",
+    "measure",
+    "open_session",
+    "runtime_errors",
+    "structure",
+    "types",
+    "without_tensors",
+]
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that multiply by a matrix or a kernel."""
 
 
 def structure(model: ModelProto) -> str:
-    """What names in a calibration mean: a hash of nodes, names, types and shapes, without the values of the weights."""
+    """A hash of nodes, names, types and shapes, without the values of the weights: which graph a calibration is of."""
     digest = hashlib.sha256()
     for node in model.graph.node:
         digest.update(node.SerializeToString(deterministic=True))
@@ -44,9 +54,14 @@ def activations(
     exact: bool = False,
     folder: str = "",
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Run the graph in ONNX Runtime and yield, for each feed, the tensors `names` (None: every float32 one).
+    """Run the graph in ONNX Runtime and yield, for each feed, name -> value of the tensors `names`.
 
-    exact, folder: as in `open_session`.
+    Args:
+        model: the graph.
+        feeds: input name -> value, for each run.
+        names: which tensors; None: every float32 tensor that a node makes.
+        exact: as in `open_session`.
+        folder: as in `open_session`.
     """
     from onnx import ModelProto, TensorProto, helper
 
@@ -72,16 +87,24 @@ def measure(model: ModelProto, feeds: Iterable[Mapping[str, npt.NDArray[Any]]], 
 
 
 def open_session(model: ModelProto, exact: bool = False, folder: str = "") -> Any:
-    """feed -> outputs, by ONNX Runtime on one thread of the CPU, from memory. Raises EngineError.
+    """Open a graph in ONNX Runtime, on one thread of the CPU.
 
-    exact: node by node as the graph says, without the runtime's optimisations. folder: where external data lies.
+    Args:
+        model: the graph, in memory.
+        exact: run node by node as the graph says, without the runtime's optimisations.
+        folder: where external data lies.
+
+    Returns:
+        A function: feed (input name -> value; more names than the graph has are ignored) -> list of outputs.
+
+    Raises:
+        EngineError: ONNX Runtime is not installed, or refuses the graph.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise EngineError(f"ONNX Runtime cannot be imported ({error}); pip install 'veilsight[export]'") from error
-    state = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-    errors = tuple(kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception))
+    errors = runtime_errors(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     if folder:
@@ -96,8 +119,14 @@ def open_session(model: ModelProto, exact: bool = False, folder: str = "") -> An
     return lambda feed: session.run(None, {name: value for name, value in feed.items() if name in wanted})
 
 
+def runtime_errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
+    """Every exception class of ONNX Runtime, which have no base class of their own."""
+    state = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    return tuple(kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception))
+
+
 def types(model: ModelProto) -> dict[str, int]:
-    """Element type of every tensor of the graph."""
+    """Name -> element type of every tensor of the graph; GraphError where shape inference fails."""
     import onnx
 
     try:
@@ -112,11 +141,22 @@ def types(model: ModelProto) -> dict[str, int]:
 
 
 class Network:
-    """An fp32 graph and where its parts begin and end: preparation, layers with trained weights, trusted core."""
+    """An fp32 graph and where its parts begin and end: preparation, layers with trained weights, trusted core.
+
+    Args:
+        model: the graph.
+        folder: where external data lies.
+
+    Attributes:
+        layers: indices of the nodes with trained weights that another precision may change.
+        tail: indices of the last such nodes before x, which stay in float32.
+        core: indices of the nodes after x.
+        code: name of x, in a set; empty for a graph that makes no z.
+    """
 
     def __init__(self, model: ModelProto, folder: str = "") -> None:
         graph = model.graph
-        self._folder = folder  # where external data lies
+        self._folder = folder
         self.model, self.nodes, self.types = model, list(graph.node), types(model)
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.maker = {name: index for index, node in enumerate(self.nodes) for name in node.output}
@@ -138,7 +178,7 @@ class Network:
         return numpy_helper.to_array(self.constants[name], self._folder)
 
     def held(self, name: str) -> TensorProto:
-        """A constant with its value in itself, wherever that lay: what a new graph may take over."""
+        """A constant with its value inside the tensor, wherever it lay before: a new graph may contain it."""
         from onnx import numpy_helper
 
         tensor = self.constants[name]
@@ -149,7 +189,7 @@ class Network:
         return self._after({name for index in self.layers for name in self.nodes[index].output}) | set(self.layers)
 
     def quantisable(self) -> list[NodeProto]:
-        """Layers in the form that int8 engines know: a plain product, a weight per output channel."""
+        """Layers in the form that int8 engines know: a plain product with constant weights."""
         plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
         found = [self.nodes[index] for index in self.layers]
         found = [n for n in found if n.op_type == "Conv" or len(self.constants[n.input[1]].dims) == 2]

@@ -1,10 +1,10 @@
-"""fp32 graph + measured ranges -> graph with explicit Q/DQ around the layers that bear it. No torch.
+"""fp32 graph + measured quantisation ranges -> graph with explicit Q/DQ around the named layers. No torch.
 
-    what a layer reads   --Q, DQ, one scale, zero point 0--> layer <--DQ, one scale a channel-- weights, int8
-    what a convolution writes, before its bias --Q, DQ--> + bias, float32
+    a layer's input              --Q, DQ, one scale, zero point 0--> layer <--DQ, one scale a channel-- int8 weights
+    a convolution's output, before its bias            --Q, DQ--> + bias, float32
 
-Everything else stays float32. The second line is what lets ONNX Runtime join Q/DQ and convolution into one kernel
-of integers without a quantised bias, which TensorRT would not take.
+Everything else stays float32. By the second line ONNX Runtime can join Q/DQ and convolution into one integer kernel
+without a quantised bias, which TensorRT does not accept.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ _LEAST = 1e-20  # a range of zero, such as that of a channel without weights, st
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """What int8 needs of one graph, measured on it.
+    """The quantisation ranges of one graph, measured on it.
 
-    structure: of the fp32 graph that the names belong to. ranges: tensor -> largest magnitude that int8 shall hold.
-    int8: names of the layers to quantise; every other layer stays in float32. peaks: tensor -> largest magnitude seen.
+    Attributes:
+        structure: hash of the fp32 graph that the names belong to, by `network.structure`.
+        ranges: tensor -> largest magnitude that int8 shall represent.
+        int8: names of the layers to quantise; every other layer stays in float32.
+        peaks: tensor -> largest magnitude seen.
     """
 
     structure: str
@@ -44,15 +47,18 @@ class Ranges:
 
 
 def layers(model: ModelProto) -> list[NodeProto]:
-    """The layers that int8 may quantise, in order: matrices and kernels with trained weights."""
+    """The layers that int8 may quantise, in the graph's order."""
     return Network(model).quantisable()
 
 
 def to_int8(model: ModelProto, ranges: Ranges) -> ModelProto:
-    """The fp32 graph with explicit Q/DQ around the layers that `ranges` names.
+    """Make the int8 form of an fp32 graph, which is left as it is: Q/DQ around the layers that `ranges` names.
 
-    Weights are stored as int8 with a scale per output channel; what a layer reads is quantised with one scale and
-    zero point 0. Biases stay float32, added behind. Raises GraphError where the ranges belong to another graph.
+    Weights are stored as int8 with a scale for each output channel; a layer's input is quantised with one scale and
+    zero point 0. Biases stay float32 and are added after the layer.
+
+    Raises:
+        GraphError: the ranges belong to another graph, or one is no finite number.
     """
     return _Quantised(Network(model), ranges).graph()
 
@@ -90,7 +96,7 @@ class _Quantised:
         return model
 
     def _layer(self, node: NodeProto) -> None:
-        """Q/DQ on what a layer reads, int8 weights, its bias as an addition behind it."""
+        """Add one layer: Q/DQ on its input, int8 weights, its bias as an addition after it."""
         from onnx import helper
 
         node.input[0] = self._activation(node.input[0], self.ranges.ranges.get(node.input[0]))
@@ -110,7 +116,7 @@ class _Quantised:
         self.nodes.append(helper.make_node("Add", [inner, bias], [output], f"{node.name}.bias"))
 
     def _activation(self, name: str, top: float | None) -> str:
-        """The name of `name` after Q/DQ with one scale and zero point 0."""
+        """Add Q/DQ with one scale and zero point 0 after `name`; the name of the result."""
         if top is None or not 0.0 <= top < math.inf:
             self._fail(f"the range of {name!r} is {top}, not a finite number")
         target = f"{name}.dq"
@@ -123,7 +129,7 @@ class _Quantised:
         return target
 
     def _weight(self, node: NodeProto) -> str:
-        """The name of a layer's weights, stored as int8 with a scale per output channel."""
+        """Store a layer's weights as int8 with a scale for each output channel; the name after DQ."""
         name = node.input[1]
         axis = output_axis(node)
         target = f"{name}.dq"
@@ -155,7 +161,7 @@ class _Quantised:
 
 
 def unbiased(output: str) -> str:
-    """Name of a convolution's output before its bias is added; with a range of that name it is quantised too."""
+    """Name of a convolution's output before its bias is added; where `ranges` has that name, it is quantised."""
     return f"{output}.unbiased"
 
 

@@ -1,21 +1,21 @@
-"""Proves on the ONNX files, and nothing else, that the trusted core holds for any network before it. No torch.
+"""Proves, from the ONNX files alone, that the trusted core holds for any network before it. No torch.
 
     frames --any network--> Reshape to the constant (1, K, d) = x
     step 1   a = clip(int32(round(x)), -C, C)        b = clip(int32(trunc(x)), -C, C)
     step 2   mu = a where sum(a a) <= C^2, else b where sum(b b) <= C^2, else 0
     step 3   z = clip(mu + noise, -32768, 32767)
 
-The proof walks back from z, node by node. A node is either the one that the step asks for, on the very tensors that
-the step asks for, or the graph is refused (GraphError: step, node, what was expected). Why that is enough, for all
-frames and all weights, NaN and infinity included:
-- what Cast makes of NaN, infinity or a float beyond int32 is undefined, but an int32, and the clip comes after it;
+The proof walks back from z, node by node. Each node must be the operator that the step requires, on exactly the
+tensors that the step requires; else the graph is refused (GraphError: step, node, what was expected). Why that is
+enough, for all frames and all weights, NaN and infinity included:
+- the result of a Cast of NaN, infinity or a float beyond int32 is undefined, but it is an int32, and the clip follows;
 - then every coordinate is an integer of at most C, and n C^2 < 2^31: squares and sums are exact, in any order;
-- the norms are those of the very tensors that Where hands on, over all n coordinates: the Reshape fixes their shape,
-  so no shape inference has to be believed, and no constant is large enough to broadcast it to another;
-- noise is read once, by the addition; the network before the core cannot have seen it.
-Everything that could mean something else to another reader of the file is refused: subgraphs, functions, custom
-operators, names made twice, inputs with defaults, protobuf that is not in canonical form, dead nodes, open shapes
-(`export.proof.lint`).
+- the norms are those of the same tensors that Where selects, over all n coordinates: the Reshape fixes their shape,
+  so the proof does not depend on shape inference, and no constant is large enough to broadcast it to another shape;
+- noise is read once, by the addition, so the network before the core does not depend on it.
+Whatever another reader of the file could understand differently is refused: subgraphs, functions, custom operators,
+names made twice, inputs with defaults, protobuf that is not in canonical form, dead nodes, open shapes
+(`export.proof.structure`).
 
 The same program runs where an engine is built and where it is installed: python -m export.proof.verify_graph FOLDER
 """
@@ -31,7 +31,15 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto
 
-from export.proof.lint import OPSET, Graph, check_hygiene, check_whole, external_files, lint, load_graph
+from export.proof.structure import (
+    OPSET,
+    Graph,
+    check_complete,
+    check_structure,
+    check_unambiguous,
+    external_files,
+    load_graph,
+)
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import GraphError, VeilsightError
 from wire.protocol.keys import PublicKey
@@ -52,10 +60,10 @@ _CORE: Mapping[str, tuple[int, tuple[str, ...]]] = {
 
 
 class _Core(Graph):
-    """A graph, and the two questions that the core is made of."""
+    """A graph with the two questions that every step of the proof asks."""
 
     def maker(self, name: str, step: str, *kinds: str) -> NodeProto:
-        """The node behind `name`: one of `kinds`, with the inputs and attributes of the core's nodes; else refused."""
+        """The node that makes `name`: one of `kinds`, with the inputs and attributes of a core node; else refuse."""
         root = self.root(name)
         node = self.makers.get(root)
         if node is None:
@@ -80,7 +88,14 @@ class _Core(Graph):
 
 
 def prove_encode(model: onnx.ModelProto, manifest: EngineManifest, file: str = FILES["encode"]) -> list[str]:
-    """Prove the trusted core on `encode` with the manifest's C, K and d; what was proved, or GraphError."""
+    """Prove the trusted core on `encode` with the manifest's C, K and d.
+
+    Returns:
+        What was proved, in sentences.
+
+    Raises:
+        GraphError: the graph is refused; names step, node and what was expected.
+    """
     bound, code = manifest.clip_norm, (1, manifest.tokens, manifest.width)
     if manifest.n * bound**2 >= 2**31:
         raise GraphError(f"{file}: n C^2 = {manifest.n * bound**2} must be below 2^31, or the guard overflows; lower C")
@@ -89,7 +104,7 @@ def prove_encode(model: onnx.ModelProto, manifest: EngineManifest, file: str = F
     graph = _Core(model, file)
     frames = (1, manifest.window.frames, manifest.window.height, manifest.window.width)
     inputs, outputs = {"frames": ("uint8", frames), "noise": ("int32", code)}, {"z": ("int32", code)}
-    check_hygiene(graph, inputs, outputs)
+    check_unambiguous(graph, inputs, outputs)
     _noise_is_read_once(graph)
     mu = _step_3(graph)
     a, b = _step_2(graph, mu, bound, code)
@@ -100,7 +115,7 @@ def prove_encode(model: onnx.ModelProto, manifest: EngineManifest, file: str = F
     if "frames" not in graph.ancestors(x):
         graph.fail("network", None, "the code does not depend on the frames")
     return [
-        *check_whole(graph, inputs, outputs),
+        *check_complete(graph, inputs, outputs),
         "z is the only output: mu + noise, saturated to int16, and nothing after it",
         "noise is read exactly once, by that addition; nothing that mu depends on depends on it",
         f"mu is a where |a|^2 <= {bound**2}, else b where |b|^2 <= {bound**2}, else 0; all {manifest.n} coordinates",
@@ -118,7 +133,7 @@ def core_input(model: onnx.ModelProto, manifest: EngineManifest, file: str = FIL
 
 
 def _noise_is_read_once(graph: _Core) -> None:
-    """Asked before the core is matched, since every leak around the noise needs a second reader."""
+    """Refuse a second reader of the noise, which every path around the addition needs. Comes before the steps."""
     readers = graph.readers("noise")
     if len(readers) != 1:
         other = next((node for node in readers if node.op_type != "Add"), readers[-1] if readers else None)
@@ -228,17 +243,23 @@ def _code_shape(graph: _Core, x: str, code: tuple[int, ...]) -> None:
 
 
 def prove_decide(model: onnx.ModelProto, manifest: EngineManifest, file: str = FILES["decide"]) -> list[str]:
-    """`decide` reads z, which has noise on it: its interface and its operators are held; sentences, or GraphError."""
+    """Hold interface and structure of `decide`, which reads z alone; what holds, in sentences, or GraphError."""
     releases = manifest.event_releases
     event = (1, releases, manifest.tokens, manifest.width)
     inputs = {"z": ("int32", event), "present": ("bool", (1, releases))}
-    return lint(model, file, inputs, {"logits": ("float32", (1, len(manifest.labels)))})
+    return check_structure(model, file, inputs, {"logits": ("float32", (1, len(manifest.labels)))})
 
 
 def prove_folder(folder: Path | str, signer: PublicKey | None = None) -> Iterator[str]:
     """Hold an engine folder against its manifest, prove both graphs, and yield each sentence as it is proved.
 
-    signer: who must have signed the manifest; None: nobody is asked for.
+    Args:
+        folder: the engine folder.
+        signer: whose signature the manifest must have; None: no signature is asked for.
+
+    Raises:
+        ManifestError: the signature or a hash does not hold.
+        GraphError: a graph is refused.
     """
     manifest = EngineManifest.load(folder, signer)
     if signer is not None:
@@ -258,7 +279,7 @@ def prove_folder(folder: Path | str, signer: PublicKey | None = None) -> Iterato
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status: 0 proved, 1 refused."""
+    """Run the command and return its exit status: 0 proved, 1 refused."""
     parser = argparse.ArgumentParser(
         prog="python -m export.proof.verify_graph", description="Prove an engine folder's core."
     )

@@ -31,6 +31,7 @@ from wire.privacy.noise_table import NoiseTable
 __all__ = ["BROKEN_CORES", "make_edge_config", "make_engine", "make_noise_table", "put_weights_outside"]
 
 OPSET = 18
+HASHED = ("encode", "decide", "noise_table", "certificate", "calibration")
 BROKEN_CORES = ("no clip", "no noise", "half noise", "noise twice", "int8 saturation")
 """What `make_engine(core=...)` can break; "" is the trusted core of the design."""
 
@@ -75,55 +76,57 @@ def make_engine(
 ) -> EngineManifest:
     """Write a whole engine folder and return its manifest; the same arguments write the same bytes.
 
-    size: frames are (size, size). gain: how strongly the scene moves the code. network: "linear", or "nan", "infinite",
-    "huge": what the float part feeds into the core. core: "" or one of BROKEN_CORES. levels: other profiles' noise.
+    Args:
+        sigma: Of the noise; None: that of S = 3 for an event.
+        tokens: K, rows of a code.
+        width: d, columns of a code.
+        size: Frames are (size, size).
+        gain: How strongly the scene moves the code.
+        network: "linear", or "nan", "infinite", "huge": what the float part feeds into the core.
+        core: "" or one of BROKEN_CORES.
+        levels: Other profiles' noise, by name.
+        adaptive_level: The rule that chooses among them.
     """
     if core not in ("", *BROKEN_CORES):
         raise ValueError(core)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    window = WindowSpec(
-        height=size,
-        width=size,
-        slot_s=slot_s,
-        new_frames=8,
-        context_frames=8,
-        context_step_s=slot_s / 2,
-        hold_s=0.5,
-    )
-    if sigma is None:
-        sigma = sigma_for(clip_norm, 3.0, event_releases)
+    window = WindowSpec(size, size, slot_s, 8, 8, context_step_s=slot_s / 2, hold_s=0.5)
+    sigma = sigma_for(clip_norm, 3.0, event_releases) if sigma is None else sigma
     rng = np.random.default_rng(seed)
     onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng), folder / FILES["encode"])
     onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
-    others = sorted((levels or {}).values(), reverse=True)
-    tables = b"".join(make_noise_table(each).to_bytes() for each in (sigma, *others))
+    manifest = EngineManifest(
+        family="test",
+        labels=labels,
+        window=window,
+        tokens=tokens,
+        width=width,
+        event_releases=event_releases,
+        clip_norm=clip_norm,
+        sigma=sigma,
+        profile="balanced",
+        precision="fp32",
+        opset=OPSET,
+        hashes=dict.fromkeys(HASHED, "") | {"checkpoint": hashlib.sha256(b"none").hexdigest()},
+        tools={"engine_factory": "1"},
+        levels=levels or {},
+        adaptive_level=adaptive_level,
+    )
+    return _completed(folder, manifest)
+
+
+def _completed(folder: Path, manifest: EngineManifest) -> EngineManifest:
+    """Write noise tables, certificate and manifest beside the graphs; the manifest with the hashes of all."""
+    others = sorted(manifest.levels.values(), reverse=True)
+    tables = b"".join(make_noise_table(each).to_bytes() for each in (manifest.sigma, *others))
     (folder / FILES["noise_table"]).write_bytes(tables)
     hashes = {part: sha256_file(folder / FILES[part]) for part in ("encode", "decide", "noise_table")}
-    hashes |= {"checkpoint": hashlib.sha256(b"none").hexdigest(), "calibration": "", "certificate": ""}
-
-    def manifest() -> EngineManifest:
-        return EngineManifest(
-            family="test",
-            labels=labels,
-            window=window,
-            tokens=tokens,
-            width=width,
-            event_releases=event_releases,
-            clip_norm=clip_norm,
-            sigma=sigma,
-            profile="balanced",
-            precision="fp32",
-            opset=OPSET,
-            hashes=hashes,
-            tools={"engine_factory": "1"},
-            levels=levels or {},
-            adaptive_level=adaptive_level,
-        )
-
-    (folder / FILES["certificate"]).write_text(manifest().certificate().to_json())
-    hashes["certificate"] = sha256_file(folder / FILES["certificate"])
-    made = manifest()
+    without = dataclasses.replace(manifest, hashes={**manifest.hashes, **hashes, "certificate": ""})
+    (folder / FILES["certificate"]).write_text(without.certificate().to_json())
+    made = dataclasses.replace(
+        without, hashes={**without.hashes, "certificate": sha256_file(folder / FILES["certificate"])}
+    )
     made.save(folder)
     return made
 

@@ -1,10 +1,10 @@
-"""TensorRT and PyCUDA as far as the runner uses them, on this machine's memory; an "engine file" is the ONNX graph.
+"""A fake of TensorRT and PyCUDA, as far as the engine uses them, in host memory; an "engine file" is the ONNX graph.
 
     world = World()                      what was allocated, freed, pushed and run, in order
     TensorRtEngine(folder, cache=..., libraries=world.libraries())
 
-A stream runs nothing until it is synchronised, and every call outside a pushed context fails, so that a missing
-synchronisation or a missing push shows.
+A stream runs nothing until it is synchronised, and every call outside a pushed context fails, so a missing
+synchronisation or a missing push is noticed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class CudaError(Exception):
     """pycuda.driver.Error."""
 
 
-class Pinned(np.ndarray):  # type: ignore[type-arg]  # any dtype
-    """A page-locked array: its `base` is what frees it."""
+class Pinned(np.ndarray):  # any dtype
+    """A page-locked array: its `base` frees it."""
 
     allocation: Any = None
 
     @property
-    def base(self) -> Any:  # type: ignore[override]  # as PyCUDA's
+    def base(self) -> Any:
         return self.allocation
 
 
@@ -67,7 +67,7 @@ class Memory:
 
 
 class Stream:
-    """Work in order, done when somebody waits for it."""
+    """A queue of work that is done when somebody synchronises."""
 
     def __init__(self, world: World) -> None:
         world.need_context()
@@ -184,7 +184,7 @@ class ILogger:
 
 
 class World:
-    """All there is of the GPU. The flags make it misbehave in one named way each."""
+    """The whole simulated GPU. Each flag makes it misbehave in one named way."""
 
     def __init__(self, name: str = "Orin", capability: tuple[int, int] = (8, 7), version: str = "10.3.0") -> None:
         self.log: list[str] = []
@@ -291,7 +291,7 @@ class Driver:
 
 
 def make_plans(folder: Path, cache: Path, world: World) -> EngineRecord:
-    """Engine files of `folder` for this world, as the installer would leave them."""
+    """Write engine files of `folder` for this GPU, as the installer would."""
     manifest = EngineManifest.load(folder)
     cache.mkdir(parents=True, exist_ok=True)
     for part, name in ENGINES.items():

@@ -1,4 +1,4 @@
-"""A small engine and a small untrained checkpoint that name each other, and small clips: the whole loop in seconds."""
+"""A small engine and a small untrained checkpoint that belong together, and small clips: the whole loop in seconds."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from familial.evaluate.ood import Camera
+from familial.evaluate.ood_detector import Camera
 from tests.support.bridge_factory import make_manifest
 
 __all__ = ["BALANCED", "MANIFEST", "PLANE", "SPANS", "STRICT", "C", "make_cameras"]
@@ -20,7 +20,7 @@ PLANE = np.linalg.qr(np.random.default_rng(7).standard_normal((64, 2)))[0]
 def make_cameras(count: int, seed: int, angle: float = 0.3) -> list[Camera]:
     """Cameras of five clips, 12 releases each: codes near the rim, about an angle that differs by camera and clip."""
     rng = np.random.default_rng(seed)
-    found = []
+    found: list[Camera] = []
     for own in rng.normal(angle, 0.25, count):
         clips = [own + rng.normal(0, 0.3) + rng.normal(0, 0.3, 12) for _ in range(5)]
         found.append([0.95 * np.exp(1j * clip) for clip in clips])

@@ -1,4 +1,4 @@
-"""A release clock without real time: what is no matter of timing is tested on any machine, however loaded."""
+"""A release clock without real time, so that tests that do not measure timing pass on a machine under any load."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PatientClock"]
 
 
 class PatientClock(SlotClock):
-    """Time moves when the main thread waits, and then at once, as soon as `ready` says that the others have kept up."""
+    """Time advances when the main thread waits: at once, when `ready` says that the other threads have caught up."""
 
     def __init__(self, slot_s: float) -> None:
         super().__init__(slot_s, 0.2)

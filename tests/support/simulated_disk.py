@@ -1,10 +1,10 @@
-"""A disk that loses whatever was not synced, at any operation: in place of `os` in `wire.files`.
+"""A disk that loses what was not synced, at any operation: replaces `os` in `wire.files`.
 
     disk = SimulatedDisk(folder, cut_at=7, survives=...)      # the 7th operation from now is the last
-    monkeypatch.setattr(durable, "os", disk)                  # it raises PowerCut; the next start finds `survivors`
+    monkeypatch.setattr(files, "os", disk)                      # it raises PowerCut; the next start finds `survivors`
 
-What fsync returned for stays. Of a file's unsynced content any part may be there: the old content, a piece of the new
-one, zeros. Renames reach the disk in order, but how many of those since the folder's last fsync is open.
+What was synced stays. Of a file's unsynced content anything may remain: the old content, a part of the new one, zeros.
+Renames reach the disk in order, but any number of those since the folder's last fsync may be lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["PowerCut", "SimulatedDisk"]
 
 
 class PowerCut(BaseException):
-    """The process is gone at once: no handler of errors sees it."""
+    """The process ends at once: no error handler sees it."""
 
 
 class _File:
@@ -83,7 +83,7 @@ class SimulatedDisk:
         self.cut_at -= 1
 
     def _show(self) -> None:
-        """What a process that reads now sees: everything, synced or not."""
+        """Write what a process that reads now would see: everything, synced or not."""
         for name, file in self._names.items():
             (self._folder / name).write_bytes(file.cached)
 

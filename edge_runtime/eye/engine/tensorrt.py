@@ -1,13 +1,13 @@
-"""The TensorRT form of the engine, on PyCUDA: TensorRT 10 and 11, engine files that were made on this very device.
+"""The engine in TensorRT 10 or 11, by PyCUDA, from engine files that were made on this device.
 
     frames, noise --[:]--> pinned host --stream--> device --execute_async_v3--> device --stream--> pinned host --> z
     every input is overwritten after every run, on the host and on the device
 
-Each graph is one `_Program`, the only owner of its buffers: allocated once, bound by name once, given back in the
-opposite order. Each has a stream and a lock of its own, for `encode` and `decide` run on different threads. What the
-network computes on the way, mu among it, stays in TensorRT's scratch memory on the device until the next run.
+Each graph is one `_Program`, the only owner of its buffers: allocated once, bound by name once, released in the
+opposite order. Each has its own stream and lock, for `encode` and `decide` run on different threads. Intermediate
+values, mu among them, stay in TensorRT's scratch memory on the device until the next run.
 
-Nothing here makes engine files (`python -m export.install` does), and nothing is imported before it is asked for.
+Engine files are made by `python -m export.install`. TensorRT and PyCUDA are imported by `load_libraries`, not before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from wire.errors import DeviceLost, EngineError, VeilsightError
 
 __all__ = ["Gpu", "Libraries", "TensorRtEngine", "device_facts", "load_cuda", "load_libraries", "make_logger"]
 
-_CURE = "make it anew: python -m export.install"
+_CURE = "make it again: python -m export.install"
 _RELEASE = Path("/etc/nv_tegra_release")  # "# R36 (release), REVISION: 4.4, GCID: ..."
 _OLDEST = (10, 0)
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
@@ -42,7 +42,13 @@ Signature = Mapping[str, tuple[str, tuple[int, ...]]]  # tensor -> (dtype, shape
 
 @dataclass(frozen=True, slots=True)
 class Libraries:
-    """The imported modules, so that a test can give others. driver: makes ctypes' view of the CUDA driver."""
+    """The imported modules; a test gives others.
+
+    Attributes:
+        trt: the module `tensorrt`.
+        cuda: the module `pycuda.driver`.
+        driver: makes the CUDA driver's library for ctypes.
+    """
 
     trt: Any
     cuda: Any
@@ -50,7 +56,7 @@ class Libraries:
 
 
 def load_libraries() -> Libraries:
-    """TensorRT and PyCUDA of this device. EngineError says which of the ways to lack them this is, and the cure."""
+    """Import TensorRT and PyCUDA. Raises EngineError, which tells what exactly is missing or broken, and the cure."""
     try:
         import tensorrt as trt
     except ModuleNotFoundError as error:
@@ -77,7 +83,7 @@ def load_libraries() -> Libraries:
 
 
 def load_cuda() -> Any:
-    """`pycuda.driver`, initialised on a machine with a device; EngineError, with the cure, else."""
+    """Import and initialise `pycuda.driver`; EngineError, with the cure, where there is none or no device."""
     try:
         import pycuda.driver as cuda
     except ModuleNotFoundError as error:
@@ -104,7 +110,7 @@ def load_cuda() -> Any:
 
 
 def make_logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps the last errors, for `words()`, and prints nothing."""
+    """A TensorRT logger that prints nothing and keeps the last four errors for `words()`."""
 
     class Log(trt.ILogger):  # type: ignore[misc]  # the base class is known where TensorRT is
         def __init__(self) -> None:
@@ -123,7 +129,7 @@ def make_logger(trt: Any) -> Any:
 
 
 class Gpu:
-    """The first CUDA device and its primary context, the one that TensorRT uses; current inside a `with` block."""
+    """The first CUDA device and its primary context, which TensorRT uses too; it is current inside a `with` block."""
 
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
@@ -140,19 +146,31 @@ class Gpu:
         self._cuda.Context.pop()
 
     def close(self) -> None:
-        """Give the context back; every buffer made in it has to be freed by then."""
+        """Release the context; every buffer made in it must be free by then."""
         self._context.detach()
 
 
 def device_facts(trt: Any, gpu: Gpu, release: Path = _RELEASE) -> dict[str, str]:
-    """What an engine file depends on beside its graph: TensorRT, GPU, compute capability, Jetson Linux ("": none)."""
+    """What an engine file depends on besides its graph: TensorRT, GPU, compute capability, Jetson Linux ("": none)."""
     words = release.read_text().replace(",", " ").split() if release.is_file() else []
     l4t = f"{words[1].lstrip('R')}.{words[words.index('REVISION:') + 1]}" if "REVISION:" in words else ""
     return {"tensorrt": str(trt.__version__), "gpu": gpu.name, "compute_capability": gpu.capability, "l4t": l4t}
 
 
 class TensorRtEngine(Engine):
-    """Both graphs on the GPU. cache: where the engine files are, "" for `folder`. Raises ManifestError, EngineError."""
+    """Both graphs on the GPU.
+
+    Args:
+        folder: the engine folder.
+        manifest: the folder's manifest where it is loaded already.
+        cache: folder of the engine files; "": `folder`.
+        cuda_graph: replay each run as one CUDA graph.
+        libraries: TensorRT and CUDA; None: those of this device.
+
+    Raises:
+        ManifestError: a file is not the one that the manifest names.
+        EngineError: a library is missing, or the engine files are of another graph, GPU or TensorRT.
+    """
 
     def __init__(
         self,
@@ -203,7 +221,7 @@ class TensorRtEngine(Engine):
 
 
 class _Program:
-    """One graph of an engine file with its buffers, its stream and its lock. `close` gives back all it holds."""
+    """One graph of an engine file with its buffers, its stream and its lock. `close` releases all of them."""
 
     def __init__(
         self, found: Libraries, gpu: Gpu, runtime: Any, logger: Any, part: str, signature: tuple[Signature, Signature]
@@ -218,7 +236,7 @@ class _Program:
         self._graph: _Graph | None = None
 
     def load(self, data: bytes, cuda_graph: bool) -> None:
-        """Make the engine of the file's bytes, its context, its stream and its buffers. Raises EngineError."""
+        """Deserialise an engine file, and make its context, stream and buffers. Raises EngineError."""
         trt, cuda, runtime = self._trt, self._cuda, self._runtime
         cuda_engine = runtime.deserialize_cuda_engine(data)
         if cuda_engine is None:
@@ -251,12 +269,12 @@ class _Program:
             raise EngineError(f"{self._part}: the GPU gives no memory or no stream ({error}); free some") from error
 
     def _forget(self) -> None:
-        """TensorRT's own objects go last: the context (which holds the engine), then the runtime."""
+        """Drop TensorRT's own objects, which go last: the context (it holds the engine), then the runtime."""
         self.__dict__.pop("_stream", None)
         del self._execution, self._runtime
 
     def _check(self, cuda_engine: Any) -> None:
-        """Names, types, shapes and places are the manifest's; the file is for this GPU and no other."""
+        """Raise EngineError unless names, types, shapes are the manifest's, and the file is for this GPU alone."""
         trt = self._trt
         if cuda_engine.hardware_compatibility_level != trt.HardwareCompatibilityLevel.NONE:
             raise EngineError(f"{self._part}: the engine file was made to run on several kinds of GPU; {_CURE}")
@@ -279,9 +297,17 @@ class _Program:
                 raise EngineError(f"{self._part}: the engine file wants tensors on the host; {_CURE}")
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """One run: a copy of the graph's one output for `inputs`. Raises EngineError or DeviceLost.
+        """Run the graph once; the inputs are overwritten on host and device before this returns or raises.
 
-        However it ends, the inputs are overwritten on the host and on the device before this returns.
+        Args:
+            inputs: name -> value, of the manifest's dtypes and shapes.
+
+        Returns:
+            A copy of the graph's one output.
+
+        Raises:
+            EngineError: an input does not fit, or TensorRT refuses the run.
+            DeviceLost: CUDA failed; the process must start again.
         """
         with self._lock, self._gpu:
             try:
@@ -300,12 +326,12 @@ class _Program:
                 made: npt.NDArray[Any] = self._host[output].copy()
                 return made
             except self._cuda.Error as error:
-                raise DeviceLost(f"{self._part}: CUDA failed ({error}); the process has to start anew") from error
+                raise DeviceLost(f"{self._part}: CUDA failed ({error}); the process has to start again") from error
             finally:
                 self._wipe()
 
     def _enqueue(self) -> None:
-        """Copy in, run, copy out: all on the stream, in this order."""
+        """Enqueue on the stream: copy the inputs in, run, copy the outputs out."""
         cuda, stream, execution = self._cuda, self._stream, self._execution
         for name in self._inputs:
             cuda.memcpy_htod_async(self._device[name], self._host[name], stream)
@@ -316,7 +342,7 @@ class _Program:
             raise self._error("the run failed")
 
     def _wipe(self) -> None:
-        """Overwrite every input; after it nothing of a run is left but the output and TensorRT's scratch memory."""
+        """Overwrite every input; what is left of a run is its output and TensorRT's scratch memory."""
         cuda, stream = self._cuda, self._stream
         for name in self._inputs:
             self._host[name].fill(0)
@@ -331,7 +357,7 @@ class _Program:
         return EngineError(f"{self._part}: {what} ({self._logger.words()}); {_CURE}")
 
     def close(self) -> None:
-        """Wait for a run that is under way, then give everything back, last taken first."""
+        """Wait for a run in progress, then release everything, last taken first."""
         held = self._lock.acquire(timeout=_CLOSE_S)
         with self._gpu:
             self._held.close()
@@ -340,7 +366,7 @@ class _Program:
 
 
 class _Graph:
-    """A run as one CUDA graph. PyCUDA has no words for capture, so the driver itself is asked."""
+    """A run as one CUDA graph. PyCUDA has no functions for capture, so the driver's own are called."""
 
     def __init__(self, driver: Any, stream: int, enqueue: Callable[[], None]) -> None:
         self._driver, self._stream = driver, ctypes.c_void_p(stream)
@@ -368,5 +394,5 @@ class _Graph:
         self._call("cuGraphLaunch", self._made, self._stream, error=DeviceLost)
 
     def close(self) -> None:
-        """Give the graph back."""
+        """Release the graph."""
         self._call("cuGraphExecDestroy", self._made)

@@ -28,34 +28,46 @@ KEYS = {
     "fall_onset_s",
     "first_fall_end_s",
 }
-ATTEMPTS = 3  # the noise is real: a run in which it hides the fall for a moment is allowed
+# At these speeds, one after the other: the noise is real, so that a run in which it hides the fall for a moment is
+# allowed, and a busy machine may sleep through slots of a clip that is played fast.
+SPEEDS = (4.0, 4.0, 2.0, 1.0)
+IN_TIME_S = 4.0  # from the onset of the fall to the end of the first verdict that names it
 
 
-def run(out: Path, *arguments: str) -> dict[str, Any]:
-    """The demo at four times the speed; its document."""
-    assert demo.main(["--speed", "4", "--json", str(out), *arguments]) == 0
+def played(out: Path, speed: float) -> dict[str, Any]:
+    """The demo's document."""
+    assert demo.main(["--speed", str(speed), "--json", str(out)]) == 0
     return dict(json.loads(out.read_text()))
 
 
+def is_whole(document: dict[str, Any]) -> bool:
+    """Whether no slot was missed: both members have read every event of eight."""
+    ends = range(8, document["windows"] + 1)
+    spans = {(v["member"], v["start_s"], v["end_s"]) for v in document["verdicts"]}
+    return spans == {(member, end - 8.0, float(end)) for member in ("edge", "cloud") for end in ends}
+
+
+def names_the_fall_in_time(document: dict[str, Any]) -> bool:
+    end, onset = document["first_fall_end_s"], document["fall_onset_s"]
+    return document["clip_label"] == "fall" and end is not None and 0.0 <= end - onset <= IN_TIME_S
+
+
+@pytest.mark.usefixtures("shipped_engine")
 def test_the_demo_names_the_fall_in_time(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    delays = []
-    for _ in range(ATTEMPTS):
-        document = run(tmp_path / "demo.json")
+    found = []
+    for speed in SPEEDS:
+        document = played(tmp_path / "demo.json", speed)
         output = capfd.readouterr()
         assert document.keys() >= KEYS
-        windows = document["windows"]
-        assert windows >= 12 and document["duration_s"] == windows
+        assert document["windows"] >= 12 and document["duration_s"] == document["windows"]
         assert document["errors"] == []
         assert not any(word in output.out + output.err for word in ("Traceback", "ERROR", "Warning"))
-        spans = {(v["member"], v["start_s"], v["end_s"]) for v in document["verdicts"]}
-        assert spans == {(m, end - 8.0, float(end)) for m in ("edge", "cloud") for end in range(8, windows + 1)}
         assert document["bytes_per_window"] <= 256
         assert document["latency_ms"]["p50"] <= document["latency_ms"]["p99"]
-        end = document["first_fall_end_s"]
-        delays.append(None if end is None else end - document["fall_onset_s"])
-        if end is not None and 0.0 <= delays[-1] <= 4.0 and document["clip_label"] == "fall":
+        if is_whole(document) and names_the_fall_in_time(document):
             return
-    pytest.fail(f"no run in {ATTEMPTS} whose first fall verdict ended 0 to 4 s after the onset: {delays}")
+        found.append((speed, len(document["verdicts"]), document["clip_label"], document["first_fall_end_s"]))
+    pytest.fail(f"no run missed no slot and named the fall within {IN_TIME_S:g} s: {found}")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a video" * 1000])

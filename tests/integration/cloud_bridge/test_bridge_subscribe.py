@@ -6,6 +6,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paho.mqtt.publish as publish
@@ -53,7 +54,7 @@ def verdict(member: str, sentence: str) -> Verdict:
 
 
 def messages() -> list[tuple[str, bytes, str]]:
-    """(topic, payload, what the example says of it)"""
+    """(topic, payload, what the example says of it) of each message."""
     z = np.zeros(MANIFEST.n, np.int16)
     z[:2] = (-300, 400)
     features = FeatureMessage(2**40, 2**60, MANIFEST.model_id, 0, z)
@@ -91,7 +92,10 @@ def test_another_language_reads_what_we_say_and_refuses_what_we_did_not(node: st
         ) as reading,
     ):
         time.sleep(0.5)  # until mosquitto_sub has subscribed; the first message is retained, so that none is lost
-        batch = [(f"{BASE}/state", b'{"status": "online"}', 1, True), (f"{BASE}/features", b"\xff\xff", 1, False)]
+        batch: list[Any] = [
+            (f"{BASE}/state", b'{"status": "online"}', 1, True),
+            (f"{BASE}/features", b"\xff\xff", 1, False),
+        ]
         batch += [(f"{BASE}/{name}", payload, 1, False) for name, payload, _ in sent]
         publish.multiple(batch, port=mosquitto)
         out, err = reading.communicate(timeout=PATIENCE_S)

@@ -1,4 +1,4 @@
-"""What a device may reveal, as an operator meets it: budgets, profiles and their commands, a spent budget, clocks."""
+"""What a device may reveal, as an operator sees it: budgets, profiles and their commands, a spent budget, clocks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime import app as process
-from edge_runtime.capture import clock as clock_module
 from edge_runtime.capture.clock import SlotClock
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
 from tests.support.services import PATIENCE_S, ROOT, Listener, free_port, until
@@ -97,7 +96,7 @@ def test_a_command_changes_the_noise_and_outlives_a_restart(tmp_path: Path, mosq
 def test_what_is_published_certifies_the_most_that_may_be_ordered(
     tmp_path: Path, mosquitto: int, listener: Listener
 ) -> None:
-    """Under a lower local maximum its certificate goes out, and nothing beyond it can be ordered."""
+    """Under a lower local maximum, that maximum's certificate is published, and nothing above it can be ordered."""
     with device(tmp_path, mosquitto, max_profile="strict"):
         until(lambda: listener.of("certificate") and listener.of("features"))
         publish(listener, Command("lab/door", 1, "balanced").seal(OPERATOR))
@@ -169,7 +168,7 @@ def other_noise(folder: Path) -> str:
 
 
 def unpinned_noise(folder: Path) -> str:
-    """The right table, and no hash that says so."""
+    """The right table, with no hash in the manifest that says so."""
     file = folder / "engine" / "manifest.json"
     document = json.loads(file.read_text())
     del document["hashes"]["noise_table"]
@@ -189,7 +188,7 @@ def test_what_was_kept_must_be_whole_before_anything_is_published(
     spoil: Any,
     code: int,
 ) -> None:
-    """A corrupt ledger, a kept command that is none, a noise table whose hash is not pinned: closed, and the cure."""
+    """A corrupt ledger, a damaged kept command, a noise table without a pinned hash: it stops with the cure."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     make_engine(tmp_path / "engine", levels=LEVELS)
     told = spoil(tmp_path)
@@ -203,10 +202,10 @@ def test_what_was_kept_must_be_whole_before_anything_is_published(
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
 def test_slots_only_grow_whatever_the_clock_does(jumps: list[float]) -> None:
-    """A clock that jumps either way, as even a monotonic one may on a virtual machine: each slot once, in order."""
+    """A clock that jumps either way, as even a monotonic one may on a virtual machine: each slot once and in order."""
     now = 1000.0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clock_module.time, "monotonic", lambda: now)
+        patch.setattr(time, "monotonic", lambda: now)
         clock = SlotClock(1.0, 0.2)
         clock.start()
         patch.setattr(clock, "wait", lambda until: True)
@@ -219,13 +218,13 @@ def test_slots_only_grow_whatever_the_clock_does(jumps: list[float]) -> None:
 
 
 def test_the_wall_clock_has_no_say(tmp_path: Path, mosquitto: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set back and forth by years while the device runs: the same slots, the same charges."""
+    """The wall clock jumps by years while the device runs: the slots and the charges are the same."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     years = iter(range(10**9))
-    real = time.time
+    real: Callable[[], float] = time.time
 
     def jumping() -> float:
-        return real() + (-1) ** next(years) * 1e8
+        return real() + (1e8 if next(years) % 2 == 0 else -1e8)
 
     monkeypatch.setattr(time, "time", jumping)
     make_engine(tmp_path / "engine", slot_s=SLOT_S)

@@ -1,4 +1,4 @@
-"""The process as an operator meets it: exit codes, a clear word for bad input, the local page, systemd."""
+"""The process as an operator sees it: exit codes, a clear message for bad input, the local page, systemd."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from wire.protocol.message import open_features, open_verdict
 
 @pytest.fixture(autouse=True)
 def keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process sets handlers; in here they stay pytest's."""
+    """The process sets signal handlers; in tests they stay pytest's."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
 

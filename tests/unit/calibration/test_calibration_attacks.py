@@ -15,7 +15,7 @@ from calibration.audit import bounds, classifiers, inversion, mechanism
 from calibration.audit.classifiers import Effort
 from calibration.audit.findings import Control, Finding
 from calibration.audit.targets import PICTURE, Gallery
-from export.proof.lint import load_graph
+from export.proof.structure import load_graph
 from export.proof.verify_graph import core_input
 from familial.evaluate.intervals import binomial_interval
 from tests.support.engine_factory import BROKEN_CORES, make_engine

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from calibration.audit import auditor as module
+from calibration.audit import campaign, targets
 from calibration.audit.attacks.base import Piece, Plan, Setting
 from calibration.audit.attacks.registry import ATTACKS
 from calibration.audit.auditor import Request, audit, main
@@ -159,10 +160,10 @@ def test_a_raised_version_makes_pieces_and_galleries_anew(made: Made, monkeypatc
     def made_anew(*_: object, **__: object) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(module.targets, "encode_shots", made_anew)
+    monkeypatch.setattr(targets, "encode_shots", made_anew)
     monkeypatch.setattr(module, "run", made_anew)
     assert audit(made.request)["attacks"] == made.found["attacks"]
-    versions = ((module.campaign, "ATTACKS_VERSION", "mechanism"), (module.targets, "GALLERY_VERSION", "naming"))
+    versions = ((campaign, "ATTACKS_VERSION", "mechanism"), (targets, "GALLERY_VERSION", "naming"))
     for owner, name, only in versions:
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, getattr(owner, name) + 1)

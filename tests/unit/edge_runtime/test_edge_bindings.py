@@ -1,9 +1,9 @@
-"""Every name of TensorRT that our code says, held against the real bindings: TensorRT 10 and 11, and TensorRT-RTX.
+"""Every name of TensorRT that our code uses exists in the real bindings: TensorRT 10 and 11, and TensorRT-RTX.
 
     source --syntax tree--> names, calls, overrides      bindings, in a process of their own --> names, signatures
 
-A use that is written tomorrow is found by itself: whatever hangs on a receiver of the table, or on the module. The
-lean bindings carry the runtime, so the runner is held to both whole; of the builder they carry the enumerations.
+A new use is found by itself: every attribute of a receiver of the table, or of the module. The lean bindings have the
+runtime, so every use in the engine is checked in both versions; of the builder they have the enumerations only.
 `.ci/bindings` installs them into build/lean, one version beside the other.
 """
 

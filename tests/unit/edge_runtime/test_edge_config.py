@@ -1,4 +1,4 @@
-"""edge.toml: everything wrong with it is told at once, with key, file and cure."""
+"""edge.toml: all its faults are reported at once, with key, file and cure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ url = "mqtt://127.0.0.1"
 """
 
 
-def test_a_small_file_is_enough(tmp_path: Path) -> None:
+def test_the_required_keys_are_enough(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, GOOD))
     assert config.run_release_delay_s == 0.2
     assert config.camera_speed == 1.0
@@ -40,13 +40,13 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
     assert config.engine_folder == str(tmp_path / "engine")
 
 
-def test_the_factory_writes_what_is_read(tmp_path: Path) -> None:
+def test_the_factorys_configuration_is_read_as_written(tmp_path: Path) -> None:
     path = make_edge_config(tmp_path, engine="/e", windows=7, camera={"speed": 2}, broker={"required": True})
     config = load_config(path)
     assert (config.run_windows, config.camera_speed, config.broker_required) == (7, 2, True)
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     text = GOOD.replace('site = "lab"', 'sit = "lab"') + '\nrequird = true\nqueue = "many"\n[privacy]\nmax = 1\n'
     path = write(tmp_path, text + "[cameras]\nsource = 1\n[run]\nwindows = -1\n")
     with pytest.raises(ConfigError) as caught:
@@ -95,7 +95,7 @@ def test_the_command_line_overrides(tmp_path: Path) -> None:
     assert (config.camera_source, config.engine_folder, config.broker_url) == ("0", "here", "mqtt://else")
 
 
-def test_a_clip_beside_the_file_is_found(tmp_path: Path) -> None:
+def test_a_clip_is_found_relative_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"x")
     config = load_config(write(tmp_path, GOOD.replace("synthetic://walk", "clip.mp4")))
     assert config.camera_source == str(tmp_path / "clip.mp4")

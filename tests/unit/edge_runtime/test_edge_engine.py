@@ -1,4 +1,4 @@
-"""Engines that are what their manifest says, and the core driven before the first release."""
+"""An engine must be what its manifest says, and pass the self-test before the first release."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_release_is_the_code_plus_the_drawn_noise(folder: Path) -> None:
     assert 0 < int((mu.astype(int) ** 2).sum()) <= engine.manifest.clip_norm**2
 
 
-def test_the_draw_is_wiped_and_cannot_be_used_again(folder: Path) -> None:
+def test_the_noise_sample_is_wiped_and_cannot_be_used_again(folder: Path) -> None:
     engine = OnnxEngine(folder)
     noise = draw(engine)
     engine.encode(window(), noise)
@@ -55,7 +55,7 @@ def test_the_draw_is_wiped_and_cannot_be_used_again(folder: Path) -> None:
         engine.encode(window(), noise)
 
 
-def test_the_draw_is_wiped_when_the_engine_fails(folder: Path) -> None:
+def test_the_noise_sample_is_wiped_when_the_engine_fails(folder: Path) -> None:
     engine = OnnxEngine(folder)
     noise = draw(engine)
     with pytest.raises(EngineError, match="the run failed"):
@@ -84,7 +84,7 @@ def test_logits_that_are_not_finite_are_no_verdict(folder: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["encode.onnx", "decide.onnx", "noise_table.bin", "certificate.json"])
-def test_a_file_that_is_not_the_manifests_is_refused(folder: Path, name: str) -> None:
+def test_a_file_with_another_hash_than_the_manifests_is_refused(folder: Path, name: str) -> None:
     file = folder / name
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(ManifestError, match=name.replace(".", r"\.")):
@@ -107,7 +107,7 @@ def test_a_certificate_that_c_and_sigma_do_not_give_is_refused(folder: Path) -> 
 
 
 def test_external_weights_are_those_that_were_hashed(folder: Path) -> None:
-    """They run; one byte changed, or a file in their place, and nothing is loaded."""
+    """They are used; with one byte changed, or the file missing, nothing is loaded."""
     put_weights_outside(folder)
     before = sorted(Path(tempfile.gettempdir()).glob("veilsight-*"))
     frames, noise = window().frames, np.zeros((1, 4, 16), np.int32)
@@ -149,7 +149,7 @@ def test_a_graph_of_another_interface_is_refused(tmp_path: Path) -> None:
         OnnxEngine(tmp_path / "small")
 
 
-def test_bytes_that_are_no_graph_are_refused(folder: Path) -> None:
+def test_bytes_that_are_not_a_graph_are_refused(folder: Path) -> None:
     from wire.artifact.manifest import sha256_file
 
     (folder / "decide.onnx").write_bytes(b"no graph")

@@ -32,7 +32,7 @@ def on_disk(folder: Path) -> dict[str, Any]:
 
 
 def crash(ledger: Ledger) -> None:
-    """The process is gone: nothing is written, the lock falls."""
+    """The process is gone: nothing more is written, and the lock is released."""
     os.close(ledger._lock)
 
 
@@ -75,7 +75,7 @@ def test_a_crash_within_the_write_keeps_the_old_or_the_new_state(
 
 
 def test_the_reservation_is_synced_before_it_is_granted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """File first, then its name, then the folder; all before `charge` returns."""
+    """The file is synced first, then renamed, then the folder is synced; all before `charge` returns."""
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -136,7 +136,7 @@ def test_an_edited_ledger_fails_closed(tmp_path: Path) -> None:
         Ledger(tmp_path, S2, 1.0)
 
 
-def test_an_unwritable_place_fails_closed(tmp_path: Path) -> None:
+def test_an_unwritable_folder_fails_closed(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where a folder should be")
     with pytest.raises(LedgerError, match="state_dir"):
         Ledger(tmp_path / "state", S2, 1.0)
@@ -178,7 +178,7 @@ def test_an_hour_may_be_cut_off_as_well(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [2, 7, 40])
 def test_slots_in_between_are_charged_so_that_the_number_alone_decides(tmp_path: Path, number: int) -> None:
-    """Whether slot s is granted does not depend on which slots before it the device slept through."""
+    """Whether slot s is granted does not depend on which slots before it the device missed."""
     every = Ledger(tmp_path / "every", S2, 360.0, per_hour=4 * S2, per_day=50 * S2)
     some = Ledger(tmp_path / "some", S2, 360.0, per_hour=4 * S2, per_day=50 * S2)
     granted = [every.charge(slot).granted for slot in range(600)]
@@ -264,8 +264,8 @@ steps = st.one_of(
 def test_no_end_of_the_process_loses_what_was_granted(
     script: list[tuple[str, int]], data: st.DataObject, budget: tuple[int, int]
 ) -> None:
-    """Closed, killed or cut from power at any operation, again and again: the next start counts at least what was
-    granted, and no hour and no day grants more than its budget, counted in the slots that the ledger saw."""
+    """The process is closed, killed or loses power at any operation, repeatedly: the next start counts at least what
+    was granted, and no hour and no day grants more than its budget, counted in the slots that the ledger saw."""
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder, costs = Path(name), (units(Fraction(2)), units(S2))
         budgets = [Fraction(each) * Fraction(2) for each in budget]
@@ -300,8 +300,8 @@ def test_no_end_of_the_process_loses_what_was_granted(
             assert not limit or granted <= (passed // length + 1) * limit * UNIT
 
 
-def test_a_charge_costs_little(tmp_path: Path) -> None:
-    """CPU time, on average, its share of the writes included; the benchmark has the figure."""
+def test_a_charge_takes_little_time(tmp_path: Path) -> None:
+    """CPU time on average, the writes included; the benchmark gives the figure."""
     ledger = Ledger(tmp_path, S2, 1.0)
     best = 1.0
     slot = 0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.privacy import adaptive_level as benchmark
-from cloud_bridge.ingest.events import EventReader
-from cloud_bridge.ingest.intake import Intake, Release
+from cloud_bridge.ingest.events import EventReader, Release
+from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.journal import CameraRecord
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample
@@ -90,7 +91,7 @@ def test_a_restart_gives_nothing_back(before: list[int], cut: int, after: list[i
         assert max(sum(costs[at : at + span]) for at in range(len(costs) - span + 1)) <= first.most(span) * 10**12
 
 
-def test_attention_rises_with_evidence_and_falls_without() -> None:
+def test_the_level_rises_with_evidence_and_falls_without() -> None:
     device = adaptive_level()
     quiet = run(device, [-60] * 40)
     assert set(quiet) == {0}
@@ -135,7 +136,7 @@ def test_from_some_seconds_on_the_bound_is_below_the_fixed_profile() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(streams, st.sets(st.integers(0, 119)))
-def test_the_witness_never_accuses_an_honest_device(strengths: list[int], lost: set[int]) -> None:
+def test_the_witness_never_reports_an_honest_device(strengths: list[int], lost: set[int]) -> None:
     device, witness = adaptive_level(), Witness(RULE, C, SIGMAS, R)
     for slot, strength in enumerate(strengths):
         z, level = None if strength == 0 else release(strength, slot), device.level
@@ -178,7 +179,7 @@ def test_a_witness_that_missed_a_message_is_sure_again_within_a_minute() -> None
         ({"directions": ((1, 2), (1,))}, "directions"),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused(change: dict[str, object], found: str) -> None:
+def test_a_rule_that_cannot_be_is_refused(change: dict[str, Any], found: str) -> None:
     with pytest.raises(ManifestError, match=found):
         adaptive_level(dataclasses.replace(RULE, **change))
 
@@ -188,13 +189,13 @@ def test_levels_that_do_not_rise_are_refused() -> None:
         AdaptiveLevel(RULE, C, SIGMAS[::-1], R)
 
 
-def test_a_rule_comes_back_from_json_as_it_was() -> None:
+def test_a_rule_survives_json_unchanged() -> None:
     assert LevelRule.of(RULE.document()) == RULE
     with pytest.raises(ValueError, match="fields"):
         LevelRule.of({**RULE.document(), "more": 1})
 
 
-def test_a_file_of_tables_comes_back_in_its_order(tmp_path: Path) -> None:
+def test_a_file_of_tables_keeps_its_order(tmp_path: Path) -> None:
     tables = [make_noise_table(Fraction(sigma)) for sigma in (4, 8, 3)]
     file = tmp_path / "tables.bin"
     file.write_bytes(b"".join(table.to_bytes() for table in tables))
@@ -238,34 +239,34 @@ def sealed(slot: int, level: int, z: Z, flags: int = FLAG_ADAPTIVE, boot: int = 
     return FeatureMessage(boot, slot, MANIFEST.model_id, flags, z, level).seal(DEVICE)
 
 
-def test_the_bridge_reads_an_attentive_device_and_refuses_a_level_that_the_rule_did_not_choose() -> None:
-    intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
+def test_the_bridge_reads_an_adaptive_device_and_refuses_a_level_that_the_rule_did_not_choose() -> None:
+    intake = CameraSession(DOOR, DEVICE.public, MANIFEST, CameraRecord(), reorder_slots=0)
     device, read = MANIFEST.make_adaptive_level(), []
     for slot in range(60):
         z, level = release(8 if slot % 30 > 20 else -8, slot), device.level
         device.advance(level, z)
-        read += intake.accept(DOOR, sealed(slot, level, z))
+        read += intake.accept(sealed(slot, level, z))
     assert [out.slot for out in read] == list(range(60)) and {out.level for out in read} == {0, 1, 2}
-    assert not intake.accept(DOOR, sealed(60, (device.level + 1) % 3, release(-8)))
-    assert not intake.accept(DOOR, sealed(61, 3, release(-8)))
-    assert intake.refused == {(DOOR, "level"): 2}
+    assert not intake.accept(sealed(60, (device.level + 1) % 3, release(-8)))
+    assert not intake.accept(sealed(61, 3, release(-8)))
+    assert intake.refused == {"level": 2}
 
 
-def test_without_attention_the_bridge_takes_no_release_that_is_louder_than_the_profile() -> None:
-    intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
-    read = [bool(intake.accept(DOOR, sealed(level, level, release(0), flags=0))) for level in range(3)]
-    assert read == [True, True, False] and intake.refused == {(DOOR, "level"): 1}
+def test_without_the_rule_the_bridge_refuses_releases_more_revealing_than_the_profile() -> None:
+    intake = CameraSession(DOOR, DEVICE.public, MANIFEST, CameraRecord(), reorder_slots=0)
+    read = [bool(intake.accept(sealed(level, level, release(0), flags=0))) for level in range(3)]
+    assert read == [True, True, False] and intake.refused == {"level": 1}
 
 
-def test_a_restarted_device_is_not_accused_where_the_slots_happen_to_go_on() -> None:
-    intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
+def test_a_restarted_device_is_not_reported_where_its_slots_happen_to_go_on() -> None:
+    intake = CameraSession(DOOR, DEVICE.public, MANIFEST, CameraRecord(), reorder_slots=0)
     for boot, delivered in ((1, range(30)), (2, range(30, 40))):
         device = MANIFEST.make_adaptive_level()
         for slot in range(delivered.stop):
             z, level = release(8 if slot % 20 > 15 else -8, slot), device.level
             device.advance(level, z)
             if slot in delivered:
-                assert intake.accept(DOOR, sealed(slot, level, z, boot=boot))
+                assert intake.accept(sealed(slot, level, z, boot=boot))
 
 
 def test_every_release_is_read_by_the_weight_of_its_level() -> None:
@@ -280,7 +281,7 @@ def test_every_release_is_read_by_the_weight_of_its_level() -> None:
     assert np.array_equal(event.z[-2].reshape(N), z)
 
 
-def test_the_certificate_of_attention_says_what_its_spans_spend_at_most() -> None:
+def test_the_certificate_of_the_adaptive_level_bounds_what_each_span_spends() -> None:
     fixed = MANIFEST.certificate()
     limits = adaptive_level().limits
     found = dataclasses.replace(fixed, adaptive_level=limits)
@@ -335,7 +336,7 @@ def test_two_devices_of_different_scenes_and_the_same_past_choose_the_same_level
     assert scripted(adaptive_device(tmp_path / "third"), 2) != one
 
 
-def test_an_attentive_device_is_charged_for_what_it_said_and_believed_by_the_bridge(tmp_path: Path) -> None:
+def test_an_adaptive_device_is_charged_for_its_levels_and_accepted_by_the_bridge(tmp_path: Path) -> None:
     device = adaptive_device(tmp_path)
     device.run(60)
     sent, manifest = device.features(), device.engine.manifest
@@ -346,23 +347,23 @@ def test_an_attentive_device_is_charged_for_what_it_said_and_believed_by_the_bri
     assert device.ledger.totals()["s2_total"] == pytest.approx(sum(costs) / 10**12)
     for span in range(1, 61):
         assert max(sum(costs[at : at + span]) for at in range(61 - span)) <= adaptive_level().most(span) * 10**12
-    intake = Intake({DOOR: KEY.public}, manifest, {DOOR: CameraRecord()}, reorder_slots=0)
+    intake = CameraSession(DOOR, KEY.public, manifest, CameraRecord(), reorder_slots=0)
     payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
-    assert sum(len(intake.accept(DOOR, payload)) for payload in payloads) == 60 and not intake.refused
+    assert sum(len(intake.accept(payload)) for payload in payloads) == 60 and not intake.refused
     assert {len(payload) for payload in payloads} == {features_size(N)}
 
 
-def test_a_spent_budget_ends_attention_and_is_no_lie(tmp_path: Path) -> None:
+def test_a_spent_budget_lowers_the_level_and_is_not_reported_as_a_lie(tmp_path: Path) -> None:
     device = adaptive_device(tmp_path)
     device.ledger._budgets["day_spent"] = 20 * device.terms.costs[0]
     device.run(40)
-    intake = Intake({DOOR: KEY.public}, device.engine.manifest, {DOOR: CameraRecord()}, reorder_slots=0)
+    intake = CameraSession(DOOR, KEY.public, device.engine.manifest, CameraRecord(), reorder_slots=0)
     payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
-    read = [out for payload in payloads for out in intake.accept(DOOR, payload)]
+    read = [out for payload in payloads for out in intake.accept(payload)]
     assert len(read) == 40 and read[-1].spent and not read[0].spent and not intake.refused
 
 
-def test_a_stricter_profile_in_force_puts_attention_to_rest(tmp_path: Path) -> None:
+def test_a_stricter_profile_in_force_switches_the_rule_off(tmp_path: Path) -> None:
     device = adaptive_device(tmp_path)
     device.orders.profile = "strict"
     assert set(scripted(device, 1)) == {0}
@@ -375,7 +376,7 @@ def test_without_the_switch_nothing_changes(tmp_path: Path) -> None:
     assert {message.flags for message in device.features()} == {0}
 
 
-def test_what_an_attentive_device_publishes_and_keeps_is_certified_for_its_rule(tmp_path: Path) -> None:
+def test_what_an_adaptive_device_publishes_and_keeps_is_certified_for_its_rule(tmp_path: Path) -> None:
     made = make_engine(tmp_path, levels=MANIFEST.levels, adaptive_level=RULE)
     terms = Terms.of(made, "", Budget(), adaptive_level=True)
     assert terms.certificate == made.certificate(adaptive_level=True) != made.certificate()
@@ -391,7 +392,7 @@ def test_what_an_attentive_device_publishes_and_keeps_is_certified_for_its_rule(
         Terms.of(dataclasses.replace(made, adaptive_level=None), "", Budget(), adaptive_level=True)
 
 
-def test_the_whole_process_with_attention_is_believed_by_a_bridge(tmp_path: Path, mosquitto: int) -> None:
+def test_a_bridge_accepts_the_whole_process_with_the_adaptive_level(tmp_path: Path, mosquitto: int) -> None:
     made = make_engine(tmp_path / "engine", slot_s=0.1, levels=MANIFEST.levels, adaptive_level=RULE)
     config = make_edge_config(
         tmp_path, engine=tmp_path / "engine", port=mosquitto, windows=40, privacy={"adaptive_level": True}
@@ -412,8 +413,8 @@ def test_the_whole_process_with_attention_is_believed_by_a_bridge(tmp_path: Path
     finally:
         listener.close()
     public = PublicKey.parse(json.loads(states[0])["public_key"])
-    intake = Intake({DOOR: public}, made, {DOOR: CameraRecord()}, reorder_slots=0)
-    read = [out for payload in payloads for out in intake.accept(DOOR, payload)]
+    intake = CameraSession(DOOR, public, made, CameraRecord(), reorder_slots=0)
+    read = [out for payload in payloads for out in intake.accept(payload)]
     assert len(read) == 40 and not intake.refused and len({out.level for out in read}) > 1
     assert [Certificate.from_json(text.decode()) for text in certificates] == [made.certificate(adaptive_level=True)]
     assert all(made.covers(text) for text in certificates)

@@ -116,8 +116,8 @@ def test_a_late_result_is_never_published(tmp_path: Path) -> None:
     made: dict[int, bytes] = {}
     encode = device.engine.inner.encode
 
-    def keep(window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
-        z = encode(window, draw)
+    def keep(window: Window, sample: NoiseSample) -> npt.NDArray[np.int16]:
+        z = encode(window, sample)
         made[window.slot] = z.tobytes()
         return z
 
@@ -132,7 +132,7 @@ def test_a_late_result_is_never_published(tmp_path: Path) -> None:
     assert max(same) > 3
 
 
-def test_a_window_is_run_once_and_a_draw_used_once(tmp_path: Path) -> None:
+def test_a_window_is_run_once_and_a_noise_sample_used_once(tmp_path: Path) -> None:
     device = Device(tmp_path, real=True, slot_s=0.1)
     device.engine.before = lambda slot: time.sleep(0.07) if slot % 3 == 0 else None
     device.run(12)
@@ -241,7 +241,7 @@ def test_an_order_takes_effect_with_the_next_slot(tmp_path: Path) -> None:
         (b"x" * 2000, "oversized"),
     ],
 )
-def test_what_is_no_order_changes_nothing_and_is_counted(tmp_path: Path, command: bytes, reason: str) -> None:
+def test_a_refused_command_changes_nothing_and_is_counted(tmp_path: Path, command: bytes, reason: str) -> None:
     device = Device(tmp_path, levels={"strict": sigma_for(64, 2.0), "detailed": sigma_for(64, 4.0)})
     device.publisher.commands.append(command)
     device.run(3)
@@ -275,8 +275,8 @@ def test_an_engine_without_noise_is_stopped_before_the_first_release(tmp_path: P
     inner = device.engine.inner
     zero = np.zeros((1, 4, 16), np.int32)
 
-    def clean(window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
-        with draw:
+    def clean(window: Window, sample: NoiseSample) -> npt.NDArray[np.int16]:
+        with sample:
             return inner.run_core(window.frames, zero).astype(np.int16).reshape(-1)
 
     inner.encode = clean  # type: ignore[method-assign]  # a broken engine

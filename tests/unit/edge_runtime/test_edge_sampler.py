@@ -1,4 +1,4 @@
-"""The sampler to the last bit, draws that are used once, and the check that noise is in every release."""
+"""The sampler to the last bit, noise samples that are used once, and the check that noise is in every release."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def draws(sigma: Fraction, count: int) -> npt.NDArray[Any]:
 @pytest.mark.parametrize(("tokens", "width"), [(4, 16), (1, 1), (3, 7), (8, 32)])
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=10, deadline=None)
-def test_a_draw_is_the_table_inverse_to_the_last_bit(sigma: Fraction, tokens: int, width: int, seed: int) -> None:
+def test_a_sample_is_the_inverse_of_the_table_to_the_last_bit(
+    sigma: Fraction, tokens: int, width: int, seed: int
+) -> None:
     table, rng = make_noise_table(sigma), random.Random(seed)
     values = [rng.getrandbits(128) for _ in range(tokens * width)]
     negative = [rng.random() < 0.5 for _ in values]
@@ -93,7 +95,7 @@ def test_a_tie_at_any_entry_is_decided_by_the_rest(sigma: Fraction) -> None:
 
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_no_tie_is_missed_where_the_entries_lie_one_apart(sigma: Fraction) -> None:
-    """U a unit of the 52nd bit from the entries, on both sides: decided without the rest, and rightly."""
+    """U differs from an entry by one unit of the 52nd bit, on both sides: decided correctly without the other bits."""
     table = make_noise_table(sigma)
     sampler = Sampler(table, 4, 16)
     tops = [entry(table, j) >> 76 for j in range(len(table.high))]
@@ -126,7 +128,7 @@ def test_the_magnitude_turns_where_the_discrete_gaussian_says() -> None:
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_draws_have_the_distribution_of_sigma(sigma: Fraction) -> None:
+def test_samples_have_the_distribution_of_sigma(sigma: Fraction) -> None:
     """Chi-square over about 40 bins; a sampler of half or 1.05 times sigma fails by far."""
     found = draws(sigma, 800)
     edges = np.unique(np.round(np.linspace(-3, 3, 41) * float(sigma)))
@@ -156,7 +158,7 @@ def test_coordinates_are_not_correlated() -> None:
     assert abs(lag) < 6 / np.sqrt(found[1:].size)
 
 
-def test_opendps_sampler_draws_alike() -> None:
+def test_opendps_sampler_has_the_same_distribution() -> None:
     """Two samples of 100,000, ours and that of OpenDP's exact discrete Gaussian, over 40 bins."""
     dp = pytest.importorskip("opendp.prelude", reason="OpenDP is not installed")
     dp.enable_features("contrib")
@@ -167,7 +169,7 @@ def test_opendps_sampler_draws_alike() -> None:
 
 
 def two_sample_p(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
-    """How probable it is that two samples of one length from one law differ as much, by chi-square."""
+    """The p-value, by chi-square, of two samples of one length being from one distribution."""
     edges = np.unique(np.round(np.linspace(-3, 3, 41) * float(SIGMA))) - 0.5
     one, other = (np.histogram(x, np.concatenate([[-1e9], edges, [1e9]]))[0] for x in (a, b))
     keep = one + other > 10
@@ -175,7 +177,7 @@ def two_sample_p(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
     return mpmath.gammainc((int(keep.sum()) - 1) / 2, chi2 / 2, regularized=True)
 
 
-def test_the_time_of_a_draw_does_not_tell_its_values() -> None:
+def test_the_time_of_a_draw_does_not_depend_on_its_values() -> None:
     """Interleaved at random: words of noise zero against words of the largest noise, by Welch's t on the fastest 90 %.
 
     The control is a search that stops where it finds.
@@ -186,7 +188,7 @@ def test_the_time_of_a_draw_does_not_tell_its_values() -> None:
     assert min(abs(timing_t(sampler, sampler._invert, 8000)[0]) for _ in range(3)) < 4.5
 
 
-def test_two_draws_differ() -> None:
+def test_two_samples_differ() -> None:
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
     seen = {sampler.draw().take().tobytes() for _ in range(1000)}
     assert len(seen) == 1000
@@ -209,7 +211,7 @@ def test_a_forked_process_draws_other_noise() -> None:
     assert theirs != mine
 
 
-def test_a_draw_held_through_a_fork_belongs_to_the_process_that_drew_it() -> None:
+def test_a_sample_held_through_a_fork_belongs_to_the_process_that_drew_it() -> None:
     draw = Sampler(make_noise_table(SIGMA), 4, 16).draw()
     child = os.fork()
     if child == 0:
@@ -223,7 +225,7 @@ def test_a_draw_held_through_a_fork_belongs_to_the_process_that_drew_it() -> Non
 
 
 def test_a_fork_in_the_middle_of_a_draw_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child stands where the bits have come and the noise has not: what it draws next is its own."""
+    """The fork happens after the bits are read and before the noise is made: what the child draws next is its own."""
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
     reader, writer = os.pipe()
     settle, children = sampler._invert, []
@@ -256,14 +258,14 @@ def test_a_restarted_process_draws_other_noise(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
-def test_neither_sampler_nor_draw_can_be_copied(copied: Callable[[Any], Any]) -> None:
+def test_neither_sampler_nor_sample_can_be_copied(copied: Callable[[Any], Any]) -> None:
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
     for each in (sampler, sampler.draw()):
         with pytest.raises(PrivacyError, match="never leaves"):
             copied(each)
 
 
-def test_where_the_kernel_gives_no_bits_there_is_no_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bits_from_the_kernel_there_is_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise_module, "_getrandom", lambda *_: -1)
     monkeypatch.setattr("ctypes.get_errno", lambda: errno.ENOSYS)
     with pytest.raises(NoiseError, match="getrandom"):
@@ -286,7 +288,7 @@ def test_bits_that_a_signal_cut_short_are_asked_for_again(monkeypatch: pytest.Mo
 
 
 def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
-    """On the device no draw is made elsewhere, no generator of numpy's is used, and none of Python's near the noise."""
+    """On the device only sampler.py makes noise, numpy's generators are not used, and Python's only for pauses."""
     made, generators = [], []
     for path in sorted((ROOT / "edge_runtime").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -300,7 +302,7 @@ def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
     assert set(generators) <= {"camera.py", "publisher.py"}  # pauses before they connect again
 
 
-def test_a_draw_is_used_once() -> None:
+def test_a_sample_is_used_once() -> None:
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
     draw = sampler.draw()
     draw.take()
@@ -313,7 +315,7 @@ def test_a_draw_is_used_once() -> None:
         alone.take()
 
 
-def test_a_draw_is_wiped_after_use_even_where_its_use_fails() -> None:
+def test_a_sample_is_wiped_after_use_even_if_its_use_fails() -> None:
     draw = Sampler(make_noise_table(SIGMA), 4, 16).draw()
     with pytest.raises(ZeroDivisionError), draw as noise:
         assert noise.any()
@@ -321,7 +323,7 @@ def test_a_draw_is_wiped_after_use_even_where_its_use_fails() -> None:
     assert not noise.any()
 
 
-def test_what_a_draw_was_made_of_is_wiped() -> None:
+def test_the_random_bits_of_a_sample_are_wiped() -> None:
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
     sampler.draw()
     assert not sampler._array.any()
@@ -331,7 +333,7 @@ def test_what_a_draw_was_made_of_is_wiped() -> None:
                 assert np.shares_memory(part, sampler._array)
 
 
-def test_noise_alone_is_the_draw_as_int16() -> None:
+def test_noise_alone_is_the_sample_as_int16() -> None:
     noise = np.array([[[-40000, -5, 0, 40000]]], np.int32)
     alone = NoiseSample(noise).alone()
     assert alone.dtype == np.int16
@@ -339,7 +341,7 @@ def test_noise_alone_is_the_draw_as_int16() -> None:
     assert not noise.any()
 
 
-def test_a_draw_shows_nothing_and_goes_nowhere() -> None:
+def test_a_sample_is_not_shown_and_not_pickled() -> None:
     draw = NoiseSample(np.full((1, 2, 2), 12345, np.int32))
     assert "12345" not in repr(draw)
     with pytest.raises(PrivacyError):
@@ -359,7 +361,7 @@ def test_a_cut_table_is_refused() -> None:
 
 
 def mus() -> list[npt.NDArray[Any]]:
-    """Codes at the rim and in the centre."""
+    """Codes of norm C, and of norm 0."""
     one = np.zeros(64)
     one[0] = CLIP
     return [np.zeros(64), one, np.full(64, CLIP / 8), np.full(64, -CLIP / 8)]

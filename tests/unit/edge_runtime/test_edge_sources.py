@@ -62,7 +62,7 @@ def played(config: Config, slots: int = 1000) -> list[np.ndarray[Any, Any]]:
 
 
 class FakeCamera:
-    """A live camera: `frames` frames a hundredth of a second apart, then it is gone. Keeps the pictures it gave."""
+    """A live camera: `frames` frames at 100 a second, then it is gone. It keeps the pictures that it gave."""
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
@@ -141,13 +141,13 @@ def test_a_file_plays_on_its_own_time_and_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frames", [50, 52, 2, 1])
-def test_a_file_ends_when_its_last_picture_is_out_of_reach(tmp_path: Path, frames: int) -> None:
+def test_a_file_ends_when_no_window_can_hold_its_last_picture(tmp_path: Path, frames: int) -> None:
     windows = played(config_of(tmp_path, str(film(tmp_path / "clip.avi", frames))))
     assert len(windows) == SPEC.releases_of(frames / 25)
     assert all(window.any() for window in windows)
 
 
-def test_a_file_can_be_played_for_ever(tmp_path: Path) -> None:
+def test_a_file_can_be_played_in_a_loop(tmp_path: Path) -> None:
     clip = film(tmp_path / "clip.avi", 25)
     windows = played(config_of(tmp_path, str(clip), loop=True), slots=12)
     assert len(windows) == 12
@@ -158,7 +158,7 @@ def test_unusable_timestamps_fall_back_to_the_frame_rate(tmp_path: Path, monkeyp
     clip = film(tmp_path / "clip.avi", 10)
 
     class Odd:
-        """A capture whose clock stands still, leaps and runs back."""
+        """A capture whose timestamps repeat, jump and go backwards."""
 
         def __init__(self, inner: Any) -> None:
             self.inner = inner
@@ -202,7 +202,7 @@ def test_csi_without_gstreamer_names_the_cure(tmp_path: Path, monkeypatch: pytes
         Camera(config_of(tmp_path, "csi://0"), SPEC, SlotClock(0.2, 0.05), 0)
 
 
-def test_a_live_camera_has_one_speed(tmp_path: Path) -> None:
+def test_a_live_camera_accepts_no_other_speed_than_1(tmp_path: Path) -> None:
     with pytest.raises(CameraError, match="speed"):
         Camera(config_of(tmp_path, "rtsp://cam/1"), SPEC, SlotClock(0.2, 0.05, speed=2.0), 0)
 

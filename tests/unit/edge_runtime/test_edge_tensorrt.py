@@ -1,4 +1,4 @@
-"""The TensorRT form of the engine, its logic driven on a pretended GPU; TensorRT and CUDA are not run here."""
+"""The logic of the TensorRT engine on a simulated GPU; TensorRT and CUDA themselves are not run here."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def frames(value: int = 100) -> Any:
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
-def test_it_computes_what_the_other_form_computes(folder: Path, world: World, cuda_graph: bool) -> None:
+def test_it_computes_what_onnx_runtime_computes(folder: Path, world: World, cuda_graph: bool) -> None:
     engine, other = opened(folder, world, cuda_graph), OnnxEngine(folder)
     noise = np.arange(64, dtype=np.int32).reshape(1, 4, 16)
     for value in (0, 100, 255, 3):
@@ -80,7 +80,7 @@ def test_a_broken_core_in_an_engine_file_is_found(tmp_path: Path, world: World, 
     engine.close()
 
 
-def test_memory_is_taken_once_and_given_back_in_order(folder: Path, world: World) -> None:
+def test_memory_is_allocated_once_and_released_in_order(folder: Path, world: World) -> None:
     engine = opened(folder, world, cuda_graph=True)
     taken = world.allocations
     assert taken == 2 * (3 + 3)  # on host and device: frames, noise, z; z, present, logits
@@ -114,7 +114,7 @@ def test_the_inputs_are_overwritten_after_a_run(folder: Path, world: World, cuda
 
 def _refused_shape(engine: TensorRtEngine, world: World) -> None:
     with pytest.raises(EngineError, match=r"noise is int64 \(1, 4, 16\), expected int32"):
-        engine.run_core(frames(), np.ones((1, 4, 16), np.int64))  # type: ignore[arg-type]  # on purpose
+        engine.run_core(frames(), np.ones((1, 4, 16), np.int64))  # on purpose
 
 
 def _fails(engine: TensorRtEngine, world: World) -> None:
@@ -181,7 +181,7 @@ def test_memory_that_runs_out_leaves_nothing_behind(folder: Path, world: World, 
         ("host_code", True, "does not load the engine file .*host code.*export.install"),
     ],
 )
-def test_what_tensorrt_refuses_is_said(folder: Path, world: World, flag: str, value: Any, says: str) -> None:
+def test_what_tensorrt_refuses_is_reported(folder: Path, world: World, flag: str, value: Any, says: str) -> None:
     make_plans(folder, folder.parent / "cache", world)
     setattr(world, flag, value)
     with pytest.raises(EngineError, match=says):
@@ -207,7 +207,7 @@ OTHERS: dict[str, tuple[World, str]] = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_an_engine_file_of_another_place_is_refused(folder: Path, what: str) -> None:
+def test_an_engine_file_of_another_device_is_refused(folder: Path, what: str) -> None:
     make_plans(folder, folder.parent / "cache", World())
     place, says = OTHERS[what]
     with pytest.raises(EngineError, match=says + ".*export.install"):
@@ -325,7 +325,7 @@ MISSING: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("modules", "says"), MISSING, ids=[says[:24] for _, says in MISSING])
-def test_each_way_to_lack_a_library_has_its_own_words(
+def test_each_missing_or_broken_library_has_its_own_message(
     modules: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, found in modules.items():
@@ -340,7 +340,7 @@ def test_each_way_to_lack_a_library_has_its_own_words(
         load_libraries()
 
 
-def test_the_configuration_chooses_the_form(folder: Path, tmp_path: Path) -> None:
+def test_the_configuration_chooses_the_backend(folder: Path, tmp_path: Path) -> None:
     def chosen(**engine: Any) -> Any:
         path = make_edge_config(tmp_path / "edge", engine=folder)
         path.write_text(path.read_text() + "".join(f"[engine]\n{k} = {v!r}\n" for k, v in engine.items()))

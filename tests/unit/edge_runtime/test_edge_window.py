@@ -49,7 +49,7 @@ def test_a_vanished_camera_turns_black_within_the_hold_time() -> None:
     assert not buffer.window(10, 11.0).frames.any()
 
 
-def test_no_pixel_outlives_the_reach() -> None:
+def test_no_pixel_outlives_the_receptive_field() -> None:
     buffer = filled([2.0])
     for slot in range(20):
         end = slot + 1.0
@@ -57,7 +57,7 @@ def test_no_pixel_outlives_the_reach() -> None:
             assert end - 2.0 < SPEC.receptive_field_s
 
 
-def test_the_ring_covers_the_reach_at_the_densest_rate() -> None:
+def test_the_ring_covers_the_receptive_field_at_the_highest_frame_rate() -> None:
     buffer = FrameBuffer(SPEC, ahead_s=1.0)
     time_s = 0.0
     while time_s < 20.0:

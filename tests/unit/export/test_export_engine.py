@@ -23,19 +23,19 @@ from calibration.noise import main as choose_noise
 from export import parity, trace
 from export.backends import runners as engines
 from export.backends.runners import Runner
-from export.build_engine import Inputs, main, why_build
-from export.proof.lint import load_graph
+from export.build_engine import main
+from export.inputs import Inputs, why_build
+from export.proof.structure import load_graph
 from export.proof.verify_graph import prove_encode, prove_folder
 from familial.model.checkpoint import checkpoint_hash, load, save
-from tests.support.services import ROOT
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CheckpointError, ConfigError, EngineError
 from wire.privacy.noise_table import NoiseTable
 
+ROOT = Path(__file__).resolve().parents[3]
 
-@pytest.fixture(scope="module")
-def checkpoint(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(small_checkpoint, tmp_path_factory.mktemp("checkpoint") / "small"))
+
+pytest_plugins = ("tests.support.small_export_fixtures",)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_unchanged_is_reused_without_torch(checkpoint: Path, engine: Path) -> No
     assert contents(engine) == before
 
 
-def _append(name: str) -> Callable[[Path, Path], None]:
+def _append(name: str) -> Callable[[Path, Path], object]:
     def change(checkpoint: Path, out: Path) -> None:
         file = (out if (out / name).exists() else checkpoint) / name
         file.write_bytes(file.read_bytes() + b" ")
@@ -118,7 +118,7 @@ def _quieter(checkpoint: Path, out: Path) -> None:
     choose_noise(["--checkpoint", str(checkpoint), "--target", "strict"])
 
 
-CHANGES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+CHANGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "weights": (_append("model.safetensors"), "checkpoint changed"),
     "words": (_append("vocab.json"), "checkpoint changed"),
     "noise": (_quieter, "profile changed (balanced -> strict)"),
@@ -188,12 +188,12 @@ def _edit(file: Path, **values: Any) -> None:
 def _spoil_weights(checkpoint: Path, value: float) -> None:
     family = load(checkpoint)
     with torch.no_grad():
-        family.tower.stem.weight.view(-1)[3] = value
+        family.tower.get_parameter("stem.weight").view(-1)[3] = value
     save(family, checkpoint)
 
 
 def _false_table(checkpoint: Path) -> None:
-    """Words of a narrower distribution under the true sigma's name."""
+    """Entries of a narrower distribution, labelled with the true sigma."""
     narrow, (true, *others) = build_table(Fraction(20)), NoiseTable.load_all(checkpoint / "noise_table.bin")
     tables = (NoiseTable(true.sigma, narrow.high, narrow.low), *others)
     (checkpoint / "noise_table.bin").write_bytes(b"".join(table.to_bytes() for table in tables))
@@ -233,7 +233,7 @@ def test_what_cannot_be_built_is_refused_with_the_cure(
     assert not out.exists()
 
 
-def test_a_folder_that_is_no_engine_is_not_replaced(
+def test_a_folder_that_is_not_an_engine_is_not_replaced(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "letters").mkdir()
@@ -257,7 +257,9 @@ def test_a_folder_that_is_no_engine_is_not_replaced(
         ("--precision", "fp3", "not known; available: fp32, fp16, int8"),
     ],
 )
-def test_what_cannot_be_asked_for_is_said(flag: str, value: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_option_is_refused_with_the_valid_ones(
+    flag: str, value: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([flag, value]) == 1
     assert says in capsys.readouterr().err
 
@@ -283,7 +285,7 @@ def test_a_backend_that_is_not_installed_says_the_cure(monkeypatch: pytest.Monke
 
 
 class Wrong:
-    """An engine that is off in one way."""
+    """An engine whose results are wrong in one way."""
 
     def __init__(self, inner: Runner, how: str) -> None:
         self._inner, self._how = inner, how
@@ -308,7 +310,9 @@ class Wrong:
         ("nan", "verdict"),
     ],
 )
-def test_parity_finds_an_engine_that_is_off(checkpoint: Path, engine: Path, how: str, says: str) -> None:
+def test_parity_finds_an_engine_that_computes_something_else(
+    checkpoint: Path, engine: Path, how: str, says: str
+) -> None:
     runner = Wrong(engines.backend("onnxruntime").build(engine), how)
     with pytest.raises(EngineError, match=says):
         parity.compare(load(checkpoint), runner, NoiseTable.load(engine / "noise_table.bin"))
@@ -318,7 +322,7 @@ def test_parity_finds_an_engine_that_is_off(checkpoint: Path, engine: Path, how:
 def test_the_core_holds_for_weights_that_no_build_accepts(
     checkpoint: Path, engine: Path, tmp_path: Path, value: float
 ) -> None:
-    """The proof does not ask for sound weights: |mu| <= C with any."""
+    """The proof needs no finite weights: |mu| <= C with any."""
     manifest = EngineManifest.load(engine)
     model = load_graph(engine / "encode.onnx")
     for tensor in model.graph.initializer:

@@ -18,7 +18,7 @@ from edge_runtime.eye.engine.base import self_test
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from export import build_engine, parity, trace
 from export.precision.half import to_fp16
-from export.proof.lint import LARGE_BYTES, external_files, lint, load_graph, save_graph
+from export.proof.structure import LARGE_BYTES, check_structure, external_files, load_graph, save_graph
 from export.trace import trace_module
 from familial.model import checkpoint, resources
 from familial.model.family import Family
@@ -44,7 +44,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Family]:
     return folder, family
 
 
-def run(file: Path, frames: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]  # a test's shorthand
+def run(file: Path, frames: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {"frames": frames, "noise": np.zeros((1, 4, 16), np.int32)})[0])
 
@@ -55,7 +55,7 @@ def test_a_graph_with_weights_beside_it_computes_what_torch_computes(traced: tup
     assert external_files(graph) == {"encode.weights"}
     assert (folder / "encode.onnx").stat().st_size < 200_000 < (folder / "encode.weights").stat().st_size
     signature = {"frames": ("uint8", (1, 8, 32, 32)), "noise": ("int32", (1, 4, 16))}
-    lint(graph, "encode", signature, {"z": ("int32", (1, 4, 16))})
+    check_structure(graph, "encode", signature, {"z": ("int32", (1, 4, 16))})
     frames = np.random.default_rng(0).integers(0, 256, (1, 8, 32, 32), dtype=np.uint8)
     with torch.inference_mode():
         expected = EncodeGraph(family).eval()(torch.from_numpy(frames), torch.zeros(1, 4, 16, dtype=torch.int32))
@@ -150,7 +150,7 @@ def test_too_little_room_to_build_is_found_before_anything_is_traced(
         monkeypatch.setattr(resources, "available_memory", lambda: 1000)
     else:
         usage = shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1000))
     assert build_engine.main(["--checkpoint", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "engine")]) == 1
     assert re.search(says, capsys.readouterr().err)
     assert not (tmp_path / "engine").exists()
@@ -164,7 +164,7 @@ def test_a_small_graph_keeps_its_weights(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_found_before_the_weights_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1000))
     module, beside = torch.nn.Linear(64, 64), tmp_path / "small.weights"
     with pytest.raises(CheckpointError, match="tracing small writes 0.0 GB, 0.0 GB are free"):
         trace_module(module, {"x": torch.zeros(1, 64)}, "y", "small", beside, inline_bytes=1000)

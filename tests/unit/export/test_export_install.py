@@ -1,4 +1,4 @@
-"""What a signer signs and a device installs: one byte, one key or one check amiss, and nothing is made or run."""
+"""What a signer signs and a device installs: with one wrong byte, key or check, nothing is made or run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from export.backends.builder import Options
 from export.bundle import main as bundle
 from export.bundle import pack, unpack
 from export.install import Place, install, main
-from export.proof.lint import external_files, load_graph, save_graph
+from export.proof.structure import external_files, load_graph, save_graph
 from export.proof.verify_graph import prove_folder
 from tests.support.engine_factory import BROKEN_CORES, make_edge_config, make_engine, put_weights_outside
 from tests.support.fake_tensorrt import World
@@ -84,7 +84,7 @@ def test_a_signed_manifest_is_read_and_any_other_refused(folder: Path) -> None:
         EngineManifest.load(folder, KEY.public)
 
 
-def test_a_bundle_arrives_as_it_left(folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_unpacked_as_it_was_packed(folder: Path, tmp_path: Path) -> None:
     put_weights_outside(folder)
     canonical(folder)
     for name in ("a.tar", "b.tar"):
@@ -95,7 +95,7 @@ def test_a_bundle_arrives_as_it_left(folder: Path, tmp_path: Path) -> None:
     assert {"encode.weights", "decide.weights", "manifest.sig"} <= set(tree(tmp_path / "device"))
 
 
-def test_engine_files_do_not_travel(folder: Path, tmp_path: Path) -> None:
+def test_engine_files_are_not_packed(folder: Path, tmp_path: Path) -> None:
     for name in ("encode.engine", "engine.json", "parity.json", "timing.cache"):
         (folder / name).write_bytes(b"of another machine")
     pack(folder, KEY, tmp_path / "a.tar")
@@ -104,7 +104,7 @@ def test_engine_files_do_not_travel(folder: Path, tmp_path: Path) -> None:
         assert sorted(found.getnames()) == sorted([*FILES.values(), "manifest.json", "manifest.sig"])
 
 
-def rewritten(file: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]) -> None:
+def rewritten(file: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], object]) -> None:
     with tarfile.open(file) as source:
         entries = [(entry, (source.extractfile(entry) or io.BytesIO()).read()) for entry in source]
     change(entries)
@@ -181,7 +181,7 @@ def test_the_command_signs_with_a_key_that_was_meant(
     assert bundle([*command, "--make-key"]) == 0
     said = capsys.readouterr().out
     public = (tmp_path / "key.pub").read_text().strip()
-    assert f"signer  {public}" in said
+    assert f"signer     {public}" in said
     assert bundle([*command, "--make-key"]) == 1
     assert bundle(command) == 0
     (tmp_path / "key").chmod(0o644)
@@ -267,7 +267,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
-def test_what_is_not_the_publishers_is_not_built(folder: Path, world: World, what: str, backend: str) -> None:
+def test_nothing_is_built_unless_the_signer_signed_it(folder: Path, world: World, what: str, backend: str) -> None:
     spoil, says = REFUSED[what]
     spoil(folder)
     with pytest.raises(ManifestError, match=says):
@@ -323,13 +323,13 @@ def test_the_command_reads_the_devices_configuration(
     assert "either --config edge.toml or an engine folder" in capsys.readouterr().err
 
 
-def test_the_command_takes_a_bundle_of_its_publisher(
+def test_the_command_accepts_a_bundle_of_its_signer(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack(folder, KEY, tmp_path / "a.tar")
     command = [str(tmp_path / "device"), "--bundle", str(tmp_path / "a.tar")]
     assert main(command) == 1
-    assert "whose is it?" in capsys.readouterr().err
+    assert "who signed it?" in capsys.readouterr().err
     assert main([*command, "--signer", OTHER.public.hex]) == 1
     assert not (tmp_path / "device").exists()
     assert main([*command, "--signer", KEY.public.hex]) == 0
@@ -337,7 +337,7 @@ def test_the_command_takes_a_bundle_of_its_publisher(
 
 
 def test_every_refusal_is_one_of_ours(folder: Path, tmp_path: Path) -> None:
-    """A cache that cannot be written, a record that lies: errors with a cure, never a traceback."""
+    """A cache that cannot be written, a record that is wrong: errors with a cure, never a traceback."""
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(VeilsightError, match="cannot be written|Not a directory"):
         install(place(folder, "tensorrt"), Options(), lambda text: None, load=World().libraries)

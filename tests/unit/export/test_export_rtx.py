@@ -1,7 +1,8 @@
-"""NVIDIA's own parser and builder take our graphs, in all three precisions, on a machine without a GPU."""
+"""NVIDIA's own parser and builder accept our graphs, in all three precisions, on a machine without a GPU."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -20,21 +21,19 @@ from export.backends import builder
 from export.backends import runners as engines
 from export.backends.builder import Options, build_engine_file, keep_or_make, load_rtx, make
 from export.build_engine import main
-from export.precision.convert import Calibration, in_precision
-from export.precision.network import Network, measure, structure
-from export.precision.quantise import Ranges, layers, unbiased
+from export.precision.convert import PRECISIONS, Calibration, in_precision
+from export.precision.quantise import Ranges
 from familial.model.checkpoint import checkpoint_hash
 from tests.support.engine_factory import make_engine, put_weights_outside
-from tests.support.family_factory import load_graphs
-from tests.support.services import ROOT
 from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError, ManifestError
 
-NANO = ROOT / "checkpoints" / "nano"
+NANO = Path(__file__).resolve().parents[3] / "checkpoints" / "nano"
 PARTS = ("encode", "decide")
 PLACE = {"tensorrt": "RTX", "gpu": "", "compute_capability": "8.6", "l4t": ""}
 OPTIONS = Options(workspace_mb=256, targets=("8.6",))
+pytest_plugins = ("tests.support.small_export_fixtures",)
 
 
 @pytest.fixture(scope="module")
@@ -45,42 +44,9 @@ def trt() -> Any:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(shutil.copytree(small_checkpoint, tmp_path_factory.mktemp("checkpoint") / "small"))
-
-
-@pytest.fixture(scope="module")
-def traced(small_graphs: Path) -> dict[str, ModelProto]:
-    return load_graphs(small_graphs)
-
-
-@pytest.fixture(scope="module")
-def calibration(checkpoint: Path, traced: dict[str, ModelProto]) -> Calibration:
-    """Every layer in int8, its range up to the largest magnitude on made windows and events."""
-    config = trace.load_family(checkpoint).config
-    code, event = (1, config.tokens, config.width), (1, config.event_releases, config.tokens, config.width)
-    rng = np.random.default_rng(3)
-    feeds = {
-        "encode": [
-            {"frames": window[None], "noise": np.zeros(code, np.int32)}
-            for window in parity.made_windows(config.window, 12)
-        ],
-        "decide": [
-            {"z": rng.normal(size=event, scale=70).astype(np.int32), "present": np.ones(event[:2], np.bool_)}
-            for _ in range(4)
-        ],
-    }
-    found = {}
-    for part, model in traced.items():
-        peaks, network = measure(model, feeds[part]), Network(model)
-        held = {node.input[0]: peaks[node.input[0]] for node in layers(model)}
-        for node in layers(model):
-            if node.op_type == "Conv" and len(node.input) > 2:
-                bias = float(np.abs(network.array(node.input[2])).max())
-                held[unbiased(node.output[0])] = peaks[node.output[0]] + bias
-        names = tuple(node.name for node in layers(model))
-        found[part] = Ranges(structure(model), held, names, peaks)
-    return Calibration(checkpoint_hash(checkpoint), found)
+def calibration(checkpoint: Path, ranges: dict[str, Ranges]) -> Calibration:
+    """Every layer in int8."""
+    return Calibration(checkpoint_hash(checkpoint), ranges)
 
 
 @pytest.fixture
@@ -109,7 +75,7 @@ def test_the_shipped_graphs_become_engine_files(trt: Any, tmp_path: Path) -> Non
     family = trace.load_family(NANO)
     traced = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
     calibration = Calibration.load(NANO, checkpoint_hash(NANO))
-    for precision in engines.PRECISIONS:
+    for precision in PRECISIONS:
         for part in PARTS:
             file = tmp_path / FILES[part]
             graph = in_precision(part, traced[part], precision, calibration)
@@ -126,7 +92,7 @@ def test_the_command_makes_them_and_uses_them_again(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What ONNX Runtime and torch say of the graphs is `test_export_engine.py`'s matter."""
+    """Parity is tested in `test_export_engine.py`, and left out here."""
     monkeypatch.setattr(parity, "compare", lambda *_: {"code": {}, "noise": {}, "verdict": {}})
     monkeypatch.setattr(parity, "words", lambda report: [])
     for part in PARTS:
@@ -148,7 +114,7 @@ def test_the_command_makes_them_and_uses_them_again(
     assert "decide.engine: not the file" in engine.why_stale(out, manifest)
 
 
-def test_a_stale_engine_file_is_made_anew_and_the_reason_said(
+def test_a_stale_engine_file_is_made_again_and_the_reason_reported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest, cache, said = EngineManifest.load(folder), tmp_path / "cache", list[str]()
@@ -170,7 +136,7 @@ def test_a_stale_engine_file_is_made_anew_and_the_reason_said(
 
 
 def test_engine_files_carry_no_prefix(trt: Any, folder: Path, tmp_path: Path) -> None:
-    """What TensorRT's own tools read is the file itself; everything about it is in engine.json."""
+    """TensorRT's own tools can read the file itself; everything about it is in engine.json."""
     manifest = EngineManifest.load(folder)
     make(trt, folder, manifest, tmp_path, {}, OPTIONS, lambda text: None)
     data, _ = build_engine_file(trt, folder / "decide.onnx", OPTIONS, lambda text: None)
@@ -203,7 +169,7 @@ def test_a_build_that_fails_leaves_nothing_that_runs(
         EngineRecord.load(tmp_path)
 
 
-def test_what_the_parser_refuses_is_said_in_its_words(trt: Any, folder: Path, tmp_path: Path) -> None:
+def test_the_parsers_refusal_is_reported_in_its_own_words(trt: Any, folder: Path, tmp_path: Path) -> None:
     """Bytes that something other than a Cast reads: what our graphs once did."""
     model = onnx.load(folder / "encode.onnx")
     shape = numpy_helper.from_array(np.array([1, 16, 32, 32], np.int64), "same")
@@ -218,14 +184,14 @@ def test_what_the_parser_refuses_is_said_in_its_words(trt: Any, folder: Path, tm
         build_engine_file(trt, tmp_path / "decide.onnx", OPTIONS, lambda text: None)
 
 
-def test_a_capability_that_it_has_not_is_refused(trt: Any, folder: Path) -> None:
+def test_an_unknown_compute_capability_is_refused(trt: Any, folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"--compute-capability 8\.7: .* 8\.6, 8\.9, .*export\.install"):
         build_engine_file(trt, folder / "encode.onnx", Options(targets=("8.7",)), lambda text: None)
     with pytest.raises(ConfigError, match=r"--compute-capability 8\.7"):
         engines.backend("tensorrt-rtx", Options(targets=("8.6", "8.7")))  # before anything is traced
 
 
-def test_progress_is_said_while_it_builds(trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_while_it_builds(trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(builder, "_SAID_EVERY_S", 0.0)
     build_engine_file(trt, folder / "encode.onnx", OPTIONS, said.append)
@@ -251,11 +217,11 @@ def test_a_cancelled_build_ends_as_cancelled(trt: Any, folder: Path, monkeypatch
     ("memory", "disk", "says"),
     [(1 << 20, 1 << 40, "MB of memory available"), (1 << 40, 1000, "MB free"), (None, 1 << 40, "")],
 )
-def test_too_little_room_is_told_before_anything_starts(
+def test_too_little_memory_or_disk_is_reported_before_anything_starts(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int | None, disk: int, says: str
 ) -> None:
     monkeypatch.setattr(builder, "_available_memory", lambda: memory)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 41, 0, disk))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 41, 0, disk))
 
     def started(*_: object) -> None:
         raise EngineError("it was started")
@@ -272,16 +238,16 @@ def test_too_little_room_is_told_before_anything_starts(
         (ImportError("libtensorrt_rtx.so.1: cannot open"), "does not load .*glibc"),
     ],
 )
-def test_a_library_that_is_not_there_is_told(error: Exception, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(error: Exception, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise error
 
-    monkeypatch.setattr(builder.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(EngineError, match=says):
         load_rtx()
 
 
-def test_a_builder_without_its_gpu_is_told(folder: Path) -> None:
+def test_a_builder_without_its_gpu_is_reported(folder: Path) -> None:
     class Module:
         __version__ = "10.3.0"
         ILogger = type("ILogger", (), {"ERROR": 1, "INTERNAL_ERROR": 0})
@@ -296,7 +262,7 @@ def test_a_builder_without_its_gpu_is_told(folder: Path) -> None:
 
 
 class Builds:
-    """TensorRT's own builder as far as ours asks for it: writes down what it was told. Not TensorRT-RTX: no targets."""
+    """A fake of TensorRT's builder that records what it was told. Unlike TensorRT-RTX it has no targets."""
 
     __version__ = "10.3.0"
     ILogger = type("ILogger", (), {"ERROR": 1, "INTERNAL_ERROR": 0})
@@ -347,7 +313,7 @@ class Builds:
         return self.plan
 
 
-def test_the_devices_builder_is_told_types_workspace_and_timing_cache(folder: Path) -> None:
+def test_the_devices_builder_gets_types_workspace_and_timing_cache(folder: Path) -> None:
     """Strongly typed, TF32 off, no other flag: a version-compatible or hardware-compatible file is never asked for."""
     trt, said = Builds(), list[str]()
     made = build_engine_file(trt, folder / "encode.onnx", Options(256, 4), said.append, b"measured")
@@ -367,21 +333,21 @@ def test_a_timing_cache_of_another_gpu_is_left_out(folder: Path) -> None:
     assert made == (b"plan", b" and more")
 
 
-def test_what_the_devices_builder_refuses_is_said_with_the_cure(folder: Path) -> None:
+def test_the_devices_builders_refusal_is_reported_with_the_cure(folder: Path) -> None:
     says = r"encode\.onnx: TensorRT 10\.3\.0 builds no engine: .*node conv1; .*--workspace"
     with pytest.raises(EngineError, match=says):
         build_engine_file(Builds(plan=None), folder / "encode.onnx", OPTIONS, lambda text: None)
 
 
 def test_the_timing_cache_is_kept_beside_the_engine_files(folder: Path, tmp_path: Path) -> None:
-    """One graph's measurements serve the next, and the next build."""
+    """One graph's measurements are used for the next graph, and for the next build."""
     manifest, trt, cache = EngineManifest.load(folder), Builds(), tmp_path / "cache"
     for expected in (b" and more and more", b" and more and more and more and more"):
         make(trt, folder, manifest, cache, {}, OPTIONS, lambda text: None)
         assert (cache / "timing.cache").read_bytes() == expected
 
 
-def test_the_backend_of_the_device_is_explained_where_it_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_tensorrt_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     if "tensorrt" in sys.modules or importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("TensorRT is installed here")
     assert main(["--backend", "tensorrt"]) == 1

@@ -19,7 +19,7 @@ from familial.model import adopt, checkpoint, resources
 from familial.model.config import FamilyConfig
 from familial.model.family import Family
 from familial.model.members import CloudMember
-from familial.model.weights import without_weights
+from familial.model.weights import Weights, without_weights
 from tests.support.qwen_factory import WORDS, a_base, base_config, processor_pixels, qwen_family_config
 from wire.artifact.checkpoint import INDEX, WEIGHTS, weight_files
 from wire.errors import CheckpointError
@@ -74,15 +74,20 @@ def test_an_adopted_family_has_the_bases_weights(
 
 
 @torch.no_grad()
-def test_the_edge_member_alone_is_the_same_and_reads_no_more(
+def test_loading_the_edge_member_reads_only_its_weights_and_gives_the_same_logits(
     made: tuple[Path, Any], tmp_path: Path, like: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One-block load: difference 0.0 to the whole family's first block, and no weight of another block is touched."""
     run(made[0], tmp_path / "out", like)
     whole = checkpoint.load(tmp_path / "out")
     touched: list[str] = []
-    read = checkpoint.Weights.read
-    monkeypatch.setattr(checkpoint.Weights, "read", lambda self, name: touched.append(name) or read(self, name))
+    read = Weights.read
+
+    def spy(self: Weights, name: str) -> torch.Tensor:
+        touched.append(name)
+        return read(self, name)
+
+    monkeypatch.setattr(Weights, "read", spy)
     edge = checkpoint.load(tmp_path / "out", edge_only=True)
     assert not [name for name in touched if name.startswith(("backbone.layers.1", "backbone.layers.2"))]
     z = torch.randint(-200, 200, (3, 8, 4, 16), dtype=torch.int32)
@@ -108,7 +113,7 @@ def test_the_first_block_alone_loads_into_transformers_without_a_missing_key(mad
     assert all(torch.equal(value.float(), theirs[name]) for name, value in model.named_parameters())
 
 
-def test_weights_keep_the_bases_number_format(made: tuple[Path, Any], tmp_path: Path, like: Path) -> None:
+def test_adopted_weights_keep_the_number_format_of_the_base(made: tuple[Path, Any], tmp_path: Path, like: Path) -> None:
     run(made[0], tmp_path / "out", like)
     state = load_file(tmp_path / "out" / WEIGHTS)
     theirs = {name: value.bfloat16() for name, value in made[1].state_dict().items()}
@@ -147,7 +152,7 @@ def test_a_large_family_is_written_and_read_in_shards(
     assert weight_files(out) == (WEIGHTS,) and not list(out.glob("model-*")) and not (out / INDEX).exists()
 
 
-def test_words_begin_as_the_mean_of_their_pieces(
+def test_word_embeddings_start_as_the_mean_of_their_pieces(
     base: Path, made: tuple[Path, Any], tmp_path: Path, like: Path
 ) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -171,7 +176,7 @@ def test_words_begin_as_the_mean_of_their_pieces(
         torch.testing.assert_close(ours[WORDS.index("<end>")], theirs[258], atol=0.0, rtol=0.0)
 
 
-def test_old_and_new_forms_of_config_say_the_same(base: Path, tmp_path: Path, like: Path) -> None:
+def test_old_and_new_forms_of_config_give_the_same_family(base: Path, tmp_path: Path, like: Path) -> None:
     """The published folders say rope_theta and rope_scaling, and give the number format as torch_dtype."""
     run(base, tmp_path / "new", like)
     found = json.loads((base / "config.json").read_text())
@@ -208,7 +213,7 @@ SIZES = {
 
 @pytest.mark.parametrize("exit_block", ["shared", "branch"])
 @pytest.mark.parametrize("size", SIZES)
-def test_every_released_size_has_its_place(size: str, exit_block: str, like: Path, tmp_path: Path) -> None:
+def test_every_released_size_can_be_adopted(size: str, exit_block: str, like: Path, tmp_path: Path) -> None:
     """Names and shapes of transformers' model on the meta device, config.json in its published form: all fit, and only
     DeepStack's mergers are left over. A family of no other size would take them."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -267,7 +272,7 @@ def test_every_released_size_has_its_place(size: str, exit_block: str, like: Pat
 # --- what is refused
 
 
-def _config(**changes: Any) -> Callable[[Path], None]:
+def _config(**changes: Any) -> Callable[[Path], object]:
     """Change config.json: `section__key` in a section, `key` at the top, None takes it away."""
 
     def change(base: Path) -> None:
@@ -310,7 +315,7 @@ def _wrong_index(base: Path) -> None:
     (base / INDEX).write_text(json.dumps(found))
 
 
-REFUSED: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
+REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "another architecture": (_config(model_type="llama"), [], "model_type is 'llama'; this adopts 'qwen3_vl'"),
     "a mixture of experts": (_config(model_type="qwen3_vl_moe"), [], "qwen3_vl_moe"),
     "quantised weights": (_config(quantization_config={"quant_method": "fp8"}), [], "as they were trained"),
@@ -378,7 +383,7 @@ def test_too_little_disk_is_found_before_anything_is_written(
     base: Path, tmp_path: Path, like: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(resources.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1000))
     assert run(base, tmp_path / "a" / "b", like) == 1
     assert "give a folder on another disk with --out" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

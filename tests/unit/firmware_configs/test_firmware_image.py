@@ -73,7 +73,7 @@ def test_the_four_boards_are_there() -> None:
     assert not any(row.run_on_hardware for row in BOARDS)
 
 
-def test_a_wrong_board_names_the_right_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_board_is_refused_with_the_known_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="orin-nano, orin-nx, agx-orin, thor"):
         board("nano")
     assert main(["--board", "nano", "--out", str(tmp_path / "out")]) == 2
@@ -141,7 +141,7 @@ def test_dry_run_writes_nothing(row: Board, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_the_flash_script_runs_nothing_unless_told(row: Board, tmp_path: Path) -> None:
-    """With every tool on its path replaced by a tripwire, it prints the whole plan and springs none."""
+    """Every tool on its path is replaced by one that reports its call: it prints the whole plan and calls none."""
     write(row, tmp_path / "out", EDGE_TOML, None)
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -212,7 +212,7 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
     return result, (tmp_path / "log").read_text().splitlines()
 
 
-def test_told_to_run_it_lays_the_overlay_before_it_flashes(tmp_path: Path) -> None:
+def test_with_run_it_copies_the_overlay_before_it_flashes(tmp_path: Path) -> None:
     result, log = flash(tmp_path, "R36 (release), REVISION: 4.4")
     assert result.returncode == 0, result.stderr
     order = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", "python3", "python3", "lsusb", "l4t_initrd_flash.sh"]
@@ -231,7 +231,7 @@ def test_another_release_is_never_flashed(tmp_path: Path) -> None:
     assert not any("l4t_initrd_flash" in line for line in log)
 
 
-def test_the_plan_is_the_script(row: Board, tmp_path: Path) -> None:
+def test_the_script_runs_the_steps_of_the_plan(row: Board, tmp_path: Path) -> None:
     write(row, tmp_path / "out", EDGE_TOML, None)
     plan = json.loads((tmp_path / "out" / "flash_plan.json").read_text())
     assert plan["board"]["l4t"] == row.l4t
@@ -285,7 +285,9 @@ def test_a_csi_camera_takes_jetpacks_opencv_and_any_other_the_wheel() -> None:
     assert b"opencv" in overlay(row, EDGE_TOML, None)["opt/veilsight/requirements.txt"].data
 
 
-def test_an_engine_that_is_not_its_manifests_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_engine_that_differs_from_its_manifest_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     engine = tmp_path / "engine"
     engine.mkdir()
     (engine / "manifest.json").write_text("{}")
@@ -296,9 +298,7 @@ def test_an_engine_that_is_not_its_manifests_is_refused(tmp_path: Path, capsys: 
     assert not (tmp_path / "out").exists()
 
 
-def test_an_engine_that_its_publisher_did_not_sign_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_engine_that_the_signer_did_not_sign_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_engine(tmp_path / "engine")
     command = ["--board", "thor", "--out", str(tmp_path / "out"), "--engine", str(tmp_path / "engine")]
     assert main(command) == 2
@@ -313,7 +313,7 @@ def test_an_engine_that_its_publisher_did_not_sign_is_refused(
     assert main([*command, "--signer", SIGNER.public.hex]) == 0
 
 
-def test_an_engine_travels_whole(tmp_path: Path) -> None:
+def test_the_overlay_contains_the_whole_engine(tmp_path: Path) -> None:
     make_engine(tmp_path / "engine")
     put_weights_outside(tmp_path / "engine")
     sign_manifest(tmp_path / "engine", SIGNER)
@@ -325,7 +325,7 @@ def test_an_engine_travels_whole(tmp_path: Path) -> None:
     assert found["etc/veilsight/signer.pub"].data.decode().strip() == SIGNER.public.hex
 
 
-def test_what_the_image_carries_is_what_the_device_installs(tmp_path: Path) -> None:
+def test_the_device_can_install_what_the_image_contains(tmp_path: Path) -> None:
     """The overlay's own configuration, engine and key, at the paths that they name, pass the unit's first command."""
     make_engine(tmp_path / "engine", size=16)
     for part in ("encode", "decide"):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from familial.model.towers.registry import TOWERS
-from familial.synth.actions import LABELS, SHARES
+from familial.synth.actions.base import LABELS
+from familial.synth.actions.catalogue import KINDS, SHARES
 from firmware_configs.boards import BOARDS
 from tests.support.services import ROOT
 from wire.privacy.certificate import PROFILES
@@ -47,7 +48,8 @@ def test_a_board_has_its_row_in_the_flash_page(board: str) -> None:
 
 @pytest.mark.parametrize("label", LABELS)
 def test_a_label_is_rendered_and_in_the_pages(label: str) -> None:
-    assert len(SHARES) == len(LABELS), "each label of familial.synth.actions has a share of the rendered clips"
+    assert len(SHARES) == len(LABELS), "give each label its share of the rendered clips in familial.synth.actions"
+    assert label in KINDS.values(), f"write an action in familial.synth.actions that shows {label!r}"
     said = re.search(rf"\b{re.escape(label)}\b", (DOCS / "data.md").read_text())
     assert said, f"say in docs/data.md what {label!r} means and which sets have it"
 

@@ -18,7 +18,8 @@ LINE, WORDS = 120, 1500
 def block(name: str) -> str:
     """The TOML block of docs/configuration.md that begins with a comment of this name."""
     text = (ROOT / "docs" / "configuration.md").read_text()
-    return next(found for found in re.findall(r"```toml\n(.*?)```", text, re.S) if found.startswith(f"# {name}"))
+    blocks: list[str] = re.findall(r"```toml\n(.*?)```", text, re.S)
+    return next(found for found in blocks if found.startswith(f"# {name}"))
 
 
 def test_the_documented_edge_configuration_loads(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_nothing_is_promised_that_cannot_be_proved() -> None:
 # What a device runs of `export`: the proof, the installer, and what they need.
 INSTALLER = [
     ROOT / "export" / f"{name}.py"
-    for name in ("backends/builder", "bundle", "install", "proof/lint", "proof/verify_graph")
+    for name in ("backends/builder", "bundle", "install", "proof/structure", "proof/verify_graph")
 ]
 ON_DEVICE = [*python_files("wire", "edge_runtime"), *INSTALLER]
 

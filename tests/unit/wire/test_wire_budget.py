@@ -15,6 +15,7 @@ from wire.errors import ConfigError, ManifestError
 from wire.privacy.budget import OVER, UNIT, Budget, Terms, slots_an_hour, units
 from wire.privacy.certificate import Certificate, bits, sigma_for
 
+NO_CUT_OFF = (Fraction(0), Fraction(0))
 PRICE = Fraction(64) ** 2 / sigma_for(64, 3.0) ** 2
 EVENT, HOUR = bits(math.sqrt(8 * PRICE)), bits(math.sqrt(3600 * PRICE))
 
@@ -25,8 +26,8 @@ def check(budget: Budget, price: Fraction = PRICE) -> tuple[Fraction, Fraction]:
 
 @pytest.mark.parametrize("over", OVER[:2])
 def test_a_budget_that_the_cadence_keeps_is_accepted_and_cuts_nothing(over: str) -> None:
-    assert check(Budget(EVENT * 1.001, HOUR * 1.001, 24 * HOUR * 1.001, over)) == (0, 0)
-    assert check(Budget(over=over)) == (0, 0)
+    assert check(Budget(EVENT * 1.001, HOUR * 1.001, 24 * HOUR * 1.001, over)) == NO_CUT_OFF
+    assert check(Budget(over=over)) == NO_CUT_OFF
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_reported_budgets_are_accepted_whatever_the_cadence_spends() -> None:
-    assert check(Budget(0.1, 0.1, 0.1, "report")) == (0, 0)
+    assert check(Budget(0.1, 0.1, 0.1, "report")) == NO_CUT_OFF
 
 
 @settings(deadline=None)
@@ -109,7 +110,7 @@ def test_the_terms_are_those_of_the_most_that_may_be_ordered(manifest: EngineMan
     assert own.costs[:2] == (units(lowered.price), units(own.price))
     with pytest.raises(ConfigError, match="bits_per_event"):
         Terms.of(manifest, "", Budget(per_event=4.0))
-    assert Terms.of(manifest, "strict", Budget(per_event=4.0)).cut_off == (0, 0)
+    assert Terms.of(manifest, "strict", Budget(per_event=4.0)).cut_off == NO_CUT_OFF
 
 
 @pytest.mark.parametrize("maximum", ["detailed", "gold"])

@@ -209,13 +209,13 @@ def test_a_release_that_hides_something_is_malformed(extra: bytes) -> None:
 def test_an_envelope_that_hides_something_is_malformed() -> None:
     payload = verdict().seal(KEY)
     for extra in (b"\x1a\x00", payload[: 2 + payload[1]] if payload[1] < 128 else payload):
-        assert reason(lambda extra=extra: open_verdict(payload + extra, KEY.public, MODEL)) == "malformed"  # type: ignore[misc]  # mypy cannot type a default
+        assert reason(lambda extra=extra: open_verdict(payload + extra, KEY.public, MODEL)) == "malformed"
 
 
 @pytest.mark.parametrize("part", ["body", "signature"])
 def test_an_envelope_without_a_part_is_malformed(part: str) -> None:
     envelope = pb.Signed.FromString(verdict().seal(KEY))
-    envelope.ClearField(part)  # type: ignore[arg-type]  # one of its two names
+    envelope.ClearField(part)
     assert reason(lambda: open_verdict(envelope.SerializeToString(), KEY.public, MODEL)) == "malformed"
 
 

@@ -1,8 +1,9 @@
-"""What every graph is held to before anything is proved on it: one meaning for every reader, nothing exotic. No torch.
+"""The structure that every graph must have before anything is proved on it: one meaning for every reader. No torch.
 
-A graph that passes has names made once and in order, standard operators of a whitelist that the devices' TensorRT
-parses, no subgraph, function, custom operator or default of an input, exactly the manifest's inputs and outputs, no
-dead node and no open shape; its file is protobuf in canonical form. `Graph` says who makes and who reads a tensor.
+A graph that passes has tensor names made once and in order, standard operators of a whitelist that the devices'
+TensorRT parses, no subgraph, function, custom operator or default of an input, exactly the manifest's inputs and
+outputs, no dead node and no open shape; its file is protobuf in canonical form. `Graph` says which node makes and which
+nodes read a tensor.
 """
 
 from __future__ import annotations
@@ -26,18 +27,24 @@ __all__ = [
     "INLINE_BYTES",
     "LARGE_BYTES",
     "OPSET",
+    "WEIGHTS_SUFFIX",
     "WHITELIST",
     "Graph",
     "Signature",
-    "check_hygiene",
-    "check_whole",
+    "check_unambiguous",
+    "check_complete",
+    "check_structure",
     "external_files",
-    "lint",
     "load_graph",
     "save_graph",
 ]
 
 OPSET = 18
+"""Version of the standard operators in every graph."""
+
+WEIGHTS_SUFFIX = ".weights"
+"""Of the files in which a graph's large constants lie: encode.weights, decide.weights."""
+
 _ALLOWED = """
 Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose Cos DequantizeLinear Div
 Elu Equal Erf Exp Expand Flatten Floor Gather Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid
@@ -46,7 +53,7 @@ Neg Not Or Pad Pow QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceMin Redu
 Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where
 """
 WHITELIST = frozenset(_ALLOWED.split())
-"""Operators that TensorRT parses from 9.0 on, that compute the same thing twice, of shapes that data cannot change."""
+"""Operators that TensorRT parses from 9.0 on, that are deterministic, and whose shapes do not depend on data."""
 
 FORBIDDEN: Mapping[str, str] = {
     **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "it carries a subgraph, which this proof does not enter"),
@@ -59,10 +66,10 @@ FORBIDDEN: Mapping[str, str] = {
     **dict.fromkeys(("ScatterND", "ScatterElements", "Scatter", "IsNaN", "IsInf"), "TensorRT before 10 lacks it"),
     **dict.fromkeys(("RMSNormalization", "Attention", "RotaryEmbedding"), "TensorRT's parser lacks it up to 10.1"),
 }
-"""Operators that are met in practice -> why they are refused; others are refused for not being in WHITELIST."""
+"""Operators met in practice -> why they are refused. All others are refused for not being in WHITELIST."""
 
 _AGAIN = "export the checkpoint again: python -m export.build_engine"
-_OTHERWISE = "write that layer with operators of export.proof.lint.WHITELIST, and export it again"
+_OTHERWISE = "write that layer with operators of export.proof.structure.WHITELIST, and export it again"
 _IR_VERSIONS = range(8, 11)  # TensorRT 10.3's parser and ONNX Runtime 1.16 read these
 _MAX_RANK = 8
 _DTYPES: Mapping[str, int] = {
@@ -81,10 +88,11 @@ _CANNOT_HOLD_GRAPHS = (
     AttributeProto.STRINGS,
 )
 INLINE_BYTES = 1 << 30
-"""Constants of more than so much lie beside the graph: a protobuf message holds 2 GB, and readers copy it."""
+"""Where the large constants are more than this in sum, they lie in a file beside the graph: a protobuf message holds
+2 GB, and readers copy it."""
 
 LARGE_BYTES = 4096
-"""The smallest constant that is put beside, and the page on which it begins."""
+"""The smallest constant that is put into that file, and the size of the pages on which they begin."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 
@@ -92,9 +100,10 @@ Signature = Mapping[str, tuple[str, Sequence[int]]]  # name -> (dtype, shape)
 
 
 class Graph:
-    """One graph whose names are known to be made once: who makes a tensor, who reads it, which are constants.
+    """One graph: which node makes a tensor, which nodes read it, which tensors are constants.
 
-    Every refusal goes through `fail`, so that it names the graph's file, the step and the node.
+    It takes names to be made once, which `check_unambiguous` holds. Every refusal goes through `fail`, so that it names
+    the graph's file, the step and the node.
     """
 
     def __init__(self, model: onnx.ModelProto, file: str) -> None:
@@ -106,7 +115,7 @@ class Graph:
         self.makers = {name: node for node in self.nodes for name in node.output if name}
 
     def fail(self, step: str, node: NodeProto | None, reason: str) -> NoReturn:
-        """Refuse the graph."""
+        """Refuse the graph: raise GraphError."""
         at = f"node {node.name or node.output[0]!r} ({node.op_type}): " if node is not None else ""
         raise GraphError(f"{self.file}: {step}: {at}{reason}")
 
@@ -148,9 +157,14 @@ class Graph:
 
 
 def load_graph(path: Path | str, sha256: str | None = None) -> onnx.ModelProto:
-    """Read an ONNX file in canonical form, the one of that hash where one is given; GraphError for any other.
+    """Read an ONNX file in canonical form. External weights are checked to be there, not loaded.
 
-    External weights are looked at, not loaded.
+    Args:
+        path: the file.
+        sha256: hex hash that its bytes must have; None: any.
+
+    Raises:
+        GraphError: it cannot be read, has another hash, or is not in canonical form.
     """
     file = Path(path)
     try:
@@ -172,11 +186,17 @@ def load_graph(path: Path | str, sha256: str | None = None) -> onnx.ModelProto:
 
 
 def save_graph(model: onnx.ModelProto, file: Path, inline_bytes: int = INLINE_BYTES) -> None:
-    """Write a graph in canonical form. Where its constants are more than `inline_bytes`, the large ones go into a file
-    beside it (`encode.weights`), page by page, and `model` itself is changed to say so."""
+    """Write a graph in canonical form.
+
+    Args:
+        model: the graph. Where its large constants are moved, it is changed to refer to their file.
+        file: where to write it.
+        inline_bytes: if the large constants are more than this in sum, they go into a file beside it
+            (`encode.weights`), each on a page of its own.
+    """
     large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= LARGE_BYTES]
     if sum(len(tensor.raw_data) for tensor in large) > inline_bytes:
-        beside = file.with_suffix(".weights")
+        beside = file.with_suffix(WEIGHTS_SUFFIX)
         with beside.open("wb") as out:
             for tensor in large:
                 out.write(bytes(-out.tell() % LARGE_BYTES))
@@ -196,7 +216,7 @@ def external_files(model: onnx.ModelProto) -> set[str]:
 
 
 def _check_external(file: Path, tensor: TensorProto) -> None:
-    """External data lies in a plain file beside the model, and all of it is there."""
+    """Raise GraphError unless a tensor's external data lies in a plain file beside the model, all of it."""
     fields = {entry.key: entry.value for entry in tensor.external_data}
     place = file.parent / fields.get("location", "")
     plain = _FILE_NAME.fullmatch(fields.get("location", "")) and place.is_file() and not place.is_symlink()
@@ -207,18 +227,28 @@ def _check_external(file: Path, tensor: TensorProto) -> None:
         raise GraphError(f"{file.name}: {tensor.name!r}: {place.name} is too short; copy the folder again")
 
 
-def lint(model: onnx.ModelProto, file: str, inputs: Signature, outputs: Signature) -> list[str]:
-    """Refuse (GraphError) what can be read in two ways or not by TensorRT; else the sentences that hold.
+def check_structure(model: onnx.ModelProto, file: str, inputs: Signature, outputs: Signature) -> list[str]:
+    """Hold a graph against everything in this module.
 
-    inputs, outputs: name -> (dtype, shape): exactly these, with exactly these types.
+    Args:
+        model: the graph.
+        file: its name, for messages.
+        inputs: name -> (dtype, shape); the graph must have exactly these.
+        outputs: likewise.
+
+    Returns:
+        What holds, in sentences.
+
+    Raises:
+        GraphError: the graph can be read in two ways, or TensorRT does not read it; names step, node and reason.
     """
     graph = Graph(model, file)
-    check_hygiene(graph, inputs, outputs)
-    return check_whole(graph, inputs, outputs)
+    check_unambiguous(graph, inputs, outputs)
+    return check_complete(graph, inputs, outputs)
 
 
-def check_hygiene(graph: Graph, inputs: Signature, outputs: Signature) -> None:
-    """After this, a name means one tensor, a node one standard operator, and the interface is the manifest's."""
+def check_unambiguous(graph: Graph, inputs: Signature, outputs: Signature) -> None:
+    """Raise GraphError unless a name means one tensor, a node one standard operator, and the interface is as given."""
     _only_a_graph(graph)
     _made_once(graph)
     _operators(graph)
@@ -226,8 +256,8 @@ def check_hygiene(graph: Graph, inputs: Signature, outputs: Signature) -> None:
     _interface(graph, inputs, outputs)
 
 
-def check_whole(graph: Graph, inputs: Signature, outputs: Signature) -> list[str]:
-    """Nothing aside, all shapes static; the sentences that hold then."""
+def check_complete(graph: Graph, inputs: Signature, outputs: Signature) -> list[str]:
+    """Raise GraphError unless every node leads to an output and every shape is static; what holds, in sentences."""
     _nothing_dead(graph)
     _static_shapes(graph, outputs)
     kinds = len({node.op_type for node in graph.nodes})

@@ -1,0 +1,199 @@
+"""Breaches of the promise while a device runs: engine or sampler are broken in place, and z shows it.
+
+breach, plant, error, says = PLANTED["a draw used twice"]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_runtime.eye.engine.base import self_test
+from edge_runtime.eye.engine.onnx import OnnxEngine
+from edge_runtime.eye.window import Window
+from edge_runtime.gate import sampler as noise_module
+from edge_runtime.gate.sampler import NoiseSample, Sampler
+from tests.support.breaches_in_graph import pin
+from tests.support.engine_factory import make_engine, make_noise_table
+from wire.artifact.manifest import FILES, EngineManifest
+from wire.errors import ManifestError, NoiseError, PrivacyError
+from wire.privacy.noise_check import NoiseCheck
+from wire.privacy.noise_table import NoiseTable
+
+__all__ = ["PLANTED", "Bench"]
+
+
+@dataclasses.dataclass
+class Bench:
+    """An engine, its sampler and the check, as the loop has them."""
+
+    folder: Path
+    patch: pytest.MonkeyPatch
+    manifest: EngineManifest = dataclasses.field(init=False)
+    engine: OnnxEngine = dataclasses.field(init=False)
+    sampler: Sampler = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.manifest = make_engine(self.folder)
+        self.engine = OnnxEngine(self.folder)
+        self.sampler = Sampler(make_noise_table(self.manifest.sigma), self.manifest.tokens, self.manifest.width)
+
+    def releases(self, count: int) -> None:
+        """What the loop does with `count` windows of a scene that changes."""
+        check = NoiseCheck(self.sampler.sigma, self.manifest.n, self.manifest.event_releases)
+        for slot in range(count):
+            frames = np.full((1, *self.engine_shape), slot * 20 % 256, np.uint8)
+            check.check(self.engine.encode(Window(slot, frames), self.sampler.draw()))
+
+    @property
+    def engine_shape(self) -> tuple[int, int, int]:
+        return self.manifest.window.frames, self.manifest.window.height, self.manifest.window.width
+
+
+def _swap_table(bench: Bench) -> None:
+    make_noise_table(bench.manifest.sigma / 2).save(bench.folder / FILES["noise_table"])
+    OnnxEngine(bench.folder)
+
+
+def _swap_table_and_pin(bench: Bench) -> None:
+    make_noise_table(bench.manifest.sigma / 2).save(bench.folder / FILES["noise_table"])
+    pin(bench.folder, "noise_table")
+    OnnxEngine(bench.folder)
+
+
+def _relabel_table(bench: Bench) -> None:
+    """The words of half sigma under the name of the promised one."""
+    half = make_noise_table(bench.manifest.sigma / 2)
+    Sampler(NoiseTable(bench.manifest.sigma, half.high, half.low), 4, 16)
+
+
+def _promise_with_half_the_noise(bench: Bench) -> None:
+    """Manifest and table agree on half of sigma; the certificate still says what it said."""
+    document = json.loads((bench.folder / "manifest.json").read_text())
+    half = bench.manifest.sigma / 2
+    document["sigma"] = f"{half.numerator}/{half.denominator}"
+    (bench.folder / "manifest.json").write_text(json.dumps(document))
+    _swap_table_and_pin(bench)
+
+
+def _halve_draws(bench: Bench) -> None:
+    invert = bench.sampler._invert
+    bench.patch.setattr(bench.sampler, "_invert", lambda: (invert() / 2).astype(np.int32))
+    bench.releases(bench.manifest.event_releases)
+
+
+def _draw_from_half(bench: Bench) -> None:
+    """Another sampler where the right one should be."""
+    right = bench.sampler.sigma
+    bench.sampler = Sampler(make_noise_table(right / 2), 4, 16)
+    bench.sampler.sigma = right
+    bench.releases(bench.manifest.event_releases)
+
+
+def _use_a_draw_twice(bench: Bench) -> None:
+    draw = bench.sampler.draw()
+    for slot in range(2):
+        bench.engine.encode(Window(slot, np.zeros((1, *bench.engine_shape), np.uint8)), draw)
+
+
+def _repeat_draws(bench: Bench) -> None:
+    kept = bench.sampler.draw()._array.copy()
+    bench.patch.setattr(bench.sampler, "draw", lambda: NoiseSample(kept.copy()))
+    bench.releases(2)
+
+
+def _repeat_bits(bench: Bench) -> None:
+    """A kernel, or a buffer, that gives the same bits at every call."""
+    bits = os.urandom(8 * 64)
+
+    def stuck(buffer: Any, size: int, flags: int) -> int:
+        buffer[:] = bits
+        return size
+
+    bench.patch.setattr(noise_module, "_getrandom", stuck)
+    bench.releases(2)
+
+
+def _no_bits(bench: Bench) -> None:
+    """A call that says it filled the buffer and did not."""
+    bench.patch.setattr(noise_module, "_getrandom", lambda buffer, size, flags: size)
+    bench.releases(1)
+
+
+def _core_without_noise(bench: Bench) -> None:
+    """The noise's buffer is bound to nothing: zeros."""
+    run = bench.engine.run_core
+    bench.patch.setattr(bench.engine, "run_core", lambda frames, noise: run(frames, np.zeros_like(noise)))
+
+
+def _core_with_stale_noise(bench: Bench) -> None:
+    """The noise's buffer is bound once and never filled again."""
+    run, stale = bench.engine.run_core, bench.sampler.draw().take().copy()
+    bench.patch.setattr(bench.engine, "run_core", lambda frames, noise: run(frames, stale))
+
+
+def _then(plant: Callable[[Bench], None], after: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    def run(bench: Bench) -> None:
+        plant(bench)
+        after(bench)
+
+    return run
+
+
+def _run_self_test(bench: Bench) -> None:
+    self_test(bench.engine)
+
+
+def _release_two(bench: Bench) -> None:
+    bench.releases(2)
+
+
+PLANTED: dict[str, tuple[str, Callable[[Bench], None], type[Exception], str]] = {
+    "a table of half sigma: its hash": ("half sigma", _swap_table, ManifestError, r"noise_table\.bin"),
+    "the same with its hash pinned": ("half sigma", _swap_table_and_pin, ManifestError, "sigma"),
+    "its words under the right name": ("half sigma", _relabel_table, NoiseError, "not the distribution"),
+    "half sigma in the manifest: the certificate": (
+        "half sigma",
+        _promise_with_half_the_noise,
+        ManifestError,
+        "certificate",
+    ),
+    "a sampler that halves: measured on z": ("half sigma", _halve_draws, NoiseError, "below"),
+    "a sampler of half sigma: measured on z": ("half sigma", _draw_from_half, NoiseError, "below"),
+    "a draw used twice": ("reused noise", _use_a_draw_twice, NoiseError, "twice"),
+    "a sampler that repeats itself: measured on z": ("reused noise", _repeat_draws, NoiseError, "stuck"),
+    "bits that repeat: measured on z": ("reused noise", _repeat_bits, NoiseError, "stuck"),
+    "bits that never came: measured on z": ("reused noise", _no_bits, NoiseError, "did not reach"),
+    "a buffer of zeros: the self-test": (
+        "an unbound noise buffer",
+        _then(_core_without_noise, _run_self_test),
+        PrivacyError,
+        "does not reach",
+    ),
+    "a buffer of zeros: measured on z": (
+        "an unbound noise buffer",
+        _then(_core_without_noise, _release_two),
+        NoiseError,
+        "did not reach",
+    ),
+    "a buffer filled once: the self-test": (
+        "an unbound noise buffer",
+        _then(_core_with_stale_noise, _run_self_test),
+        PrivacyError,
+        "self-test",
+    ),
+    "a buffer filled once: measured on z": (
+        "an unbound noise buffer",
+        _then(_core_with_stale_noise, _release_two),
+        NoiseError,
+        "stuck",
+    ),
+}
+"""Name -> (breach, what is done, the error that must be raised, what it says)."""

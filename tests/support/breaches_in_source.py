@@ -1,0 +1,218 @@
+"""Breaches of the promise in the source: a change of the code in a copy of it, and the test that must fail on the copy.
+
+text = mutate(source, WRITTEN["a draw may be taken again"])      LookupError where the place is gone
+copy_of_the_code(folder, file, text)                             run_tests({name: (copy, tests)}, folder)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["WRITTEN", "Written", "copy_of_the_code", "mutate", "run_tests"]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A change of the source.
+
+    Attributes:
+        breach: what it breaks.
+        file: relative to the project's root.
+        changes: (pattern, replacement); each pattern must match once.
+        caught_by: the test that must fail, as pytest's node id.
+    """
+
+    breach: str
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    caught_by: str
+
+
+NOISE, LOOP = "edge_runtime/gate/sampler.py", "edge_runtime/gate/loop.py"
+T_NOISE, T_LOOP = "tests/unit/edge_runtime/test_edge_sampler.py", "tests/unit/edge_runtime/test_edge_loop.py"
+SEND = r'( +)self\.publisher\.send\("features", payload\)\n'
+
+WRITTEN: dict[str, Written] = {
+    "the sampler halves what it draws": Written(
+        "half sigma",
+        NOISE,
+        ((r"whole\.astype", "(whole / 2).astype"),),
+        f"{T_NOISE}::test_the_variance_is_that_of_sigma_so_half_of_it_is_caught",
+    ),
+    "every other sign is lost": Written(
+        "half sigma",
+        NOISE,
+        ((r"np\.copysign\(made, signed, made\)", "pass"),),
+        f"{T_NOISE}::test_a_sample_is_the_inverse_of_the_table_to_the_last_bit[4-16-sigma2]",
+    ),
+    "bits are read once": Written(
+        "reused noise",
+        NOISE,
+        ((r"with self:\n( +)while ", r"if True:\n\1while not self._words.any() and "),),
+        f"{T_NOISE}::test_two_samples_differ",
+    ),
+    "a draw may be taken again": Written(
+        "reused noise",
+        NOISE,
+        ((r"        self\._owner = 0\n        return (self\._array)", r"        return \1"),),
+        f"{T_NOISE}::test_a_sample_is_used_once",
+    ),
+    "the search is done in single precision": Written(
+        "noise in floats",
+        NOISE,
+        ((r"(self\._steps = np\.zeros\(\(.*?\))\)", r"\1, np.float32)"),),
+        f"{T_NOISE}::test_no_tie_is_missed_where_the_entries_lie_one_apart[sigma2]",
+    ),
+    "the noise is scaled as a float, then rounded": Written(
+        "noise in floats",
+        NOISE,
+        ((r"return whole(\.astype\(np\.int32\))", r"return np.rint(1.01 * whole)\1"),),
+        f"{T_NOISE}::test_the_magnitude_turns_where_the_discrete_gaussian_says",
+    ),
+    "numpy's generator fills the bits": Written(
+        "numpy's generator",
+        NOISE,
+        (
+            (
+                r"            return NoiseSample\(self\._invert\(\)\)",
+                "            self._words[:] = np.random.default_rng().integers(0, 2**64, len(self._words), np.uint64)\n"
+                "            return NoiseSample(self._invert())",
+            ),
+        ),
+        f"{T_NOISE}::test_bits_come_from_the_kernel_and_noise_from_the_sampler",
+    ),
+    "a failed window is run again with a fresh draw": Written(
+        "a retry with fresh noise",
+        LOOP,
+        (
+            (
+                r"( +)(z = encoder\.encode\(.*\))( if charge\.granted else None)\n",
+                r"\1\2\3\n\1if z is None and charge.granted:\n\1    \2\n",
+            ),
+        ),
+        f"{T_LOOP}::test_an_engine_failure_is_filled_with_noise_alone_and_charged",
+    ),
+    "a release is sent again under other noise": Written(
+        "a retry with fresh noise",
+        LOOP,
+        (
+            (
+                r"( +)(payload) = (fill_message\(.*?)z(, .*)\n",
+                r"\1\2 = \3z\4\n\1again = \3noise.draw().alone()\4\n",
+            ),
+            (SEND, r'\1self.publisher.send("features", payload)\n\1self.publisher.send("features", again)\n'),
+        ),
+        f"{T_LOOP}::test_every_slot_is_released_with_its_number_and_read_as_events",
+    ),
+    "the engine is given no noise": Written(
+        "an unbound noise buffer",
+        "edge_runtime/eye/engine/onnx.py",
+        ((r"frames=frames, noise=noise\)", "frames=frames, noise=np.zeros_like(noise))"),),
+        "tests/unit/edge_runtime/test_edge_engine.py::test_a_release_is_the_code_plus_the_drawn_noise",
+    ),
+    "the device is given no noise": Written(
+        "an unbound noise buffer",
+        "edge_runtime/eye/engine/tensorrt.py",
+        ((r'"noise": noise\}', '"noise": np.zeros_like(noise)}'),),
+        "tests/unit/edge_runtime/test_edge_tensorrt.py::test_it_computes_what_onnx_runtime_computes",
+    ),
+    "a slot is charged when it is out": Written(
+        "a charge after publish",
+        LOOP,
+        (
+            (
+                r"( +)charge = (self\.ledger\.charge\(.*?\))(  #.*)?\n",
+                r"\1from edge_runtime.gate.ledger import Charge\n\1charge, late = Charge(slot, True), lambda: \2\n",
+            ),
+            (SEND, r'\1self.publisher.send("features", payload)\n\1late()\n'),
+        ),
+        f"{T_LOOP}::test_every_release_is_charged_before_it_is_published",
+    ),
+    "the slot's number is a varint": Written(
+        "a varint in the message",
+        "wire/protocol/veilsight_pb2.py",
+        ((r"(61tures.*?slot\\x18\\x03 \\x01\()\\x06", r"\1\\x04"),),
+        "tests/unit/wire/test_wire_message.py::test_a_release_has_the_same_size_whatever_it_says",
+    ),
+}
+
+
+def mutate(text: str, mutation: Written) -> str:
+    """The source with the mutation; a place that is gone, or not the only one, is an error."""
+    for pattern, new in mutation.changes:
+        text, count = re.subn(pattern, new, text)
+        if count != 1:
+            raise LookupError(f"{mutation.file}: {count} places match {pattern!r}, not one: write the mutation anew")
+    return text
+
+
+def copy_of_the_code(folder: Path, file: str = "", text: str = "") -> Path:
+    """The project in `folder`: what may change, and what looks for it beside itself, is copied; the rest is linked."""
+    folder.mkdir()
+    for path in ROOT.iterdir():
+        if path.name in ("edge_runtime", "wire", "tests", "pyproject.toml"):
+            copy = shutil.copytree if path.is_dir() else shutil.copy
+            copy(path, folder / path.name)
+        elif not path.name.startswith((".", "build")):
+            (folder / path.name).symlink_to(path)
+    if file:
+        (folder / file).write_text(text)
+    return folder
+
+
+# One process imports what is not ours and forks for every copy: it reads (folder, tests), and says how pytest ended.
+_SERVER = """
+import json, os, sys
+import cryptography.hazmat.primitives.asymmetric.ed25519, cv2, google.protobuf.message, mpmath, numpy, onnx
+import hypothesis, onnxruntime, paho.mqtt.client, pytest, pytest_timeout
+
+def run(folder, tests):
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    out = os.open("out.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(out, 1), os.dup2(out, 2)
+    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported already
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--tb=line", *quiet, *tests]))
+
+running, ended = {}, {}
+for name, (folder, tests) in json.load(sys.stdin).items():
+    if len(running) == 2:
+        pid, status = os.wait()
+        ended[running.pop(pid)] = os.waitstatus_to_exitcode(status)
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = run(folder, tests)
+        finally:
+            os._exit(status)
+    running[pid] = name
+for pid, name in running.items():
+    ended[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(json.dumps(ended))
+"""
+
+
+def run_tests(work: Mapping[str, tuple[Path, list[str]]], folder: Path) -> dict[str, tuple[int, str]]:
+    """Run tests in copies of the code: name -> (copy, tests) -> (pytest's exit status, its output)."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _SERVER],
+        input=json.dumps({name: (str(copy), tests) for name, (copy, tests) in work.items()}),
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "hypothesis")},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+    )
+    found = json.loads(ended.stdout)
+    return {name: (status, (work[name][0] / "out.txt").read_text()) for name, status in found.items()}

@@ -1,0 +1,46 @@
+"""The bytes of the shipped graphs are pinned, for each version of what makes them."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from export import trace
+from export.graph_version import GRAPH_VERSION
+
+ROOT = Path(__file__).resolve().parents[3]
+MAKERS = ("torch", "onnx", "onnxscript", "onnx-ir", "numpy", "transformers")  # whose versions decide the bytes, too
+PINNED = {
+    1: {
+        "encode": "168404cb99caf65ccdcdd17e6dfc0800e2339a87192c66732bd424c15cb0296c",
+        "decide": "d63a687160f9cc9ed74777f127dcdd41c52d995b22a3819142a8d56adbf2a546",
+    },
+}
+"""GRAPH_VERSION -> sha256 of encode.onnx and decide.onnx of checkpoints/nano in fp32."""
+
+
+def pinned_versions() -> dict[str, str]:
+    lines = (ROOT / "constraints" / "full-py311.txt").read_text().splitlines()
+    pairs = (line.split("#")[0].strip().partition("==") for line in lines)
+    return {name.lower().replace("_", "-"): number for name, _, number in pairs if number}
+
+
+def test_the_shipped_graphs_have_the_pinned_bytes() -> None:
+    wanted = pinned_versions()
+    for name in MAKERS:
+        found = version(name).partition("+")[0]
+        if found != wanted.get(name, "").partition("+")[0]:
+            pytest.skip(f"{name} is {found}, the constraints pin {wanted.get(name)}; the bytes hold for those versions")
+    family = trace.load_family(ROOT / "checkpoints" / "nano")
+    graphs = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
+    made = {
+        part: hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest() for part, graph in graphs.items()
+    }
+    assert GRAPH_VERSION in PINNED, f"pin the bytes of version {GRAPH_VERSION} here: {made}"
+    assert made == PINNED[GRAPH_VERSION], (
+        "checkpoints/nano gives other graphs than before. If that is meant, raise GRAPH_VERSION in "
+        "export/graph_version.py and pin the new bytes here. If the checkpoint is new, pin its bytes here"
+    )
