@@ -31,6 +31,7 @@ def mixed(a: Floats, b: Floats, part: Floats) -> Floats:
 
 
 def about_z(angle: Floats) -> Floats:
+    """Unit quaternions (..., 4) that turn by `angle` (...), radians, about the z axis."""
     zero = np.zeros_like(angle)
     return np.stack([np.cos(angle / 2), zero, zero, np.sin(angle / 2)], -1)
 

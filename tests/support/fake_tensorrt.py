@@ -144,7 +144,7 @@ class CudaEngine(Tracked):
         self.num_io_tensors = len(self.tensors)
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self.tensors)[index]
+        return str([*self.tensors][index])
 
     def get_tensor_mode(self, name: str) -> Any:
         return self._world.trt.TensorIOMode[self.tensors[name][0]]
@@ -241,7 +241,7 @@ class World:
 
     def _pinned(self, shape: tuple[int, ...], dtype: Any) -> Pinned:
         memory = Memory(self, "host", int(np.prod(shape)) * np.dtype(dtype).itemsize)
-        made = memory.bytes.view(dtype).reshape(shape).view(Pinned)
+        made: Pinned = memory.bytes.view(dtype).reshape(shape).view(Pinned)
         made.allocation = memory
         return made
 

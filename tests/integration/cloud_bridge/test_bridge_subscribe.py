@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,10 +77,14 @@ def messages() -> list[tuple[str, bytes, str]]:
 
 
 def test_another_language_reads_what_we_say_and_refuses_what_we_did_not(node: str, mosquitto: int) -> None:
-    subscriber = [find("mosquitto_sub"), "-p", str(mosquitto), "-t", "veilsight/v1/#", "-q", "1", "-F", "%t %x"]
+    session = [find("mosquitto_sub"), "-p", str(mosquitto), "-t", "veilsight/v1/#", "-q", "1", "-i", "reader", "-c"]
+    subprocess.run([*session, "-E"], check=True)  # subscribes and ends: from here on the broker keeps messages for it
+    subscriber = [*session, "-F", "%t %x"]
     sent = messages()
     with (
-        subprocess.Popen([*subscriber, "-C", str(len(sent) + 2), "-W", "20"], stdout=subprocess.PIPE) as listening,
+        subprocess.Popen(
+            [*subscriber, "-C", str(len(sent) + 2), "-W", str(round(PATIENCE_S))], stdout=subprocess.PIPE
+        ) as listening,
         subprocess.Popen(
             [node, "subscribe.mjs", DEVICE.public.hex, BRIDGE.public.hex],
             cwd=EXAMPLE,
@@ -91,9 +94,8 @@ def test_another_language_reads_what_we_say_and_refuses_what_we_did_not(node: st
             text=True,
         ) as reading,
     ):
-        time.sleep(0.5)  # until mosquitto_sub has subscribed; the first message is retained, so that none is lost
         batch: list[Any] = [
-            (f"{BASE}/state", b'{"status": "online"}', 1, True),
+            (f"{BASE}/state", b'{"status": "online"}', 1, False),
             (f"{BASE}/features", b"\xff\xff", 1, False),
         ]
         batch += [(f"{BASE}/{name}", payload, 1, False) for name, payload, _ in sent]

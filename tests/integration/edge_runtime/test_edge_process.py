@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -227,11 +226,14 @@ def test_the_local_page_shows_what_is_never_published() -> None:
 
 
 def test_a_stalled_loop_is_not_healthy() -> None:
-    health = Health("127.0.0.1:0", {}, stalled_s=0.05)
-    time.sleep(0.1)
-    assert get(health.port, "/health")[0] == 503
-    health.beat()
-    assert get(health.port, "/health")[0] == 200
+    health = Health("127.0.0.1:0", {}, stalled_s=0.5)
+    until(lambda: get(health.port, "/health")[0] == 503)
+
+    def beats() -> bool:
+        health.beat()
+        return get(health.port, "/health")[0] == 200
+
+    until(beats)
     health.close()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.eye.window import FrameBuffer, Window
+from tests.support.timekeeping import Wakeups
 from wire.artifact.manifest import WindowSpec
 from wire.errors import PrivacyError
 
@@ -97,12 +98,13 @@ def test_slots_end_on_time() -> None:
     clock = SlotClock(0.1, 0.05)
     clock.start()
     late = []
-    for slot in clock.slots():
-        late.append(clock.now() - clock.end(slot))
-        if len(late) == 8:
-            break
+    with Wakeups() as wakeups:
+        for slot in clock.slots():
+            late.append(clock.now() - clock.end(slot))
+            if len(late) == 8:
+                break
     assert min(late) >= 0
-    assert sorted(late)[4] < 0.03
+    assert sorted(late)[4] < 0.03 + wakeups.late_s
 
 
 def test_stalled_slots_are_skipped_and_counted_not_caught_up() -> None:
@@ -131,7 +133,7 @@ def test_speed_scales_every_time() -> None:
     slots = [slot for slot, _ in zip(clock.slots(), range(5), strict=False)]
     took = time.monotonic() - began
     assert len(slots) == 5
-    assert slots[-1] / 10 < took < (slots[-1] + 1) / 10 + 0.5
+    assert slots[-1] / 10 < took < (slots[-1] + 1) / 10 + 2.0  # at speed 1 it takes 5 s
 
 
 def test_a_stop_wakes_a_waiting_clock() -> None:
@@ -140,4 +142,4 @@ def test_a_stop_wakes_a_waiting_clock() -> None:
     threading.Timer(0.05, clock.stop.set).start()
     began = time.monotonic()
     assert list(clock.slots()) == []
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10  # of the 30 s of its slot

@@ -20,7 +20,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from tests.support.services import Broker, free_port
+from tests.support.services import Broker, free_port, until
 from wire.errors import BrokerError, ConfigError
 from wire.mqtt import BrokerConfig, Message, MqttClient
 
@@ -29,13 +29,6 @@ TOPIC = "veilsight/v1/lab/door/features"
 
 def message(payload: bytes, qos: int = 1) -> Message:
     return Message(TOPIC, payload, qos, False)
-
-
-def until(holds: Callable[[], Any], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "not within time"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
