@@ -1,57 +1,46 @@
-"""Runs the real loop as a user does: broker, edge process, bridge process, and a listener that keeps all.
+"""Runs the real loop as a user does: broker, edge process and bridge process, and a listener that keeps every message.
 
     source -> `python -m edge_runtime` -> broker -> `python -m cloud_bridge`
                                              `-> Listener: every message of veilsight/# with the time it came
 
 A `Rig` holds the folder, the engine and the broker of a run and starts its processes from TOML files made there.
-Processes are context managers: they end with their block, their output is kept in files and shown when they fail.
+Processes are context managers: they end with their block; their output is kept in files and shown when they fail.
 Everything that waits has a time-out.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import os
-import platform
 import re
-import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
-import numpy as np
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
-
-from benchmarks.broker import ROOT, Broker, child_env
+from benchmarks.broker import ROOT, Broker, EmbeddedBroker, Mosquitto, child_env, find_mosquitto
+from benchmarks.listener import Heard, Listener, Record, hear
 from wire.artifact.manifest import EngineManifest
-from wire.errors import BrokerError, EngineError, MessageError, VeilsightError
+from wire.errors import EngineError, VeilsightError
 from wire.protocol.keys import DeviceKey, PublicKey
-from wire.protocol.message import Alert, FeatureMessage, Verdict, open_alert, open_features, open_verdict
-from wire.protocol.topics import parse_topic
 
 __all__ = [
     "CHECKPOINT",
     "ENGINE",
-    "Child",
-    "Heard",
-    "Listener",
-    "Record",
-    "Rig",
-    "build_engine",
     "SITE",
-    "end_on_signals",
-    "fail",
-    "hear",
-    "machine",
-    "percentiles",
-    "report",
+    "Child",
+    "Rig",
+    "add_checkpoint",
+    "add_engine",
+    "build_engine",
+    "engine_folder",
+    "running_rig",
 ]
 
 CHECKPOINT = ROOT / "checkpoints" / "nano"
@@ -128,126 +117,6 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One MQTT message as it came. at: seconds on this machine's wall clock, taken in the network thread."""
-
-    topic: str
-    payload: bytes
-    at: float
-    retained: bool
-
-
-class Listener:
-    """Keeps every message under `veilsight/#`; subscribes again when the broker comes back."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._news = threading.Condition()
-        self._records: list[Record] = []
-        self._subscribed = threading.Event()
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
-        client.reconnect_delay_set(min_delay=1, max_delay=1)
-        client.on_connect = lambda c, *_: c.subscribe("veilsight/#", qos=1)
-        client.on_subscribe = lambda *_: self._subscribed.set()
-        client.on_message = self._keep
-        self._client = client
-
-    def _keep(self, client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
-        record = Record(message.topic, bytes(message.payload), time.time(), message.retain)
-        with self._news:
-            self._records.append(record)
-            self._news.notify_all()
-
-    def records(self, start: int = 0) -> list[Record]:
-        """All messages so far, from number `start` on, in the order they came."""
-        with self._news:
-            return self._records[start:]
-
-    def wait_for(self, condition: Callable[[list[Record]], bool], seconds: float) -> bool:
-        """Wait until `condition` holds of all messages so far; False when `seconds` pass first."""
-        deadline = time.monotonic() + seconds
-        with self._news:
-            while not condition(self._records):
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._news.wait(timeout=left):
-                    return condition(self._records)
-        return True
-
-    def wait_more(self, count: int, seconds: float) -> None:
-        """Return when there are more than `count` messages, or after `seconds`."""
-        with self._news:
-            if len(self._records) <= count:
-                self._news.wait(timeout=seconds)
-
-    def __enter__(self) -> Listener:
-        self._client.connect("127.0.0.1", self._broker.port)
-        self._client.loop_start()
-        if not self._subscribed.wait(timeout=10):
-            self._client.loop_stop()
-            raise BrokerError("the broker took no subscription within 10 s")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """One camera's messages, opened and verified; each with the second it came (wall clock)."""
-
-    features: list[tuple[float, FeatureMessage]]
-    verdicts: list[tuple[float, Verdict]]
-    alerts: list[tuple[float, Alert]]
-    states: list[tuple[float, dict[str, Any]]]
-    refused: list[str]
-
-    @property
-    def boot_id(self) -> int | None:
-        """The boot that the camera's last state names; None before any."""
-        return int(self.states[-1][1]["boot_id"]) if self.states else None
-
-    def of(self, member: str) -> list[tuple[float, Verdict]]:
-        """Verdicts of `edge` or `cloud`, in slot order."""
-        return sorted((v for v in self.verdicts if v[1].member == member), key=lambda v: v[1].last_slot)
-
-
-def hear(
-    records: Iterable[Record], camera: str, manifest: EngineManifest, edge: PublicKey, cloud: PublicKey | None
-) -> Heard:
-    """Open every message of `camera` with its writer's key; what does not open is named in `refused`."""
-    heard = Heard([], [], [], [], [])
-    for record in records:
-        parsed = parse_topic(record.topic)
-        if parsed is None or parsed[1] != camera or not record.payload:
-            continue
-        try:
-            _open_into(heard, parsed[2], record, manifest, edge, cloud)
-        except MessageError as error:
-            heard.refused.append(f"{record.topic}: {error}")
-    return heard
-
-
-def _open_into(
-    heard: Heard, name: str, record: Record, manifest: EngineManifest, edge: PublicKey, cloud: PublicKey | None
-) -> None:
-    model = manifest.model_id
-    if name == "features":
-        read = open_features(record.payload, edge, manifest.n, model, len(manifest.sigmas))
-        heard.features.append((record.at, read))
-    elif name == "verdict/edge":
-        heard.verdicts.append((record.at, open_verdict(record.payload, edge, model, manifest.event_releases)))
-    elif name == "state":
-        heard.states.append((record.at, json.loads(record.payload)))
-    elif cloud is not None and name == "verdict/cloud":
-        heard.verdicts.append((record.at, open_verdict(record.payload, cloud, model, manifest.event_releases)))
-    elif cloud is not None and name == "alert":
-        heard.alerts.append((record.at, open_alert(record.payload, cloud, model)))
 
 
 class Rig:
@@ -378,76 +247,26 @@ def build_engine(quiet: bool = False) -> Path:
     return ENGINE
 
 
-def end_on_signals() -> None:
-    """Make SIGTERM and SIGHUP end this process through its `with` blocks, so that no child outlives it."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """{"p50", "p99"} of `values`; empty for none. p99 of fewer than 100 values is near their largest."""
-    if not values:
-        return {}
-    p50, p99 = np.percentile(np.asarray(values), [50, 99])
-    return {"p50": round(float(p50), 3), "p99": round(float(p99), 3)}
+@contextlib.contextmanager
+def running_rig(name: str, engine: Path, checkpoint: Path = CHECKPOINT) -> Iterator[tuple[Rig, Listener]]:
+    """A rig in a temporary folder, with a broker (Mosquitto where it is installed) and a listener, for the block."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"veilsight-{name}-")))
+        broker = stack.enter_context((Mosquitto if find_mosquitto() else EmbeddedBroker)(folder))
+        listener = stack.enter_context(Listener(broker))
+        yield Rig(folder, broker, engine, checkpoint), listener
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
-    model = platform.processor() or platform.machine()
-    try:
-        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        names = []
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {
-        "cpu": names[0] if names else model,
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "load_1min": None if load is None else round(load, 2),
-    }
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """The option `--engine`; `engine_folder` reads it."""
+    parser.add_argument("--engine", type=Path, metavar="DIR", help="an engine folder (default: build or reuse nano's)")
 
 
-def report(
-    name: str,
-    *,
-    ratio: float | None,
-    of: str,
-    figures: Mapping[str, Any],
-    rows: Sequence[Sequence[str]] = (),
-    notes: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Print `rows` (the first is the head) as a table, `notes` below it, and last one line of JSON, which is returned.
-
-    ratio: ours over the peer or floor named in `of`, both taken in this run; None where the peer is not there.
-    """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-    for number, row in enumerate(rows):
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
-        if number == 0:
-            print("  ".join("-" * width for width in widths))
-    for note in notes:
-        print(note)
-    if ratio is not None:
-        print(f"ratio {ratio:.3g}: ours over {of}")
-    document = {
-        "name": name,
-        "ratio": None if ratio is None else round(ratio, 6),
-        "of": of,
-        "figures": dict(figures),
-        "machine": machine(),
-    }
-    print(json.dumps(document), flush=True)
-    return document
+def add_checkpoint(parser: argparse.ArgumentParser, help: str = "the checkpoint (default: checkpoints/nano)") -> None:
+    """The option `--checkpoint`."""
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR", help=help)
 
 
-def fail(error: VeilsightError) -> int:
-    """Print one error line for a user; the exit status for it."""
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+def engine_folder(args: argparse.Namespace) -> Path:
+    """The folder that `--engine` names, or the default engine, built or reused. Raises EngineError."""
+    return args.engine.absolute() if args.engine else build_engine()

@@ -17,9 +17,8 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,11 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from benchmarks.broker import EmbeddedBroker, Mosquitto, child_env, find_mosquitto
-from benchmarks.demo import rendered_clip
-from benchmarks.harness import Child, Listener, Rig, build_engine, end_on_signals, fail, report
+from benchmarks.broker import child_env
+from benchmarks.demo_source import rendered_clip
+from benchmarks.harness import Child, Rig, add_engine, engine_folder, running_rig
+from benchmarks.listener import Listener
+from benchmarks.runner import Benchmark, Report
 from edge_runtime.config import load_config
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.sampler import Sampler
@@ -41,10 +42,23 @@ from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
 from wire.protocol.message import features_size
 
-__all__ = ["cpu_per_window", "main", "memory", "process"]
+__all__ = ["COMMAND", "cpu_per_window", "memory", "process"]
 
 _PAUSE_S = 0.003
 _ROUNDS = 10
+_ROWS = (
+    "the edge process",
+    "slot end to publish, p50 ms",
+    "... p99 ms",
+    "inference, p50 ms",
+    "... p99 ms",
+    "windows",
+    "... of noise alone",
+    "resident memory, MB",
+    "... above bare ONNX Runtime",
+    "start to first message, s",
+    "... to first release, s",
+)
 _BARE_RUNTIME = """
 import sys, time
 import numpy as np, onnxruntime as ort
@@ -199,55 +213,46 @@ def _watch(edge: Child, listener: Listener, start: int, windows: int) -> dict[st
     return largest
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and report; 0, or 2 with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.edge_loop", description="What the device's work costs.")
-    parser.add_argument("--engine", type=Path, metavar="DIR", help="an engine folder (default: build or reuse nano's)")
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_engine(parser)
     parser.add_argument("--windows", type=int, default=2000, help="for the CPU figure (default 2000)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each run of the real process (default 15)")
-    args = parser.parse_args(argv)
-    end_on_signals()
-    try:
-        engine = args.engine.absolute() if args.engine else build_engine()
-        clip, _ = rendered_clip()
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veilsight-loop-")))
-            broker = stack.enter_context((Mosquitto if find_mosquitto() else EmbeddedBroker)(folder))
-            listener = stack.enter_context(Listener(broker))
-            rig = Rig(folder, broker, engine)
-            windows = max(4, round(args.seconds / rig.manifest.window.slot_s))
-            sources = {"file": str(clip), "synthetic": "synthetic://walk"}
-            runs = {name: process(rig, listener, source, windows, 1.0) for name, source in sources.items()}
-            cpu = cpu_per_window(rig, args.windows)
-            bare = memory(engine)
-    except VeilsightError as error:
-        return fail(error)
-    return _tell(cpu, bare, runs, type(broker).__name__)
 
 
-def _tell(cpu: dict[str, float], bare: dict[str, float], runs: dict[str, dict[str, Any]], broker: str) -> int:
-    rows = [
-        ["CPU a window, us", "ours", "bare sign + publish"],
-        ["all threads", f"{cpu['ours_us']:.0f}", f"{cpu['bare_us']:.0f}"],
-    ]
-    notes = []
-    above = {}
-    for name, run in runs.items():
-        latency, encode = run["latency_ms"], run["encode_ms"]
-        above[name] = run["resident_mb"].get("rss", 0.0) - bare.get("rss", 0.0)
-        notes += [
-            f"{name} source: slot end to publish p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms; "
-            f"inference p50 {encode['p50']:.2f} ms; {run['windows']:.0f} windows, {run['alone']:.0f} of noise alone",
-            f"  memory {run['resident_mb'].get('rss', 0):.1f} MB, {above[name]:+.1f} MB above bare ONNX Runtime; "
-            f"first message after {run['first_message_s']:.2f} s, first release after {run['first_release_s']:.2f} s",
+def _measure(args: argparse.Namespace) -> Report:
+    engine = engine_folder(args)
+    clip, _ = rendered_clip()
+    with running_rig("loop", engine) as (rig, listener):
+        windows = max(4, round(args.seconds / rig.manifest.window.slot_s))
+        sources = {"file": str(clip), "synthetic": "synthetic://walk"}
+        runs = {name: process(rig, listener, source, windows, 1.0) for name, source in sources.items()}
+        cpu = cpu_per_window(rig, args.windows)
+        broker = type(rig.broker).__name__
+    return _report(cpu, memory(engine), runs, broker)
+
+
+def _report(cpu: dict[str, float], bare: dict[str, float], runs: dict[str, dict[str, Any]], broker: str) -> Report:
+    above = {name: run["resident_mb"].get("rss", 0.0) - bare.get("rss", 0.0) for name, run in runs.items()}
+    columns = [
+        [
+            f"{name} source",
+            *(f"{run[part][point]:.1f}" for part in ("latency_ms", "encode_ms") for point in ("p50", "p99")),
+            f"{run['windows']:.0f}",
+            f"{run['alone']:.0f}",
+            f"{run['resident_mb'].get('rss', 0):.1f}",
+            f"{above[name]:+.1f}",
+            f"{run['first_message_s']:.2f}",
+            f"{run['first_release_s']:.2f}",
         ]
-    ratio = cpu["ours_us"] / cpu["bare_us"]
+        for name, run in runs.items()
+    ]
+    rows = [*zip(_ROWS, *columns, strict=True)]
+    notes = [f"CPU a window, all threads: ours {cpu['ours_us']:.0f} us, bare {cpu['bare_us']:.0f} us; broker {broker}"]
     figures = {"cpu": cpu, "runs": runs, "bare_runtime_mb": bare, "above_bare_mb": above, "broker": broker}
-    report(
-        "edge_loop", ratio=ratio, of="a bare Ed25519 sign + paho QoS 1 publish", figures=figures, rows=rows, notes=notes
-    )
-    return 0
+    return Report(cpu["ours_us"] / cpu["bare_us"], figures, rows, notes)
 
+
+COMMAND = Benchmark("edge_loop", __doc__, "a bare Ed25519 sign + paho QoS 1 publish", _options, _measure)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

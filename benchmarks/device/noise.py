@@ -1,11 +1,12 @@
-"""`python -m benchmarks.noise`: a draw of our noise, as the device makes it, against OpenDP's sampler.
+"""`python -m benchmarks.noise`: time of a noise sample, as the device makes it, against OpenDP's sampler.
 
-Ours is the gate's sampler: fresh key, table, taken once, overwritten. OpenDP's is its exact discrete Gaussian on a
-vector of as many integers, at the same sigma, through its Python interface. One process, one thread, turns taken.
+Ours is the gate's sampler: it takes a fresh key and the table, hands a sample out once and overwrites it. OpenDP's is
+its exact discrete Gaussian on a vector of as many integers, at the same sigma, through its Python interface. Both run
+in one process on one thread, in turns.
 
-Then whether the time of a draw tells its values: Welch's t between the times of small and of large noise, interleaved
-at random (the method of dudect, https://eprint.iacr.org/2016/1123), and as a control that of a search which stops
-where it finds.
+The second part tests whether the time of a sample tells its values: Welch's t between the times of small and of large
+noise, interleaved at random (the method of dudect, https://eprint.iacr.org/2016/1123). The control is a search that
+stops where it finds, whose time does tell.
 """
 
 from __future__ import annotations
@@ -14,42 +15,43 @@ import argparse
 import bisect
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import build_engine, fail, percentiles, report
+from benchmarks.harness import add_engine, engine_folder
+from benchmarks.runner import Benchmark, Report, percentiles
 from edge_runtime.gate.sampler import Sampler
+from wire.arguments import former_name
 from wire.artifact.manifest import FILES, EngineManifest
-from wire.errors import VeilsightError
 from wire.privacy.noise_table import NoiseTable
 
-__all__ = ["main", "searched", "timing_t"]
+__all__ = ["COMMAND", "searched", "timing_t"]
 
 Floats = npt.NDArray[np.float64]
 
 _ROUNDS = 20
 _PAUSES, _PAUSE_S = 300, 0.005
+_APART = f", {_PAUSE_S * 1e3:g} ms apart"
 _RUNS = 100_000
 _ALARM = 4.5  # |t| from which dudect calls an implementation leaky
 
 
-def _timed(draw: Callable[[], object], times: int, pause_s: float = 0.0) -> list[float]:
+def _timed(sample: Callable[[], object], times: int, pause_s: float = 0.0) -> list[float]:
     """Microseconds of each of `times` calls, on the wall clock; with a pause before each, caches have gone cold."""
     took = []
     for _ in range(times):
         if pause_s:
             time.sleep(pause_s)
         begin = time.perf_counter_ns()
-        draw()
+        sample()
         took.append((time.perf_counter_ns() - begin) / 1e3)
     return took
 
 
 def _opendp(sigma: float, n: int) -> Callable[[], object] | None:
-    """A draw of n integers from OpenDP's discrete Gaussian; None where OpenDP is not installed."""
+    """A function that samples n integers from OpenDP's discrete Gaussian; None where OpenDP is not installed."""
     try:
         import opendp.prelude as dp
     except ImportError:
@@ -97,64 +99,68 @@ def _walk(entries: list[int], word: int) -> int:
     return bisect.bisect_right(entries, word, step // 2, min(step, len(entries)))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and report; 0, or 2 with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.noise", description="A noise draw against OpenDP's.")
-    parser.add_argument("--engine", type=Path, metavar="DIR", help="an engine folder (default: build or reuse nano's)")
-    parser.add_argument("--draws", type=int, default=20_000)
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_engine(parser)
+    count = parser.add_argument(
+        "--noise-samples", type=int, default=20_000, metavar="N", help="to time (default 20000)"
+    )
+    former_name(parser, "--draws", count)
     parser.add_argument("--runs", type=int, default=_RUNS, help="runs whose times are held against their values")
-    args = parser.parse_args(argv)
-    try:
-        folder = args.engine or build_engine()
-        manifest = EngineManifest.load(folder)
-        table = NoiseTable.load(folder / FILES["noise_table"], manifest.hashes["noise_table"])
-        sampler = Sampler(table, manifest.tokens, manifest.width)
-    except VeilsightError as error:
-        return fail(error)
 
-    def ours() -> None:
-        with sampler.draw():
-            pass
 
-    theirs = _opendp(float(manifest.sigma), manifest.n)
-    _timed(ours, 200)
-    a: list[float] = []
-    b: list[float] = []
-    for _ in range(_ROUNDS):
-        a += _timed(ours, max(1, args.draws // _ROUNDS))
-        b += _timed(theirs, max(1, args.draws // _ROUNDS // 20)) if theirs else []
-    mine, other, cold = percentiles(a), percentiles(b), percentiles(_timed(ours, _PAUSES, _PAUSE_S))
-    chilled = percentiles(_timed(theirs, _PAUSES // 3, _PAUSE_S) if theirs else [])
-    ratio = float(np.median(a) / np.median(b)) if b else None
-    rows = [["sampler", "draws", "p50 us", "p99 us"], ["ours", str(len(a)), f"{mine['p50']:.1f}", f"{mine['p99']:.1f}"]]
-    rows.append([f"ours, {_PAUSE_S * 1e3:g} ms apart", str(_PAUSES), f"{cold['p50']:.1f}", f"{cold['p99']:.1f}"])
-    if b:
-        rows.append(["OpenDP", str(len(b)), f"{other['p50']:.1f}", f"{other['p99']:.1f}"])
-        row = [f"{chilled['p50']:.1f}", f"{chilled['p99']:.1f}"]
-        rows.append([f"OpenDP, {_PAUSE_S * 1e3:g} ms apart", str(_PAUSES // 3), *row])
+def _measure(args: argparse.Namespace) -> Report:
+    folder = engine_folder(args)
+    manifest = EngineManifest.load(folder)
+    table = NoiseTable.load(folder / FILES["noise_table"], manifest.hashes["noise_table"])
+    sampler = Sampler(table, manifest.tokens, manifest.width)
+    latency = _latency(sampler, _opendp(float(manifest.sigma), manifest.n), args.noise_samples)
     leak = {f"fastest {share:.0%}": timing_t(sampler, sampler._invert, args.runs, share) for share in (0.5, 0.9)}
     leak["control"] = timing_t(sampler, searched(sampler, table), args.runs // 20)
     sampler.wipe()
+    rows = [["sampler", "samples", "p50 us", "p99 us"]]
+    for name, times in latency.items():
+        found = percentiles(times)
+        rows += [[name, str(len(times)), f"{found['p50']:.1f}", f"{found['p99']:.1f}"]] if times else []
+    notes = [f"sigma {float(manifest.sigma):g}, n {manifest.n}, {len(table.high)} table entries of 128 bits"]
+    told = ", ".join(f"{name} {ns:+.2f} ns (t {t:+.1f})" for name, (t, ns) in leak.items())
+    notes.append(f"time of large noise less small: {told}; a sampler leaks where |t| > {_ALARM}, the control must")
+    if not latency["OpenDP"]:
+        notes.append("OpenDP: skipped, it is not installed (pip install opendp)")
     figures = {
-        "us": mine,
-        "after_a_pause_us": cold,
-        "opendp_us": other,
-        "opendp_after_a_pause_us": chilled,
-        "draws": len(a),
+        "us": percentiles(latency["ours"]),
+        "after_a_pause_us": percentiles(latency[f"ours{_APART}"]),
+        "opendp_us": percentiles(latency["OpenDP"]),
+        "opendp_after_a_pause_us": percentiles(latency[f"OpenDP{_APART}"]),
+        "noise_samples": len(latency["ours"]),
         "sigma": float(manifest.sigma),
         "n": manifest.n,
         "entries": len(table.high),
         "timing_t": {name: round(t, 2) for name, (t, _) in leak.items()},
         "timing_ns": {name: round(ns, 2) for name, (_, ns) in leak.items()},
     }
-    notes = [f"sigma {float(manifest.sigma):g}, n {manifest.n}, {len(table.high)} table entries of 128 bits"]
-    notes += [f"time, large noise less small, {k}: {ns:+.2f} ns, t = {t:+.1f}" for k, (t, ns) in leak.items()]
-    notes.append(f"a sampler leaks where |t| > {_ALARM}; the control, a search that stops where it finds, must")
-    if not b:
-        notes.append("OpenDP: skipped, it is not installed (pip install opendp)")
-    report("noise", ratio=ratio, of="OpenDP's discrete Gaussian", figures=figures, rows=rows, notes=notes)
-    return 0
+    ratio = float(np.median(latency["ours"]) / np.median(latency["OpenDP"])) if latency["OpenDP"] else None
+    return Report(ratio, figures, rows, notes)
 
+
+def _latency(sampler: Sampler, theirs: Callable[[], object] | None, count: int) -> dict[str, list[float]]:
+    """Microseconds of noise samples of both samplers, back to back in turns and after a pause; empty for OpenDP where
+    it is not installed."""
+
+    def ours() -> None:
+        with sampler.draw():
+            pass
+
+    _timed(ours, 200)
+    found: dict[str, list[float]] = {"ours": [], f"ours{_APART}": [], "OpenDP": [], f"OpenDP{_APART}": []}
+    for _ in range(_ROUNDS):
+        found["ours"] += _timed(ours, max(1, count // _ROUNDS))
+        found["OpenDP"] += _timed(theirs, max(1, count // _ROUNDS // 20)) if theirs else []
+    found[f"ours{_APART}"] = _timed(ours, _PAUSES, _PAUSE_S)
+    found[f"OpenDP{_APART}"] = _timed(theirs, _PAUSES // 3, _PAUSE_S) if theirs else []
+    return found
+
+
+COMMAND = Benchmark("noise", __doc__, "OpenDP's discrete Gaussian", _options, _measure)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

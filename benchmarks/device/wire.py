@@ -15,22 +15,22 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.broker import EmbeddedBroker, Mosquitto, Tap, find_mosquitto
-from benchmarks.demo import rendered_clip
-from benchmarks.harness import Listener, Rig, build_engine, end_on_signals, fail, report
+from benchmarks.broker import Tap
+from benchmarks.demo_source import rendered_clip
+from benchmarks.harness import add_engine, engine_folder, running_rig
+from benchmarks.listener import Record
+from benchmarks.runner import Benchmark, Report
 from familial.data.clips import read_manifests
 from wire.artifact.manifest import EngineManifest
 from wire.errors import VeilsightError
 
-__all__ = ["h264_bytes", "jpeg_bytes", "main", "ours"]
+__all__ = ["COMMAND", "h264_bytes", "jpeg_bytes", "ours"]
 
-HEADERS = 52  # IPv4 20, TCP 20, timestamps 12
+_HEADERS = 52  # IPv4 20, TCP 20, timestamps 12
 _SIZE = (320, 240)
 _JPEG_FPS = 8.0
 _TIMEOUT_S = 120.0
@@ -41,48 +41,51 @@ def ours(engine: Path, seconds: float) -> dict[str, Any]:
 
     The scene does not matter: messages have one size and leave once a slot, whatever is seen.
     """
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veilsight-wire-")))
-        broker = stack.enter_context((Mosquitto if find_mosquitto() else EmbeddedBroker)(folder))
-        listener = stack.enter_context(Listener(broker))
-        tap = stack.enter_context(Tap(broker))
-        rig = Rig(folder, broker, engine)
+    with running_rig("wire", engine) as (rig, listener), Tap(rig.broker) as tap:
         first, slot_s = rig.manifest.event_releases, rig.manifest.window.slot_s  # from then on, a verdict each slot
-        edge = stack.enter_context(
-            rig.edge("synthetic://walk", windows=first + 1 + max(2, round(seconds / slot_s)), broker=tap)
-        )
-        counts: list[Mapping[str, int]] = []
-        seen = 0
-        while edge.running:
-            listener.wait_more(seen, 0.05)
-            news = listener.records(seen)
-            seen += len(news)
-            # each release is counted when the next one comes: by then all that belongs to it has passed
-            counts += [tap.counts() for record in news if record.topic.endswith("/features")]
-        status = edge.wait(_TIMEOUT_S)
-        if status != 0 or len(counts) < first + 3:
-            raise VeilsightError(f"the edge process ended with status {status}:\n{edge.output()[-2000:]}")
-        sizes = {record.topic.split("/", 4)[-1]: len(record.payload) for record in listener.records()}
-        begin, end = counts[first], counts[-1]
-        windows = len(counts) - 1 - first
-        spent = {key: end[key] - begin[key] for key in end}
-        packets = spent.get("segments_up", 0) + spent.get("segments_down", 0)
-        if not packets:  # no such count on this system: one packet a write, one bare acknowledgement for each
-            packets = 2 * (spent["chunks_up"] + spent["chunks_down"])
-        mqtt = spent["bytes_up"] + spent["bytes_down"]
-        return {
-            "payload_bytes": sizes["features"],
-            "verdict_bytes": sizes.get("verdict/edge", 0),
-            "mqtt_bytes_up": spent["bytes_up"] / windows,
-            "mqtt_bytes_down": spent["bytes_down"] / windows,
-            "packets": packets / windows,
-            "bytes_per_window": (mqtt + HEADERS * packets) / windows,
-            "bytes_per_s": (mqtt + HEADERS * packets) / windows / slot_s,
+        windows = first + 1 + max(2, round(seconds / slot_s))
+        with rig.edge("synthetic://walk", windows=windows, broker=tap) as edge:
+            counts: list[Mapping[str, int]] = []
+            seen = 0
+            while edge.running:
+                listener.wait_more(seen, 0.05)
+                news = listener.records(seen)
+                seen += len(news)
+                # each release is counted when the next one comes: by then all that belongs to it has passed
+                counts += [tap.counts() for record in news if record.topic.endswith("/features")]
+            status = edge.wait(_TIMEOUT_S)
+            if status != 0 or len(counts) < first + 3:
+                raise VeilsightError(f"the edge process ended with status {status}:\n{edge.output()[-2000:]}")
+        return _by_window(counts[first:], slot_s) | {
+            **_payloads(listener.records()),
             "start_bytes": counts[0]["bytes_up"] + counts[0]["bytes_down"],
-            "windows": windows,
-            "broker": type(broker).__name__,
-            "packets_counted_by": "kernel" if "segments_up" in spent else "one a write, one acknowledgement each",
+            "broker": type(rig.broker).__name__,
         }
+
+
+def _payloads(records: Sequence[Record]) -> dict[str, int]:
+    """Bytes of the payload of a release and of an edge verdict."""
+    sizes = {record.topic.split("/", 4)[-1]: len(record.payload) for record in records}
+    return {"payload_bytes": sizes["features"], "verdict_bytes": sizes.get("verdict/edge", 0)}
+
+
+def _by_window(counts: Sequence[Mapping[str, int]], slot_s: float) -> dict[str, Any]:
+    """Bytes and packets a window from the tap's counts at the releases of full events."""
+    begin, end, windows = counts[0], counts[-1], len(counts) - 1
+    spent = {key: end[key] - begin[key] for key in end}
+    packets = spent.get("segments_up", 0) + spent.get("segments_down", 0)
+    if not packets:  # no such count on this system: one packet a write, one bare acknowledgement for each
+        packets = 2 * (spent["chunks_up"] + spent["chunks_down"])
+    total = spent["bytes_up"] + spent["bytes_down"] + _HEADERS * packets
+    return {
+        "mqtt_bytes_up": spent["bytes_up"] / windows,
+        "mqtt_bytes_down": spent["bytes_down"] / windows,
+        "packets": packets / windows,
+        "bytes_per_window": total / windows,
+        "bytes_per_s": total / windows / slot_s,
+        "windows": windows,
+        "packets_counted_by": "kernel" if "segments_up" in spent else "one a write, one acknowledgement each",
+    }
 
 
 def h264_bytes(clip: Path) -> float | None:
@@ -137,11 +140,9 @@ def _real_clips(manifest: Path | None, labels: Sequence[str]) -> dict[str, Path]
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and report; 0, or 2 with the reason."""
+def _options(parser: argparse.ArgumentParser) -> None:
     data = os.environ.get("VEILSIGHT_DATA")
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.wire", description="Bytes a second, against video.")
-    parser.add_argument("--engine", type=Path, metavar="DIR", help="an engine folder (default: build or reuse nano's)")
+    add_engine(parser)
     parser.add_argument(
         "--data",
         type=Path,
@@ -150,20 +151,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=Path(data) / "clips" / "manifest.csv" if data else None,
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="of our own traffic (default 20)")
-    args = parser.parse_args(argv)
-    end_on_signals()
-    try:
-        engine = args.engine.absolute() if args.engine else build_engine()
-        demo, _ = rendered_clip()
-        mine = ours(engine, args.seconds)
-        clips = {"demo clip": demo, **_real_clips(args.data, EngineManifest.load(engine).labels)}
-    except VeilsightError as error:
-        return fail(error)
-    video = {name: {"h264": h264_bytes(path), "jpeg": jpeg_bytes(path)} for name, path in clips.items()}
-    return _tell(mine, video)
 
 
-def _tell(mine: dict[str, Any], video: dict[str, dict[str, float | None]]) -> int:
+def _measure(args: argparse.Namespace) -> Report:
+    engine = engine_folder(args)
+    demo, _ = rendered_clip()
+    mine = ours(engine, args.seconds)
+    clips = {"demo clip": demo, **_real_clips(args.data, EngineManifest.load(engine).labels)}
+    return _report(mine, {name: {"h264": h264_bytes(path), "jpeg": jpeg_bytes(path)} for name, path in clips.items()})
+
+
+def _report(mine: dict[str, Any], video: dict[str, dict[str, float | None]]) -> Report:
     own = mine["bytes_per_s"]
     rows = [["clip", "ours B/s", "H.264 B/s", "JPEG B/s", "ours/H.264", "ours/JPEG"]]
     for name, streams in video.items():
@@ -174,21 +172,17 @@ def _tell(mine: dict[str, Any], video: dict[str, dict[str, float | None]]) -> in
     notes = [
         f"a window: payload {mine['payload_bytes']} bytes, verdict {mine['verdict_bytes']}, MQTT up "
         f"{mine['mqtt_bytes_up']:.1f} and down {mine['mqtt_bytes_down']:.1f}, {mine['packets']:.2f} packets "
-        f"of {HEADERS} bytes of headers: {mine['bytes_per_window']:.0f} bytes in all",
+        f"of {_HEADERS} bytes of headers: {mine['bytes_per_window']:.0f} bytes in all",
         f"once a connection: {mine['start_bytes']} bytes (state, certificate, first release); broker {mine['broker']}",
     ]
     if h264 is None:
         notes.append("H.264: skipped, no ffmpeg with libx264 is installed")
-    report(
-        "wire",
-        ratio=own / h264 if h264 else None,
-        of="H.264 at 320x240, crf 28, of the same seconds of the demo clip",
-        figures={**mine, "video_bytes_per_s": video},
-        rows=rows,
-        notes=notes,
-    )
-    return 0
+    return Report(own / h264 if h264 else None, {**mine, "video_bytes_per_s": video}, rows, notes)
 
+
+COMMAND = Benchmark(
+    "wire", __doc__, "H.264 at 320x240, crf 28, of the same seconds of the demo clip", _options, _measure
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

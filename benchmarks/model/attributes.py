@@ -1,12 +1,12 @@
-"""`python -m benchmarks.attributes`: the answers beyond fall and fight, on rendered clips never trained on.
+"""`python -m benchmarks.attributes`: accuracy of the attributes beyond fall and fight, on unseen rendered clips.
 
-    rendered clips, truth known --noise--> events, cloud member --> shares of attributes  against what was there
+    rendered clips, truth known --noise--> events, cloud member --> shares of attributes, compared with the truth
     ... averaged over a clip's events: what half a minute says instead of one event
 
-Of events in which nothing happens: for each answer, how well its share ranks the events in which it holds for most of
-the time above those in which it holds for none; how often the count of people (0, 1, 2 or more) is right, where the
-commonest count is the floor. A linear reader of the clean code, fitted on half of the clips, shows what the
-code carries of labels that no answer names (smoking, loitering).
+Only events in which nothing happens are read. For each attribute: how well its share ranks the events in which it holds
+for most of the time above those in which it never holds. For people: how often the count (0, 1, 2 or more) is right;
+the baseline is always saying the commonest count. A linear classifier of the clean code, fitted on half of the clips,
+shows what the code carries of tags that are no attribute (smoking, loitering).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.harness import CHECKPOINT, fail, report
+from benchmarks.harness import add_checkpoint
 from benchmarks.privacy.frontier import area_under_curve
+from benchmarks.runner import Benchmark, Report
 from wire.errors import VeilsightError
 
 if TYPE_CHECKING:
@@ -29,37 +29,36 @@ if TYPE_CHECKING:
     from familial.data.events import LabelledClip
     from familial.model.family import Family
 
-__all__ = ["main"]
+__all__ = ["COMMAND"]
 
-_UNNAMED = ("smoking", "loitering")
-_DRAWS = 4
+_NO_ATTRIBUTE = ("smoking", "loitering")
+_NOISE_SAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
-    """One clip's quiet events (E of them). said float (D, E, A), true float (E, A), mean code float (E, n), tags bool
-    (E, 2) of what no answer names."""
+    """One clip's quiet events (E of them).
 
-    said: npt.NDArray[np.float64]
+    Attributes:
+        predicted: float (D, E, A), the shares of attributes under each of D noise samples.
+        true: float (E, A), the true shares.
+        code: float (E, n), the mean clean code.
+        tags: bool (E, 2), the tags that are no attribute.
+    """
+
+    predicted: npt.NDArray[np.float64]
     true: npt.NDArray[np.float32]
     code: npt.NDArray[np.float32]
     tags: npt.NDArray[np.bool_]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.attributes", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR")
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
     parser.add_argument("--rendered", type=int, default=240, help="clips to render")
     parser.add_argument("--noise", choices=("on", "off"), default="on")
-    args = parser.parse_args(argv)
-    try:
-        return _measure(args)
-    except VeilsightError as error:
-        return fail(error)
 
 
-def _measure(args: argparse.Namespace) -> int:
+def _measure(args: argparse.Namespace) -> Report:
     import numpy as np
     import torch
 
@@ -75,44 +74,34 @@ def _measure(args: argparse.Namespace) -> int:
     seeds = clip_seeds("attributes", args.rendered)
     rendered = rendered_clips(seeds, config.labels, config.window, processes=1)
     clips = [read for clip in rendered if (read := _clip(family, clip, args.noise == "on")) is not None]
-    true, said = np.concatenate([clip.true for clip in clips]), np.concatenate([clip.said for clip in clips], axis=1)
+    true = np.concatenate([clip.true for clip in clips])
+    predicted = np.concatenate([clip.predicted for clip in clips], axis=1)
     of_clips = np.stack([clip.true.mean(axis=0) for clip in clips])
-    by_clips = np.stack([clip.said.mean(axis=1) for clip in clips], axis=1)
+    by_clips = np.stack([clip.predicted.mean(axis=1) for clip in clips], axis=1)
     rows: list[tuple[str, ...]] = [("attribute", "events", "AUC, one event", "clips", "AUC, mean of a clip's events")]
     figures: dict[str, dict[str, float]] = {}
     for index, name in enumerate(config.attributes):
-        event, together = _area(true[:, index], said[..., index]), _area(of_clips[:, index], by_clips[..., index])
+        event, together = _area(true[:, index], predicted[..., index]), _area(of_clips[:, index], by_clips[..., index])
         counts = int((true[:, index] >= 0.5).sum()), int((of_clips[:, index] >= 0.5).sum())
         figures[name] = {"event_auc": event, "clip_auc": together, "events": counts[0], "clips": counts[1]}
         rows.append((name, str(counts[0]), f"{event:.3f}", str(counts[1]), f"{together:.3f}"))
-    for index, name in enumerate(_UNNAMED):
-        probed = _probe(clips, index)
-        figures[name] = {"linear_auc": probed}
-        rows.append((f"{name} (no answer; a linear reader of clean codes)", "", f"{probed:.3f}", "", ""))
-    right, floor = _counts(config.attributes, true, said)
-    right_clips, floor_clips = _counts(config.attributes, of_clips, by_clips)
-    report(
-        "attributes",
-        ratio=right / floor,
-        of="always saying the commonest count (people seen: 0, 1, 2 or more; accuracy over accuracy, one event)",
-        figures={
-            "attributes": figures,
-            "count": {"event": right, "event_floor": floor, "clip": right_clips, "clip_floor": floor_clips},
-            "noise": args.noise,
-            "clips": len(clips),
-        },
-        rows=rows,
-        notes=[
-            f"people counted right: one event {right:.3f} (commonest count {floor:.3f}), a clip's events together "
-            f"{right_clips:.3f} ({floor_clips:.3f})",
-            f"{len(clips)} clips, {len(true)} quiet events, noise {args.noise}",
-        ],
-    )
-    return 0
+    for index, name in enumerate(_NO_ATTRIBUTE):
+        figures[name] = {"linear_auc": _probe(clips, index)}
+        rows.append((f"{name} (no attribute; linear, clean codes)", "", f"{figures[name]['linear_auc']:.3f}", "", ""))
+    right, baseline = _counts(config.attributes, true, predicted)
+    right_clips, baseline_clips = _counts(config.attributes, of_clips, by_clips)
+    count = {"event": right, "event_baseline": baseline, "clip": right_clips, "clip_baseline": baseline_clips}
+    notes = [
+        f"people counted right: one event {right:.3f} (commonest count {baseline:.3f}), a clip's events together "
+        f"{right_clips:.3f} ({baseline_clips:.3f})",
+        f"{len(clips)} clips, {len(true)} quiet events, noise {args.noise}",
+    ]
+    found = {"attributes": figures, "count": count, "noise": args.noise, "clips": len(clips)}
+    return Report(right / baseline, found, rows, notes)
 
 
 def _clip(family: Family, clip: LabelledClip, noise: bool) -> _Clip | None:
-    """What is said of the quiet events of one clip; None where it has none."""
+    """Read the quiet events of one clip; None where it has none."""
     import numpy as np
     import torch
 
@@ -135,31 +124,31 @@ def _clip(family: Family, clip: LabelledClip, noise: bool) -> _Clip | None:
         ):
             shown = (clip.footage.times > slots[0] * slot_s) & (clip.footage.times <= (slots[-1] + 1) * slot_s)
             assert clip.truth is not None
-            tags.append([bool(clip.truth.tags[shown, TAGS.index(name)].mean() > 0.5) for name in _UNNAMED])
+            tags.append([bool(clip.truth.tags[shown, TAGS.index(name)].mean() > 0.5) for name in _NO_ATTRIBUTE])
             true.append(shares)
             kept.append(event)
     if not kept:
         return None
-    said = []
+    predicted = []
     with torch.inference_mode():
-        for _ in range(_DRAWS):
+        for _ in range(_NOISE_SAMPLES):
             z = codes + rounded_gaussian(codes, config.sigma) if noise else codes
             events = events_of(z[None], config.event_releases)[0][0, kept]
             logits = family.cloud_and_attribute_logits(events, present[kept])[1]
-            said.append(logits.double().softmax(dim=1).numpy())
-    return _Clip(np.stack(said), np.stack(true), clean[0, kept].mean(dim=1).flatten(1).numpy(), np.array(tags))
+            predicted.append(logits.double().softmax(dim=1).numpy())
+    return _Clip(np.stack(predicted), np.stack(true), clean[0, kept].mean(dim=1).flatten(1).numpy(), np.array(tags))
 
 
-def _area(true: npt.NDArray[np.float32], said: npt.NDArray[np.float64]) -> float:
-    """Mean over draws (D, E) of the chance that what holds most of the time is ranked above what never holds."""
+def _area(true: npt.NDArray[np.float32], predicted: npt.NDArray[np.float64]) -> float:
+    """Mean over noise samples (D, E) of the chance that what mostly holds is ranked above what never holds."""
     import numpy as np
 
     clear = (true >= 0.5) | (true == 0.0)
-    return float(np.mean([area_under_curve(1.0 - draw[clear], true[clear] >= 0.5) for draw in said]))
+    return float(np.mean([area_under_curve(1.0 - sample[clear], true[clear] >= 0.5) for sample in predicted]))
 
 
 def _counts(
-    attributes: Sequence[str], true: npt.NDArray[np.float32], said: npt.NDArray[np.float64]
+    attributes: Sequence[str], true: npt.NDArray[np.float32], predicted: npt.NDArray[np.float64]
 ) -> tuple[float, float]:
     """How often 0, 1, or 2 and more people are counted right, and how often the commonest count would be."""
     import numpy as np
@@ -170,11 +159,11 @@ def _counts(
         [attributes.index("several")],
     ]
     real = np.stack([true[:, group].sum(axis=1) for group in groups], axis=1)
-    told = np.stack([said[..., group].sum(axis=2) for group in groups], axis=2).argmax(axis=2)
+    counted = np.stack([predicted[..., group].sum(axis=2) for group in groups], axis=2).argmax(axis=2)
     clear = real.max(axis=1) > 0.5
     label = real.argmax(axis=1)
-    floor = np.bincount(label[clear]).max() / clear.sum()
-    return float((told[:, clear] == label[clear]).mean()), float(floor)
+    baseline = np.bincount(label[clear]).max() / clear.sum()
+    return float((counted[:, clear] == label[clear]).mean()), float(baseline)
 
 
 def _probe(clips: Sequence[_Clip], index: int) -> float:
@@ -191,5 +180,13 @@ def _probe(clips: Sequence[_Clip], index: int) -> float:
     return area_under_curve(-(x_test @ weights), y_test)
 
 
+COMMAND = Benchmark(
+    "attributes",
+    __doc__,
+    "always saying the commonest count (people seen: 0, 1, 2 or more; accuracy over accuracy, one event)",
+    _options,
+    _measure,
+)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

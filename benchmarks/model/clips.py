@@ -12,23 +12,22 @@ import argparse
 import os
 import queue
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.broker import EmbeddedBroker, Mosquitto, find_mosquitto
-from benchmarks.demo import clip_label
-from benchmarks.harness import CHECKPOINT, Heard, Listener, Record, Rig, build_engine, end_on_signals, fail, report
+from benchmarks.demo_summary import clip_label
+from benchmarks.harness import Rig, add_checkpoint, add_engine, engine_folder, running_rig
+from benchmarks.listener import Heard, Listener, Record
+from benchmarks.runner import Benchmark, Report
 from familial.data.clips import UNSCORED, Clip, read_manifests
 from familial.model.config import FamilyConfig
 from wire.errors import VeilsightError
 
-__all__ = ["Result", "main", "play"]
+__all__ = ["COMMAND", "Result", "play"]
 
 _READY_S = 120.0
 _CLIP_S = 180.0
@@ -37,7 +36,16 @@ _READ_S = 20.0  # for the bridge, from a clip's last release to its last verdict
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the loop made of one clip. edge, cloud: each member's label; problem: empty, or why there is none."""
+    """What the loop made of one clip.
+
+    Attributes:
+        clip: what was played.
+        windows: releases that were heard.
+        edge: the edge member's label, empty where it said nothing.
+        cloud: the cloud member's.
+        wall_s: seconds that it took.
+        problem: empty, or why there is no verdict.
+    """
 
     clip: Clip
     windows: int
@@ -85,42 +93,29 @@ def _label(heard: Heard, member: str, labels: Sequence[str], decision_threshold:
 def _play_all(args: argparse.Namespace, clips: Sequence[Clip], engine: Path, checkpoint: Path) -> list[Result]:
     """All clips, `args.jobs` at a time, each job with a camera of its own."""
     decision_threshold = FamilyConfig.load(checkpoint / "config.json").decision_threshold
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veilsight-clips-")))
-        broker = stack.enter_context((Mosquitto if find_mosquitto() else EmbeddedBroker)(folder))
-        listener = stack.enter_context(Listener(broker))
-        rig = Rig(folder, broker, engine, checkpoint)
-        cameras = [f"camera{job}" for job in range(args.jobs)]
-        bridge = stack.enter_context(rig.bridge(cameras))
+    cameras = [f"camera{job}" for job in range(args.jobs)]
+    with running_rig("clips", engine, checkpoint) as (rig, listener), rig.bridge(cameras) as bridge:
         clip_label([], rig.manifest.labels, decision_threshold)  # loads torch, while the bridge does too
         bridge.wait_for_line("ready", _READY_S)
-        print(f"{len(clips)} clips, {type(broker).__name__}, {args.jobs} at a time, speed {args.speed:g}", flush=True)
-        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for index in range(len(clips)):
-            waiting.put(index)
-        results: list[Result | None] = [None] * len(clips)
-        telling = threading.Lock()
+        broker = type(rig.broker).__name__
+        print(f"{len(clips)} clips, {broker}, {args.jobs} at a time, speed {args.speed:g}", flush=True)
+        free: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for camera in cameras:
+            free.put(camera)
 
-        def work(camera: str) -> None:
-            while True:
-                try:
-                    index = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                result = play(rig, listener, clips[index], camera, args.speed, decision_threshold)
-                results[index] = result
-                mark = result.problem or ("" if result.cloud == result.clip.label else "  <- wrong")
-                with telling:
-                    print(f"{result.clip.name:44} {result.clip.label:9} {result.cloud or '-':9}{mark}", flush=True)
+        def work(clip: Clip) -> Result:
+            camera = free.get()
+            result = play(rig, listener, clip, camera, args.speed, decision_threshold)
+            free.put(camera)
+            mark = result.problem or ("" if result.cloud == clip.label else "  <- wrong")
+            print(f"{clip.name:44} {clip.label:9} {result.cloud or '-':9}{mark}", flush=True)
+            return result
 
-        workers = [threading.Thread(target=work, args=(camera,)) for camera in cameras]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        with ThreadPoolExecutor(args.jobs) as pool:
+            results = [*pool.map(work, clips)]
         if not bridge.running:
             raise VeilsightError(f"the bridge ended on the way:\n{bridge.output()[-2000:]}")
-    return [result for result in results if result is not None]
+    return results
 
 
 def _metrics(results: Sequence[Result], normal: str) -> dict[str, float]:
@@ -139,7 +134,7 @@ def _metrics(results: Sequence[Result], normal: str) -> dict[str, float]:
     }
 
 
-def _tell(results: Sequence[Result], labels: Sequence[str], speed: float) -> int:
+def _report(results: Sequence[Result], labels: Sequence[str], speed: float) -> Report:
     scored = [r for r in results if r.clip.label != UNSCORED]
     groups: dict[str, list[Result]] = {"all": scored}
     for name in sorted({r.clip.set for r in scored}):
@@ -154,25 +149,19 @@ def _tell(results: Sequence[Result], labels: Sequence[str], speed: float) -> int
         rows.append([name, str(int(m["n"])), *(shares if not name.startswith(" ") else [*shares[:2], "", "", ""])])
     silent = [r for r in results if not r.cloud]
     problems = [f"{r.clip.name}: {r.problem}" for r in results if r.problem]
-    print()
     commonest = max((sum(r.clip.label == label for r in scored) for label in labels), default=0) / max(1, len(scored))
-    accuracy = tables["all"]["accuracy"]
-    report(
-        "clips",
-        ratio=accuracy / commonest if commonest else None,
-        of="always saying the commonest label (accuracy over accuracy; above 1 is better)",
-        figures={
-            "overall": tables["all"],
-            "sets": {name: m for name, m in tables.items() if name != "all" and not name.startswith(" ")},
-            "without_verdict": len(silent),
-            "problems": problems,
-            "speed": speed,
-            "clips": [_row(r) for r in results],
-        },
-        rows=rows,
-        notes=[f"{len(results)} clips, {len(silent)} without a verdict", *problems[:20]],
-    )
-    return 1 if problems or silent else 0
+    figures = {
+        "overall": tables["all"],
+        "sets": {name: m for name, m in tables.items() if name != "all" and not name.startswith(" ")},
+        "without_verdict": len(silent),
+        "problems": problems,
+        "speed": speed,
+        "clips": [_row(r) for r in results],
+    }
+    notes = [f"{len(results)} clips, {len(silent)} without a verdict", *problems[:20]]
+    ratio = tables["all"]["accuracy"] / commonest if commonest else None
+    of_sets = [row for row in rows if not row[0].startswith(" ")]
+    return Report(ratio, figures, rows, notes, status=1 if problems or silent else 0, page_rows=of_sets)
 
 
 def _row(result: Result) -> dict[str, Any]:
@@ -186,32 +175,34 @@ def _row(result: Result) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Play and report; 0, 1 where a clip got no verdict, 2 with the reason where nothing could be played."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.clips", description="Labelled clips through the loop.")
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv")
     parser.add_argument("--set", metavar="NAME", help="only the clips of that set")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N of them")
     parser.add_argument("--speed", type=float, default=4.0, help="play faster than life (default 4)")
     parser.add_argument("--jobs", type=int, default=1, help="clips at a time (default 1)")
-    parser.add_argument("--engine", type=Path, metavar="DIR", help="an engine folder (default: build or reuse nano's)")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR", help="its checkpoint")
-    args = parser.parse_args(argv)
-    end_on_signals()
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    try:
-        checkpoint = args.checkpoint.absolute()
-        labels = FamilyConfig.load(checkpoint / "config.json").labels
-        clips = [c for c in read_manifests(args.data, labels) if args.set in (None, c.set)]
-        if not clips:
-            raise VeilsightError(f"--set {args.set}: no clip of that set in {', '.join(map(str, args.data))}")
-        clips = clips[: args.limit or None]
-        engine = args.engine.absolute() if args.engine else build_engine()
-        results = _play_all(args, clips, engine, checkpoint)
-    except VeilsightError as error:
-        return fail(error)
-    return _tell(results, labels, args.speed)
+    add_engine(parser)
+    add_checkpoint(parser, "the checkpoint that the engine was built from (default: checkpoints/nano)")
 
+
+def _measure(args: argparse.Namespace) -> Report:
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    checkpoint = args.checkpoint.absolute()
+    labels = FamilyConfig.load(checkpoint / "config.json").labels
+    clips = [c for c in read_manifests(args.data, labels) if args.set in (None, c.set)]
+    if not clips:
+        raise VeilsightError(f"--set {args.set}: no clip of that set in {', '.join(map(str, args.data))}")
+    results = _play_all(args, clips[: args.limit or None], engine_folder(args), checkpoint)
+    return _report(results, labels, args.speed)
+
+
+COMMAND = Benchmark(
+    "clips",
+    __doc__,
+    "always saying the commonest label (accuracy over accuracy; above 1 is better)",
+    _options,
+    _measure,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

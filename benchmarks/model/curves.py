@@ -1,6 +1,6 @@
-"""`python -m benchmarks.curves CURVE.csv --svg OUT`: the picture of a training run, from the CSV it writes.
+"""`python -m benchmarks.curves CURVE.csv --out FILE.svg`: losses and validation shares of a training run over minutes.
 
-curve.csv (rows of step, seconds, losses, shares of the validation set) --chosen columns--> one line each over minutes
+curve.csv (rows of step, seconds, losses, shares on the validation set) --chosen columns--> one line each
 """
 
 from __future__ import annotations
@@ -12,28 +12,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import fail
-from wire.errors import DataError, VeilsightError
+from benchmarks.runner import Picture
+from wire.errors import DataError
 
-__all__ = ["draw", "main"]
+__all__ = ["COMMAND", "draw"]
 
 _COLUMNS = ("clean", "now", "cloud", "linked", "val_release", "val_cloud", "val_cloud_full")
 _COLOURS = ("#6c757d", "#adb5bd", "#0a58ca", "#b02a37", "#fd7e14", "#6ea8fe", "#198754")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=__doc__.split("\n")[0])
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("curve", type=Path, metavar="CURVE.csv", help="of familial.train: build/train/NAME/curve.csv")
-    parser.add_argument("--svg", type=Path, required=True, metavar="OUT")
     parser.add_argument("--columns", nargs="+", default=list(_COLUMNS), metavar="NAME", help="which to draw")
-    args = parser.parse_args(argv)
-    try:
-        args.svg.write_text(draw(args.curve, args.columns))
-    except VeilsightError as error:
-        return fail(error)
-    print(args.svg)
-    return 0
 
 
 def draw(path: Path, columns: Sequence[str]) -> str:
@@ -60,5 +50,7 @@ def draw(path: Path, columns: Sequence[str]) -> str:
     return chart(lines, along, up, marks={})
 
 
+COMMAND = Picture("curves", __doc__, _options, lambda args: draw(args.curve, args.columns))
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

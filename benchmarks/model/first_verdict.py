@@ -1,38 +1,32 @@
-"""`python -m benchmarks.first_verdict`: how soon the family says `fall` on the demo clip, over noise draws.
+"""`python -m benchmarks.first_verdict`: how soon the family says `fall` on the demo clip, over many noise samples.
 
-The clip is encoded once; each draw puts fresh noise on its codes and reads every whole event, as edge and cloud do. The
-ratio is the weaker member's share of draws whose first `fall` ends 0 to 4 s after the onset, over certainty; what is
-missing is the noise's doing, or the family's. `--onset` moves the fall: one before which whole events were read can
-also be called too early.
+    demo clip --encoded once--> codes --+ a fresh noise sample--> every whole event --edge, cloud--> first `fall`
+
+The ratio is the weaker member's share of noise samples whose first `fall` ends 0 to 4 s after the onset, over 1. What
+is missing is due to the noise, or to the family. `--onset` moves the fall: after an onset before which whole events
+were read, a verdict can also come too early.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from benchmarks.harness import CHECKPOINT, fail, report
-from wire.errors import VeilsightError
+from benchmarks.harness import add_checkpoint
+from benchmarks.runner import Benchmark, Report
+from wire.arguments import former_name
 
-__all__ = ["main"]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and report; 0, or 2 with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.first_verdict", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR")
-    parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--onset", type=float, default=7.02, metavar="S")
-    args = parser.parse_args(argv)
-    try:
-        return _measure(args.checkpoint, args.draws, args.onset)
-    except VeilsightError as error:
-        return fail(error)
+__all__ = ["COMMAND"]
 
 
-def _measure(folder: Path, draws: int, onset_s: float) -> int:
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
+    count = parser.add_argument("--noise-samples", type=int, default=2000, metavar="N", help="how many (default 2000)")
+    former_name(parser, "--draws", count)
+    parser.add_argument("--onset", type=float, default=7.02, metavar="S", help="when the fall begins (default 7.02)")
+
+
+def _measure(args: argparse.Namespace) -> Report:
     import numpy as np  # these load torch, which the help text does not need
 
     from familial.data.clips import Footage, small_grey
@@ -40,29 +34,25 @@ def _measure(folder: Path, draws: int, onset_s: float) -> int:
     from familial.model import checkpoint
     from familial.synth.clip import demo_clip
 
-    family = checkpoint.load(folder)
-    seconds = onset_s + 7.98
-    clip = demo_clip(onset_s=onset_s, seconds=seconds)
+    family = checkpoint.load(args.checkpoint)
+    seconds = args.onset + 7.98
+    clip = demo_clip(onset_s=args.onset, seconds=seconds)
     frames = np.stack([small_grey(frame, family.config.window) for frame in clip.frames])
     footage = Footage(frames, clip.times_s, seconds)
     found = {
-        member: first_verdicts(family, footage, onset_s, member, family.config.sigma, draws)
+        member: first_verdicts(family, footage, args.onset, member, family.config.sigma, args.noise_samples)
         for member in ("edge", "cloud")
     }
-    rows = [("member", "in time", "early", "late", "never", "median delay")]
+    rows = [["member", "in time", "early", "late", "never", "median delay"]]
     for member, shares in found.items():
         cells = [f"{shares[name]:.3f}" for name in ("in_time", "early", "late", "never")]
-        rows.append((member, cells[0], cells[1], cells[2], cells[3], f"{shares['delay_s']:.2f} s"))
-    report(
-        "first_verdict",
-        ratio=min(shares["in_time"] for shares in found.values()),
-        of="certainty",
-        figures={"draws": draws, "onset_s": onset_s, **found},
-        rows=rows,
-        notes=[f"{draws} draws of noise, profile {family.config.profile}, onset at {onset_s} s"],
-    )
-    return 0
+        rows.append([member, *cells, f"{shares['delay_s']:.2f} s"])
+    note = f"{args.noise_samples} noise samples, profile {family.config.profile}, onset at {args.onset} s"
+    figures = {"noise_samples": args.noise_samples, "onset_s": args.onset, **found}
+    return Report(min(shares["in_time"] for shares in found.values()), figures, rows, [note])
 
+
+COMMAND = Benchmark("first_verdict", __doc__, "certainty", _options, _measure)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

@@ -1,13 +1,13 @@
-"""`python -m benchmarks.shift --data MANIFEST.csv`: are scenes told from which nothing was learned?
+"""`python -m benchmarks.shift --data MANIFEST.csv`: can unknown scenes be told from those that training knew?
 
-    known: rendered rooms that no training sees (and the sets named)     unknown: all other sets of the manifest
+    known: rendered places that no training reads (and the sets named)   unknown: all other sets of the manifest
     five ordinary clips of a camera, one to five of them strung together --noise--> z --ood--> OOD p-value
 
-For every fifth of the known cameras a reference is fitted on the rest, and both they and the unknown are held against
-it: the area under the curve says how often a stream of an unknown camera is farther from what is known than one of a
-known camera; 0.5 is chance. Intervals (90 %) come from drawing the cameras again, known and unknown; a set has few.
-`unsure` is the share of streams below OOD p-value 0.05: of known scenes 5 %, also while a fall is fresh. `--clips 5`
-leaves out the cameras that show the same thing all the time. Without noise: what the code itself can tell.
+For every fifth of the known cameras a reference is fitted on the rest, and both they and the unknown ones are compared
+with it. The area under the curve says how often a stream of an unknown camera is farther from what is known than one of
+a known camera; 0.5 is chance. Intervals (90 %) resample the cameras, known and unknown; a set has few. `unsure` is the
+share of streams whose OOD p-value is below 0.05: 5 % for known scenes, also while a fall is fresh. `--clips 5` leaves
+out the cameras that show the same thing all the time. The column without noise says what the code itself can tell.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmarks.harness import CHECKPOINT, fail, report
-from wire.errors import DataError, VeilsightError
+from benchmarks.harness import add_checkpoint
+from benchmarks.runner import Benchmark, Report
+from wire.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from familial.evaluate.cameras import Room
     from familial.evaluate.ood_detector import Camera, ReferenceDistribution
 
-__all__ = ["Separation", "main", "separate"]
+__all__ = ["COMMAND", "Separation", "separate"]
 
 _GOAL = 0.85
 _UNSURE = 0.05
@@ -40,8 +41,15 @@ _BOOTSTRAPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """At each number of releases (A,): how known and unknown cameras lie. wins: set -> (A, known, unknown), how often a
-    stream of the one is farther than one of the other. known, falls (A,) and unsure, set -> (A,): shares below 0.05."""
+    """How known and unknown cameras lie, at each number of releases (A,).
+
+    Attributes:
+        spans: the numbers of releases.
+        wins: set -> (A, known, unknown), how often a stream of the one is farther than one of the other.
+        known: (A,), the share of known streams with an OOD p-value below 0.05.
+        falls: (A,), the same share where the last release is of a fall.
+        unsure: set -> (A,), the same share of unknown streams.
+    """
 
     spans: tuple[int, ...]
     wins: Mapping[str, npt.NDArray[np.float64]]
@@ -50,22 +58,15 @@ class Separation:
     unsure: Mapping[str, npt.NDArray[np.float64]]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.shift", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR")
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv")
     parser.add_argument("--known", nargs="+", default=[], metavar="SET", help="sets that the checkpoint was trained on")
-    parser.add_argument("--rendered", type=int, default=150, metavar="N", help="known rendered rooms")
+    parser.add_argument("--rendered", type=int, default=150, metavar="N", help="known rendered places")
     parser.add_argument("--clips", type=int, default=1, metavar="N", help="at least so many different ones a stream")
-    args = parser.parse_args(argv)
-    try:
-        return _measure(args)
-    except VeilsightError as error:
-        return fail(error)
 
 
-def _measure(args: argparse.Namespace) -> int:
+def _measure(args: argparse.Namespace) -> Report:
     import torch
 
     from familial.evaluate.cameras import Source
@@ -83,9 +84,8 @@ def _measure(args: argparse.Namespace) -> int:
     noisy = separate(rooms, known, unknown, source.sigmas[0], *plane, least=args.clips)
     clean = separate(rooms, known, unknown, Fraction(0), *plane, least=args.clips)
     cameras = {name: len(found) for name, found in unknown.items()}
-    figures = {"known": {"rendered rooms": len(rooms), **{name: len(sets[name]) for name in args.known}}}
-    _report(noisy, clean, cameras, figures, float(source.sigmas[0]))
-    return 0
+    counts = {"rendered rooms": len(rooms), **{name: len(sets[name]) for name in args.known}}
+    return _report(noisy, clean, cameras, counts, float(source.sigmas[0]))
 
 
 def separate(
@@ -98,10 +98,20 @@ def separate(
     least: int = 1,
     spans: Sequence[int] = (),
 ) -> Separation:
-    """Hold known cameras (rooms and `known`) and `unknown` ones, by set, against references made without them.
+    """Compare known cameras (rooms and `known`) and `unknown` ones, by set, with references fitted without them.
 
-    sigma, of the noise in lattice units, may be 0. least: different clips in each stream. spans: releases to look at;
-    none: an event's and those of a reference. Raises DataError for fewer cameras than a reference needs.
+    Args:
+        rooms: rendered places, with their falls.
+        known: other cameras that count as known.
+        unknown: set -> its cameras.
+        sigma: of the noise, in lattice units; it may be 0.
+        directions: of the code space, along which the reference is fitted.
+        clip_norm: C of the codes.
+        least: different clips in each stream.
+        spans: numbers of releases to look at; empty: an event's and those of a reference.
+
+    Raises:
+        DataError: there are fewer cameras than a reference needs.
     """
     import numpy as np
 
@@ -168,57 +178,62 @@ def _wins(near: npt.NDArray[np.float64], far: npt.NDArray[np.float64]) -> npt.ND
     return np.asarray((far[None, :, None, :] > near[:, None, :, None]).mean(axis=(2, 3)))
 
 
-def _interval(tables: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float, float]:
-    """Wins (known, unknown) of some sets -> the mean over sets, and the 90 % interval of cameras drawn again."""
-    import numpy as np
-
-    rng, drawn = np.random.default_rng(2), []
-    for _ in range(_BOOTSTRAPS):
-        rows = rng.integers(len(tables[0]), size=len(tables[0]))
-        columns = [rng.integers(table.shape[1], size=table.shape[1]) for table in tables]
-        drawn.append(np.mean([table[rows][:, some].mean() for table, some in zip(tables, columns, strict=True)]))
-    low, high = np.quantile(drawn, [0.05, 0.95])
-    return float(np.mean([table.mean() for table in tables])), float(low), float(high)
-
-
 def _report(
-    noisy: Separation, clean: Separation, cameras: Mapping[str, int], figures: dict[str, Any], sigma: float
-) -> None:
+    noisy: Separation, clean: Separation, cameras: Mapping[str, int], known: Mapping[str, int], sigma: float
+) -> Report:
+    from familial.evaluate.intervals import crossed_mean_interval
+
     groups = {"all sets": list(cameras), **{name: [name] for name in cameras}}
     last = noisy.spans[-1]
     rows = [["set", "cameras", *map(str, noisy.spans), "no noise", "unsure", f"... at {last}"]]
-    figures |= {"sigma": sigma, "releases": list(noisy.spans), "auroc": {}, "without_noise": {}}
+    auroc: dict[str, list[list[float]]] = {}
+    without_noise: dict[str, list[float]] = {}
     for group, names in groups.items():
-        curve = [_interval([noisy.wins[name][a] for name in names]) for a in range(len(noisy.spans))]
-        ceiling = [_interval([clean.wins[name][a] for name in names])[0] for a in range(len(noisy.spans))]
-        figures["auroc"][group] = [[round(value, 3) for value in point] for point in curve]
-        figures["without_noise"][group] = [round(value, 3) for value in ceiling]
+        curve = []
+        for a in range(len(noisy.spans)):
+            tables = [noisy.wins[name][a] for name in names]
+            middle, (low, high) = crossed_mean_interval(tables, 2, _BOOTSTRAPS, 0.9)
+            curve.append([round(middle, 3), round(low, 3), round(high, 3)])
+        means = [[clean.wins[name][a].mean() for name in names] for a in range(len(noisy.spans))]
+        auroc[group], without_noise[group] = curve, [round(float(sum(m) / len(m)), 3) for m in means]
         unsure = [sum(noisy.unsure[name][a] for name in names) / len(names) for a in (-2, -1)]
         cells = [f"{middle:.2f} ({low:.2f}-{high:.2f})" for middle, low, high in curve]
-        count = sum(cameras[name] for name in names)
-        rows.append([group, str(count), *cells, f"{ceiling[-1]:.2f}", *(f"{share:.2f}" for share in unsure)])
-    figures["unsure"] = {name: [round(float(share), 3) for share in found] for name, found in noisy.unsure.items()}
-    figures["unsure_known"] = [round(float(share), 3) for share in noisy.known]
-    figures["unsure_fall"] = [round(float(share), 3) for share in noisy.falls]
-    known = ", ".join(f"{count} {name}" for name, count in figures["known"].items())
-    told = [
-        ", ".join(f"{share:.3f} at {n}" for share, n in zip(s, noisy.spans, strict=True))
-        for s in (noisy.known, noisy.falls)
-    ]
-    report(
-        "shift",
-        ratio=figures["auroc"]["all sets"][-1][0] / _GOAL,
-        of=f"an area under the curve of {_GOAL}, mean over unknown sets, after {last} releases",
-        figures=figures,
-        rows=rows,
-        notes=[
-            f"area under the curve by releases seen (90 % interval over cameras), sigma {sigma:g}; known: {known}",
-            f"no noise and unsure: after {last} releases, and after {noisy.spans[-2]} and {last}",
-            f"known scenes that are unsure: {told[0]}",
-            f"... the last release being of a fall: {told[1]}",
-        ],
-    )
+        count = str(sum(cameras[name] for name in names))
+        rows.append([group, count, *cells, f"{without_noise[group][-1]:.2f}", *(f"{share:.2f}" for share in unsure)])
+    figures = {
+        "known": dict(known),
+        "sigma": sigma,
+        "releases": list(noisy.spans),
+        "auroc": auroc,
+        "without_noise": without_noise,
+        "unsure": {name: [round(float(share), 3) for share in found] for name, found in noisy.unsure.items()},
+        "unsure_known": [round(float(share), 3) for share in noisy.known],
+        "unsure_fall": [round(float(share), 3) for share in noisy.falls],
+    }
+    return Report(auroc["all sets"][-1][0] / _GOAL, figures, rows, _notes(noisy, known, sigma))
 
+
+def _notes(noisy: Separation, known: Mapping[str, int], sigma: float) -> list[str]:
+    counts = ", ".join(f"{count} {name}" for name, count in known.items())
+    shares = [
+        ", ".join(f"{share:.3f} at {n}" for share, n in zip(each, noisy.spans, strict=True))
+        for each in (noisy.known, noisy.falls)
+    ]
+    return [
+        f"area under the curve by releases seen (90 % interval over cameras), sigma {sigma:g}; known: {counts}",
+        f"no noise and unsure: after {noisy.spans[-1]} releases, and after {noisy.spans[-2]} and {noisy.spans[-1]}",
+        f"known scenes that are unsure: {shares[0]}",
+        f"... the last release being of a fall: {shares[1]}",
+    ]
+
+
+COMMAND = Benchmark(
+    "shift",
+    __doc__,
+    f"an area under the curve of {_GOAL}, mean over unknown sets, after the most releases",
+    _options,
+    _measure,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

@@ -1,15 +1,14 @@
-"""`python -m benchmarks.adaptive_level`: what the adaptive level at a public price buys, against fixed profiles.
+"""`python -m benchmarks.adaptive_level`: falls found with the adaptive privacy level, against fixed profiles.
 
-    codes of hours of normal life, falls put in ──noise of each release's level──► z ──reader──► risk of each event
+    codes of hours of normal life, falls put in ──noise of each release's level──► z ──classifier──► risk of each event
            (ideal, rendered, real)                    ▲ chosen from past z by the rule
 
-Four devices see the same: the engine's profile, the strictest one, a fixed one that spends as much in an hour as
-the adaptive level is allowed to, and the adaptive level. For each: S^2 certified per event and per release of a
-lasting stream, S^2 that
-was spent, and how many falls are found where normal life raises so many false alarms an hour. Ideal codes are read by
-their exact likelihood, codes of a family by its edge member, weighted by level. The ratio is the adaptive level's
-share of falls
-found over that of the fixed profile at the same certified hour, on ideal codes.
+Four devices see the same: one at the engine's profile, one at the strictest profile, one at a fixed profile that spends
+as much in an hour as the adaptive level is allowed to, and one with the adaptive level. For each device: S^2 certified
+per event and per release of a lasting stream, S^2 that was spent, and the share of falls found where normal life raises
+so many false alarms an hour. Ideal codes are classified by their exact likelihood, codes of a family by its edge
+member, weighted by level. The ratio is the adaptive level's share of falls found over that of the fixed profile at the
+same certified hour, on ideal codes.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import CHECKPOINT, fail, report
-from wire.errors import VeilsightError
+from benchmarks.harness import add_checkpoint
+from benchmarks.runner import Benchmark, Report
 from wire.privacy.certificate import PROFILES, sigma_for
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule
 
 if TYPE_CHECKING:
     from familial.model.family import Family
 
-__all__ = ["Device", "World", "main"]
+__all__ = ["COMMAND", "Device", "F64", "Reader", "World"]
 
 _BLOCK = 10  # slots within which alarms count as one
 _WARM = 60  # slots before anything is counted: a stream begins with its budget spent
@@ -46,7 +45,13 @@ Reader = Callable[[F64], F64]
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """How a device chooses the noise of its releases. sigmas: most noise first. rule: None where one level is kept."""
+    """How a device chooses the noise of its releases.
+
+    Attributes:
+        name: as the table has it.
+        sigmas: noise of each level in lattice units, most noise first.
+        rule: chooses the level of each release; None where one level is kept.
+    """
 
     name: str
     sigmas: tuple[Fraction, ...]
@@ -55,10 +60,18 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What the devices see. clip_norm, releases, sigma: of the codes, an event, and the noise that the reader expects.
+    """What the devices see.
 
-    directions: of the level rule. normal: streams of codes (T, n) with nothing to find. falls: streams with one
-    fall and its slots, first and last. alarms: false alarms an hour at which the falls found are counted.
+    Attributes:
+        name: as the table has it.
+        clip_norm: C of the codes, lattice units.
+        releases: of an event.
+        sigma: the noise that the classifier expects.
+        directions: of the level rule.
+        normal: streams of codes (T, n) with nothing to find.
+        falls: streams with one fall, and its first and last slot.
+        reader: the classifier.
+        alarms: false alarms an hour at which the falls found are counted.
     """
 
     name: str
@@ -72,52 +85,39 @@ class World:
     alarms: float
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and report; 0, or 2 with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.adaptive_level", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR", help="whose codes are read")
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser, "whose codes are read (default: checkpoints/nano)")
     parser.add_argument("--rendered", type=int, default=60, metavar="N", help="held-out rendered clips; 0: none")
     parser.add_argument("--data", type=Path, metavar="MANIFEST.csv", help="real clips, read set by set")
     parser.add_argument("--sets", nargs="+", default=["rooms", "upfall"], metavar="SET")
     parser.add_argument("--streams", type=int, default=150, help="normal streams, and falls, of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+
+
+def _measure(args: argparse.Namespace) -> Report:
     rng = np.random.default_rng(args.seed)
-    try:
-        worlds = [_ideal(seen, 4 * args.streams, rng) for seen in (4, 8)]
-        if args.rendered or args.data:
-            worlds += _of_family(args, rng)
-    except VeilsightError as error:
-        return fail(error)
-    return _tell(worlds, rng)
-
-
-def _tell(worlds: Sequence[World], rng: np.random.Generator) -> int:
-    rows = [("codes", "device", "event", "lasting", "spent", "falls found", "at alarms/h")]
+    worlds = [_ideal(releases, 4 * args.streams, rng) for releases in (4, 8)]
+    if args.rendered or args.data:
+        worlds += _of_family(args, rng)
+    rows = [["codes", "device", "event", "lasting", "spent", "falls found", "at alarms/h"]]
     figures: dict[str, Any] = {}
     for world in worlds:
         found = figures[world.name] = {}
         for device in _devices(world):
-            made = found[device.name] = _measure(world, device, rng)
+            made = found[device.name] = _play_world(world, device, rng)
             cells = [f"{made[key]:.3g}" for key in ("event_S2", "lasting_S2", "spent_S2", "found", "alarms_per_hour")]
-            rows.append((world.name, device.name, cells[0], cells[1], cells[2], cells[3], cells[4]))
+            rows.append([world.name, device.name, *cells])
     first = figures[worlds[0].name]
-    report(
-        "adaptive_level",
-        ratio=first["adaptive_level"]["found"] / first["fixed, same hour"]["found"],
-        of="the fixed profile that may spend as much in an hour",
-        figures=figures,
-        rows=rows,
-        notes=[
-            "event: S^2 certified for an event; lasting: S^2 certified for as many releases of a lasting stream;",
-            "spent: S^2 spent on as many releases of normal life, on average",
-        ],
-    )
-    return 0
+    ratio = first["adaptive_level"]["found"] / first["fixed, same hour"]["found"]
+    notes = [
+        "event: S^2 certified for an event; lasting: S^2 certified for as many releases of a lasting stream;",
+        "spent: S^2 spent on as many releases of normal life, on average",
+    ]
+    return Report(ratio, figures, rows, notes, page_rows=[row for row in rows if not row[0].endswith("clips")])
 
 
 def _devices(world: World) -> list[Device]:
-    """The fixed profiles and the adaptive level between them, around the noise that the reader was trained at."""
+    """The fixed profiles and the adaptive level between them, around the noise that the classifier was trained at."""
     clip_norm, releases = world.clip_norm, world.releases
     by_name = {name: sigma_for(clip_norm, shift, releases) for name, shift in PROFILES.items()}
     sigmas = tuple(sorted({*by_name.values(), world.sigma}, reverse=True))
@@ -133,8 +133,8 @@ def _devices(world: World) -> list[Device]:
     ]
 
 
-def _measure(world: World, device: Device, rng: np.random.Generator) -> dict[str, float]:
-    """What the device is certified for, what it spent, and the share of falls that it lets the reader find."""
+def _play_world(world: World, device: Device, rng: np.random.Generator) -> dict[str, float]:
+    """What the device is certified for, what it spent, and the share of falls that the classifier finds."""
     price = Fraction(world.clip_norm) ** 2 / device.sigmas[0] ** 2
     event, lasting = float(world.releases * price), float(world.releases * price)
     if device.rule is not None:
@@ -147,11 +147,11 @@ def _measure(world: World, device: Device, rng: np.random.Generator) -> dict[str
         risk = world.reader(z)[_WARM:]
         highest += risk[: len(risk) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1).tolist()
         spent.append(costs[_WARM:].mean())
-    limit = float(np.quantile(highest, 1.0 - world.alarms * _BLOCK / 3600.0))
+    threshold = float(np.quantile(highest, 1.0 - world.alarms * _BLOCK / 3600.0))
     found = []
     for codes, first, last in world.falls:
         risk = world.reader(_play(codes, world, device, rng)[0])
-        found.append(bool(risk[first : last + 1 + _LATE].max() > limit))
+        found.append(bool(risk[first : last + 1 + _LATE].max() > threshold))
     return {
         "event_S2": event,
         "lasting_S2": lasting,
@@ -164,7 +164,7 @@ def _measure(world: World, device: Device, rng: np.random.Generator) -> dict[str
 
 
 def _play(codes: F64, world: World, device: Device, rng: np.random.Generator) -> tuple[F64, F64]:
-    """Releases of a stream (T, n), weighted by level as a reader gets them, and the S^2 of each (T,)."""
+    """Releases of a stream (T, n), weighted by level as a classifier gets them, and the S^2 of each (T,)."""
     noise = rng.standard_normal(codes.shape)
     prices = [world.clip_norm**2 / float(sigma) ** 2 for sigma in device.sigmas]
     weights = [float(world.sigma / sigma) ** 2 for sigma in device.sigmas]
@@ -181,7 +181,7 @@ def _play(codes: F64, world: World, device: Device, rng: np.random.Generator) ->
     return read, spent
 
 
-# --- ideal codes, and the reader that knows them
+# --- ideal codes, and the classifier that knows them
 
 
 def _prototypes(clip_norm: int, n: int) -> F64:
@@ -209,7 +209,7 @@ def _ideal(seen: int, streams: int, rng: np.random.Generator) -> World:
 
 
 def _likelihood(weights: F64, releases: int) -> Reader:
-    """The exact reader of ideal codes: the best log-likelihood ratio over all onsets within an event."""
+    """The exact classifier of ideal codes: the best log-likelihood ratio over all onsets within an event."""
 
     def read(z: F64) -> F64:
         total = np.concatenate(([0.0], np.cumsum(z @ weights)))
@@ -295,5 +295,9 @@ def _member(family: Family) -> Reader:
     return read
 
 
+COMMAND = Benchmark(
+    "adaptive_level", __doc__, "the fixed profile that may spend as much in an hour", _options, _measure
+)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

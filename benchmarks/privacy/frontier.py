@@ -1,13 +1,14 @@
-"""`python -m benchmarks.frontier --data MANIFEST.csv`: how right a family is for how many certified bits.
+"""`python -m benchmarks.frontier --data MANIFEST.csv`: accuracy of a family over the certified bits of an event.
 
     clips --tower, once--> clean codes --+ noise of each S--> both exits --> risk F1, AUC          beside them:
         ideal codes (the class prototype of the clip's label, in every release), read exactly: the ceiling of each S
         the same codes without noise: the family's own ceiling
     audit.json, where given: what place, identity and picture attackers reached at the same S
-    the labels alone: how often a place is named by whoever knows what is right to say and nothing else
+    the labels alone: how often a place is named by someone who knows the true label and nothing else
 
-One set of weights reads every S: what is read is z times sigma_trained^2 / sigma^2, its evidence. A clip's limit comes
-from other folds, at each S anew. Without --data, clips rendered from seeds that were never trained on are read.
+One set of weights reads every S: what is read is z times sigma_trained^2 / sigma^2, its evidence. A clip's decision
+threshold comes from other folds, for each S anew. Without --data, rendered clips are read whose seeds training never
+uses. `--json RUN.json` keeps a run; `--read RUN.json --svg FILE.svg` draws it later without measuring again.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness import CHECKPOINT, fail, report
-from wire.errors import VeilsightError
+from benchmarks.harness import add_checkpoint
+from benchmarks.runner import Benchmark, Report, write_text
+from wire.arguments import former_name
+from wire.errors import DataError, VeilsightError
 from wire.privacy.certificate import PROFILES, round_up
+from wire.privacy.certificate import bits as certified_bits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,73 +37,97 @@ if TYPE_CHECKING:
     from familial.data.clips import Clip
     from familial.model.family import Family
 
-__all__ = ["Clips", "area_under_curve", "label_alone", "main"]
+__all__ = ["COMMAND", "Clips", "Points", "area_under_curve", "label_alone", "picture"]
 
 _SHIFTS = (1.0, 2.0, 3.0, 4.0, 6.0, math.inf)
 _FOLDS = 3
 
+Points = dict[float, dict[str, float]]
+"""S per event -> name of a figure -> its value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """What is read: rows of manifests or rendered stand-ins, label indices, and clean codes float (S, K, d) of each."""
+    """What is read.
+
+    Attributes:
+        rows: of manifests, or rendered stand-ins.
+        truth: the label index of each.
+        codes: the clean codes of each, float (S, K, d).
+    """
 
     rows: list[Clip]
     truth: list[int]
     codes: list[torch.Tensor]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.frontier", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR")
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
     parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv")
     parser.add_argument("--rendered", type=int, default=150, help="clips to render where there is no --data")
-    parser.add_argument("--draws", type=int, default=10, help="draws of noise at each S")
+    count = parser.add_argument("--noise-samples", type=int, default=10, metavar="N", help="noise samples at each S")
+    former_name(parser, "--draws", count)
     parser.add_argument("--audit", type=Path, metavar="audit.json", help="of calibration.audit: leakage at the same S")
-    parser.add_argument("--svg", type=Path, metavar="OUT", help="the picture: F1 and leakage over certified bits")
-    args = parser.parse_args(argv)
-    try:
-        return _measure(args)
-    except VeilsightError as error:
-        return fail(error)
+    parser.add_argument(
+        "--read", type=Path, metavar="RUN.json", help="an earlier run's --json: show it, measure nothing"
+    )
+    parser.add_argument("--svg", type=Path, metavar="FILE.svg", help="the picture: F1 and leakage over certified bits")
 
 
-def _measure(args: argparse.Namespace) -> int:
-    from familial.model import checkpoint
-
-    family = checkpoint.load(args.checkpoint)
-    clips = _encoded(family, args.data, args.rendered)
-    found = {shift: _at(family, clips, shift, args.draws) for shift in _SHIFTS}
+def _measure(args: argparse.Namespace) -> Report:
+    found, figures, notes = _read_run(args.read) if args.read else _run(args)
     leaks = _leaks(args.audit) if args.audit else {}
     names = ("edge F1", "cloud F1", "edge AUC", "cloud AUC", "ideal F1", "ideal AUC")
     rows: list[tuple[str, ...]] = [("S per event", "bits", "profile", *names, *leaks)]
     profiles = {value: name for name, value in PROFILES.items()}
-    for shift, figures in found.items():
-        bits = "no limit" if math.isinf(shift) else round_up(_bits(shift))
-        cells = [f"{figures[name]:.3f}" for name in names]
-        seen = [f"{leaks[name][shift]:.3f}" if shift in leaks[name] else "" for name in leaks]
-        rows.append(("no noise" if math.isinf(shift) else f"{shift:g}", bits, profiles.get(shift, ""), *cells, *seen))
+    for shift, values in found.items():
+        bits = "no limit" if math.isinf(shift) else round_up(certified_bits(shift))
+        cells = [f"{values[name]:.3f}" for name in names]
+        leaked = [f"{leaks[name][shift]:.3f}" if shift in leaks[name] else "" for name in leaks]
+        rows.append(("no noise" if math.isinf(shift) else f"{shift:g}", bits, profiles.get(shift, ""), *cells, *leaked))
     if args.svg:
-        args.svg.write_text(_picture(found, leaks))
-    trained = PROFILES[family.config.profile]
-    report(
-        "frontier",
-        ratio=found[trained]["cloud F1"] / found[math.inf]["cloud F1"],
-        of=f"the same family without noise (risk F1 of the cloud member at S = {trained:g})",
-        figures={
-            "clips": len(clips.rows),
-            "draws": args.draws,
-            "leakage": leaks,
-            "points": [{"S_event": None if math.isinf(s) else s, **figures} for s, figures in found.items()],
-        },
-        rows=rows,
-        notes=[f"{len(clips.rows)} clips, {args.draws} draws of noise, limits from other folds", *_of_places(clips)],
-    )
-    return 0
+        write_text(args.svg, picture(found, leaks))
+    ratio = found[PROFILES[figures["profile"]]]["cloud F1"] / found[math.inf]["cloud F1"]
+    return Report(ratio, {**figures, "leakage": leaks}, rows, notes)
+
+
+def _run(args: argparse.Namespace) -> tuple[Points, dict[str, Any], list[str]]:
+    """Measure: S per event -> what was reached, the figures of the document, and the notes."""
+    from familial.model import checkpoint
+
+    family = checkpoint.load(args.checkpoint)
+    clips = _encoded(family, args.data, args.rendered)
+    found = {shift: _at(family, clips, shift, args.noise_samples) for shift in _SHIFTS}
+    count = args.noise_samples
+    notes = [f"{len(clips.rows)} clips, {count} noise samples, thresholds from other folds", *_of_places(clips)]
+    figures = {
+        "clips": len(clips.rows),
+        "noise_samples": count,
+        "profile": family.config.profile,
+        "notes": notes,
+        "points": [{"S_event": None if math.isinf(s) else s, **values} for s, values in found.items()],
+    }
+    return found, figures, notes
+
+
+def _read_run(path: Path) -> tuple[Points, dict[str, Any], list[str]]:
+    """What `_run` returned, from the document that it left. Raises DataError where it is none."""
+    try:
+        figures: dict[str, Any] = json.loads(path.read_text())["figures"]
+        found = {
+            math.inf if point["S_event"] is None else float(point["S_event"]): {
+                name: float(value) for name, value in point.items() if name != "S_event"
+            }
+            for point in figures["points"]
+        }
+        return found, figures, list(figures["notes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        cure = "python -m benchmarks.frontier --json RUN.json makes one"
+        raise DataError(f"{path}: not a run of this benchmark ({error!r}); {cure}") from error
 
 
 def _of_places(clips: Clips) -> list[str]:
-    """A line on what true labels tell of places, where the clips know any."""
+    """A line on what true labels tell of places, where the clips have any."""
     named, places = label_alone(clips.rows, clips.truth)
     if places < 2:
         return []
@@ -107,10 +135,13 @@ def _of_places(clips: Clips) -> list[str]:
 
 
 def label_alone(rows: Sequence[Clip], truth: Sequence[int], least: int = 4) -> tuple[float, int]:
-    """How often the best guess of the place is right, given the true label of one of its clips and how often each place
-    shows each label; places equally likely, a place being a group of at least `least` clips, as in the audit.
+    """How often the best guess of the place is right, given the true label of one of its clips.
 
-    Returns the chance and the number of places. Whatever tells the label must allow it.
+    The guesser also knows how often each place shows each label. Places are equally likely; a place is a group of at
+    least `least` clips, as in the audit. Any system that tells the label must allow this much.
+
+    Returns:
+        The chance, and the number of places.
     """
     groups: dict[tuple[str, str], list[int]] = {}
     for row, label in zip(rows, truth, strict=True):
@@ -118,11 +149,6 @@ def label_alone(rows: Sequence[Clip], truth: Sequence[int], least: int = 4) -> t
     kept = [labels for labels in groups.values() if len(labels) >= least]
     best = [max(labels.count(label) / len(labels) for labels in kept) for label in set(truth)] if kept else []
     return (sum(best) / len(kept) if kept else 0.0), len(kept)
-
-
-def _bits(shift: float) -> float:
-    """Certified bits of an event, S^2 / (2 ln 2)."""
-    return shift * shift / (2 * math.log(2))
 
 
 def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
@@ -145,8 +171,8 @@ def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
     return Clips(rows, truth, codes)
 
 
-def _at(family: Family, clips: Clips, shift: float, draws: int) -> dict[str, float]:
-    """Risk F1 and AUC of both members and of an ideal code with its exact reader, at S per event `shift`."""
+def _at(family: Family, clips: Clips, shift: float, samples: int) -> dict[str, float]:
+    """Risk F1 and AUC of both members and of an ideal code with its exact classifier, at S per event `shift`."""
     import numpy as np
     import torch
 
@@ -159,7 +185,7 @@ def _at(family: Family, clips: Clips, shift: float, draws: int) -> dict[str, flo
     ideal_prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
     worst: dict[str, list[npt.NDArray[np.float64]]] = {"edge": [], "cloud": [], "ideal": []}
     for truth, code in zip(clips.truth, clips.codes, strict=True):
-        count = draws if sigma else 1
+        count = samples if sigma else 1
         noise = torch.round(torch.randn(count, *code.shape, generator=generator) * sigma)
         for member in ("edge", "cloud"):
             read = event_probabilities(family, (code + noise) * gain, member)
@@ -188,7 +214,7 @@ def _exact(z: torch.Tensor, label_prototypes: torch.Tensor, sigma: float, releas
 
 
 def _f1(clips: Clips, worst: Sequence[npt.NDArray[np.float64]]) -> float:
-    """Mean risk F1 over draws; each fold's limit is the best of the other folds."""
+    """Mean risk F1 over noise samples; the decision threshold of each fold is the best of the other folds."""
     import numpy as np
 
     from familial.data.clips import grouped_folds
@@ -196,16 +222,16 @@ def _f1(clips: Clips, worst: Sequence[npt.NDArray[np.float64]]) -> float:
     from familial.evaluate.score_calibration import fit_decision_threshold
 
     folds = grouped_folds(clips.rows, _FOLDS)
-    limits = []
+    thresholds = []
     for fold in range(_FOLDS):
         others = [index for index, where in enumerate(folds) if where != fold]
         pairs = [(clips.truth[i], row, clips.rows[i].set) for i in others for row in worst[i]]
-        limits.append(fit_decision_threshold(*zip(*pairs, strict=True)))
+        thresholds.append(fit_decision_threshold(*zip(*pairs, strict=True)))
     risks = list(range(1, worst[0].shape[1]))
     scores = []
-    for draw in range(len(worst[0])):
-        said = [int(1.0 - rows[draw][0] >= limits[fold]) for rows, fold in zip(worst, folds, strict=True)]
-        scores.append(risk_metrics([int(label > 0) for label in clips.truth], said, risks)["f1"])
+    for sample in range(len(worst[0])):
+        called = [int(1.0 - rows[sample][0] >= thresholds[fold]) for rows, fold in zip(worst, folds, strict=True)]
+        scores.append(risk_metrics([int(label > 0) for label in clips.truth], called, risks)["f1"])
     return float(np.mean(scores))
 
 
@@ -237,24 +263,34 @@ def _leaks(path: Path) -> dict[str, dict[float, float]]:
     return found
 
 
-def _picture(found: dict[float, dict[str, float]], leaks: dict[str, dict[float, float]]) -> str:
+def picture(found: Points, leaks: Mapping[str, Mapping[float, float]]) -> str:
+    """Risk F1 of both members and of ideal codes over the certified bits of an event, and leakage, as SVG text."""
     from calibration.audit.drawing import Axis, Curve, chart
 
-    finite = [shift for shift in found if math.isfinite(shift)]
-    widest = _bits(max(finite))
-    along = Axis("certified bits of an event, at most", 0.0, widest, tuple(round(_bits(shift), 1) for shift in finite))
-    up = Axis("risk F1; attacks in their own measure", 0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
-    colours = {"cloud F1": "#0a58ca", "edge F1": "#6ea8fe", "ideal F1": "#198754"}
+    finite = {shift: certified_bits(shift) for shift in found if math.isfinite(shift)}
+    widest = max(finite.values())
+    labels = {bits: round_up(bits) for bits in finite.values()}
+    along = Axis("certified bits of an event, at most", 0.0, widest, tuple(labels), labels)
+    up = Axis("risk F1; attacks in their own measure" if leaks else "risk F1", 0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))
+    colours = {"cloud F1": "#0a58ca", "edge F1": "#7a3fb5", "ideal F1": "#198754"}
     curves = [
-        Curve(name, [(_bits(shift), found[shift][name]) for shift in finite], colour)
+        Curve(name, [(bits, found[shift][name]) for shift, bits in finite.items()], colour)
         for name, colour in colours.items()
     ]
     for name, values in leaks.items():
-        points = [(_bits(shift), value) for shift, value in sorted(values.items()) if _bits(shift) <= widest]
-        curves.append(Curve(name, points, "#b02a37"))
-    marks = {_bits(shift): name for name, shift in PROFILES.items() if shift in found}
+        points = [(certified_bits(shift), value) for shift, value in sorted(values.items())]
+        curves.append(Curve(name, [point for point in points if point[0] <= widest], "#b02a37"))
+    marks = {finite[shift]: name for name, shift in PROFILES.items() if shift in finite}
     return chart(curves, along, up, marks=marks, levels={found[math.inf]["cloud F1"]: "cloud member without noise"})
 
 
+COMMAND = Benchmark(
+    "frontier",
+    __doc__,
+    "the same family without noise (risk F1 of the cloud member at its own profile)",
+    _options,
+    _measure,
+)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMMAND.main())

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-__all__ = ["Axis", "Curve", "Dot", "chart", "rows_chart"]
+__all__ = ["Axis", "Curve", "Dot", "chart", "document", "line", "rows_chart", "text"]
 
 _WIDTH, _HEIGHT = 900, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 210, 34, 50
@@ -71,12 +71,14 @@ class Dot:
     outcome: str
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start", colour: str = _INK, size: int = 13) -> str:
+def text(x: float, y: float, words: str, anchor: str = "start", colour: str = _INK, size: int = 13) -> str:
+    """A line of words at (x, y) as an SVG element; anchor: start, middle or end."""
     look = f'font-size="{size}" text-anchor="{anchor}" fill="{colour}"'
     return f'<text x="{x:.1f}" y="{y:.1f}" {look}>{escape(words)}</text>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1.0, dash: str = "") -> str:
+def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1.0, dash: str = "") -> str:
+    """A straight line as an SVG element; dash: lengths of dashes and gaps, empty for none."""
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     return (
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" '
@@ -84,12 +86,14 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float 
     )
 
 
-def _svg(height: float, parts: Sequence[str], title: str) -> str:
-    return (
+def document(height: float, parts: Sequence[str], title: str) -> str:
+    """The whole SVG file: `parts` on white, 900 wide; title: what a screen reader says."""
+    head = (
         '<svg xmlns="http://www.w3.org/2000/svg" role="img" font-family="system-ui,sans-serif" '
         f'viewBox="0 0 {_WIDTH} {height:.0f}">'
-        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )
+    paper = '<rect width="100%" height="100%" fill="#fff"/>'
+    return f"{head}<title>{escape(title)}</title>{paper}{''.join(parts)}</svg>"
 
 
 def chart(
@@ -117,19 +121,19 @@ def chart(
     parts = []
     for tick in up.ticks:
         _, y = place(along.low, tick)
-        parts += [_line(_LEFT, y, _LEFT + wide, y, _PALE), _text(_LEFT - 8, y + 4, up.label(tick), "end")]
+        parts += [line(_LEFT, y, _LEFT + wide, y, _PALE), text(_LEFT - 8, y + 4, up.label(tick), "end")]
     for tick in along.ticks:
         x, _ = place(tick, up.low)
-        parts.append(_line(x, _TOP + high, x, _TOP + high + 5, _INK))
-        parts.append(_text(x, _TOP + high + 20, along.label(tick), "middle"))
-    parts += [_text(_LEFT + wide / 2, _HEIGHT - 8, along.title, "middle"), _text(_LEFT - 60, _TOP - 18, up.title)]
+        parts.append(line(x, _TOP + high, x, _TOP + high + 5, _INK))
+        parts.append(text(x, _TOP + high + 20, along.label(tick), "middle"))
+    parts += [text(_LEFT + wide / 2, _HEIGHT - 8, along.title, "middle"), text(_LEFT - 60, _TOP - 18, up.title)]
     for where, name in marks.items():
         x, _ = place(where, up.low)
-        parts += [_line(x, _TOP, x, _TOP + high, _INK, 1, "4 3"), _text(x + 5, _TOP + high - 8, name)]
+        parts += [line(x, _TOP, x, _TOP + high, _INK, 1, "4 3"), text(x + 5, _TOP + high - 8, name)]
     for where, name in (levels or {}).items():
         _, y = place(along.low, where)
-        parts.append(_line(_LEFT, y, _LEFT + wide, y, _INK, 1, "4 3"))
-        parts.append(_text(_LEFT + wide - 6, y - 4, name, "end", size=11))
+        parts.append(line(_LEFT, y, _LEFT + wide, y, _INK, 1, "4 3"))
+        parts.append(text(_LEFT + wide - 6, y - 4, name, "end", size=11))
     heights = _apart([place(*curve.points[-1])[1] for curve in curves], 16.0)
     for index, curve in enumerate(curves):
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in curve.points))
@@ -140,8 +144,8 @@ def chart(
                 for x, y in (place(*point) for point in curve.points)
             ]
         x, y = _WIDTH - _RIGHT + 12, heights[index]
-        parts += [_line(x, y, x + 14, y, curve.colour, 3), _text(x + 20, y + 4, curve.name, colour=curve.colour)]
-    return _svg(_HEIGHT, parts, f"{up.title} over {along.title}")
+        parts += [line(x, y, x + 14, y, curve.colour, 3), text(x + 20, y + 4, curve.name, colour=curve.colour)]
+    return document(_HEIGHT, parts, f"{up.title} over {along.title}")
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:
@@ -173,21 +177,21 @@ def rows_chart(rows: Sequence[Dot], title: str, top: float) -> str:
     ticks = [t for t in (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0) if t <= top]
     parts = []
     for tick in ticks:
-        parts.append(_line(at(tick), head - 6, at(tick), bottom, _PALE))
-        parts.append(_text(at(tick), head - 10, f"{tick:g}", "middle", size=11))
-    parts.append(_text(left - 10, head - 10, title, "end", size=11))
+        parts.append(line(at(tick), head - 6, at(tick), bottom, _PALE))
+        parts.append(text(at(tick), head - 10, f"{tick:g}", "middle", size=11))
+    parts.append(text(left - 10, head - 10, title, "end", size=11))
     for index, row in enumerate(rows):
         y = head + step * (index + 0.5)
         parts.append(
             f'<rect x="{left}" y="{y - 7:.1f}" width="{at(row.certificate) - left:.1f}" height="14" fill="#dfeaf0"/>'
         )
         parts += [
-            _line(at(row.chance), y - 8, at(row.chance), y + 8, _INK, 1.5),
-            _line(at(row.limit), y - 8, at(row.limit), y + 8, "#b4541a", 2, "3 2"),
-            _line(at(row.low), y, at(row.high), y, row.colour, 2.5),
+            line(at(row.chance), y - 8, at(row.chance), y + 8, _INK, 1.5),
+            line(at(row.limit), y - 8, at(row.limit), y + 8, "#b4541a", 2, "3 2"),
+            line(at(row.low), y, at(row.high), y, row.colour, 2.5),
             f'<circle cx="{at(row.value):.1f}" cy="{y:.1f}" r="4.5" fill="{row.colour}"/>',
-            _text(left - 10, y + 4, row.name, "end", size=11),
-            _text(_WIDTH - right + 6, y + 4, row.outcome.partition(":")[0], colour=row.colour, size=11),
+            text(left - 10, y + 4, row.name, "end", size=11),
+            text(_WIDTH - right + 6, y + 4, row.outcome.partition(":")[0], colour=row.colour, size=11),
         ]
-    parts.append(_text(_WIDTH - right, bottom + 20, _LEGEND, "end", size=11))
-    return _svg(bottom + 30, parts, title)
+    parts.append(text(_WIDTH - right, bottom + 20, _LEGEND, "end", size=11))
+    return document(bottom + 30, parts, title)

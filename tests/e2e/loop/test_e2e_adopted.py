@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.broker import EmbeddedBroker
-from benchmarks.harness import Listener, Rig
+from benchmarks.harness import Rig
+from benchmarks.listener import Listener
 from calibration import noise
 from export import build_engine
 from familial.model import adopt

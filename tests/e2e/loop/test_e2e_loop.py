@@ -13,7 +13,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.broker import EmbeddedBroker
-from benchmarks.harness import Heard, Listener, Record, Rig
+from benchmarks.harness import Rig
+from benchmarks.listener import Heard, Listener, Record
 from tests.support.loop_factory import a_clip, make_pair
 from tests.support.services import PATIENCE_S, Broker
 from wire.artifact.manifest import EngineManifest

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.broker import EmbeddedBroker, Tap
-from benchmarks.harness import Listener, Rig
+from benchmarks.harness import Rig
+from benchmarks.listener import Listener
 from tests.support.engine_factory import make_engine
 from tests.support.services import PATIENCE_S
 from wire.artifact.manifest import EngineManifest, WindowSpec

@@ -1,4 +1,4 @@
-"""What a precision costs: a point of accuracy at most, under the same noise; and a table that says it per engine."""
+"""A lower precision costs a point of accuracy at most, under the same noise; every engine has a row that says so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from onnx import ModelProto
 
-from benchmarks.device import engines
+from benchmarks.device import engine_accuracy, engines
 from calibration.int8 import Material, calibrate
 from edge_runtime.eye.engine import tensorrt as engine_tensorrt
 from edge_runtime.eye.engine.onnx import OnnxEngine
@@ -60,13 +60,13 @@ def test_lower_precision_costs_a_point_at_most() -> None:
     for precision in ("fp32", "fp16", "int8"):
         graphs = {part: in_precision(part, model, precision, calibration) for part, model in traced.items()}
         engine = cast(OnnxEngine, InMemory(graphs, manifest))
-        rows.append(engines._Row(precision, Path(precision), 0.0, engine))
-    clips = engines._clips(NANO, [], 8)
-    engines._judge(rows, NANO, clips, draws=60)
+        rows.append(engine_accuracy.EngineRow(precision, Path(precision), 0.0, engine))
+    clips = engine_accuracy.read_windows(NANO, [], 8)
+    engine_accuracy.compare(rows, NANO, clips, samples=60)
     for row in rows:
         assert row.found["zero_codes"] == 0
         assert row.found["mu_norm_max"] <= config.clip_norm
-        # Few clips here: what is left of chance after pairing by clip and draw is allowed for.
+        # Few clips here: what is left of chance after pairing by clip and noise sample is allowed for.
         for member in ("edge", "cloud"):
             allowed = 1.0 + 2.0 * row.found[f"points_lost_{member}_se"]
             assert row.found[f"points_lost_{member}"] <= allowed
@@ -103,14 +103,23 @@ def checkpoint(calibrated: Path, small_graphs: Path, tmp_path: Path, monkeypatch
     return Path(shutil.copytree(calibrated, tmp_path / "small"))
 
 
-def test_every_engine_has_its_row(
+def test_every_engine_has_a_row(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "_ahead_of_time", lambda row: {"target": "8.6", "build_s": 0.1, "bytes": 1000})
     monkeypatch.setattr(engine_tensorrt, "load_libraries", absent)
     monkeypatch.setattr(engines, "_RENDERED", 2)
-    arguments = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--windows", "20", "--draws", "3"]
-    assert engines.main(arguments) == 0
+    arguments = [
+        "--checkpoint",
+        str(checkpoint),
+        "--out",
+        str(tmp_path / "out"),
+        "--windows",
+        "20",
+        "--noise-samples",
+        "3",
+    ]
+    assert engines.COMMAND.main(arguments) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     found = json.loads(lines[-1])
     assert {"name", "ratio", "of", "figures", "machine"} <= found.keys()
@@ -132,16 +141,19 @@ def absent() -> Any:
     raise EngineError("TensorRT is not installed for this Python; install it")
 
 
-def test_a_gpu_that_is_here_has_its_rows_too(
+def test_engines_on_a_gpu_have_rows_too(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a pretended GPU whose builder returns the graph itself: nothing may differ from ONNX Runtime's rows."""
+    """On a simulated GPU whose builder returns the graph itself: nothing may differ from ONNX Runtime's rows.
+
+    `--draws` is the former name of `--noise-samples`.
+    """
     world = World()
     monkeypatch.setattr(engines, "_ahead_of_time", lambda row: {"state": "not installed"})
     monkeypatch.setattr(engine_tensorrt, "load_libraries", world.libraries)
     monkeypatch.setattr(builder, "build_engine_file", lambda trt, file, *_: (file.read_bytes(), b""))
     arguments = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out"), "--windows", "5"]
-    assert engines.main([*arguments, "--rendered", "1", "--draws", "2"]) == 0
+    assert engines.COMMAND.main([*arguments, "--rendered", "1", "--draws", "2"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     figures = json.loads(lines[-1])["figures"]
     for precision in ("fp32", "fp16", "int8"):
@@ -153,12 +165,12 @@ def test_a_gpu_that_is_here_has_its_rows_too(
     assert not any("not measured" in line for line in lines)
 
 
-def test_a_checkpoint_without_a_calibration_is_told_the_cure(
+def test_bad_input_is_refused_with_the_cure(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (checkpoint / CALIBRATION).unlink()
-    assert engines.main(["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 2
+    assert engines.COMMAND.main(["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 2
     assert "python -m calibration.int8" in capsys.readouterr().err
-    for flag, value in (("--windows", "0"), ("--draws", "0"), ("--rendered", "-1")):
-        assert engines.main([flag, value]) == 2
+    for flag, value in (("--windows", "0"), ("--noise-samples", "0"), ("--rendered", "-1")):
+        assert engines.COMMAND.main([flag, value]) == 2
         assert f"{flag} is {value}" in capsys.readouterr().err

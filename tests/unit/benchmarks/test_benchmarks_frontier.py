@@ -1,4 +1,4 @@
-"""Arithmetic of the accuracy benchmarks: ranks, the ideal reader, leakage read from an audit, alerts of a stream."""
+"""Arithmetic of the accuracy benchmarks: ranks, ideal codes, leakage read from an audit, alerts of a stream."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ def test_the_area_is_the_chance_that_a_risk_is_ranked_above() -> None:
 
 
 def test_ideal_codes_reach_the_known_ceiling() -> None:
-    """Three labels, class prototypes 147, 140 and 73 degrees apart: at S = 2.83 of one event an exact reader is right
-    in about
-    0.962, as the three distances give, and tells risks from normal in 0.995."""
+    """Three labels with class prototypes 147, 140 and 73 degrees apart.
+
+    At S = 2.83 of one event an exact classifier is right in about 0.962, as the three distances give, and tells risks
+    from normal in 0.995.
+    """
     made, right, alarmed = prototypes(3, 4, 16, 63.0), [], []
     sigma = 8**0.5 * 64 / 2.83
     for label in range(3):
@@ -79,11 +81,14 @@ def test_the_label_alone_names_a_place_that_nothing_else_is_like() -> None:
     assert label_alone([], []) == (0.0, 0)
 
 
-def test_people_are_counted_by_the_likeliest_group_of_answers() -> None:
+def test_people_are_counted_by_the_likeliest_group_of_attributes() -> None:
     true = np.eye(5, dtype=np.float32)[[0, 1, 2, 3, 4, 1]]
-    said = np.eye(5)[[0, 3, 2, 1, 2, 1]][None]  # one, low and running are all one person
-    assert attributes._counts(ATTRIBUTES, true, said) == (5 / 6, 4 / 6)
-    assert attributes._area(true[:, 0], said[..., 0]) == 1.0 and 0.4 < attributes._area(true[:, 4], said[..., 4]) < 0.6
+    predicted = np.eye(5)[[0, 3, 2, 1, 2, 1]][None]  # one, low and running are all one person
+    assert attributes._counts(ATTRIBUTES, true, predicted) == (5 / 6, 4 / 6)
+    assert (
+        attributes._area(true[:, 0], predicted[..., 0]) == 1.0
+        and 0.4 < attributes._area(true[:, 4], predicted[..., 4]) < 0.6
+    )
 
 
 def test_a_curve_is_drawn_from_what_training_writes(tmp_path: Path) -> None:
@@ -92,7 +97,7 @@ def test_a_curve_is_drawn_from_what_training_writes(tmp_path: Path) -> None:
     drawn = curves.draw(path, ["clean", "val_cloud", "cloud"])
     assert drawn.count("<polyline") == 2 and "val_cloud" in drawn
     out = tmp_path / "curve.svg"
-    assert curves.main([str(path), "--svg", str(out)]) == 0 and out.read_text().startswith("<svg")
+    assert curves.COMMAND.main([str(path), "--svg", str(out)]) == 0 and out.read_text().startswith("<svg")
     with pytest.raises(DataError, match="no row has any of"):
         curves.draw(path, ["cloud"])
     with pytest.raises(DataError, match="not a training curve"):

@@ -1,4 +1,4 @@
-"""The measure of unknown scenes: planted ones are told, others of the same kind are not."""
+"""Telling unknown scenes: cameras made different are told from the known ones, cameras of the same kind are not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.model import shift
-from benchmarks.model.shift import Separation, main, separate
+from benchmarks.model.shift import Separation, separate
 from familial.evaluate.cameras import Room, Source
 from familial.evaluate.ood_detector import Camera
 from familial.model.checkpoint import save
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def manifest(folder: Path, counts: dict[str, int]) -> Path:
-    """So many clips of each set, of no risk, and one fall that nobody is to read."""
+    """So many clips of each set, of no risk, and one fall that must not be read."""
     rows = ["file,label,set,group,note"]
     for name, count in counts.items():
         for index in range(count):
@@ -49,7 +49,7 @@ def held(unknown: dict[str, list[Camera]], known: list[Camera] | None = None, si
     return separate(ROOMS, known or [], unknown, sigma, PLANE, C, spans=SPANS)
 
 
-def test_a_planted_set_is_told_and_one_of_the_same_kind_is_not() -> None:
+def test_a_different_set_is_told_and_one_of_the_same_kind_is_not() -> None:
     unknown = {"same": make_cameras(20, 2), "other": make_cameras(20, 3, angle=2.0)}
     found = held(unknown)
     area = {name: wins.mean(axis=(1, 2)) for name, wins in found.wins.items()}
@@ -59,13 +59,13 @@ def test_a_planted_set_is_told_and_one_of_the_same_kind_is_not() -> None:
     assert (found.known < 0.15).all() and found.falls[-1] < 0.3
 
 
-def test_what_is_declared_known_is_no_longer_strange() -> None:
+def test_cameras_declared_known_are_no_longer_unsure() -> None:
     other = make_cameras(40, 3, angle=2.0)
     apart, learned = (held({"other": other[:20]}, also).unsure["other"][-1] for also in ([], other[20:]))
     assert apart > 0.8 and learned < 0.3
 
 
-def test_without_noise_more_is_told() -> None:
+def test_less_noise_tells_more() -> None:
     unknown = {"other": make_cameras(20, 4, angle=1.2)}
     noisy, clean = (held(unknown, sigma=sigma).wins["other"] for sigma in (BALANCED, Fraction(0)))
     assert clean[0].mean() > noisy[0].mean() + 0.05
@@ -94,19 +94,19 @@ def test_the_benchmark_ends_with_its_document(
     monkeypatch.setattr(shift, "_BOOTSTRAPS", 20)
     monkeypatch.setattr("familial.evaluate.ood_reference.SPANS", (20, 60))
     arguments = ["--checkpoint", str(checkpoint), "--data", str(path), "--rendered", "40"]
-    assert main([*arguments, "--known", "near"]) == 0
+    assert shift.COMMAND.main([*arguments, "--known", "near"]) == 0
     found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert found["figures"]["known"] == {"rendered rooms": 40, "near": 1}
     assert found["figures"]["releases"] == [8, 20, 60]
     assert set(found["figures"]["auroc"]) == {"all sets", "far"} and len(found["figures"]["auroc"]["far"]) == 3
     assert found["ratio"] == pytest.approx(found["figures"]["auroc"]["all sets"][-1][0] / 0.85, abs=0.001)
-    assert main([*arguments, "--known", "near", "far"]) == 2
+    assert shift.COMMAND.main([*arguments, "--known", "near", "far"]) == 2
     assert "one must be unknown" in capsys.readouterr().err
-    assert main([*arguments[:-1], "10"]) == 2
+    assert shift.COMMAND.main([*arguments[:-1], "10"]) == 2
     assert "at least 20 are needed" in capsys.readouterr().err
 
 
-def test_a_rendered_room_is_one_room_that_is_seen_seven_times(checkpoint: Path) -> None:
+def test_a_rendered_place_has_seven_different_clips(checkpoint: Path) -> None:
     room = Source.open(checkpoint).rendered(1)[0]
     assert (len(room.ordinary), len(room.risks)) == (5, 2)
     clips = [*room.ordinary, *room.risks]
