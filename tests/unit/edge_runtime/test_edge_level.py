@@ -421,7 +421,7 @@ def test_a_bridge_accepts_the_whole_process_with_the_adaptive_level(tmp_path: Pa
 
 
 def test_the_benchmark_compares_four_devices_and_keeps_what_it_certifies(capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark.main(["--rendered", "0", "--streams", "10"]) == 0
+    assert benchmark.COMMAND.main(["--rendered", "0", "--streams", "10"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     for world in found["figures"].values():
         fixed, even, adaptive_device = (world[name] for name in ("fixed", "fixed, same hour", "adaptive_level"))
