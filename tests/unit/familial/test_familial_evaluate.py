@@ -141,6 +141,14 @@ def test_auc_is_the_share_of_pairs_in_order_and_ties_count_half() -> None:
     assert np.isnan(area_under_curve(normal, np.zeros(4, np.bool_)))
 
 
+def test_auc_of_many_ties_is_that_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    normal, risk = np.round(rng.random(60), 1), rng.random(60) < 0.4
+    pairs = [1.0 if a < b else 0.5 if a == b else 0.0 for a in normal[risk] for b in normal[~risk]]
+    assert area_under_curve(normal, risk) == pytest.approx(float(np.mean(pairs)))
+    assert np.isnan(area_under_curve(normal, np.zeros(60, np.bool_)))
+
+
 def test_folds_fit_the_calibration_of_the_other_folds(tmp_path: Path, untrained: Path) -> None:
     """Logits are twice what they should be and biased to normal: both are undone, by the other folds' clips."""
     rng = np.random.default_rng(0)
