@@ -2,7 +2,7 @@
 
     EmbeddedBroker  amqtt in a process of its own; pure Python, loopback only; for runs that must need no server
     Mosquitto       the broker that users have; for benchmarks and tests
-    Tap             a TCP relay before either that counts bytes, MQTT packets and, where the kernel tells, IP packets
+    Tap             a TCP relay before either that counts bytes, MQTT packets and, where the kernel can, IP packets
 
 A broker holds one loopback port for as long as it lives and can be stopped and started again on it.
 `python -m benchmarks.broker PORT` is the embedded broker itself; it ends when its standard input does.

@@ -144,11 +144,6 @@ class Bound:
     high: float
     trials: int
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Both ends of it."""
-        return self.low, self.high
-
 
 def trials_needed(s_release: float) -> int:
     """Return the trials a side that audit a sound mechanism above TIGHT of its claim with probability 0.999.

@@ -2,7 +2,7 @@
 
     draw_objects(rng, scene, moments) -> MovingObject, ...: corners over time in metres, and their colours
 
-Drawn from a stream of their own, apart from what happens, so that nothing that moves tells the label.
+Drawn from a stream of their own, apart from what happens, so that nothing that moves reveals the label.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError
-from wire.privacy.certificate import Certificate
+from wire.privacy.certificate import Certificate, round_up
 
 __all__ = ["OVER", "UNIT", "Budget", "Terms", "slots_an_hour", "units"]
 
@@ -84,16 +84,17 @@ class Budget:
             if not (math.isfinite(allowed) and allowed > 0):
                 yield f"bits_per_{name} is {allowed}; expected a number above 0, or 0 for no budget"
                 continue
-            told = f"bits_per_{name} is {allowed:g}"
+            given = f"bits_per_{name} is {allowed:g}"
             one, most = (float(spends(count) / _BITS) for count in (1, releases))
+            shown = round_up(most, 6)  # a budget that is copied from the message is large enough
             cuts = self.over == "cut" and name != "event"
             if cuts and allowed < one:
-                yield f"{told}, less than the {one:.3g} bits of a single release: nothing would be told; allow more"
+                yield f"{given}, less than the {round_up(one)} bits of a single release: all would be noise; allow more"
             elif cuts and allowed >= most:
-                yield f"{told}, but no {name} spends more than {most:.6g}: the cut-off would never act; leave it out"
+                yield f"{given}, but no {name} spends more than {shown}: the cut-off would never act; leave it out"
             elif not cuts and self.over != "report" and allowed < most:
                 cure = "or over_budget = 'report' to accept it" + (", or 'cut'" if name != "event" else "")
-                yield (f"{told}, but this cadence can spend {most:.6g} in it; choose a stricter max_profile, {cure}")
+                yield f"{given}, but this cadence can spend {shown} in it; choose a stricter max_profile, {cure}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Terms:
         price, costs = prices[-1 if adaptive_level else top], tuple(units(each) for each in prices)
         certificate = manifest.certificate(adaptive_level).at(manifest.sigmas[top])
         cut_off = budget.check(certificate.spends, manifest.event_releases, slot_s)
-        words = f"S = {float(price) ** 0.5:.3g} a release at most"
+        words = f"S = {round_up(float(price) ** 0.5)} a release at most"
         for name, limit in zip(("hour", "day"), cut_off, strict=True):
             if limit:
                 words += f", noise alone after {math.floor(limit / price) * slot_s:,.0f} s"

@@ -193,7 +193,7 @@ class Attack:
 
     Attributes:
         name: in rows, on the command line and in cache keys.
-        title: heading of its chapter on the page.
+        title: heading of its section on the page.
         text: what it does and what it is compared with, for the page.
         galleries: which galleries it can attack; empty where it needs none.
         pieces: the pieces of work that a setting has galleries and engines for.
