@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -27,6 +26,7 @@ from benchmarks.broker import ROOT, EmbeddedBroker, Mosquitto
 from benchmarks.harness import CHECKPOINT, Child, Heard, Listener, Rig, build_engine, end_on_signals, fail, percentiles
 from edge_runtime.capture.sources import backend_of, masked, open_frames
 from wire.errors import CameraError, ConfigError, VeilsightError
+from wire.privacy.certificate import round_up
 from wire.protocol.message import Alert, Verdict
 
 __all__ = ["CLIP", "Played", "check_source", "clip_label", "main", "rendered_clip", "run", "show", "summarise"]
@@ -57,13 +57,12 @@ def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
     import cv2  # here, so that a broker or a listener alone does not load it
 
     from familial.synth import clip as render
+    from familial.synth.version import RENDERER_VERSION
 
     stamp = path.with_suffix(".json")
-    sources = sorted(Path(render.__file__).parent.glob("*.py"))
-    made_by = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
     if path.is_file() and stamp.is_file():
         known = json.loads(stamp.read_text())
-        if known.get("renderer") == made_by:
+        if known.get("renderer") == RENDERER_VERSION:
             return path, float(known["fall_onset_s"])
     print("rendering the demo's clip", flush=True)
     clip = render.demo_clip()
@@ -80,7 +79,7 @@ def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
     writer.release()
     onset = next(h.start_s for h in clip.annotations if h.label == "fall")
     part.replace(path)
-    stamp.write_text(json.dumps({"renderer": made_by, "fall_onset_s": onset}) + "\n")
+    stamp.write_text(json.dumps({"renderer": RENDERER_VERSION, "fall_onset_s": onset}) + "\n")
     return path, onset
 
 
@@ -101,11 +100,11 @@ def check_source(source: str) -> float:
 
 
 def clip_label(verdicts: Sequence[Verdict], labels: Sequence[str], decision_threshold: float) -> str:
-    """The one label of a clip: `familial.evaluate.clip_verdict` on the events as they were published.
+    """The one label of a clip: `familial.evaluate.clip_inference.clip_verdict` on the events as they were published.
 
     verdicts: one member's, in slot order. Whole events count alone; in a clip shorter than an event, the last one.
     """
-    from familial.evaluate.report import clip_verdict  # it loads torch, which nothing else here does
+    from familial.evaluate.clip_inference import clip_verdict  # it loads torch, which nothing else here does
 
     whole = [v for v in verdicts if v.last_slot - v.first_slot + 1 >= len(v.present)] or list(verdicts[-1:])
     if not whole:
@@ -288,13 +287,13 @@ def show(document: dict[str, Any], manifest_n: int) -> None:
         print(f"fall               onset at {document['fall_onset_s']:.1f} s, {when}")
     print(f"left the box       {document['published_bytes']} bytes: " + ", ".join(f"{v} {k}" for k, v in sizes.items()))
     print(f"a window           {document['bytes_per_window']:g} bytes: {manifest_n} noised integers, signed")
-    bits, shift, p = document["certified_bits_per_event"], document["S_event"], document["name_one_of_1000"]
-    print(
-        f"an event reveals   at most {bits:.2f} bits (S = {shift:.2f}); one of 1,000 people is named with p <= {p:.3f}"
-    )
+    bits, shift, p = (round_up(document[k]) for k in ("certified_bits_per_event", "S_event", "name_one_of_1000"))
+    print(f"an event reveals   at most {bits} bits (S = {shift}); one of 1,000 people is named with p <= {p}")
     vacuous = document["time_to_vacuous_s"]["1000"]
     print(f"                   after {vacuous:g} s in view nothing is promised about naming one of 1,000")
-    print(f"the clip reveals   at most {document['certified_bits_in_all']:.1f} bits, all {windows} windows together")
+    print(
+        f"the clip reveals   at most {round_up(document['certified_bits_in_all'])} bits, all {windows} windows together"
+    )
     print("not proved         " + "\n                   ".join(document["not_proved"]))
     for name, key in (("to the features", "latency_ms"), ("to the verdict", "cloud_latency_ms")):
         if document[key]:

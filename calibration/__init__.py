@@ -1,1 +1,1 @@
-"""What is chosen from measurements and targets, offline: the noise and its certificate."""
+"""What is chosen and checked offline: the noise and its bounds, INT8 ranges, the audit that attacks an engine."""

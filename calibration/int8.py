@@ -1,13 +1,13 @@
-"""Chooses what INT8 needs: the range of every tensor that is quantised, and the layers that stay in float32.
+"""Chooses what INT8 needs: the quantisation range of every tensor, and the layers that stay in float32.
 
-    clips or rendered clips --windows--> encode, fp32 --codes + noise--> events --> decide, fp32
+    clips, real or rendered --windows--> encode, fp32 --codes + noise--> events --> decide, fp32
         two of three clips: magnitudes --least squared error--> ranges
-        all clips:          what int8 costs, layer by layer, and what the guard does --> layers, report
-        every third clip:   the same once more, on windows that chose no range
+        all clips:          error of INT8 layer by layer, branches of the norm guard --> layers, report
+        every third clip:   the same again, on clips that chose no range
                                                           --> calibration.json in the checkpoint
 
-`export.build_engine --precision int8` reads the file; fp16 reads its peaks. The noise is on wherever `decide` is
-measured: its ranges have to hold z, not mu. The draws are torch's and seeded: they are data here, no release is made.
+`export.build_engine --precision int8` reads the file; fp16 reads its peaks. `decide` is measured with noise: its ranges
+have to hold z, not mu. The noise samples come from torch with a seed: they are data here, no release is made.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from export.precision.quantise import Ranges, along_channels, layers, to_int8, u
 from familial.data.splits import clip_seeds
 from familial.model.config import FamilyConfig
 from wire.errors import DataError, EngineError, VeilsightError
+from wire.files import write_whole
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -45,11 +46,11 @@ _Feed = Mapping[str, _Array]
 _RENDERED = 30
 _LEAST_CLIPS = 4
 _MOST_WINDOWS = 192
-_JUDGED = 48  # feeds that judge, at most: what every layer makes of them is held in memory
+_JUDGED = 48  # validation feeds, at most: the outputs of every layer on them are held in memory
 _BINS = 2048
-_GRID = np.linspace(0.2, 1.0, 81)  # parts of the peak that are tried as range
-# What int8 may cost at p99, on all windows and on those that chose no range: in C for a coordinate of the code, in
-# logits for a verdict. Beyond it, the costliest layer goes back to float32.
+_GRID = np.linspace(0.2, 1.0, 81)  # candidate ranges, as shares of the peak
+# Largest error of int8 at p99, on all windows and on those that chose no range: in C for a coordinate of the code, in
+# logits for a verdict. Beyond it, the layer of the largest error goes back to float32.
 _CODE_P99, _LOGIT_P99 = 1 / 32, 0.1
 _LEAST_DB = 20.0  # signal over error of a layer's own output, in int8 alone; below, the layer is sensitive
 _OUTSIDE = {
@@ -65,16 +66,22 @@ _OUTSIDE = {
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Windows to calibrate on, clip by clip: uint8 (S, F, H, W) each; `source` says in words where they come from."""
+    """Windows to calibrate on.
+
+    Attributes:
+        clips: uint8 (S, F, H, W) of each clip.
+        source: where they come from, in words.
+    """
 
     clips: Sequence[npt.NDArray[np.uint8]]
     source: str
 
 
 def gather(config: FamilyConfig, data: Sequence[Path], rendered: int) -> Material:
-    """Windows of the clips of manifests `data` and of `rendered` rendered clips.
+    """Return windows of the clips of manifests `data`, and of `rendered` rendered clips.
 
-    Raises DataError for what cannot calibrate: too few different clips, or no light in any of them.
+    Raises:
+        DataError: too few different clips, or all of them are dark.
     """
     from familial.data.clips import read_clip, read_manifests, slots, windows
     from familial.data.sources import rendered_clips
@@ -106,17 +113,32 @@ def _seeds(count: int) -> range:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One graph with what it is measured on: feeds that choose ranges, and feeds that judge."""
+    """One graph with what it is measured on.
+
+    Attributes:
+        model: in float32.
+        fit: feeds that choose the ranges.
+        judge: feeds of other clips, which judge them.
+        output: the tensor that is judged: x before the core, or the logits.
+        limit: largest error of it at p99, on all feeds.
+    """
 
     model: ModelProto
     fit: Sequence[_Feed]
     judge: Sequence[_Feed]
-    output: str  # what is judged: x before the core, or the logits
-    limit: float  # of its error at p99, on all feeds
+    output: str
+    limit: float
 
 
 def choose_ranges(part: Part) -> tuple[dict[str, float], dict[str, float]]:
-    """Tensor -> range for all that int8 may quantise, of least squared error over the fitting feeds; and all peaks."""
+    """Choose the ranges of least squared error over the fitting feeds.
+
+    Returns:
+        Range of every tensor that int8 may quantise, and peak of every tensor.
+
+    Raises:
+        EngineError: a tensor becomes NaN or infinite.
+    """
     found = layers(part.model)
     network = Network(part.model)
     biases = {
@@ -150,14 +172,14 @@ def choose_ranges(part: Part) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _best_part(counts: npt.NDArray[np.float64]) -> float:
-    """The part of the peak that, as range of int8, gives the least squared error for a histogram up to the peak."""
+    """Return the share of the peak that is the int8 range of least squared error, for a histogram up to the peak."""
     centre = (np.arange(_BINS) + 0.5) / _BINS
     errors = [counts @ np.where(centre <= f, (f / 127) ** 2 / 12, (centre - f) ** 2) for f in _GRID]
     return float(_GRID[int(np.argmin(errors))])
 
 
 def _error(part: Part, ranges: Ranges, feeds: Sequence[_Feed], exact: Sequence[_Array], name: str) -> dict[str, float]:
-    """Error of tensor `name` with the layers of `ranges` in int8, against its float32 values `exact`, on `feeds`."""
+    """Return the error of tensor `name` with the layers of `ranges` in int8, against its float32 values `exact`."""
     made = to_int8(part.model, ranges)
     found = [values[name] for values in activations(made, feeds, [name])]
     apart = np.concatenate([np.abs(a - b).ravel() for a, b in zip(found, exact, strict=True)])
@@ -173,11 +195,14 @@ def _error(part: Part, ranges: Ranges, feeds: Sequence[_Feed], exact: Sequence[_
 
 
 def choose_layers(part: Part, ranges: Mapping[str, float], peaks: Mapping[str, float]) -> tuple[Ranges, dict[str, Any]]:
-    """The layers to quantise and the report: every layer alone, then all, then without the costliest until it holds.
+    """Choose the layers to quantise: measure each alone, then all, then leave out the worst until the limit holds.
 
-    What a layer does to the output is measured on every feed: a few clips would not show the rare window that it
-    moves far, and layers chosen on the clips that judge them would flatter themselves. All together are held to the
+    A layer's error at the output is measured on every feed: a few clips would not show the rare window with a large
+    error, and layers chosen on the clips that judge them would be rated too well. All layers together must keep the
     limit on every feed, and on the judging ones alone.
+
+    Returns:
+        The ranges with the chosen layers, and the report.
     """
     digest = structure(part.model)
     found = layers(part.model)
@@ -192,48 +217,52 @@ def choose_layers(part: Part, ranges: Mapping[str, float], peaks: Mapping[str, f
         alone = Ranges(digest, ranges, (node.name,))
         effect = _error(part, alone, feeds, outputs, part.output)
         own = _error(part, alone, part.judge, exact[node.output[0]], node.output[0])
-        row = {
-            "layer": node.name,
-            "weights": node.input[1],
-            "range": ranges[node.input[0]],
-            "own_sqnr_db": own["sqnr_db"],
-        }
-        rows.append({**row, **effect})
+        rows.append(_Row(node.name, node.input[1], ranges[node.input[0]], own["sqnr_db"], effect))
     kept = {
-        str(
-            row["layer"]
-        ): f"alone its output is at {row['own_sqnr_db']:.1f} dB of its error, {_LEAST_DB:g} dB is the least"
+        row.layer: f"alone its output is at {row.own_sqnr_db:.1f} dB of its error, {_LEAST_DB:g} dB is the least"
         for row in rows
-        if float(str(row["own_sqnr_db"])) < _LEAST_DB
+        if row.own_sqnr_db < _LEAST_DB
     }
-    chosen = [node.name for node in found if node.name not in kept]
     while True:
-        made = Ranges(digest, ranges, tuple(chosen))
+        chosen = [row for row in rows if row.layer not in kept]
+        made = Ranges(digest, ranges, tuple(row.layer for row in chosen), peaks)
         together = _error(part, made, feeds, outputs, part.output)
         unseen = _error(part, made, part.judge, exact[part.output], part.output)
         cost = max(together["p99"], unseen["p99"])
         if cost <= part.limit or not chosen:
             break
-        worst = max((row for row in rows if row["layer"] in chosen), key=lambda row: float(str(row["p99"])))
-        chosen.remove(str(worst["layer"]))
-        kept[str(worst["layer"])] = f"with it all of int8 costs {cost:.3g} at p99, {part.limit:.3g} is allowed"
-    report = {
-        "judged": part.output,
-        "limit_p99": part.limit,
-        "layers": rows,
-        "kept_float": kept,
-        "together": together,
-        "unseen": unseen,
-    }
-    return Ranges(digest, ranges, tuple(chosen), peaks), report
+        worst = max(chosen, key=lambda row: row.effect["p99"])
+        kept[worst.layer] = f"with it all of int8 costs {cost:.3g} at p99, {part.limit:.3g} is allowed"
+    report = {"judged": part.output, "limit_p99": part.limit, "layers": [row.document() for row in rows]}
+    return made, report | {"kept_float": kept, "together": together, "unseen": unseen}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One layer in int8 alone: range of its input, SQNR of its own output, error of the judged output."""
+
+    layer: str
+    weights: str
+    range: float
+    own_sqnr_db: float
+    effect: Mapping[str, float]
+
+    def document(self) -> dict[str, Any]:
+        """Return the row as JSON."""
+        about = {"layer": self.layer, "weights": self.weights, "range": self.range, "own_sqnr_db": self.own_sqnr_db}
+        return {**about, **self.effect}
 
 
 def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """The document of calibration.json. Raises EngineError where the guard's zero branch fires at any precision."""
+    """Return the document of calibration.json.
+
+    Raises:
+        EngineError: the guard's zero branch fires at any precision.
+    """
     import torch
 
     from export import trace
-    from familial.evaluate.report import sigma_of
+    from familial.evaluate.clip_inference import sigma_of
     from familial.model.checkpoint import checkpoint_hash
 
     began = time.monotonic()
@@ -241,10 +270,10 @@ def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] =
     config = family.config
     sigma = float(sigma_of(checkpoint, family, None)[1])
     encode, decide = trace.trace_encode(family), trace.trace_decide(family)
-    silence = np.zeros((1, config.tokens, config.width), np.int32)
-    clips = [[{"frames": window[None], "noise": silence} for window in clip] for clip in material.clips]
-    run = open_session(encode)
-    codes = [np.concatenate([run(feed)[0] for feed in clip]) for clip in clips]
+    no_noise = np.zeros((1, config.tokens, config.width), np.int32)
+    clips = [[{"frames": window[None], "noise": no_noise} for window in clip] for clip in material.clips]
+    session = open_session(encode)
+    codes = [np.concatenate([session(feed)[0] for feed in clip]) for clip in clips]
     torch.manual_seed(0)
     events = [_events(code, config.event_releases, sigma, index) for index, code in enumerate(codes)]
     counts = f"{sum(map(len, clips))} windows, {sum(map(len, events))} events"
@@ -274,14 +303,14 @@ def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] =
 
 
 def _split(groups: Sequence[Sequence[_Feed]]) -> tuple[list[_Feed], list[_Feed]]:
-    """Two of three groups to fit, of every third up to `_JUDGED` feeds to judge: no clip is in both."""
+    """Return the feeds of two of three groups, to fit, and up to `_JUDGED` feeds of every third, to judge."""
     fit = [feed for index, group in enumerate(groups) if index % 3 != 2 for feed in group]
     judge = [feed for index, group in enumerate(groups) if index % 3 == 2 for feed in group]
     return fit, [judge[i] for i in np.unique(np.linspace(0, len(judge) - 1, _JUDGED).round().astype(int))]
 
 
 def _events(codes: _Array, releases: int, sigma: float, seed: int) -> list[_Feed]:
-    """Noised events of one clip: whole or short, every other one with releases missing."""
+    """Return noised events of one clip: whole or short, every other one with releases missing."""
     import torch
 
     from familial.train.losses import rounded_gaussian
@@ -303,7 +332,7 @@ def _events(codes: _Array, releases: int, sigma: float, seed: int) -> list[_Feed
 def _codes(
     graphs: Mapping[str, ModelProto], feeds: Sequence[_Feed], x: str, clip_norm: int, sigma: float
 ) -> dict[str, dict[str, Any]]:
-    """Per precision: how often each branch of the guard fires on all windows, and how far mu is from fp32's."""
+    """Return per precision how often each branch of the guard fires on all windows, and how far mu is from fp32's."""
     found: dict[str, dict[str, Any]] = {}
     exact = None
     for name, model in graphs.items():
@@ -334,7 +363,7 @@ def _codes(
 
 
 def _branches(x: _Array, clip_norm: int) -> dict[str, int]:
-    """How many windows take the guard's rounded, its truncated and its zero branch; x float (B, K, d)."""
+    """Return how many windows take the guard's rounded, truncated and zero branch; x float (B, K, d)."""
     ways = (np.clip(cut(x.astype(np.float64)), -clip_norm, clip_norm) for cut in (np.round, np.trunc))
     rounded_fits, cut_fits = ((way**2).sum(axis=(1, 2)) <= clip_norm**2 for way in ways)
     return {
@@ -354,7 +383,7 @@ def _part_document(ranges: Ranges) -> dict[str, Any]:
 
 
 def words(document: Mapping[str, Any]) -> str:
-    """The report as tables for people."""
+    """Return the report as tables."""
     lines = []
     for part, unit in (("encode", "lattice units of the code"), ("decide", "logits")):
         found = document["report"][part]
@@ -380,7 +409,7 @@ def words(document: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m calibration.int8", description="Choose a checkpoint's INT8 ranges."
     )
@@ -408,10 +437,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(file: Path, document: Mapping[str, Any]) -> None:
-    part = file.with_name(f"{file.name}.part")
     try:
-        part.write_text(json.dumps(document, indent=1) + "\n")
-        part.replace(file)
+        write_whole(file, json.dumps(document, indent=1) + "\n")
     except OSError as error:
         raise DataError(f"{file}: cannot be written ({error.strerror}); the folder must be writable") from error
 

@@ -1,11 +1,11 @@
-"""Chooses the noise: a target -> the least sigma that keeps it, its table, the certificate in words. Needs no torch.
+"""Chooses the noise: target -> the least sigma that keeps it, its table, the certificate in words. Needs no torch.
 
     config.json (C, K, d, cadence) + --target --bracket, bisect--> sigma on the grid of 1/64, on the safe side
                                                      --> noise.json + noise_table.bin: its table, then stricter ones
 
-A target is held against the numbers that the certificate will say, rounding and the sampler's total variation included:
-what is written always keeps it, and one step of the grid less noise would not. `build_engine` reads the files and pins
-them. The noise is never drawn here, and nothing here depends on the weights.
+A target is compared with the numbers that the certificate will say, rounding and the sampler's total variation
+included: what is written always keeps it, and one step of the grid less noise would not. `build_engine` reads the files
+and pins them. No noise sample is drawn here, and nothing here depends on the weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 
 from familial.model.config import FamilyConfig
 from wire.errors import ConfigError, DataError, VeilsightError
-from wire.privacy.certificate import NOT_PROVED, PROFILES, Certificate, bits, eps_at_delta
+from wire.files import write_whole
+from wire.privacy.certificate import NOT_PROVED, PROFILES, Certificate, bits, eps_at_delta, round_up
 from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
 
@@ -45,10 +46,14 @@ eps=8@1e-6; per event, or /release, or /10s for an incident of 10 s: bits=9/10s"
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What was chosen: a profile's name ("custom" for any other target), the table and the certificate.
+    """What was chosen.
 
-    levels: the tables of the other profiles, by name: an operator may switch a device to a stricter one, and an
-    level rule choose among all.
+    Attributes:
+        profile: its name; "custom" for any other target.
+        table: of the noise.
+        certificate: of the noise.
+        levels: tables of the other profiles, by name: an operator may switch a device to a stricter one, and the
+            adaptive privacy level chooses among all.
     """
 
     profile: str
@@ -57,7 +62,7 @@ class Noise:
     levels: Mapping[str, NoiseTable] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The text of noise.json."""
+        """Return the text of noise.json."""
         found = self.certificate
         document = {
             "profile": self.profile,
@@ -72,9 +77,15 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What may be revealed at most. unit: S, bits, p or eps. of: M for p, delta for eps, else 0.
+    """What may be revealed at most.
 
-    span: "event", "release", or the seconds of an incident. profile: its name, or "custom".
+    Attributes:
+        text: as it was given.
+        profile: its name, or "custom".
+        unit: S, bits, p or eps.
+        value: in this unit.
+        of: M for p, delta for eps, else 0.
+        span: "event", "release", or the seconds of an incident.
     """
 
     text: str
@@ -86,7 +97,11 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read what stands after --target. Raises ConfigError with the reason why it cannot be meant."""
+        """Read what stands after --target.
+
+        Raises:
+            ConfigError: the text is not a target, or one that nothing or anything keeps; says which.
+        """
         if text in PROFILES:
             return cls(text, text, "S", PROFILES[text])
         found = _FORM.fullmatch(text)
@@ -105,7 +120,7 @@ class Target:
         return target
 
     def _problem(self) -> str:
-        """Why nothing, or anything, keeps it; "" where that depends on the noise."""
+        """Return why nothing, or anything, keeps it; "" where that depends on the noise."""
         if self.unit == "p" and not (self.of >= 2 and self.of == int(self.of)):
             return f"M is {self.of:g}; it must be a whole number of at least 2, the people among whom one is named"
         if self.unit == "p" and self.value <= 1 / self.of:
@@ -117,13 +132,13 @@ class Target:
         return ""
 
     def releases(self, certificate: Certificate) -> int:
-        """How many releases the target speaks of."""
+        """Return how many releases the target is about."""
         if isinstance(self.span, float):
             return certificate.releases_touched(self.span)
         return certificate.event_releases if self.span == "event" else 1
 
     def keeps(self, certificate: Certificate) -> bool:
-        """Whether the certificate says no more than the target allows."""
+        """Return whether the certificate says no more than the target allows."""
         releases = self.releases(certificate)
         if self.unit == "p":
             return certificate.chance(releases, 1.0 / self.of) <= self.value
@@ -137,10 +152,13 @@ class Target:
 
 
 def build_table(sigma: Fraction) -> NoiseTable:
-    """The table of the discrete Gaussian of parameter `sigma`: entry j = floor(2^128 P(|X| <= j)), every floor exact.
+    """Return the table of the discrete Gaussian of parameter `sigma`: entry j = floor(2^128 P(|X| <= j)), exact.
 
-    Ends where less than 2^-128 lies beyond, or where an entry would repeat the one before it: from there on magnitudes
-    are rarer than the table can say. Raises DataError for a sigma that is not positive.
+    It ends where less than 2^-128 lies beyond, or where an entry would repeat the one before it: from there on
+    magnitudes are rarer than the table can say.
+
+    Raises:
+        DataError: sigma is not positive.
     """
     if sigma <= 0:
         raise DataError(f"sigma is {sigma}; a noise table needs a positive one")
@@ -156,7 +174,7 @@ def build_table(sigma: Fraction) -> NoiseTable:
 
 
 def _entries(sigma: Fraction, guard: int) -> list[int] | None:
-    """The entries at 128 + `guard` bits of precision, or None where that leaves a floor undecided."""
+    """Return the entries at 128 + `guard` bits of precision, or None where that leaves a floor undecided."""
     precision = _BITS + guard
     one = 1 << precision
     with mpmath.workprec(precision + 32):
@@ -185,9 +203,9 @@ def _entries(sigma: Fraction, guard: int) -> list[int] | None:
 
 
 def least_sigma(certificate: Certificate, target: Target, largest: Fraction) -> Fraction | None:
-    """The least sigma of the grid, at most `largest`, at which the certificate keeps `target`; None where none does.
+    """Return the least sigma of the grid, at most `largest`, that keeps `target`; None where none does.
 
-    Doubles until the target is kept, then bisects: the one returned keeps it, the step below it does not.
+    It doubles until the target is kept, then bisects: the sigma returned keeps it, the step below does not.
     """
     low, high, last = 0, 1, math.floor(largest * GRID)
     while not target.keeps(certificate.at(Fraction(high, GRID))):
@@ -201,13 +219,17 @@ def least_sigma(certificate: Certificate, target: Target, largest: Fraction) -> 
 
 
 def choose(config: FamilyConfig, text: str) -> Noise:
-    """The least noise at which a family of `config` keeps the target `text`; ConfigError, with the reason, if none."""
+    """Return the least noise at which a family of `config` keeps the target `text`.
+
+    Raises:
+        ConfigError: no noise keeps it, or none that the device could use; says why.
+    """
     target = Target.parse(text)
     clip_norm, n = config.clip_norm, config.n
     if clip_norm < 4 * math.sqrt(n):
         raise ConfigError(
             f"clip_norm is {clip_norm}, but {n} coordinates want 4 sqrt(n) = {math.ceil(4 * math.sqrt(n))} at least: "
-            "else rounding to whole numbers eats the code; set it in config.json (the S of a target stays what it is)"
+            "else rounding to integers destroys the code; set it in config.json (the S of a target stays what it is)"
         )
     window = config.window
     certificate = Certificate(clip_norm, Fraction(1), n, window.slot_s, window.receptive_field_s, config.event_releases)
@@ -244,15 +266,15 @@ def write(noise: Noise, checkpoint: Path) -> None:
     """Write the tables, the profile's first, then noise.json, into the checkpoint folder."""
     others = sorted(noise.levels.values(), key=lambda table: -table.sigma)
     try:
-        (checkpoint / "noise_table.bin").write_bytes(b"".join(table.to_bytes() for table in (noise.table, *others)))
-        (checkpoint / "noise.json").write_text(noise.to_json())
+        write_whole(checkpoint / "noise_table.bin", b"".join(table.to_bytes() for table in (noise.table, *others)))
+        write_whole(checkpoint / "noise.json", noise.to_json())
     except OSError as error:
         reason = f"the noise cannot be written ({error.strerror}); the folder must be writable"
         raise DataError(f"{checkpoint}: {reason}") from error
 
 
 def words(noise: Noise) -> str:
-    """The certificate as a page for people: what each span can reveal at most, and what is not proved."""
+    """Return the certificate in words: what each span can reveal at most, rounded up, and what is not proved."""
     certificate = noise.certificate
     document = certificate.document()
     spans = {"release": "one release", "event": f"an event ({certificate.event_releases} releases)"}
@@ -261,8 +283,8 @@ def words(noise: Noise) -> str:
     lines = [
         f"profile {noise.profile}: clip norm C = {certificate.clip_norm}, "
         f"sigma = {certificate.sigma} = {float(certificate.sigma):g}, "
-        f"a release every {certificate.slot_s:g} s with {certificate.receptive_field_s:g} s of reach",
-        "What can be told at most, whatever the network does and whoever looks:",
+        f"a release every {certificate.slot_s:g} s, receptive field {certificate.receptive_field_s:g} s",
+        "What can be told at most, rounded up, whatever the network does and whoever looks:",
         f"  {'':26}{'S':>8}{'bits':>11}{'name 1 of 10':>14}{'1 of 1,000':>12}{'1 of 100,000':>14}{'yes or no':>11}"
         f"{'eps':>9}",
     ]
@@ -270,8 +292,8 @@ def words(noise: Noise) -> str:
         row = document[key]
         told = [_chance(p) for p in (*row["name_one_of"].values(), row["attribute"]["0.5"])]
         lines.append(
-            f"  {title:26}{row['S']:8.3g}{row['bits']:11,.2f}{told[0]:>14}{told[1]:>12}{told[2]:>14}{told[3]:>11}"
-            f"{row['eps']:9.3g}"
+            f"  {title:26}{round_up(row['S']):>8}{round_up(row['bits']):>11}{told[0]:>14}{told[1]:>12}{told[2]:>14}"
+            f"{told[3]:>11}{round_up(row['eps']):>9}"
         )
     lines.append("  (yes or no: to tell a two-valued attribute that half of the people have; eps: at delta 1e-6)")
     for cameras, times in document["time_to_vacuous_s"].items():
@@ -279,7 +301,7 @@ def words(noise: Noise) -> str:
         held = ", ".join(f"1 of {int(m):,} after {seconds:g} s" for m, seconds in times.items())
         lines.append(f"Someone {seen} for longer has no bound left on being named: {held}")
     years = f"{certificate.lifetime_years:g} years"
-    lines.append(f"The sampler is within 2^{certificate.log2_tau:.0f} of ideal noise over {years}.")
+    lines.append(f"The sampler is within 2^{math.ceil(certificate.log2_tau)} of ideal noise over {years}.")
     lines.append("Not proved: " + "; ".join(NOT_PROVED) + ".")
     return "\n".join(lines)
 
@@ -289,11 +311,11 @@ def _fraction(sigma: Fraction) -> str:
 
 
 def _chance(p: float) -> str:
-    return "no bound" if p >= 1.0 else f"{p:.4f}"
+    return "no bound" if p >= 1.0 else round_up(p)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m calibration.noise", description="Choose a checkpoint's noise.")
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/nano"), help="folder with config.json")
     parser.add_argument("--target", required=True, help=f"what may be revealed at most: {_HELP}")

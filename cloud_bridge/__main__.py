@@ -1,6 +1,6 @@
-"""`python -m cloud_bridge --config bridge.toml [--json-lines FILE]`: parse, load, run.
+"""Run the bridge: `python -m cloud_bridge --config bridge.toml [--json-lines FILE]`: parse, load, run.
 
-Exit code 0 at the end, 2 with a reason on stderr.
+It ends with exit code 0, or with 2 and a reason on stderr.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
 from cloud_bridge.store.journal import Journal
 from cloud_bridge.timeline import Timeline
-from familial.evaluate.ood import Reference
+from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
 from wire.protocol.keys import DeviceKey
 from wire.protocol.topics import TOPICS, parse_topic, topic
+
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +56,7 @@ def _serve(config: BridgeConfig, json_lines: str | None) -> None:
     journal = Journal.open(folder / "journal.json")
     key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
-    reference = Reference.load(config.model.checkpoint, manifest)
+    reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
     mailbox = Mailbox(camera.name for camera in config.cameras)
 
     def receive(name: str, payload: bytes, retained: bool) -> None:

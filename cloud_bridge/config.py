@@ -1,4 +1,4 @@
-"""The bridge's TOML file, typed (wire/settings.py reads it and tells all faults at once).
+"""The bridge's TOML file as typed sections; wire/settings.py reads it and tells all faults at once.
 
     [broker]     url, username, password_file, ca, cert, key
     [model]      checkpoint, engine, threads
@@ -18,18 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cloud_bridge.alerts.rules import AlertRule
 from wire.errors import ConfigError, DeviceKeyError
 from wire.mqtt import BrokerConfig
 from wire.protocol.keys import PublicKey
 from wire.protocol.topics import topic
 from wire.settings import FileOrText, FilePath, faults, keys_of, parse_toml, refuse
 
-__all__ = ["AlertRule", "BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
+__all__ = ["BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The checkpoint to read with, the engine folder whose manifest names it, torch's threads (0: torch decides)."""
+    """What reads the events.
+
+    Attributes:
+        checkpoint: Folder of the checkpoint.
+        engine: Engine folder whose manifest names that checkpoint.
+        threads: torch's threads; 0: torch decides.
+    """
 
     checkpoint: FilePath = "checkpoints/nano"
     engine: FilePath = "build/engines/nano"
@@ -38,7 +45,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class CameraConfig:
-    """One camera and the only key its messages are believed with."""
+    """One camera, and the only key that its messages are believed with."""
 
     site: str
     camera: str
@@ -65,32 +72,6 @@ class CameraConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class AlertRule:
-    """Raised by `raise_for` verdicts in a row at or above `raise_at`; cleared by `clear_for` at or below `clear_at`.
-
-    A verdict is unsure whose OOD p-value is below `unsure_below`: that share of known scenes is; 0: none. Alerts are
-    raised and cleared all the same.
-    """
-
-    raise_at: float = 0.6
-    raise_for: int = 2
-    clear_at: float = 0.4
-    clear_for: int = 4
-    unsure_below: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.unsure_below > 1.0:
-            raise ConfigError(f"unsure_below is {self.unsure_below}; it is a share of known scenes, 0 to 1")
-        if not 0.0 <= self.clear_at < self.raise_at <= 1.0:
-            raise ConfigError(
-                f"clear_at is {self.clear_at}, raise_at is {self.raise_at}; 0 <= clear_at < raise_at <= 1"
-            )
-        for name in ("raise_for", "clear_for"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it counts verdicts, so at least 1")
-
-
-@dataclass(frozen=True, slots=True)
 class StateConfig:
     """Where the bridge's own key and each camera's last slot are kept between starts."""
 
@@ -99,7 +80,11 @@ class StateConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """exit_when_offline: end once every camera has said offline and was read to its end (demo, benchmarks)."""
+    """How the process ends.
+
+    Attributes:
+        exit_when_offline: End once every camera has said offline and was read to its end (demo, benchmarks).
+    """
 
     exit_when_offline: bool = False
 
@@ -117,13 +102,13 @@ class BridgeConfig:
 
     @classmethod
     def load(cls, path: Path | str) -> BridgeConfig:
-        """Read and check a file. Raises ConfigError that lists every problem with its cure."""
+        """Read and check a file. Raises a ConfigError that lists every problem with its cure."""
         cure = "give the bridge's file with --config; docs/configuration.md has an example"
         return cls.parse(parse_toml(path, {name: keys_of(kind) for name, kind in _SECTIONS.items()}, cure), str(path))
 
     @classmethod
     def parse(cls, document: Mapping[str, Any], name: str = "bridge.toml") -> BridgeConfig:
-        """From a parsed TOML document; `name` is shown in errors."""
+        """Check a parsed TOML document; `name` is shown in errors."""
         sections = {section: keys_of(kind) for section, kind in _SECTIONS.items()}
         refuse(name, faults(document, sections, lists=("cameras",)))
         problems: list[str] = []

@@ -1,4 +1,4 @@
-"""What the bridge tells: a readable line for people, one JSON document a line for programs. Times count from slot 0."""
+"""Prints what the bridge says: a line for people, and a JSON document a line for programs. Times count from slot 0."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Timeline:
         self._programs = programs
 
     def verdict(self, camera: str, verdict: Verdict) -> None:
-        """One line: span, camera, label, its probability as a bar, sentence, and what was missing.
+        """Print one line: span, camera, label, its probability as a bar, sentence, and what was missing.
 
-        Where the verdict is unsure, that word stands in place of the label that is no risk.
+        Where the verdict is unsure, that word is printed in place of the label that is no risk.
         """
         full = round(verdict.probability * _BAR)
         missing = len(verdict.present) - sum(verdict.present)
@@ -53,7 +53,7 @@ class Timeline:
         )
 
     def alert(self, camera: str, alert: Alert) -> None:
-        """One marked line."""
+        """Print one marked line."""
         turn = "RAISED" if alert.raised else "cleared"
         self._say(f"{_clock(alert.at_s)}  {camera}  >>> ALERT {alert.label} {turn} ({alert.probability:.2f})")
         self._write(
@@ -69,11 +69,11 @@ class Timeline:
         )
 
     def note(self, text: str) -> None:
-        """A line for people alone."""
+        """Print a line for people alone."""
         self._say(text)
 
     def stats(self, stats: Mapping[str, Any]) -> None:
-        """The last line: what came, what was refused and why, what was missing, what was said."""
+        """Print the last line: what came, what was refused and why, what was missing, what was published."""
         refused = ", ".join(f"{why} {count}" for why, count in stats["refused"].items()) or "none"
         self._say(
             f"received {stats['received']}, refused: {refused}; gaps {stats['gaps']}, dropped {stats['dropped']}, "

@@ -24,6 +24,7 @@ from export.precision.convert import PRECISIONS, check_precision
 from wire.artifact.engine_record import ENGINES, RECORD
 from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest
 from wire.errors import ConfigError, EngineError, VeilsightError
+from wire.privacy.certificate import round_up
 
 __all__ = ["build", "main"]
 
@@ -79,12 +80,14 @@ def _summary(manifest: EngineManifest, out: Path) -> str:
     release, event = (manifest.certificate().reveals(count) for count in (1, manifest.event_releases))
     sizes = ", ".join(f"{name} {(out / name).stat().st_size / 1000:,.0f} kB" for name in sorted(FILES.values()))
     named = event["name_one_of"]["1000"]
-    bound = f"names one of 1,000 with chance {named:.3f} at most" if named < 1 else "no bound on naming one of 1,000"
+    bound = (
+        f"names one of 1,000 with chance {round_up(named)} at most" if named < 1 else "no bound on naming one of 1,000"
+    )
     return (
         f"engine       {out}, model {manifest.model_id:016x}\n"
         f"certificate  profile {manifest.profile}: C = {manifest.clip_norm}, sigma = {float(manifest.sigma):g}; "
-        f"S {release['S']:.3g} a release, {event['S']:.3g} an event\n"
-        f"             an event reveals {event['bits']:.2f} bits at most; {bound}\n"
+        f"S {round_up(release['S'])} a release, {round_up(event['S'])} an event\n"
+        f"             an event reveals {round_up(event['bits'])} bits at most; {bound}\n"
         f"files        {sizes}"
     )
 

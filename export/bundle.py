@@ -12,7 +12,6 @@ fixed order, manifest and signature first: nothing else is read before they hold
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import tarfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from export.proof.verify_graph import prove_folder
 from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest, sign_manifest
 from wire.errors import ConfigError, ManifestError, VeilsightError
+from wire.files import whole_file
 from wire.protocol.keys import DeviceKey, PublicKey
 
 __all__ = ["main", "pack", "replace_folder", "unpack"]
@@ -46,15 +46,12 @@ def pack(engine: Path, key: DeviceKey, out: Path) -> EngineManifest:
         pass
     manifest = EngineManifest.load(engine)
     sign_manifest(engine, key)
-    part = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as bundle:
+        with whole_file(out) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as bundle:
             for name in _names(manifest):
                 bundle.add(engine / name, name, filter=_plain)
-        os.replace(part, out)
     except (OSError, tarfile.TarError) as error:
-        part.unlink(missing_ok=True)
         raise ConfigError(f"--out {out}: cannot be written ({error}); free space there, or choose another") from error
     return manifest
 

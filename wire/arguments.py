@@ -18,7 +18,10 @@ def former_command(old: str, new: str, main: Callable[[], int]) -> int:
 def former_name(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
     """Let `old`, the name that `option` had one version ago, mean the same; `--help` does not list it.
 
-    option: what `add_argument` returned.
+    Args:
+        parser: The parser of `option`.
+        old: Such as `--rate`.
+        option: What `add_argument` returned.
     """
     kinds = {} if option.nargs == 0 else {"nargs": option.nargs, "type": option.type, "choices": option.choices}
     parser.add_argument(

@@ -1,7 +1,7 @@
 """Every error Veilsight raises on purpose, in one tree; each names the field, the value and the cure.
 
 VeilsightError
-├── ConfigError             a configuration file or a command line that cannot be meant
+├── ConfigError             a configuration file or a command line with a fault
 ├── DataError               clips and clip manifests
 ├── CheckpointError         a checkpoint folder
 ├── GraphError              an ONNX graph that does not prove the trusted core
@@ -14,7 +14,7 @@ VeilsightError
 ├── DeviceKeyError          a signing key that is missing, malformed or readable by others
 ├── MessageError            a received message that is refused; `.reason` is the counter's name
 └── PrivacyError            fail closed: the process stops before anything else is published
-    ├── NoiseError          a draw used twice, a table that is not the pinned one, noise that is not there
+    ├── NoiseError          a noise sample used twice, a table that is not the pinned one, noise that is not there
     └── LedgerError         the ledger cannot be read, written or trusted
 """
 
@@ -45,7 +45,7 @@ class VeilsightError(Exception):
 
 
 class ConfigError(VeilsightError):
-    """A configuration file or a command line that cannot be meant."""
+    """A configuration file or a command line with a fault."""
 
 
 class DataError(VeilsightError):
@@ -91,7 +91,8 @@ class DeviceKeyError(VeilsightError):
 class MessageError(VeilsightError):
     """A received message that is refused.
 
-    `reason` is one word, used as the name of the counter that it raises (`truncated`, `oversized`, `forged`, ...).
+    Attributes:
+        reason: One word, the name of the counter that it raises (`truncated`, `oversized`, `forged`, ...).
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -104,7 +105,7 @@ class PrivacyError(VeilsightError):
 
 
 class NoiseError(PrivacyError):
-    """A draw used twice, a table that is not the pinned one, or noise that is not there."""
+    """A noise sample used twice, a table that is not the pinned one, or noise that is not there."""
 
 
 class LedgerError(PrivacyError):

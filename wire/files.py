@@ -1,9 +1,11 @@
-"""A small file that is either the old one or the new one, whatever happens while it is replaced.
+"""Whole-file writes: whoever reads a file finds the old content or the new one, never half of it.
 
-    write beside --fsync--> rename over --fsync of the folder--> it is on the disk
+    write_whole, whole_file   write beside --> rename over                      for caches, reports, weights
+    write_durably             write beside --fsync--> rename over --fsync of the folder-->  for what must survive
 
-On a file system that keeps what fsync returned for and renames in one step, a power cut at any instant leaves one of
-the two whole. Counts are kept with a checksum all the same: what was torn or edited is refused, never believed.
+`write_durably` returns when the content is on the disk: on a file system that keeps what fsync returned for and renames
+in one step, a power cut at any instant leaves one of the two whole. Counts are kept with a checksum all the same: what
+was torn or edited is refused, never believed.
 """
 
 from __future__ import annotations
@@ -11,15 +13,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_counts", "replace", "save_counts"]
+__all__ = ["load_counts", "save_counts", "whole_file", "write_durably", "write_whole"]
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Replace `path` (its folder exists) and return when the new content is on the disk. Raises OSError."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to, which becomes `path` at the end of the block; on an error it is removed.
+
+    Its suffix is that of `path`, for writers that choose the format by it, and its name holds the process id, so that
+    two processes never write to the same one. Raises OSError.
+    """
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Replace `path` (its folder exists) in one move; text is written as UTF-8. Raises OSError."""
+    with whole_file(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace `path` (its folder exists) and return when the new content is on the disk; mode 0600. Raises OSError."""
     beside = path.with_name(path.name + ".new")
     file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -38,12 +63,16 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def save_counts(path: Path, counts: Mapping[str, int]) -> None:
-    """`replace` the file by `counts` and their checksum. Raises OSError."""
-    replace(path, json.dumps(_document(counts)).encode())
+    """Write `counts` and their checksum durably. Raises OSError."""
+    write_durably(path, json.dumps(_document(counts)).encode())
 
 
 def load_counts(path: Path, empty: Mapping[str, int]) -> dict[str, int]:
-    """What `save_counts` wrote; `empty` where there is no file. ValueError unless it is whole and has empty's names."""
+    """Read what `save_counts` wrote; `empty` where there is no file.
+
+    Raises:
+        ValueError: The file is not whole, or holds other names than `empty`.
+    """
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""A process's TOML file as typed sections; whatever cannot be meant is told at once, with its cure.
+"""Reads a process's TOML file as typed sections; all faults are told at once, each with its cure.
 
-    file --TOML--> document --paths beside the file--> --held against the keys' types--> values of the sections
+    file --TOML--> document --paths relative to the file--> --checked against the keys' types--> values of the sections
 
-What a key may be is the annotation of its field: `str`, `int`, `float`, `bool`, or one of the marked types below.
+The annotation of a field says what its key may be: `str`, `int`, `float`, `bool`, or one of the marked types below.
 """
 
 from __future__ import annotations
@@ -29,16 +29,22 @@ __all__ = ["FileOrText", "FilePath", "Key", "Positive", "PositiveInt", "faults",
 log = logging.getLogger("veilsight")
 
 FilePath = Annotated[str, "file"]
-"""A path, relative to the file that says it; "" is none."""
+"""A path, relative to the file that holds it; "" for none."""
 FileOrText = Annotated[str, "file or text"]
-"""A path where there is such a file beside the one that says it, else what it says."""
+"""A path where there is such a file beside the one that holds it; otherwise the text itself."""
 Positive = Annotated[float, "positive"]
 PositiveInt = Annotated[int, "positive"]
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What one key of a section may be. note: "" or the mark of its type."""
+    """What one key of a section may be.
+
+    Attributes:
+        kind: Type of its value.
+        note: "" or the mark of its type.
+        needed: Whether the key has no default.
+    """
 
     kind: type
     note: str
@@ -46,7 +52,7 @@ class Key:
 
 
 def keys_of(kind: type) -> dict[str, Key]:
-    """Key -> what it may be, of a dataclass whose fields are the keys."""
+    """Return key -> what it may be, of a dataclass whose fields are the keys."""
     marks: Mapping[str, Any] = get_type_hints(kind, include_extras=True)
     types: Mapping[str, type] = get_type_hints(kind)
     return {
@@ -61,9 +67,17 @@ def parse_toml(
     cure: str,
     renamed: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The file's document, its paths made relative to the file; ConfigError, with the cure, where it is no TOML.
+    """Read a TOML file and make its paths relative to the file.
 
-    renamed: section -> key of the version before -> its name now; the old name works, with a warning in the log.
+    Args:
+        path: The file.
+        sections: Section -> key -> what it may be.
+        cure: What to do where there is no such file.
+        renamed: Section -> name of a key in the version before -> its name now. The old name works, with a warning in
+            the log.
+
+    Raises:
+        ConfigError: The file cannot be read, or is no TOML.
     """
     file = Path(path)
     try:
@@ -79,7 +93,7 @@ def parse_toml(
 
 
 def _with_new_names(file: Path, section: str, table: Any, names: Mapping[str, str]) -> Any:
-    """`table` with former names of keys replaced; where both names are there, the old one is left to be refused."""
+    """Replace former names of keys; where both names are there, the old one is left to be refused."""
     if not isinstance(table, dict):
         return table
     old = {name for name in names if name in table and names[name] not in table}
@@ -103,7 +117,13 @@ def _rooted(table: Any, keys: Mapping[str, Key], folder: Path) -> Any:
 def faults(
     document: Mapping[str, Any], sections: Mapping[str, Mapping[str, Key]], lists: Collection[str] = ()
 ) -> Iterator[str]:
-    """What is unknown, missing, or not a value of its key's type and range. lists: sections of `[[name]]` tables."""
+    """Yield what is unknown, missing, or not a value of its key's type and range.
+
+    Args:
+        document: As `parse_toml` returned it.
+        sections: Section -> key -> what it may be.
+        lists: Sections that are written as `[[name]]` tables.
+    """
     for name, table in document.items():
         if name not in sections and not isinstance(table, dict):
             yield f"{name} stands in no section"
@@ -138,7 +158,7 @@ def _nearest(name: str, known: Iterable[str], form: str) -> str:
 
 
 def refuse(name: Path | str, problems: Iterable[str]) -> None:
-    """ConfigError that tells every problem in a line of its own, each with the file's name; nothing where none is."""
+    """Raise a ConfigError with one line for each problem, each with the file's name; do nothing where there is none."""
     found = list(problems)
     if found:
         raise ConfigError("\n".join(f"{name}: {problem}" for problem in found))

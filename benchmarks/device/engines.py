@@ -27,6 +27,7 @@ from benchmarks.broker import ROOT, child_env
 from benchmarks.harness import CHECKPOINT, fail, percentiles, report
 from wire.artifact.manifest import FILES
 from wire.errors import ConfigError, EngineError, VeilsightError
+from wire.privacy.certificate import round_up
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -262,7 +263,7 @@ def _judge(rows: Sequence[_Row], checkpoint: Path, clips: Sequence[_Footage], dr
     """Accuracy of both members behind each engine, under the same noise; how codes differ and what the guard did."""
     import torch
 
-    from familial.evaluate.report import clip_verdict, event_probabilities
+    from familial.evaluate.clip_inference import clip_verdict, event_probabilities
     from familial.model import checkpoint as folder
     from familial.train.losses import rounded_gaussian
 
@@ -353,7 +354,7 @@ def _table(rows: Sequence[_Row], ahead: Mapping[str, Mapping[str, Any]]) -> list
             cells += [f"{found['mu_p99']:g}", str(found["zero_codes"])]
         else:
             cells += ["-"] * 6
-        lines.append([*cells, f"{found['S_event']:.3f}", f"{found['bits_event']:.2f}"])
+        lines.append([*cells, round_up(found["S_event"]), round_up(found["bits_event"])])
     for name, made in ahead.items():
         if "build_s" in made:
             cells = [name, f"{made['build_s']:.1f}", f"{made['bytes'] / 1000:,.0f}"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-    from cloud_bridge.config import AlertRule
+    from cloud_bridge.alerts.rules import AlertRule
     from familial.data.clips import Clip
     from familial.model.config import FamilyConfig
     from familial.model.family import Family
@@ -57,7 +57,7 @@ def _measure(args: argparse.Namespace) -> int:
     import numpy as np
     import torch
 
-    from cloud_bridge.config import AlertRule
+    from cloud_bridge.alerts.rules import AlertRule
     from familial.data.clips import read_manifests
     from familial.model import checkpoint
 
@@ -119,7 +119,7 @@ def _played(family: Family, clip: Clip, whole: bool) -> tuple[torch.Tensor, floa
     """Clean codes float (S, K, d) of the releases during which the clip plays, or all that still see it, and its onset
     in seconds."""
     from familial.data.clips import read_clip
-    from familial.evaluate.report import clip_codes
+    from familial.evaluate.clip_inference import clip_codes
 
     footage = read_clip(clip.file, family.config.window)
     playing = max(1, math.ceil(footage.duration / family.config.window.slot_s))
@@ -141,7 +141,7 @@ def _strung(codes: Sequence[torch.Tensor], slots: int, rng: np.random.Generator)
 
 def _read(family: Family, codes: torch.Tensor, member: str) -> npt.NDArray[np.float64]:
     """Codes float (S, K, d) of a stream -> probabilities float64 (S - R + 1, L) of its events, noise on."""
-    from familial.evaluate.report import event_probabilities
+    from familial.evaluate.clip_inference import event_probabilities
     from familial.train.losses import rounded_gaussian
 
     z = codes + rounded_gaussian(codes, family.config.sigma)
@@ -151,7 +151,7 @@ def _read(family: Family, codes: torch.Tensor, member: str) -> npt.NDArray[np.fl
 
 def alerts(verdicts: npt.NDArray[np.float64], labels: Sequence[str], rule: AlertRule) -> list[tuple[int, str]]:
     """Probabilities (E, L) of consecutive events -> (event, label) of every alert that the bridge would raise."""
-    from cloud_bridge.ingest.events import AlertBook
+    from cloud_bridge.alerts.lifecycle import AlertBook
 
     book = AlertBook(rule, [])
     return [

@@ -117,9 +117,9 @@ def _clip(family: Family, clip: LabelledClip, noise: bool) -> _Clip | None:
     import torch
 
     from familial.data.events import event_label
-    from familial.evaluate.report import clip_codes, events_of
+    from familial.evaluate.clip_inference import clip_codes, events_of
     from familial.synth.tags import TAGS
-    from familial.train.clip_stage import slot_shares
+    from familial.train.attributes import slot_shares
     from familial.train.losses import rounded_gaussian
 
     config = family.config

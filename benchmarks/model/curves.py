@@ -1,6 +1,6 @@
 """`python -m benchmarks.curves CURVE.csv --svg OUT`: the picture of a training run, from the CSV it writes.
 
-curve.csv (rows of step, seconds, losses, held-out shares) --chosen columns--> one line each over minutes
+curve.csv (rows of step, seconds, losses, shares of the validation set) --chosen columns--> one line each over minutes
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wire.errors import DataError, VeilsightError
 
 __all__ = ["draw", "main"]
 
-_COLUMNS = ("clean", "now", "cloud", "linked", "held_release", "held_cloud", "held_cloud_whole")
+_COLUMNS = ("clean", "now", "cloud", "linked", "val_release", "val_cloud", "val_cloud_full")
 _COLOURS = ("#6c757d", "#adb5bd", "#0a58ca", "#b02a37", "#fd7e14", "#6ea8fe", "#198754")
 
 

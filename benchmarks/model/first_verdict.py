@@ -36,7 +36,7 @@ def _measure(folder: Path, draws: int, onset_s: float) -> int:
     import numpy as np  # these load torch, which the help text does not need
 
     from familial.data.clips import Footage, small_grey
-    from familial.evaluate.report import first_verdicts
+    from familial.evaluate.clip_inference import first_verdicts
     from familial.model import checkpoint
     from familial.synth.clip import demo_clip
 

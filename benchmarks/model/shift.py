@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from familial.evaluate.cameras import Room
-    from familial.evaluate.ood import Camera, Reference
+    from familial.evaluate.ood_detector import Camera, ReferenceDistribution
 
 __all__ = ["Separation", "main", "separate"]
 
@@ -105,7 +105,8 @@ def separate(
     """
     import numpy as np
 
-    from familial.evaluate.ood import SPANS, distances, fit, summaries
+    from familial.evaluate.ood_detector import mahalanobis
+    from familial.evaluate.ood_reference import SPANS, fit, summaries
 
     rng, spans, noise = np.random.default_rng(1), tuple(spans or (8, *SPANS)), float(sigma) / clip_norm
     every = [*(room.ordinary for room in rooms), *known]
@@ -124,10 +125,10 @@ def separate(
         for name, found in strange.items():
             shares[f"set {name}"][left] = _below(reference, found)
         for a in range(len(spans)):
-            where = reference.mean[a], reference.spread[a, 0]
-            near = distances(seen[fold == left, :, a], *where)
+            where = reference.mean[a], reference.covariance[a, 0]
+            near = mahalanobis(seen[fold == left, :, a], *where)
             for name, found in strange.items():
-                far = distances(found[:, :, a], *where)
+                far = mahalanobis(found[:, :, a], *where)
                 wins[name][a, fold == left] = _wins(near, far)
     mean = {name: rows.mean(axis=0) for name, rows in shares.items()}
     return Separation(spans, wins, mean["known"], mean["falls"], {name: mean[f"set {name}"] for name in unknown})
@@ -139,7 +140,7 @@ def _fallen(
     """Means (rooms, A, 7) over streams of each room, each of which ends with the clip of its fall."""
     import numpy as np
 
-    from familial.evaluate.ood import summaries
+    from familial.evaluate.ood_reference import summaries
 
     found = []
     for span in spans:
@@ -150,14 +151,14 @@ def _fallen(
     return np.stack(found, axis=1)
 
 
-def _below(reference: Reference, seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _below(reference: ReferenceDistribution, seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Means (..., A, 7) -> at each span, the share whose OOD p-value is too low (A,)."""
     import numpy as np
 
     shares = np.ones(1)
     spans = range(len(reference.spans))
     rows = [seen[..., a, :].reshape(-1, seen.shape[-1]) for a in spans]
-    return np.array([np.mean([reference.ood_p_value(row, a, shares) < _UNSURE for row in rows[a]]) for a in spans])
+    return np.array([np.mean([reference.p_value(row, a, shares) < _UNSURE for row in rows[a]]) for a in spans])
 
 
 def _wins(near: npt.NDArray[np.float64], far: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

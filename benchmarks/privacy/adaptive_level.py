@@ -229,7 +229,7 @@ def _of_family(args: argparse.Namespace, rng: np.random.Generator) -> list[World
     from familial.data.clips import read_clip, read_manifests
     from familial.data.sources import rendered_clips
     from familial.data.splits import clip_seeds
-    from familial.evaluate.report import clip_codes
+    from familial.evaluate.clip_inference import clip_codes
     from familial.model import checkpoint
 
     torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import CHECKPOINT, fail, report
 from wire.errors import VeilsightError
-from wire.privacy.certificate import PROFILES
+from wire.privacy.certificate import PROFILES, round_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def _measure(args: argparse.Namespace) -> int:
     rows: list[tuple[str, ...]] = [("S per event", "bits", "profile", *names, *leaks)]
     profiles = {value: name for name, value in PROFILES.items()}
     for shift, figures in found.items():
-        bits = "no limit" if math.isinf(shift) else f"{_bits(shift):.2f}"
+        bits = "no limit" if math.isinf(shift) else round_up(_bits(shift))
         cells = [f"{figures[name]:.3f}" for name in names]
         seen = [f"{leaks[name][shift]:.3f}" if shift in leaks[name] else "" for name in leaks]
         rows.append(("no noise" if math.isinf(shift) else f"{shift:g}", bits, profiles.get(shift, ""), *cells, *seen))
@@ -129,7 +129,7 @@ def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
     from familial.data.clips import UNSCORED, Clip, read_clip, read_manifests
     from familial.data.sources import rendered_clips
     from familial.data.splits import clip_seeds
-    from familial.evaluate.report import clip_codes
+    from familial.evaluate.clip_inference import clip_codes
 
     config = family.config
     if manifests:
@@ -150,7 +150,7 @@ def _at(family: Family, clips: Clips, shift: float, draws: int) -> dict[str, flo
     import numpy as np
     import torch
 
-    from familial.evaluate.report import clip_probabilities, event_probabilities
+    from familial.evaluate.clip_inference import clip_probabilities, event_probabilities
     from familial.train.losses import prototypes
 
     config, generator = family.config, torch.Generator().manual_seed(0)
@@ -192,19 +192,20 @@ def _f1(clips: Clips, worst: Sequence[npt.NDArray[np.float64]]) -> float:
     import numpy as np
 
     from familial.data.clips import grouped_folds
-    from familial.evaluate.report import best_threshold, metrics
+    from familial.evaluate.metrics import risk_metrics
+    from familial.evaluate.score_calibration import fit_decision_threshold
 
     folds = grouped_folds(clips.rows, _FOLDS)
     limits = []
     for fold in range(_FOLDS):
         others = [index for index, where in enumerate(folds) if where != fold]
         pairs = [(clips.truth[i], row, clips.rows[i].set) for i in others for row in worst[i]]
-        limits.append(best_threshold(*zip(*pairs, strict=True)))
+        limits.append(fit_decision_threshold(*zip(*pairs, strict=True)))
     risks = list(range(1, worst[0].shape[1]))
     scores = []
     for draw in range(len(worst[0])):
         said = [int(1.0 - rows[draw][0] >= limits[fold]) for rows, fold in zip(worst, folds, strict=True)]
-        scores.append(metrics([int(label > 0) for label in clips.truth], said, risks)["f1"])
+        scores.append(risk_metrics([int(label > 0) for label in clips.truth], said, risks)["f1"])
     return float(np.mean(scores))
 
 

@@ -42,6 +42,7 @@ from familial.model.checkpoint import checkpoint_hash
 from wire.arguments import former_name
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, DataError, VeilsightError
+from wire.files import write_whole
 from wire.privacy.certificate import round_up
 
 __all__ = ["Request", "audit", "main"]
@@ -267,9 +268,7 @@ def _work_off(
     def keep(piece: Piece, rows: list[dict[str, Any]], pictures: dict[str, Any], seconds: float) -> None:
         nonlocal made
         made += 1
-        part = files[piece].with_suffix(".part")
-        part.write_text(json.dumps({"rows": rows, "pictures": pictures}))
-        part.replace(files[piece])
+        write_whole(files[piece], json.dumps({"rows": rows, "pictures": pictures}))
         worst = min(rows, key=lambda row: STATUSES.index(row["status"]))
         said = f"{len(rows):3} rows, {worst['status'] if len(rows) == 1 else 'the worst: ' + worst['status']}"
         print(f"[{made}/{len(todo)}] {piece.name:44} {seconds:6.1f} s  {said}", flush=True)
@@ -340,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command; return the exit status."""
     args = _parser().parse_args(argv)
     plan = QUICK if args.quick else FULL
     try:
@@ -351,7 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for out in filter(None, (args.json, args.html)):
             out.parent.mkdir(parents=True, exist_ok=True)
         if args.json:
-            args.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+            write_whole(args.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
         if args.html:
             write_page(found, args.html)
     except VeilsightError as error:

@@ -1,8 +1,8 @@
-"""Line charts and dot charts as SVG text: a few shapes and words, no library and no script.
+"""Line charts and dot charts as SVG text, without a library or a script.
 
     curves + axes -> chart        values with intervals beside chance, limit and certificate -> rows_chart
 
-Colour never carries meaning alone: curves are named where they end, outcomes are written beside their row.
+Colour never carries meaning alone: every curve is named beside the chart, every outcome beside its row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ _LEGEND = "band: what the certificate allows; tick: chance; dashed tick: preset 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What is drawn along it, from where to where, and where it is marked; `labels` say what to write at a mark."""
+    """One axis.
+
+    Attributes:
+        title: what it shows.
+        low: its least value.
+        high: its largest value.
+        ticks: values that are marked.
+        labels: text of a tick, in place of its value.
+    """
 
     title: str
     low: float
@@ -31,16 +39,17 @@ class Axis:
     labels: Mapping[float, str] = field(default_factory=dict)
 
     def share(self, value: float) -> float:
-        """0 at the low end, 1 at the high end, never outside."""
+        """Return the position: 0 at the low end, 1 at the high end, never outside."""
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
     def label(self, tick: float) -> str:
+        """Return the text of a tick."""
         return self.labels.get(tick, f"{tick:g}")
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A named line."""
+    """A named line through points (x, y)."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -49,7 +58,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One row of a dot chart: a value with its interval, what it is beside, and the outcome."""
+    """One row of a dot chart: a value with its interval, chance, limit and certificate, and the outcome."""
 
     name: str
     value: float
@@ -91,7 +100,15 @@ def chart(
     marks: Mapping[float, str],
     levels: Mapping[float, str] | None = None,
 ) -> str:
-    """Curves over two axes; `marks` are named places along, `levels` named heights."""
+    """Return a line chart.
+
+    Args:
+        curves: to draw.
+        along: the horizontal axis.
+        up: the vertical axis.
+        marks: named positions on the horizontal axis.
+        levels: named heights.
+    """
     wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -128,7 +145,7 @@ def chart(
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights in their order, moved down as little as it takes to keep `gap` between them."""
+    """Return the heights in their order, moved down as little as possible so that they are `gap` apart."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     out, last = list(heights), -math.inf
     for index in order:
@@ -137,7 +154,15 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def rows_chart(rows: Sequence[Dot], title: str, top: float) -> str:
-    """A row each: band up to the certificate, ticks at chance and limit, dot and interval; square-root scale."""
+    """Return a dot chart on a square-root scale.
+
+    Each row has a band up to the certificate, ticks at chance and limit, and a dot with its interval.
+
+    Args:
+        rows: to draw, from the top.
+        title: of the values.
+        top: the largest value on the scale.
+    """
     left, right, step, head = 330, 160, 22, 40
     wide = _WIDTH - left - right
 

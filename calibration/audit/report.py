@@ -1,11 +1,11 @@
-"""The audit as one page for people: HTML and drawings in one file, nothing loaded from anywhere.
+"""The audit as one page for people: HTML and drawings in one file that loads nothing from elsewhere.
 
     audit.json --write_page--> what is promised, in words -> the certificate over S and over time
                                -> each attack beside chance, limit and certificate -> pictures -> every row
 
     python -m calibration.audit.report audit.json audit.html
 
-It shows pictures of rendered people only, since only those are in the JSON. It computes nothing but certificates.
+It shows pictures of rendered people only, since only those are in the JSON. It computes certificates and nothing else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from calibration.audit.attacks.registry import ATTACKS, attack_of
 from calibration.audit.drawing import Axis, Curve, Dot, chart, rows_chart
 from calibration.audit.findings import beyond_certificate, bound, number, why
 from wire.errors import DataError, VeilsightError
+from wire.files import write_whole
 from wire.privacy.certificate import Certificate, guess_bound, round_up
 
 __all__ = ["main", "page", "write_page"]
@@ -39,15 +40,24 @@ _STATUS = {
 
 
 def write_page(found: Mapping[str, Any], path: Path) -> None:
-    """Write the page of an audit's JSON document; DataError where it cannot be written or the document is not one."""
+    """Write the page of an audit's JSON document.
+
+    Raises:
+        DataError: the file cannot be written, or the document is not an audit's.
+    """
     try:
-        path.write_text(page(found), encoding="utf-8")
+        write_whole(path, page(found))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); give another path") from error
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The whole page; DataError for a document that is no audit's."""
+    """Return the whole page.
+
+    Raises:
+        DataError: the document is not an audit's.
+        ConfigError: a row belongs to an unknown attack.
+    """
     try:
         parts = [
             _head(found),
@@ -93,7 +103,7 @@ def _head(found: Mapping[str, Any]) -> str:
 
 
 def _meaning(found: Mapping[str, Any]) -> str:
-    """The outcome in a sentence or two, for who reads no further."""
+    """Return the outcome in a sentence or two, for readers who stop here."""
     rows = found["attacks"]
     if any(map(beyond_certificate, rows)):
         return "An attack went beyond what is certified: the promise below does not hold of this engine. Stop using it."
@@ -129,10 +139,11 @@ Not proved:</p><ul>{unproved}</ul></section>"""
 
 
 def _span(seconds: float) -> str:
+    """Return a time in view in words, rounded down: no bound may be said to hold for longer than it does."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return "one glance" if seconds == 0 else f"{seconds:.0f} seconds"
+            return f"{math.floor(seconds / size)} {unit}"
+    return "one glance" if seconds < 1 else f"{math.floor(seconds)} seconds"
 
 
 # --- certificate ------------------------------------------------------------------------------------------------------
@@ -154,8 +165,8 @@ def _over_s(found: Mapping[str, Any]) -> str:
         marks={own: "this engine, an event"},
     )
     text = (
-        "S says how loud a release can be over its noise: the longest code over the noise's spread. All chances follow "
-        "from this one number; over several releases its square adds."
+        "S is the largest norm of a code over the standard deviation of its noise. All chances follow from this one "
+        "number; over several releases its square adds."
     )
     return f"<section><h2>The certificate over S</h2><p>{text}</p>{drawn}</section>"
 
@@ -214,7 +225,7 @@ def _attacks(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reasons(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What does not hold, and why: one line for all rows with the same reason."""
+    """Return what does not hold, and why: one line for all rows with the same reason."""
     found: dict[str, list[str]] = {}
     for row in rows:
         if reason := why(row):
@@ -224,7 +235,7 @@ def _reasons(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _dots(rows: Sequence[Mapping[str, Any]], attack: str) -> Iterator[str]:
-    """A drawing for each metric's kind: value and interval, with chance, limit and certificate."""
+    """Yield a chart for each kind of metric: value and interval, with chance, limit and certificate."""
     relative = attack in ("mechanism", "norm")
 
     def metric(row: Mapping[str, Any]) -> str:
@@ -253,7 +264,7 @@ def _dots(rows: Sequence[Mapping[str, Any]], attack: str) -> Iterator[str]:
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Value over the number of releases, a line for each S; chance and limit as lines."""
+    """Yield charts of the value over the number of releases, a curve for each S, with chance and limit."""
 
     def who(row: Mapping[str, Any]) -> str:
         subject, _, how = str(row["name"]).partition(", mean of ")
@@ -279,7 +290,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _controls(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the same attacks reached where there is something to find, a line for each kind of control."""
+    """Return what the same attacks reached where there is something to find, a line for each kind of control."""
     parts = []
     for what in sorted({str(row["control"]["what"]) for row in rows}):
         mine = [row["control"] for row in rows if row["control"]["what"] == what]
@@ -367,7 +378,7 @@ tr:nth-child(even) td{background:#f5f6f7}.pictures td,.pictures th{padding:.1rem
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m calibration.audit.report", description="An audit's JSON as a page."
     )

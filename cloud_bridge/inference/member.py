@@ -1,7 +1,7 @@
 """Events -> verdicts: the cloud member of the family, in torch, many events in one forward.
 
-`Member` is the one seam: whoever can read events can stand behind the bridge. torch is imported when a checkpoint is
-loaded, so that the rest of the bridge, its tests and `--help` do not wait for it.
+`Member` is the one interface: anything that reads events can stand behind the bridge. torch is imported when a
+checkpoint is loaded, so that the rest of the bridge, its tests and `--help` do not wait for it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ _MAX_BATCH = 64
 
 
 class Reading(NamedTuple):
-    """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1; answers:
-    attribute -> share of the event's time, summing to 1, empty where the family has none."""
+    """What a member says of an event.
+
+    Attributes:
+        probabilities: Label -> probability, in the model's order, summing to 1.
+        sentence: What happens, in words.
+        attributes: Attribute -> share of the event's time, summing to 1; empty where the family has none.
+    """
 
     probabilities: dict[str, float]
     sentence: str
@@ -38,7 +43,7 @@ class Member(Protocol):
     """Reads events."""
 
     def read(self, events: Sequence[Event]) -> list[Reading]:
-        """One reading per event, in order."""
+        """Return one reading for each event, in order."""
 
 
 class FamilyMember:
@@ -50,9 +55,15 @@ class FamilyMember:
 
     @classmethod
     def load(cls, checkpoint: Path | str, manifest: EngineManifest, threads: int = 0) -> FamilyMember:
-        """Load the checkpoint that `manifest` names; CheckpointError where the folder holds another one.
+        """Load the checkpoint that `manifest` names.
 
-        threads: torch's threads for the whole process; 0 leaves the choice to torch.
+        Args:
+            checkpoint: Its folder.
+            manifest: Of the engine that the devices run.
+            threads: torch's threads for the whole process; 0 leaves the choice to torch.
+
+        Raises:
+            CheckpointError: The folder holds another checkpoint.
         """
         import torch
 
@@ -69,7 +80,7 @@ class FamilyMember:
         return cls(folder.load(checkpoint))
 
     def read(self, events: Sequence[Event]) -> list[Reading]:
-        """One reading per event, in order; at most 64 events a forward."""
+        """Return one reading for each event, in order; at most 64 events in a forward."""
         batches = (events[start : start + _MAX_BATCH] for start in range(0, len(events), _MAX_BATCH))
         return [reading for batch in batches for reading in self._forward(batch)]
 

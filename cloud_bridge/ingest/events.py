@@ -1,36 +1,58 @@
-"""Releases -> events -> alerts, for one camera. Pure: no clock, no network, no model.
+"""Releases of one camera -> events. Pure: no clock, no network, no model.
 
-    Release --EventReader--> Event (8 slots, gaps marked) --member--> probabilities --AlertBook--> raised / cleared
-              `--OOD p-value--> how familiar the last minutes are, in each event
+    Release --EventReader--> Event (8 slots, gaps marked, with the OOD p-value of the last minutes)
 
 An event is whole once all its slots have passed since the first release of the stream; from then on there is one for
-every release. Releases that would fall out of the window unread (a stream that ends early, or a long gap) are read
-once: so every release is part of at least one event, and none is read out of order.
+every release. Releases that would leave the window unread (a stream that ends early, or a long gap) are read once: so
+every release is part of at least one event, and none is read out of order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from cloud_bridge.config import AlertRule
-from cloud_bridge.ingest.intake import Release
-from familial.evaluate.ood import OodDetector
+from familial.evaluate.ood_detector import OodDetector
 from wire.protocol.event import EventWindow
 
-__all__ = ["BLIND", "AlertBook", "AlertChange", "Event", "EventReader"]
+__all__ = ["Event", "EventReader", "Release"]
 
-BLIND = "blind"
-"""The alert for a camera that sends cover noise alone, because its budget is spent."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Release:
+    """One verified release.
+
+    Attributes:
+        camera: `site/camera`.
+        boot_id: Names the device's start.
+        slot: Number of the release since that start.
+        z: Noised code, int16 (n,).
+        spent: The budget is spent, and z is noise alone.
+        gap: Slots missing before this one.
+        level: Whose noise is in z: an index into the manifest's levels.
+    """
+
+    camera: str
+    boot_id: int
+    slot: int
+    z: npt.NDArray[np.int16]
+    spent: bool
+    gap: int
+    level: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
-    """What is read together, oldest first. z: int32 (R, K, d), each release times its level's weight; zeros where
-    `present`, bool (R,), is False. ood_p_value: of the stream so far, None where nobody knows."""
+    """What is read together for one verdict, oldest release first.
+
+    Attributes:
+        z: int32 (R, K, d), each release times the weight of its level; zeros where `present` is False.
+        present: bool (R,).
+        ood_p_value: Of the stream so far; None where it is not known.
+    """
 
     camera: str
     boot_id: int
@@ -42,10 +64,7 @@ class Event:
 
 
 class EventReader:
-    """Releases of one camera, in slot order -> events. weights: per level, by what z is multiplied to be read.
-
-    ood_p_value: begun anew with every stream; None where the checkpoint has no reference for it.
-    """
+    """Turns the releases of one camera, in slot order, into events."""
 
     def __init__(
         self,
@@ -54,17 +73,30 @@ class EventReader:
         tokens: int,
         width: int,
         weights: Sequence[float] = (1.0,),
-        ood_p_value: OodDetector | None = None,
+        detector: OodDetector | None = None,
     ) -> None:
+        """Begin without a stream.
+
+        Args:
+            camera: `site/camera`.
+            releases: Slots of an event, R.
+            tokens: Rows of a code, K.
+            width: Columns of a code, d.
+            weights: Per level, the factor that z is multiplied by.
+            detector: Gives the OOD p-value and begins anew with every stream; None: events have none.
+        """
         self._camera = camera
         self._weights = weights
-        self._ood_detector = ood_p_value
+        self._detector = detector
         self._shape = (releases, tokens, width)
         self._unread: int | None = None  # the oldest release that was in no event yet
         self._begin(-1, 0)
 
     def push(self, release: Release) -> list[Event]:
-        """Take the next release; the events that it completes, at most two. One of noise alone counts as missing."""
+        """Take the next release and return the events that it completes, at most two.
+
+        A release of noise alone counts as missing.
+        """
         out: list[Event] = []
         if release.boot_id != self._boot_id:
             out = self.flush()
@@ -75,8 +107,8 @@ class EventReader:
         if self._unread is not None and release.slot - size + 1 > self._unread:
             out += self.flush()
         self._window.push(release.slot, release.z, self._weights[release.level])
-        if self._ood_detector is not None:
-            self._ood_detector.push(release.slot, release.z, release.level)
+        if self._detector is not None:
+            self._detector.push(release.slot, release.z, release.level)
         self._unread = release.slot if self._unread is None else self._unread
         if release.slot - self._start + 1 >= size:
             out += self.flush()
@@ -90,7 +122,7 @@ class EventReader:
         window = self._window
         first = max(window.first_slot, self._start)
         z, present = window.z.copy(), window.present.copy()
-        ood_p_value = None if self._ood_detector is None else self._ood_detector.score
+        ood_p_value = None if self._detector is None else self._detector.p_value
         return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, ood_p_value)]
 
     def _begin(self, boot_id: int, slot: int) -> None:
@@ -98,52 +130,5 @@ class EventReader:
         self._start = slot
         self._window = EventWindow(*self._shape)
         self._unread = None
-        if self._ood_detector is not None:
-            self._ood_detector.begin()
-
-
-@dataclass(frozen=True, slots=True)
-class AlertChange:
-    """An alert that is raised now (`raised` True) or cleared now."""
-
-    label: str
-    raised: bool
-    probability: float
-
-
-class AlertBook:
-    """Which alerts of one camera are raised. `raised` is the caller's durable list and is kept current.
-
-    For every label raise and clear alternate, whatever the probabilities do; values between `clear_at` and `raise_at`
-    change nothing and break both rows.
-    """
-
-    def __init__(self, rule: AlertRule, raised: list[str]) -> None:
-        self._rule = rule
-        self._raised = raised
-        self._row: dict[str, int] = {}  # label -> verdicts in a row that speak for a change
-
-    def update(self, probabilities: Mapping[str, float]) -> list[AlertChange]:
-        """Take the probabilities of the next event, in the model's order: the first label is no risk. What changes."""
-        risks = list(probabilities.items())[1:]
-        return [change for label, p in risks for change in self._step(label, p)]
-
-    def blind(self, spent: bool) -> list[AlertChange]:
-        """Raise BLIND with the first release of noise alone, clear it with the first that says something again."""
-        return self._turn(BLIND, 1.0 if spent else 0.0) if spent != (BLIND in self._raised) else []
-
-    def _step(self, label: str, p: float) -> list[AlertChange]:
-        rule, up = self._rule, label in self._raised
-        speaks = p <= rule.clear_at if up else p >= rule.raise_at
-        self._row[label] = self._row.get(label, 0) + 1 if speaks else 0
-        if self._row[label] < (rule.clear_for if up else rule.raise_for):
-            return []
-        return self._turn(label, p)
-
-    def _turn(self, label: str, p: float) -> list[AlertChange]:
-        self._row[label] = 0
-        if label in self._raised:
-            self._raised.remove(label)
-        else:
-            self._raised.append(label)
-        return [AlertChange(label, label in self._raised, p)]
+        if self._detector is not None:
+            self._detector.begin()

@@ -33,7 +33,14 @@ Receive = Callable[[str, bytes, bool], None]
 
 
 class Inbound(NamedTuple):
-    """A message as it came. camera: `site/camera`; name: last part of the topic; retained: it was there before us."""
+    """A message as it came.
+
+    Attributes:
+        camera: `site/camera`.
+        name: Last part of the topic.
+        payload: Its bytes.
+        retained: It was there before the bridge subscribed.
+    """
 
     camera: str
     name: str
@@ -62,7 +69,7 @@ class Mailbox:
             self._ready.notify()
 
     def take(self, timeout_s: float) -> list[Inbound]:
-        """Everything that waits, camera by camera in order of arrival; empty where nothing came within `timeout_s`."""
+        """Take everything that waits, camera by camera in order of arrival; nothing after `timeout_s` without mail."""
         with self._ready:
             self._ready.wait_for(lambda: any(self._lanes.values()), timeout_s)
             items = [item for lane in self._lanes.values() for item in lane]

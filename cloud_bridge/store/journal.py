@@ -7,18 +7,24 @@ read once is refused after any restart; a crash in between loses verdicts, and n
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wire.errors import ConfigError
+from wire.files import write_durably
 
 __all__ = ["CameraRecord", "Journal"]
 
 
 @dataclass(slots=True)
 class CameraRecord:
-    """Where one camera's stream stands. boot_id -1: nothing was ever read; next_slot: the first slot not yet read."""
+    """Where one camera's stream stands.
+
+    Attributes:
+        boot_id: Of the stream; -1: nothing was ever read.
+        next_slot: The first slot that was not read yet.
+        raised: Labels of the alerts that are raised.
+    """
 
     boot_id: int = -1
     next_slot: int = 0
@@ -35,7 +41,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Read the file, or begin a new one. ConfigError where it is damaged: without it, replays would pass."""
+        """Read the file, or begin a new one. Raises ConfigError where it is damaged: without it, replays would pass."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             found = json.loads(path.read_text()) if path.exists() else {}
@@ -50,7 +56,7 @@ class Journal:
         return cls(path, records)
 
     def record(self, camera: str) -> CameraRecord:
-        """The record of a camera, made where there is none; change it in place, then `save`."""
+        """Return the record of a camera, made where there is none; change it in place, then `save`."""
         return self._records.setdefault(camera, CameraRecord())
 
     def save(self) -> None:
@@ -58,12 +64,7 @@ class Journal:
         text = self._text()
         if text == self._written:
             return
-        part = self._path.with_suffix(".part")
-        with part.open("w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(self._path)
+        write_durably(self._path, text.encode())
         self._written = text
 
     def _text(self) -> str:

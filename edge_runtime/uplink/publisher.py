@@ -71,7 +71,7 @@ class Publisher:
             certificate: What is published under `certificate`.
 
         Raises:
-            ConfigError: `[broker]` cannot be meant.
+            ConfigError: `[broker]` has a fault.
             BrokerError: paho-mqtt is not installed.
         """
         site, camera = config.device_site, config.device_camera

@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import hashlib
 import importlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from edge_runtime.eye.engine.tensorrt import make_logger
 from wire.artifact.engine_record import ENGINES, EngineRecord
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError
+from wire.files import write_whole
 
 __all__ = ["Options", "Say", "build_engine_file", "check_targets", "keep_or_make", "load_rtx", "make", "say_line"]
 
@@ -237,23 +237,16 @@ def make(
         with manifest.open_verified(folder, cache) as copy:  # a device's temporary files are in memory
             for part, name in ENGINES.items():
                 data, kept = build_engine_file(trt, copy / FILES[part], options, say, kept)
-                _write(cache / name, data)
+                write_whole(cache / name, data)
                 hashes[part] = hashlib.sha256(data).hexdigest()
         if kept:
-            _write(timing, kept)  # the next build on this device measures only what is new
+            write_whole(timing, kept)  # the next build on this device measures only what is new
         record = EngineRecord(dict(key), options.words(), hashes)
         record.save(cache)
     except OSError as error:
         cure = "free space there, or give another folder with --cache"
         raise EngineError(f"{error.filename or cache}: cannot be written ({error.strerror}); {cure}") from error
     return record
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    part.write_bytes(data)
-    os.replace(part, file)
 
 
 def _check_room(folder: Path, manifest: EngineManifest, cache: Path, options: Options) -> None:

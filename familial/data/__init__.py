@@ -1,1 +1,1 @@
-"""What the family learns from: made clips of motion, and manifests of recorded ones."""
+"""What the family learns from: rendered clips, manifests of recorded ones, and the batches made of both."""

@@ -1,7 +1,7 @@
-"""Batches: which stretches of which clips a step is trained on, balanced by label and by set, and blind to length.
+"""Batches: which stretches of which clips a step learns from, balanced by label and by set and blind to length.
 
-clips --label, set, clip, stream start, last slot--> SequenceBatch (frames of 8 slots, labels)   trains all
-SequenceBatch + codes --which releases arrived--> SampleBatch (first, last, label)   trains adapter, backbone
+clips --label, set, clip, stream start, last slot--> SequenceBatch: frames and labels of 8 slots (all parts learn)
+SequenceBatch --which releases arrived--> SampleBatch: events of them, labelled        (adapter and backbone learn)
 """
 
 from __future__ import annotations
@@ -9,26 +9,32 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from familial.data.events import UNKNOWN, Grid, LabelledClip, event_label, happening_now, release_label, sequence_frames
+from familial.data.events import UNKNOWN, Grid, LabelledClip, event_label, labels_now, release_label, sequence_frames
 from familial.synth.truth import Truth, attribute
 from wire.artifact.manifest import WindowSpec
 
-__all__ = ["SampleBatch", "SequenceBatch", "cells_of", "sample_events", "sample_sequences", "sample_clip"]
+__all__ = ["SampleBatch", "SequenceBatch", "cells_of", "sample_clip", "sample_events", "sample_sequences"]
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceBatch:
-    """Stretches of R consecutive slots.
+    """B sequences of R consecutive slots each, and what is known of them; UNKNOWN where nothing is.
 
-    frames u8 (B, T, H, W) at the instants of a `Grid`; labels int64 (B, R), UNKNOWN where nobody can say; weak
-    int64 (B,), the label that some release of the sequence shows, where only that is known, else UNKNOWN. answers int64
-    (B, R), index into truth.ANSWERS of what a slot shows, UNKNOWN where nobody can say. now int64 (B, T), the label of
-    what happens at each frame, UNKNOWN likewise; truth: of all frames, its fields with B before T. clip: index of each
-    sequence's clip; start, last: seconds of the clip's clock at which the stream began and the last slot ends.
+    Attributes:
+        frames: u8 (B, T, H, W), at the instants of a `Grid`.
+        labels: int64 (B, R), of each release.
+        weak: int64 (B,), the label that some release of the sequence shows, where no more than that is known.
+        attributes: int64 (B, R), what each slot shows: index into `truth.ATTRIBUTES`.
+        now: int64 (B, T), what happens at each frame: index of the label.
+        truth: of all frames; its fields have B before T.
+        clip: int64 (B,), index of each sequence's clip.
+        start: float64 (B,), when the stream began, seconds of the clip's clock.
+        last: float64 (B,), when the last slot ends, seconds of the clip's clock.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -44,8 +50,14 @@ class SequenceBatch:
 
 @dataclass(frozen=True, slots=True)
 class SampleBatch:
-    """What a reader is given of some sequences: sequence int64 (N,); first, last int64 (N,), the releases that
-    arrived, both included; labels int64 (N,) of what they show."""
+    """N events: stretches of the releases of some sequences.
+
+    Attributes:
+        sequence: int64 (N,), index of the sequence.
+        first: int64 (N,), the first release that arrived.
+        last: int64 (N,), the last one, included.
+        labels: int64 (N,), of what they show.
+    """
 
     sequence: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
@@ -53,8 +65,11 @@ class SampleBatch:
     labels: npt.NDArray[np.int64]
 
     def shares(self, sequences: SequenceBatch, attributes: int) -> npt.NDArray[np.float32]:
-        """float32 (N, answers): in which share of a reading's slots each attribute holds; zeros where a risk is
-        shown or nobody knows."""
+        """The share of an event's slots in which each attribute holds.
+
+        Returns:
+            float32 (N, attributes); zeros for an event that shows a risk, and where nothing is known.
+        """
         slots = np.arange(sequences.attributes.shape[1])
         read = (slots >= self.first[:, None]) & (slots <= self.last[:, None])  # (N, R)
         said = sequences.attributes[self.sequence]
@@ -64,7 +79,7 @@ class SampleBatch:
 
 
 def cells_of(clips: Sequence[LabelledClip], labels: int) -> list[dict[str, list[int]]]:
-    """Per label: set -> indices of its clips."""
+    """For each label: set -> indices of its clips."""
     cells: list[dict[str, list[int]]] = [defaultdict(list) for _ in range(labels)]
     for index, clip in enumerate(clips):
         cells[clip.label][clip.set].append(index)
@@ -72,7 +87,7 @@ def cells_of(clips: Sequence[LabelledClip], labels: int) -> list[dict[str, list[
 
 
 def sample_clip(cells: Sequence[dict[str, list[int]]], shares: Sequence[float], rng: np.random.Generator) -> int:
-    """Index of a clip of `cells_of`: label by `shares` of those that there are, then set, then clip."""
+    """Draw the index of a clip: a label by `shares` (of labels that have clips), then a set, then a clip of it."""
     weights = np.array([share if cell else 0.0 for share, cell in zip(shares, cells, strict=True)])
     cell = cells[int(rng.choice(len(shares), p=weights / weights.sum()))]
     sets = sorted(cell)
@@ -83,59 +98,63 @@ def sample_clip(cells: Sequence[dict[str, list[int]]], shares: Sequence[float], 
 def sample_sequences(
     clips: Sequence[LabelledClip],
     shares: Sequence[float],
-    sequences: int,
+    count: int,
     grid: Grid,
     spec: WindowSpec,
     rng: np.random.Generator,
     plain: bool = False,
 ) -> SequenceBatch:
-    """A batch of `sequences` sequences: label by `shares`, then set, then clip. Plain: unchanged frames.
+    """Draw a batch of sequences.
 
-    The sequence ends anywhere from the stream's first slot to where the clip's last picture is nearly out of
-    reach. Of a fall whose moment is unknown, the sequence covers what it can.
+    A sequence ends anywhere from the stream's first slot to where the clip's last frame has nearly left the receptive
+    field. Of a fall whose moment is unknown, it covers as much of the clip as it can.
+
+    Args:
+        clips: what is drawn from.
+        shares: how often each label is drawn.
+        count: B.
+        grid: the instants of a sequence.
+        spec: of the windows.
+        rng: draws everything.
+        plain: leave the frames as they are, without augmentation.
     """
-    cells = cells_of(clips, len(shares))
-    count, reach = len(grid.index), spec.receptive_field_s
-    frames, labels, weak, attributes, now, truths, chosen, starts, lasts = [], [], [], [], [], [], [], [], []
-    for _ in range(sequences):
+    cells, rows = cells_of(clips, len(shares)), list[dict[str, Any]]()
+    for _ in range(count):
         index = sample_clip(cells, shares, rng)
-        clip = clips[index]
-        start, last, hidden = _stretch(clip, spec, rng)
-        ends = last - spec.slot_s * np.arange(count - 1, -1, -1)
-        seen = (ends > start + spec.slot_s / 2) & (ends < clip.footage.duration + reach - 0.5)
-        named = [
-            release_label(clip, start, float(end), reach) if there else UNKNOWN
+        rows.append({"clip": index, **_sequence(clips[index], grid, spec, rng, plain)})
+    truths = [row.pop("truth") for row in rows]
+    truth = Truth(*(np.stack([getattr(each, name) for each in truths]) for name in Truth.__slots__))
+    return SequenceBatch(truth=truth, **{name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def _sequence(
+    clip: LabelledClip, grid: Grid, spec: WindowSpec, rng: np.random.Generator, plain: bool
+) -> dict[str, Any]:
+    """One row of a SequenceBatch, by field, of a stretch drawn from `clip`."""
+    count, receptive_field_s = len(grid.index), spec.receptive_field_s
+    start, last, hidden = _stretch(clip, spec, rng)
+    ends = last - spec.slot_s * np.arange(count - 1, -1, -1)
+    seen = (ends > start + spec.slot_s / 2) & (ends < clip.footage.duration + receptive_field_s - 0.5)
+    frames, truth = sequence_frames(clip, start, last, grid, spec, None if plain else rng)
+    return {
+        "frames": frames,
+        "labels": [
+            release_label(clip, start, float(end), receptive_field_s) if there else UNKNOWN
             for end, there in zip(ends, seen, strict=True)
-        ]
-        made, truth = sequence_frames(clip, start, last, grid, spec, None if plain else rng)
-        frames.append(made)
-        truths.append(truth)
-        now.append(happening_now(clip, last - grid.before_s, np.asarray(made.any(axis=(1, 2)))))
-        labels.append(named)
-        attributes.append([attribute(truth.at(of_window[-spec.new_frames :])) for of_window in grid.index])
-        weak.append(clip.label if hidden else UNKNOWN)
-        chosen.append(index)
-        starts.append(start)
-        lasts.append(last)
-    known = Truth(*(np.stack([getattr(truth, name) for truth in truths]) for name in Truth.__slots__))
-    return SequenceBatch(
-        np.stack(frames),
-        np.array(labels),
-        np.array(weak),
-        np.array(attributes),
-        np.stack(now),
-        known,
-        np.array(chosen),
-        np.array(starts),
-        np.array(lasts),
-    )
+        ],
+        "weak": clip.label if hidden else UNKNOWN,
+        "attributes": [attribute(truth.at(of_window[-spec.new_frames :])) for of_window in grid.index],
+        "now": labels_now(clip, last - grid.before_s, np.asarray(frames.any(axis=(1, 2)))),
+        "truth": truth,
+        "start": start,
+        "last": last,
+    }
 
 
 def _stretch(clip: LabelledClip, spec: WindowSpec, rng: np.random.Generator) -> tuple[float, float, bool]:
-    """Stream start, end of the last slot, and whether all that is known of the sequence is that it shows the clip's
-    label."""
+    """Draw where the stream starts and the last slot ends, and say whether only the clip's label is known of it."""
     duration, slack = clip.footage.duration, max(0.0, clip.footage.duration - spec.slot_s)
-    if clip.happenings is None and clip.label == 1:
+    if clip.annotations is None and clip.label == 1:
         return float(rng.uniform(0, min(0.5, slack))), float(rng.uniform(duration - 0.5, duration + 3.0)), True
     start = float(rng.uniform(0, slack if rng.random() < 0.3 else min(0.5, slack)))
     return start, float(rng.uniform(start + spec.slot_s, duration + spec.receptive_field_s - 0.9)), False
@@ -149,7 +168,16 @@ def sample_events(
     rng: np.random.Generator,
     full: float = 0.4,
 ) -> SampleBatch:
-    """`each` samples of every sequence, a share `full` of them of all its releases; none without a label."""
+    """Draw which releases of each sequence arrive; what cannot be labelled is left out.
+
+    Args:
+        sequences: as `sample_sequences` drew them from `clips`.
+        clips: the same clips.
+        spec: of the windows.
+        each: how many events to draw of each sequence.
+        rng: draws.
+        full: the share of events of which all releases arrive.
+    """
     count = sequences.labels.shape[1]
     found: list[tuple[int, int, int, int]] = []
     for sequence, (index, start, last) in enumerate(zip(sequences.clip, sequences.start, sequences.last, strict=True)):

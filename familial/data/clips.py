@@ -3,15 +3,14 @@
     manifest.csv: file,label,set,group,note    (file relative to the manifest; `uncertain` rows are not scored)
     clip --OpenCV--> frames u8 (T, H, W), times (T,) --WindowSpec.pick--> windows u8 (S, F, H, W), one per slot
 
-Small frames are cached under build/cache by the clip's hash, so a clip is decoded once. Errors are DataError and
-name the manifest's line.
+Small frames are cached under build/cache by the file's hash, the frame size and `FRAMES_VERSION`, so a clip is decoded
+once. Errors are DataError and name the manifest's line.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,11 @@ import numpy.typing as npt
 
 from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
+from wire.files import whole_file
 
 __all__ = [
     "CACHE",
+    "FRAMES_VERSION",
     "UNSCORED",
     "Clip",
     "Footage",
@@ -40,14 +41,28 @@ __all__ = [
 ]
 
 CACHE = Path(__file__).resolve().parents[2] / "build" / "cache"
+FRAMES_VERSION = 1
+"""Of the small grey frames: raise it whenever `small_grey` or the decoding gives other bytes for the same clip."""
+
 UNSCORED = "uncertain"
+"""The label of a row that is neither trained on nor scored."""
+
 _COLUMNS = ("file", "label", "set", "group")
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One row of a manifest: where the clip lies, what it shows, which set it comes from, what it must not be
-    parted from; seconds to its onset, where the manifest has a column `onset_s`."""
+    """One row of a manifest.
+
+    Attributes:
+        file: where the clip lies.
+        name: its path as the manifest has it.
+        label: what it shows, or `UNSCORED`.
+        set: the data set it comes from.
+        group: clips of one group (a person, a room, a source video) are never on both sides of a split.
+        note: free text.
+        onset_s: seconds from the clip's start to where its label begins, where the manifest says it.
+    """
 
     file: Path
     name: str
@@ -60,8 +75,13 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Footage:
-    """Decoded small frames: frames u8 (T, H, W), times float64 (T,) in seconds from the first frame, duration in
-    seconds."""
+    """The decoded frames of a clip.
+
+    Attributes:
+        frames: u8 (T, H, W), small and grey.
+        times: float64 (T,), seconds from the first frame.
+        duration: seconds.
+    """
 
     frames: npt.NDArray[np.uint8]
     times: npt.NDArray[np.float64]
@@ -69,7 +89,12 @@ class Footage:
 
 
 def read_manifests(paths: Iterable[Path | str], labels: Sequence[str]) -> list[Clip]:
-    """All rows of all manifests, in order; labels must be among `labels` or `uncertain`; files must exist."""
+    """Read the rows of all manifests, in order.
+
+    Raises:
+        DataError: a manifest without rows, a column that is missing, a label that is neither in `labels` nor
+            `uncertain`, a file that does not exist.
+    """
     clips = [clip for path in paths for clip in _read(Path(path), labels)]
     if not clips:
         raise DataError("no clips: the manifests given have no rows")
@@ -112,18 +137,27 @@ def _onset(text: str | None, where: str) -> float | None:
 
 
 def small_grey(frame: npt.NDArray[np.uint8], spec: WindowSpec) -> npt.NDArray[np.uint8]:
-    """BGR u8 (h, w, 3) or grey u8 (h, w) -> grey u8 (H, W), squashed to the window's size as the edge does it."""
+    """BGR u8 (h, w, 3) or grey u8 (h, w) -> grey u8 (H, W): resized to the window's size as on the device."""
     grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if frame.ndim == 3 else frame
     return np.asarray(cv2.resize(grey, (spec.width, spec.height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def read_clip(path: Path, spec: WindowSpec, cache: Path | None = CACHE) -> Footage:
-    """Decode a clip to small grey frames; raises DataError where it is missing, empty, corrupt or has no frame rate."""
+    """Decode a clip to small grey frames, or read them from the cache.
+
+    Args:
+        path: a film that OpenCV reads.
+        spec: the frame size.
+        cache: folder of decoded clips; None decodes anew.
+
+    Raises:
+        DataError: the file is missing, empty or corrupt, or has no frame rate.
+    """
     try:
         digest = hashlib.sha256(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: not readable ({error})") from error
-    digest.update(f"{spec.height}x{spec.width}".encode())
+    digest.update(f"{FRAMES_VERSION} {spec.height}x{spec.width}".encode())
     stored = cache / "clips" / f"{digest.hexdigest()[:32]}.npz" if cache else None
     if stored is not None and stored.is_file():
         with np.load(stored) as found:
@@ -135,12 +169,10 @@ def read_clip(path: Path, spec: WindowSpec, cache: Path | None = CACHE) -> Foota
 
 
 def store(path: Path, **arrays: Any) -> None:
-    """Write an .npz in one move, so that two processes never read half of it."""
+    """Write an .npz in one move, in a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        np.savez(file, **arrays)
-    part.replace(path)
+    with whole_file(path) as beside:
+        np.savez(beside, **arrays)
 
 
 def _decode(path: Path, spec: WindowSpec) -> Footage:
@@ -163,12 +195,12 @@ def _decode(path: Path, spec: WindowSpec) -> Footage:
 
 
 def slots(duration: float, spec: WindowSpec) -> int:
-    """Releases of a clip of `duration` seconds, as the device makes them: until its last picture is out of reach."""
+    """How many releases a clip of `duration` seconds fills: until its last frame leaves the receptive field."""
     return spec.releases_of(duration)
 
 
 def windows(footage: Footage, ends: Sequence[float], spec: WindowSpec) -> npt.NDArray[np.uint8]:
-    """Windows u8 (len(ends), F, H, W) of the slots that end at `ends` seconds; instants without a frame are black."""
+    """Windows u8 (S, F, H, W) of the S slots that end at `ends`, in seconds; instants without a frame are black."""
     picked = np.stack([spec.pick(footage.times, float(end)) for end in ends])
     made = footage.frames[np.maximum(picked, 0)]
     made[picked < 0] = 0
@@ -176,9 +208,10 @@ def windows(footage: Footage, ends: Sequence[float], spec: WindowSpec) -> npt.ND
 
 
 def grouped_folds(clips: Sequence[Clip], count: int) -> list[int]:
-    """A fold 0..count-1 for each clip: groups stay whole, each set and label spreads over the folds; always the same.
+    """Assign each clip a fold 0..count-1, the same in every call.
 
-    Groups are dealt largest first to the fold that has least of their set and label.
+    Groups stay whole, and each set and label spreads over the folds: groups are dealt, largest first, to the fold that
+    has least of their set and label.
     """
     if count < 2:
         raise DataError(f"folds is {count}; at least 2 are needed")

@@ -2,9 +2,8 @@
 
     LabelledClip (footage, what happens in it) --stream start, slot ends--> labels of releases and of events
 
-A labelled clip is rendered, where every happening is known to the frame, or real, where only the clip's label is
-known. Black context, stream starts and the number of releases are drawn without a look at the label, so
-that none predicts it.
+A labelled clip is rendered, and then annotated to the frame, or real, where often only the clip's label is known. Black
+context, stream starts and the number of releases are drawn without regard to the label, so none of them predicts it.
 """
 
 from __future__ import annotations
@@ -22,19 +21,21 @@ from wire.artifact.manifest import WindowSpec
 
 __all__ = [
     "UNKNOWN",
+    "Annotation",
     "Grid",
-    "Happening",
     "LabelledClip",
     "augment",
     "sample_view",
     "event_label",
-    "happening_now",
+    "labels_now",
     "release_label",
     "sequence_frames",
 ]
 
-UNKNOWN = -1  # a span that nobody can name fairly: it is not trained on
-_BEFORE_S = 0.5  # a happening that began less than this before the end may not show yet
+UNKNOWN = -1
+"""The label of a span that cannot be labelled fairly; it is not trained on."""
+
+_BEFORE_S = 0.5  # what began less than this before the end may not show yet
 _SEEN_FALL_S = 0.6
 _FIGHT_EVENT_S = 1.0
 _FIGHT_RELEASE_S = 0.8
@@ -42,9 +43,15 @@ _EVENT_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """Something with a risk label: index of the label (> 0), start and end in seconds, and whether it leaves a
-    body lying."""
+class Annotation:
+    """A risk in a clip, and when it happens.
+
+    Attributes:
+        label: index of its label, above 0.
+        start: seconds of the clip's clock.
+        end: seconds of the clip's clock.
+        sudden: over in a moment, after which a body lies.
+    """
 
     label: int
     start: float
@@ -54,77 +61,98 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class LabelledClip:
-    """A clip for training. happenings: None where only the clip's label is known; truth: of every frame, where the clip
-    is rendered."""
+    """A clip for training.
+
+    Attributes:
+        footage: its frames.
+        label: index of the clip's label.
+        caption: its sentence.
+        set: the data set it comes from.
+        annotations: every risk in it; None where only the clip's label is known.
+        truth: what is known of every frame; None where the clip is real.
+    """
 
     footage: Footage
     label: int
     caption: str
     set: str
-    happenings: tuple[Happening, ...] | None
+    annotations: tuple[Annotation, ...] | None
     truth: Truth | None = None
 
 
-def event_label(clip: LabelledClip, start: float, ends: Sequence[float], reach: float) -> int:
-    """The label of the releases that end at `ends` in a stream from `start`, or UNKNOWN.
+def event_label(clip: LabelledClip, start: float, ends: Sequence[float], receptive_field_s: float) -> int:
+    """The label of one event of a clip.
 
-    `reach` as in WindowSpec, seconds.
+    Args:
+        clip: what is played.
+        start: where the stream begins, seconds of the clip's clock.
+        ends: when the event's releases end, seconds of the clip's clock.
+        receptive_field_s: how far back one release sees, seconds.
+
+    Returns:
+        Index of the label, or UNKNOWN.
     """
     last = ends[-1]
-    seen_from = max(start, ends[0] - reach + 0.5)
-    if clip.happenings is None:
+    seen_from = max(start, ends[0] - receptive_field_s + 0.5)
+    if clip.annotations is None:
         covers = seen_from <= clip.footage.duration / 2 and last >= clip.footage.duration - 0.75
         return clip.label if clip.label == 0 or covers else UNKNOWN
-    labels = {_part_of_event(happening, seen_from, last) for happening in clip.happenings}
+    labels = {_part_of_event(annotation, seen_from, last) for annotation in clip.annotations}
     labels.discard(0)
     return labels.pop() if len(labels) == 1 else (UNKNOWN if labels else 0)
 
 
-def _part_of_event(happening: Happening, seen_from: float, last: float) -> int:
-    if happening.start > last + 0.2:
+def _part_of_event(annotation: Annotation, seen_from: float, last: float) -> int:
+    if annotation.start > last + 0.2:
         return 0
-    if happening.sudden:
-        shows = max(last - _EVENT_S, seen_from) <= happening.start <= last - _BEFORE_S
-        return happening.label if shows else UNKNOWN
-    overlap = min(happening.end, last) - max(happening.start, seen_from, last - _EVENT_S)
+    if annotation.sudden:
+        shows = max(last - _EVENT_S, seen_from) <= annotation.start <= last - _BEFORE_S
+        return annotation.label if shows else UNKNOWN
+    overlap = min(annotation.end, last) - max(annotation.start, seen_from, last - _EVENT_S)
     if overlap >= _FIGHT_EVENT_S:
-        return happening.label
-    return 0 if happening.end < seen_from - 0.5 else UNKNOWN
+        return annotation.label
+    return 0 if annotation.end < seen_from - 0.5 else UNKNOWN
 
 
-def release_label(clip: LabelledClip, start: float, end: float, reach: float) -> int:
-    """The label of one release that ends at `end` in a stream from `start`, or UNKNOWN."""
-    if clip.happenings is None:
-        seen = min(end, clip.footage.duration) - max(start, end - reach)
+def release_label(clip: LabelledClip, start: float, end: float, receptive_field_s: float) -> int:
+    """The label of the one release that ends at `end`, or UNKNOWN; arguments as in `event_label`."""
+    if clip.annotations is None:
+        seen = min(end, clip.footage.duration) - max(start, end - receptive_field_s)
         return clip.label if clip.label == 0 or (clip.label != 1 and seen >= _FIGHT_RELEASE_S) else UNKNOWN
-    seen_from = max(start, end - reach + 0.5)
+    seen_from = max(start, end - receptive_field_s + 0.5)
     labels = set()
-    for happening in clip.happenings:
-        if happening.start > end:
+    for annotation in clip.annotations:
+        if annotation.start > end:
             continue
-        overlap = min(happening.end, end) - max(happening.start, seen_from)
-        began = seen_from <= happening.start <= end - _SEEN_FALL_S
-        shows = began if happening.sudden else overlap >= _FIGHT_RELEASE_S
-        gone = not happening.sudden and happening.end < seen_from - 0.5
-        labels.add(happening.label if shows else (0 if gone else UNKNOWN))
+        overlap = min(annotation.end, end) - max(annotation.start, seen_from)
+        began = seen_from <= annotation.start <= end - _SEEN_FALL_S
+        shows = began if annotation.sudden else overlap >= _FIGHT_RELEASE_S
+        gone = not annotation.sudden and annotation.end < seen_from - 0.5
+        labels.add(annotation.label if shows else (0 if gone else UNKNOWN))
     labels.discard(0)
     return labels.pop() if len(labels) == 1 else (UNKNOWN if labels else 0)
 
 
-def happening_now(
+def labels_now(
     clip: LabelledClip, times: npt.NDArray[np.float64], shown: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int64]:
-    """The label of what happens at each of `times` (T,), seconds of the clip's clock, seen in the second before.
+    """The label of what happens at each instant, as the second before it shows it.
 
-    UNKNOWN where nobody can say and where no frame is `shown`, bool (T,).
+    Args:
+        clip: what is played.
+        times: float64 (T,), seconds of the clip's clock.
+        shown: bool (T,), whether there is a frame.
+
+    Returns:
+        int64 (T,), indices of labels; UNKNOWN where there is no frame and where the label is unclear.
     """
-    now = np.where(shown, 0 if clip.label == 0 or clip.happenings is not None else UNKNOWN, UNKNOWN)
-    for happening in clip.happenings or ():
-        # whoever lies does not fall any more
-        end = min(happening.end, happening.start + 2.0) if happening.sudden else happening.end
-        since, until = times - happening.start, times - end
+    now = np.where(shown, 0 if clip.label == 0 or clip.annotations is not None else UNKNOWN, UNKNOWN)
+    for annotation in clip.annotations or ():
+        # somebody who lies does not fall any more
+        end = min(annotation.end, annotation.start + 2.0) if annotation.sudden else annotation.end
+        since, until = times - annotation.start, times - end
         now[shown & (since > 0.0) & (until < 0.8)] = UNKNOWN
-        now[shown & (since >= 0.35) & (until <= 0.4)] = happening.label
+        now[shown & (since >= 0.35) & (until <= 0.4)] = annotation.label
     return now.astype(np.int64)
 
 
@@ -132,7 +160,7 @@ _GRAIN = np.random.default_rng(7).normal(0.0, 1.0, 1 << 20).astype(np.float32)
 
 
 def sample_view(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Where the pixels of a frame go, (2, 3) as OpenCV's warpAffine takes it: mirror, crop up to 25 %, shift, zoom."""
+    """Draw a random view (mirror, crop up to 25 %, shift, zoom) as the (2, 3) matrix of OpenCV's warpAffine."""
     scale_x, scale_y = 1.0 / rng.uniform(0.75, 1.06), 1.0 / rng.uniform(0.75, 1.06)
     span_x, span_y = width * (1 - scale_x), height * (1 - scale_y)
     shift_x = span_x * rng.uniform(0, 1) + rng.uniform(-2, 2)
@@ -146,7 +174,7 @@ def sample_view(height: int, width: int, rng: np.random.Generator) -> npt.NDArra
 def augment(
     frames: npt.NDArray[np.uint8], view: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """Small frames u8 (N, H, W) of one stream, all changed alike: `view`, tone. Grain per frame."""
+    """Change small frames u8 (N, H, W) of one stream: all by the same `view` and tone, each by grain of its own."""
     height, width = frames.shape[1:]
     levels = np.linspace(0, 1, 256) ** rng.uniform(0.6, 1.6)
     levels = np.clip(levels * rng.uniform(0.6, 1.3) + rng.uniform(-0.02, 0.1), 0.02, 1) * 255
@@ -168,8 +196,9 @@ def augment(
 class Grid:
     """The instants of a sequence of consecutive slots, each once: windows of neighbouring slots share most of them.
 
-    before_s: seconds before the end of the last slot, float64 (T,), oldest first; index: int64 (slots, F), where each
-    window's frames lie among them.
+    Attributes:
+        before_s: float64 (T,), seconds before the end of the last slot, oldest first.
+        index: int64 (slots, F), the place of each window's frames among the T instants.
     """
 
     before_s: npt.NDArray[np.float64]
@@ -186,10 +215,18 @@ class Grid:
 def sequence_frames(
     clip: LabelledClip, start: float, last: float, grid: Grid, spec: WindowSpec, rng: np.random.Generator | None
 ) -> tuple[npt.NDArray[np.uint8], Truth]:
-    """Frames u8 (T, H, W) at the instants of `grid` of a stream from `start` whose last slot ends at `last`, and what
-    is known of them.
+    """The frames of one sequence, as a window would pick them.
 
-    Black where there is none. With `rng`, frames are dropped and changed at random.
+    Args:
+        clip: what is played.
+        start: where the stream begins, seconds of the clip's clock; nothing before it is seen.
+        last: when the last slot ends, seconds of the clip's clock.
+        grid: the instants.
+        spec: of the windows.
+        rng: drops frames and changes them at random; None leaves them as they are.
+
+    Returns:
+        Frames u8 (T, H, W), black where there is none, and what is known of each.
     """
     times, index = clip.footage.times, np.flatnonzero(clip.footage.times >= start - 1e-6)
     if rng is not None and rng.random() < 0.3:

@@ -1,5 +1,6 @@
-"""Cameras whose scenes are known, or are to be told from known ones: a few clips of each, as clean codes in the plane
-of the labels' class prototypes. Codes are for noise to be added to; they stay in this process.
+"""Cameras for the OOD detector, known or not: a few clips of each, as clean codes in the plane of the class prototypes.
+
+Codes are for noise to be added to; they stay in this process.
 
     seed --render_clip, five ordinary kinds, a fall, a fight--> clips of one room, by one camera
     manifest --clips labelled as no risk, five neighbours of a set at a time--> clips of what stands for one camera
@@ -21,8 +22,8 @@ import numpy.typing as npt
 
 from familial.data.clips import Footage, read_clip, read_manifests, small_grey
 from familial.data.splits import clip_seeds
-from familial.evaluate.ood import Camera, in_plane
-from familial.evaluate.report import clip_codes, sigma_of
+from familial.evaluate.clip_inference import clip_codes, sigma_of
+from familial.evaluate.ood_detector import Camera, in_plane
 from familial.model import checkpoint
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
@@ -46,7 +47,14 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checkpoint that turns clips into codes. sigmas: its profile's, then those of its other levels of noise."""
+    """A checkpoint that turns clips into codes.
+
+    Attributes:
+        family: the model.
+        checkpoint: hash of the weights.
+        sigmas: of its profile, then of its other noise levels, in lattice units.
+        directions: (n, 2), of the plane of the class prototypes.
+    """
 
     family: Family
     checkpoint: str
@@ -55,7 +63,11 @@ class Source:
 
     @classmethod
     def open(cls, folder: Path) -> Source:
-        """Load the checkpoint; CheckpointError where it or its noise.json is not one."""
+        """Load a checkpoint.
+
+        Raises:
+            CheckpointError: it or its noise.json is damaged.
+        """
         family = checkpoint.load(folder)
         own, levels = sigma_of(folder, family, None)[1], list[Fraction]()
         if (folder / "noise.json").is_file():
@@ -74,22 +86,29 @@ class Source:
         return self.family.config.clip_norm
 
     def rendered(self, count: int) -> list[Room]:
-        """`count` rooms that no training sees."""
-        return list(_told(map(self._room, clip_seeds("ood_reference", count)), count))
+        """Render `count` rooms that no training sees."""
+        return list(_with_progress(map(self._room, clip_seeds("ood_reference", count)), count))
 
     def sets(self, data: Sequence[Path], names: Sequence[str] = ()) -> dict[str, list[Camera]]:
-        """Set -> cameras, of the manifests' clips of no risk; only the sets named, where some are.
+        """Return set -> cameras, of the manifests' clips of no risk.
 
-        Neighbours of a set, by group and name, five at a time, stand for one camera. DataError for a name that is none.
+        Neighbours of a set, by group and name, five at a time, stand for one camera.
+
+        Args:
+            data: manifests.
+            names: of the sets to be read; none: all.
+
+        Raises:
+            DataError: no such set.
         """
         labels = self.family.config.labels
         clips = [clip for clip in (read_manifests(data, labels) if data else []) if clip.label == labels[0]]
-        there = sorted({clip.set for clip in clips})
-        absent = [name for name in names if name not in there]
+        known = sorted({clip.set for clip in clips})
+        absent = [name for name in names if name not in known]
         if absent:
-            raise DataError(f"no clips of no risk in set {', '.join(absent)}; there are {', '.join(there)}")
+            raise DataError(f"no clips of no risk in set {', '.join(absent)}; there are {', '.join(known)}")
         found = dict[str, list[Camera]]()
-        for name in names or there:
+        for name in names or known:
             rows = sorted((clip for clip in clips if clip.set == name), key=lambda clip: (clip.group, clip.name))
             codes = [self._codes(read_clip(row.file, self.family.config.window)) for row in rows]
             whole = max(1, len(codes) // _CLIPS)  # the last takes what is left over
@@ -110,13 +129,13 @@ class Source:
         return self._codes(Footage(frames, clip.times_s, float(clip.times_s[-1]) + 1.0 / _FPS))
 
     def _codes(self, footage: Footage) -> npt.NDArray[np.complex128]:
-        """Of the releases during which the clip plays."""
+        """Return the codes complex (S,) of the releases during which the clip plays."""
         playing = max(1, math.ceil(footage.duration / self.family.config.window.slot_s))
         codes = clip_codes(self.family, footage)[:playing]
         return in_plane(codes.numpy(), self.directions, self.clip_norm)
 
 
-def _told(rooms: Iterator[Room], count: int) -> Iterator[Room]:
+def _with_progress(rooms: Iterator[Room], count: int) -> Iterator[Room]:
     for number, room in enumerate(rooms, 1):
         if sys.stderr.isatty():
             print(f"\r{number}/{count}", end="" if number < count else "\n", file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""The family: towers, desensitizer, backbone, checkpoints."""
+"""The family's networks: towers, desensitizer, backbone, decoders; its members and graphs; its checkpoints."""

@@ -11,15 +11,22 @@ from torch import Tensor, nn
 __all__ = ["ADAPTER", "Adapter"]
 
 ADAPTER = "lifter"
-"""What a member's adapter is called in checkpoints and in graphs, where its name is part of the format."""
+"""The adapter's name in checkpoints and graphs, where names of parameters are part of the format."""
 
 
 class Adapter(nn.Module):
     """Releases of one event -> tokens of the backbone.
 
-    Every release becomes K tokens with the embedding of its place in the event and of its presence; missing ones are
-    zero. The last token is the question: it also carries a linear summary of all releases, so that even one
-    decoder block sees the sum in which S^2 adds up.
+    Every release becomes K tokens, with embeddings of the token's kind and of the release's place in the event; a
+    missing release is zero. The last token is the question. It also carries a linear summary of all releases and an
+    embedding of which are present, so even one decoder block sees the sum over releases, in which the signal adds up.
+
+    Args:
+        releases: R.
+        tokens: K.
+        width: d.
+        hidden: width of the backbone.
+        sigma: z is divided by it.
     """
 
     def __init__(self, releases: int, tokens: int, width: int, hidden: int, sigma: float) -> None:
@@ -37,10 +44,13 @@ class Adapter(nn.Module):
 
     @torch.no_grad()
     def point_at(self, plane: Tensor) -> None:
-        """Begin the summary at `plane` float (K, d, P), orthonormal directions in which codes lie; the rest near zero.
+        """Initialise the summary with the directions of the codes, and everything else near zero.
 
-        A start, not a constraint: the sum of eight releases is then read from the first step, and the noise of all
-        other directions does not have to be unlearned.
+        The sum over releases is then read from the first step, and the noise of all other directions need not be
+        unlearned. Training may move it anywhere.
+
+        Args:
+            plane: float (K, d, P), orthonormal directions in which codes lie.
         """
         directions = plane.flatten(0, 1).T  # (P, K*d)
         weight = self.summary.weight.view(self.hidden, self.releases, -1)

@@ -21,9 +21,9 @@ _FAR = -30000.0  # added to the score of what may not be attended; finite in hal
 
 
 class Backbone(nn.Module):
-    """Some consecutive blocks of the decoder, with the positions and the mask that all blocks share.
+    """Consecutive blocks of the decoder, with the positions and the mask that all blocks share.
 
-    Made whole by `of_config`; `sliced` shares blocks, it never copies them.
+    `of_config` makes all blocks; `sliced` gives some of them, shared and not copied.
     """
 
     causal: Tensor
@@ -40,7 +40,7 @@ class Backbone(nn.Module):
 
     @classmethod
     def of_config(cls, config: FamilyConfig, blocks: int) -> tuple[Backbone, nn.Module, nn.Embedding]:
-        """`blocks` blocks, the last norm and the word embeddings, freshly initialised."""
+        """Freshly initialised: `blocks` blocks, the last norm and the word embeddings."""
         text = Qwen3VLTextModel(_text_config(config, blocks))
         read = config.event_releases * config.tokens + 1  # release tokens, then the question
         length = read + 1 + config.caption_words  # then the label token and the caption
@@ -63,9 +63,16 @@ class Backbone(nn.Module):
         return Backbone(list(self.layers)[first:last], {name: getattr(self, name) for name in names})
 
     def forward(self, hidden: Tensor, present: Tensor, first: int = 0, last: int | None = None) -> Tensor:
-        """Run blocks first..last-1 on hidden (B, T, hidden), T tokens of an event whose releases are `present` (B, R).
+        """Compute blocks first..last-1. Attention is causal; a token of a missing release is seen by itself alone.
 
-        Causal; tokens of missing releases are seen by themselves only.
+        Args:
+            hidden: float (B, T, hidden), the T tokens of an event.
+            present: bool (B, R), which releases arrived.
+            first: the first block.
+            last: the block after the last one; None for all that are here.
+
+        Returns:
+            Hidden states float (B, T, hidden).
         """
         length = hidden.shape[1]
         missing = (1.0 - present.to(hidden.dtype)) @ self.spread[:, :length]  # (B, T): 1 at tokens of missing releases

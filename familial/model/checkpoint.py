@@ -1,8 +1,9 @@
-"""Checkpoint folders in Hugging Face form: config.json, model.safetensors or shards of it, vocab.json; the noise lies
-beside them.
+"""Checkpoint folders in Hugging Face form: config.json, model.safetensors or shards of it, vocab.json.
 
-save(family, folder)    load(folder) -> Family in float32, eval mode    checkpoint_hash(folder) -> hex
-adopt(family, base): take over every weight of `base` that has the same name and shape, and say which were not
+    save(family, folder)    load(folder) -> Family in float32, eval mode    checkpoint_hash(folder) -> hex
+    adopt(family, base): copy every weight of `base` that has the same name and shape
+
+What `calibration` writes (noise, ranges, OOD reference) lies beside these files.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ _CURE = "copy or train it again"
 
 
 def save(family: Family, folder: Path) -> None:
-    """Write the files of a checkpoint. Existing ones are replaced, the weights last and in one move each."""
+    """Write the files of a checkpoint. Existing files are replaced, the weights last and each in one move."""
     state = _floats(family)
     save_with(family.config, folder, plan_of(family), lambda name: state[name])
 
 
 def save_with(config: FamilyConfig, folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor]) -> None:
-    """As `save`, with each weight read when its turn comes."""
+    """As `save`, with the weights of `plan` read one by one, so that they never are in memory all at once."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save(folder / CONFIG)
     words = {word: index for index, word in enumerate(config.words)}
@@ -44,7 +45,7 @@ def save_with(config: FamilyConfig, folder: Path, plan: Mapping[str, Planned], r
 
 
 def plan_of(family: Family) -> dict[str, Planned]:
-    """What each weight of a family is in its checkpoint; the family may be `without_weights`."""
+    """Name -> shape and number format of each weight in the checkpoint; the family may be `without_weights`."""
     base = getattr(torch, family.config.storage)
     return {
         name: (tuple(value.shape), torch.float16 if name.startswith(_OWN) else base)
@@ -53,9 +54,17 @@ def plan_of(family: Family) -> dict[str, Planned]:
 
 
 def load(folder: Path | str, edge_only: bool = False) -> Family:
-    """Read a folder that `save` wrote; `edge_only` reads the edge member's weights and no others.
+    """Read a folder that `save` wrote.
 
-    Raises CheckpointError for a file that is missing, corrupt or of another shape, and where memory would not do.
+    Args:
+        folder: the checkpoint.
+        edge_only: read the weights of the edge member and no others.
+
+    Returns:
+        The family in float32, in eval mode.
+
+    Raises:
+        CheckpointError: a file is missing or corrupt, a weight has another shape, or memory is too small.
     """
     folder = Path(folder)
     for name in (CONFIG, *weight_files(folder), VOCABULARY):
@@ -85,11 +94,13 @@ def load(folder: Path | str, edge_only: bool = False) -> Family:
 
 
 def adopt(family: Family, base: Path | str) -> list[str]:
-    """Take over the weights of the checkpoint `base` wherever name and shape agree; returns the names left as they
-    were.
+    """Copy the weights of the checkpoint `base` into `family` wherever name and shape agree.
 
-    Word embeddings are carried over word by word, since vocabularies differ; a code that gains directions keeps its
-    first.
+    Word embeddings are copied word by word, since vocabularies differ. Where the code of `family` has directions for
+    attributes and that of `base` has none, the labels' directions are copied.
+
+    Returns:
+        The names of the weights that were left as they were.
     """
     other = load(base)
     mine, theirs = _floats(family), _floats(other)
@@ -112,5 +123,5 @@ def adopt(family: Family, base: Path | str) -> list[str]:
 
 
 def _floats(family: Family) -> dict[str, Tensor]:
-    """State without integer counters, which fp16 has no place for."""
+    """The state without integer counters (of batch norms), which are not stored."""
     return {name: value for name, value in family.state_dict().items() if value.is_floating_point()}

@@ -2,8 +2,8 @@
 
     FamilyConfig --save--> config.json (Hugging Face form: model_type, architectures) --load--> FamilyConfig
 
-The noise is not here: it is chosen by `calibration.noise` and lies beside config.json; the family is only told at which
-`profile` it was trained, since the adapter measures z in units of that sigma.
+The noise is not here: `calibration.noise` chooses it and writes it beside config.json. The config holds the profile
+of the training alone, since the adapter measures z in units of that sigma.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from familial.data.labels import LABELS
 from wire.artifact.manifest import WindowSpec
 from wire.errors import CheckpointError
 from wire.privacy.certificate import PROFILES, sigma_for
@@ -27,8 +28,21 @@ _STORAGE = ("float16", "bfloat16", "float32")
 
 @dataclass(frozen=True, slots=True)
 class VisionSpec:
-    """Sizes of a Qwen3-VL vision tower, as in the `vision_config` of its config.json; `positions` is the length of its
-    learned position table, `out` the width of a merged token. mean, std: the processor's, per colour channel."""
+    """Sizes of a Qwen3-VL vision tower, as in the `vision_config` of its config.json.
+
+    Attributes:
+        depth: number of blocks.
+        hidden: width of a patch's token.
+        mlp: inner width of a block's feed-forward part.
+        heads: attention heads.
+        out: width of a merged token.
+        positions: length of the learned position table.
+        patch: side of a patch, pixels.
+        merge: patches a side that become one token.
+        temporal: frames that become one temporal patch.
+        mean: the processor's, per colour channel.
+        std: the processor's, per colour channel.
+    """
 
     depth: int
     hidden: int
@@ -50,32 +64,49 @@ class VisionSpec:
 
 @dataclass(frozen=True, slots=True)
 class FamilyConfig:
-    """The sizes of one family.
+    """The sizes of one family; CheckpointError for sizes that do not fit together.
 
-    Window and labels: what the edge sees and what may be said (`labels[0]` is the one that is no risk).
-    Code: `tokens` x `width` integers of Euclidean norm at most `clip_norm`; `event_releases` of them make an event.
-    rank: directions in which codes may lie, 0 for all n; a narrow code carries the verdict and little else.
-    answers: what else the cloud says of an event in which nothing happens, as the share of its time that each holds;
-    their codes lean aside from the labels' plane, into one direction fewer than there are answers.
-    drop: dropout before the code, in training.
-    Tower: a name in `towers.TOWERS` with its `channels` and the pixels of its `crop`, or `vision` for the Qwen tower.
-    Backbone: Qwen3-VL's text decoder, sized by `hidden`, `layers`, `heads`, `mlp`; `kv_heads` and `head_dim` of 0 stand
-    for `heads` and hidden / heads. `words` is the vocabulary (special and label tokens first), at most 1,000; `tied`:
-    its embedding is also the word head.
-    Exits: the edge's after `exit_at` blocks, the cloud's after all; `exit_block` "shared": the edge's last block is the
-    cloud's own, "branch": the edge has one of its own there.
-    storage: the number format in which the weights of a base lie in the checkpoint.
-    temperature, label_bias: label logits of both exits are divided by the one, then the other is added; fitted on
-    held-out events, so that probabilities are what they say where risk and normal are equally frequent.
-    decision_threshold: a clip is called by its likeliest risk when its risk reaches this
-    (`evaluate.clip_probabilities`).
-    Raises CheckpointError for sizes that do not fit together.
+    Attributes:
+        window: what the edge sees.
+        words: the vocabulary, at most 1,000 words; special and label tokens first.
+        family: its name.
+        labels: what a verdict may be; `labels[0]` is the one without risk.
+        tokens: K, tokens of a code.
+        width: d, integers of a token.
+        clip_norm: C, the largest Euclidean norm of a code.
+        event_releases: R, releases of an event.
+        profile: the privacy profile that gives the noise in training.
+        tower: a name in `towers.registry.TOWERS`.
+        channels: of the motion tower's convolutions.
+        crop: side of the motion tower's crops, pixels.
+        rank: directions in which the labels' codes lie, 0 for all n. A code of few carries little but the verdict.
+        attributes: what else the cloud says of an event without risk: in which share of the time each holds. Their
+            codes lean out of the labels' plane, into one direction fewer than there are attributes.
+        drop: dropout rate before the code, in training.
+        hidden: width of the backbone.
+        layers: blocks of the backbone.
+        heads: attention heads of the backbone.
+        mlp: inner width of a block's feed-forward part.
+        caption_words: longest caption.
+        label_bias: added to the calibrated logits of both exits.
+        temperature: divides the label logits of both exits. It and the bias are fitted on held-out events, so that
+            probabilities are calibrated where risk and normal are equally frequent.
+        decision_threshold: a clip is called by its likeliest risk when its probability of risk reaches this.
+        kv_heads: key and value heads; 0 stands for `heads`.
+        head_dim: width of a head; 0 stands for hidden / heads.
+        rope_theta: base of the rotary positions.
+        norm_eps: of the RMS norms.
+        tied: the word embedding is also the word head.
+        exit_at: the edge's exit comes after so many blocks, the cloud's after all.
+        exit_block: "shared": the edge's last block is the cloud's own; "branch": the edge has one of its own there.
+        vision: sizes of the Qwen tower.
+        storage: number format of the weights of a base in the checkpoint.
     """
 
     window: WindowSpec
     words: tuple[str, ...]
     family: str = "nano"
-    labels: tuple[str, ...] = ("normal", "fall", "fight")
+    labels: tuple[str, ...] = LABELS
     tokens: int = 4
     width: int = 16
     clip_norm: int = 64
@@ -165,12 +196,12 @@ class FamilyConfig:
 
     @property
     def aside(self) -> int:
-        """Directions of the attributes."""
+        """Number of directions of the attributes' codes."""
         return max(0, len(self.attributes) - 1)
 
     @property
     def sigma(self) -> float:
-        """Noise the family was trained at, in lattice units: a scale for the adapter, not the sampler's parameter."""
+        """Standard deviation of the noise in training: a scale for the adapter, not the sampler's parameter."""
         return float(sigma_for(self.clip_norm, PROFILES[self.profile], self.event_releases))
 
     def save(self, path: Path) -> None:
@@ -180,7 +211,7 @@ class FamilyConfig:
 
     @classmethod
     def load(cls, path: Path) -> FamilyConfig:
-        """Read config.json; unknown, missing or ill-typed fields raise CheckpointError."""
+        """Read config.json; CheckpointError for fields that are unknown, missing or of the wrong type."""
         try:
             found: dict[str, Any] = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -198,12 +229,12 @@ class FamilyConfig:
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists where the config has tuples."""
+    """Lists, as JSON has them, as tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
 def nano(words: tuple[str, ...]) -> FamilyConfig:
-    """The shipped size: under 1.9 million parameters, so that fp16 weights stay below 4 MB."""
+    """The shipped size: under 1.9 million parameters, so its fp16 weights stay below 4 MB."""
     window = WindowSpec(
         height=128, width=128, slot_s=1.0, new_frames=8, context_frames=52, context_step_s=0.125, hold_s=0.5
     )

@@ -1,5 +1,4 @@
-"""Windows -> clean codes, in chunks, in this process only: for training and evaluation; the device never forms a
-clean code.
+"""Windows -> clean codes, for training and evaluation alone. They stay in this process.
 
 windows u8 (S, F, H, W) --tower (folded), desensitizer--> x --integer core--> mu int16 (S, K, d)
 """
@@ -19,7 +18,12 @@ __all__ = ["Encoder"]
 
 
 class Encoder:
-    """Windows u8 (S, F, H, W) -> clean codes int16 (S, K, d), through the integer core, in chunks."""
+    """Windows u8 (S, F, H, W) -> clean codes int16 (S, K, d), through the integer core.
+
+    Args:
+        family: whose codes; its tower is folded for export, as the engine's is.
+        chunk: windows a forward, to bound memory.
+    """
 
     def __init__(self, family: Family, chunk: int = 64) -> None:
         self.tower, self.desensitizer = family.tower.for_export(), copy.deepcopy(family.desensitizer).eval()

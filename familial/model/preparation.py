@@ -1,12 +1,12 @@
-"""Edge preparation, a part of the graph: what moves in a snippet, cut out and enlarged. Causal, nothing is learned.
+"""Preparation on the edge, a part of the graph: crop and enlarge what moves in a snippet. Causal; nothing is learned.
 
     frames (N, F, H, W) --gaps filled, contrast evened--> differences of the coarse picture --> box of what moves
                         --tent filter to (crop, crop) within the box--> differences (N, F - 1, crop, crop)
                                                                        geometry (N, 6) of the box
 
-The same code trains and runs on the device. Only differences of frames go on: what stands still, the place above all,
-is not in them. The box is a function of this snippet's own frames alone, and leaves the device only within the code.
-A black frame (all pixels 0) is one that is missing: before a stream's start, after its end, or lost.
+Training and the device use the same code. Only differences of frames are passed on, so what stands still, the place
+above all, is not in them. The box depends on this snippet's frames alone and leaves the device only within the code. A
+black frame (all pixels 0) is a missing one: before a stream's start, after its end, or lost.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ _SHARP = 1e3  # slope of the steps that count cells
 
 
 def moving_parts(frames: Tensor, crop: int) -> tuple[Tensor, Tensor]:
-    """Frames float (N, F, H, W), 0..255, of one snippet each -> differences (N, F - 1, crop, crop), geometry (N, 6).
+    """Crop the moving part of each snippet.
 
-    H and W are multiples of 32. A snippet without any frame gives zeros.
+    Args:
+        frames: float (N, F, H, W), 0..255, one snippet each; H and W are multiples of 32.
+        crop: side of the result, pixels.
+
+    Returns:
+        Differences of neighbouring frames float (N, F - 1, crop, crop), and the geometry float (N, 6) of the box:
+        top, bottom, left, right, side, amount of motion. A snippet without any frame gives zero differences.
     """
     count, length, height, width = frames.shape
     coarse = avg_pool2d(frames, (height // _CELLS, width // _CELLS)) * (1.0 / 255.0)
@@ -48,9 +54,10 @@ def moving_parts(frames: Tensor, crop: int) -> tuple[Tensor, Tensor]:
 
 
 def _changes(coarse: Tensor) -> Tensor:
-    """The matrix (N, F - 1, F) that takes frames to their differences, over the contrast of coarse (N, F, h, w).
+    """The matrix (N, F - 1, F) that turns frames into differences, divided by the contrast of coarse (N, F, h, w).
 
-    A missing frame is replaced by the next present one, or the last: a stream then begins and ends as a still picture.
+    A missing frame is replaced by the next present one, or else by the last: a stream begins and ends as a still
+    picture.
     """
     length = coarse.shape[1]
     mean_of_frame = coarse.mean(dim=(2, 3))  # (N, F)
@@ -71,10 +78,16 @@ def _changes(coarse: Tensor) -> Tensor:
 
 
 def motion_box(moved: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Differences (N, F - 1, h, w), evened -> ((top, bottom, left, right), amount), each (N,), edges in 0..1.
+    """Find the box of what moves; it is the whole frame where hardly anything moves.
 
-    Of the motion, `_TAILS` may lie outside at each side; a change of the whole picture's brightness is none. Where
-    hardly anything moves, the box is the whole frame.
+    At each side a share `_TAILS` of the motion may lie outside. A change of the whole picture's brightness is no
+    motion.
+
+    Args:
+        moved: float (N, F - 1, h, w), differences divided by the contrast.
+
+    Returns:
+        (top, bottom, left, right) in 0..1, and the amount of motion; each (N,).
     """
     cells = moved.shape[2]
     local = moved - moved.mean(dim=(2, 3), keepdim=True)
@@ -92,10 +105,18 @@ def motion_box(moved: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Te
 
 
 def tents(centre: Tensor, side: Tensor, out: int, size: int) -> Tensor:
-    """Rows (N, out, size) of a tent filter that resamples `size` pixels to `out` within the box; each sums to 1.
+    """Weights of a tent filter that resamples `size` pixels to `out` within a box.
 
-    centre, side (N,): of the box, as shares of the frame; the box is shifted to lie within it. The tent is as wide as a
-    new pixel, at least as an old one: no aliasing.
+    The tent is as wide as a new pixel, and at least as an old one, which avoids aliasing.
+
+    Args:
+        centre: float (N,), of the box, as a share of the frame; the box is shifted to lie within the frame.
+        side: float (N,), of the box, as a share of the frame.
+        out: pixels after.
+        size: pixels before.
+
+    Returns:
+        float (N, out, size); each row sums to 1.
     """
     centre = torch.minimum(torch.maximum(centre, side / 2), 1.0 - side / 2)
     at = (torch.arange(out, dtype=torch.float32) + 0.5) / out - 0.5

@@ -1,4 +1,4 @@
-"""Whether this machine has the memory and the disk for what is about to be done: asked before it is begun. No torch."""
+"""Check that this machine has the memory and the disk for a job before the job begins. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GB = 1e9
 
 
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping (Linux), or None where the system does not say."""
+    """Bytes that can be allocated without swapping (Linux), or None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -23,7 +23,7 @@ def available_memory() -> int | None:
 
 
 def require_memory(needed: int, doing: str) -> None:
-    """CheckpointError unless `needed` bytes of memory are available."""
+    """Raise CheckpointError unless `needed` bytes of memory are available for `doing`."""
     there = available_memory()
     if there is not None and there < needed:
         raise CheckpointError(
@@ -33,7 +33,7 @@ def require_memory(needed: int, doing: str) -> None:
 
 
 def require_disk(folder: Path, needed: int, doing: str) -> None:
-    """CheckpointError unless the disk of `folder` (or of its first parent that exists) has `needed` bytes free."""
+    """Raise CheckpointError unless the disk of `folder`, which need not exist yet, has `needed` bytes free."""
     place = folder.resolve()
     while not place.exists():
         place = place.parent

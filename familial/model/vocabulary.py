@@ -3,8 +3,8 @@
     id 0 <pad>   1 <end>   2.. one token per label (<normal>, <fall>, ...)   then one per attribute (<one>, ...)
     then the words of the captions, sorted
 
-A verdict is the next token over the label tokens, a attribute over the answer tokens; a caption is a row of words
-that ends with <end>.
+A verdict is the next token over the label tokens, an attribute the next token over the attribute tokens. A caption is a
+row of words that ends with <end>.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
 
 class Vocabulary:
-    """Words <-> ids. `words[i]` is the text of token i; `labels` are the tokens FIRST_LABEL and on, then
-    `attributes`."""
+    """Words <-> ids; CheckpointError where the words do not begin with the special tokens, or one occurs twice.
+
+    Args:
+        words: the text of each token.
+        labels: the tokens from `FIRST_LABEL` on.
+        attributes: the tokens after the labels.
+    """
 
     def __init__(self, words: tuple[str, ...], labels: tuple[str, ...], attributes: tuple[str, ...] = ()) -> None:
         expected = _special(labels, attributes)
@@ -45,10 +50,7 @@ class Vocabulary:
         return len(self.words)
 
     def encode(self, caption: str, length: int) -> list[int]:
-        """Ids of the known words, at most `length` - 1 of them, then <end>, padded to `length`.
-
-        Unknown words are left out.
-        """
+        """Ids of the known words, at most `length` - 1 of them, then <end>, padded to `length`; others are left out."""
         known = [self._ids[word] for word in _WORD.findall(caption.lower()) if word in self._ids]
         ids = [*known[: length - 1], END]
         return ids + [PAD] * (length - len(ids))

@@ -1,4 +1,4 @@
-"""Weights in safetensors files, one or many: read tensor by tensor, written shard by shard, never held whole.
+"""Weights in safetensors files, one or many: read tensor by tensor, written shard by shard, never all in memory.
 
 Weights.open(folder) -> names, shapes        .read(name) -> tensor        .rows(name, ids) -> some rows of one
 write_weights(folder, plan, read): the files, with an index where there are several
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,23 @@ from torch import Tensor, nn
 
 from wire.artifact.checkpoint import INDEX, WEIGHTS, weight_files
 from wire.errors import CheckpointError
+from wire.files import whole_file, write_whole
 
 __all__ = ["SHARD_BYTES", "Planned", "Weights", "without_weights", "write_weights"]
 
 SHARD_BYTES = 1 << 30
-"""A shard holds at most so much, one tensor at least; writing takes about twice that in memory."""
+"""Most bytes of a shard, which holds one tensor at least; writing it needs about twice that in memory."""
 
 Planned = tuple[tuple[int, ...], torch.dtype]
-"""What a tensor will be: its shape and its number format."""
+"""Shape and number format of a tensor to be written."""
 
 
 class Weights:
-    """The tensors of one folder. shapes: name -> shape; formats: name -> number format as the file says it (BF16, ...).
+    """The tensors of one folder. Files are mapped: a tensor is read when it is asked for.
 
-    Files are mapped, so nothing is read before it is asked for.
+    Attributes:
+        shapes: name -> shape.
+        formats: name -> number format as the file says it (BF16, ...).
     """
 
     def __init__(self, files: Mapping[str, Any], cure: str) -> None:
@@ -45,9 +48,15 @@ class Weights:
 
     @classmethod
     def open(cls, folder: Path | str, cure: str) -> Weights:
-        """Open every file of the folder; CheckpointError, with `cure`, for one that is missing, cut or no safetensors.
+        """Open every file of the folder.
 
-        An index that names a tensor its shard does not hold is an error too.
+        Args:
+            folder: of a checkpoint or a base.
+            cure: what to do about a bad file, for messages.
+
+        Raises:
+            CheckpointError: a file is missing, cut or no safetensors, or the index names a tensor that its shard does
+                not hold.
         """
         folder = Path(folder)
         files = {}
@@ -71,7 +80,7 @@ class Weights:
         return self._part(name, slice(None))
 
     def rows(self, name: str, ids: Sequence[int]) -> Tensor:
-        """Rows `ids` of a matrix: only they are read."""
+        """Rows `ids` of a matrix; no others are read."""
         return torch.cat([self._part(name, slice(row, row + 1)) for row in ids])
 
     def _part(self, name: str, part: slice) -> Tensor:
@@ -93,28 +102,33 @@ def _names(file: Any) -> list[str]:
 def write_weights(
     folder: Path, plan: Mapping[str, Planned], read: Callable[[str], Tensor], limit: int = SHARD_BYTES
 ) -> None:
-    """Write every tensor of `plan`, shard by shard: `read` gives one when its turn comes.
+    """Write every tensor of `plan`, shard by shard.
 
-    All files are made under other names first; those that were there are replaced in the end.
+    All files are written under other names first and then replace those that were there.
+
+    Args:
+        folder: where to; it exists.
+        plan: name -> shape and number format.
+        read: name -> tensor, asked for when it is written.
+        limit: most bytes of a shard.
     """
     groups = _groups(plan, limit)
     count = len(groups)
     names = [WEIGHTS] if count == 1 else [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)]
-    for name, group in zip(names, groups, strict=True):
-        tensors = {tensor: read(tensor).detach().to(plan[tensor][1]).contiguous() for tensor in group}
-        save_file(tensors, folder / (name + ".part"), metadata={"format": "pt"})
-    for stale in [*folder.glob("model-*-of-*.safetensors"), folder / WEIGHTS, folder / INDEX]:
-        if stale.name not in names:
-            stale.unlink(missing_ok=True)
-    for name in names:
-        part = folder / (name + ".part")
-        part.chmod(0o644)
-        part.replace(folder / name)
+    with ExitStack() as stack:  # at its end the new files take their places
+        for name, group in zip(names, groups, strict=True):
+            beside = stack.enter_context(whole_file(folder / name))
+            tensors = {tensor: read(tensor).detach().to(plan[tensor][1]).contiguous() for tensor in group}
+            save_file(tensors, beside, metadata={"format": "pt"})
+            beside.chmod(0o644)
+        for stale in [*folder.glob("model-*-of-*.safetensors"), folder / WEIGHTS, folder / INDEX]:
+            if stale.name not in names:
+                stale.unlink(missing_ok=True)
     if count > 1:
         where = {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group}
         total = sum(_bytes(*plan[tensor]) for tensor in plan)
         index = {"metadata": {"total_size": total}, "weight_map": where}
-        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+        write_whole(folder / INDEX, json.dumps(index, indent=1) + "\n")
 
 
 def _groups(plan: Mapping[str, Planned], limit: int) -> list[list[str]]:

@@ -1,8 +1,8 @@
-"""A page of rendered samples to look at: what each kind shows, how the family sees it, and what is known of it.
+"""A page of rendered samples to look at: what each kind shows, in grey too, and what is known of it.
 
-kinds, seeds --render--> strips of eight frames --> page.html (pictures inside) or one contact sheet .png
+    kinds, seeds --render--> strips of eight frames --> page.html (pictures inside) or one contact sheet .png
 
-python -m familial.synth.samples --out page.html
+Usage: python -m familial.synth.samples --out page.html
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from familial.synth.capture_archive import read_archive
 from familial.synth.clip import KINDS, RenderedClip, render_clip
-from familial.synth.mocap import read_archive, render_motion
+from familial.synth.command import frame_size
+from familial.synth.mocap import render_motion
 from wire.errors import DataError
 
 __all__ = ["main"]
 
 _ACROSS = 8
-_COLOURS = np.array(
+_COLOURS = np.array(  # BGR of each person's silhouette
     [
         [0, 0, 0],
         [80, 200, 80],
@@ -46,19 +48,19 @@ _COLOURS = np.array(
 @dataclass(frozen=True, slots=True)
 class _Sample:
     title: str
-    told: str
+    description: str
     strips: tuple[NDArray[np.uint8], ...]  # (H, W, 3) BGR each
 
 
 def _instants(clip: RenderedClip) -> NDArray[np.int64]:
-    """Frames to show: before, six while it happens, and the last."""
-    happening, length = clip.annotations[0], float(clip.times_s[-1])
-    end = max(min(happening.end_s, happening.start_s + 4.0), happening.start_s + 1.2) + 0.2
-    times = [happening.start_s * 0.4, *np.linspace(happening.start_s - 0.3, end, _ACROSS - 2), length]
+    """Indices of the frames to show: one before the action, six during it, and the last."""
+    shown, length = clip.annotations[0], float(clip.times_s[-1])
+    end = max(min(shown.end_s, shown.start_s + 4.0), shown.start_s + 1.2) + 0.2
+    times = [shown.start_s * 0.4, *np.linspace(shown.start_s - 0.3, end, _ACROSS - 2), length]
     return np.clip(np.searchsorted(clip.times_s, times), 0, len(clip.frames) - 1)
 
 
-def _known(clip: RenderedClip, at: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _labels(clip: RenderedClip, at: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Silhouettes in a colour per person and key points in white, side by side."""
     pictures = _COLOURS[clip.silhouettes[at] % len(_COLOURS)]
     for picture, points in zip(pictures, clip.keypoints[at], strict=True):
@@ -72,15 +74,15 @@ def _sample(title: str, clip: RenderedClip) -> _Sample:
     at = _instants(clip)
     grey = [cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in clip.frames[at]]
     tags = sorted({f"{tag.label} {tag.start_s:.1f}-{tag.end_s:.1f} s" for tag in clip.tags})
-    happening = clip.annotations[0]
-    told = f"{clip.label}: {clip.caption}; {happening.start_s:.1f}-{happening.end_s:.1f} s; {clip.count.max()} seen"
+    shown = clip.annotations[0]
+    known = f"{clip.label}: {clip.caption}; {shown.start_s:.1f}-{shown.end_s:.1f} s; {clip.count.max()} seen"
     return _Sample(
         title,
-        "; ".join([told, *tags[:4]]),
+        "; ".join([known, *tags[:4]]),
         (
             np.hstack(list(clip.frames[at])),
             cv2.cvtColor(np.hstack(grey), cv2.COLOR_GRAY2BGR).astype(np.uint8),
-            _known(clip, at),
+            _labels(clip, at),
         ),
     )
 
@@ -104,11 +106,22 @@ def _page(samples: Iterator[_Sample]) -> str:
         for strip in sample.strips:
             _, packed = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 80])
             pictures.append(f'<img src="data:image/jpeg;base64,{base64.b64encode(packed.tobytes()).decode()}">')
-        rows.append(f"<h2>{html.escape(sample.title)}</h2><p>{html.escape(sample.told)}</p>{''.join(pictures)}")
+        rows.append(f"<h2>{html.escape(sample.title)}</h2><p>{html.escape(sample.description)}</p>{''.join(pictures)}")
     style = "body{font:14px sans-serif;margin:2em}h2{font-size:15px;margin:1.5em 0 0}img{display:block;max-width:100%}"
     head = f"<!doctype html><meta charset=utf-8><title>Rendered samples</title><style>{style}</style>"
-    says = "<h1>Rendered samples</h1><p>Each: the camera's frames; the same in grey; who is where.</p>"
-    return f"{head}{says}{''.join(rows)}\n"
+    intro = "<h1>Rendered samples</h1><p>Each: the camera's frames; the same in grey; who is where.</p>"
+    return f"{head}{intro}{''.join(rows)}\n"
+
+
+def _sheet(samples: Iterator[_Sample]) -> bytes:
+    """A PNG of one strip of grey frames for each sample."""
+    strips = []
+    for sample in samples:
+        strip = sample.strips[1].copy()
+        for colour, thick in ((0, 2), (255, 1)):
+            cv2.putText(strip, sample.title, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (colour,) * 3, thick)
+        strips.append(strip)
+    return cv2.imencode(".png", np.vstack(strips))[1].tobytes()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,17 +137,10 @@ def main(argv: list[str] | None = None) -> int:
     kinds = args.kinds.split(",") if args.kinds else list(KINDS)
     if odd := [kind for kind in kinds if kind not in KINDS]:
         parser.error(f"--kinds: unknown {', '.join(odd)}; known are {', '.join(KINDS)}")
-    height, width = (int(v) for v in args.size.split("x"))
     try:
-        samples = _samples(kinds, args.seed, args.each, (height, width), args.archive)
+        samples = _samples(kinds, args.seed, args.each, frame_size(args.size), args.archive)
         if args.out.suffix == ".png":
-            strips = []
-            for sample in samples:
-                strip = sample.strips[1].copy()
-                for colour, thick in ((0, 2), (255, 1)):
-                    cv2.putText(strip, sample.title, (3, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (colour,) * 3, thick)
-                strips.append(strip)
-            args.out.write_bytes(cv2.imencode(".png", np.vstack(strips))[1].tobytes())
+            args.out.write_bytes(_sheet(samples))
         else:
             args.out.write_text(_page(samples), encoding="utf-8")
     except (DataError, OSError) as error:

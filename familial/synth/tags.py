@@ -1,9 +1,9 @@
-"""What can be said of each person at each moment, from where the joints are: labels that cost nothing.
+"""Posture labels of each person at each moment, from where the joints are: exact, and without an annotator.
 
     joints (T, P, J, 3) + who is seen (T, P)  ->  Tag(label, person, start_s, end_s), ...
 
-Lying, crouching and running are read from the body itself, whatever the clip is named for; smoking and loitering are
-what a person was told to do, and come from the plan. The thresholds are shares of the body's height.
+Lying, crouching and running are read from the body itself, whatever the clip's label; smoking and loitering come from
+the plan. The thresholds are shares of the body's height.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from familial.synth.bodies import JOINTS, Floats
+from familial.synth.skeleton import JOINT, Floats
 
 __all__ = ["TAGS", "Tag", "read_tags", "spans"]
 
 TAGS = ("lying", "crouching", "running", "smoking", "loitering")
 
-_J = {name: i for i, name in enumerate(JOINTS)}
-_LEAST_S = 0.4  # shorter spans are passing postures
+_LEAST_S = 0.4  # seconds; shorter spans are only passed through
 _RUN = 2.0  # metres a second of the pelvis over the floor
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """From `start_s` to `end_s` the person (index into the clip's people) is seen, and does or is `label` of TAGS."""
+    """From `start_s` to `end_s`, `person` (index into the clip's people) is seen and is `label`, one of TAGS."""
 
     label: str
     person: int
@@ -50,9 +49,9 @@ def read_tags(joints: Floats, heights: Sequence[float], seen: NDArray[np.bool_],
 
 def _states(joints: Floats, height: float, times_s: Floats) -> dict[str, NDArray[np.bool_]]:
     """Per label, at which moments (T,) it holds for one person's joints (T, J, 3)."""
-    neck, pelvis = joints[:, _J["neck"]], joints[:, _J["pelvis"]]
-    ankles = joints[:, [_J["ankle_l"], _J["ankle_r"]]]
-    knees = joints[:, [_J["knee_l"], _J["knee_r"]], 2]
+    neck, pelvis = joints[:, JOINT["neck"]], joints[:, JOINT["pelvis"]]
+    ankles = joints[:, [JOINT["ankle_l"], JOINT["ankle_r"]]]
+    knees = joints[:, [JOINT["knee_l"], JOINT["knee_r"]], 2]
     feet = ankles.mean(1)
     levels = np.stack([neck[:, 2], pelvis[:, 2], feet[:, 2]])
     lying = np.ptp(levels, axis=0) < 0.2 * height
@@ -72,7 +71,7 @@ def _states(joints: Floats, height: float, times_s: Floats) -> dict[str, NDArray
 
 
 def spans(holds: NDArray[np.bool_], times_s: Floats) -> list[tuple[float, float]]:
-    """Start and end in seconds of each run of True in (T,) that lasts; gaps as short as a frame or two are bridged."""
+    """Start and end in seconds of each run of True in (T,) that lasts; gaps of a frame or two are bridged."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], holds, [False]]).astype(np.int8)))
     step = float(times_s[1] - times_s[0]) if len(times_s) > 1 else 0.0
     joined: list[tuple[float, float]] = []

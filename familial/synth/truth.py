@@ -1,7 +1,7 @@
-"""What is known of every frame of a rendered clip beyond its label, in small: for tasks that only training has.
+"""Ground truth of every frame of a rendered clip beyond its label, in small: for tasks that only training has.
 
     RenderedClip (silhouettes, key points, tags) --truth_of--> Truth (T frames) --at--> Truth (any instants)
-    Truth of a slot's frames --answer--> which of ANSWERS
+    Truth of a slot's frames --attribute--> which of ATTRIBUTES
 
 Where nothing is known (a real clip, a black frame) `count` is -1, and so is every other field of that frame.
 """
@@ -14,31 +14,34 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from familial.synth.clip import RenderedClip
+from familial.synth.rendered_clip import SEEN, RenderedClip
 from familial.synth.tags import TAGS
 
 __all__ = ["ATTRIBUTES", "CELLS", "POSE", "Truth", "attribute", "truth_of", "unknown"]
 
 ATTRIBUTES = ("empty", "one", "several", "low", "running")
-"""What a scene without risk may show: nobody, one person upright, two or more, one who lies or crouches, one who
-runs."""
+"""What a scene without risk may show: nobody, one person upright, two or more, one who is low (lies or crouches), one
+who runs."""
 
-CELLS = 32  # silhouettes are kept as shares of so many cells a side
+CELLS = 32  # silhouettes are kept as a grid of so many cells a side
 POSE = ("elevation", "descent", "nearness", "swing")
-_SEEN = 0.001  # of the picture: who fills less is not seen
 _SHOULDERS, _HIPS, _WRISTS = (5, 6), (11, 12), (9, 10)  # COCO's order
-_STEP_S = 0.4  # speeds are taken over this
+_STEP_S = 0.4  # speeds are averaged over this
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Of T frames: count int8 (T,), 0, 1 or 2 for more; tags int8 (T, 5), whether anybody seen does what TAGS names;
-    pose float16 (T, 4), what the image shows of bodies, as POSE; people uint8 (T, CELLS, CELLS), 255 where a cell is
-    all people.
+    """Ground truth of T frames; -1 (people: 0) where nothing is known.
 
-    elevation: sine of the lowest trunk's angle against the horizon; descent: the fastest hips' way down a second;
-    nearness: exp(-distance) of the two nearest people; swing: the fastest wrist against its own hips a second.
-    Lengths in trunks of that person.
+    POSE is what the image shows of bodies, lengths in that person's trunks. elevation: sine of the lowest trunk's angle
+    against the horizon; descent: the fastest hips' way down in a second; nearness: exp(-distance) of the two nearest
+    people; swing: the speed of the fastest wrist against its own hips.
+
+    Attributes:
+        count: int8 (T,) people who are seen: 0, 1, or 2 for two or more.
+        tags: int8 (T, 5) whether anybody seen is what TAGS names.
+        pose: float16 (T, 4) the values of POSE.
+        people: uint8 (T, CELLS, CELLS) the share of each cell that shows people: 255 is all.
     """
 
     count: npt.NDArray[np.int8]
@@ -47,15 +50,15 @@ class Truth:
     people: npt.NDArray[np.uint8]
 
     def at(self, picked: npt.NDArray[np.int64]) -> Truth:
-        """Of the frames `picked`, int64 (N,); unknown where that is negative."""
-        taken = Truth(self.count[picked], self.tags[picked], self.pose[picked], self.people[picked])
-        for field in (taken.count, taken.tags, taken.pose):
+        """The frames `picked`, int64 (N,); unknown where that is negative."""
+        found = Truth(self.count[picked], self.tags[picked], self.pose[picked], self.people[picked])
+        for field in (found.count, found.tags, found.pose):
             field[picked < 0] = -1
-        taken.people[picked < 0] = 0
-        return taken
+        found.people[picked < 0] = 0
+        return found
 
     def moved(self, view: npt.NDArray[np.float64], height: int, width: int) -> Truth:
-        """The same after frames of height x width went through `view`, (2, 3) as OpenCV's warpAffine takes it."""
+        """The same after frames of height x width were warped by `view`, (2, 3) as OpenCV's warpAffine takes it."""
         wide, high = width / CELLS, height / CELLS
         centre = np.array([(wide - 1) / 2, (high - 1) / 2])  # of a cell's pixels: cell X lies at wide * X + centre
         scale = np.array([wide, high])
@@ -67,7 +70,7 @@ class Truth:
 
 
 def attribute(truth: Truth) -> int:
-    """Index into ANSWERS of what most of these frames show, -1 where fewer than half are known."""
+    """Index into ATTRIBUTES of what most of these frames show; -1 where fewer than half are known."""
     known = truth.count >= 0
     if 2 * known.sum() < len(known):
         return -1
@@ -84,7 +87,7 @@ def attribute(truth: Truth) -> int:
 
 
 def unknown(frames: int) -> Truth:
-    """Of `frames` frames of which nothing is known."""
+    """Truth of `frames` frames of which nothing is known."""
     return Truth(
         np.full(frames, -1, np.int8),
         np.full((frames, len(TAGS)), -1, np.int8),
@@ -94,7 +97,7 @@ def unknown(frames: int) -> Truth:
 
 
 def truth_of(clip: RenderedClip) -> Truth:
-    """What a rendered clip of T frames knows of them."""
+    """The truth of a rendered clip's T frames."""
     times, people = clip.times_s, len(clip.identities)
     tags = np.zeros((len(times), len(TAGS)), np.int8)
     for tag in clip.tags:
@@ -104,7 +107,7 @@ def truth_of(clip: RenderedClip) -> Truth:
         for plane in clip.silhouettes
     ]
     seen = (
-        np.stack([(clip.silhouettes == person + 1).mean(axis=(1, 2)) > _SEEN for person in range(people)], 1)
+        np.stack([(clip.silhouettes == person + 1).mean(axis=(1, 2)) > SEEN for person in range(people)], 1)
         if people
         else np.zeros((len(times), 0), bool)
     )
@@ -112,7 +115,10 @@ def truth_of(clip: RenderedClip) -> Truth:
 
 
 def _pose(clip: RenderedClip, seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float16]:
-    """POSE of T frames; people who are not `seen`, bool (T, P), do not count; nobody stands still, upright, alone."""
+    """POSE of T frames; people who are not `seen`, bool (T, P), do not count.
+
+    A frame without people has the values of one person who is upright, still and alone.
+    """
     nobody = np.array([1.0, 0.0, 0.0, 0.0])
     pose = np.tile(nobody, (len(clip.times_s), 1))
     if not seen.shape[1]:

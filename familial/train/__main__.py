@@ -1,12 +1,229 @@
-"""`python -m familial.train`."""
+"""`python -m familial.train`: the command line of training.
+
+command line, or each run of a --recipe --> TrainConfig, clips, validation set --loop.train--> a checkpoint
+--folds N: N families, each of which leaves one part of the groups out, for `familial.evaluate --folds`
+"""
 
 from __future__ import annotations
 
+import argparse
+import ctypes
+import json
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
 
-from familial.train.loop import main
+import cv2
+import torch
 
-__all__: list[str] = []
+from familial.data.clips import UNSCORED, Clip, grouped_folds, read_manifests
+from familial.data.events import LabelledClip
+from familial.data.sources import manifest_clips, rendered_clips
+from familial.data.splits import clip_seeds
+from familial.model import checkpoint
+from familial.model.config import FamilyConfig, nano
+from familial.model.family import Family
+from familial.model.vocabulary import Vocabulary
+from familial.train.attributes import with_attributes
+from familial.train.config import TrainConfig
+from familial.train.loop import train
+from familial.train.progress import run_folder
+from familial.train.recipe import FORMER_KEYS, trainings
+from wire.arguments import former_name
+from wire.errors import ConfigError, VeilsightError
+
+__all__ = ["main", "run"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    try:
+        run(argv)
+    except VeilsightError as error:
+        print(f"familial.train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Train as the command line says.
+
+    Raises:
+        ConfigError: an option that cannot be meant.
+        DataError: clips that are not as they should be.
+        CheckpointError: --base or the saved state does not fit, or the loss is no number.
+    """
+    parser, argv = _parser(), sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(argv)
+    if args.recipe is None:
+        _run(args)
+        return
+    for each in trainings(args.recipe, parser, argv, run_folder(args.out)):
+        _run(each)
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Make one training, or one for each fold."""
+    _set_up_torch(args)
+    if not args.data and not args.rendered:
+        raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N or both")
+    of_args = {name: getattr(args, name) for name in TrainConfig.__slots__ if name != "warm_start"}
+    train_config, config = TrainConfig(**of_args, warm_start=args.base is not None), _family_config(args)
+    render = partial(rendered_clips, labels=config.labels, spec=config.window, processes=args.processes)
+    rendered = _with_progress(render(clip_seeds("training", args.rendered)), args.rendered)
+    validation = list(render(clip_seeds("held_out", args.rendered // 10)))
+    clips = read_manifests(args.data, config.labels) if args.data else []
+    clips = [clip for clip in clips if clip.label != UNSCORED]
+    real = manifest_clips(clips, config.labels, config.window)
+    if args.folds:
+        _train_folds(args, train_config, config, rendered, validation, clips, real)
+        return
+    every = [*rendered, *real]
+    train(_initial_family(every, config, args), every, validation or real, train_config, args.out, args.resume)
+
+
+def _train_folds(
+    args: argparse.Namespace,
+    train_config: TrainConfig,
+    config: FamilyConfig,
+    rendered: Sequence[LabelledClip],
+    validation: Sequence[LabelledClip],
+    clips: Sequence[Clip],
+    real: Sequence[LabelledClip],
+) -> None:
+    """Train one family for each fold, and write down which clips it left out."""
+    fold_of = grouped_folds(clips, args.folds)
+    for fold in range(args.folds) if args.fold is None else [args.fold]:
+        out = args.out / f"fold-{fold}"
+        kept = [*rendered, *(clip for clip, where in zip(real, fold_of, strict=True) if where != fold)]
+        left = [clip for clip, where in zip(real, fold_of, strict=True) if where == fold]
+        print(f"fold {fold}: {len(kept)} clips to train on, {len(left)} clips left out", flush=True)
+        # calibrated on rendered clips where there are any: what is left out must have no say in its own probabilities
+        train(_initial_family(kept, config, args), kept, validation or left, train_config, out, args.resume)
+        names = [clip.name for clip, where in zip(clips, fold_of, strict=True) if where == fold]
+        (out / "left_out.json").write_text(json.dumps(names, indent=0) + "\n")
+
+
+def _set_up_torch(args: argparse.Namespace) -> None:
+    """Set threads, seed and memory allocation; refuse a device that torch does not have."""
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(args.seed)
+    try:
+        torch.zeros((), device=args.device)
+    except (AssertionError, RuntimeError) as error:  # torch's own for a device that is unknown or not there
+        why = str(error).splitlines()[0]
+        raise ConfigError(f"--device {args.device}: {why}; give cpu, or a torch built for the device") from error
+    with suppress(AttributeError, OSError):  # glibc returns large blocks at once; asking for them anew costs a quarter
+        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX
+        ctypes.CDLL(None).mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD, bytes
+
+
+def _family_config(args: argparse.Namespace) -> FamilyConfig:
+    """Return the sizes of the family: those of --base or of nano, as the options change them."""
+    config = nano(("<pad>", "<end>")) if args.base is None else FamilyConfig.load(args.base / "config.json")
+    if args.attributes and not config.rank:
+        raise ConfigError(
+            f"--attributes: codes of {args.base} lie in all directions (rank 0), none is left for attributes"
+        )
+    if args.attributes and not config.attributes:
+        config = with_attributes(config)
+    if args.context_frames is not None:
+        config = replace(config, window=replace(config.window, context_frames=args.context_frames))
+    return config
+
+
+def _initial_family(clips: Sequence[LabelledClip], config: FamilyConfig, args: argparse.Namespace) -> Family:
+    """Return a family with the words of all captions: fresh, or with the weights of --base."""
+    words = Vocabulary.of_captions((clip.caption for clip in clips), config.labels, config.attributes).words
+    known = config.words if args.base is not None else ()
+    config = replace(config, words=(*known, *(word for word in words if word not in known)))
+    if args.decision_threshold is not None:
+        config = replace(config, decision_threshold=args.decision_threshold)
+    family = Family(config)
+    if args.base is not None:
+        left = checkpoint.adopt(family, args.base)
+        print(f"began from {args.base}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)
+    return family
+
+
+def _with_progress(clips: Iterator[LabelledClip], total: int) -> list[LabelledClip]:
+    began, found = time.monotonic(), []
+    for clip in clips:
+        found.append(clip)
+        if len(found) % 200 == 0 or len(found) == total:
+            print(f"rendered {len(found)}/{total} in {time.monotonic() - began:.0f} s", flush=True)
+    return found
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises ConfigError where argparse would exit: a recipe's options are read by it too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m familial.train", description="Train the family.")
+    _add_inputs(parser)
+    _add_hyperparameters(parser)
+    parser.add_argument("--device", default="cpu", help="what computes, as torch names it: cpu, cuda")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches; default: a thread")
+    parser.add_argument("--processes", type=int, default=2, help="that render clips")
+    parser.add_argument("--resume", action="store_true", help="go on from the last saved state of this --out")
+    options = {option.dest: option for option in parser._actions}
+    for old, new in FORMER_KEYS.items():
+        former_name(parser, f"--{old.replace('_', '-')}", options[new])
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--data",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="MANIFEST.csv",
+        help="clips: file,label,set,group,note",
+    )
+    add("--rendered", type=int, default=0, metavar="N", help="clips to render and train on")
+    add("--base", type=Path, metavar="DIR", help="begin from this checkpoint")
+    add("--recipe", type=Path, metavar="FILE.toml", help="trainings one after the other; options win")
+    add("--context-frames", type=int, metavar="N", help="of a window; default: the base's, or 52")
+    add("--out", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
+    add("--folds", type=int, default=0, metavar="N", help="train N families, each leaving a part of the groups out")
+    add("--fold", type=int, metavar="K", help="of --folds, train this one only")
+
+
+def _add_hyperparameters(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--minutes", type=float, default=20.0, help="wall clock of one family")
+    add("--steps", type=int, default=0, help="at most so many steps")
+    add("--batch-size", type=int, default=16, metavar="N", help="sequences of 8 slots in a step")
+    add("--samples-per-sequence", type=int, default=6, metavar="N", help="noisy events of each sequence in stage 2")
+    add("--lr", type=float, default=2e-3, help="highest learning rate")
+    add("--stage-1", type=float, default=0.6, metavar="SHARE", help="of the time, for single windows")
+    add("--clip-stage", type=float, default=0.12, metavar="SHARE", help="of the time, for whole clips at the end")
+    add("--bodies", type=float, default=0.3, metavar="WEIGHT", help="of what rendered clips know of bodies")
+    add("--adversary", type=float, default=0.3, metavar="WEIGHT", help="of the re-identification adversary")
+    add("--attributes", action="store_true", help="train attributes too: how many people, low, running")
+    add("--decision-threshold", type=float, metavar="RISK", help="from which a clip is called a risk; default: fitted")
+    add(
+        "--logit-bias",
+        type=float,
+        default=0.0,
+        help="added to a risk's log odds; a fitted decision threshold moves along",
+    )
+    add("--bf16", action="store_true", help="tower in bfloat16: for CPUs that multiply it fast")
+    add("--seed", type=int, default=1)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,10 +1,12 @@
-"""The adversary of training: whoever can tell that two noised events show the same scene can name places and people.
+"""The re-identification adversary: it learns to tell which two noised events show the same scene.
 
-    z of events (N, R, K, d) --reversed gradient--> embedding --> which of the others, of the same label and answer, is
-                                                                  from the same run?
+    z of events (N, R, K, d) --reversed gradient--> embedding --> which of the others, of the same label and attribute,
+                                                                  is from the same sequence?
 
-One adversary for place, identity and pictures alike: all of them need what two events of one scene share beyond
-what they show. It is given the label, so the code loses nothing by telling that.
+Whoever can tell that can name places and people. One adversary stands for place, identity and pictures alike: all of
+them need what two events of one scene share beyond what they show. It is given the label, so the code loses nothing by
+telling that. The reversed gradient is that of Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation",
+2015.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _SHARP = 8.0  # scale of the cosines
 
 
 class _Reversed(torch.autograd.Function):
-    """The identity, whose gradient is turned round and scaled."""
+    """The identity, whose gradient is negated and scaled."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: float) -> Tensor:
@@ -34,31 +36,43 @@ class _Reversed(torch.autograd.Function):
 
 
 class ReidentificationAdversary(nn.Module):
-    """Events -> how well they are linked, as a loss that the re-identification adversary lowers and the code, through
-    a reversed gradient,
-    raises."""
+    """How well events are linked, as a loss that the adversary lowers and the code, by a reversed gradient, raises.
+
+    Args:
+        coordinates: of a code, K * d.
+        sigma: of the noise, in lattice units.
+        hidden: width of the embedding network.
+    """
 
     def __init__(self, coordinates: int, sigma: float, hidden: int = 128) -> None:
         super().__init__()
         self.scale = 1.0 / sigma
         self.look = nn.Sequential(nn.Linear(2 * coordinates, hidden), nn.GELU(), nn.Linear(hidden, 32))
 
-    def forward(self, z: Tensor, present: Tensor, run: Tensor, kind: Tensor, weight: float) -> tuple[Tensor, float]:
-        """z float (N, R, K, d), present bool (N, R); run int64 (N,) each event is from; kind int64 (N,), its label and
-        answer; weight: of the code's gradient.
+    def forward(
+        self, z: Tensor, present: Tensor, sequence: Tensor, kind: Tensor, weight: float
+    ) -> tuple[Tensor, float]:
+        """Return the loss and the share linked right beyond chance, at most 1.
 
-        Returns the loss, zero where no event has both a partner and a stranger of its kind, and the share linked right
-        beyond chance, 0 to 1.
+        Args:
+            z: noised events float (N, R, K, d).
+            present: bool (N, R).
+            sequence: int64 (N,), the sequence that each event is from.
+            kind: int64 (N,), its label and attribute: only events of one kind are compared.
+            weight: of the code's gradient.
+
+        Returns:
+            Both are 0 where no event has another one of its kind from its own sequence and one from a different one.
         """
         z = cast(Tensor, _Reversed.apply(z * self.scale, weight))  # type: ignore[no-untyped-call]
-        there = present.float().sum(dim=1)[:, None]
+        there = present.float().sum(dim=1)[:, None]  # (N, 1)
         mean = z.flatten(2).sum(dim=1) / there.sqrt()
         slope = (z.flatten(2) * torch.linspace(-1.0, 1.0, z.shape[1])[:, None]).sum(dim=1) / there.sqrt()
         seen = normalize(self.look(torch.cat((mean, slope), dim=1)), dim=1)
         alike = _SHARP * seen @ seen.T
         itself = torch.eye(len(z), dtype=torch.bool)
         candidates = (kind[:, None] == kind) & ~itself
-        partners = candidates & (run[:, None] == run)
+        partners = candidates & (sequence[:, None] == sequence)
         asked = partners.any(dim=1) & (candidates & ~partners).any(dim=1)
         if not bool(asked.any()):
             return alike.sum() * 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Tasks that only training has: what rendered clips know of bodies teaches the tower, and is thrown away afterwards.
+"""Auxiliary tasks: what rendered clips know of bodies teaches the tower; these heads are thrown away after training.
 
 Seen (what snippets looked like) --Bodies--> what happens now                against  the label of its moment
                                  `---------> count, tags, pose, silhouettes  against  Truth of its last frame
@@ -26,7 +26,12 @@ _USUAL = (0.5, 1.0, 0.3, 3.0)  # spread of each of POSE, so that all weigh alike
 
 
 class Bodies(nn.Module):
-    """Heads on single snippets of a SnippetTower. forward: what was seen, what is true -> one loss per task."""
+    """Heads on single snippets of a SnippetTower.
+
+    Args:
+        tower: whose features and maps they read.
+        labels: how many.
+    """
 
     usual: Tensor
 
@@ -39,8 +44,13 @@ class Bodies(nn.Module):
         self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
 
     def forward(self, seen: Seen, now: Tensor, truth: Truth) -> dict[str, Tensor]:
-        """seen of B runs; of all their frames, labels of what happens now int64 (B, T) and truth (B, T, ...) -> losses;
-        none where nothing is known."""
+        """Return one loss for each task; none where nothing is known.
+
+        Args:
+            seen: what the tower saw in B sequences, U snippets each.
+            now: int64 (B, T), the label of what happens at each frame, -1 where nobody knows.
+            truth: of all frames, (B, T, ...).
+        """
         last, losses = seen.last, dict[str, Tensor]()
         happens = now[:, last].flatten()
         if bool((happens >= 0).any()):
@@ -69,7 +79,7 @@ class Bodies(nn.Module):
 
 
 def _cut(people: Tensor, geometry: Tensor, like: Tensor) -> Tensor:
-    """Shares of people u8 (N, CELLS, CELLS) within the boxes of geometry (N, 6), as `like` (N, h, w)."""
+    """Cut people, u8 (N, CELLS, CELLS), to the boxes of geometry (N, 6): shares (N, h, w), of the size of `like`."""
     top, bottom, left, right, side = ((geometry[:, i] + 1.0) / 2.0 for i in range(5))
     across = tents((left + right) / 2, side, like.shape[2], CELLS)
     down = tents((top + bottom) / 2, side, like.shape[1], CELLS)

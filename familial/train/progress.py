@@ -1,14 +1,15 @@
 """A training's progress: how long it goes, where it stands, what people and --resume are given of it.
 
-Plan --> Clock (stage, share done, learning rate)
+TrainConfig --> Clock (stage, share done, learning rate factor)
 losses of steps --> Curve: a line and a CSV row every half minute
-weights, averages, optimiser --> State: written in one move, read again by --resume
+weights, average, optimiser --> State: one file, replaced atomically, read again by --resume
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,72 +19,73 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from familial.data.clips import CACHE
+from familial.train.config import TrainConfig
+from wire import files
 from wire.errors import CheckpointError
 
-__all__ = ["Clock", "Curve", "Plan", "State"]
+__all__ = ["Clock", "Curve", "State", "run_folder"]
+
+_WARM_UP = 100  # steps over which the learning rate rises
+_EVERY_S = 30  # between lines of the curve
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long and how large. minutes: wall clock of one family; steps: at most so many (0 = no limit); stage_1, whole:
-    shares of it for single windows and, at the end, whole clips; bodies, adversary: weights of these losses;
-    decision_threshold:
-    the config's limit for a clip, None to fit it on held-out clips; lean: added to a risk's log odds once they are
-    fitted; device: torch's name of what computes; workers: processes that draw batches, 0 for a thread."""
-
-    minutes: float
-    steps: int
-    runs: int
-    readings: int
-    stage_1: float
-    whole: float
-    bodies: float
-    adversary: float
-    rate: float
-    seed: int
-    bf16: bool
-    warm: bool
-    device: str = "cpu"
-    workers: int = 0
-    decision_threshold: float | None = None
-    logit_bias: float = 0.0
+def run_folder(out: Path) -> Path:
+    """Make and return the folder for curve and state of a training whose checkpoint goes to `out`."""
+    folder = CACHE.parent / "train" / f"{out.resolve().parent.name}-{out.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class Clock:
-    """Steps and training seconds; `done`: share of the plan's time before the readers', 0..1; `stage` 1 or 2."""
+    """Steps and training seconds of stages 1 and 2.
 
-    def __init__(self, plan: Plan, step: int, spent: float) -> None:
-        self.plan, self.step, self.reading, self._began = plan, step, False, time.monotonic() - spent
+    Args:
+        config: how long.
+        step: steps that were made before this process.
+        spent: training seconds that they took.
+    """
+
+    def __init__(self, config: TrainConfig, step: int, spent: float) -> None:
+        self.config, self.step, self._began = config, step, time.monotonic() - spent
 
     @property
     def spent(self) -> float:
+        """Training seconds."""
         return time.monotonic() - self._began
 
     @property
     def done(self) -> float:
-        plan = self.plan
-        by_time = self.spent / (60 * plan.minutes * (1.0 - plan.whole))
-        return self.step / plan.steps if plan.steps and by_time < 1.0 else by_time
+        """Share of the time before the clip stage, from 0; at 1 it is over."""
+        config = self.config
+        by_time = self.spent / (60 * config.minutes * (1.0 - config.clip_stage))
+        return self.step / config.steps if config.steps and by_time < 1.0 else by_time
 
     @property
     def stage(self) -> int:
-        return 1 if self.done * (1.0 - self.plan.whole) < self.plan.stage_1 else 2
+        """1 or 2."""
+        return 1 if self.done * (1.0 - self.config.clip_stage) < self.config.stage_1 else 2
 
     @property
-    def pace(self) -> float:
-        """Of the learning rate: up over the first steps, then down along a cosine."""
-        return min(1.0, self.step / 100 + 0.02) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, self.done)))
+    def lr_factor(self) -> float:
+        """Share of the highest learning rate: a linear warm-up, then down along a cosine."""
+        return min(1.0, self.step / _WARM_UP + 0.02) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, self.done)))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside takes no training time."""
+        """Stop the clock inside: what happens there takes no training time."""
         began = time.monotonic()
         yield
         self._began += time.monotonic() - began
 
 
 class Curve:
-    """Progress for people (a line every half minute) and for machines (the same as a CSV row)."""
+    """Progress for people (a line every half minute) and for machines (the same as a CSV row).
+
+    Args:
+        path: of the CSV file.
+        fresh: begin the file anew.
+    """
 
     _FIELDS = (
         "step",
@@ -104,11 +106,11 @@ class Curve:
         "shares",
         "link",
         "linked",
-        "held_release",
-        "held_edge",
-        "held_cloud",
-        "held_edge_whole",
-        "held_cloud_whole",
+        "val_release",
+        "val_edge",
+        "val_cloud",
+        "val_edge_full",
+        "val_cloud_full",
     )
 
     def __init__(self, path: Path, fresh: bool) -> None:
@@ -118,18 +120,18 @@ class Curve:
             path.write_text(",".join(self._FIELDS) + "\n")
 
     def add(self, clock: Clock, losses: dict[str, float]) -> None:
-        """One step's losses; means are shown."""
+        """Add one step's losses; means are shown."""
         self.head = {"step": clock.step, "seconds": round(clock.spent, 1), "done": round(clock.done, 4)}
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def due(self) -> bool:
-        """Whether half a minute has passed since the last line."""
-        return time.monotonic() - self.shown > 30
+        """Tell whether half a minute has passed since the last line."""
+        return time.monotonic() - self.shown > _EVERY_S
 
     def show(self, scores: dict[str, float]) -> None:
-        """Print and write the means since the last time, with `scores` of the held-out takes."""
+        """Print and write the means since the last time, with `scores` of the validation set."""
         means = {name: round(self.sums[name] / self.counts[name], 4) for name in self.sums}
         row = self.head | means | {name: round(value, 4) for name, value in scores.items()}
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
@@ -140,36 +142,46 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What --resume goes on from, written in one move."""
+    """What --resume goes on from.
+
+    Attributes:
+        path: of the file.
+        modules: name -> module whose weights are saved and loaded.
+        optimiser: of their parameters.
+    """
 
     path: Path
     modules: dict[str, nn.Module]
     optimiser: torch.optim.Optimizer
 
-    def store(self, step: int, spent: float) -> None:
-        """Write all of it."""
-        part = self.path.with_suffix(".part")
+    def save(self, step: int, spent: float) -> None:
+        """Replace the file by the state after `step` steps and `spent` training seconds."""
         states = {name: module.state_dict() for name, module in self.modules.items()}
-        torch.save(states | {"optimiser": self.optimiser.state_dict(), "step": step, "spent": spent}, part)
-        part.replace(self.path)
+        with files.whole_file(self.path) as beside:
+            torch.save(states | {"optimiser": self.optimiser.state_dict(), "step": step, "spent": spent}, beside)
 
-    def forgotten(self) -> tuple[int, float]:
-        """Remove what a run before this one has left, so that --resume never goes on from it -> 0, 0.0."""
+    def discard(self) -> tuple[int, float]:
+        """Delete the state of an earlier training, so that --resume never goes on from it; return 0 steps, 0.0 s."""
         self.path.unlink(missing_ok=True)
         return 0, 0.0
 
-    def restored(self) -> tuple[int, float]:
-        """Read it, where there is one -> step, training seconds."""
+    def load(self) -> tuple[int, float]:
+        """Load the file into modules and optimiser, where there is one; return steps and training seconds.
+
+        Raises:
+            CheckpointError: it is damaged, or the state of another training.
+        """
         if not self.path.is_file():
             return 0, 0.0
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
         try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
             for name, module in self.modules.items():
                 module.load_state_dict(state[name])
             self.optimiser.load_state_dict(state["optimiser"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            step, spent = int(state["step"]), float(state["spent"])
+        except (LookupError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
             cure = "train without --resume, or with the options it was begun with"
             why = str(error).splitlines()[0]
             raise CheckpointError(f"{self.path}: not a state of this family ({why}); {cure}") from error
-        print(f"resumed at step {state['step']}", flush=True)
-        return int(state["step"]), float(state["spent"])
+        print(f"resumed at step {step}", flush=True)
+        return step, spent

@@ -22,19 +22,37 @@ from wire.artifact.checkpoint import weight_files
 from wire.errors import ConfigError
 from wire.settings import parse_toml
 
-__all__ = ["trainings"]
+__all__ = ["FORMER_KEYS", "trainings"]
+
+FORMER_KEYS = {
+    "rate": "lr",
+    "runs": "batch_size",
+    "readings": "samples_per_sequence",
+    "whole": "clip_stage",
+    "lean": "logit_bias",
+    "risk_at": "decision_threshold",
+    "drawers": "workers",
+    "answers": "attributes",
+}
+"""Options and recipe keys by the names they had one version ago."""
 
 _CURE = "write it as familial/train/recipe.py says"
-_NEVER = ("base", "fold", "folds", "out", "recipe", "resume")  # not a recipe's to say
+_NEVER = ("base", "fold", "folds", "out", "recipe", "resume")  # given by the command line alone
 
 
 def trainings(
     path: Path, parser: argparse.ArgumentParser, argv: Sequence[str], work: Path
 ) -> Iterator[argparse.Namespace]:
-    """The arguments of each run of the recipe at `path` that is still to be made; ask for the next when it is.
+    """Yield the arguments of each run of a recipe that is still to be made; ask for the next when it is.
 
-    parser: raises ConfigError for what it does not take. argv: the command line. work: folder for the weights of runs
-    before the last; with --resume those that are there are not made again. Raises ConfigError before the first run.
+    Args:
+        path: of the recipe.
+        parser: raises ConfigError for what it does not take.
+        argv: the command line.
+        work: folder for the weights of runs before the last; with --resume those that are there are not made again.
+
+    Raises:
+        ConfigError: before the first run.
     """
     given = parser.parse_args(argv)
     tables = _tables(path, set(vars(given)))
@@ -56,12 +74,13 @@ def trainings(
 
 
 def _tables(path: Path, known: set[str]) -> list[dict[str, Any]]:
-    """The runs, with keys that may stand there and values that an option can have."""
+    """Return the runs, with keys that are allowed, by their present names, and values that an option can have."""
     document = parse_toml(path, {}, _CURE)
     found = document.get("run")
     tables = found if isinstance(found, list) else []
     if set(document) != {"run"} or not tables or not all(isinstance(table, dict) for table in tables):
         raise ConfigError(f"{path}: holds {', '.join(document) or 'nothing'}; expected [[run]] alone; {_CURE}")
+    tables = [{FORMER_KEYS.get(key, key): value for key, value in table.items()} for table in tables]
     for number, table in enumerate(tables, 1):
         for key, value in table.items():
             if key not in known or key in _NEVER:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import Bridge
-from cloud_bridge.config import AlertRule, BridgeConfig, CameraConfig
+from cloud_bridge.config import BridgeConfig, CameraConfig
 from cloud_bridge.inference.member import Reading
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.transport import Inbound
 from cloud_bridge.store.journal import Journal
 from cloud_bridge.timeline import Timeline
-from familial.evaluate.ood import Reference
+from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest, WindowSpec
 from wire.privacy.certificate import sigma_for
 from wire.protocol.keys import DeviceKey
@@ -87,7 +88,7 @@ class Harness:
         folder: Path,
         manifest: EngineManifest,
         rule: AlertRule | None = None,
-        reference: Reference | None = None,
+        reference: ReferenceDistribution | None = None,
     ) -> None:
         self.manifest = manifest
         self.member = FakeMember()

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from familial.evaluate.ood import Camera
+from familial.evaluate.ood_detector import Camera
 from tests.support.bridge_factory import make_manifest
 
 __all__ = ["BALANCED", "MANIFEST", "PLANE", "SPANS", "STRICT", "C", "make_cameras"]

@@ -1,7 +1,7 @@
 """A disk that loses what was not synced, at any operation: replaces `os` in `wire.files`.
 
     disk = SimulatedDisk(folder, cut_at=7, survives=...)      # the 7th operation from now is the last
-    monkeypatch.setattr(durable, "os", disk)                  # it raises PowerCut; the next start finds `survivors`
+    monkeypatch.setattr(files, "os", disk)                      # it raises PowerCut; the next start finds `survivors`
 
 What was synced stays. Of a file's unsynced content anything may remain: the old content, a part of the new one, zeros.
 Renames reach the disk in order, but any number of those since the folder's last fsync may be lost.

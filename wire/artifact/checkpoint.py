@@ -22,7 +22,7 @@ _CHUNK = 1 << 20
 
 
 def weight_files(folder: Path | str) -> tuple[str, ...]:
-    """Names of the files that hold the weights: one, or the shards in order of name. Raises CheckpointError."""
+    """List the files that hold the weights: one, or the shards in order of name. Raises CheckpointError."""
     index = Path(folder) / INDEX
     if not index.is_file():
         return (WEIGHTS,)
@@ -37,9 +37,13 @@ def weight_files(folder: Path | str) -> tuple[str, ...]:
 
 
 def checkpoint_hash(folder: Path | str) -> str:
-    """sha256 in hex over names, sizes and contents of a checkpoint's files; the noise beside them has its own.
+    """Hash names, sizes and contents of a checkpoint's files; the noise table beside them has its own hash.
 
-    Raises CheckpointError for a file that is missing.
+    Returns:
+        sha256 in hex.
+
+    Raises:
+        CheckpointError: A file is missing.
     """
     folder = Path(folder)
     sharded = (INDEX,) if (folder / INDEX).is_file() else ()

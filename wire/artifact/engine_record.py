@@ -2,7 +2,7 @@
 
     manifest + the device's own facts --> key        engine files --sha256--> record
 
-An engine file runs where the key of its record is the key of the place, in every field, and its hash is the record's:
+An engine file is run only where every field of its record's key is that of the device and its hash is the recorded one:
 a file of another GPU, TensorRT, system release, graph or precision is refused with the field that differs.
 """
 
@@ -16,17 +16,24 @@ from pathlib import Path
 
 from wire.artifact.manifest import EngineManifest
 from wire.errors import EngineError
+from wire.files import write_whole
 
 __all__ = ["ENGINES", "RECORD", "EngineRecord", "engine_key"]
 
 ENGINES: Mapping[str, str] = {"encode": "encode.engine", "decide": "decide.engine"}
 """Graph -> its engine file: what the builder returned, with nothing before it."""
 RECORD = "engine.json"
-_CURE = "make it anew: python -m export.install"
+_CURE = "make it again: python -m export.install"
 
 
 def engine_key(manifest: EngineManifest, backend: str, device: Mapping[str, str]) -> dict[str, str]:
-    """What must be the same for an engine file to be run. device: the facts of the place, such as its TensorRT."""
+    """Compute what must be the same for an engine file to be run.
+
+    Args:
+        manifest: Of the engine folder.
+        backend: Such as "tensorrt".
+        device: Facts of the device, such as its TensorRT version.
+    """
     external = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(manifest.external.items()))
     return {
         "backend": backend,
@@ -40,7 +47,13 @@ def engine_key(manifest: EngineManifest, backend: str, device: Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """key: see `engine_key`; options: how the files were made; engines: graph -> sha256 hex of its file."""
+    """What the engine files of a device were made of and for.
+
+    Attributes:
+        key: See `engine_key`.
+        options: How the files were made.
+        engines: Graph -> sha256 hex of its file.
+    """
 
     key: Mapping[str, str]
     options: Mapping[str, str]
@@ -48,7 +61,7 @@ class EngineRecord:
 
     def save(self, folder: Path) -> None:
         """Write engine.json."""
-        (folder / RECORD).write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        write_whole(folder / RECORD, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> EngineRecord:
@@ -65,13 +78,13 @@ class EngineRecord:
             raise EngineError(f"{folder / RECORD}: unreadable ({error}); {_CURE}") from error
 
     def why_stale(self, key: Mapping[str, str]) -> str:
-        """Every field in which `key` is not this record's, in words; "" where there is none."""
+        """Name every field in which `key` differs from this record's; "" where there is none."""
         names = sorted({*self.key, *key})
         pairs = ((name, self.key.get(name, "nothing"), key.get(name, "nothing")) for name in names)
         return "; ".join(f"{name} changed ({_short(a)} -> {_short(b)})" for name, a, b in pairs if a != b)
 
     def read(self, folder: Path, part: str) -> bytes:
-        """The bytes of `part`'s engine file; EngineError unless they are the recorded ones."""
+        """Read `part`'s engine file; EngineError unless it is the recorded one."""
         file = folder / ENGINES[part]
         try:
             data = file.read_bytes()

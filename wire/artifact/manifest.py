@@ -3,10 +3,9 @@
     engine folder = encode.onnx + decide.onnx + noise_table.bin + certificate.json + manifest.json
                     (+ manifest.sig, external weights, parity.json, and engine.json with the engine files of a device)
 
-`EngineManifest.load(folder)` reads it, with its signer's signature where one is asked for, `.check(folder)` holds
-every file against it, `.open_verified(folder)` gives the graphs' own bytes. `model_id`, the first 8
-bytes of the manifest's own hash, is in every message: it names C, sigma, the cadence and the certificate
-behind that message.
+`EngineManifest.load(folder)` reads it, with its signer's signature where one is asked for; `.check(folder)` compares
+every file with its hash; `.open_verified(folder)` gives the graphs' own bytes. `model_id`, the first 8 bytes of the
+manifest's own hash, is in every message: it names C, sigma, the cadence and the certificate behind that message.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wire.errors import ManifestError
+from wire.files import write_whole
 from wire.privacy.certificate import Certificate
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
@@ -49,6 +49,7 @@ SIGNATURE = "manifest.sig"
 _MANIFEST = "manifest.json"
 _SIGNED_AS = b"veilsight engine manifest\n"  # so that no signature of a message can pass for one of a manifest
 _EXTERNAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
+_VERSION = 3  # of the schema: 3 names the level rule `adaptive_level`
 _CHUNK = 1 << 20
 _CURE = "build the engine again: python -m export.build_engine"
 _EPSILON_S = 1e-6  # times are sums of binary fractions of a second and of 1/fps: equal to a microsecond is equal
@@ -56,7 +57,7 @@ _EPSILON_S = 1e-6  # times are sums of binary fractions of a second and of 1/fps
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
-    """Which instants make a window, and how small its frames are.
+    """Which instants make a window, and the size of its frames.
 
     The window of slot s ends at e = (s + 1) slot_s. It holds, oldest first, `context_frames` frames
     `context_step_s` apart, the last of them one slot before e, then `new_frames` frames evenly over the slot,
@@ -105,21 +106,27 @@ class WindowSpec:
     def releases_of(self, duration_s: float) -> int:
         """How many slots of a stream can hold a picture of its first `duration_s` seconds; at least 1.
 
-        An incident is charged for all of them, so a source that ends is read until its last picture is out of reach.
+        An incident is charged for all of them, so a source that ends is read until its last picture has left the
+        receptive field.
         """
         return max(1, math.ceil((duration_s + self.receptive_field_s) / self.slot_s - _EPSILON_S) - 1)
 
     def pick(self, frame_times_s: npt.NDArray[np.float64], slot_end_s: float) -> npt.NDArray[np.int64]:
-        """Index of the frame for each instant, or -1 for black; int64 (frames,).
+        """Choose the frame for each instant of a window.
 
-        frame_times_s: capture times in seconds, sorted, float64 (any,), on the clock that `slot_end_s` is on.
+        Args:
+            frame_times_s: Sorted capture times in seconds, float64 (any,), on the clock of `slot_end_s`.
+            slot_end_s: End of the slot in seconds.
+
+        Returns:
+            Index of the frame for each instant, or -1 for black; int64 (frames,).
         """
         return self.held(frame_times_s, slot_end_s - np.asarray(self.offsets_s))
 
     def held(
         self, frame_times_s: npt.NDArray[np.float64], instants_s: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.int64]:
-        """As `pick`, for instants of one's own, float64 (any,); int64 of the same shape."""
+        """Do as `pick` for given instants, float64 (any,); int64 of the same shape."""
         if len(frame_times_s) == 0:
             return np.full(len(instants_s), -1, np.int64)
         index = np.searchsorted(frame_times_s, instants_s + _EPSILON_S, side="right") - 1
@@ -129,13 +136,29 @@ class WindowSpec:
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """What was built. A code is (tokens, width), n = tokens * width; frames are as `window` says.
+    """What was built.
 
-    hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration`
-    ("" where the precision needs none). tools: name -> version of what built it. external: name -> sha256 hex of each
-    file of weights that the graphs keep outside themselves. levels: name -> sigma of the other profiles whose noise
-    tables are there. adaptive_level: the rule that may choose among all levels, or None.
-    Raises ManifestError, naming field, value and cure.
+    Attributes:
+        family: Name of the model family.
+        labels: The family's labels in its order; the first is no risk.
+        window: Which frames make a window.
+        tokens: Rows of a code, K.
+        width: Columns of a code, d; n = K * d.
+        event_releases: Releases that are read together for one verdict.
+        clip_norm: C, the largest Euclidean norm of a code, lattice units.
+        sigma: Noise parameter of the profile, lattice units, exact.
+        profile: Name of the profile for which the engine is certified.
+        precision: fp32, fp16 or int8.
+        opset: Of the ONNX graphs.
+        hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration`
+            ("" where the precision needs none).
+        tools: Name -> version of what built it.
+        levels: Name -> sigma of the other profiles whose noise tables are in the folder.
+        adaptive_level: The rule that may choose among all levels, or None.
+        external: Name -> sha256 hex of each file of weights that the graphs keep outside themselves.
+
+    Raises:
+        ManifestError: The fields contradict each other.
     """
 
     family: str
@@ -170,13 +193,11 @@ class EngineManifest:
             raise ManifestError(f"levels: a sigma of {dict(self.levels)} stands twice, or is the profile's; {_CURE}")
         self.certificate()  # refuses what cannot carry a promise
         if self.adaptive_level is not None:
-            wrong = (
-                {len(self.adaptive_level.directions), len(self.labels) - 1},
-                {len(self.adaptive_level.directions[0]), self.n},
-            )
-            if any(len(pair) > 1 for pair in wrong):
+            directions = self.adaptive_level.directions
+            if (len(directions), len(directions[0])) != (len(self.labels) - 1, self.n):
                 raise ManifestError(
-                    f"adaptive_level.directions: one of n integers for each risk, found {wrong}; {_CURE}"
+                    f"adaptive_level.directions: {len(directions)} rows of {len(directions[0])} integers; "
+                    f"{len(self.labels) - 1} risks of n = {self.n} are needed; {_CURE}"
                 )
             self.make_adaptive_level()
 
@@ -196,9 +217,13 @@ class EngineManifest:
         return self.sigmas.index(self.sigma)
 
     def allowed(self, maximum: str = "") -> dict[str, int]:
-        """Profile -> level of all that reveal no more than `maximum`, that one last ("": the certified profile).
+        """Return profile -> level of all profiles that reveal no more than `maximum`, that one last.
 
-        Raises ManifestError for a maximum that reveals more than the certificate, or whose noise is not here.
+        Args:
+            maximum: Name of a profile; "" for the certified one.
+
+        Raises:
+            ManifestError: `maximum` reveals more than the certificate, or its noise is not in the folder.
         """
         sigmas = {self.profile: self.sigma, **self.levels}
         least = sigmas.get(maximum or self.profile, Fraction(0))
@@ -229,28 +254,29 @@ class EngineManifest:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Per level, by what z is multiplied before it is read: (sigma / sigma of the level)^2.
+        """Per level, the factor that z is multiplied by before it is read: (sigma / sigma of the level)^2.
 
-        Log-likelihood ratios of codes of equal norm are linear in z / sigma^2: so scaled, one reader, trained at one
-        sigma, weighs the evidence of every release as it deserves: in proportion to its S^2.
+        Log-likelihood ratios of codes of equal norm are linear in z / sigma^2. With this factor one decoder, trained at
+        one sigma, weighs the evidence of every release in proportion to its S^2.
         """
         return tuple(float((self.sigma / sigma) ** 2) for sigma in self.sigmas)
 
     def make_adaptive_level(self) -> AdaptiveLevel:
         """The level rule at the beginning of a stream. Raises ManifestError where this engine has none."""
         if self.adaptive_level is None:
-            raise ManifestError(f"this engine has no level rule (profile {self.profile}); turn the adaptive level off")
+            raise ManifestError(
+                f"this engine has no level rule (profile {self.profile}); turn [privacy] adaptive_level off"
+            )
         return AdaptiveLevel(self.adaptive_level, self.clip_norm, self.sigmas, self.event_releases)
 
     def make_witness(self) -> Witness | None:
-        """Who checks the levels of one stream against the level rule; None where this engine has no rule."""
+        """Make what checks the levels of one stream against the level rule; None where this engine has no rule."""
         if self.adaptive_level is None:
             return None
         return Witness(self.adaptive_level, self.clip_norm, self.sigmas, self.event_releases)
 
     def certificate(self, adaptive_level: bool = False) -> Certificate:
-        """The certificate that C, sigma and the cadence of this manifest give; with the adaptive level, that of its
-        rule."""
+        """Compute the certificate that C, sigma and the cadence give; with `adaptive_level`, that of the level rule."""
         limits = self.make_adaptive_level().limits if adaptive_level else None
         return Certificate(
             clip_norm=self.clip_norm,
@@ -279,7 +305,7 @@ class EngineManifest:
     def _document(self) -> dict[str, Any]:
         window = {name: getattr(self.window, name) for name in WindowSpec.__dataclass_fields__}
         return {
-            "version": 2,
+            "version": _VERSION,
             "family": self.family,
             "labels": list(self.labels),
             "window": window,
@@ -317,9 +343,13 @@ class EngineManifest:
 
     @classmethod
     def from_json(cls, text: str) -> EngineManifest:
-        """Parse and validate; unknown or missing fields are errors (ManifestError)."""
+        """Parse and validate; another version, unknown or missing fields are errors (ManifestError)."""
         try:
             found = json.loads(text)
+            if found["version"] != _VERSION:
+                raise ManifestError(
+                    f"{_MANIFEST}: version is {found['version']!r}, this software reads version {_VERSION}; {_CURE}"
+                )
             manifest = cls(
                 family=str(found["family"]),
                 labels=tuple(str(label) for label in found["labels"]),
@@ -338,18 +368,25 @@ class EngineManifest:
                 adaptive_level=LevelRule.of(found["adaptive_level"]) if found["adaptive_level"] else None,
                 external={str(k): str(v) for k, v in found["external"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise ManifestError(f"{_MANIFEST}: unreadable ({error!r}); {_CURE}") from error
         if manifest._document() != found:
-            different = sorted(
-                k for k in {*found, *manifest._document()} if manifest._document().get(k) != found.get(k)
-            )
+            expected = manifest._document()
+            different = sorted(name for name in {*found, *expected} if expected.get(name) != found.get(name))
             raise ManifestError(f"{_MANIFEST}: {', '.join(different)} is not what the other fields give; {_CURE}")
         return manifest
 
     @classmethod
     def load(cls, folder: Path | str, signer: PublicKey | None = None) -> EngineManifest:
-        """Read `manifest.json` of an engine folder; refused unless `signer`, where one is given, signed it."""
+        """Read `manifest.json` of an engine folder.
+
+        Args:
+            folder: The engine folder.
+            signer: Whose signature the manifest must carry; None: none is asked for.
+
+        Raises:
+            ManifestError: The manifest cannot be read, is malformed, or is not signed by `signer`.
+        """
         file = Path(folder) / _MANIFEST
         try:
             data = file.read_bytes()
@@ -361,10 +398,10 @@ class EngineManifest:
 
     def save(self, folder: Path | str) -> None:
         """Write `manifest.json` into an engine folder."""
-        (Path(folder) / _MANIFEST).write_text(self.to_json())
+        write_whole(Path(folder) / _MANIFEST, self.to_json())
 
     def check(self, folder: Path | str) -> None:
-        """Hold every file of the folder against this manifest; raises ManifestError (or its CertificateError)."""
+        """Compare every file of the folder with this manifest; raises ManifestError (or its CertificateError)."""
         for name, pinned in {**{name: self.hashes[part] for part, name in FILES.items()}, **self.external}.items():
             _same(name, sha256_file(Path(folder) / name), pinned)
         certificate = Certificate.from_json((Path(folder) / FILES["certificate"]).read_text())
@@ -415,9 +452,9 @@ def sha256_file(path: Path | str) -> str:
 
 
 def sign_manifest(folder: Path | str, key: DeviceKey) -> None:
-    """Write `manifest.sig`: the signer's word for every byte that the manifest pins."""
+    """Write `manifest.sig`: the signer answers for every byte that the manifest pins."""
     data = (Path(folder) / _MANIFEST).read_bytes()
-    (Path(folder) / SIGNATURE).write_text(key.sign(_SIGNED_AS + data).hex() + "\n")
+    write_whole(Path(folder) / SIGNATURE, key.sign(_SIGNED_AS + data).hex() + "\n")
 
 
 def _check_signature(data: bytes, file: Path, signer: PublicKey) -> None:

@@ -1,6 +1,6 @@
 """Budgets in bits, held against what the cadence can spend before anything is released.
 
-    bits per event, hour, day + what T releases spend at most --> refused, accepted, or a cut-off for the ledger
+    bits per event, hour, day + what T releases spend at most --> refuse, accept, or a cut-off for the ledger
 
 An event's budget is kept by the cadence or not at all: its releases are made at fixed slots. Those of an hour and of a
 day may be kept by a cut-off: once they are spent, slots go out as noise alone, and the place is not watched.
@@ -40,7 +40,11 @@ def slots_an_hour(slot_s: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bits that an event, an hour and a day may reveal at most; 0: no budget. over: one of OVER."""
+    """Bits that an event, an hour and a day may reveal at most; 0: no budget.
+
+    Attributes:
+        over: What happens where the cadence can spend more: one of OVER.
+    """
 
     per_event: float = 0.0
     per_hour: float = 0.0
@@ -48,10 +52,16 @@ class Budget:
     over: str = "refuse"
 
     def check(self, spends: Callable[[int], Fraction], event_releases: int, slot_s: float) -> tuple[Fraction, Fraction]:
-        """S^2 per hour and per day at which the ledger must cut off; 0 where it must not.
+        """Compute the S^2 per hour and per day at which the ledger must cut off; 0 where it must not.
 
-        spends: S^2 of so many releases in a row at most, at the most revealing profile that the device may be switched
-        to. Raises ConfigError with every reason why the device must not start under these budgets.
+        Args:
+            spends: Releases in a row -> the S^2 that they spend at most, at the most revealing profile that the device
+                may be switched to.
+            event_releases: Releases of an event.
+            slot_s: Seconds between releases.
+
+        Raises:
+            ConfigError: The device must not start under these budgets; it tells every reason.
         """
         hour = slots_an_hour(slot_s)
         problems = list(self._problems(spends, event_releases, hour))
@@ -90,10 +100,15 @@ class Budget:
 class Terms:
     """What a device may reveal: fixed at its start by its engine and its configuration, whatever is ordered later.
 
-    profiles: name -> level of those that may be ordered, the most revealing last. price: S^2 of a release, certificate:
-    what is published; both of that last one. costs: units of a release, for every level. cut_off: S^2 per hour and per
-    day after which slots are noise alone, or 0. words: the same for the log. adaptive_level: whether the engine's rule
-    chooses the level while the engine's own profile is in force; price and certificate are then the rule's.
+    Attributes:
+        profiles: Name -> level of the profiles that may be ordered, the most revealing last.
+        price: S^2 of a release at that last profile.
+        certificate: What is published: that of the last profile.
+        costs: Units of a release, for every level.
+        cut_off: S^2 per hour and per day after which slots are noise alone, or 0.
+        words: The same for the log.
+        adaptive_level: Whether the engine's rule chooses the level while the engine's own profile is in force; price
+            and certificate are then the rule's.
     """
 
     profiles: Mapping[str, int]
@@ -106,13 +121,24 @@ class Terms:
 
     @classmethod
     def of(cls, manifest: EngineManifest, maximum: str, budget: Budget, adaptive_level: bool = False) -> Terms:
-        """Of an engine under a local maximum ("": its own profile) and budgets. Raises ManifestError, ConfigError."""
+        """Compute the terms of an engine under the device's own configuration.
+
+        Args:
+            manifest: Of the engine.
+            maximum: The most revealing profile that may be ordered; "" for the engine's own.
+            budget: Bits that may be spent.
+            adaptive_level: Whether the level rule is switched on.
+
+        Raises:
+            ManifestError: The engine has no such profile, or no rule.
+            ConfigError: The budgets or the switch cannot be kept.
+        """
         profiles, slot_s = manifest.allowed(maximum), manifest.window.slot_s
         top = max(profiles.values())
         if adaptive_level and top != manifest.level:
             raise ConfigError(
                 f"[privacy] adaptive_level is built around profile {manifest.profile}, but max_profile is {maximum}; "
-                "turn the adaptive level off, or leave max_profile out"
+                "turn adaptive_level off, or leave max_profile out"
             )
         prices = [Fraction(manifest.clip_norm) ** 2 / sigma**2 for sigma in manifest.sigmas]
         price, costs = prices[-1 if adaptive_level else top], tuple(units(each) for each in prices)

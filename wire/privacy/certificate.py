@@ -1,7 +1,7 @@
 """What a release, an event, an incident, a visit, an hour and a day can reveal at most.
 
-    C, sigma, n, slot, reach  ->  S per release  ->  S over r releases of c cameras = S sqrt(c r)
-                              ->  bits, guessing bounds, zCDP, time to vacuous;  tau of the sampler
+    C, sigma, n, slot, receptive field  ->  S per release  ->  S over r releases of c cameras = S sqrt(c r)
+                                        ->  bits, guessing bounds, zCDP, time to vacuous;  tau of the sampler
 
 The certificate depends on the clip norm C, the noise sigma and the cadence alone: never on the network, its
 weights or its precision. The integer core keeps every code within norm C; a discrete Gaussian of parameter
@@ -9,8 +9,8 @@ sigma is added; so the Renyi divergence of order a between a release and pure no
 S = C / sigma (Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", 2020,
 Proposition 5), it adds over releases and over cameras, and processing cannot raise it.
 
-Every number is written on the safe side, rounded up. Chances and delta hold for the noise that the device draws, not
-for ideal noise: the total variation of the draws in question is in them.
+Every number is rounded up, to the safe side. Chances and delta hold for the noise that the device samples, not for
+ideal noise: the total variation of the noise samples in question is in them.
 
 What is NOT proved is part of the document (`NOT_PROVED`) and is shown wherever the numbers are.
 """
@@ -78,11 +78,13 @@ NOT_PROVED = (
 
 _SIGMA_GRID = 64  # sigma is a multiple of 1/64: exact as a fraction, and rounded up costs less than 1/60 %
 _TABLE_BITS = 128
+_VERSION = 3  # of the document: 3 names the input `receptive_field_s`
+_CURE = "build the engine again: python -m export.build_engine"
 _DELTA = 1e-6
 _SEARCH = ((161, 28), (17, 36), (17, 44), (17, 60))  # orders and halvings of each pass: the last alone must be exact
 _VISIT_S, _HOUR_S, _DAY_S = 300.0, 3600.0, 86400.0
 _READING = {
-    "releases": "releases that can depend on the span: its length and the reach of a frame; times the cameras",
+    "releases": "releases that can depend on the span: its length plus the receptive field; times the cameras",
     "S": "shift, C / sigma * sqrt(releases); everything below follows from it",
     "bits": "mutual information between the scene and the releases, at most",
     "name_one_of": "M: chance that anyone's best guess names the right one of M people, at most (1/M without looking)",
@@ -90,7 +92,7 @@ _READING = {
     "attribute": "share of the majority: chance to tell a two-valued attribute, at most (the share without looking)",
     "zcdp_rho": "zero-concentrated differential privacy between any two scenes, for ideal noise",
     "eps": "differential privacy between any two scenes, with the delta beside it; a delta of 1 says nothing",
-    "log2_tau": "log2 of the total variation of these draws from ideal noise; it is in the chances and in delta",
+    "log2_tau": "log2 of the total variation of the noise samples from ideal noise; it is in the chances and delta",
     "time_to_vacuous_s": "cameras: M: for so long in view a bound below 1 on naming one of M holds, no longer",
 }
 
@@ -156,8 +158,12 @@ def guess_bound(shift: float, prior: float) -> float:
     the Renyi divergence between "the guess is right" with and without the releases. Each single order a gives
     a valid bound, so a coarse search over a errs on the safe side only; the bisection keeps its upper end.
 
-    Args: shift S >= 0; prior in (0, 1): 1/M to name one of M, k/M for rank k, the majority's share for an
-    attribute.
+    Args:
+        shift: S of the releases, at least 0.
+        prior: In (0, 1): 1/M to name one of M, k/M for rank k, the majority's share for an attribute.
+
+    Raises:
+        CertificateError: An argument is out of range.
     """
     _check_prior(prior)
     if not (math.isfinite(shift) and shift >= 0.0):
@@ -201,13 +207,19 @@ def _check_prior(prior: float) -> None:
 class Certificate:
     """What was fixed when the engine was built, and everything that follows from it.
 
-    clip_norm: C, lattice units. sigma: noise parameter, lattice units, exact. n: coordinates of a code.
-    slot_s: seconds between releases. receptive_field_s: longest time in seconds for which a frame is still part of a
-    release. event_releases: releases read together for one verdict. lifetime_years: the device's, for tau.
-    adaptive_level:
-    the limits of a public rule that chooses the noise of each release; sigma is then that of the profile around which
-    it is built.
-    Raises CertificateError for values that cannot carry a promise.
+    Attributes:
+        clip_norm: C, lattice units.
+        sigma: Noise parameter, lattice units, exact; with an adaptive privacy level, that of the profile around which
+            its rule is built.
+        n: Coordinates of a code.
+        slot_s: Seconds between releases.
+        receptive_field_s: Longest time in seconds for which a frame is still part of a release.
+        event_releases: Releases read together for one verdict.
+        lifetime_years: The device's, for tau.
+        adaptive_level: Limits of the public rule that chooses the noise of each release, or None.
+
+    Raises:
+        CertificateError: The values cannot carry a promise.
     """
 
     clip_norm: int
@@ -241,7 +253,7 @@ class Certificate:
         rule = self.adaptive_level
         same = rule is None or (rule.clip_norm, rule.releases) == (self.clip_norm, self.event_releases)
         if rule and not (same and self.sigma in rule.sigmas):
-            raise CertificateError("the adaptive level is for other codes or events; build the engine again")
+            raise CertificateError(f"the adaptive privacy level is for other codes or events; {_CURE}")
 
     def at(self, sigma: Fraction) -> Certificate:
         """The certificate of the same codes and cadence under other noise."""
@@ -274,7 +286,7 @@ class Certificate:
         return releases * Fraction(self.clip_norm) ** 2 / self.sigma**2
 
     def releases_touched(self, seconds: float) -> int:
-        """Releases that can depend on something `seconds` long: its length plus the reach, in slots."""
+        """Releases that can depend on something `seconds` long: its length plus the receptive field, in slots."""
         return math.ceil((seconds + self.receptive_field_s) / self.slot_s - 1e-9)
 
     def time_to_vacuous_s(self, gallery: int, cameras: int = 1, rank: int = 1) -> float:
@@ -292,9 +304,9 @@ class Certificate:
         return math.ceil(self.lifetime_years * 365.25 * _DAY_S / self.slot_s)
 
     def log2_tau_of(self, releases: int) -> float:
-        """log2 of the sampler's total variation from ideal noise over so many releases.
+        """Return log2 of the sampler's total variation from ideal noise over so many releases.
 
-        Every draw of a coordinate is within (J + 1) 2^-128 of ideal, where J <= 13.5 sigma + 2 is the table's
+        Every noise sample of a coordinate is within (J + 1) 2^-128 of ideal, where J <= 13.5 sigma + 2 is the table's
         length (each entry is rounded down by less than 2^-128, and less than 2^-128 lies beyond the last).
         """
         return math.log2(releases * self.n * (13.5 * float(self._sigmas[0]) + 3.0)) - _TABLE_BITS
@@ -326,7 +338,7 @@ class Certificate:
         }
 
     def chance(self, releases: int, prior: float, cameras: int = 1) -> float:
-        """`guess_bound` for the noise that the device draws, as it is written: rounded up, tau in it."""
+        """Return `guess_bound` for the noise that the device samples: with tau in it, rounded up."""
         tau = 2.0 ** self.log2_tau_of(cameras * releases)
         return min(1.0, _up(guess_bound(self.shift(releases, cameras), prior), tau))
 
@@ -342,7 +354,7 @@ class Certificate:
         counts = {"release": 1, "event": self.event_releases}
         counts |= {name: self.releases_touched(seconds) for name, seconds in spans.items()}
         return {
-            "version": 2,
+            "version": _VERSION,
             "inputs": {
                 "clip_norm": self.clip_norm,
                 "sigma": str(self.sigma),
@@ -379,9 +391,17 @@ class Certificate:
 
     @classmethod
     def from_json(cls, text: str) -> Certificate:
-        """Read a certificate and refuse it (CertificateError) unless every number in it is what its inputs give."""
+        """Read a certificate.
+
+        Raises:
+            CertificateError: The document is of another version, or a number in it is not what its inputs give.
+        """
         try:
             found = json.loads(text)
+            if found["version"] != _VERSION:
+                raise CertificateError(
+                    f"certificate: version is {found['version']!r}, this software reads version {_VERSION}; {_CURE}"
+                )
             given = found["inputs"]
             certificate = cls(
                 clip_norm=_integer(given, "clip_norm"),
@@ -393,11 +413,11 @@ class Certificate:
                 lifetime_years=float(given["lifetime_years"]),
                 adaptive_level=Limits.of(given["adaptive_level"]) if "adaptive_level" in given else None,
             )
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise CertificateError(f"certificate: unreadable ({error!r}); build the engine again") from error
+        except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            raise CertificateError(f"certificate: unreadable ({error!r}); {_CURE}") from error
         difference = _first_difference(certificate.document(), found, "certificate")
         if difference:
-            raise CertificateError(f"{difference}; a certificate is computed, never edited: build the engine again")
+            raise CertificateError(f"{difference}; a certificate is computed, never edited: {_CURE}")
         return certificate
 
 

@@ -1,13 +1,12 @@
-"""The adaptive level: how much each release may say, chosen by a public rule on what was published before it.
+"""The adaptive privacy level: a public rule chooses how much each release may say, from what was published before it.
 
     published (level, z) ──► evidence of each risk ──┐
                          ──► budget: bucket, event ──┴─► level of the next release ─► its sigma, its charge
 
 The level is a function of past messages and of the manifest alone, so the charge is public: whoever holds the messages
-computes it again (`Witness`), and nothing is revealed by it that z did not reveal. For ANY z, any T releases in a row
-spend at most `AdaptiveLevel.most(T)` of S^2; why a sum of S^2 that was chosen on the way still bounds what is
-revealed is
-in docs/adaptive-level.md. Integers only, so that every machine finds the same level.
+computes it again (`Witness`), and it reveals nothing that z did not reveal. For ANY z, any T releases in a row spend at
+most `AdaptiveLevel.most(T)` of S^2; docs/adaptive-level.md explains why a sum of S^2 that was chosen on the way still
+bounds what is revealed. The rule uses integers only, so that every machine finds the same level.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ __all__ = ["AdaptiveLevel", "LevelRule", "Limits", "Witness"]
 
 _UNIT = 10**12  # S^2 in the ledger's integer units
 _NAT = 1 << 20  # evidence in integer units of 2^-20 nat
-_LASTING = Fraction(2, 3)  # of the fixed profile's S^2: what lasting the adaptive level spends
-_EVEN = 15  # releases: an incident of ten seconds with five of reach
+_LASTING = Fraction(2, 3)  # of the fixed profile's S^2: what the adaptive privacy level spends in the long run
+_EVEN = 15  # releases: an incident of ten seconds with a receptive field of five
 _CURE = "build the engine again: python -m export.build_engine"
 
 
@@ -37,9 +36,18 @@ _CURE = "build the engine again: python -m export.build_engine"
 class Limits:
     """What any releases in a row may spend together, whoever chooses their levels.
 
-    clip_norm: C. sigmas: of the levels, quietest (largest) first. releases: of an event. event_cap: S^2 of as many in a
-    row. depth, refill: a bucket of S^2 beyond the quietest level: what it holds, what every release brings back. Raises
-    ManifestError for limits that even the quietest level breaks.
+    A bucket holds S^2 that may be spent beyond the quietest level.
+
+    Attributes:
+        clip_norm: C, lattice units.
+        sigmas: Of the levels, quietest (largest) first.
+        releases: Of an event.
+        event_cap: S^2 that as many releases in a row may spend.
+        depth: S^2 that the bucket holds at most.
+        refill: S^2 that every release brings back into the bucket.
+
+    Raises:
+        ManifestError: Even the quietest level breaks the limits.
     """
 
     clip_norm: int
@@ -56,7 +64,7 @@ class Limits:
             )
         if self.releases < 1 or self.depth < 0 or self.refill < 0:
             raise ManifestError(
-                f"the adaptive level: depth is {self.depth}, refill is {self.refill}; neither below 0; {_CURE}"
+                f"adaptive_level: depth is {self.depth}, refill is {self.refill}; neither may be below 0; {_CURE}"
             )
         quiet = Fraction(self.releases * self.costs[0], _UNIT)
         if quiet > self.event_cap:
@@ -78,13 +86,13 @@ class Limits:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Limits:
-        """What `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
+        """Read what `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
         sigmas = tuple(Fraction(sigma) for sigma in document["sigmas"])
         cap, depth, refill = (Fraction(document[name]) for name in ("event_cap", "depth", "refill"))
         return cls(int(document["clip_norm"]), sigmas, int(document["releases"]), cap, depth, refill)
 
     def most(self, releases: int) -> Fraction:
-        """S^2 that any so many releases in a row spend at most: the smallest of three bounds."""
+        """Return the S^2 that so many releases in a row spend at most: the smallest of three bounds."""
         quiet, *_, loud = self.costs
         events, rest = divmod(releases, self.releases)
         cap = self.event_cap * _UNIT
@@ -96,9 +104,18 @@ class Limits:
 class LevelRule:
     """The public numbers of the rule, in the manifest.
 
-    directions: integers (risks, n), a risk's code less that of no risk; any choice is private, a good one is useful.
-    event_cap, depth, refill: as in `Limits`. threshold: nats of evidence above which a release may say more; steepness:
-    nats more for each S^2 that the bucket lacks. memory: nats that evidence never exceeds. Raises ManifestError.
+    Attributes:
+        directions: Integers (risks, n): a risk's code minus the code of no risk. Any choice is private; a good one is
+            useful.
+        event_cap: As in `Limits`.
+        depth: As in `Limits`.
+        refill: As in `Limits`.
+        threshold: Nats of evidence above which a release may say more.
+        steepness: Nats more for each S^2 that the bucket lacks.
+        memory: Nats that evidence never exceeds.
+
+    Raises:
+        ManifestError: A number is out of range.
     """
 
     directions: tuple[tuple[int, ...], ...]
@@ -122,10 +139,10 @@ class LevelRule:
     def around(
         cls, directions: Sequence[Sequence[int]], clip_norm: int, sigmas: Sequence[Fraction], level: int, releases: int
     ) -> LevelRule:
-        """A rule that spends no more than releases all made at `level` in an event, in `_EVEN` releases and in more.
+        """Make a rule that spends no more than releases at `level` all the time, in an event and in `_EVEN` releases.
 
-        In a few releases in a row it may spend more than they do, in the long run it spends two thirds, or what the
-        quietest level spends. The numbers were chosen by simulation: `python -m benchmarks.adaptive_level`.
+        In a few releases in a row it may spend more than they do; in the long run it spends two thirds of it, or what
+        the quietest level spends. The numbers were chosen by simulation: `python -m benchmarks.adaptive_level`.
         """
         fixed = Fraction(clip_norm) ** 2 / sigmas[level] ** 2
         quiet = Fraction(math.ceil(Fraction(clip_norm) ** 2 / sigmas[0] ** 2 * _UNIT), _UNIT)
@@ -148,9 +165,9 @@ class LevelRule:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> LevelRule:
-        """What `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
+        """Read what `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
         if set(document) != {"directions", *_NUMBERS}:
-            raise ValueError(f"the adaptive level has the fields {sorted(document)}")
+            raise ValueError(f"adaptive_level has the fields {sorted(document)}")
         rows = tuple(tuple(int(value) for value in row) for row in document["directions"])
         return cls(rows, *(Fraction(document[name]) for name in _NUMBERS))
 
@@ -159,9 +176,10 @@ _NUMBERS = ("event_cap", "depth", "refill", "threshold", "steepness", "memory")
 
 
 class AdaptiveLevel:
-    """The rule at work on one stream of releases: `level` for the next one, then `advance` with what was published.
+    """The rule at work on one stream of releases: ask `level` for the next one, then `advance` with what was published.
 
-    clip_norm, sigmas, releases: as in `Limits`. A stream begins as if the one before it had spent all it could.
+    A stream begins as if the one before it had spent all it could. `clip_norm`, `sigmas` and `releases` are as in
+    `Limits`.
     """
 
     def __init__(self, rule: LevelRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
@@ -178,22 +196,22 @@ class AdaptiveLevel:
         self.least()
 
     def least(self) -> None:
-        """The state after the worst past: bucket empty, event spent, no evidence. How every stream begins."""
+        """Go to the state after the worst past: bucket empty, event spent, no evidence. Every stream begins so."""
         self._evidence = [0] * len(self._directions)
         self._bucket = 0
         self._recent = deque([self.costs[-1]] * (self.releases - 1), maxlen=self.releases - 1)
 
     def utmost(self) -> None:
-        """The state that allows most: for a `Witness` that does not know what came before."""
+        """Go to the state that allows most: for a `Witness` that does not know what came before."""
         self._evidence = [self._memory] * len(self._directions)
         self._bucket = self._depth
         self._recent = deque([self.costs[0]] * (self.releases - 1), maxlen=self.releases - 1)
 
     @property
     def level(self) -> int:
-        """The level of the next release: index into the levels, 0 the quietest. A function of the past alone.
+        """The level of the next release: index into the levels, 0 the quietest. It is a function of the past alone.
 
-        The most that bucket and event allow, where there is evidence enough; else the quietest.
+        The level is the most that bucket and event allow where there is evidence enough, and the quietest otherwise.
         """
         needed = self._threshold + math.ceil((self._depth - self._bucket) * self._steepness)
         if max(self._evidence) <= needed:
@@ -202,16 +220,21 @@ class AdaptiveLevel:
         return max((k for k, cost in enumerate(self.costs) if cost <= room), default=0)
 
     def advance(self, level: int, z: npt.NDArray[np.int16] | None) -> None:
-        """The release was charged at `level`; z int16 (n,) as it was published, None where nothing was or noise alone.
+        """Take the release that was charged at `level`.
 
-        Raises PrivacyError for a level above `level`: what was spent is more than the rule allows.
+        Args:
+            level: Its level.
+            z: int16 (n,) as it was published; None where nothing was published, or noise alone.
+
+        Raises:
+            PrivacyError: The release spent more than the rule allows.
         """
         if level > self.level:
             raise PrivacyError(f"a release was made at level {level}, the rule allows {self.level}; do not go on")
         self.follow(level, z)
 
     def follow(self, level: int, z: npt.NDArray[np.int16] | None) -> None:
-        """`advance` without the check: for a witness, whose own state is a bound and not the device's."""
+        """Do as `advance` without the check: for a witness, whose own state is a bound and not the device's."""
         spent = self.costs[level]
         self._bucket = min(self._depth, max(0, self._bucket + self.costs[0] + self._refill - spent))
         self._recent.append(spent)
@@ -223,12 +246,12 @@ class AdaptiveLevel:
             self._evidence[k] = min(self._memory, max(0, self._evidence[k] + gained))
 
     def most(self, releases: int) -> Fraction:
-        """`Limits.most`: S^2 that any so many releases in a row spend at most, whatever z was."""
+        """Return `Limits.most`: the S^2 that so many releases in a row spend at most, whatever z was."""
         return self.limits.most(releases)
 
 
 class Witness:
-    """Follows a device from its messages alone and says whether each level is one that the rule can have chosen.
+    """Follows a device from its messages alone, and decides whether the rule can have chosen each level.
 
     Two copies of the rule bound the device's state: the level grows with evidence and with what bucket and event have
     left, and so do both copies. While no message is missing from the stream's beginning on, they are one and the level
@@ -240,7 +263,7 @@ class Witness:
         self.begin()
 
     def begin(self) -> None:
-        """A new stream, of which slot 0 was not seen yet."""
+        """Begin a new stream, of which slot 0 was not seen yet."""
         self._next = -1  # slot
 
     @property
@@ -249,7 +272,7 @@ class Witness:
         return self._low.level == self._high.level
 
     def see(self, slot: int, level: int, z: npt.NDArray[np.int16] | None) -> bool:
-        """Take the release of `slot`; slots grow, 0 is a stream's first. Whether its level can be the rule's."""
+        """Take the release of `slot` (slots grow from 0 on) and say whether its level can be the rule's."""
         if slot == 0:
             self._high.least()
         elif slot != self._next:

@@ -22,7 +22,7 @@ _WHY = ("the noise did not reach the release", "the noise buffer is stuck", "an 
 
 
 class NoiseCheck:
-    """Stops the process when a release shows that its noise is not there: fail closed, before it is published.
+    """Raises when a release shows that its noise is missing, before it is published: the process must stop.
 
     Three lower-tail tests: on |z|^2, on |z - previous z|^2 (a stuck buffer), and on the sum of |z|^2 over an event
     (noise too small). With sound noise each fails with probability at most 2^-40 a release, for ANY codes. By Chernoff:
@@ -45,7 +45,7 @@ class NoiseCheck:
         self._previous = np.full(n, np.inf)
 
     def check(self, z: npt.NDArray[np.int16]) -> None:
-        """Look at the next release, int16 (n,). Raises NoiseError; the process must stop."""
+        """Test the next release, z int16 (n,). Raises NoiseError; the process must then stop."""
         now = z.astype(np.float64)
         square = float(now @ now)
         step, self._previous = now - self._previous, now

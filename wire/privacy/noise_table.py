@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wire.errors import NoiseError
+from wire.files import write_whole
 
 __all__ = ["NoiseTable", "theta"]
 
@@ -33,7 +34,16 @@ _MAX_ENTRIES = 1 << 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseTable:
-    """sigma (exact) and the J table entries as high and low 64-bit words, each uint64 (J,), strictly increasing."""
+    """The table of one sigma.
+
+    Attributes:
+        sigma: Noise parameter, lattice units, exact.
+        high: High words of the J entries, uint64 (J,); the entries increase strictly.
+        low: Low words of the entries, uint64 (J,).
+
+    Raises:
+        NoiseError: The words are not a table.
+    """
 
     sigma: Fraction
     high: npt.NDArray[np.uint64]
@@ -54,15 +64,15 @@ class NoiseTable:
 
     @property
     def entries(self) -> list[int]:
-        """The entries, whole."""
+        """The entries as 128-bit integers."""
         return [int(high) << 64 | int(low) for high, low in zip(self.high, self.low, strict=True)]
 
     def check(self) -> None:
         """Refuse words that are not the distribution of the sigma they name, whatever their hash: NoiseError."""
-        sigma, reach = float(self.sigma), np.arange(len(self.high))
-        weights = np.exp(-(reach**2) / (2 * sigma**2)) * np.where(reach == 0, 1.0, 2.0)
+        sigma, magnitudes = float(self.sigma), np.arange(len(self.high))
+        weights = np.exp(-(magnitudes**2) / (2 * sigma**2)) * np.where(magnitudes == 0, 1.0, 2.0)
         expected = np.cumsum(weights) / theta(sigma**2)
-        cut = int(self.high[-1]) != 2**64 - 1 or int(self.low[-1]) < 2**64 - 2 * len(reach)
+        cut = int(self.high[-1]) != 2**64 - 1 or int(self.low[-1]) < 2**64 - 2 * len(magnitudes)
         if cut or np.abs(self.high / 2.0**64 - expected).max() > 1e-12:
             raise NoiseError(f"noise table: not the distribution of sigma {self.sigma}; run calibration.noise")
 
@@ -72,16 +82,17 @@ class NoiseTable:
         return header + self.high.astype("<u8").tobytes() + self.low.astype("<u8").tobytes()
 
     def save(self, path: Path | str) -> None:
-        Path(path).write_bytes(self.to_bytes())
+        """Write the table as a file of its own."""
+        write_whole(Path(path), self.to_bytes())
 
     @classmethod
     def load(cls, path: Path | str, sha256: str | None = None) -> NoiseTable:
-        """The first table of a file, that of the profile; as `load_all`."""
+        """Read the first table of a file, that of the profile; as `load_all`."""
         return cls.load_all(path, sha256)[0]
 
     @classmethod
     def load_all(cls, path: Path | str, sha256: str | None = None) -> tuple[NoiseTable, ...]:
-        """All tables of a file; where `sha256` is given, refuse any other file. Raises NoiseError, naming the cure."""
+        """Read all tables of a file. Raises NoiseError where it is malformed, or not the file of hash `sha256`."""
         file = Path(path)
         try:
             data = file.read_bytes()
@@ -106,7 +117,7 @@ class NoiseTable:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> NoiseTable:
-        """The table that `data` begins with; every length is checked before an array is made."""
+        """Read the table that `data` begins with; every length is checked before an array is made."""
         if len(data) < _HEADER.size:
             raise NoiseError(f"noise table: {len(data)} bytes are too few; run calibration.noise")
         magic, numerator, denominator, entries = _HEADER.unpack_from(data)
@@ -121,6 +132,6 @@ class NoiseTable:
 
 
 def theta(variance: float) -> float:
-    """Sum over the integers z of exp(-z^2 / (2 variance)): what a discrete Gaussian's weights sum to."""
-    reach = np.arange(1, int(14 * math.sqrt(variance)) + 12)
-    return 1.0 + 2.0 * float(np.exp(-(reach**2) / (2 * variance)).sum())
+    """Sum exp(-z^2 / (2 variance)) over the integers z: the total weight of a discrete Gaussian."""
+    magnitudes = np.arange(1, int(14 * math.sqrt(variance)) + 12)
+    return 1.0 + 2.0 * float(np.exp(-(magnitudes**2) / (2 * variance)).sum())

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wire import files as durable
 from wire.errors import ConfigError, LedgerError, MessageError, VeilsightError
+from wire.files import write_durably
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.topics import parse_topic, topic
 
@@ -37,7 +37,13 @@ _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """camera: site/camera. number: grows with every command to it, such as milliseconds since 1970. profile: a name."""
+    """An order of a profile.
+
+    Attributes:
+        camera: `site/camera`.
+        number: Grows with every command to the camera, such as milliseconds since 1970.
+        profile: Name of the profile.
+    """
 
     camera: str
     number: int
@@ -71,17 +77,30 @@ def open_command(payload: bytes, public: PublicKey, camera: str) -> Command:
 
 
 class Orders:
-    """Which profile is in force: the last one that a command ordered, kept in `file` as it came; until then `first`.
+    """Which profile is in force: the last one that a command ordered; until then the configured one.
 
-    counts: commands obeyed, and refused for which reason.
-    public: the operator's key; None: nobody may order anything. profiles: what may be ordered, the most revealing last.
-    first: "" stands for the most revealing. Raises ConfigError for one that is not among them, and LedgerError for a
-    file that does not hold a command of the operator's to this camera.
+    Attributes:
+        profile: Name of the profile in force.
+        number: Of the last command that was taken.
+        counts: Commands obeyed, and commands refused by reason.
     """
 
     def __init__(
         self, file: Path, public: PublicKey | None, camera: str, profiles: Sequence[str], first: str = ""
     ) -> None:
+        """Continue with the command that is kept in `file`.
+
+        Args:
+            file: Keeps the last command as it came.
+            public: The operator's key; None: nobody may order anything.
+            camera: `site/camera`.
+            profiles: Names that may be ordered, the most revealing last.
+            first: The profile before any command; "" for the most revealing.
+
+        Raises:
+            ConfigError: `first` is not among `profiles`.
+            LedgerError: The file does not hold a command of the operator's to this camera.
+        """
         self._file, self._public, self._camera, self._profiles = file, public, camera, profiles
         self.profile, self.number, self.counts = first or profiles[-1], 0, Counter({"obeyed": 0})
         if self.profile not in profiles:
@@ -100,7 +119,7 @@ class Orders:
             self.profile = last.profile
 
     def obey(self, payloads: deque[bytes]) -> None:
-        """Take all that came, oldest first; whatever is not an order to be obeyed is counted and told in the log."""
+        """Take all that came, oldest first; a command that is refused is counted and told in the log."""
         while payloads:
             try:
                 _LOG.info("profile %s is ordered", self.take(payloads.popleft()))
@@ -114,7 +133,15 @@ class Orders:
         return dict(self.counts)
 
     def take(self, payload: bytes) -> str:
-        """The profile that `payload` orders, durable by now. Raises MessageError, and LedgerError if the disk fails."""
+        """Take a command and make it durable.
+
+        Returns:
+            The profile that it orders.
+
+        Raises:
+            MessageError: The command is refused.
+            LedgerError: It cannot be kept on the disk.
+        """
         if self._public is None:
             raise MessageError("forged", "no operator is configured: [privacy] operator_key")
         command = open_command(payload, self._public, self._camera)
@@ -123,7 +150,7 @@ class Orders:
         if command.profile not in self._profiles:
             raise MessageError("profile", f"{command.profile!r} is not among {', '.join(self._profiles)}")
         try:
-            durable.replace(self._file, payload)
+            write_durably(self._file, payload)
         except OSError as error:
             raise LedgerError(f"{self._file}: {error.strerror}; free space, make state_dir writable") from error
         self.number, self.profile = command.number, command.profile
@@ -131,7 +158,7 @@ class Orders:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a command, to be published under the topic that is told on the error stream; the exit status."""
+    """Print a command, to be published under the topic that is told on the error stream; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m wire.protocol.command", description="Sign a command to a device.")
     parser.add_argument("--key", type=Path, required=True, help="the operator's key; made where there is none")
     parser.add_argument("--camera", required=True, help="site/camera")

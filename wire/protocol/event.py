@@ -11,9 +11,13 @@ __all__ = ["EventWindow"]
 class EventWindow:
     """A sliding view of the last `releases` slots.
 
-    After `push(slot, z)` the arrays describe the slots slot - releases + 1 .. slot, oldest first; a slot that
-    never came is zeros in `z` and False in `present`. The arrays are owned here and overwritten by the next
-    push: copy what you keep.
+    After `push(slot, z)` the arrays describe the slots slot - releases + 1 .. slot, oldest first. They belong to the
+    window and are overwritten by the next push: copy what you keep.
+
+    Attributes:
+        z: int32 (releases, K, d), each release times the weight of its level; zeros for a slot that never came.
+        present: bool (releases,), False for a slot that never came.
+        last_slot: The newest slot; -1 before the first release.
     """
 
     def __init__(self, releases: int, tokens: int, width: int) -> None:
@@ -37,9 +41,15 @@ class EventWindow:
         return self.last_slot + 1 >= len(self.present)
 
     def push(self, slot: int, z: npt.NDArray[np.int16], weight: float = 1.0) -> None:
-        """Append the release of `slot`, z int16 (n,), times the weight of its level. Slots only grow: ValueError else.
+        """Append a release. The product is rounded to whole numbers, which is far finer than the noise at any level.
 
-        Rounded to whole numbers, which at any level is far finer than the noise.
+        Args:
+            slot: Its slot, larger than every slot before it.
+            z: Code plus noise, int16 (n,).
+            weight: The weight of its level.
+
+        Raises:
+            ValueError: `slot` is not larger than the last one.
         """
         if slot <= self.last_slot:
             raise ValueError(f"slot {slot} after slot {self.last_slot}: releases are pushed in slot order")

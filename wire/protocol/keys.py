@@ -34,7 +34,7 @@ class PublicKey:
 
     @classmethod
     def parse(cls, text: str) -> PublicKey:
-        """From 64 hex digits, or from the path of a file that holds them."""
+        """Read a key from 64 hex digits, or from the path of a file that holds them. Raises DeviceKeyError."""
         candidate = text.strip()
         path = Path(candidate)
         if not _HEX.fullmatch(candidate) and path.is_file():
@@ -48,7 +48,7 @@ class PublicKey:
             ) from error
 
     def verify(self, signature: bytes, data: bytes) -> bool:
-        """Whether `signature` (64 bytes) is this device's over exactly `data`."""
+        """Say whether `signature` (64 bytes) is this key's over exactly `data`."""
         try:
             self._key.verify(signature, data)
         except InvalidSignature:
@@ -105,7 +105,7 @@ class DeviceKey:
         return key
 
     def sign(self, data: bytes) -> bytes:
-        """Ed25519 signature (64 bytes) over exactly `data`."""
+        """Sign exactly `data`; returns the Ed25519 signature of 64 bytes."""
         return self._key.sign(data)
 
     def __repr__(self) -> str:

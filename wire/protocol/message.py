@@ -2,9 +2,9 @@
 
     FeatureMessage --seal(key)--> bytes --open_features(bytes, public key, manifest)--> FeatureMessage
 
-Order of the checks on receipt: size, envelope, signature, body, canonical form, schema, model, values.
-Whatever fails raises MessageError with a one-word reason, and nothing was allocated by then but the payload
-itself. Only noised data has a message type: a clean feature cannot be said. Layout: `veilsight.proto`.
+Order of the checks on receipt: size, envelope, signature, body, canonical form, schema, model, values. Whatever fails
+raises MessageError with a one-word reason, and nothing but the payload itself was allocated by then. Only noised data
+has a message type, so a clean feature cannot be sent. The layout is in `veilsight.proto`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 FLAG_SPENT = 1
-"""The budget is spent: the release is noise alone. A function of slot, configuration and, with the adaptive level,
-past z."""
+"""The budget is spent: the release is noise alone. A function of slot, configuration and, with the adaptive privacy
+level, past z."""
 
 FLAG_ADAPTIVE = 2
 """The level was chosen by the manifest's level rule. A function of configuration."""
@@ -61,7 +61,16 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureMessage:
-    """One release. z: int16 (n,), code plus noise. level: whose noise, an index into the manifest's levels."""
+    """One release.
+
+    Attributes:
+        boot_id: Names the device's start.
+        slot: Number of the release since that start.
+        model_id: First 8 bytes of the manifest's hash.
+        flags: FLAG_SPENT and FLAG_ADAPTIVE.
+        z: Code plus noise, int16 (n,).
+        level: Whose noise is in z: an index into the manifest's levels.
+    """
 
     boot_id: int
     slot: int
@@ -88,12 +97,23 @@ class FeatureMessage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a member says of an event. probabilities: label -> probability, in the model's order, summing to 1.
+    """What a member says of an event.
 
-    present: one bool per release of the event, oldest first. start_s, end_s: seconds since slot 0 began.
-    ood_p_value: of the camera's last minutes (familial/evaluate/ood.py); None of a member that says none. unsure: it is
-    so low that the label which is no risk is not to be believed. answers: attribute -> the share of the event's
-    time for which it holds, if nothing happens in it; empty of a member that has none.
+    Attributes:
+        boot_id: Names the device's start.
+        first_slot: First slot of the event.
+        last_slot: Last slot of the event.
+        model_id: First 8 bytes of the manifest's hash.
+        member: "edge" or "cloud".
+        present: One bool for each release of the event, oldest first.
+        probabilities: Label -> probability, in the model's order, summing to 1.
+        sentence: What happens, in words; "" from the edge.
+        start_s: Begin of the event, in seconds since slot 0 began.
+        end_s: End of the event, on the same clock.
+        ood_p_value: Of the camera's last minutes (familial/evaluate/ood.py); None where it is not known.
+        unsure: The OOD p-value is so low that the label which is no risk is not to be believed.
+        attributes: Attribute -> share of the event's time for which it holds, if nothing happens in it; empty where the
+            family has none.
     """
 
     boot_id: int
@@ -189,7 +209,18 @@ def trace_id(boot_id: int, slot: int) -> str:
 
 
 def open_features(payload: bytes, public: PublicKey, n: int, model_id: int, levels: int = 1) -> FeatureMessage:
-    """Validate and read a release of the model `model_id`: n coordinates, `levels` levels. Raises MessageError."""
+    """Validate and read a release.
+
+    Args:
+        payload: The message as it came.
+        public: The key that must have signed it.
+        n: Coordinates of a code.
+        model_id: The model that must have made it.
+        levels: How many levels that model has.
+
+    Raises:
+        MessageError: The message is refused; `.reason` says why.
+    """
     expected = features_size(n)
     if len(payload) != expected:
         reason = "truncated" if len(payload) < expected else "oversized"
@@ -222,7 +253,7 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
     if not _distribution(values) or (shares and not _distribution(shares)):
         raise MessageError("values", "the probabilities are not a distribution")
     if len(shares) != len(body.attributes) or len(shares) > _MAX_LABELS or len(set(body.attributes)) != len(shares):
-        raise MessageError("shape", f"{len(body.attributes)} answers, {len(shares)} shares")
+        raise MessageError("shape", f"{len(body.attributes)} attributes, {len(shares)} shares")
     for text in (body.sentence, *body.labels, *body.attributes):
         _sane_text(text)
     if not (math.isfinite(body.start_s) and math.isfinite(body.end_s)) or body.first_slot > body.last_slot:

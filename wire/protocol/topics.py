@@ -2,13 +2,15 @@
 
     veilsight/v1/{site}/{camera}/{name}
 
-`Source` is the privacy statement of a field. A field a device publishes may depend on the scene through Z
-alone: noised data, whose processing reveals nothing more. CONSTANT is fixed by build and configuration,
-HARDWARE by the device and its network, COMMAND by its operator; CLOCK follows from the slot's number (and from what the
-ledger held at the start). With the adaptive level, what a release costs follows from past z, and so does the slot
-from which a
-budget is spent; without it `flags` and `blind` are functions of the clock. Nothing else exists; tests hold the messages
-against this table.
+`Source` is the privacy statement of a field. A field that a device publishes may depend on the scene through Z alone:
+noised data, whose processing reveals nothing more. CONSTANT is fixed by build and configuration, HARDWARE by the device
+and its network, COMMAND by its operator; CLOCK follows from the slot's number (and from what the ledger held at the
+start). With the adaptive privacy level, what a release costs follows from past z, and so does the slot from which a
+budget is spent; without it `flags` and `blind` are functions of the clock. There are no other topics: tests compare the
+messages with this table.
+
+To add a topic: a row here, a call that publishes it in its writer's package, a reader in another package or in
+`examples/`, and a row in docs/subscribe.md. tests/unit/wire/test_wire_topics.py names what is missing.
 """
 
 from __future__ import annotations
@@ -39,7 +41,15 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TopicRow:
-    """One topic: who writes it, how, what it holds, and what each of its fields is a function of."""
+    """One topic.
+
+    Attributes:
+        writer: "edge" (edge_runtime), "cloud" (cloud_bridge) or "operator" (wire/protocol/command.py).
+        qos: MQTT quality of service.
+        retain: Whether the broker keeps the last message for later subscribers.
+        holds: What a message holds.
+        fields: Field -> what it is a function of; "*" for all.
+    """
 
     writer: str
     qos: int
@@ -123,12 +133,11 @@ TOPICS: Mapping[str, TopicRow] = {
             "at_s": Source.CLOCK,
         },
     ),
-    "contour": TopicRow("cloud", 0, False, "the moving outline figure, drawn from z", {"*": Source.Z}),
 }
 
 
 def topic(site: str, camera: str, name: str) -> str:
-    """The topic `name` (a key of TOPICS, or a filter) of a camera. ConfigError for unusable names."""
+    """Return the topic `name` (a key of TOPICS, or a filter) of a camera. Raises ConfigError for unusable names."""
     for field, value in (("site", site), ("camera", camera)):
         if not _NAME.fullmatch(value) and value != "+":
             raise ConfigError(
@@ -138,7 +147,7 @@ def topic(site: str, camera: str, name: str) -> str:
 
 
 def parse_topic(text: str) -> tuple[str, str, str] | None:
-    """(site, camera, name) of a topic of ours; None for any other."""
+    """Split a topic of ours into (site, camera, name); None for any other."""
     head, _, rest = text.partition(f"{PREFIX}/")
     parts = rest.split("/", 2)
     if head or len(parts) != 3 or parts[2] not in TOPICS or not all(_NAME.fullmatch(part) for part in parts[:2]):

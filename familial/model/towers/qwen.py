@@ -1,12 +1,12 @@
-"""Qwen3-VL's vision tower on a fixed grid: transformers' own weights and sums, at shapes that a graph can hold.
+"""Qwen3-VL's vision tower on a fixed grid: transformers' own weights and formulas, at shapes that a graph can hold.
 
     frames u8 (B, F, H, W) --2 frames a temporal patch--> (B*F/2, H, W) --convolve 16 x 16, add positions--> patches
         --blocks: attention within a temporal patch--> --merge 2 x 2--> tokens (B, F/2, M, out) --pool--> (B, 3 out)
 
-transformers' tower takes any mixture of picture sizes, so its shapes depend on data and no exporter can follow. A
-camera has one size: positions and rotations are computed once, by transformers' own functions, and all temporal patches
-are one batch. `QwenTower.tokens` gives what `Qwen3VLVisionModel` gives, to the rounding of float32. DeepStack is off:
-its features would go around the desensitizer.
+transformers' tower takes any mixture of picture sizes, so its shapes depend on data and cannot be exported. A camera
+has one size: positions and rotations are computed once, by transformers' own functions, and all temporal patches are
+one batch. `QwenTower.tokens` equals the output of `Qwen3VLVisionModel` to the rounding of float32. DeepStack is off,
+since its features would bypass the desensitizer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wire.errors import CheckpointError
 
 __all__ = ["QwenTower", "vision_config"]
 
-_FAINT = 1e-5  # variance below which a feature is not scaled up
+_EPSILON = 1e-5  # added to a variance before its root is taken
 
 
 def vision_config(vision: VisionSpec) -> Any:
@@ -44,7 +44,7 @@ def vision_config(vision: VisionSpec) -> Any:
 
 
 class QwenTower(Tower):
-    """Holds transformers' tower as `visual`, under its own names, and runs its modules on a fixed grid."""
+    """Transformers' tower, held as `visual` under its own names, computed on a fixed grid."""
 
     taps: Tensor
     shares: Tensor
@@ -86,10 +86,13 @@ class QwenTower(Tower):
         return _run(self, frames, *self.stem())
 
     def stem(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Convolution weight (hidden, temporal, patch, patch) and bias (hidden), and positions (N, hidden), for grey
-        pixels scaled to zero mean and unit spread by the processor's figures, averaged over the colours.
+        """Fold the patch convolution for grey pixels, normalised by the processor's mean and std over the colours.
 
-        Three equal colours meet the sum of their weights; what their means differ by goes into the bias.
+        The three colours of a grey pixel are equal, so their weights are summed; the differences of their means go into
+        the bias.
+
+        Returns:
+            Convolution weight (hidden, temporal, patch, patch), bias (hidden,), positions (N, hidden).
         """
         projection = self.visual.patch_embed.proj
         mean, std = torch.tensor(self.vision.mean), torch.tensor(self.vision.std)
@@ -101,12 +104,12 @@ class QwenTower(Tower):
         return weight, bias, positions
 
     def for_export(self) -> Tower:
-        """The same with one colour, and positions looked up. Blocks are shared, not copied: they are gigabytes."""
+        """The tower with `stem` computed once. Blocks are shared and not copied: they may be gigabytes."""
         return _FoldedQwenTower(self)
 
 
 class _FoldedQwenTower(Tower):
-    """What the engines run."""
+    """The tower as engines compute it."""
 
     weight: Tensor
     bias: Tensor
@@ -129,7 +132,7 @@ class _FoldedQwenTower(Tower):
 
 
 class _Rest(nn.Module):
-    """Blocks and merger of a tower, shared with it."""
+    """Blocks and merger, shared with the tower they come from."""
 
     def __init__(self, visual: Qwen3VLVisionModel) -> None:
         super().__init__()
@@ -167,23 +170,23 @@ def _attend(attention: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor) -> T
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x (B*T, heads, N, D), rotated by the angles (N, D) of its place."""
+    """x (B*T, heads, N, D), rotated by the angles (N, D) of each position (rotary position embedding)."""
     half = x.shape[-1] // 2
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
 
 
 def _pool(tokens: Tensor) -> Tensor:
-    """Tokens (B, T, M, out) -> (B, 3 out): their mean, their maximum, how their mean over the picture moves in time.
+    """Pool tokens (B, T, M, out) -> (B, 3 out): mean, maximum, and the trend of the mean over time.
 
-    Mean and maximum are of unit spread, since bases differ in scale; the movement is in units of the mean's spread, so
-    that a still picture stays near zero.
+    Mean and maximum are standardised over the features, since bases differ in scale. The trend is divided by the mean's
+    standard deviation, so that it stays near zero for a still picture.
     """
     slope = torch.linspace(-1.0, 1.0, tokens.shape[1]).to(tokens)[:, None]
     over_picture = tokens.mean(dim=2)  # (B, T, out)
     mean, peak = over_picture.mean(dim=1), tokens.amax(dim=(1, 2))
     moves = (over_picture * slope).mean(dim=1)
     centred = mean - mean.mean(dim=1, keepdim=True)
-    gain = torch.rsqrt((centred * centred).mean(dim=1, keepdim=True) + _FAINT)
+    gain = torch.rsqrt((centred * centred).mean(dim=1, keepdim=True) + _EPSILON)
     peak = peak - peak.mean(dim=1, keepdim=True)
-    peak = peak * torch.rsqrt((peak * peak).mean(dim=1, keepdim=True) + _FAINT)
+    peak = peak * torch.rsqrt((peak * peak).mean(dim=1, keepdim=True) + _EPSILON)
     return torch.cat((centred * gain, peak, moves * gain), dim=1)

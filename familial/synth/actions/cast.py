@@ -7,8 +7,10 @@ import math
 import numpy as np
 from numpy.random import Generator
 
-from familial.synth.bodies import Actor, Body, Floats
-from familial.synth.scene import Stage
+from familial.synth.actor import Actor
+from familial.synth.body import Body
+from familial.synth.skeleton import Floats
+from familial.synth.stage import Stage
 
 __all__ = ["Cast", "bed_of", "direction_to", "seat_gap", "unwrapped"]
 

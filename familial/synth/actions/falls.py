@@ -9,7 +9,7 @@ import numpy as np
 from familial.synth.actions.base import Span, action
 from familial.synth.actions.cast import Cast, bed_of, seat_gap
 from familial.synth.actions.shared import ordinary_life, walk_to_place
-from familial.synth.bodies import Actor
+from familial.synth.actor import Actor
 
 __all__ = [
     "fall_back",

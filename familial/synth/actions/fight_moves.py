@@ -12,7 +12,8 @@ import numpy as np
 
 from familial.synth.actions.cast import Cast, direction_to, unwrapped
 from familial.synth.actions.fight_poses import pose_of
-from familial.synth.bodies import Actor, Floats
+from familial.synth.actor import Actor
+from familial.synth.skeleton import Floats
 
 __all__ = ["Move", "blows", "catch_up", "chase", "grapple", "kicks", "lull", "on_the_floor", "shove"]
 

@@ -22,7 +22,7 @@ from familial.synth.actions.fight_moves import (
 )
 from familial.synth.actions.fight_poses import pose_of
 from familial.synth.actions.shared import approach, meet, ordinary_life
-from familial.synth.bodies import Actor
+from familial.synth.actor import Actor
 
 __all__ = [
     "fight_beat",

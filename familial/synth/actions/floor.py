@@ -9,7 +9,7 @@ import numpy as np
 from familial.synth.actions.base import Span, action
 from familial.synth.actions.cast import Cast, bed_of
 from familial.synth.actions.shared import begin, begin_at
-from familial.synth.bodies import Actor
+from familial.synth.actor import Actor
 
 __all__ = ["crawl", "flop", "floor_exercise", "kneel"]
 

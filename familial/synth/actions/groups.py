@@ -10,7 +10,7 @@ from numpy.random import Generator
 from familial.synth.actions.base import Span, action
 from familial.synth.actions.cast import Cast, direction_to, unwrapped
 from familial.synth.actions.shared import approach, gather, meet, ordinary_life, separate, wait_for_each_other
-from familial.synth.bodies import Actor
+from familial.synth.actor import Actor
 
 __all__ = ["empty", "greet", "group_talk", "hand_over", "help_up", "queue", "rush", "side_by_side"]
 

@@ -10,28 +10,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from numpy.random import Generator
 
 from familial.synth.actions.cast import Cast
 from familial.synth.actions.catalogue import action_of
 from familial.synth.actions.shared import ordinary_life
-from familial.synth.bodies import Actor, Body
-from familial.synth.scene import Stage
+from familial.synth.actor import Actor
+from familial.synth.body import Body
+from familial.synth.rendered_clip import Annotation
+from familial.synth.stage import Stage
+from familial.synth.streams import Person, stream
 
-__all__ = ["Annotation", "Plan", "make_plan"]
+__all__ = ["Plan", "make_plan"]
 
 _BAG_SHARE = 0.12  # of people who carry a bag
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """What happens from `start_s` to `end_s`. For a fall: from where balance is lost to the impact."""
-
-    label: str
-    kind: str
-    start_s: float
-    end_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,4 +72,4 @@ def make_plan(kind: str, bodies: list[Body], stage: Stage, rng: Generator, secon
 
 
 def _carried(body: Body) -> str:
-    return "bag" if np.random.default_rng([body.seed, 9]).random() < _BAG_SHARE else ""
+    return "bag" if stream(body.seed, Person.BAG).random() < _BAG_SHARE else ""

@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from familial.synth.actions.cast import Cast, seat_gap
-from familial.synth.bodies import Actor, Floats
-from familial.synth.scene import Place
+from familial.synth.actor import Actor
+from familial.synth.skeleton import Floats
+from familial.synth.stage import Place
 
 __all__ = [
     "approach",

@@ -13,7 +13,7 @@ from benchmarks.harness import Listener, Rig
 from calibration import noise
 from export import build_engine
 from familial.model import adopt
-from familial.train import loop as train
+from familial.train import __main__ as train
 from tests.support.loop_factory import a_clip
 from tests.support.qwen_factory import a_base, qwen_family_config
 from tests.support.services import PATIENCE_S

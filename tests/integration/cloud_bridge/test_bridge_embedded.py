@@ -35,7 +35,7 @@ def embedded() -> Iterator[int]:
         process.kill()
 
 
-def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(embedded: int) -> None:
+def test_the_connection_falls_back_to_mqtt_3_1_1(embedded: int) -> None:
     got = queue.Queue[tuple[str, bytes, bool]]()
     topic = "veilsight/v1/lab/door/features"
     url = f"mqtt://127.0.0.1:{embedded}"

@@ -87,7 +87,7 @@ def test_messages_pass_under_tls_with_certificate_and_password(secured: Broker, 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # paho leaves the socket to the collector
-def test_a_broker_that_is_not_ours_is_not_spoken_to(secured: Broker, tmp_path: Path) -> None:
+def test_a_broker_with_a_certificate_of_another_authority_is_refused(secured: Broker, tmp_path: Path) -> None:
     self_signed(tmp_path, "stranger")
     stranger = config(secured, tmp_path, ca=str(tmp_path / "stranger.pem"))
     with pytest.raises(BrokerError, match="certificate verify failed"):

@@ -12,7 +12,7 @@ import torch
 from benchmarks.model import attributes, curves
 from benchmarks.model.alarms import alerts
 from benchmarks.privacy.frontier import _exact, _leaks, area_under_curve, label_alone
-from cloud_bridge.config import AlertRule
+from cloud_bridge.alerts.rules import AlertRule
 from familial.data.clips import Clip
 from familial.synth.truth import ATTRIBUTES
 from familial.train.losses import prototypes
@@ -88,9 +88,9 @@ def test_people_are_counted_by_the_likeliest_group_of_answers() -> None:
 
 def test_a_curve_is_drawn_from_what_training_writes(tmp_path: Path) -> None:
     path = tmp_path / "curve.csv"
-    path.write_text("step,seconds,clean,held_cloud\n10,30,1.5,\n20,60,0.5,0.75\n")
-    drawn = curves.draw(path, ["clean", "held_cloud", "cloud"])
-    assert drawn.count("<polyline") == 2 and "held_cloud" in drawn
+    path.write_text("step,seconds,clean,val_cloud\n10,30,1.5,\n20,60,0.5,0.75\n")
+    drawn = curves.draw(path, ["clean", "val_cloud", "cloud"])
+    assert drawn.count("<polyline") == 2 and "val_cloud" in drawn
     out = tmp_path / "curve.svg"
     assert curves.main([str(path), "--svg", str(out)]) == 0 and out.read_text().startswith("<svg")
     with pytest.raises(DataError, match="no row has any of"):

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.model import shift
 from benchmarks.model.shift import Separation, main, separate
 from familial.evaluate.cameras import Room, Source
-from familial.evaluate.ood import Camera
+from familial.evaluate.ood_detector import Camera
 from familial.model.checkpoint import save
 from tests.support.family_factory import make_family
 from tests.support.loop_factory import a_clip
@@ -92,7 +92,7 @@ def test_the_benchmark_ends_with_its_document(
     path = manifest(tmp_path, {"near": 3, "far": 3})
     monkeypatch.setattr(Source, "rendered", lambda self, count: ROOMS[:count])
     monkeypatch.setattr(shift, "_BOOTSTRAPS", 20)
-    monkeypatch.setattr("familial.evaluate.ood.SPANS", (20, 60))
+    monkeypatch.setattr("familial.evaluate.ood_reference.SPANS", (20, 60))
     arguments = ["--checkpoint", str(checkpoint), "--data", str(path), "--rendered", "40"]
     assert main([*arguments, "--known", "near"]) == 0
     found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])

@@ -1,4 +1,4 @@
-"""calibration.int8: ranges that fit, sensitive layers kept, the guard counted; and what cannot calibrate is refused."""
+"""calibration.int8: ranges, layers kept in float32, branches of the norm guard, and unusable input."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_the_report_holds_every_layer_and_the_guard(document: dict[str, Any], ma
     assert "kept in float32" in int8.words(document) or "7 of 7" in int8.words(document)
 
 
-def test_the_guard_s_zero_branch_stops_the_calibration(
+def test_the_zero_branch_of_the_guard_stops_the_calibration(
     checkpoint: Path, material: Material, traced: dict[str, ModelProto], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network whose codes leave the ball even when truncated: its releases would be noise alone."""
+    """A network whose codes exceed C even when truncated: its releases would be pure noise."""
     radius = FamilyConfig.load(checkpoint / "config.json").clip_norm - 1
     wide = ModelProto()
     wide.CopyFrom(traced["encode"])
@@ -116,7 +116,7 @@ def test_the_guard_s_zero_branch_stops_the_calibration(
         calibrate(checkpoint, material)
 
 
-def test_a_sensitive_layer_is_kept() -> None:
+def test_a_sensitive_layer_stays_in_float32() -> None:
     """One input of a thousand times the others' size, which the weights ignore: one scale cannot hold both."""
     model, feeds = outlier_model()
     part = Part(model, feeds[:20], feeds[20:], "y", limit=1e9)
@@ -127,8 +127,8 @@ def test_a_sensitive_layer_is_kept() -> None:
     assert peaks["x2"] == pytest.approx(1000, rel=0.5)
 
 
-def test_a_window_that_no_judge_saw_counts() -> None:
-    """One fitting feed on which a layer's error is large: those that judge show nothing of it."""
+def test_errors_on_fitting_windows_count() -> None:
+    """A layer's error is large on one fitting feed only; the judging feeds do not show it."""
     model, feeds = outlier_model(outlier=1.0)
     loud = [*feeds[:20], {"input": np.full((1, 8), 40.0, np.float32)}]
     part = Part(model, loud, feeds[20:], "y", limit=0.2)
@@ -140,7 +140,7 @@ def test_a_window_that_no_judge_saw_counts() -> None:
     assert chosen.int8 == ("sound", "spoiled") and report["unseen"]["p99"] <= 0.2
 
 
-def test_the_costliest_layer_goes_first_where_all_together_cost_too_much() -> None:
+def test_the_layer_of_the_largest_error_is_left_out_first() -> None:
     model, feeds = outlier_model(outlier=1.0)
     part = Part(model, feeds[:20], feeds[20:], "y", limit=0.0)
     chosen, report = choose_layers(part, *choose_ranges(part))
@@ -225,7 +225,7 @@ def _dark(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("make", "says"), [(_one, "1 different"), (_copies, "1 different"), (_dark, "0 different")])
-def test_too_little_to_calibrate_on_is_refused(
+def test_too_few_clips_are_refused(
     checkpoint: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -239,7 +239,7 @@ def test_too_little_to_calibrate_on_is_refused(
     assert not (checkpoint / CALIBRATION).exists()
 
 
-def test_one_rendered_clip_is_refused_too(checkpoint: Path) -> None:
+def test_one_rendered_clip_is_refused(checkpoint: Path) -> None:
     config = FamilyConfig.load(checkpoint / "config.json")
     with pytest.raises(DataError, match="1 different clips"):
         gather(config, [], 1)
@@ -254,7 +254,7 @@ def test_one_rendered_clip_is_refused_too(checkpoint: Path) -> None:
         (["--checkpoint", "nowhere"], "config.json"),
     ],
 )
-def test_what_cannot_be_asked_for_is_said(
+def test_wrong_arguments_are_reported(
     checkpoint: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     assert main(["--checkpoint", str(checkpoint), *arguments]) == 1

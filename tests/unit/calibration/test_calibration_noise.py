@@ -1,11 +1,9 @@
-"""The noise table against another arithmetic, and the command that writes it."""
+"""The noise table against an independent arithmetic, the search for the least noise, and the command."""
 
 from __future__ import annotations
 
 import decimal
 import json
-import math
-import re
 import subprocess
 import sys
 import time
@@ -19,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.noise import GRID, Target, build_table, choose, least_sigma, main
-from familial.model.config import FamilyConfig, nano
+from familial.model.config import nano
 from tests.support.services import ROOT
 from wire.errors import ConfigError, DataError
 from wire.privacy.certificate import NOT_PROVED, PROFILES, Certificate, eps_at_delta, guess_bound, sigma_for
@@ -64,7 +62,7 @@ def test_every_entry_is_the_exact_floor(text: str) -> None:
 
 @pytest.mark.parametrize("text", SIGMAS)
 def test_the_table_is_as_close_to_ideal_as_the_certificate_says(text: str) -> None:
-    """Total variation of one draw at most (J + 1) 2^-128, with J at most 13.5 sigma + 2."""
+    """Total variation of one noise sample is at most (J + 1) 2^-128, with J at most 13.5 sigma + 2."""
     sigma = Fraction(text)
     found = entries(build_table(sigma))
     assert len(found) <= 13.5 * float(sigma) + 2
@@ -77,13 +75,13 @@ def test_the_table_is_as_close_to_ideal_as_the_certificate_says(text: str) -> No
     assert apart <= len(found) + 1
 
 
-def test_entries_increase_and_end_at_the_last_word() -> None:
+def test_entries_increase_up_to_almost_one() -> None:
     found = entries(build_table(Fraction(3862, 64)))
     assert all(later > earlier for earlier, later in zip(found, found[1:], strict=False))
     assert ONE - 64 < found[-1] < ONE
 
 
-def test_a_table_is_fast_and_the_same_each_time() -> None:
+def test_a_table_is_built_fast_and_reproducibly() -> None:
     started = time.process_time()
     first = build_table(Fraction(3862, 64))
     assert time.process_time() - started < 10.0  # it takes half a second of a common processor
@@ -104,7 +102,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
-def test_a_profile_is_kept_on_the_safe_side(checkpoint: Path, profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_profile_rounds_sigma_up(checkpoint: Path, profile: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--checkpoint", str(checkpoint), "--target", profile]) == 0
     written = json.loads((checkpoint / "noise.json").read_text())
     table = NoiseTable.load(checkpoint / "noise_table.bin")
@@ -125,7 +123,7 @@ def test_a_profile_is_kept_on_the_safe_side(checkpoint: Path, profile: str, caps
         ("eps=8@1e-6", "eps", 8.0, 1e-6, "event"),
     ],
 )
-def test_a_target_is_what_it_says(text: str, unit: str, value: float, of: float, span: str | float) -> None:
+def test_a_target_is_parsed(text: str, unit: str, value: float, of: float, span: str | float) -> None:
     found = Target.parse(text)
     assert (found.profile, found.unit, found.value, found.of, found.span) == ("custom", unit, value, of, span)
 
@@ -134,7 +132,7 @@ def test_a_target_is_what_it_says(text: str, unit: str, value: float, of: float,
     "target",
     ["gold", "", "0", "-1", "nan", "inf", "S=", "p=0.1", "eps=3", "bits=none", "S=3@4", "S=3/hour", "S=3/s", "q=1@2"],
 )
-def test_a_target_that_cannot_be_meant_is_refused(target: str) -> None:
+def test_a_malformed_target_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match="--target"):
         Target.parse(target)
 
@@ -153,7 +151,7 @@ def test_a_target_that_cannot_be_meant_is_refused(target: str) -> None:
         ("eps=3@1.5", "delta is 1.5"),
     ],
 )
-def test_the_impossible_is_refused_with_its_reason(
+def test_an_impossible_target_is_refused_with_the_reason(
     checkpoint: Path, target: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--checkpoint", str(checkpoint), "--target", target]) == 1
@@ -161,12 +159,12 @@ def test_the_impossible_is_refused_with_its_reason(
     assert not (checkpoint / "noise.json").exists()
 
 
-def test_a_lattice_too_coarse_for_its_code_is_refused() -> None:
+def test_a_clip_norm_too_small_for_the_code_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"clip_norm is 31, .* 4 sqrt\(n\) = 32"):
         choose(replace(nano(("a",)), clip_norm=31), "balanced")
 
 
-def test_noise_whose_absence_could_not_be_noticed_is_refused() -> None:
+def test_noise_that_the_device_cannot_check_is_refused() -> None:
     """Four coordinates: an empty buffer and sound noise may look alike to the device's own check."""
     narrow = replace(nano(("a",)), tokens=1, width=4, clip_norm=8)
     with pytest.raises(ConfigError, match="stuck or empty"):
@@ -212,15 +210,14 @@ def test_the_least_noise_that_keeps_a_target_is_found(
     assert sigma == Fraction(1, GRID) or not target.keeps(certificate.at(sigma - Fraction(1, GRID)))
 
 
-def test_a_profile_is_as_the_families_are_trained_for() -> None:
-    """The same sigma by bisection here as in closed form where training takes it from."""
+def test_profiles_have_the_sigma_of_training() -> None:
+    """Bisection here gives the sigma that training computes in closed form."""
     for name, shift in PROFILES.items():
         assert choose(nano(("a",)), name).table.sigma == sigma_for(64, shift, 8)
 
 
-def test_tables_of_the_other_profiles_come_with_it(checkpoint: Path) -> None:
-    """What a device may be switched to, and the adaptive level may choose among, behind the table of the profile
-    itself."""
+def test_tables_of_the_other_profiles_are_written_too(checkpoint: Path) -> None:
+    """The profile's own table comes first; a device may be switched to the others, and the adaptive level uses them."""
     cases = {"detailed": ["strict", "balanced"], "S=2.5": [*PROFILES], "strict": ["balanced", "detailed"]}
     for target, names in cases.items():
         assert main(["--checkpoint", str(checkpoint), "--target", target]) == 0
@@ -231,7 +228,7 @@ def test_tables_of_the_other_profiles_come_with_it(checkpoint: Path) -> None:
         assert [table.sigma for table in tables] == [Fraction(written["sigma"]), *expected.values()]
 
 
-def test_the_page_says_every_span_and_what_is_not_proved(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_has_every_span_and_what_is_not_proved(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--checkpoint", str(checkpoint), "--target", "balanced"]) == 0
     told = capsys.readouterr().out
     for said in ("one release", "an event (8 releases)", "incident of 10 s", "a visit", "an hour", "a day"):
@@ -241,36 +238,7 @@ def test_the_page_says_every_span_and_what_is_not_proved(checkpoint: Path, capsy
     assert all(line in told for line in NOT_PROVED)
 
 
-def test_the_privacy_page_promises_what_the_shipped_certificate_says() -> None:
-    """docs/privacy.md: rounded up, seconds rounded down, for one camera and for two."""
-    shipped, text = ROOT / "checkpoints" / "nano", (ROOT / "docs" / "privacy.md").read_text()
-    config, written = FamilyConfig.load(shipped / "config.json"), json.loads((shipped / "noise.json").read_text())
-    window = config.window
-    says = Certificate(
-        config.clip_norm,
-        Fraction(written["sigma"]),
-        config.n,
-        window.slot_s,
-        window.receptive_field_s,
-        config.event_releases,
-    ).document()
-    bits, named = says["event"]["bits"], says["event"]["name_one_of"]
-    assert f"at most {math.ceil(10 * bits) / 10:g} bits about it" in text
-    assert f"chance of at most {math.ceil(1e3 * named['1000']) / 1e3:g}.**" in text
-    assert f"any second in view touches {math.ceil(1 + says['inputs']['receptive_field_s'])} releases" in text
-    times = says["time_to_vacuous_s"]
-    for gallery in ("1000", "100000"):
-        told = r"([\d.]+) from one release, ([\d.]+) from an event \| (\d+) s"
-        row = re.search(rf"\| {int(gallery):,} people .*\| {told}", text)
-        assert row, gallery
-        for chance, exact in zip(row.groups(), (says["release"]["name_one_of"][gallery], named[gallery]), strict=False):
-            assert exact <= float(chance) <= exact * 1.1
-        assert int(row[3]) == math.floor(times["1"][gallery])
-    assert f"| {math.ceil(100 * says['release']['name_one_of']['10']) / 100:g} from one release" in text
-    assert f"Two cameras that see the same person: {', '.join(f'{int(s)} s' for s in times['2'].values())}." in text
-
-
-def test_a_missing_checkpoint_is_an_error_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_checkpoint_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--checkpoint", str(tmp_path / "none"), "--target", "strict"]) == 1
     assert "config.json" in capsys.readouterr().err
 

@@ -82,7 +82,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         ({"cameras": [CAMERA, {**CAMERA, "camera": "hall"}]}, "has the public key of lab/door"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_its_cure(sections: dict[str, Any], hint: str) -> None:
+def test_a_faulty_section_is_refused_with_its_cure(sections: dict[str, Any], hint: str) -> None:
     with pytest.raises(ConfigError, match=hint):
         parse(**sections)
 

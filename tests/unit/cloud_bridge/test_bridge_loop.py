@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import run
-from cloud_bridge.config import AlertRule
 from cloud_bridge.ingest.transport import Inbound, Mailbox
-from familial.evaluate.ood import Reference
+from familial.evaluate.ood_detector import ReferenceDistribution
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
 from wire.protocol.message import FLAG_SPENT, MAX_PAYLOAD, open_alert, open_verdict
 from wire.protocol.topics import parse_topic
@@ -112,7 +112,7 @@ def test_a_retained_offline_of_an_earlier_run_does_not_end_this_one(harness: Har
 )
 def test_a_state_that_is_none_is_counted(harness: Harness, payload: bytes) -> None:
     harness.send(payload, name="state")
-    assert harness.bridge.intake.refused == {("lab/door", "malformed"): 1}
+    assert harness.bridge.sessions["lab/door"].refused == {"malformed": 1}
 
 
 def test_a_foreign_certificate_stops_that_camera_loudly_until_the_right_one_comes(
@@ -124,10 +124,38 @@ def test_a_foreign_certificate_stops_that_camera_loudly_until_the_right_one_come
     assert harness.spans == []
     harness.send(*(release(slot, manifest=MANIFEST, key=OTHER) for slot in range(8)), camera="lab/hall")
     assert harness.spans == [(0, 7)]
-    assert harness.bridge.intake.refused == {("lab/door", "untrusted"): 9}
+    assert harness.bridge.stats()["refused_by_camera"] == {"lab/door": {"untrusted": 9}}
     harness.send(MANIFEST.certificate().to_json().encode(), name="certificate")
     harness.send(*(at(slot) for slot in range(8)))
     assert harness.spans == [(0, 7), (0, 7)]
+
+
+def test_a_certificate_of_the_version_before_is_refused_with_the_cure(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its receptive field was called `reach_s`."""
+    document = json.loads(MANIFEST.certificate().to_json())
+    document["version"] = 2
+    document["inputs"]["reach_s"] = document["inputs"].pop("receptive_field_s")
+    harness.send(json.dumps(document).encode(), name="certificate")
+    cure = "version is 2, this software reads version 3; build the engine again: python -m export.build_engine"
+    assert cure in caplog.text
+    harness.send(at(0))
+    assert harness.bridge.stats()["refused"] == {"untrusted": 2}
+
+
+@pytest.mark.parametrize("payload", [b"[" * 10_000, b"\xff", b'{"version": 3, "inputs": {"slot_s": 1e999}}', b"3"])
+def test_a_certificate_that_is_none_stops_nothing_but_its_camera(harness: Harness, payload: bytes) -> None:
+    harness.send(payload, name="certificate")
+    harness.send(at(0))
+    assert harness.bridge.stats()["refused"] == {"untrusted": 2}
+
+
+def test_unknown_cameras_share_one_counter(harness: Harness) -> None:
+    for number in range(100):
+        harness.send(at(0), camera=f"lab/camera{number}")
+    assert harness.bridge.stats()["refused_by_camera"] == {"": {"unknown": 100}}
+    assert harness.bridge.stats()["received"] == 100 and harness.spans == []
 
 
 def test_a_spent_budget_is_a_blind_alert_and_no_verdict(harness: Harness) -> None:
@@ -208,7 +236,7 @@ def test_no_interleaving_crashes_it_or_yields_an_event_out_of_order(
     assert raised == [number % 2 == 0 for number in range(len(raised))]
 
 
-def test_a_flood_on_one_lane_drops_its_oldest_and_no_others() -> None:
+def test_a_flood_of_one_camera_drops_its_own_oldest_messages() -> None:
     mailbox = Mailbox(["lab/door", "lab/hall"], depth=4)
     mailbox.put(Inbound("lab/hall", "features", b"kept", False))
     for number in range(100):
@@ -241,11 +269,13 @@ def test_the_run_ends_when_all_are_offline_or_when_it_is_told_to(tmp_path: Path)
     assert DEVICE.public.hex not in repr(harness.key)
 
 
-def knowing(centre: float) -> Reference:
+def knowing(centre: float) -> ReferenceDistribution:
     """What is known: after four releases, means of features that are all `centre`."""
     plane = np.linalg.qr(np.random.default_rng(0).standard_normal((MANIFEST.n, 2)))[0]
     ladder, wide = np.linspace(0.0, 20.0, 199)[None], np.eye(7)[None, None]
-    return Reference("", "", MANIFEST.clip_norm, MANIFEST.sigmas, (4,), plane, np.full((1, 7), centre), wide, ladder)
+    return ReferenceDistribution(
+        "", "", MANIFEST.clip_norm, MANIFEST.sigmas, (4,), plane, np.full((1, 7), centre), wide, ladder
+    )
 
 
 def test_a_strange_scene_is_unsure_where_it_would_be_normal_and_a_risk_stays_one(tmp_path: Path) -> None:
@@ -270,7 +300,7 @@ def test_a_known_scene_is_not_unsure_and_no_reference_says_nothing(tmp_path: Pat
         assert (verdict.ood_p_value, verdict.unsure, verdict.says) == (expected, False, "normal")
 
 
-def test_another_start_of_the_device_begins_anew(tmp_path: Path) -> None:
+def test_the_ood_score_restarts_with_the_device(tmp_path: Path) -> None:
     """Eight slots of which four were missing or spent: too few releases since the start to say anything."""
     harness = Harness(tmp_path, MANIFEST, RULE, knowing(5.0))
     harness.send(*(at(slot) for slot in range(8)))

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.privacy import adaptive_level as benchmark
-from cloud_bridge.ingest.events import EventReader
-from cloud_bridge.ingest.intake import Intake, Release
+from cloud_bridge.ingest.events import EventReader, Release
+from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.journal import CameraRecord
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample
@@ -240,33 +240,33 @@ def sealed(slot: int, level: int, z: Z, flags: int = FLAG_ADAPTIVE, boot: int = 
 
 
 def test_the_bridge_reads_an_adaptive_device_and_refuses_a_level_that_the_rule_did_not_choose() -> None:
-    intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
+    intake = CameraSession(DOOR, DEVICE.public, MANIFEST, CameraRecord(), reorder_slots=0)
     device, read = MANIFEST.make_adaptive_level(), []
     for slot in range(60):
         z, level = release(8 if slot % 30 > 20 else -8, slot), device.level
         device.advance(level, z)
-        read += intake.accept(DOOR, sealed(slot, level, z))
+        read += intake.accept(sealed(slot, level, z))
     assert [out.slot for out in read] == list(range(60)) and {out.level for out in read} == {0, 1, 2}
-    assert not intake.accept(DOOR, sealed(60, (device.level + 1) % 3, release(-8)))
-    assert not intake.accept(DOOR, sealed(61, 3, release(-8)))
-    assert intake.refused == {(DOOR, "level"): 2}
+    assert not intake.accept(sealed(60, (device.level + 1) % 3, release(-8)))
+    assert not intake.accept(sealed(61, 3, release(-8)))
+    assert intake.refused == {"level": 2}
 
 
 def test_without_the_rule_the_bridge_refuses_releases_more_revealing_than_the_profile() -> None:
-    intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
-    read = [bool(intake.accept(DOOR, sealed(level, level, release(0), flags=0))) for level in range(3)]
-    assert read == [True, True, False] and intake.refused == {(DOOR, "level"): 1}
+    intake = CameraSession(DOOR, DEVICE.public, MANIFEST, CameraRecord(), reorder_slots=0)
+    read = [bool(intake.accept(sealed(level, level, release(0), flags=0))) for level in range(3)]
+    assert read == [True, True, False] and intake.refused == {"level": 1}
 
 
 def test_a_restarted_device_is_not_reported_where_its_slots_happen_to_go_on() -> None:
-    intake = Intake({DOOR: DEVICE.public}, MANIFEST, {DOOR: CameraRecord()}, reorder_slots=0)
+    intake = CameraSession(DOOR, DEVICE.public, MANIFEST, CameraRecord(), reorder_slots=0)
     for boot, delivered in ((1, range(30)), (2, range(30, 40))):
         device = MANIFEST.make_adaptive_level()
         for slot in range(delivered.stop):
             z, level = release(8 if slot % 20 > 15 else -8, slot), device.level
             device.advance(level, z)
             if slot in delivered:
-                assert intake.accept(DOOR, sealed(slot, level, z, boot=boot))
+                assert intake.accept(sealed(slot, level, z, boot=boot))
 
 
 def test_every_release_is_read_by_the_weight_of_its_level() -> None:
@@ -347,9 +347,9 @@ def test_an_adaptive_device_is_charged_for_its_levels_and_accepted_by_the_bridge
     assert device.ledger.totals()["s2_total"] == pytest.approx(sum(costs) / 10**12)
     for span in range(1, 61):
         assert max(sum(costs[at : at + span]) for at in range(61 - span)) <= adaptive_level().most(span) * 10**12
-    intake = Intake({DOOR: KEY.public}, manifest, {DOOR: CameraRecord()}, reorder_slots=0)
+    intake = CameraSession(DOOR, KEY.public, manifest, CameraRecord(), reorder_slots=0)
     payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
-    assert sum(len(intake.accept(DOOR, payload)) for payload in payloads) == 60 and not intake.refused
+    assert sum(len(intake.accept(payload)) for payload in payloads) == 60 and not intake.refused
     assert {len(payload) for payload in payloads} == {features_size(N)}
 
 
@@ -357,9 +357,9 @@ def test_a_spent_budget_lowers_the_level_and_is_not_reported_as_a_lie(tmp_path: 
     device = adaptive_device(tmp_path)
     device.ledger._budgets["day_spent"] = 20 * device.terms.costs[0]
     device.run(40)
-    intake = Intake({DOOR: KEY.public}, device.engine.manifest, {DOOR: CameraRecord()}, reorder_slots=0)
+    intake = CameraSession(DOOR, KEY.public, device.engine.manifest, CameraRecord(), reorder_slots=0)
     payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
-    read = [out for payload in payloads for out in intake.accept(DOOR, payload)]
+    read = [out for payload in payloads for out in intake.accept(payload)]
     assert len(read) == 40 and read[-1].spent and not read[0].spent and not intake.refused
 
 
@@ -413,8 +413,8 @@ def test_a_bridge_accepts_the_whole_process_with_the_adaptive_level(tmp_path: Pa
     finally:
         listener.close()
     public = PublicKey.parse(json.loads(states[0])["public_key"])
-    intake = Intake({DOOR: public}, made, {DOOR: CameraRecord()}, reorder_slots=0)
-    read = [out for payload in payloads for out in intake.accept(DOOR, payload)]
+    intake = CameraSession(DOOR, public, made, CameraRecord(), reorder_slots=0)
+    read = [out for payload in payloads for out in intake.accept(payload)]
     assert len(read) == 40 and not intake.refused and len({out.level for out in read}) > 1
     assert [Certificate.from_json(text.decode()) for text in certificates] == [made.certificate(adaptive_level=True)]
     assert all(made.covers(text) for text in certificates)

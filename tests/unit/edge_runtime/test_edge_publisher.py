@@ -1,4 +1,4 @@
-"""The publisher against a real broker: birth, will, retries, a bounded queue, and what it says where nobody answers."""
+"""The publisher on a real broker: first and last state, retries, a bounded queue, and what it says of faults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config_of(folder: Path, port: int, **broker: Any) -> Config:
     return load_config(make_edge_config(folder, engine="/none", port=port, broker=broker))
 
 
-def test_birth_comes_first_and_offline_last(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+def test_state_and_certificate_come_first_and_offline_last(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     with Publisher(config_of(tmp_path, mosquitto, required=True), STATE, b"the certificate") as publisher:
         publisher.send("features", b"one")
         publisher.reason = "end of source"
@@ -50,7 +50,7 @@ def test_birth_comes_first_and_offline_last(tmp_path: Path, mosquitto: int, list
     late.close()
 
 
-def test_the_last_will_speaks_for_a_process_that_dies(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+def test_the_last_will_is_published_when_the_process_dies(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     publisher = Publisher(config_of(tmp_path, mosquitto, required=True), STATE, b"c")
     publisher.__enter__()
     publisher.send("features", b"one")
@@ -126,7 +126,7 @@ def test_a_required_broker_that_is_not_there_is_an_error(tmp_path: Path, monkeyp
         "mqtt://h:99999",
     ],
 )
-def test_an_address_that_cannot_be_meant_is_refused(tmp_path: Path, url: str) -> None:
+def test_a_malformed_address_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match=r"^\[broker\] url .*mqtt://HOST") as caught:
         Publisher(config_of(tmp_path, 1, url=url), STATE, b"c")
     assert "secret" not in str(caught.value)
@@ -138,8 +138,8 @@ def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
         Publisher(config, STATE, b"c").__enter__()
 
 
-def test_a_broker_of_before_mqtt_5_is_spoken_to_in_3_1_1(tmp_path: Path) -> None:
-    """It hangs up on a greeting that it does not know."""
+def test_the_client_falls_back_to_mqtt_3_1_1(tmp_path: Path) -> None:
+    """A broker from before MQTT 5 closes the connection when it reads a CONNECT of a version it does not know."""
     server = socket.create_server(("127.0.0.1", 0))
     versions: list[int] = []
 

@@ -74,7 +74,7 @@ def test_an_adopted_family_has_the_bases_weights(
 
 
 @torch.no_grad()
-def test_the_edge_member_alone_is_the_same_and_reads_no_more(
+def test_loading_the_edge_member_reads_only_its_weights_and_gives_the_same_logits(
     made: tuple[Path, Any], tmp_path: Path, like: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One-block load: difference 0.0 to the whole family's first block, and no weight of another block is touched."""
@@ -113,7 +113,7 @@ def test_the_first_block_alone_loads_into_transformers_without_a_missing_key(mad
     assert all(torch.equal(value.float(), theirs[name]) for name, value in model.named_parameters())
 
 
-def test_weights_keep_the_bases_number_format(made: tuple[Path, Any], tmp_path: Path, like: Path) -> None:
+def test_adopted_weights_keep_the_number_format_of_the_base(made: tuple[Path, Any], tmp_path: Path, like: Path) -> None:
     run(made[0], tmp_path / "out", like)
     state = load_file(tmp_path / "out" / WEIGHTS)
     theirs = {name: value.bfloat16() for name, value in made[1].state_dict().items()}
@@ -152,7 +152,7 @@ def test_a_large_family_is_written_and_read_in_shards(
     assert weight_files(out) == (WEIGHTS,) and not list(out.glob("model-*")) and not (out / INDEX).exists()
 
 
-def test_words_begin_as_the_mean_of_their_pieces(
+def test_word_embeddings_start_as_the_mean_of_their_pieces(
     base: Path, made: tuple[Path, Any], tmp_path: Path, like: Path
 ) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -176,7 +176,7 @@ def test_words_begin_as_the_mean_of_their_pieces(
         torch.testing.assert_close(ours[WORDS.index("<end>")], theirs[258], atol=0.0, rtol=0.0)
 
 
-def test_old_and_new_forms_of_config_say_the_same(base: Path, tmp_path: Path, like: Path) -> None:
+def test_old_and_new_forms_of_config_give_the_same_family(base: Path, tmp_path: Path, like: Path) -> None:
     """The published folders say rope_theta and rope_scaling, and give the number format as torch_dtype."""
     run(base, tmp_path / "new", like)
     found = json.loads((base / "config.json").read_text())
@@ -213,7 +213,7 @@ SIZES = {
 
 @pytest.mark.parametrize("exit_block", ["shared", "branch"])
 @pytest.mark.parametrize("size", SIZES)
-def test_every_released_size_has_its_place(size: str, exit_block: str, like: Path, tmp_path: Path) -> None:
+def test_every_released_size_can_be_adopted(size: str, exit_block: str, like: Path, tmp_path: Path) -> None:
     """Names and shapes of transformers' model on the meta device, config.json in its published form: all fit, and only
     DeepStack's mergers are left over. A family of no other size would take them."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration

@@ -1,4 +1,4 @@
-"""What training alone has, and attributes: truth of rendered clips, bodies, the adversary, whole clips."""
+"""Auxiliary tasks of training and attributes: truth of rendered clips, bodies, the adversary, the clip stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from familial.data.clips import Footage
-from familial.data.events import UNKNOWN, Happening, LabelledClip, event_label, happening_now, sample_view
+from familial.data.events import UNKNOWN, Annotation, LabelledClip, event_label, labels_now, sample_view
 from familial.model import checkpoint
 from familial.model.adapter import ADAPTER
 from familial.model.config import nano
@@ -23,11 +23,11 @@ from familial.model.vocabulary import FIRST_LABEL, Vocabulary
 from familial.synth.clip import render_clip
 from familial.synth.tags import TAGS
 from familial.synth.truth import ATTRIBUTES, CELLS, Truth, attribute, truth_of, unknown
-from familial.train import loop as train
 from familial.train.adversary import ReidentificationAdversary
+from familial.train.attributes import attribute_loss, attribute_prototypes, share_loss, slot_shares, with_attributes
 from familial.train.body_tasks import Bodies
-from familial.train.clip_stage import _loss, read_whole, slot_shares
-from familial.train.losses import attribute_loss, attribute_prototypes, prototypes, share_loss
+from familial.train.clip_stage import clip_loss, train_on_clips
+from familial.train.losses import prototypes
 from wire.errors import CheckpointError
 
 LABELS = ("normal", "fall", "fight")
@@ -62,7 +62,7 @@ def test_truth_of_a_rendered_fall(fall: Truth) -> None:
     assert np.allclose(fall.people.mean(axis=(1, 2)) / 255, shares, atol=0.02)
 
 
-def test_what_is_not_there_is_not_known(fall: Truth) -> None:
+def test_frames_that_are_not_there_have_unknown_truth(fall: Truth) -> None:
     picked = np.array([0, -1, 2])
     at = fall.at(picked)
     assert at.count.tolist() == [fall.count[0], -1, fall.count[2]] and at.tags[1].tolist() == [-1] * len(TAGS)
@@ -70,7 +70,7 @@ def test_what_is_not_there_is_not_known(fall: Truth) -> None:
     assert fall.count[-1] >= 0  # what was asked of left the clip's own alone
 
 
-def test_silhouettes_go_where_the_frames_go() -> None:
+def test_silhouettes_move_with_the_frames() -> None:
     truth = unknown(1)
     truth.people[0, 4:9, 20:26] = 255
     frame = np.zeros((128, 128), np.uint8)
@@ -89,7 +89,7 @@ def test_silhouettes_go_where_the_frames_go() -> None:
     ("count", "tag", "expected"),
     [(0, None, "empty"), (1, None, "one"), (2, "lying", "several"), (1, "lying", "low"), (1, "running", "running")],
 )
-def test_a_slot_is_answered_by_what_most_of_it_shows(count: int, tag: str | None, expected: str) -> None:
+def test_the_attribute_of_a_slot_is_what_most_of_it_shows(count: int, tag: str | None, expected: str) -> None:
     truth = unknown(8)
     truth.count[2:] = count
     truth.tags[2:] = 0
@@ -100,15 +100,15 @@ def test_a_slot_is_answered_by_what_most_of_it_shows(count: int, tag: str | None
     assert attribute(truth) == -1  # two known frames of eight
 
 
-def test_what_happens_now_is_told_by_the_second_before() -> None:
+def test_the_label_of_now_is_that_of_the_second_before() -> None:
     clip, times = _clip(1), np.array([1.0, 4.1, 4.5, 4.8, 5.2, 6.0, 8.0])
     shown = np.array([True] * 6 + [False])
-    assert happening_now(clip, times, shown).tolist() == [0, -1, 1, 1, -1, 0, -1]
-    assert happening_now(replace(clip, happenings=None), times, shown).tolist() == [-1] * 7
-    assert happening_now(replace(clip, label=0, happenings=None), times, shown).tolist() == [0] * 6 + [-1]
+    assert labels_now(clip, times, shown).tolist() == [0, -1, 1, 1, -1, 0, -1]
+    assert labels_now(replace(clip, annotations=None), times, shown).tolist() == [-1] * 7
+    assert labels_now(replace(clip, label=0, annotations=None), times, shown).tolist() == [0] * 6 + [-1]
 
 
-def test_answers_are_told_apart_alike_and_lie_aside_of_the_labels() -> None:
+def test_attribute_prototypes_are_a_simplex_orthogonal_to_the_labels() -> None:
     directions = attribute_prototypes(5, 2, 4, 16).flatten(1)
     cosines = directions @ directions.T
     assert torch.allclose(cosines, torch.full((5, 5), -0.25) + 1.25 * torch.eye(5), atol=1e-5)
@@ -117,7 +117,7 @@ def test_answers_are_told_apart_alike_and_lie_aside_of_the_labels() -> None:
 
 
 @torch.no_grad()
-def test_a_code_leans_aside_by_half_at_most() -> None:
+def test_a_code_lies_aside_of_the_labels_by_half_its_radius_at_most() -> None:
     torch.manual_seed(0)
     desensitizer = Desensitizer(8, 16, 4, 16, 64, rank=2, aside=4)
     desensitizer.outer.weight *= 4000
@@ -130,7 +130,7 @@ def test_a_code_leans_aside_by_half_at_most() -> None:
     assert 0.9 * ASIDE * 63 < float(aside.max()) <= ASIDE * 63 + 1e-3
 
 
-def test_losses_of_answers_have_their_least_where_they_should() -> None:
+def test_attribute_losses_are_least_at_the_truth() -> None:
     directions = attribute_prototypes(5, 2, 4, 16)
     right, wrong = torch.arange(5), torch.tensor([1, 2, 3, 4, 0])
     assert float(attribute_loss(31.5 * directions, right, directions, 31.5)) < 0.2 < 2.0
@@ -142,7 +142,7 @@ def test_losses_of_answers_have_their_least_where_they_should() -> None:
 
 
 @torch.no_grad()
-def test_a_family_without_answers_has_none_and_one_with_them_says_shares() -> None:
+def test_only_a_family_with_attributes_returns_shares() -> None:
     family = _small()
     z, present = torch.randint(-90, 90, (2, 8, 4, 16)).float(), torch.ones(2, 8, dtype=torch.bool)
     logits, attributes = family.cloud_and_attribute_logits(z, present)
@@ -154,10 +154,10 @@ def test_a_family_without_answers_has_none_and_one_with_them_says_shares() -> No
         replace(family.config, rank=0)
 
 
-def test_a_family_gains_answers_and_keeps_its_labels(tmp_path: Path) -> None:
+def test_a_family_that_gains_attributes_keeps_its_labels(tmp_path: Path) -> None:
     plain = _small(()).eval()
     checkpoint.save(plain, tmp_path)
-    config = train._with_attributes(plain.config)
+    config = with_attributes(plain.config)
     torch.manual_seed(1)
     grown = Family(replace(config, words=(*config.words, "badly"))).eval()
     left = checkpoint.adopt(grown, tmp_path)
@@ -172,7 +172,7 @@ def test_a_family_gains_answers_and_keeps_its_labels(tmp_path: Path) -> None:
     assert grown.config.words[: FIRST_LABEL + 8] == WORDS[: FIRST_LABEL + 8] and "falls" in grown.config.words
 
 
-def test_bodies_are_learned_where_they_are_known_and_nothing_where_not() -> None:
+def test_body_tasks_have_losses_only_where_the_truth_is_known() -> None:
     torch.manual_seed(0)
     family = _small()
     assert isinstance(family.tower, SnippetTower)
@@ -193,8 +193,7 @@ def test_bodies_are_learned_where_they_are_known_and_nothing_where_not() -> None
 
 
 def _linked(spread: float, weight: float) -> tuple[float, torch.Tensor]:
-    """Twelve scenes of one kind, two events each, `spread` apart: the share linked after some training, and the codes'
-    last gradient."""
+    """Train on twelve scenes, two events each, `spread` apart; return the share linked and the codes' last gradient."""
     torch.manual_seed(0)
     reid_adversary = ReidentificationAdversary(64, 60.0)
     scenes = spread * torch.nn.functional.normalize(torch.randn(12, 64), dim=1)
@@ -217,14 +216,14 @@ def test_the_adversary_links_scenes_that_differ_and_only_those() -> None:
     assert _linked(0.0, 1.0)[0] < 0.12 < 0.8 < _linked(400.0, 1.0)[0]
 
 
-def test_the_codes_gradient_is_turned_round_and_scaled() -> None:
+def test_the_gradient_of_the_codes_is_negated_and_scaled() -> None:
     whole, half, none = (_linked(60.0, weight)[1] for weight in (1.0, 0.5, 0.0))
     assert torch.allclose(whole, 2 * half, atol=1e-7) and float(none.abs().max()) == 0.0
     straight = _linked(60.0, -1.0)[1]
     assert torch.allclose(whole, -straight, atol=1e-7) and float(whole.abs().max()) > 0
 
 
-def test_nobody_to_be_mistaken_for_asks_nothing() -> None:
+def test_the_adversary_has_no_loss_without_partner_and_stranger() -> None:
     reid_adversary, z, present = (
         ReidentificationAdversary(64, 60.0),
         torch.randn(3, 8, 4, 16),
@@ -241,33 +240,33 @@ def _clip(label: int, seconds: float = 9.0) -> LabelledClip:
     for index, time in enumerate(times):
         top = 4 + (min(18, int(40 * max(0.0, time - 4))) if label else 0)
         frames[index, top : top + 8, 10:18] = 220
-    happenings = (Happening(1, 4.0, 4.5, True),) if label else ()
+    annotations = (Annotation(1, 4.0, 4.5, True),) if label else ()
     truth = replace(unknown(len(times)), count=np.ones(len(times), np.int8), tags=np.zeros((len(times), 5), np.int8))
     caption = "a person falls" if label else "nothing unusual happens"
-    return LabelledClip(Footage(frames, times, seconds), label, caption, "made", happenings, truth)
+    return LabelledClip(Footage(frames, times, seconds), label, caption, "made", annotations, truth)
 
 
-def test_readers_learn_whole_clips_and_leave_the_codes_alone() -> None:
+def test_the_clip_stage_trains_all_but_tower_and_desensitizer() -> None:
     family = _small().eval()
     with torch.no_grad():
         family.desensitizer.outer.weight *= 400
     before = {name: value.clone() for name, value in family.state_dict().items()}
-    read_whole(family, [_clip(0), _clip(1)], [0.5, 0.5, 0.0], minutes=5.0, steps=3, seed=1)
+    train_on_clips(family, [_clip(0), _clip(1)], [0.5, 0.5, 0.0], minutes=5.0, steps=3, seed=1)
     changed = {name for name, value in family.state_dict().items() if not torch.equal(value, before[name])}
     assert {f"{ADAPTER}.token.weight", "exit_head.weight", "embed.weight"} <= changed
     assert not any(name.startswith(("tower.", "desensitizer.")) for name in changed)
-    read_whole(family, [_clip(0)], [1.0, 0.0, 0.0], minutes=0.0, steps=0, seed=1)  # no time, no step
+    train_on_clips(family, [_clip(0)], [1.0, 0.0, 0.0], minutes=0.0, steps=0, seed=1)  # no time, no step
 
 
-def test_clips_of_whose_events_nobody_knows_the_label_are_read_all_the_same() -> None:
-    family, hidden = _small().eval(), replace(_clip(1, seconds=21.0), happenings=None)
+def test_clips_without_known_event_labels_have_a_loss() -> None:
+    family, hidden = _small().eval(), replace(_clip(1, seconds=21.0), annotations=None)
     events = [event_label(hidden, 0.0, [float(e + k + 1) for k in range(8)], 7.875) for e in range(2)]
     assert events == [UNKNOWN, UNKNOWN]
     drawn = [(hidden, torch.zeros(9, 4, 16))]  # the first two events of it
-    assert bool(torch.isfinite(_loss(family, drawn, np.random.default_rng(0))))
+    assert bool(torch.isfinite(clip_loss(family, drawn, np.random.default_rng(0))))
 
 
-def test_shares_count_the_slots_that_are_known() -> None:
+def test_shares_count_slots_with_known_truth() -> None:
     clip = _clip(0)
     assert slot_shares(clip, np.arange(8), 1.0, len(ATTRIBUTES))[ATTRIBUTES.index("one")] == 1.0
     assert slot_shares(replace(clip, truth=None), np.arange(8), 1.0, len(ATTRIBUTES)).sum() == 0.0

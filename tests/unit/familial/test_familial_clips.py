@@ -1,4 +1,4 @@
-"""Clips and events: what is wrong with an input is said; labels, lengths and starts do not predict one another."""
+"""Clips and events: errors name the bad input; labels, lengths and starts of streams are independent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from familial.data.batches import sample_events, sample_sequences
 from familial.data.clips import Clip, Footage, check_folds, grouped_folds, read_clip, read_manifests, slots, windows
-from familial.data.events import UNKNOWN, Grid, Happening, LabelledClip, event_label, release_label, sequence_frames
+from familial.data.events import UNKNOWN, Annotation, Grid, LabelledClip, event_label, release_label, sequence_frames
 from familial.model.config import nano
 from wire.errors import DataError
 
@@ -33,10 +33,10 @@ def _manifest(folder: Path, *rows: str) -> Path:
     return path
 
 
-def _clip(label: int, seconds: float, happenings: tuple[Happening, ...] | None, name: str = "made") -> LabelledClip:
+def _clip(label: int, seconds: float, annotations: tuple[Annotation, ...] | None, name: str = "made") -> LabelledClip:
     times = np.arange(int(seconds * 12)) / 12
     frames = np.random.default_rng(len(times)).integers(20, 200, (len(times), SPEC.height, SPEC.width), dtype=np.uint8)
-    return LabelledClip(Footage(frames, times, seconds), label, "a person", name, happenings)
+    return LabelledClip(Footage(frames, times, seconds), label, "a person", name, annotations)
 
 
 def test_a_manifest_is_read(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_manifest_is_read(tmp_path: Path) -> None:
     assert np.array_equal(again.frames, footage.frames)
 
 
-def test_bad_rows_are_named(tmp_path: Path) -> None:
+def test_bad_rows_are_refused_by_line(tmp_path: Path) -> None:
     _film(tmp_path / "a.mp4")
     for row, named in (
         ("b.mp4,fall,home,g1,", r"manifest.csv:2: file b.mp4 is missing"),
@@ -64,7 +64,7 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
         read_manifests([_manifest(tmp_path)], LABELS)
 
 
-def test_corrupt_and_empty_clips_are_named(tmp_path: Path) -> None:
+def test_corrupt_and_empty_clips_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
     for name in ("empty.mp4", "noise.mp4"):
@@ -82,7 +82,7 @@ def test_a_group_stays_in_one_fold() -> None:
         check_folds(clips, [i % 3 for i in range(60)])
 
 
-def test_windows_are_black_where_nothing_was_seen() -> None:
+def test_windows_are_black_where_there_is_no_frame() -> None:
     footage = _clip(0, 3.0, None).footage
     made = windows(footage, [1.0, 2.0, 3.0 + SPEC.receptive_field_s + 0.1], SPEC)
     assert made.shape == (3, SPEC.frames, SPEC.height, SPEC.width)
@@ -90,7 +90,7 @@ def test_windows_are_black_where_nothing_was_seen() -> None:
     assert made[0, SPEC.context_frames :].any() and not made[2].any()
 
 
-def test_a_clip_is_read_until_its_last_picture_is_out_of_reach() -> None:
+def test_slots_last_until_the_last_frame_leaves_the_receptive_field() -> None:
     footage = _clip(0, 3.0, None).footage
     count = slots(3.0, SPEC)
     made = windows(footage, [SPEC.slot_s * (slot + 1) for slot in range(count + 1)], SPEC)
@@ -98,8 +98,8 @@ def test_a_clip_is_read_until_its_last_picture_is_out_of_reach() -> None:
     assert count * SPEC.slot_s < 3.0 + SPEC.receptive_field_s <= (count + 1) * SPEC.slot_s
 
 
-def test_labels_follow_what_happens() -> None:
-    fall = _clip(1, 14.0, (Happening(1, 6.0, 7.0, True),))
+def test_labels_follow_the_annotations() -> None:
+    fall = _clip(1, 14.0, (Annotation(1, 6.0, 7.0, True),))
     reach = SPEC.receptive_field_s
     assert event_label(fall, 0.0, (3.0, 4.0, 5.0), reach) == 0
     assert event_label(fall, 0.0, (6.0, 7.0), reach) == 1
@@ -107,7 +107,7 @@ def test_labels_follow_what_happens() -> None:
     assert event_label(fall, 0.0, (13.5,), reach) == UNKNOWN  # lies, long after
     assert event_label(fall, 7.5, (9.0,), reach) == UNKNOWN  # the stream began after the fall
     assert [release_label(fall, 0.0, e, reach) for e in (5.0, 6.2, 7.0, 12.0, 13.8)] == [0, UNKNOWN, 1, 1, UNKNOWN]
-    fight = _clip(2, 14.0, (Happening(2, 5.0, 9.0, False),))
+    fight = _clip(2, 14.0, (Annotation(2, 5.0, 9.0, False),))
     assert event_label(fight, 0.0, (7.0,), reach) == 2
     assert event_label(fight, 0.0, (5.5,), reach) == UNKNOWN
     real = _clip(1, 4.0, None)
@@ -119,7 +119,7 @@ def test_labels_follow_what_happens() -> None:
 GRID = Grid.of(SPEC, 8)
 
 
-def test_a_run_holds_the_windows_of_its_slots() -> None:
+def test_a_sequence_holds_the_windows_of_its_slots() -> None:
     clip = _clip(0, 9.0, ())
     frames, _ = sequence_frames(clip, 0.0, 8.0, GRID, SPEC, None)
     made = windows(clip.footage, [1.0 + slot for slot in range(8)], SPEC)
@@ -127,10 +127,10 @@ def test_a_run_holds_the_windows_of_its_slots() -> None:
     assert len(frames) < made.shape[0] * made.shape[1] / 2  # neighbours share most of them
 
 
-def test_what_arrived_is_drawn_blind_to_the_label() -> None:
-    """Of whole samples and of parts, each as often of any label; what nobody can name is not read."""
-    happenings = ((), (Happening(1, 7.0, 8.0, True),), (Happening(2, 5.0, 11.0, False),))
-    clips = [_clip(label, 12.0, happening) for label, happening in enumerate(happenings)]
+def test_which_releases_arrive_does_not_depend_on_the_label() -> None:
+    """Events are whole sequences and parts of them, of every label, and each has the label of its releases."""
+    annotations = ((), (Annotation(1, 7.0, 8.0, True),), (Annotation(2, 5.0, 11.0, False),))
+    clips = [_clip(label, 12.0, each) for label, each in enumerate(annotations)]
     sequences = sample_sequences(clips, [1 / 3] * 3, 120, GRID, SPEC, np.random.default_rng(0), plain=True)
     drawn = sample_events(sequences, clips, SPEC, 8, np.random.default_rng(1))
     assert set(drawn.labels.tolist()) == {0, 1, 2} and (drawn.first <= drawn.last).all()
@@ -142,18 +142,18 @@ def test_what_arrived_is_drawn_blind_to_the_label() -> None:
         )
 
 
-def test_batches_are_balanced_and_repeatable() -> None:
-    clips = [_clip(0, 10.0, ()), _clip(1, 10.0, (Happening(1, 5.0, 6.0, True),)), _clip(1, 4.0, None, "real")]
-    clips.append(_clip(2, 9.0, (Happening(2, 3.0, 8.0, False),)))
+def test_batches_are_balanced_and_deterministic() -> None:
+    clips = [_clip(0, 10.0, ()), _clip(1, 10.0, (Annotation(1, 5.0, 6.0, True),)), _clip(1, 4.0, None, "real")]
+    clips.append(_clip(2, 9.0, (Annotation(2, 3.0, 8.0, False),)))
     first, second = (sample_sequences(clips, [1 / 3] * 3, 24, GRID, SPEC, np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(first.frames, second.frames) and np.array_equal(first.labels, second.labels)
     assert first.frames.shape == (24, len(GRID.before_s), SPEC.height, SPEC.width) and first.labels.shape == (24, 8)
     assert set(first.labels[first.labels != UNKNOWN].tolist()) == {0, 1, 2}
-    # of a fall whose moment is not known only the sequence's label is, of all others only the releases' are
+    # where the moment of a fall is unknown, only the sequence is labelled; elsewhere only the releases are
     assert ((first.weak == 1) == (first.clip == 2)).all() and (first.labels[first.clip == 2] == UNKNOWN).all()
 
 
-def test_frames_before_the_start_are_not_seen() -> None:
+def test_frames_before_the_stream_starts_are_black() -> None:
     clip = _clip(0, 8.0, ())
     made, _ = sequence_frames(clip, 4.0, 5.0, Grid.of(SPEC, 1), SPEC, None)
     assert not made[: SPEC.context_frames - 1].any() and made[SPEC.context_frames :].any()

@@ -40,13 +40,13 @@ def test_the_norm_never_exceeds_c(values: list[float]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-12, 12, width=32), min_size=64, max_size=64))
-def test_the_code_is_the_reference(values: list[float]) -> None:
+def test_the_code_equals_the_reference(values: list[float]) -> None:
     code = trusted_code(torch.tensor(values).reshape(1, 4, 16), C)
     assert code.flatten().tolist() == reference(values)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e38])
-def test_values_beyond_int32_keep_the_norm(bad: float) -> None:
+def test_values_beyond_int32_still_give_a_bounded_norm(bad: float) -> None:
     x = torch.randn(3, 4, 16) * 5
     x[0] = bad
     x[1, 2, 3] = bad
@@ -55,7 +55,7 @@ def test_values_beyond_int32_keep_the_norm(bad: float) -> None:
     assert code[2].abs().sum() > 0
 
 
-def test_rounding_past_the_ball_is_truncated_instead() -> None:
+def test_a_code_that_rounds_out_of_the_ball_is_truncated() -> None:
     x = torch.full((1, 4, 16), 7.96)  # |x| = 63.7, rounded it is 64 = C
     assert set(trusted_code(x, C).flatten().tolist()) == {8}
     x[0, 0, 0] = 8.51  # rounds to 9: 64.1 > C, so the truncated code is taken
@@ -63,7 +63,7 @@ def test_rounding_past_the_ball_is_truncated_instead() -> None:
     assert trusted_code(torch.full((1, 4, 16), 9.0), C).abs().sum() == 0
 
 
-def test_z_saturates_in_sixteen_bits() -> None:
+def test_z_saturates_at_int16() -> None:
     noise = torch.full((1, 4, 16), 40000, dtype=torch.int32)
     x = torch.zeros(1, 4, 16)
     assert set(trusted_core(x, noise, C).flatten().tolist()) == {32767}
@@ -78,7 +78,7 @@ def test_z_is_code_plus_noise() -> None:
     assert torch.equal(trusted_core(x, noise, C) - noise, trusted_code(x, C))
 
 
-def test_straight_through_has_the_code_as_value_and_one_as_slope() -> None:
+def test_straight_through_gives_the_code_with_gradient_one() -> None:
     x = (torch.randn(2, 4, 16) * 6).requires_grad_()
     code = straight_through(x, C)
     assert torch.equal(code.detach(), trusted_code(x.detach(), C).float())
@@ -86,7 +86,7 @@ def test_straight_through_has_the_code_as_value_and_one_as_slope() -> None:
     assert x.grad is not None and torch.equal(x.grad, torch.ones_like(x))
 
 
-def test_the_desensitizer_stays_inside_the_guard() -> None:
+def test_rounding_a_desensitized_code_rarely_leaves_the_ball() -> None:
     torch.manual_seed(2)
     made = Desensitizer(32, 16, 4, 16, C)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_the_desensitizer_stays_inside_the_guard() -> None:
     assert float(tripped) < 0.01
 
 
-def test_nan_weights_still_end_in_a_code_inside_the_ball() -> None:
+def test_nan_weights_give_a_code_inside_the_ball() -> None:
     made = Desensitizer(32, 16, 4, 16, C)
     with torch.no_grad():
         made.outer.weight.fill_(np.nan)

@@ -1,4 +1,4 @@
-"""The family: members by slicing, an exact relay, graphs that trace, checkpoints that come back."""
+"""The family: members that share its weights, exact hand-over, graphs that can be exported, checkpoints that reload."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_shipped_size_fits_four_megabytes(family: Family) -> None:
 
 
 @torch.no_grad()
-def test_the_relay_is_exact(family: Family) -> None:
+def test_the_cloud_continues_exactly_from_the_edges_exit_state(family: Family) -> None:
     z, present = _events(5)
     edge, cloud = EdgeMember(family), CloudMember(family)
     whole = family.cloud_logits(z, present)
@@ -72,7 +72,7 @@ def test_both_exits_come_from_one_forward(family: Family) -> None:
 
 
 @torch.no_grad()
-def test_missing_releases_change_nothing_whatever_they_hold(family: Family) -> None:
+def test_content_of_missing_releases_does_not_matter(family: Family) -> None:
     z, present = _events(4)
     present[:] = torch.tensor([False] * 4 + [True] * 4)  # halved presence
     other = z.clone()
@@ -83,14 +83,14 @@ def test_missing_releases_change_nothing_whatever_they_hold(family: Family) -> N
 
 
 @torch.no_grad()
-def test_captions_are_words_of_the_vocabulary(family: Family) -> None:
+def test_captions_consist_of_vocabulary_words(family: Family) -> None:
     z, present = _events(2)
     for sentence in family.caption(z, present):
         assert set(sentence.split()) <= set(WORDS) and len(sentence.split()) <= family.config.caption_words
 
 
 @torch.no_grad()
-def test_brightness_and_contrast_leave_the_features_alone(family: Family) -> None:
+def test_features_do_not_depend_on_brightness(family: Family) -> None:
     frames = torch.randint(60, 120, (1, *FRAMES), dtype=torch.uint8)
     brighter = frames + 80
     torch.testing.assert_close(family.features(frames), family.features(brighter), atol=0.05, rtol=0.01)
@@ -98,7 +98,7 @@ def test_brightness_and_contrast_leave_the_features_alone(family: Family) -> Non
 
 @torch.no_grad()
 @pytest.mark.parametrize("missing", [range(WINDOW.frames), range(8), (3, 9), (WINDOW.frames - 1,)])
-def test_black_frames_are_survived(family: Family, missing: Any) -> None:
+def test_missing_frames_give_finite_features(family: Family, missing: Any) -> None:
     frames = torch.randint(0, 256, (1, *FRAMES), dtype=torch.uint8)
     frames[:, list(missing)] = 0
     assert torch.isfinite(family.features(frames)).all()
@@ -106,7 +106,7 @@ def test_black_frames_are_survived(family: Family, missing: Any) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("lost", "instead"), [(slice(0, 3), 3), (slice(2, 5), 5), (slice(6, 8), 5)])
-def test_a_gap_takes_the_next_frame_and_an_end_the_last(lost: slice, instead: int) -> None:
+def test_a_gap_is_filled_with_the_next_frame_and_an_end_with_the_last(lost: slice, instead: int) -> None:
     snippet = torch.randint(1, 256, (1, 8, 64, 64)).float()
     gap, filled = snippet.clone(), snippet.clone()
     gap[:, lost] = 0
@@ -117,7 +117,7 @@ def test_a_gap_takes_the_next_frame_and_an_end_the_last(lost: slice, instead: in
 
 
 @torch.no_grad()
-def test_what_moves_is_cut_out_and_the_place_is_not_in_it() -> None:
+def test_the_crop_holds_what_moves_and_nothing_of_the_background() -> None:
     place = torch.randint(60, 200, (1, 1, 128, 128)).float()
     frames = place.repeat(1, 8, 1, 1)
     for step in range(8):
@@ -137,8 +137,8 @@ class _Parts(torch.nn.Module):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
 @torch.no_grad()
-def test_each_snippet_is_cut_by_its_own_box_in_the_graph_too(tmp_path: Path) -> None:
-    """As many snippets as frames in one, whose boxes differ: whoever pairs boxes with frames instead is found."""
+def test_the_exported_graph_crops_each_snippet_by_its_own_box(tmp_path: Path) -> None:
+    """As many snippets as frames in each, with different boxes, so that pairing boxes with frames would be found."""
     snippets = torch.full((8, 8, 128, 128), 90.0)
     for place in range(8):
         for step in range(8):
@@ -153,20 +153,20 @@ def test_each_snippet_is_cut_by_its_own_box_in_the_graph_too(tmp_path: Path) -> 
 
 
 @torch.no_grad()
-def test_light_that_changes_everywhere_is_no_motion() -> None:
+def test_a_change_of_brightness_everywhere_is_no_motion() -> None:
     frames = torch.randint(60, 120, (1, 1, 128, 128)).float() + torch.arange(8).reshape(1, 8, 1, 1) * 12.0
     _, geometry = moving_parts(frames, 56)
     assert ((geometry[0, :5] + 1) / 2).tolist() == pytest.approx([0, 1, 0, 1, 1], abs=0.07)
 
 
-def test_a_resampled_row_keeps_its_sum() -> None:
+def test_resampling_weights_sum_to_one() -> None:
     rows = tents(torch.tensor([0.0, 0.3, 1.0]), torch.tensor([0.4, 1.0, 0.6]), 56, 128)
     torch.testing.assert_close(rows.sum(dim=2), torch.ones(3, 56))
     assert bool((rows >= 0).all())
 
 
 @torch.no_grad()
-def test_a_run_of_windows_is_what_its_windows_are(family: Family) -> None:
+def test_a_sequence_gives_the_features_of_its_windows(family: Family) -> None:
     grid = Grid.of(WINDOW, 3)
     frames = torch.randint(0, 256, (2, len(grid.before_s), *FRAMES[1:]), dtype=torch.uint8)
     index = torch.from_numpy(grid.index)
@@ -176,7 +176,7 @@ def test_a_run_of_windows_is_what_its_windows_are(family: Family) -> None:
 
 
 @torch.no_grad()
-def test_a_code_lies_in_as_many_directions_as_its_rank(family: Family) -> None:
+def test_codes_span_at_most_rank_directions(family: Family) -> None:
     codes = family.features(torch.randint(0, 256, (12, *FRAMES), dtype=torch.uint8)).flatten(1)
     assert family.config.rank == 2 and int(torch.linalg.matrix_rank(codes, rtol=1e-4)) <= 2
 
@@ -201,7 +201,7 @@ def graphs(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
 @torch.no_grad()
-def test_the_graphs_trace_and_agree_with_torch(family: Family, graphs: Path) -> None:
+def test_the_exported_graphs_agree_with_torch(family: Family, graphs: Path) -> None:
     encode = onnxruntime.InferenceSession(str(graphs / "encode.onnx"))
     decide = onnxruntime.InferenceSession(str(graphs / "decide.onnx"))
     for _ in range(3):
@@ -216,7 +216,7 @@ def test_the_graphs_trace_and_agree_with_torch(family: Family, graphs: Path) -> 
         np.testing.assert_allclose(logits, family.edge_logits(events, present).numpy(), atol=1e-4)
 
 
-def test_a_checkpoint_comes_back(family: Family, tmp_path: Path) -> None:
+def test_a_saved_checkpoint_loads_unchanged(family: Family, tmp_path: Path) -> None:
     checkpoint.save(family, tmp_path)
     assert sum(file.stat().st_size for file in tmp_path.glob("*.safetensors")) <= 4_000_000
     back = checkpoint.load(tmp_path)
@@ -230,7 +230,7 @@ def test_a_checkpoint_comes_back(family: Family, tmp_path: Path) -> None:
     assert checkpoint.checkpoint_hash(tmp_path / "again") == before
 
 
-def test_a_broken_checkpoint_is_named(family: Family, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_refused_by_name(family: Family, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="missing"):
         checkpoint.load(tmp_path)
     checkpoint.save(family, tmp_path)
@@ -257,12 +257,12 @@ def test_a_broken_checkpoint_is_named(family: Family, tmp_path: Path) -> None:
         ("label_bias", (0.0,), "label_bias"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(field: str, value: Any, named: str) -> None:
+def test_inconsistent_sizes_are_refused(field: str, value: Any, named: str) -> None:
     with pytest.raises(CheckpointError, match=named):
         replace(nano(WORDS), **{field: value})
 
 
-def test_a_base_is_adopted_word_by_word(family: Family, tmp_path: Path) -> None:
+def test_word_embeddings_of_a_base_are_copied_word_by_word(family: Family, tmp_path: Path) -> None:
     checkpoint.save(family, tmp_path)
     config: FamilyConfig = replace(family.config, words=(*family.config.words, "runs"))
     grown = Family(config)

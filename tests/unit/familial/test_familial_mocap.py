@@ -1,4 +1,4 @@
-"""Captured motion on the renderer's bodies: read safely, true to the capture, on the floor, the same every time."""
+"""Captured motion on the renderer's bodies: read safely, true to the capture, on the floor, reproducible."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ import cv2
 import numpy as np
 import pytest
 
-from familial.synth import mocap
+from familial.synth import capture_archive
 from familial.synth.actions.catalogue import CAPTIONS
-from familial.synth.bodies import JOINTS, Body, Floats, draw_body, radii
+from familial.synth.body import Body, draw_body, radii
+from familial.synth.capture import Motion, pose
+from familial.synth.capture_archive import read_archive
 from familial.synth.clip import render_clip
-from familial.synth.mocap import Motion, main, pose, read_archive, render_motion
+from familial.synth.mocap import main, render_motion
+from familial.synth.skeleton import JOINT, Floats
 from wire.errors import DataError
 
-J = {name: i for i, name in enumerate(JOINTS)}
 BODY = Body(seed=1, height=1.75, mass=1.0, limb=1.0, stoop=0.0, pace=1.2, swing=1.0)
 ONE = [1.0, 0.0, 0.0, 0.0]
 # joint, parent, kind, x y z of DeepMimic: x ahead, y up, z right
@@ -99,10 +101,12 @@ def real(folder: Path) -> dict[str, Motion]:
 
 def ahead(joints: Floats, low: str, high: str, joint: str) -> Floats:
     """How far (T,) `joint` lies off the line between `low` and `high`, along where the pelvis looks."""
-    across = joints[:, J["hip_l"]] - joints[:, J["hip_r"]]
-    forward = np.cross(across, joints[:, J["neck"]] - joints[:, J["pelvis"]])
+    across = joints[:, JOINT["hip_l"]] - joints[:, JOINT["hip_r"]]
+    forward = np.cross(across, joints[:, JOINT["neck"]] - joints[:, JOINT["pelvis"]])
     forward /= np.linalg.norm(forward, axis=1, keepdims=True)
-    return np.asarray(((joints[:, J[joint]] - (joints[:, J[low]] + joints[:, J[high]]) / 2) * forward).sum(1))
+    return np.asarray(
+        ((joints[:, JOINT[joint]] - (joints[:, JOINT[low]] + joints[:, JOINT[high]]) / 2) * forward).sum(1)
+    )
 
 
 def test_a_made_archive_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -116,12 +120,12 @@ def test_a_made_archive_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_upright_bodies_keep_their_own_proportions_and_travel_ahead(tmp_path: Path) -> None:
     times = np.linspace(0, 2.4, 25)
     joints, path = pose(made(tmp_path), BODY, times)
-    thigh = np.linalg.norm(joints[:, J["knee_l"]] - joints[:, J["hip_l"]], axis=1)
+    thigh = np.linalg.norm(joints[:, JOINT["knee_l"]] - joints[:, JOINT["hip_l"]], axis=1)
     np.testing.assert_allclose(thigh, 0.245 * BODY.height)
-    assert (joints[:, J["head"], 2] > joints[:, J["pelvis"], 2] + 0.4).all()
-    assert (joints[:, J["toe_l"], 2] < 0.1).any()
-    assert joints[0, J["hip_l"], 1] > 0 > joints[0, J["hip_r"], 1]
-    assert (joints[:, J["nose"], 0] > joints[:, J["head"], 0]).all()
+    assert (joints[:, JOINT["head"], 2] > joints[:, JOINT["pelvis"], 2] + 0.4).all()
+    assert (joints[:, JOINT["toe_l"], 2] < 0.1).any()
+    assert joints[0, JOINT["hip_l"], 1] > 0 > joints[0, JOINT["hip_r"], 1]
+    assert (joints[:, JOINT["nose"], 0] > joints[:, JOINT["head"], 0]).all()
     assert np.diff(path[:, 0]).min() > 0  # on and on, across the ends of cycles
     np.testing.assert_allclose(path[:, 1], 0, atol=1e-9)
 
@@ -145,14 +149,14 @@ def test_a_jump_leaves_the_floor_and_a_drifting_floor_does_not(tmp_path: Path) -
     assert bottom[1].max() < 0.02
 
 
-def test_what_does_not_repeat_comes_back_only_where_it_stood(tmp_path: Path) -> None:
+def test_a_motion_that_does_not_repeat_returns_only_to_the_same_posture(tmp_path: Path) -> None:
     lying = frame(up=0.1)
     lying[4:8] = [math.sqrt(0.5), 0.0, 0.0, -math.sqrt(0.5)]  # face down
     rises = {"Loop": "none", "Frames": [lying, *[frame() for _ in range(10)]]}
     kicks = {"Loop": "none", "Frames": [frame(knee=-0.2 * (i % 5)) for i in range(10)]}
     motions = read_archive(archive(tmp_path / "a.tar.xz", rises=rises, kicks=kicks))
     joints, _ = pose(motions["rises"], BODY, np.array([-1.0, 0.0, 1.0, 30.0]))
-    head = joints[:, J["head"], 2]
+    head = joints[:, JOINT["head"], 2]
     assert head[0] == head[1] < 0.4
     assert head[2] == head[3] > 1.4
     first, _ = pose(motions["kicks"], BODY, np.array([0.0, 0.9 + 0.8]))
@@ -171,7 +175,7 @@ def test_non_commercial_captures_are_left_out_by_rule(tmp_path: Path) -> None:
         read_archive(archive(tmp_path / "b.tar.xz", files))
 
 
-def test_an_archive_that_cannot_be_read_says_why_and_the_cure(tmp_path: Path) -> None:
+def test_an_unreadable_archive_is_refused_with_the_cure(tmp_path: Path) -> None:
     whole = archive(tmp_path / "whole.tar.xz", stroll=stroll()).read_bytes()
     cases: dict[str, tuple[bytes, str]] = {
         "no xz": (b"not an archive", "fetch it again"),
@@ -186,12 +190,12 @@ def test_an_archive_that_cannot_be_read_says_why_and_the_cure(tmp_path: Path) ->
         read_archive(tmp_path / "nowhere.tar.xz")
 
 
-def test_an_archive_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mocap, "_UNPACKED", 1 << 20)
+def test_an_archive_that_unpacks_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture_archive, "_UNPACKED", 1 << 20)
     (tmp_path / "bomb").write_bytes(lzma.compress(bytes(3 << 20)))
     with pytest.raises(DataError, match="unpacks to more than 1 MiB"):
         read_archive(tmp_path / "bomb")
-    monkeypatch.setattr(mocap, "_PACKED", 100)
+    monkeypatch.setattr(capture_archive, "_PACKED", 100)
     with pytest.raises(DataError, match="more than 0 MiB"):
         read_archive(tmp_path / "bomb")
 
@@ -235,7 +239,7 @@ BAD: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_motion_names_its_file_its_fault_and_the_cure(tmp_path: Path, case: str) -> None:
+def test_a_malformed_motion_is_refused_with_its_file_and_the_cure(tmp_path: Path, case: str) -> None:
     content, fault = BAD[case]
     with pytest.raises(DataError, match=fault) as caught:
         read_archive(archive(tmp_path / "a.tar.xz", bad=content))
@@ -274,7 +278,7 @@ def test_a_seed_and_a_motion_always_give_the_same_bytes(tmp_path: Path) -> None:
     assert (clip.silhouettes == 1).any(axis=(1, 2)).mean() > 0.7
 
 
-def test_the_room_and_the_person_are_those_of_the_seed(tmp_path: Path) -> None:
+def test_room_and_person_are_those_of_the_seed(tmp_path: Path) -> None:
     ours = render_motion(12, made(tmp_path), size=(60, 80), fps=6.0, seconds=6.0)
     theirs = render_clip(12, "walk", size=(60, 80), fps=6.0, seconds=6.0)
     assert ours.identities[0] == theirs.identities[0]
@@ -307,7 +311,7 @@ def test_real_captures_stand_on_the_floor_with_joints_bent_the_right_way(data_di
     for seed in (1, 2):
         body = draw_body(np.random.default_rng(seed), seed)
         joints, _ = pose(motion, body, np.arange(0, 6, 0.05))
-        bottom = (joints[..., 2] - radii(body))[:, [i for n, i in J.items() if n != "tail"]].min(1)
+        bottom = (joints[..., 2] - radii(body))[:, [i for n, i in JOINT.items() if n != "tail"]].min(1)
         assert bottom.min() > -1e-9
         assert np.median(bottom) < 0.02
         for side in "lr":
@@ -317,9 +321,9 @@ def test_real_captures_stand_on_the_floor_with_joints_bent_the_right_way(data_di
 
 def test_a_real_walk_goes_where_the_body_looks_and_its_standing_foot_stays(data_dir: Path) -> None:
     joints, path = pose(real(data_dir)["walk"], BODY, np.arange(0, 5, 0.02))
-    forward = joints[:, J["nose"], :2] - joints[:, J["head"], :2]
+    forward = joints[:, JOINT["nose"], :2] - joints[:, JOINT["head"], :2]
     assert ((np.diff(path, axis=0) * forward[1:]).sum(1) > 0).all()
-    feet = [J["toe_l"], J["toe_r"], J["heel_l"], J["heel_r"]]
+    feet = [JOINT["toe_l"], JOINT["toe_r"], JOINT["heel_l"], JOINT["heel_r"]]
     low = (joints[:, feet, 2] - radii(BODY)[feet]).argmin(1)[:-1]
     slide = np.linalg.norm(np.diff(joints[:, feet, :2] + path[:, None], axis=0), axis=-1) / 0.02
     assert np.median(slide[np.arange(len(low)), low]) < 0.15  # metres a second, of about one that it walks
@@ -327,6 +331,6 @@ def test_a_real_walk_goes_where_the_body_looks_and_its_standing_foot_stays(data_
 
 def test_a_real_get_up_ends_standing_and_never_goes_down_again(data_dir: Path) -> None:
     joints, _ = pose(real(data_dir)["getup_facedown"], BODY, np.arange(0, 12, 0.05))
-    head = joints[:, J["head"], 2]
+    head = joints[:, JOINT["head"], 2]
     assert head[0] < 0.6
     assert head[70:].min() > 1.4

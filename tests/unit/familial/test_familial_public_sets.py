@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from familial.data.clips import check_folds, grouped_folds, read_clip, read_manifests
-from familial.data.public_sets import LAYOUTS, main
+from familial.data.layouts import LAYOUTS
+from familial.data.public_sets import main
 from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
 
@@ -50,7 +51,7 @@ def rows(root: Path, layout: str, *more: str) -> dict[str, dict[str, str]]:
         return {Path(row["file"]).stem: row for row in csv.DictReader(file)}
 
 
-def test_urfd_pictures_become_films_and_the_frame_labels_tell_the_onset(tmp_path: Path) -> None:
+def test_urfd_pictures_become_films_with_the_onset_of_the_frame_labels(tmp_path: Path) -> None:
     root = tmp_path / "urfd"
     for name in ("fall-01-cam0-rgb", "fall-01-cam1-rgb", "adl-01-cam0-rgb"):
         (root / name).mkdir(parents=True)
@@ -73,7 +74,7 @@ def test_urfd_pictures_become_films_and_the_frame_labels_tell_the_onset(tmp_path
     assert made.frames[25].mean() > made.frames[2].mean() + 100
 
 
-def test_upfall_archives_keep_their_times_and_both_cameras_their_person(tmp_path: Path) -> None:
+def test_upfall_archives_keep_their_times_and_both_cameras_are_one_group(tmp_path: Path) -> None:
     root = tmp_path / "upfall"
     for subject, activity in ((1, 3), (1, 6), (2, 11)):
         name = f"Subject{subject}Activity{activity}Trial1"
@@ -99,7 +100,7 @@ def test_upfall_archives_keep_their_times_and_both_cameras_their_person(tmp_path
     assert read_clip(tmp_path / fall["file"], SPEC, cache=None).duration == pytest.approx(37 / 18, rel=0.02)
 
 
-def test_le2i_annotations_tell_fall_and_onset_and_a_room_filmed_twice_is_one_group(tmp_path: Path) -> None:
+def test_le2i_annotations_give_label_and_onset_and_a_room_filmed_twice_is_one_group(tmp_path: Path) -> None:
     root = tmp_path / "le2i"
     for room, number, told in (
         ("Coffee_room_01/Coffee_room_01", 1, "11\n20\n1,1,10,10,20,20\n"),
@@ -119,7 +120,7 @@ def test_le2i_annotations_tell_fall_and_onset_and_a_room_filmed_twice_is_one_gro
     assert float(found["video (1)"]["onset_s"]) == pytest.approx(0.4)
 
 
-def test_rwf_pieces_of_a_video_stay_together_across_its_halves(tmp_path: Path) -> None:
+def test_rwf_pieces_of_a_video_are_one_group_across_train_and_val(tmp_path: Path) -> None:
     root = tmp_path / "RWF-2000"
     for half, label, name in (
         ("train", "Fight", "-1l5631l3fg_0"),
@@ -165,7 +166,7 @@ def test_a_plain_folder_per_label_keeps_pieces_and_folders_together(tmp_path: Pa
         (lambda r: (r / "fall" / "a.mp4").unlink(), "every clip is 'normal'.*--one-class"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_its_cure(
+def test_an_unusable_clip_is_refused_by_name_with_the_cure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: object, says: str
 ) -> None:
     root = tmp_path / "own"
@@ -179,7 +180,7 @@ def test_what_cannot_be_used_is_named_with_its_cure(
     assert not out.exists()
 
 
-def test_broken_clips_can_be_left_out_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_clips_can_be_left_out_and_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "own"
     film(root / "normal" / "a.mp4")
     film(root / "fall" / "a.mp4")
@@ -202,6 +203,13 @@ def test_a_damaged_archive_or_annotation_is_refused(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
-def test_an_empty_folder_is_no_set(tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--layout", layout, "--out", str(tmp_path / "m.csv")]) == 1
     assert f"nothing of the layout {layout!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_every_layout_is_documented_and_says_what_it_is(layout: str) -> None:
+    told = f"{layout}: add a row `| \\`{layout}\\` | ...` to the table of layouts in docs/data.md"
+    assert f"| `{layout}` |" in (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text(), told
+    assert LAYOUTS[layout].__doc__, f"{layout}: say in the docstring of its function which names it reads"

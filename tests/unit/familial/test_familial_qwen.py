@@ -1,4 +1,4 @@
-"""The fixed-grid tower is transformers' own tower; exits may lie anywhere, and the relay stays exact."""
+"""The fixed-grid tower equals transformers' own; from an exit after any block, the cloud continues exactly."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def some_frames(count: int, size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [32, 64, 96, 160])
 @torch.no_grad()
-def test_the_fixed_grid_tower_is_transformers_own(base: Any, size: int) -> None:
+def test_the_fixed_grid_tower_equals_transformers_tower(base: Any, size: int) -> None:
     """Also where the position table has to be stretched, in training form and as it is exported."""
     tower, frames = tower_of(base, size), some_frames(2, size)
     pixels, grid = processor_pixels(frames[1], tower.vision)
@@ -52,7 +52,7 @@ def test_the_fixed_grid_tower_is_transformers_own(base: Any, size: int) -> None:
 
 
 @torch.no_grad()
-def test_the_fixed_grid_tower_holds_at_a_larger_size() -> None:
+def test_the_fixed_grid_tower_equals_transformers_tower_at_a_larger_size() -> None:
     """Real patch, merge and position table, 384 wide, 6 blocks; and colours that the processor scales differently."""
     vision = VisionSpec(
         depth=6, hidden=384, mlp=1440, heads=6, out=512, mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28)
@@ -67,7 +67,7 @@ def test_the_fixed_grid_tower_holds_at_a_larger_size() -> None:
     assert float(apart) <= 1e-4 < float(theirs.abs().max())
 
 
-def test_processor_pixels_are_the_processors() -> None:
+def test_processor_pixels_equal_those_of_transformers_processor() -> None:
     """What the other tests compare with is what transformers' image processor makes of a still picture."""
     from transformers.models.qwen2_vl import Qwen2VLImageProcessor
 
@@ -85,7 +85,7 @@ def test_processor_pixels_are_the_processors() -> None:
 
 
 @torch.no_grad()
-def test_the_tower_takes_no_look_at_another_window(base: Any) -> None:
+def test_a_windows_features_do_not_depend_on_other_windows(base: Any) -> None:
     tower, frames = tower_of(base), some_frames(3, 64)
     assert float((tower(frames)[1:2] - tower(frames[1:2])).abs().max()) <= 1e-5
 
@@ -98,7 +98,7 @@ def test_gradients_reach_every_weight_of_the_tower() -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
 @torch.no_grad()
-def test_the_tower_exports_to_plain_operators(base: Any) -> None:
+def test_the_tower_exports_to_allowed_operators(base: Any) -> None:
     """Fixed shapes, whitelisted operators, no custom one; ONNX Runtime computes what transformers computes."""
     tower = tower_of(base)
     frames = some_frames(1, 64)
@@ -131,7 +131,7 @@ def events(config: FamilyConfig, count: int = 5) -> tuple[torch.Tensor, torch.Te
 @pytest.mark.parametrize("exit_block", ["shared", "branch"])
 @pytest.mark.parametrize("exit_at", [1, 2, 3, 4])
 @torch.no_grad()
-def test_the_relay_is_exact_from_any_block(exit_at: int, exit_block: str) -> None:
+def test_the_cloud_continues_exactly_from_any_exit_block(exit_at: int, exit_block: str) -> None:
     """Difference 0.0: the cloud goes on from the edge's state as if it had computed it, whichever block that left."""
     torch.manual_seed(exit_at)
     family = Family(qwen_family_config(layers=4, exit_at=exit_at, exit_block=exit_block)).eval()
@@ -144,7 +144,7 @@ def test_the_relay_is_exact_from_any_block(exit_at: int, exit_block: str) -> Non
 
 
 @torch.no_grad()
-def test_a_branch_begins_as_the_shared_block_and_then_goes_its_own_way() -> None:
+def test_a_branch_block_starts_as_a_copy_and_is_independent() -> None:
     torch.manual_seed(0)
     branched = Family(qwen_family_config(exit_block="branch")).eval()
     shared = Family(qwen_family_config()).eval()
@@ -158,7 +158,7 @@ def test_a_branch_begins_as_the_shared_block_and_then_goes_its_own_way() -> None
 
 
 @torch.no_grad()
-def test_the_backbone_is_transformers_own_decoder(base: Any) -> None:
+def test_the_backbone_equals_transformers_decoder(base: Any) -> None:
     """Same blocks, grouped heads and rotary positions: the same hidden states, to the last bit."""
     family = Family(qwen_family_config()).eval()
     language = base.model.language_model
@@ -171,7 +171,7 @@ def test_the_backbone_is_transformers_own_decoder(base: Any) -> None:
 
 
 @torch.no_grad()
-def test_features_injected_into_the_cloud_member_are_its_own(base: Any) -> None:
+def test_transformers_model_reads_our_tower_features_as_its_own(base: Any) -> None:
     """The base with DeepStack off reads handed-over tower features as it reads its own picture: difference 0.0."""
     config = base_config()
     config.vision_config.deepstack_visual_indexes = []
@@ -219,14 +219,14 @@ def real_config(layers: int) -> Qwen3VLConfig:
 
 
 @pytest.mark.parametrize(("layers", "expected"), [(1, 1_893_620_720), (36, 8_646_745_840)])
-def test_the_members_have_as_many_parameters_as_their_report_says(layers: int, expected: int) -> None:
+def test_the_members_have_the_published_numbers_of_parameters(layers: int, expected: int) -> None:
     """On the meta device. The model of one block, and of 36: tower, blocks, and both word matrices of 151,936 rows."""
     with torch.device("meta"):
         model = Qwen3VLForConditionalGeneration(real_config(layers))
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 
-def test_the_family_holds_the_same_tower_and_blocks() -> None:
+def test_the_family_has_the_published_tower_and_blocks() -> None:
     """What an adopted edge member takes over of those 1.89 billion: all but the two word matrices and the last norm."""
     vision = VisionSpec(depth=27, hidden=1152, mlp=4304, heads=16, out=4096)
     config = replace(
@@ -264,7 +264,7 @@ def test_the_family_holds_the_same_tower_and_blocks() -> None:
         ({"storage": "int4"}, "storage"),
     ],
 )
-def test_geometries_that_do_not_fit_are_refused(changes: dict[str, Any], named: str) -> None:
+def test_inconsistent_geometries_are_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(CheckpointError, match=named):
         qwen_family_config(**changes)
 

@@ -24,9 +24,9 @@ Floats = npt.NDArray[np.float64]
 Point = tuple[int, ...]
 
 
-def line(mu: int, sigma: float, reach: int) -> Floats:
-    """P(z) for z in -reach .. reach of mu + a discrete Gaussian; what lies beyond is below 1e-15."""
-    z = np.arange(-reach, reach + 1)
+def line(mu: int, sigma: float, largest: int) -> Floats:
+    """P(z) for z in -largest to largest of mu + a discrete Gaussian; what lies beyond is below 1e-15."""
+    z = np.arange(-largest, largest + 1)
     weights = np.exp(-((z - mu) ** 2) / (2 * sigma**2))
     made: Floats = weights / np.exp(-(z.astype(float) ** 2) / (2 * sigma**2)).sum()
     return made
@@ -34,10 +34,10 @@ def line(mu: int, sigma: float, reach: int) -> Floats:
 
 def outcomes(code: Point, sigma: float, clip_norm: int) -> Floats:
     """P(z) over the whole lattice around, flattened."""
-    reach = clip_norm + math.ceil(9 * sigma)
+    largest = clip_norm + math.ceil(9 * sigma)
     made = np.ones(1)
     for mu in code:
-        made = np.multiply.outer(made, line(mu, sigma, reach)).ravel()
+        made = np.multiply.outer(made, line(mu, sigma, largest)).ravel()
     return made
 
 

@@ -250,8 +250,8 @@ def test_tau_follows_from_sigma_n_cadence_and_life() -> None:
     assert tau(slot_s=0.5) == pytest.approx(2 * tau(), rel=1e-6)
     assert tau(lifetime_years=20.0) == pytest.approx(2 * tau(), rel=1e-6)
     assert tau(sigma=Fraction(120)) == pytest.approx(2 * tau(), rel=0.01)
-    draws = 10 * 365.25 * 86400 * 64
-    assert tau() == pytest.approx(draws * (13.5 * 60 + 3) * 2.0**-128, rel=1e-6)
+    samples = 10 * 365.25 * 86400 * 64
+    assert tau() == pytest.approx(samples * (13.5 * 60 + 3) * 2.0**-128, rel=1e-6)
 
 
 def test_a_promise_of_a_delta_that_the_sampler_spends_is_not_made() -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from tests.support.services import ROOT
 from tests.support.simulated_disk import PowerCut, SimulatedDisk
-from wire import files as durable
+from wire import files
 from wire.errors import ConfigError, LedgerError, MessageError
+from wire.protocol import command
 from wire.protocol.command import MAX_COMMAND, Command, Orders, main, open_command
 from wire.protocol.keys import DeviceKey, PublicKey
 
@@ -84,7 +85,7 @@ def test_rubbish_is_refused(data: bytes) -> None:
         (b'"signature"', "malformed"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(payload: bytes, why: str) -> None:
+def test_a_malformed_command_is_refused(payload: bytes, why: str) -> None:
     assert reason(payload) == why
 
 
@@ -158,7 +159,7 @@ def test_a_power_cut_never_makes_a_number_good_again(data: st.DataObject, cut_at
         found = orders(folder)
         found.take(order(5))
         disk = SimulatedDisk(folder, lambda many: data.draw(st.integers(0, many - 1)), cut_at)
-        patch.setattr(durable, "os", disk)
+        patch.setattr(files, "os", disk)
         obeyed = True
         try:
             found.take(order(6, "balanced"))
@@ -178,7 +179,7 @@ def test_a_full_disk_stops_the_device(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     found = orders(tmp_path)
-    monkeypatch.setattr(durable, "replace", full)
+    monkeypatch.setattr(command, "write_durably", full)
     with pytest.raises(LedgerError, match="No space left"):
         found.take(order(1))
     assert found.profile == "balanced"

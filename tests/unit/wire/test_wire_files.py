@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.simulated_disk import PowerCut, SimulatedDisk
-from wire import files as durable
+from wire import files
 
 EMPTY = {"a": 0, "b": 0}
 OPERATIONS = 7  # open, write, fsync, replace, open, fsync, and none
@@ -26,15 +26,15 @@ def test_a_power_cut_leaves_the_old_file_or_the_new_one(data: st.DataObject, cut
     """Whichever operation is the last, whatever unsynced content survives, and when writes are cut short too."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         file = Path(folder) / "file"
-        durable.save_counts(file, {"a": 1, "b": 1})
+        files.save_counts(file, {"a": 1, "b": 1})
         disk = SimulatedDisk(file.parent, lambda many: data.draw(st.integers(0, many - 1)), cut_at, short)
-        patch.setattr(durable, "os", disk)
+        patch.setattr(files, "os", disk)
         done = True
         try:
-            durable.save_counts(file, {"a": 2, "b": 2})
+            files.save_counts(file, {"a": 2, "b": 2})
         except PowerCut:
             done = False
-        found = durable.load_counts(file, EMPTY)
+        found = files.load_counts(file, EMPTY)
         assert found == {"a": 2, "b": 2} if done else found in ({"a": 1, "b": 1}, {"a": 2, "b": 2})
 
 
@@ -47,7 +47,7 @@ def test_the_simulated_disk_punishes_a_missing_fsync(
     for choice in range(4):
         file = tmp_path / f"{leave_out}-{choice}" / "file"
         file.parent.mkdir()
-        durable.save_counts(file, {"a": 1, "b": 1})
+        files.save_counts(file, {"a": 1, "b": 1})
         disk = SimulatedDisk(file.parent, partial(operator.mod, choice))
         skip = {"file": 1, "folder": 2}[leave_out]
         calls = 0
@@ -60,24 +60,24 @@ def test_the_simulated_disk_punishes_a_missing_fsync(
 
         with monkeypatch.context() as patch:
             patch.setattr(disk, "fsync", fsync)
-            patch.setattr(durable, "os", disk)
-            durable.save_counts(file, {"a": 2, "b": 2})
+            patch.setattr(files, "os", disk)
+            files.save_counts(file, {"a": 2, "b": 2})
             disk.cut_at = 0
             with pytest.raises(PowerCut):
                 disk.open(file, 0)
         try:
-            lost += durable.load_counts(file, EMPTY) != {"a": 2, "b": 2}
+            lost += files.load_counts(file, EMPTY) != {"a": 2, "b": 2}
         except ValueError:
             lost += 1
     assert lost
 
 
 def test_no_file_is_the_empty_one(tmp_path: Path) -> None:
-    assert durable.load_counts(tmp_path / "none", EMPTY) == EMPTY
+    assert files.load_counts(tmp_path / "none", EMPTY) == EMPTY
 
 
 def good() -> bytes:
-    return json.dumps(durable._document({"a": 3, "b": 4})).encode()
+    return json.dumps(files._document({"a": 3, "b": 4})).encode()
 
 
 @settings(deadline=None)
@@ -89,7 +89,7 @@ def test_a_changed_byte_is_refused_or_changes_nothing(at: int, by: int) -> None:
         file = Path(folder) / "file"
         file.write_bytes(data)
         with contextlib.suppress(ValueError):
-            assert durable.load_counts(file, EMPTY) == {"a": 3, "b": 4}
+            assert files.load_counts(file, EMPTY) == {"a": 3, "b": 4}
 
 
 @settings(deadline=None)
@@ -99,7 +99,7 @@ def test_what_is_no_document_is_refused(data: bytes) -> None:
         file = Path(folder) / "file"
         file.write_bytes(data)
         with pytest.raises(ValueError, match="."):
-            durable.load_counts(file, EMPTY)
+            files.load_counts(file, EMPTY)
 
 
 @pytest.mark.parametrize(
@@ -110,16 +110,40 @@ def test_what_is_no_document_is_refused(data: bytes) -> None:
         "null",
         '"text"',
         "[" * 100_000,
-        json.dumps(durable._document({"a": 1})),
-        json.dumps(durable._document({"a": -1, "b": 0})),
-        json.dumps(durable._document({"a": True, "b": 0})),
-        json.dumps(durable._document({"a": 1.0, "b": 0})),  # type: ignore[dict-item]  # what must be refused
-        json.dumps(durable._document({"a": 0, "b": 0, "c": 0})),
-        json.dumps({**durable._document({"a": 0, "b": 0}), "more": 1}),
+        json.dumps(files._document({"a": 1})),
+        json.dumps(files._document({"a": -1, "b": 0})),
+        json.dumps(files._document({"a": True, "b": 0})),
+        json.dumps(files._document({"a": 1.0, "b": 0})),  # type: ignore[dict-item]  # what must be refused
+        json.dumps(files._document({"a": 0, "b": 0, "c": 0})),
+        json.dumps({**files._document({"a": 0, "b": 0}), "more": 1}),
         json.dumps({"counts": {"a": 0, "b": 0}, "sha256": "0"}),
     ],
 )
 def test_counts_that_cannot_be_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(text)
     with pytest.raises(ValueError, match="."):
-        durable.load_counts(tmp_path / "file", EMPTY)
+        files.load_counts(tmp_path / "file", EMPTY)
+
+
+def test_a_file_is_replaced_in_one_move_and_nothing_else_stays(tmp_path: Path) -> None:
+    file = tmp_path / "clip.npz"
+    files.write_whole(file, "old")
+    with files.whole_file(file) as beside:
+        assert (beside.parent, beside.suffix) == (file.parent, file.suffix)  # writers choose the format by the suffix
+        beside.write_bytes(b"new")
+        assert file.read_text() == "old"
+    assert file.read_bytes() == b"new" and [*tmp_path.iterdir()] == [file]
+
+
+def test_an_error_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    files.write_whole(file, b"old")
+    with pytest.raises(RuntimeError), files.whole_file(file) as beside:
+        beside.write_bytes(b"ha")
+        raise RuntimeError("full")
+    assert file.read_bytes() == b"old" and [*tmp_path.iterdir()] == [file]
+
+
+def test_a_durable_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    files.write_durably(tmp_path / "file", b"secret")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600

@@ -111,7 +111,7 @@ def test_what_the_promise_rests_on_is_refused_when_it_is_changed(engine: Path, k
         EngineManifest.load(engine).check(engine)
 
 
-def test_a_certificate_that_flatters_is_refused_even_with_its_hash_in_the_manifest(engine: Path) -> None:
+def test_an_edited_certificate_is_refused_even_with_its_hash_in_the_manifest(engine: Path) -> None:
     """Someone edits the certificate and pins the edit: it is still not what C and sigma give."""
     file = engine / FILES["certificate"]
     document = json.loads(file.read_text())
@@ -154,13 +154,25 @@ def test_a_table_for_another_sigma_is_refused_even_with_its_hash(engine: Path) -
         lambda d: d.update(sigma="1/0"),
     ],
 )
-def test_a_manifest_that_cannot_be_meant_is_refused(engine: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def test_a_manifest_with_a_faulty_field_is_refused(engine: Path, change: Callable[[dict[str, Any]], None]) -> None:
     edit(engine, change)
     with pytest.raises(ManifestError):
         EngineManifest.load(engine)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", "3", "\udcff"])
+def test_a_manifest_of_the_version_before_is_refused_with_the_cure(engine: Path) -> None:
+    """Its level rule was called `attention`."""
+
+    def change(document: dict[str, Any]) -> None:
+        document.update(version=2, attention=document.pop("adaptive_level"))
+
+    edit(engine, change)
+    cure = r"version is 2, this software reads version 3; build the engine again: python -m export\.build_engine"
+    with pytest.raises(ManifestError, match=cure):
+        EngineManifest.load(engine)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "3", "\udcff", "[" * 100_000])
 def test_what_is_no_manifest_is_refused(engine: Path, text: str) -> None:
     (engine / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ManifestError):

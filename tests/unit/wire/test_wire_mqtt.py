@@ -61,7 +61,7 @@ def test_an_address_is_read(url: str, address: tuple[str, int, bool]) -> None:
         ({"url": "mqtts://h", "key": "k.pem"}, "belong together"),
     ],
 )
-def test_an_address_that_cannot_be_meant_is_refused_with_its_cure(values: dict[str, str], cure: str) -> None:
+def test_a_malformed_address_is_refused_with_its_cure(values: dict[str, str], cure: str) -> None:
     with pytest.raises(ConfigError, match=cure) as caught:
         BrokerConfig(**values)
     assert "secret" not in str(caught.value)

@@ -73,7 +73,7 @@ def test_no_frame_is_older_than_the_reach_or_from_after_the_slot(
 
 @settings(deadline=None)
 @given(specs, times, times)
-def test_a_window_is_the_same_whatever_was_seen_before_its_reach_or_comes_after_its_end(
+def test_a_window_depends_on_nothing_outside_its_receptive_field(
     spec: WindowSpec, frames: np.ndarray[Any, Any], others: np.ndarray[Any, Any]
 ) -> None:
     """The second way: not by the ages of what is picked, but by taking all else away and putting other frames there."""

@@ -1,4 +1,4 @@
-"""Intake: whatever arrives, releases come out verified, once, and in slot order; all else is counted."""
+"""A session: whatever arrives, releases come out verified, once, and in slot order; all else is counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud_bridge.ingest.intake import REASONS, Intake, Release
+from cloud_bridge.ingest.events import Release
+from cloud_bridge.ingest.session import REASONS, CameraSession
 from cloud_bridge.store.journal import CameraRecord, Journal
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest, release
 from wire.errors import ConfigError
@@ -20,17 +21,16 @@ ALIEN = make_manifest(family="another")
 DOOR = "lab/door"
 
 
-def make_intake(record: CameraRecord | None = None, reorder_slots: int = 2) -> Intake:
-    records = {DOOR: record or CameraRecord()}
-    return Intake({DOOR: DEVICE.public}, MANIFEST, records, reorder_slots)
+def make_session(record: CameraRecord | None = None, reorder_slots: int = 2) -> CameraSession:
+    return CameraSession(DOOR, DEVICE.public, MANIFEST, record or CameraRecord(), reorder_slots=reorder_slots)
 
 
 def at(slot: int, boot: int = 1, **how: int) -> bytes:
     return release(slot, slot % 1000, boot=boot, manifest=MANIFEST, **how)  # type: ignore[arg-type]  # flags alone
 
 
-def feed(intake: Intake, *payloads: bytes) -> list[Release]:
-    return [out for payload in payloads for out in intake.accept(DOOR, payload)]
+def feed(session: CameraSession, *payloads: bytes) -> list[Release]:
+    return [out for payload in payloads for out in session.receive("features", payload).releases]
 
 
 def slots(releases: list[Release]) -> list[int]:
@@ -38,11 +38,11 @@ def slots(releases: list[Release]) -> list[int]:
 
 
 def test_a_stream_in_order_comes_out_at_once() -> None:
-    intake = make_intake()
+    session = make_session()
     for slot in range(5):
-        out = feed(intake, at(slot))
+        out = feed(session, at(slot))
         assert slots(out) == [slot] and out[0].gap == 0 and list(out[0].z) == [slot] * MANIFEST.n
-    assert intake.received == 5 and not intake.refused and not intake.gaps.total()
+    assert session.received == 5 and not session.refused and not session.gaps
 
 
 @pytest.mark.parametrize(
@@ -62,69 +62,62 @@ def test_a_stream_in_order_comes_out_at_once() -> None:
     ],
 )
 def test_a_bad_message_is_counted_and_changes_nothing_else(payload: bytes, reason: str) -> None:
-    intake = make_intake()
-    feed(intake, at(0))
-    assert intake.accept(DOOR, payload) == []
-    assert intake.refused == {(DOOR, reason): 1}
-    assert slots(feed(intake, at(1))) == [1]
-
-
-def test_unknown_cameras_share_one_counter() -> None:
-    intake = make_intake()
-    for number in range(1000):
-        assert intake.accept(f"lab/camera{number}", at(0)) == []
-    assert intake.refused == {("", "unknown"): 1000}
+    session = make_session()
+    feed(session, at(0))
+    assert session.receive("features", payload).releases == []
+    assert session.refused == {reason: 1}
+    assert slots(feed(session, at(1))) == [1]
 
 
 def test_a_message_that_was_overtaken_is_put_back_in_order() -> None:
-    intake = make_intake()
-    assert slots(feed(intake, at(1), at(0), at(3), at(2))) == [0, 1, 2, 3]
-    assert not intake.gaps.total()
+    session = make_session()
+    assert slots(feed(session, at(1), at(0), at(3), at(2))) == [0, 1, 2, 3]
+    assert not session.gaps
 
 
 def test_a_missing_slot_is_given_up_after_the_buffer_and_late_ones_are_counted() -> None:
-    intake = make_intake()
-    out = feed(intake, at(0), at(2), at(3), at(1))
+    session = make_session()
+    out = feed(session, at(0), at(2), at(3), at(1))
     assert slots(out) == [0, 2, 3] and [r.gap for r in out] == [0, 1, 0]
-    assert intake.gaps == {DOOR: 1} and intake.refused == {(DOOR, "late"): 1}
+    assert session.gaps == 1 and session.refused == {"late": 1}
 
 
 def test_without_a_buffer_nothing_waits() -> None:
-    assert slots(feed(make_intake(reorder_slots=0), at(1), at(0))) == [1]
+    assert slots(feed(make_session(reorder_slots=0), at(1), at(0))) == [1]
 
 
 def test_a_higher_boot_id_begins_a_new_stream_and_ends_the_old_one() -> None:
-    intake = make_intake()
-    out = feed(intake, at(0), at(2), at(0, boot=2), at(3), at(1, boot=2))
+    session = make_session()
+    out = feed(session, at(0), at(2), at(0, boot=2), at(3), at(1, boot=2))
     assert [(r.boot_id, r.slot) for r in out] == [(1, 0), (1, 2), (2, 0), (2, 1)]
-    assert intake.refused == {(DOOR, "replayed"): 1}
+    assert session.refused == {"replayed": 1}
 
 
 def test_a_running_stream_is_joined_without_a_gap() -> None:
-    intake = make_intake()
-    assert slots(feed(intake, at(1000), at(1001))) == [1000, 1001]
-    assert not intake.gaps.total()
+    session = make_session()
+    assert slots(feed(session, at(1000), at(1001))) == [1000, 1001]
+    assert not session.gaps
 
 
 def test_flags_travel() -> None:
-    assert [r.spent for r in feed(make_intake(), at(0), at(1, flags=FLAG_SPENT))] == [False, True]
+    assert [r.spent for r in feed(make_session(), at(0), at(1, flags=FLAG_SPENT))] == [False, True]
 
 
 def test_nothing_read_before_a_restart_is_read_again(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "journal.json")
-    feed(make_intake(journal.record(DOOR)), *(at(slot) for slot in range(4)))
+    feed(make_session(journal.record(DOOR)), *(at(slot) for slot in range(4)))
     journal.save()
-    again = make_intake(Journal.open(tmp_path / "journal.json").record(DOOR))
+    again = make_session(Journal.open(tmp_path / "journal.json").record(DOOR))
     assert slots(feed(again, *(at(slot) for slot in range(6)))) == [4, 5]
-    assert again.refused == {(DOOR, "replayed"): 4}
+    assert again.refused == {"replayed": 4}
     assert feed(again, at(9, boot=0)) == []
 
 
 def test_slots_missed_between_two_starts_are_a_gap(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "journal.json")
-    feed(make_intake(journal.record(DOOR)), at(0))
+    feed(make_session(journal.record(DOOR)), at(0))
     journal.save()
-    again = make_intake(Journal.open(tmp_path / "journal.json").record(DOOR))
+    again = make_session(Journal.open(tmp_path / "journal.json").record(DOOR))
     assert [(r.slot, r.gap) for r in feed(again, at(10))] == [(10, 9)]
 
 
@@ -153,26 +146,26 @@ def test_no_order_of_arrival_yields_a_release_twice_or_out_of_order(
     messages: list[bytes], reorder_slots: int, data: st.DataObject
 ) -> None:
     record = CameraRecord()
-    intake = make_intake(record, reorder_slots)
+    session = make_session(record, reorder_slots)
     out: list[Release] = []
     for message in messages:
-        out += intake.accept(DOOR, message)
+        out += session.receive("features", message).releases
         if data.draw(st.booleans()):
-            out += intake.flush(DOOR)
-    out += intake.flush(DOOR)
+            out += session.drain().releases
+    out += session.drain().releases
     stream = [(r.boot_id, r.slot) for r in out]
     assert stream == sorted(set(stream))
-    assert intake.received == len(messages) == len(out) + sum(intake.refused.values())
-    assert all(reason in REASONS for _, reason in intake.refused)
-    again = make_intake(record, reorder_slots)
+    assert session.received == len(messages) == len(out) + sum(session.refused.values())
+    assert all(reason in REASONS for reason in session.refused)
+    again = make_session(record, reorder_slots)
     assert feed(again, *(at(r.slot, r.boot_id) for r in out)) == []
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.permutations(range(8)), st.sets(st.integers(1, 40)))
 def test_drops_alone_lose_only_what_was_dropped(order: list[int], dropped: set[int]) -> None:
-    intake = make_intake()
+    session = make_session()
     sent = [slot for slot in range(42) if slot not in dropped]
-    assert slots(feed(intake, *(at(slot) for slot in sent)) + intake.flush(DOOR)) == sent
-    assert intake.gaps[DOOR] == len(dropped)
-    assert not intake.refused
+    assert slots(feed(session, *(at(slot) for slot in sent)) + session.drain().releases) == sent
+    assert session.gaps == len(dropped)
+    assert not session.refused

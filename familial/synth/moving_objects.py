@@ -1,6 +1,6 @@
 """What moves besides people: cars, doors, screens, curtains, pets, branches.
 
-    draw_things(rng, scene, moments) -> Things: corners over time in metres, and their colours
+    draw_objects(rng, scene, moments) -> Things: corners over time in metres, and their colours
 
 Drawn from a stream of their own, apart from what happens, so that nothing that moves tells the label.
 """
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from familial.synth.bodies import Floats
 from familial.synth.scene import Scene
+from familial.synth.skeleton import Floats
 
-__all__ = ["Thing", "draw_things"]
+__all__ = ["MovingObject", "draw_objects"]
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
+class MovingObject:
     """A convex thing over S moments: corners (S, V, 3) in metres, colours (S, 3) BGR 0..1, and whether it shines."""
 
     corners: Floats
@@ -28,24 +28,24 @@ class Thing:
     shines: bool = False
 
 
-def draw_things(rng: Generator, scene: Scene, moments: Floats) -> list[Thing]:
+def draw_objects(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
     """None, or a few, of what may move in such a place at `moments` (S,) in seconds."""
-    things: list[Thing] = []
+    objects: list[MovingObject] = []
     if scene.room.ceiling > 50:
         if rng.random() < 0.25:
-            things += _car(rng, scene, moments)
+            objects += _car(rng, scene, moments)
         if rng.random() < 0.2:
-            things += _branch(rng, scene, moments)
+            objects += _branch(rng, scene, moments)
     else:
         if rng.random() < 0.1:
-            things.append(_screen(rng, scene, moments))
+            objects.append(_screen(rng, scene, moments))
         if rng.random() < 0.12:
-            things.append(_door(rng, scene, moments))
+            objects.append(_door(rng, scene, moments))
         if rng.random() < 0.08:
-            things.append(_curtain(rng, scene, moments))
+            objects.append(_curtain(rng, scene, moments))
     if rng.random() < 0.07:
-        things += _pet(rng, scene, moments)
-    return things
+        objects += _pet(rng, scene, moments)
+    return objects
 
 
 def _tone(rng: Generator, moments: Floats, dark: float = 0.05, light: float = 0.9) -> Floats:
@@ -63,9 +63,9 @@ def _box(at: Floats, yaw: Floats, half: tuple[float, float], low: float, high: f
     return np.stack([x, y, np.broadcast_to(z, x.shape)], -1)
 
 
-def _car(rng: Generator, scene: Scene, moments: Floats) -> list[Thing]:
+def _car(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
     """Drives across behind the people or among them; or stands, and leaves."""
-    eye, spots = scene.camera.at[:2], scene.stage.spots
+    eye, spots = scene.camera.position[:2], scene.stage.spots
     middle = spots.mean(0)
     away = (middle - eye) / max(0.5, float(np.hypot(*(middle - eye))))
     centre = middle + rng.uniform(1.0, 9.0) * away
@@ -79,18 +79,18 @@ def _car(rng: Generator, scene: Scene, moments: Floats) -> list[Thing]:
     high = rng.uniform(1.35, 2.2)
     tone = _tone(rng, moments)
     return [
-        Thing(_box(at, yaw, (long, wide), 0.2, 0.62 * high), tone),
-        Thing(_box(at, yaw, (0.6 * long, 0.9 * wide), 0.62 * high, high, 0.25), tone * rng.uniform(0.2, 0.7)),
+        MovingObject(_box(at, yaw, (long, wide), 0.2, 0.62 * high), tone),
+        MovingObject(_box(at, yaw, (0.6 * long, 0.9 * wide), 0.62 * high, high, 0.25), tone * rng.uniform(0.2, 0.7)),
     ]
 
 
-def _branch(rng: Generator, scene: Scene, moments: Floats) -> list[Thing]:
+def _branch(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
     """Leaves that the wind moves, at the picture's edge."""
     camera = scene.camera
-    right, down, forward = camera.turn
+    right, down, forward = camera.rotation
     far = rng.uniform(1.2, 5.0)
-    side = rng.choice([-1, 1]) * camera.size[1] / camera.focal / camera.squeeze * 0.5
-    base = camera.at + far * (forward + side * rng.uniform(0.6, 1.0) * right - rng.uniform(-0.1, 0.5) * down)
+    side = rng.choice([-1, 1]) * camera.size[1] / camera.focal_length / camera.pixel_aspect * 0.5
+    base = camera.position + far * (forward + side * rng.uniform(0.6, 1.0) * right - rng.uniform(-0.1, 0.5) * down)
     tone, rate = _tone(rng, moments, 0.05, 0.4), rng.uniform(0.3, 1.5)
     found = []
     for _ in range(int(rng.integers(4, 12))):
@@ -99,7 +99,7 @@ def _branch(rng: Generator, scene: Scene, moments: Floats) -> list[Thing]:
         sway = sway + far * 0.01 * np.sin(2 * np.pi * 2.3 * rate * moments + rng.uniform(0, 6))[:, None]
         leaf = far * rng.normal(0, 0.035, (5, 3))
         corners = middle + leaf + (sway * (right + 0.4 * down))[:, None]
-        found.append(Thing(corners, tone * rng.uniform(0.6, 1.4)))
+        found.append(MovingObject(corners, tone * rng.uniform(0.6, 1.4)))
     return found
 
 
@@ -122,7 +122,7 @@ def _quad(scene: Scene, wall: int, left: float, right: float, low: float, high: 
     return _on_wall(scene, wall, u, z, np.full(4, 0.03))
 
 
-def _screen(rng: Generator, scene: Scene, moments: Floats) -> Thing:
+def _screen(rng: Generator, scene: Scene, moments: Floats) -> MovingObject:
     """A screen whose picture changes."""
     wide = rng.uniform(0.5, 1.6)
     wall, left = _span(rng, scene, wide)
@@ -130,10 +130,10 @@ def _screen(rng: Generator, scene: Scene, moments: Floats) -> Thing:
     corners = _quad(scene, wall, left, left + wide, low, low + 0.6 * wide)
     cuts = np.cumsum(rng.exponential(rng.uniform(0.15, 1.5), 400))
     levels = rng.uniform(0.1, 1.0, (401, 3))
-    return Thing(np.tile(corners, (len(moments), 1, 1)), levels[np.searchsorted(cuts, moments)], True)
+    return MovingObject(np.tile(corners, (len(moments), 1, 1)), levels[np.searchsorted(cuts, moments)], True)
 
 
-def _door(rng: Generator, scene: Scene, moments: Floats) -> Thing:
+def _door(rng: Generator, scene: Scene, moments: Floats) -> MovingObject:
     """A door that opens, and mostly closes again."""
     doors = [p for p in scene.room.panels if p.low == 0.0]
     wall, left = _span(rng, scene, 0.9)
@@ -147,10 +147,10 @@ def _door(rng: Generator, scene: Scene, moments: Floats) -> Thing:
     reach = np.stack([np.zeros_like(angle), np.ones_like(angle), np.ones_like(angle), np.zeros_like(angle)], -1) * 0.88
     along, off = left + reach * np.cos(angle)[:, None], 0.03 + reach * np.sin(angle)[:, None]
     high = np.broadcast_to(np.array([0.0, 0.0, 2.02, 2.02]), along.shape)
-    return Thing(_on_wall(scene, wall, along, high, off), _tone(rng, moments, 0.15))
+    return MovingObject(_on_wall(scene, wall, along, high, off), _tone(rng, moments, 0.15))
 
 
-def _curtain(rng: Generator, scene: Scene, moments: Floats) -> Thing:
+def _curtain(rng: Generator, scene: Scene, moments: Floats) -> MovingObject:
     """Cloth before a window that a draught moves."""
     wide, rate = rng.uniform(0.4, 1.4), rng.uniform(0.2, 0.9)
     wall, left = _span(rng, scene, wide)
@@ -159,10 +159,10 @@ def _curtain(rng: Generator, scene: Scene, moments: Floats) -> Thing:
     sign = 1.0 if wall % 2 == 0 else -1.0
     corners[:, :2, 0 if wall < 2 else 1] += sign * wave[:, None]
     corners[:, :2, 1 if wall < 2 else 0] += 0.5 * wave[:, None]
-    return Thing(corners, _tone(rng, moments, 0.3, 1.0))
+    return MovingObject(corners, _tone(rng, moments, 0.3, 1.0))
 
 
-def _pet(rng: Generator, scene: Scene, moments: Floats) -> list[Thing]:
+def _pet(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
     """A cat or a dog that walks about and stops."""
     spots = scene.stage.spots
     size = rng.uniform(0.5, 1.4)
@@ -181,6 +181,8 @@ def _pet(rng: Generator, scene: Scene, moments: Floats) -> list[Thing]:
     bob = 0.01 * np.sin(9 * moments)[:, None, None] * np.array([0, 0, 1.0])
     tone = _tone(rng, moments, 0.03, 0.7)
     return [
-        Thing(_box(at, yaw, (0.22 * size, 0.07 * size), 0.0, 0.28 * size, 0.1) + bob, tone),
-        Thing(_box(at + 0.26 * size * ahead, yaw, (0.08 * size, 0.06 * size), 0.2 * size, 0.38 * size) + bob, tone),
+        MovingObject(_box(at, yaw, (0.22 * size, 0.07 * size), 0.0, 0.28 * size, 0.1) + bob, tone),
+        MovingObject(
+            _box(at + 0.26 * size * ahead, yaw, (0.08 * size, 0.06 * size), 0.2 * size, 0.38 * size) + bob, tone
+        ),
     ]

@@ -1,0 +1,68 @@
+"""Which alerts of one camera are raised. Pure: no clock, no network, no model.
+
+probabilities of an event --rule--> count of verdicts in a row, per label --> raised / cleared
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cloud_bridge.alerts.rules import AlertRule
+
+__all__ = ["BLIND", "AlertBook", "AlertChange"]
+
+BLIND = "blind"
+"""The alert for a camera that sends noise alone, because its budget is spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChange:
+    """An alert that is raised now (`raised` True) or cleared now."""
+
+    label: str
+    raised: bool
+    probability: float
+
+
+class AlertBook:
+    """The raised alerts of one camera.
+
+    For every label raise and clear alternate, whatever the probabilities do. Values between `clear_at` and `raise_at`
+    change nothing and begin both counts anew.
+    """
+
+    def __init__(self, rule: AlertRule, raised: list[str]) -> None:
+        """Begin with what is raised. raised: the caller's durable list of labels; it is kept current."""
+        self._rule = rule
+        self._raised = raised
+        self._in_a_row: dict[str, int] = {}  # label -> verdicts in a row that speak for a change
+
+    def update(self, probabilities: Mapping[str, float]) -> list[AlertChange]:
+        """Take the probabilities of the next event and return what changes.
+
+        Args:
+            probabilities: Label -> probability, in the model's order; the first label is no risk.
+        """
+        risks = list(probabilities.items())[1:]
+        return [change for label, p in risks for change in self._step(label, p)]
+
+    def blind(self, spent: bool) -> list[AlertChange]:
+        """Raise BLIND with the first release of noise alone; clear it with the first one that is not."""
+        return self._turn(BLIND, 1.0 if spent else 0.0) if spent != (BLIND in self._raised) else []
+
+    def _step(self, label: str, p: float) -> list[AlertChange]:
+        rule, is_raised = self._rule, label in self._raised
+        speaks = p <= rule.clear_at if is_raised else p >= rule.raise_at
+        self._in_a_row[label] = self._in_a_row.get(label, 0) + 1 if speaks else 0
+        if self._in_a_row[label] < (rule.clear_for if is_raised else rule.raise_for):
+            return []
+        return self._turn(label, p)
+
+    def _turn(self, label: str, p: float) -> list[AlertChange]:
+        self._in_a_row[label] = 0
+        if label in self._raised:
+            self._raised.remove(label)
+        else:
+            self._raised.append(label)
+        return [AlertChange(label, label in self._raised, p)]

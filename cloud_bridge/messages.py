@@ -1,0 +1,45 @@
+"""Fills the bridge's messages: pure functions, one for each kind."""
+
+from __future__ import annotations
+
+from cloud_bridge.alerts.lifecycle import BLIND, AlertChange
+from cloud_bridge.inference.member import Reading
+from cloud_bridge.ingest.events import Event
+from wire.artifact.manifest import EngineManifest
+from wire.protocol.message import Alert, Verdict
+
+__all__ = ["fill_alert", "fill_verdict"]
+
+
+def fill_verdict(manifest: EngineManifest, event: Event, reading: Reading, unsure_below: float) -> Verdict:
+    """Make the cloud member's verdict on an event; unsure where its OOD p-value is below `unsure_below`."""
+    slot_s = manifest.window.slot_s
+    return Verdict(
+        boot_id=event.boot_id,
+        first_slot=event.first_slot,
+        last_slot=event.last_slot,
+        model_id=manifest.model_id,
+        member="cloud",
+        present=tuple(bool(here) for here in event.present),
+        probabilities=reading.probabilities,
+        sentence=reading.sentence,
+        start_s=event.first_slot * slot_s,
+        end_s=(event.last_slot + 1) * slot_s,
+        ood_p_value=event.ood_p_value,
+        unsure=event.ood_p_value is not None and event.ood_p_value < unsure_below,
+        attributes=reading.attributes,
+    )
+
+
+def fill_alert(manifest: EngineManifest, boot_id: int, slot: int, change: AlertChange, sentence: str) -> Alert:
+    """Make the message of an alert that changes with the release or event that ends at `slot`."""
+    return Alert(
+        boot_id=boot_id,
+        slot=slot,
+        model_id=manifest.model_id,
+        raised=change.raised,
+        label=change.label,
+        probability=change.probability,
+        sentence="" if change.label == BLIND and not change.raised else sentence,
+        at_s=(slot + 1) * manifest.window.slot_s,
+    )

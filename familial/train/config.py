@@ -1,0 +1,72 @@
+"""How one family is trained: a short frozen description, filled from the command line or a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wire.errors import ConfigError
+
+__all__ = ["LABEL_SHARES", "TrainConfig", "label_shares"]
+
+LABEL_SHARES = {"normal": 0.42, "fall": 0.33, "fight": 0.25}
+"""How often each label is drawn; a family that watches is wrong most often about nothing, so nothing comes most."""
+_OTHER_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How long, how large and with which weights.
+
+    Attributes:
+        minutes: wall clock of one family, at most.
+        steps: at most so many; 0: no limit.
+        batch_size: sequences of 8 slots in a step.
+        samples_per_sequence: noisy events that stage 2 reads of each sequence.
+        stage_1: share of the time for single windows.
+        clip_stage: share of the time for whole clips, at the end.
+        bodies: weight of the losses on what rendered clips know of bodies.
+        adversary: weight of the re-identification adversary's reversed gradient.
+        lr: highest learning rate.
+        seed: of batches and samples.
+        bf16: the tower computes in bfloat16.
+        warm_start: the weights come from a checkpoint.
+        device: torch's name of what computes.
+        workers: processes that prepare batches; 0: a thread.
+        decision_threshold: from which risk a clip is called one; None: fitted on the validation set.
+        logit_bias: added to the log odds of a risk once they are calibrated.
+    """
+
+    minutes: float
+    steps: int
+    batch_size: int
+    samples_per_sequence: int
+    stage_1: float
+    clip_stage: float
+    bodies: float
+    adversary: float
+    lr: float
+    seed: int
+    bf16: bool
+    warm_start: bool
+    device: str = "cpu"
+    workers: int = 0
+    decision_threshold: float | None = None
+    logit_bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.clip_stage < 0 or self.stage_1 < 0 or self.clip_stage >= 1 or self.stage_1 + self.clip_stage > 1:
+            shares = f"--stage-1 {self.stage_1:g}, --clip-stage {self.clip_stage:g}"
+            raise ConfigError(f"{shares}: shares of the time, together at most 1")
+        if self.workers < 0:
+            raise ConfigError(f"--workers {self.workers}: a number of processes; 0 prepares batches in a thread")
+
+    @property
+    def clip_steps(self) -> int:
+        """Steps of the clip stage; 0: no limit."""
+        return max(1, round(self.clip_stage * self.steps)) if self.steps else 0
+
+
+def label_shares(labels: tuple[str, ...]) -> list[float]:
+    """Return how often each label is drawn; they sum to 1."""
+    weights = [LABEL_SHARES.get(label, _OTHER_SHARE) for label in labels]
+    return [weight / sum(weights) for weight in weights]
