@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import demo
+from benchmarks import demo_source
 from familial.data import sources
 from familial.synth import clip as clips
 from familial.synth import version
@@ -58,14 +58,14 @@ def test_cached_training_clips_are_rendered_anew_for_another_version(
         return rendered(seed, "walk")
 
     monkeypatch.setattr(sources, "CACHE", tmp_path)
-    monkeypatch.setattr(clips, "render_clip", small)
+    monkeypatch.setattr(sources, "render_clip", small)
     spec = WindowSpec(96, 96, 1.0, 8, 8, 0.5, 0.5)
     for number in (1, 1, 2):
         monkeypatch.setattr(sources, "RENDERER_VERSION", number)
         (clip,) = sources.rendered_clips([7], ("normal", "fall", "fight"), spec, processes=1)
         assert clip.label == 0
     assert rendered_as == [7, 7]
-    assert sorted(folder.name.split("-")[1] for folder in tmp_path.iterdir()) == ["v1", "v2"]
+    assert sorted(folder.name.split("-")[1] for folder in tmp_path.iterdir()) == ["1", "2"]
 
 
 def test_the_demo_clip_is_rendered_anew_for_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +78,6 @@ def test_the_demo_clip_is_rendered_anew_for_another_version(tmp_path: Path, monk
     monkeypatch.setattr(clips, "demo_clip", small)
     for number in (1, 1, 2):
         monkeypatch.setattr(version, "RENDERER_VERSION", number)
-        path, onset = demo.rendered_clip(tmp_path / "clip.mp4")
+        path, onset = demo_source.rendered_clip(tmp_path / "clip.mp4")
         assert path.is_file() and onset == made[-1].annotations[0].start_s
     assert len(made) == 2
