@@ -36,7 +36,7 @@ CLIPS = {
     "audit_people":   SeedRange(  900_000, 1_000_000, "rooms of the people whom calibration.audit tries to name"),
     "held_out":       SeedRange(1_000_000, 1_400_000, "clips on which familial.train scores and calibrates"),
     "audit_bodies":   SeedRange(1_400_000, 1_500_000, "rooms of people whose build calibration.audit tries to infer"),
-    "ood_reference":  SeedRange(2_000_000, 2_100_000, "rooms that familial.evaluate.ood takes for known"),
+    "ood_reference":  SeedRange(2_000_000, 2_100_000, "rooms that familial.evaluate.ood counts as known"),
     "int8":           SeedRange(7_300_000, 7_400_000, "clips on which calibration.int8 measures quantisation ranges"),
     "engines":        SeedRange(8_100_000, 8_200_000, "clips of benchmarks.engines"),
     "frontier":       SeedRange(8_200_000, 8_300_000, "clips of benchmarks.frontier"),
