@@ -103,7 +103,7 @@ def test_a_tap_counts_what_passes_and_changes_nothing(tmp_path: Path) -> None:
         client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv311)
         client.connect("127.0.0.1", tap.port)
         client.loop_start()
-        client.publish("veilsight/x", b"payload" * 10, qos=1).wait_for_publish(5)
+        client.publish("veilsight/x", b"payload" * 10, qos=1).wait_for_publish(PATIENCE_S)
         assert listener.wait_for(lambda records: len(records) == 1, PATIENCE_S)
         client.disconnect()
         client.loop_stop()
