@@ -91,7 +91,7 @@ def _write_clip(path: Path) -> float:
 
 
 def check_source(source: str) -> float:
-    """Open `source` and read one frame; its length in seconds, 0 where it has none to tell. Raises CameraError."""
+    """Open `source` and read one frame; its length in seconds, 0 where that is unknown. Raises CameraError."""
     frames = open_frames(source, _OPEN_S, 96, 96)  # kept: the source is closed with it
     first = next(frames, None)
     if first is None or first[1]() is None:

@@ -191,7 +191,7 @@ def _entries(sigma: Fraction, guard: int) -> list[int] | None:
         inside += 2 * weight
         exact = (inside << precision) // total
         low, high = (exact - slack) >> guard, (exact + slack) >> guard
-        if high >= 1 << _BITS:  # as close to 1 as this precision can tell
+        if high >= 1 << _BITS:  # too close to 1 for this precision
             high = (1 << _BITS) - 1
             low = high if one - exact < 1 << (guard - 1) else low
         if low != high:

@@ -58,7 +58,7 @@ PICTURE = 24  # pixels a side of the picture that the inversion attack is after:
 _FPS = 12.0
 _SIZE = (120, 160)
 WINDOWS = 14
-"""Windows of every clip, all with full context: a clip's length must not tell where it was filmed."""
+"""Windows of every clip, all with full context: a clip's length must not reveal where it was filmed."""
 _ROOMS = 1000  # rooms that each person may be seen in
 # What one person does in a clip; the clip's number decides, so that the action says nothing about the identity.
 _ACTS = ("walk", "bend", "exercise", "fall_forward", "sit", "crouch", "wave", "fall_side", "stand", "lie_floor")

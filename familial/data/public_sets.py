@@ -42,7 +42,7 @@ def _filmed(found: Found, folder: Path, name: str) -> Path:
     if not rate:
         first, last = time_of(names[0]), time_of(names[-1])
         if first is None or last is None or last <= first:
-            raise DataError(f"{found.source}: its pictures' names tell no times; restore the names they came with")
+            raise DataError(f"{found.source}: its pictures' names carry no times; restore the names they came with")
         rate = (len(names) - 1) / (last - first).total_seconds()
     folder.mkdir(parents=True, exist_ok=True)
     save_video(film, pictures(found.source, names), rate)

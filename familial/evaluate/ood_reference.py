@@ -31,7 +31,7 @@ _STREAMS = 8  # of each known camera
 _FOLDS = 5
 _QUANTILES = 199  # of the distances of left-out known cameras
 _RISKY = 0.25  # share of the known streams that hold a risk
-_FEWEST = 20  # cameras: fewer tell nothing of how cameras differ
+_FEWEST = 20  # cameras: fewer do not show how cameras differ
 
 Floats = npt.NDArray[np.float64]
 
