@@ -26,10 +26,10 @@ class Written:
     """A change of the source.
 
     Attributes:
-        breach: what it breaks.
-        file: relative to the project's root.
+        breach: What it breaks.
+        file: Relative to the project's root.
         changes: (pattern, replacement); each pattern must match once.
-        caught_by: the test that must fail, as pytest's node id.
+        caught_by: The test that must fail, as pytest's node id.
     """
 
     breach: str

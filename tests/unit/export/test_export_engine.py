@@ -64,7 +64,7 @@ def test_the_folder_is_whole_and_proved(checkpoint: Path, engine: Path) -> None:
     report = json.loads((engine / "parity.json").read_text())
     assert report["code"]["windows"] >= 64
     assert report["code"]["norm_mean"] > 32  # the comparison saw codes, not zeros
-    assert report["noise"]["draws"] > 4000
+    assert report["noise"]["coordinates"] > 4000
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, engine: Path) -> None:

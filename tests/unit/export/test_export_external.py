@@ -125,7 +125,7 @@ def test_half_precision_of_a_large_family_is_built_from_weights_beside_the_graph
     assert all((out / FILES[part]).stat().st_size < 300_000 for part in ("encode", "decide"))
     assert report["half"]["encode"]["tensors_fp16"] > 10 and report["half"]["encode"]["headroom"] > 4
     assert report["half"]["encode"]["p99"] <= 1 and report["half"]["decide"]["p99"] > 0
-    assert report["code"]["windows"] == 16 and report["noise"]["draws"] == 32 * manifest.n
+    assert report["code"]["windows"] == 16 and report["noise"]["coordinates"] == 32 * manifest.n
     engine = OnnxEngine(out)
     self_test(engine)
     engine.close()
