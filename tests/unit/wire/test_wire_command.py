@@ -153,7 +153,7 @@ def test_a_damaged_stored_command_fails_closed_and_names_the_cure(tmp_path: Path
 @settings(deadline=None, max_examples=60)
 @given(st.data(), st.integers(0, 8))
 def test_a_power_cut_never_lets_a_number_be_accepted_twice(data: st.DataObject, cut_at: int) -> None:
-    """An order that was obeyed is refused after any cut; one that was interrupted is stored completely or not at all."""
+    """An order that was obeyed is refused after any cut; one that was interrupted is stored whole or not at all."""
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
         found = orders(folder)

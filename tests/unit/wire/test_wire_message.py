@@ -167,7 +167,7 @@ def test_a_bad_release_is_refused_with_its_reason(payload: bytes, why: str) -> N
 
 @pytest.mark.parametrize("name", ["schema", "boot_id", "slot", "model_id", "flags", "level"])
 def test_a_release_without_a_field_is_malformed(name: str) -> None:
-    """The absent field's bytes are given to z, so that the length alone tells nothing."""
+    """The absent field's bytes are given to z, so that the length is the right one."""
     width = 5 if name in ("schema", "flags", "level") else 9
     body = pb.Features(**feature_fields(**{name: None})).SerializeToString()
     padded = body.replace(b"\x32\x80\x01", b"\x32" + _varint(2 * N + width)) + bytes(width)
