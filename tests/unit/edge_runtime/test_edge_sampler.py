@@ -45,8 +45,8 @@ def inverted(sampler: Sampler, values: list[int], negative: list[bool]) -> list[
     """What the sampler makes of these 128-bit values of U and these signs."""
     padding = len(sampler._words) - len(values)
     tops = [u >> 76 | minus << 63 | 0x5A5 << 52 for u, minus in zip(values, negative, strict=True)]  # 11 bits go unused
-    sampler._words[:] = np.array(tops + [0] * room, np.uint64)
-    rests = iter([u % 2**76 for u in values] + [0] * room)
+    sampler._words[:] = np.array(tops + [0] * padding, np.uint64)
+    rests = iter([u % 2**76 for u in values] + [0] * padding)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("secrets.randbits", lambda bits: next(rests) if bits == 76 else None)
         return [int(value) for value in sampler._invert().reshape(-1)]

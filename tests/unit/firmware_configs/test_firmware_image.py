@@ -190,7 +190,7 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
         l4t / "rootfs/README": "",
         tmp_path / "tools/lsusb": log,
         tmp_path / "tools/sudo": '#!/bin/bash\nexec "$@"\n',
-        tmp_path / "tools/python3": log + f"mkdir -p {tmp_path}/unpacked/wheels\ntouch {tmp_path}/unpacked/wheels/a.whl\n",
+        tmp_path / "tools/python3": log + f"mkdir -p {tmp_path}/unpacked/wheels\ntouch $_/a.whl\n",
         tmp_path / "checkout/setup.py": "",
     }
     for path, text in made.items():
