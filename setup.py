@@ -45,8 +45,8 @@ TEST = [
     "pytest-xdist>=3.8",
     "hypothesis>=6",
     "mpmath>=1.3",
-    "opendp>=0.14",  # a second sampler to hold ours against
-    "dp-accounting>=0.6",  # a second accountant to hold the certificate against
+    "opendp>=0.14",  # a second sampler, compared with ours
+    "dp-accounting>=0.6",  # a second accountant, compared with the certificate
     "grpcio-tools==1.85.*",  # carries the protobuf compiler the committed code came from
     "psutil>=7",
     "ruff==0.17.*",

@@ -1,4 +1,4 @@
-"""The whole loop as a user runs it: the demo, and what is measured against peers and floors.
+"""The demo and the benchmarks: the whole loop as a user runs it, measured against peers and baselines.
 
 `python -m benchmarks.NAME` finds NAME in any package below, so that a command keeps its name wherever its file lies.
 """

@@ -2,7 +2,7 @@
 
     EmbeddedBroker  amqtt in a process of its own; pure Python, loopback only; for runs that must need no server
     Mosquitto       the broker that users have; for benchmarks and tests
-    Tap             a TCP relay before either that counts bytes, MQTT packets and, where the kernel tells, IP packets
+    Tap             a TCP relay before either that counts bytes, MQTT packets and, where the kernel can, IP packets
 
 A broker holds one loopback port for as long as it lives and can be stopped and started again on it.
 `python -m benchmarks.broker PORT` is the embedded broker itself; it ends when its standard input does.
@@ -32,7 +32,7 @@ from wire.errors import BrokerError
 __all__ = ["ROOT", "Broker", "EmbeddedBroker", "Mosquitto", "Tap", "child_env", "find_mosquitto", "free_port", "main"]
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The project's root: where `python -m ROOM` finds our rooms."""
+"""The project's root, where `python -m PACKAGE` finds our packages."""
 
 _START_S = 20.0
 _STOP_S = 5.0
@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 def child_env(**extra: str) -> dict[str, str]:
-    """The environment for a child that runs one of our rooms from any working directory; `extra` overrides."""
+    """The environment for a child that runs one of our packages from any working directory; `extra` overrides."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
@@ -250,7 +250,7 @@ def _segments(client: socket.socket) -> dict[str, int]:
 
 
 _CONNECT = 12  # no CONNECT is shorter, and its protocol level lies within
-_NOT_SPOKEN = b"\x20\x03\x00\x84\x00"  # CONNACK of MQTT 5: unsupported protocol version, no properties
+_UNSUPPORTED_VERSION = b"\x20\x03\x00\x84\x00"  # CONNACK of MQTT 5: unsupported protocol version, no properties
 
 
 async def _serve(port: int) -> None:
@@ -260,14 +260,14 @@ async def _serve(port: int) -> None:
     from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType, default_broker_plugins
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """amqtt speaks 3.1.1 and leaves whoever greets it in MQTT 5 without an answer: that answer is given here."""
+        """Refuse MQTT 5, which amqtt leaves without a reply: it speaks 3.1.1 alone."""
         try:
             head = await asyncio.wait_for(reader.readexactly(_CONNECT), _START_S)
         except (asyncio.IncompleteReadError, TimeoutError, ConnectionError):
             writer.close()
             return
         if b"MQTT\x05" in head:
-            writer.write(_NOT_SPOKEN)
+            writer.write(_UNSUPPORTED_VERSION)
             writer.close()
             return
         again = asyncio.StreamReader()
@@ -292,7 +292,7 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamReader) -> N
         while data := await source.read(65536):
             target.feed_data(data)
     except ConnectionError:
-        pass  # the client went away; its end is told below
+        pass  # the client went away; the end is passed on below
     target.feed_eof()
 
 

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The demo; 0 clean, 1 something went wrong on the way, 2 unusable source or arguments."""
     args = _parser().parse_args(argv)
     end_on_signals()
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a broken file is our error to tell, in one line
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a broken file is reported by us, in one line
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         return _demo(args)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo(args: argparse.Namespace) -> int:
     _check(args)
-    source = played(args.source, args.speed, args.seconds)  # before the engine is built: a wrong path is told at once
+    source = played(args.source, args.speed, args.seconds)  # before the build: a wrong path is reported at once
     engine = engine_folder(args)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="veilsight-demo-")))
@@ -71,7 +71,11 @@ def _demo(args: argparse.Namespace) -> int:
 def run(rig: Rig, listener: Listener, source: Played, say: Callable[[str], None]) -> tuple[Heard, list[str]]:
     """Play through a running broker and give `say` a line for each verdict and alert as it comes.
 
-    Returns all that was heard, and what failed. Raises CameraError where the edge process cannot play the source.
+    Returns:
+        All that was heard, and what failed.
+
+    Raises:
+        CameraError: the edge process cannot play the source.
     """
     errors: list[str] = []
     with rig.bridge(exit_when_offline=True) as bridge:
@@ -84,7 +88,7 @@ def run(rig: Rig, listener: Listener, source: Played, say: Callable[[str], None]
                 news.follow(bridge, _SLACK_S)
             except TimeoutError as error:
                 errors.append(str(error))
-            news.tell()
+            news.report()
             if not edge.running and edge.wait(1) == 2:  # its own word for "this cannot be played"
                 raise CameraError(_last_line(edge))
             errors += _what_failed(edge)
@@ -97,12 +101,12 @@ class _News:
     """Says each verdict and alert once, in the order they were heard."""
 
     def __init__(self, rig: Rig, listener: Listener, say: Callable[[str], None]) -> None:
-        self._rig, self._listener, self._say, self._told = rig, listener, say, 0
+        self._rig, self._listener, self._say, self._seen = rig, listener, say, 0
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Say what has come since the last time."""
-        news = self._listener.records(self._told)
-        self._told += len(news)
+        news = self._listener.records(self._seen)
+        self._seen += len(news)
         heard = self._rig.hear(news)
         found: list[tuple[float, Verdict | Alert]] = [*heard.verdicts, *heard.alerts]
         for _, item in sorted(found, key=lambda pair: pair[0]):
@@ -114,9 +118,9 @@ class _News:
         while child.running:
             if waited > seconds:
                 child.wait(0.1)
-            self._listener.wait_more(self._told, 0.2)
+            self._listener.wait_more(self._seen, 0.2)
             waited += 0.2
-            self.tell()
+            self.report()
 
 
 def _line(item: Verdict | Alert) -> str:
@@ -155,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the summary there")
     parser.add_argument("--seconds", type=float, help="stop after that much of the source (live sources: 60)")
-    parser.add_argument("--speed", type=float, default=1.0, help="play a file faster than it was taken (default 1)")
+    parser.add_argument("--speed", type=float, default=1.0, help="play a file faster than it was recorded (default 1)")
     add_engine(parser)
     add_checkpoint(parser, "the checkpoint that the engine was built from (default: checkpoints/nano)")
     parser.add_argument("--mosquitto", action="store_true", help="use an installed Mosquitto as the broker")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.broker import ROOT
 from edge_runtime.capture.sources import backend_of, masked, open_frames
-from wire.errors import CameraError, ConfigError
+from wire.errors import CameraError
 
 __all__ = ["CLIP", "Played", "check_source", "played", "rendered_clip"]
 
@@ -24,7 +23,7 @@ class Played:
 
     Attributes:
         source: a path or URL, or a camera's index.
-        speed: how many times faster than it was taken.
+        speed: how many times faster than it was recorded.
         seconds: of the source; 0 for all of it.
         limit_s: how long that takes at most, wall clock.
         fall_onset_s: when the fall of the rendered clip begins; None for any other source.
@@ -42,7 +41,7 @@ def played(source: str | None, speed: float, seconds: float | None) -> Played:
 
     Raises:
         CameraError: the source cannot be opened, or no frame of it can be read.
-        ConfigError: the rendered clip cannot be written.
+        DataError: the rendered clip cannot be written.
     """
     onset = None
     kind = "file" if source is None else backend_of(source)
@@ -61,7 +60,10 @@ def played(source: str | None, speed: float, seconds: float | None) -> Played:
 def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
     """Return the renderer's demo clip as a video file, and the second at which its person begins to fall.
 
-    It is rendered once and kept until the renderer's version changes. Raises ConfigError where OpenCV writes no video.
+    It is rendered once and kept until the renderer's version changes.
+
+    Raises:
+        DataError: the clip cannot be written.
     """
     from familial.synth.version import RENDERER_VERSION
 
@@ -79,21 +81,12 @@ def rendered_clip(path: Path = CLIP) -> tuple[Path, float]:
 
 def _write_clip(path: Path) -> float:
     """Render the demo clip into `path`; the second at which its fall begins."""
-    import cv2  # here, so that a broker or a listener alone does not load it
-
-    from familial.synth.clip import demo_clip
+    from familial.synth.clip import demo_clip  # here, so that a broker or a listener alone does not load OpenCV
+    from familial.synth.disk import save_video
 
     clip = demo_clip()
-    part = path.with_name(f"part-{os.getpid()}{path.suffix}")
-    height, width = clip.frames.shape[1:3]
     fps = (len(clip.times_s) - 1) / float(clip.times_s[-1] - clip.times_s[0])
-    writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*"mp4v"), round(fps, 6), (width, height))
-    if not writer.isOpened():
-        raise ConfigError(f"{part}: this OpenCV writes no video; install opencv-python-headless, or give --source")
-    for frame in clip.frames:
-        writer.write(frame)
-    writer.release()
-    part.replace(path)
+    save_video(path, clip.frames, round(fps, 6))
     return float(next(each.start_s for each in clip.annotations if each.label == "fall"))
 
 

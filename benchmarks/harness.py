@@ -97,7 +97,7 @@ class Child:
             raise TimeoutError(f"{self.name} did not end within {seconds:g} s:\n{self.output()[-4000:]}") from None
 
     def stop(self) -> int:
-        """Ask it to end (SIGTERM), then make it; its exit status."""
+        """Ask it to end (SIGTERM), kill it where it does not; its exit status."""
         if self.running:
             self.process.terminate()
             try:
@@ -120,7 +120,7 @@ class Child:
 
 
 class Rig:
-    """Where a run lives (`folder`), what it runs (`engine`, `checkpoint`) and the broker that its processes meet at."""
+    """The folder of a run, the engine and checkpoint that it runs, and the broker that its processes connect to."""
 
     def __init__(self, folder: Path, broker: Broker, engine: Path = ENGINE, checkpoint: Path = CHECKPOINT) -> None:
         self.folder = folder

@@ -28,7 +28,7 @@ __all__ = ["Heard", "Listener", "Record", "hear"]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One MQTT message as it came. at: seconds on this machine's wall clock, taken in the network thread."""
+    """One MQTT message as it came. at: seconds on this machine's wall clock, read in the network thread."""
 
     topic: str
     payload: bytes
@@ -83,7 +83,7 @@ class Listener:
         self._client.loop_start()
         if not self._subscribed.wait(timeout=10):
             self._client.loop_stop()
-            raise BrokerError("the broker took no subscription within 10 s")
+            raise BrokerError("the broker accepted no subscription within 10 s")
         return self
 
     def __exit__(
@@ -116,7 +116,7 @@ class Heard:
 def hear(
     records: Iterable[Record], camera: str, manifest: EngineManifest, edge: PublicKey, cloud: PublicKey | None
 ) -> Heard:
-    """Open every message of `camera` with its writer's key; what does not open is named in `refused`."""
+    """Open every message of `camera` with its signer's key; what does not open is named in `refused`."""
     heard = Heard([], [], [], [], [])
     for record in records:
         parsed = parse_topic(record.topic)

@@ -57,7 +57,7 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def record(run: Run, page: Path = PAGE) -> None:
-    """Replace the run's block of `page`; a page that becomes too long is told on stderr.
+    """Replace the run's block of `page`; a page that becomes too long gives a warning on stderr.
 
     Raises:
         DataError: the page cannot be read, or has no block of that name.

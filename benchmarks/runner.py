@@ -37,8 +37,8 @@ class Report:
     """What a benchmark found.
 
     Attributes:
-        ratio: ours over the benchmark's peer, both taken in this run; None where the peer is not there.
-        figures: everything that was measured, as JSON can say it.
+        ratio: ours over the benchmark's peer, both measured in this run; None where the peer is not there.
+        figures: everything that was measured, as plain JSON values.
         rows: the table; its first row is the head.
         notes: lines below the table.
         status: the exit status, 1 where something that must hold did not.
@@ -109,7 +109,7 @@ class Benchmark:
         return report.status
 
     def _document(self, report: Report) -> dict[str, Any]:
-        """The benchmark's JSON document. Raises DataError where `figures` cannot be said in JSON."""
+        """The benchmark's JSON document. Raises DataError where `figures` are no JSON values."""
         document = {
             "name": self.name,
             "ratio": None if report.ratio is None else round(float(report.ratio), 6),
@@ -216,7 +216,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
+    """The machine that the numbers were measured on."""
     model = platform.processor() or platform.machine()
     try:
         names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

@@ -1,1 +1,1 @@
-"""What is chosen and checked offline: the noise and its bounds, INT8 ranges, the audit that attacks an engine."""
+"""Work done offline: choosing the noise and the INT8 ranges, printing bounds, and the audit that attacks an engine."""

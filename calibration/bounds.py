@@ -3,9 +3,9 @@
     engine or checkpoint --certificate of each profile--> tables and numbers --> stdout
                                                               --> blocks of FILE, where it has markers
 
-A block is what stands between `<!-- bounds:NAME -->` and `<!-- /bounds -->`. `profiles`, `time` and `naming` are
-tables; `event-bits`, `release-1000`, `gone-1000` and the like are numbers inside a sentence (`blocks` lists all). A
-test holds README.md and docs/ against what this command writes now.
+A block is the text between `<!-- bounds:NAME -->` and `<!-- /bounds -->`. `profiles`, `time` and `naming` are tables;
+`event-bits`, `release-1000`, `gone-1000` and the like are numbers inside a sentence (`blocks` lists all). A test
+compares README.md and docs/ with what this command writes now.
 
     python -m calibration.bounds --write README.md docs/*.md
 """
@@ -31,7 +31,7 @@ from wire.privacy.certificate import GALLERIES, PROFILES, Certificate, round_up,
 __all__ = ["LEVELS", "blocks", "fill", "main", "of_checkpoint", "of_engine", "time_below_s"]
 
 LEVELS = (0.5, 0.9, 0.99)
-"""Bounds on naming until which the time in view is told."""
+"""Levels of the bound on naming; the table `time` says after how long in view each is passed."""
 
 _BLOCK = re.compile(r"(<!-- bounds:([\w-]+) -->)(.*?)(<!-- /bounds -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- /?bounds\b")
@@ -122,8 +122,8 @@ def _naming(certificate: Certificate) -> str:
     counts = (1, certificate.event_releases)
     named = [certificate.reveals(count)["name_one_of"] for count in counts]
     for gallery in GALLERIES:
-        told = [round_up(chances[str(gallery)]) for chances in named]
-        rows.append([f"{gallery:,}", *told, _seconds(certificate.time_to_vacuous_s(gallery))])
+        cells = [round_up(chances[str(gallery)]) for chances in named]
+        rows.append([f"{gallery:,}", *cells, _seconds(certificate.time_to_vacuous_s(gallery))])
     return _table(rows)
 
 

@@ -68,8 +68,8 @@ class Noise:
             "profile": self.profile,
             "clip_norm": found.clip_norm,
             "sigma": _fraction(found.sigma),
-            "s_release": float(f"{found.s_release:.6g}"),
-            "s_event": float(f"{found.s_event:.6g}"),
+            "s_release": float(round_up(found.s_release, 6)),
+            "s_event": float(round_up(found.s_event, 6)),
             "levels": {name: _fraction(table.sigma) for name, table in self.levels.items()},
         }
         return json.dumps(document, indent=1) + "\n"
@@ -97,10 +97,10 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read what stands after --target.
+        """Parse the value of --target.
 
         Raises:
-            ConfigError: the text is not a target, or one that nothing or anything keeps; says which.
+            ConfigError: the text is not a target, no noise keeps it, or it is kept without noise.
         """
         if text in PROFILES:
             return cls(text, text, "S", PROFILES[text])
@@ -120,7 +120,7 @@ class Target:
         return target
 
     def _problem(self) -> str:
-        """Return why nothing, or anything, keeps it; "" where that depends on the noise."""
+        """Return why no noise keeps the target, or why none is needed; "" where it depends on the noise."""
         if self.unit == "p" and not (self.of >= 2 and self.of == int(self.of)):
             return f"M is {self.of:g}; it must be a whole number of at least 2, the people among whom one is named"
         if self.unit == "p" and self.value <= 1 / self.of:
@@ -243,11 +243,11 @@ def choose(config: FamilyConfig, text: str) -> Noise:
         )
     certificate = certificate.at(sigma)
     releases = target.releases(certificate)
-    told, capacity = bits(certificate.shift(releases)), releases * n * math.log2(2 * clip_norm + 1)
-    if told >= capacity:
+    allowed, capacity = bits(certificate.shift(releases)), releases * n * math.log2(2 * clip_norm + 1)
+    if allowed >= capacity:
         raise ConfigError(
-            f"--target {text}: it allows {told:.0f} bits, but {releases} codes of {n} coordinates hold at most "
-            f"{capacity:.0f}: that promises nothing; allow less, such as S=3"
+            f"--target {text}: it allows {round_up(allowed)} bits, but {releases} codes of {n} coordinates hold at "
+            f"most {capacity:.0f}: that promises nothing; allow less, such as S=3"
         )
     if min(NoiseCheck(sigma, n, config.event_releases).thresholds) <= 0:
         raise ConfigError(
@@ -284,18 +284,18 @@ def words(noise: Noise) -> str:
         f"profile {noise.profile}: clip norm C = {certificate.clip_norm}, "
         f"sigma = {certificate.sigma} = {float(certificate.sigma):g}, "
         f"a release every {certificate.slot_s:g} s, receptive field {certificate.receptive_field_s:g} s",
-        "What can be told at most, rounded up, whatever the network does and whoever looks:",
+        "What is revealed at most, rounded up, whatever the network computes and whoever attacks:",
         f"  {'':26}{'S':>8}{'bits':>11}{'name 1 of 10':>14}{'1 of 1,000':>12}{'1 of 100,000':>14}{'yes or no':>11}"
         f"{'eps':>9}",
     ]
     for key, title in spans.items():
         row = document[key]
-        told = [_chance(p) for p in (*row["name_one_of"].values(), row["attribute"]["0.5"])]
+        chances = [_chance(p) for p in (*row["name_one_of"].values(), row["attribute"]["0.5"])]
         lines.append(
-            f"  {title:26}{round_up(row['S']):>8}{round_up(row['bits']):>11}{told[0]:>14}{told[1]:>12}{told[2]:>14}"
-            f"{told[3]:>11}{round_up(row['eps']):>9}"
+            f"  {title:26}{round_up(row['S']):>8}{round_up(row['bits']):>11}{chances[0]:>14}{chances[1]:>12}"
+            f"{chances[2]:>14}{chances[3]:>11}{round_up(row['eps']):>9}"
         )
-    lines.append("  (yes or no: to tell a two-valued attribute that half of the people have; eps: at delta 1e-6)")
+    lines.append("  (yes or no: to guess a two-valued attribute that half of the people have; eps: at delta 1e-6)")
     for cameras, times in document["time_to_vacuous_s"].items():
         seen = "in view" if cameras == "1" else f"in view of {cameras} cameras at once"
         held = ", ".join(f"1 of {int(m):,} after {seconds:g} s" for m, seconds in times.items())

@@ -1,1 +1,1 @@
-"""The family that edge and cloud share: tower, desensitizer, language backbone; data, training."""
+"""The family that edge and cloud share: its data, networks, training, evaluation, and the renderer of clips."""

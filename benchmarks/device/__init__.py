@@ -1,1 +1,1 @@
-"""What the device costs."""
+"""Benchmarks of the device: time, size, memory and network traffic."""

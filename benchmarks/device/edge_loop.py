@@ -2,7 +2,7 @@
 
 CPU     sampling, checking, charging, packing, signing and publishing a release, with the edge's own parts,
         against a bare Ed25519 signature and paho publish of as many bytes: same process, same broker, QoS 1, CPU of
-        all threads, turns taken, the cost of waiting between releases measured alone and subtracted from both.
+        all threads, in turns; the cost of waiting between releases is measured alone and subtracted from both.
 Latency the real edge process, from a slot's end to its release (by its own clock; the release waits for its deadline).
 Memory  the real edge process against one that holds the same encode.onnx in ONNX Runtime and has run it.
 Start   from starting the process to the first message, and to the first release, that a subscriber hears.
@@ -130,7 +130,7 @@ def _bare(rig: Rig, size: int) -> Iterator[Callable[[int], None]]:
 
 
 def cpu_per_window(rig: Rig, windows: int) -> dict[str, float]:
-    """Microseconds of CPU a window: ours, the bare work, and the pause that both were freed of."""
+    """Microseconds of CPU a window: ours, the bare work, and the pause, which is subtracted from both."""
     size = features_size(rig.manifest.n)
     share = max(10, windows // _ROUNDS)
     spent: dict[str, list[float]] = {"ours": [], "bare": [], "pause": []}

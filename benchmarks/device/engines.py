@@ -4,10 +4,10 @@
     clips --encode of each engine, noise 0--> codes --+ the SAME noise samples--> both members' verdicts --> accuracy
     certificate: of each engine's own manifest           tensorrt: where a GPU is here    tensorrt-rtx: time and size
 
-Latency is taken in turns, one window through each engine, so that a busy machine slows all engines alike. The ratio is
-the median of INT8's encode over that of fp32. ONNX Runtime's CPU has no arithmetic in float16: it computes such graphs
-in float32 between casts, so the latency of fp16 there says nothing about a device. Zero noise exists here, offline, to
-compare codes.
+Latency is measured in turns, one window through each engine, so that a busy machine slows all engines alike. The ratio
+is the median of INT8's encode over that of fp32. ONNX Runtime's CPU has no arithmetic in float16: it computes such
+graphs in float32 between casts, so the latency of fp16 there says nothing about a device. Zero noise exists here,
+offline, to compare codes.
 """
 
 from __future__ import annotations

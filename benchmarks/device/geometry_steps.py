@@ -225,7 +225,7 @@ def _build(work: Path, part: str) -> dict[str, Any]:
 
 
 def _run(work: Path, precision: str) -> dict[str, Any]:
-    """Windows and an event in ONNX Runtime, held against torch's fp32."""
+    """Windows and an event in ONNX Runtime, compared with torch's fp32."""
     import onnxruntime
 
     known = np.load(work / "torch.npz")

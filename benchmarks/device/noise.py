@@ -4,9 +4,9 @@ Ours is the gate's sampler: it takes a fresh key and the table, hands a sample o
 its exact discrete Gaussian on a vector of as many integers, at the same sigma, through its Python interface. Both run
 in one process on one thread, in turns.
 
-The second part tests whether the time of a sample tells its values: Welch's t between the times of small and of large
-noise, interleaved at random (the method of dudect, https://eprint.iacr.org/2016/1123). The control is a search that
-stops where it finds, whose time does tell.
+The second part tests whether the time of a sample depends on its values: Welch's t between the times of small and of
+large noise, interleaved at random (the method of dudect, https://eprint.iacr.org/2016/1123). The control is a search
+that stops as soon as it finds, whose time does depend on them.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--noise-samples", type=int, default=20_000, metavar="N", help="to time (default 20000)"
     )
     former_name(parser, "--draws", count)
-    parser.add_argument("--runs", type=int, default=_RUNS, help="runs whose times are held against their values")
+    parser.add_argument("--runs", type=int, default=_RUNS, help="runs whose times are compared with their values")
 
 
 def _measure(args: argparse.Namespace) -> Report:
@@ -122,8 +122,8 @@ def _measure(args: argparse.Namespace) -> Report:
         found = percentiles(times)
         rows += [[name, str(len(times)), f"{found['p50']:.1f}", f"{found['p99']:.1f}"]] if times else []
     notes = [f"sigma {float(manifest.sigma):g}, n {manifest.n}, {len(table.high)} table entries of 128 bits"]
-    told = ", ".join(f"{name} {ns:+.2f} ns (t {t:+.1f})" for name, (t, ns) in leak.items())
-    notes.append(f"time of large noise less small: {told}; a sampler leaks where |t| > {_ALARM}, the control must")
+    gaps = ", ".join(f"{name} {ns:+.2f} ns (t {t:+.1f})" for name, (t, ns) in leak.items())
+    notes.append(f"time of large noise less small: {gaps}; a sampler leaks where |t| > {_ALARM}, the control must")
     if not latency["OpenDP"]:
         notes.append("OpenDP: skipped, it is not installed (pip install opendp)")
     figures = {

@@ -3,8 +3,8 @@
     edge process -> tap (counts TCP bytes and, by the kernel's count, IP packets in both directions) -> broker
 
 Ours is everything: features, the edge member's verdict, MQTT's own bytes, acknowledgements both ways, and 52 bytes of
-IPv4 and TCP headers (timestamps on) a packet; taken from the first whole event to the last release of a run, so without
-the connection's start, which is listed. Video is the bare stream alone, headers not counted, at 320x240: H.264
+IPv4 and TCP headers (timestamps on) a packet; measured from the first whole event to the last release of a run, so
+without the connection's start, which is listed. Video is the bare stream alone, headers not counted, at 320x240: H.264
 (libx264, crf 28) and JPEG (8 frames a second, quality 80).
 """
 

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.alarms --data MANIFEST.csv`: false alarms an hour, and how late an alert comes.
+"""`python -m benchmarks.alarms --data MANIFEST.csv`: false alarms an hour, and the delay of alerts.
 
     normal clips, strung together --noise--> events, stride 1 --member--> AlertBook (the bridge's) --> alerts an hour
     ... each fall put behind a minute of them                                          --> alert raised? how late?
 
-A clip gives the releases during which it plays, and a fall also those in whose receptive field it still is; at a joint
-two clips meet as in a cut film, and an event reads releases of both. Delays are those of the clips whose onset a
+A normal clip gives the releases during which it plays, a fall also those in whose receptive field it still is. Where
+two clips meet, as at a cut in a film, an event reads releases of both. Delays are those of the clips whose onset a
 manifest says (column onset_s), counted from it; where no manifest says one, those of all, from the clip's start.
 Percentiles are of the falls that were found, of which `timed` gives the count. Several settings of the hysteresis are
 tried on the same verdicts: the bridge's default, a single verdict (0.5, 1), and calmer ones.
@@ -124,15 +124,15 @@ def _try_rule(
     false = len(alerts(streams.normal, config.labels, rule)) / hours
     delays = np.array([_delay(verdicts, config, rule, at, label) for verdicts, at in streams.risks])
     found = np.isfinite(delays)
-    delays_told = delays[found & streams.timed]
-    p50, p90 = np.percentile(delays_told, [50, 90]) if len(delays_told) else (math.nan, math.nan)
+    timed = delays[found & streams.timed]
+    p50, p90 = np.percentile(timed, [50, 90]) if len(timed) else (math.nan, math.nan)
     figures = {
         "false_per_hour": false,
         "found": float(found.mean()),
-        "timed": len(delays_told),
+        "timed": len(timed),
         "delay_s": [float(p50), float(p90)],
     }
-    of_timed = f"{len(delays_told)} of {sum(streams.timed)}"
+    of_timed = f"{len(timed)} of {sum(streams.timed)}"
     share = f"{found.sum()} of {len(found)}"
     return figures, [f"{false:.1f}", share, of_timed, f"{p50:.1f} s", f"{p90:.1f} s"]
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.harness import add_checkpoint
-from benchmarks.privacy.frontier import area_under_curve
 from benchmarks.runner import Benchmark, Report
 from wire.errors import VeilsightError
 
@@ -140,8 +139,10 @@ def _clip(family: Family, clip: LabelledClip, noise: bool) -> _Clip | None:
 
 
 def _area(true: npt.NDArray[np.float32], predicted: npt.NDArray[np.float64]) -> float:
-    """Mean over noise samples (D, E) of the chance that what mostly holds is ranked above what never holds."""
+    """Mean AUC over noise samples (D, E) of events in which it mostly holds, against those in which it never does."""
     import numpy as np
+
+    from familial.evaluate.metrics import area_under_curve
 
     clear = (true >= 0.5) | (true == 0.0)
     return float(np.mean([area_under_curve(1.0 - sample[clear], true[clear] >= 0.5) for sample in predicted]))
@@ -169,6 +170,8 @@ def _counts(
 def _probe(clips: Sequence[_Clip], index: int) -> float:
     """How well a ridge regression on clean codes, fitted on every other clip, ranks the rest's events by a tag."""
     import numpy as np
+
+    from familial.evaluate.metrics import area_under_curve
 
     def side(half: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         own = clips[half::2]

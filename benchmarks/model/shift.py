@@ -1,4 +1,4 @@
-"""`python -m benchmarks.shift --data MANIFEST.csv`: can unknown scenes be told from those that training knew?
+"""`python -m benchmarks.shift --data MANIFEST.csv`: are unknown scenes distinguished from known ones?
 
     known: rendered places that no training reads (and the sets named)   unknown: all other sets of the manifest
     five ordinary clips of a camera, one to five of them strung together --noise--> z --ood--> OOD p-value
@@ -6,8 +6,8 @@
 For every fifth of the known cameras a reference is fitted on the rest, and both they and the unknown ones are compared
 with it. The area under the curve says how often a stream of an unknown camera is farther from what is known than one of
 a known camera; 0.5 is chance. Intervals (90 %) resample the cameras, known and unknown; a set has few. `unsure` is the
-share of streams whose OOD p-value is below 0.05: 5 % for known scenes, also while a fall is fresh. `--clips 5` leaves
-out the cameras that show the same thing all the time. The column without noise says what the code itself can tell.
+share of streams whose OOD p-value is below 0.05: 5 % for known scenes, also just after a fall. `--clips 5` leaves
+out the cameras that show the same thing all the time. The column without noise says how well the clean code separates.
 """
 
 from __future__ import annotations

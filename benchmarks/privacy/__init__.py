@@ -1,1 +1,1 @@
-"""What can be told from what leaves."""
+"""Benchmarks of privacy: accuracy over certified bits, the adaptive level, side channels, bounds over time."""

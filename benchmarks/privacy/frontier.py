@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from familial.data.clips import Clip
     from familial.model.family import Family
 
-__all__ = ["COMMAND", "Clips", "Points", "area_under_curve", "label_alone", "picture"]
+__all__ = ["COMMAND", "Clips", "Points", "label_alone", "picture"]
 
 _SHIFTS = (1.0, 2.0, 3.0, 4.0, 6.0, math.inf)
 _FOLDS = 3
@@ -51,7 +51,7 @@ class Clips:
     """What is read.
 
     Attributes:
-        rows: of manifests, or rendered stand-ins.
+        rows: of manifests, or made for rendered clips.
         truth: the label index of each.
         codes: the clean codes of each, float (S, K, d).
     """
@@ -127,7 +127,7 @@ def _read_run(path: Path) -> tuple[Points, dict[str, Any], list[str]]:
 
 
 def _of_places(clips: Clips) -> list[str]:
-    """A line on what true labels tell of places, where the clips have any."""
+    """A line on how well the true label alone names a place, where the clips have places."""
     named, places = label_alone(clips.rows, clips.truth)
     if places < 2:
         return []
@@ -138,7 +138,7 @@ def label_alone(rows: Sequence[Clip], truth: Sequence[int], least: int = 4) -> t
     """How often the best guess of the place is right, given the true label of one of its clips.
 
     The guesser also knows how often each place shows each label. Places are equally likely; a place is a group of at
-    least `least` clips, as in the audit. Any system that tells the label must allow this much.
+    least `least` clips, as in the audit. Any system that publishes the label must allow this much.
 
     Returns:
         The chance, and the number of places.
@@ -177,25 +177,26 @@ def _at(family: Family, clips: Clips, shift: float, samples: int) -> dict[str, f
     import torch
 
     from familial.evaluate.clip_inference import clip_probabilities, event_probabilities
+    from familial.evaluate.metrics import area_under_curve
     from familial.train.losses import prototypes
 
     config, generator = family.config, torch.Generator().manual_seed(0)
     sigma = math.sqrt(config.event_releases) * config.clip_norm / shift if math.isfinite(shift) else 0.0
     gain = config.sigma**2 / sigma**2 if sigma else 1.0
     ideal_prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
-    worst: dict[str, list[npt.NDArray[np.float64]]] = {"edge": [], "cloud": [], "ideal": []}
+    found: dict[str, list[npt.NDArray[np.float64]]] = {"edge": [], "cloud": [], "ideal": []}
     for truth, code in zip(clips.truth, clips.codes, strict=True):
         count = samples if sigma else 1
         noise = torch.round(torch.randn(count, *code.shape, generator=generator) * sigma)
         for member in ("edge", "cloud"):
             read = event_probabilities(family, (code + noise) * gain, member)
-            worst[member].append(np.stack([clip_probabilities(rows) for rows in read]))
+            found[member].append(np.stack([clip_probabilities(rows) for rows in read]))
         z = ideal_prototypes[truth] + noise
-        worst["ideal"].append(_exact(z, ideal_prototypes, sigma, config.event_releases))
+        found["ideal"].append(_exact(z, ideal_prototypes, sigma, config.event_releases))
     truths = np.array(clips.truth)
     return {
         f"{name} {what}": value
-        for name, rows in worst.items()
+        for name, rows in found.items()
         for what, value in (
             ("F1", _f1(clips, rows)),
             ("AUC", area_under_curve(np.stack([row[0] for row in rows])[:, 0], truths > 0)),
@@ -213,8 +214,11 @@ def _exact(z: torch.Tensor, label_prototypes: torch.Tensor, sigma: float, releas
     return np.asarray(scores.softmax(dim=1).numpy(), np.float64)
 
 
-def _f1(clips: Clips, worst: Sequence[npt.NDArray[np.float64]]) -> float:
-    """Mean risk F1 over noise samples; the decision threshold of each fold is the best of the other folds."""
+def _f1(clips: Clips, found: Sequence[npt.NDArray[np.float64]]) -> float:
+    """Mean risk F1 over noise samples, of label probabilities (D, L) of each clip.
+
+    The decision threshold of each fold is the best of the other folds.
+    """
     import numpy as np
 
     from familial.data.clips import grouped_folds
@@ -225,27 +229,14 @@ def _f1(clips: Clips, worst: Sequence[npt.NDArray[np.float64]]) -> float:
     thresholds = []
     for fold in range(_FOLDS):
         others = [index for index, where in enumerate(folds) if where != fold]
-        pairs = [(clips.truth[i], row, clips.rows[i].set) for i in others for row in worst[i]]
+        pairs = [(clips.truth[i], row, clips.rows[i].set) for i in others for row in found[i]]
         thresholds.append(fit_decision_threshold(*zip(*pairs, strict=True)))
-    risks = list(range(1, worst[0].shape[1]))
+    risks = list(range(1, found[0].shape[1]))
     scores = []
-    for sample in range(len(worst[0])):
-        called = [int(1.0 - rows[sample][0] >= thresholds[fold]) for rows, fold in zip(worst, folds, strict=True)]
+    for sample in range(len(found[0])):
+        called = [int(1.0 - rows[sample][0] >= thresholds[fold]) for rows, fold in zip(found, folds, strict=True)]
         scores.append(risk_metrics([int(label > 0) for label in clips.truth], called, risks)["f1"])
     return float(np.mean(scores))
-
-
-def area_under_curve(normal: npt.NDArray[np.float64], risk: npt.NDArray[np.bool_]) -> float:
-    """P(normal) float64 (N,) and truth bool (N,) -> chance that a random risk is ranked above a random normal."""
-    import numpy as np
-
-    order = np.argsort(np.argsort(-normal, kind="stable"), kind="stable") + 1.0
-    for value in np.unique(normal):  # ties share their mean rank
-        order[normal == value] = order[normal == value].mean()
-    positives, count = int(risk.sum()), len(risk)
-    if positives in (0, count):
-        return math.nan
-    return float((order[risk].sum() - positives * (positives + 1) / 2) / (positives * (count - positives)))
 
 
 def _leaks(path: Path) -> dict[str, dict[float, float]]:

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.side_channel`: can a listener tell the scene from anything but the noised content?
+"""`python -m benchmarks.side_channel`: does anything but the noised content reveal the scene?
 
     random scenes, slot by slot --> the real edge process --> broker --> listener --> classifiers --> which scene?
 
-The listener has everything that a network shows: which topics spoke in a slot, when, how long each message was, every
-field but z and the signature (a message holds nothing else: it is canonical, or it does not open), and the slots of
-which nothing was heard. Runs: an idle machine, a loaded one, a budget that is spent on the way, a live stream whose
+The listener has everything that a network shows: on which topics messages came in a slot, when, how long each was,
+every field but z and the signature (a message holds nothing else: it is canonical, or it does not open), and the slots
+without any message. Runs: an idle machine, a loaded one, a budget that is spent on the way, a live stream whose
 frames come in time, in bursts or not at all. A logistic regression and a forest of random trees learn from some slots
 and name the others; a channel is closed where the lower end of the exact confidence interval of their share is not
 above the share of the commonest scene.
@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.harness import Rig, add_engine, engine_folder, running_rig
 from benchmarks.listener import Listener
-from benchmarks.privacy.side_channel_classifiers import FALSE_ALARM, Finding, tell, worst
+from benchmarks.privacy.side_channel_classifiers import FALSE_ALARM, Finding, classify_slots, worst
 from benchmarks.privacy.side_channel_streams import SCENES, Labels, Stream, load, start, write_clip
 from benchmarks.privacy.side_channel_view import Seen, observe, recomputed, tampered
 from benchmarks.runner import Benchmark, Report
@@ -53,13 +53,13 @@ def planted_delays(seen: Seen, labels: Labels) -> dict[float, bool]:
     delays = {}
     for ms in _DELAYS_MS:
         later = tampered(seen, "features: late", where, ms / 1000)
-        delays[ms] = worst(tell(later, dark, lags=(0,))).leaks
+        delays[ms] = worst(classify_slots(later, dark, lags=(0,))).leaks
     return delays
 
 
 @dataclass
 class _Campaign:
-    """Where the runs live and what they found."""
+    """The runs of the benchmark: where they are kept, and what they share."""
 
     folder: Path
     rig: Rig
@@ -93,7 +93,7 @@ class _Campaign:
         return observe(records, self.rig, camera, self.slot_s, speed)
 
     def spend(self) -> str:
-        """A budget for an hour of which a third of the run's releases is all."""
+        """Configuration with a budget for an hour that a third of the run's releases spend."""
         price = bits(float(self.rig.manifest.clip_norm / self.rig.manifest.sigma))
         return f'[privacy]\nbits_per_hour = {self.slots / 3 * price}\nover_budget = "cut"\n'
 
@@ -144,15 +144,15 @@ def _report(campaign: _Campaign) -> Report:
 
 def _runs(campaign: _Campaign, idle: Seen) -> dict[str, list[Finding]]:
     """Runs of a sound process, in which nothing may be found."""
-    found = {"idle machine": tell(idle, campaign.labels)}
+    found = {"idle machine": classify_slots(idle, campaign.labels)}
     with load():
-        found["loaded machine"] = tell(campaign.play("loaded"), campaign.labels)
+        found["loaded machine"] = classify_slots(campaign.play("loaded"), campaign.labels)
     spent = campaign.play("spent", extra=campaign.spend())
-    found["budget spent on the way"] = tell(spent, campaign.labels)
-    found["after it was spent"] = tell(spent, campaign.labels, spent.spent)
+    found["budget spent on the way"] = classify_slots(spent, campaign.labels)
+    found["after it was spent"] = classify_slots(spent, campaign.labels, spent.spent)
     stream, scenes, arrivals = campaign.stream()
-    found["live stream: scene"] = tell(stream, scenes)
-    found["live stream: arrival of frames"] = tell(stream, arrivals)
+    found["live stream: scene"] = classify_slots(stream, scenes)
+    found["live stream: arrival of frames"] = classify_slots(stream, arrivals)
     return found
 
 
@@ -163,9 +163,11 @@ def _controls(campaign: _Campaign, idle: Seen) -> dict[str, list[Finding]]:
     crowd[: len(labels)] = labels[: len(idle.rows)] == SCENES.index("crowd")
     larger, silent = tampered(idle, "features: size", crowd, 1.0), tampered(idle, "features: late", crowd, math.nan)
     return {
-        "control: a byte more for a crowd": tell(larger, labels, lags=(0,)),
-        "control: no release for a crowd": tell(silent, labels, lags=(0,)),
-        "control: a process that waits in the dark": tell(campaign.play("leaky", leaky=True), _is_dark(labels)),
+        "control: a byte more for a crowd": classify_slots(larger, labels, lags=(0,)),
+        "control: no release for a crowd": classify_slots(silent, labels, lags=(0,)),
+        "control: a process that waits in the dark": classify_slots(
+            campaign.play("leaky", leaky=True), _is_dark(labels)
+        ),
     }
 
 

@@ -17,12 +17,12 @@ from benchmarks.privacy.side_channel_streams import Labels
 from benchmarks.privacy.side_channel_view import Floats, Seen
 from familial.evaluate.intervals import binomial_interval
 
-__all__ = ["FALSE_ALARM", "Finding", "forest", "logistic", "tell", "worst"]
+__all__ = ["FALSE_ALARM", "Finding", "classify_slots", "forest", "logistic", "worst"]
 
 FALSE_ALARM = 1e-4
 """Probability that the lower end of a confidence interval is above the true share."""
 
-_LAGS = (0, 1, 2, 5)  # a file is decoded ahead: what is released now may feel a later scene's load
+_LAGS = (0, 1, 2, 5)  # a file is decoded ahead: a later scene's load may delay what is released now
 _FOLDS, _TREES, _DEPTH = 5, 30, 4
 
 
@@ -99,7 +99,7 @@ class Finding:
 
     Attributes:
         classifier: its name.
-        lag: it named the scene so many slots on.
+        lag: it named the scene of so many slots later.
         count: of slots.
         share: of them that it named.
         low: lower end of the exact interval of the share.
@@ -117,14 +117,21 @@ class Finding:
 
     @property
     def leaks(self) -> bool:
-        """Whether it is above chance, beyond doubt."""
+        """Whether the whole interval is above chance."""
         return self.low > self.chance
 
 
-def tell(
+def classify_slots(
     seen: Seen, labels: Labels, keep: npt.NDArray[np.bool_] | None = None, lags: Sequence[int] = _LAGS
 ) -> list[Finding]:
-    """What each classifier makes of a run; labels (slots,), -1 for unknown; keep: slots to use. Five folds of time."""
+    """Cross-validate every classifier on a run, over five folds in time.
+
+    Args:
+        seen: the table of the run.
+        labels: int64 (slots,), the scene of each slot; -1 for unknown.
+        keep: bool (slots,), the slots to use; None: all.
+        lags: how many slots later the scene to be named is.
+    """
     found = []
     for lag in lags:
         usable = np.zeros(len(seen.rows), bool)
@@ -147,5 +154,5 @@ def tell(
 
 
 def worst(found: Sequence[Finding]) -> Finding:
-    """The one that stands highest above its chance."""
+    """The finding whose lower end is farthest above its chance."""
     return max(found, key=lambda each: each.low - each.chance)

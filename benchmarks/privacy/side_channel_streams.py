@@ -1,4 +1,4 @@
-"""What the side channel campaign shows to the edge process: clips and live streams of random scenes, and load.
+"""Input of the side channel benchmark for the edge process: clips and live streams of random scenes, and load.
 
 scenes chosen at random, slot by slot --> a video file, or a live stream --> the real edge process (`start`)
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import itertools
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from benchmarks.broker import child_env
 from benchmarks.harness import Child, Rig
-from wire.errors import VeilsightError
+from familial.synth.disk import save_video
 
 __all__ = ["ARRIVALS", "SCENES", "Labels", "Pixels", "Stream", "frames_of", "load", "start", "write_clip"]
 
@@ -33,7 +34,7 @@ SCENES = ("empty", "dark", "switched", "crowd")
 ARRIVALS = ("regular", "bursts", "stalled")
 _SIZE = (240, 320)
 
-# Put in the control's way by PYTHONPATH: the process waits before it publishes what it saw in the dark.
+# Loaded into the control's process by PYTHONPATH: it waits before it publishes the release of a dark scene.
 _LEAK = """
 import time
 from edge_runtime.eye import encoder
@@ -67,19 +68,14 @@ def frames_of(scene: str, count: int, rng: np.random.Generator) -> Iterator[Pixe
 
 
 def write_clip(path: Path, scenes: Labels, slot_s: float, fps: float, rng: np.random.Generator) -> Path:
-    """A video file with a scene for every slot."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, _SIZE[::-1])
-    if not writer.isOpened():
-        raise VeilsightError(f"{path}: this OpenCV writes no video; install opencv-python-headless")
-    for scene in scenes:
-        for frame in frames_of(SCENES[scene], round(slot_s * fps), rng):
-            writer.write(frame)
-    writer.release()
+    """Write a video file with a scene for every slot. Raises DataError."""
+    shots = (frames_of(SCENES[scene], round(slot_s * fps), rng) for scene in scenes)
+    save_video(path, itertools.chain.from_iterable(shots), fps)
     return path
 
 
 class Stream:
-    """A live camera over HTTP (motion JPEG): scene and way of arrival change every `block_s`, tossed up anew.
+    """A live camera over HTTP (motion JPEG): scene and way of arrival are drawn anew every `block_s`.
 
     history: (when it began, wall clock; scene; arrival) of every block.
     """

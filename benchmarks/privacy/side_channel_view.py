@@ -25,9 +25,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Seen:
-    """What the listener has of slots 0 to the last: rows (slots, columns), NaN where a message did not come.
+    """What the listener has of slots 0 to the last.
 
-    begin: when slot 0 began, wall clock, as near as the messages tell. spent: the slots that said so.
+    Attributes:
+        columns: names of the columns.
+        rows: float64 (slots, columns), NaN where a message did not come.
+        begin: when slot 0 began, wall clock, as estimated from the messages.
+        spent: bool (slots,), whether the release said that the budget is spent.
     """
 
     columns: tuple[str, ...]

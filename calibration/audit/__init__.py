@@ -1,1 +1,1 @@
-"""Every attack we know, held against the certificate."""
+"""The audit: every attack that we know of, compared with the certificate."""

@@ -1,4 +1,4 @@
-"""Attacks an engine and holds every attack against its certificate, its preset limit and its own control.
+"""Attacks an engine and compares every attack with the certificate, its preset limit and its own control.
 
     engine + clips (+ faces) --targets.py--> galleries of clean codes (cached) --campaign.py--> pieces of work
       --processes, resumable--> findings --> audit.json, a table, the page for people (report.py)
@@ -240,7 +240,7 @@ def _fewer(
     return [shots[index] for index in kept], owner[kept], names
 
 
-# --- the pieces of work------------------------------------------------------------------------------------------------
+# --- the pieces of work -----------------------------------------------------------------------------------------------
 
 
 def _done(setting: Setting, piece: Piece) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
@@ -293,14 +293,14 @@ def _work_off(
 
 
 def _table(found: dict[str, Any]) -> str:
-    """Return one line a row, the worst first, with the reason under those that do not hold; then the verdict."""
+    """Return a line for each row, the worst first, with the reason under those that do not hold; then the outcome."""
     lines = [f"{'status':26}{'S':>6}  {'value':>9} {'interval':>19} {'chance':>8} {'bound':>8} {'limit':>8}  attack"]
     for row in sorted(found["attacks"], key=lambda row: STATUSES.index(row["status"])):
-        told = [number(row["value"]), number(row["chance"]), bound(row["certificate"]), number(row["limit"])]
+        cells = [number(row["value"]), number(row["chance"]), bound(row["certificate"]), number(row["limit"])]
         low, high = (number(end) for end in row["ci"])
         lines.append(
-            f"{row['status']:26}{row['S_event']:6.3g}  {told[0]:>9} {low:>9} {high:>9} {told[1]:>8} {told[2]:>8} "
-            f"{told[3]:>8}  {row['name']} ({row['metric']})"
+            f"{row['status']:26}{row['S_event']:6.3g}  {cells[0]:>9} {low:>9} {high:>9} {cells[1]:>8} {cells[2]:>8} "
+            f"{cells[3]:>8}  {row['name']} ({row['metric']})"
         )
         if reason := why(row):
             lines.append(f"{'':26}{reason}")
@@ -317,7 +317,7 @@ def _table(found: dict[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m calibration.audit", description="Attack an engine; hold the attacks against its certificate."
+        prog="python -m calibration.audit", description="Attack an engine; compare the attacks with its certificate."
     )
     parser.add_argument("--engine", type=Path, default=_ROOT / "build" / "engines" / "nano", metavar="DIR")
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv", help="real clips")

@@ -20,7 +20,7 @@ from calibration.audit.findings import Finding
 
 __all__ = ["ATTACKS_VERSION", "FULL", "QUICK", "run", "tasks"]
 
-ATTACKS_VERSION = 1
+ATTACKS_VERSION = 2
 """Part of the key under which finished pieces are kept. Raise it when a piece would give other rows for the same
 engine, plan and galleries: a change of an attack, of a bound, an interval or a limit, of the core's reference in
 familial/model/desensitizer.py, of the sampler or of a certificate's arithmetic."""

@@ -36,7 +36,7 @@ __all__ = [
     "observe_mean",
     "name_owner",
     "name_strangers",
-    "tell_trait",
+    "classify_trait",
 ]
 
 _Floats = npt.NDArray[np.float64]
@@ -98,8 +98,8 @@ def observe(gallery: Gallery, releases: int, codes: npt.NDArray[np.int16] | None
         mine = np.flatnonzero(gallery.clip == clip)
         count = max(1, len(mine) - releases + 1)
         for first in range(count):
-            taken = mine[first : first + releases]
-            rows.append(np.pad(taken, (releases - len(taken), 0), constant_values=-1))
+            read = mine[first : first + releases]
+            rows.append(np.pad(read, (releases - len(read), 0), constant_values=-1))
     index = np.stack(rows)
     present = torch.from_numpy(index >= 0)
     unit = gallery.clip[index.max(axis=1)]
@@ -127,8 +127,8 @@ def observe_mean(
         means, units = list[_Floats](), list[int]()
         for clip in range(len(gallery.owner)):
             mine = values[gallery.clip == clip]
-            draws = rng.multinomial(count, np.full(len(mine), 1.0 / len(mine)), 32)
-            means.append(draws @ mine / count)
+            counts = rng.multinomial(count, np.full(len(mine), 1.0 / len(mine)), 32)  # how often each window
+            means.append(counts @ mine / count)
             units += [clip] * 32
         mean, unit = np.concatenate(means).astype(np.float32), np.array(units)
     present = torch.ones(len(mean), 1, dtype=torch.bool)
@@ -186,8 +186,8 @@ def _learn(observed: Observations, among: _Integers, labels: int, sigma: float, 
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
     weight, label = _balanced(observed.label, among), torch.from_numpy(observed.label)
-    draws = torch.multinomial(weight, steps * batch, replacement=True).reshape(steps, batch)
-    for rows in draws:
+    batches = torch.multinomial(weight, steps * batch, replacement=True).reshape(steps, batch)
+    for rows in batches:
         loss = nn.functional.cross_entropy(network(observed.noised(rows, sigma)), label[rows])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
@@ -231,8 +231,8 @@ def _sequence(z: Tensor, observed: Observations, rows: Tensor, known: Sequence[T
 
 def _windows(observed: Observations, among: _Integers, labels: int) -> list[Tensor]:
     """Return the distinct clean codes (W, n) of each label in the observations `among`."""
-    runs = (torch.from_numpy(among[observed.label[among] == label]) for label in range(labels))
-    return [torch.unique(observed.codes[rows][observed.present[rows]], dim=0) for rows in runs]
+    of_label = (torch.from_numpy(among[observed.label[among] == label]) for label in range(labels))
+    return [torch.unique(observed.codes[rows][observed.present[rows]], dim=0) for rows in of_label]
 
 
 @torch.no_grad()
@@ -341,17 +341,17 @@ def name_strangers(observed: Observations, sigma: float, effort: Effort) -> tupl
     return Outcome.best({"network": (value, interval)}, len(np.unique(unit))), len(names)
 
 
-def tell_trait(observed: Observations, trait: _Integers, sigma: float, effort: Effort) -> Outcome:
-    """Return the AUC of a trait int64 (clips,); each half of the owners is told by classifiers of the other half."""
+def classify_trait(observed: Observations, trait: _Integers, sigma: float, effort: Effort) -> Outcome:
+    """Return the AUC of a trait int64 (clips,); each half of the owners is classified by classifiers of the other."""
     has = trait[observed.unit]
     owner = observed.label
     half = np.random.default_rng(13).permutation(int(owner.max()) + 1)[owner] % 2
-    told = replace(observed, label=np.maximum(has, 0))
+    labelled = replace(observed, label=np.maximum(has, 0))
     parts: dict[str, list[_Floats]] = {}
     tested: list[_Integers] = []
     for side in (0, 1):
         learn, test = (np.flatnonzero((half == which) & (has >= 0)) for which in (1 - side, side))
-        rows, logits = _outputs(told, learn, test, 2, sigma, effort)
+        rows, logits = _outputs(labelled, learn, test, 2, sigma, effort)
         tested.append(rows)
         for name, value in logits.items():
             parts.setdefault(name, []).append(value[:, 1] - value[:, 0])

@@ -36,7 +36,7 @@ NAMING_LIMIT = 2.0
 ATTRIBUTE_LIMIT = 0.60
 """Preset empirical limit of an attribute's AUC."""
 VACUOUS = 0.99
-"""A certificate from here on promises nothing that could be tested."""
+"""From this value on, a certificate excludes nothing that could be tested."""
 STATUSES = ("broken", "attack failed its control", "not testable", "holds")
 """Outcomes of a row, the worst first."""
 
@@ -169,5 +169,5 @@ def why(row: Mapping[str, Any]) -> str:
         )
     return (
         f"beyond the preset limit of {number(row['limit'])}, within the certificate of {bound(row['certificate'])}: "
-        "the promise stands, but this network tells more than we allow; train it further, or take a stricter profile"
+        "the promise holds, but this network reveals more than we allow; train it further, or choose a stricter profile"
     )

@@ -169,7 +169,7 @@ class Scores:
         mse, mse_shuffled, mse_prior, mse_gain: likewise, of the mean squared error.
         matched: how often the picture is nearer to its own truth than to another's.
         matched_interval: of it.
-        matched_gain: interval of what it gains over a coin, in all of the audit's tests together.
+        matched_gain: interval of what it gains over chance, in all of the audit's tests together.
         same: share of one owner's pairs among all pairs, which the shuffled pairs leave out.
         units: clips of the test.
     """
@@ -243,7 +243,7 @@ def score(asked: Inverted, inverter: Inverter, prior: Inverter, sigma: float, ef
 def _strangers(
     rows: npt.NDArray[np.int64], owner: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Return for each row another one, of another owner: two pictures of one place can hardly be told apart."""
+    """Return for each row another one, of another owner: two pictures of one place are hardly distinguishable."""
     other = rng.permutation(rows)
     for _ in range(50):
         same = np.flatnonzero(owner[other] == owner[rows])

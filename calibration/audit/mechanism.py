@@ -1,9 +1,9 @@
 """The mechanism itself, without a network that might not leak: planted codes through the REAL core.
 
 encode.onnx --cut at the core's float input--> core (ONNX Runtime) <-- noise of the real Sampler
-+C against -C, likelihood-ratio test, Clopper and Pearson --> a lower bound on S, held against the claim
-one of M planted codes, matched filter                    --> how often it is named, held against the certificate
-encode.onnx with hostile weights, hostile frames, noise 0 --> |mu|, held against C   (test harness only)
++C against -C, likelihood-ratio test, Clopper and Pearson --> a lower bound on S, compared with the claim
+one of M planted codes, matched filter                    --> how often it is named, compared with the certificate
+encode.onnx with hostile weights, hostile frames, noise 0 --> |mu|, compared with C   (test harness only)
 """
 
 from __future__ import annotations
@@ -144,11 +144,6 @@ class Bound:
     high: float
     trials: int
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Both ends of it."""
-        return self.low, self.high
-
 
 def trials_needed(s_release: float) -> int:
     """Return the trials a side that audit a sound mechanism above TIGHT of its claim with probability 0.999.
@@ -158,12 +153,12 @@ def trials_needed(s_release: float) -> int:
     """
     error = _NORMAL.cdf(-s_release)
     deviation = math.sqrt(error * (1.0 - error)) / _NORMAL.pdf(s_release)
-    room = (1.0 - TIGHT) * 2.0 * s_release
-    return math.ceil(((2.0 * _Z + math.sqrt(2.0) * _POWER) * deviation / room) ** 2)
+    margin = (1.0 - TIGHT) * 2.0 * s_release
+    return math.ceil(((2.0 * _Z + math.sqrt(2.0) * _POWER) * deviation / margin) ** 2)
 
 
 def two_codes(core: Core, sigma: Fraction, trials: int, *, gain: int = 1) -> Bound:
-    """Tell x = +C from x = -C on one coordinate, the next one for every trial, from one release each.
+    """Distinguish x = +C from x = -C on one coordinate, the next one for every trial, from one release each.
 
     The likelihood ratio of two Gaussians grows with that coordinate of z alone, so its sign is the test. An error rate
     of at most a and one of at most b show a distance of at least -Phi^-1(a) - Phi^-1(b) in sigmas, which is 2 S.

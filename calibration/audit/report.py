@@ -91,8 +91,8 @@ def _head(found: Mapping[str, Any]) -> str:
     skipped = "".join(f"<li>{escape(part['name'])}: {escape(part['why'])}</li>" for part in found["skipped"])
     left = f"<p>Not done, so nothing is said about it:</p><ul>{skipped}</ul>" if skipped else ""
     beyond = found["beyond_limit_where_not_testable"]
-    more = "<p>Where the certificate allows everything there is nothing to hold an attack against. Beyond its preset "
-    more = f"{more}limit there went: {escape('; '.join(beyond))}.</p>" if beyond else ""
+    more = "<p>Where the certificate excludes nothing, an attack can be compared with its preset limit alone. Beyond "
+    more = f"{more}it went: {escape('; '.join(beyond))}.</p>" if beyond else ""
     return (
         f'<header><h1>Privacy audit: <span style="color:{verdict[1]}">{verdict[0]}</span></h1>'
         f"<p>Engine {escape(engine['model'])} ({escape(engine['family'])}, {escape(engine['precision'])}, profile "
@@ -109,11 +109,11 @@ def _meaning(found: Mapping[str, Any]) -> str:
         return "An attack went beyond what is certified: the promise below does not hold of this engine. Stop using it."
     if any(row["status"] == "broken" for row in rows):
         return (
-            "No attack went beyond what is certified, so the promise below stands. But at least one went beyond the "
-            "stricter limit that we set ourselves beforehand: this network tells more than it should."
+            "No attack went beyond what is certified, so the promise below holds. But at least one went beyond the "
+            "stricter limit that we set ourselves beforehand: this network reveals more than it should."
         )
     if not found["passed"]:
-        return "No attack went beyond its limit, but some would not find what is there: nothing is settled."
+        return "No attack went beyond its limit, but some would not find what is there: the audit proves nothing."
     return (
         "No attack went beyond what is certified, nor beyond the stricter limit that we set ourselves beforehand, and "
         "each found what was planted for it. A better attack may exist; the promise below holds against that one, too."
@@ -126,11 +126,11 @@ def _promise(found: Mapping[str, Any]) -> str:
     gone = ", ".join(f"1 in {int(m):,} after {_span(seconds)}" for m, seconds in times.items())
     unproved = "".join(f"<li>{escape(text)}</li>" for text in document["not_proved"])
     named = {name: round_up(document[name]["name_one_of"]["1000"]) for name in ("release", "event")}
-    told = {name: round_up(document[name]["bits"]) for name in ("release", "event")}
+    bits = {name: round_up(document[name]["bits"]) for name in ("release", "event")}
     return f"""<section><h2>What is promised</h2>
 <p>Whatever the network does, and whoever looks: one release ({document["inputs"]["slot_s"]:g} s) reveals at most
-{told["release"]} bits about the scene, one event ({document["event"]["releases"]} releases) at most
-{told["event"]} bits. From an event, one of 1,000 equally likely people is named with a chance of at most
+{bits["release"]} bits about the scene, one event ({document["event"]["releases"]} releases) at most
+{bits["event"]} bits. From an event, one of 1,000 equally likely people is named with a chance of at most
 {named["event"]}; from a release, of at most {named["release"]}.</p>
 <p>The promise ends. For somebody who stays in view, no bound is left on naming {gone}.</p>
 <p>It assumes that {escape(document["assumes"])}. The sampler's distance from ideal noise, at most
@@ -220,8 +220,8 @@ def _attacks(found: Mapping[str, Any]) -> Iterator[str]:
             continue
         shown = [row for row in rows if None not in (row["value"], *row["ci"])]  # what is no number is in the table
         drawn = "".join((_lines(shown) if attack.name == "averaging" else _dots(shown, attack.name)) if shown else ())
-        told = f"<p>{escape(attack.text)}</p>{_reasons(rows)}{drawn}{_controls(rows)}"
-        yield f"<section><h2>{escape(attack.title)}</h2>{told}</section>"
+        content = f"<p>{escape(attack.text)}</p>{_reasons(rows)}{drawn}{_controls(rows)}"
+        yield f"<section><h2>{escape(attack.title)}</h2>{content}</section>"
 
 
 def _reasons(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,10 +1,10 @@
-"""Whom and what the attacks are after: clips of known people, faces and places -> their clean codes by the ENGINE.
+"""Targets of the attacks: clips of known people, faces and places -> their clean codes by the ENGINE.
 
     rendered people, cast again and again in new rooms ─┐
     face pictures, moved about, filling the frame ──────┼─► windows ─► encode.onnx, noise zero ─► Gallery (test harness)
     clips of a manifest; a group of clips is a place ───┘
 
-Clean codes exist here only: the attackers put fresh noise on them, as much as the S that is attacked asks for. Pictures
+Clean codes exist here only: the attackers add fresh noise to them, of the sigma that gives the attacked S. Pictures
 of real people or places stay in this process and its cache; `Gallery.public` says whose pictures may be shown.
 """
 

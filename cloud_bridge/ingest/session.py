@@ -21,7 +21,7 @@ from cloud_bridge.store.journal import CameraRecord
 from familial.evaluate.ood_detector import OodDetector
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, MessageError
-from wire.privacy.certificate import Certificate
+from wire.privacy.certificate import Certificate, round_up
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FLAG_SPENT, FeatureMessage, open_features
 
@@ -255,7 +255,7 @@ def _describe(certificate: bytes) -> str:
         found = Certificate.from_json(certificate.decode())
     except (CertificateError, UnicodeDecodeError) as error:
         return str(error)
-    return f"it is that of another engine, with S = {found.s_release:.4g} a release"
+    return f"it is that of another engine, with S = {round_up(found.s_release, 4)} a release"
 
 
 def _parse_state(payload: bytes) -> tuple[str, int] | None:

@@ -169,7 +169,7 @@ def read_clip(path: Path, spec: WindowSpec, cache: Path | None = CACHE) -> Foota
 
 
 def store(path: Path, **arrays: Any) -> None:
-    """Write an .npz in one move, in a folder that is made where it is missing."""
+    """Write an .npz atomically, in a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as beside:
         np.savez(beside, **arrays)

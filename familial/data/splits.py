@@ -35,8 +35,8 @@ CLIPS = {
     "training":       SeedRange(        0,   900_000, "clips that familial.train learns from"),
     "audit_people":   SeedRange(  900_000, 1_000_000, "rooms of the people whom calibration.audit tries to name"),
     "held_out":       SeedRange(1_000_000, 1_400_000, "clips on which familial.train scores and calibrates"),
-    "audit_bodies":   SeedRange(1_400_000, 1_500_000, "rooms of people whose build calibration.audit tries to tell"),
-    "ood_reference":  SeedRange(2_000_000, 2_100_000, "rooms that familial.evaluate.ood takes for known"),
+    "audit_bodies":   SeedRange(1_400_000, 1_500_000, "rooms of people whose build calibration.audit tries to infer"),
+    "ood_reference":  SeedRange(2_000_000, 2_100_000, "rooms that familial.evaluate.ood counts as known"),
     "int8":           SeedRange(7_300_000, 7_400_000, "clips on which calibration.int8 measures quantisation ranges"),
     "engines":        SeedRange(8_100_000, 8_200_000, "clips of benchmarks.engines"),
     "frontier":       SeedRange(8_200_000, 8_300_000, "clips of benchmarks.frontier"),
@@ -47,7 +47,7 @@ CLIPS = {
 
 IDENTITIES = {
     "audit_people": SeedRange(40_000,  60_000, "people whom calibration.audit tries to name"),
-    "audit_bodies": SeedRange(60_000, 100_000, "people whose build calibration.audit tries to tell"),
+    "audit_bodies": SeedRange(60_000, 100_000, "people whose build calibration.audit tries to infer"),
 }
 # fmt: on
 """Use -> seeds of a person's build and clothes (`cast`). Clips without a cast draw theirs from 2^31 numbers."""

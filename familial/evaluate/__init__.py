@@ -1,1 +1,1 @@
-"""How right a member is, and what it does not know."""
+"""Evaluation: metrics, intervals, calibration of scores, out-of-distribution detection."""

@@ -3,7 +3,7 @@
 Codes are for noise to be added to; they stay in this process.
 
     seed --render_clip, five ordinary kinds, a fall, a fight--> clips of one room, by one camera
-    manifest --clips labelled as no risk, five neighbours of a set at a time--> clips of what stands for one camera
+    manifest --clips labelled as no risk, five neighbours of a set at a time--> clips that represent one camera
     clips --clip_codes--> (S, K, d) --in_plane--> complex (S,)
 """
 
@@ -92,7 +92,7 @@ class Source:
     def sets(self, data: Sequence[Path], names: Sequence[str] = ()) -> dict[str, list[Camera]]:
         """Return set -> cameras, of the manifests' clips of no risk.
 
-        Neighbours of a set, by group and name, five at a time, stand for one camera.
+        Neighbours of a set, by group and name, five at a time, represent one camera.
 
         Args:
             data: manifests.

@@ -1,4 +1,4 @@
-"""A clip read as the device and the cloud would read it: clean codes, noised events, label probabilities, a verdict.
+"""Inference on a clip as device and cloud do it: clean codes, noised events, label probabilities, a verdict.
 
     clip -> windows, slot by slot -> clean codes (S, K, d), in this process only -> + noise -> events of 8 releases,
          stride 1 -> label probabilities of each event (E, L) -> of the clip (L,) -> its label
@@ -41,7 +41,7 @@ __all__ = [
 
 Probabilities = npt.NDArray[np.float64]
 RAREST = 1e-6
-"""No probability is read as smaller than this: no single event is surer that nothing is wrong."""
+"""Lower bound on every probability, so that no single event alone decides the odds of a clip."""
 
 _BATCH = 512  # events in one forward pass
 _SLOTS = 16  # encoded at once: neighbouring windows share frames

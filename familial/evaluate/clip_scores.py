@@ -147,7 +147,7 @@ def _score(families: Sequence[FoldFamily], clip: Clip, member: str, sigma: float
 
 
 def fit_folds(clips: Sequence[ClipScores], labels: Sequence[str]) -> list[ScoreCalibration]:
-    """Fit each fold's calibration on what the OTHER folds left out: no clip has a say in its own."""
+    """Fit each fold's calibration on what the OTHER folds left out: no clip influences its own calibration."""
     found = []
     for fold in range(1 + max(scores.fold for scores in clips)):
         others = [scores for scores in clips if scores.fold != fold]

@@ -1,9 +1,9 @@
-"""What scores and labels are worth: accuracy, precision, recall, F1, area under the ROC curve, calibration error.
+"""Metrics of scores and labels: accuracy, precision, recall, F1, area under the ROC curve, calibration error.
 
 true and predicted labels (N,) --> risk_metrics              "risk" is every label but the first
 scores (N,) and the truth      --> area_under_curve
 label probabilities (N, L)     --> calibration_error
-clips and their durations      --> baselines                 what is reached without a look at the picture
+clips and their durations      --> baselines                 what is reached without looking at the picture
 """
 
 from __future__ import annotations
@@ -49,12 +49,11 @@ def area_under_curve(normal: npt.NDArray[np.float64], risk: npt.NDArray[np.bool_
         normal: float (N,), the probability of the first label: the lower, the riskier.
         risk: bool (N,), the truth.
     """
-    from scipy.stats import rankdata
-
     positives, negatives = int(risk.sum()), int((~risk).sum())
     if not positives or not negatives:
         return float("nan")
-    ranks = rankdata(-normal)  # ties share their mean rank
+    _, place, counts = np.unique(-normal, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place.reshape(-1)]  # ties share their mean rank
     return float((ranks[risk].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
@@ -77,7 +76,7 @@ def calibration_error(probabilities: Sequence[npt.NDArray[np.float64]], truth: S
 def baselines(
     clips: Sequence[Clip], durations: Sequence[float], labels: Sequence[str], folds: int = 3
 ) -> dict[str, Any]:
-    """Measure, on grouped folds, what needs no look at the picture.
+    """Score, on grouped folds, two guesses that do not look at the picture.
 
     Returns:
         Metrics of the commonest label ("chance") and of the labels of the clips of the nearest length ("length_only",

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from familial.evaluate.clip_scores import Decision, TrainingScores
 from familial.evaluate.intervals import accuracy_and_f1_intervals
 from familial.evaluate.metrics import baselines, calibration_error, risk_metrics
+from wire.privacy.certificate import round_up
 
 __all__ = ["print_summary", "summarise"]
 
@@ -94,7 +95,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Print the table of a summary."""
     print(
         f"{summary['member']} member, noise {summary['noise']}, profile {summary['profile']}, "
-        f"S per event {summary['S_event']:.2f}"
+        f"S per event at most {round_up(summary['S_event'])}"
     )
     rows = [
         ("all", summary["overall"]),

@@ -3,8 +3,10 @@
     logits --/ temperature, + bias to every risk--> probabilities that are what they say        fit_temperature_and_bias
     label probabilities of clips --> the risk from which a clip is called a risk               fit_decision_threshold
 
-Temperature scaling after Guo et al., "On Calibration of Modern Neural Networks", 2017; one bias for all risks alike
-takes what training on other frequencies of risk and normal left behind.
+The objective of temperature and bias is `balanced_loss`: the mean cross-entropy of the true labels, in which risk and
+normal weigh the same. Training evaluates it on single events of both exits, folds on whole clips. Temperature scaling
+after Guo et al., "On Calibration of Modern Neural Networks", 2017; the one bias that all risks share corrects for the
+label frequencies of training.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ __all__ = [
     "with_logit_bias",
 ]
 
-_GRID = [(1.1**power, step / 10) for power in range(-8, 13) for step in range(-15, 16)]
+_GRID = [(1.1**power, step / 10) for power in range(-10, 13) for step in range(-15, 16)]
 _THRESHOLDS = np.linspace(0.05, 0.95, 91)
 
 Loss = Callable[[float, float], float]
@@ -76,7 +78,11 @@ def balanced_loss(cross_entropies: Callable[[float, float], npt.ArrayLike], trut
 
 
 def fit_temperature_and_bias(loss: Loss) -> tuple[float, float]:
-    """Return the temperature and the bias of least loss on the grid: 1.1^-8 to 1.1^12, and -1.5 to 1.5 in tenths."""
+    """Return the temperature (1.1^-10 to 1.1^12) and the bias (-1.5 to 1.5, in tenths) of least `loss` on their grid.
+
+    Args:
+        loss: from `balanced_loss`.
+    """
     return min(_GRID, key=lambda pair: loss(*pair))
 
 
@@ -114,8 +120,9 @@ def with_logit_bias(config: FamilyConfig, logit_bias: float, *, keep_threshold: 
 
     Args:
         config: of the family.
-        logit_bias: what is added; above 0 a risk is said sooner.
-        keep_threshold: leave the decision threshold as it is. Otherwise it moves along, so the same clips are called.
+        logit_bias: what is added; above 0 a risk is called more often.
+        keep_threshold: leave the decision threshold as it is. Otherwise it moves along, so the same clips are called
+            a risk.
     """
     if not logit_bias:
         return config

@@ -30,7 +30,7 @@ _CURE = "copy or train it again"
 
 
 def save(family: Family, folder: Path) -> None:
-    """Write the files of a checkpoint. Existing files are replaced, the weights last and each in one move."""
+    """Write the files of a checkpoint. Existing files are replaced, the weights last and each atomically."""
     state = _floats(family)
     save_with(family.config, folder, plan_of(family), lambda name: state[name])
 

@@ -80,8 +80,8 @@ class FamilyConfig:
         channels: of the motion tower's convolutions.
         crop: side of the motion tower's crops, pixels.
         rank: directions in which the labels' codes lie, 0 for all n. A code of few carries little but the verdict.
-        attributes: what else the cloud says of an event without risk: in which share of the time each holds. Their
-            codes lean out of the labels' plane, into one direction fewer than there are attributes.
+        attributes: what else the cloud says of an event without risk: the share of the time in which each holds. Their
+            codes lie in further directions beside the labels' plane, one fewer than there are attributes.
         drop: dropout rate before the code, in training.
         hidden: width of the backbone.
         layers: blocks of the backbone.
@@ -170,9 +170,7 @@ class FamilyConfig:
         if len(self.label_bias) != len(self.labels):
             found.append(f"label_bias has {len(self.label_bias)} entries for {len(self.labels)} labels")
         if self.attributes and (not self.rank or self.rank + len(self.attributes) - 1 > self.n):
-            found.append(
-                f"attributes has {len(self.attributes)} entries: rank {self.rank} of {self.n} has no room for them"
-            )
+            found.append(f"attributes has {len(self.attributes)} entries: rank {self.rank} of {self.n} leaves no room")
         if self.profile not in PROFILES:
             found.append(f"profile is {self.profile!r}, known are {sorted(PROFILES)}")
         return found

@@ -19,7 +19,7 @@ Z_MAX = 32767
 """Largest coordinate of z, which travels as int16."""
 
 ASIDE = 0.5
-"""How far a code may lean out of the labels' plane towards the attributes, as a share of its radius."""
+"""Largest part of a code outside the labels' plane, towards the attributes, as a share of its radius."""
 
 _BOUND = 16.0  # limit of the map's output, which keeps its squares finite in half precision
 _PLANE_SEED = 5
@@ -77,9 +77,9 @@ class Desensitizer(nn.Module):
         width: d.
         clip_norm: C.
         rank: number of directions (`code_plane`) that the labels have, 0 for all n. The noise bounds what a release
-            says of anything; a code of few directions has little room for more than the verdict.
-        aside: number of further directions, for attributes. A code leans into them by at most `ASIDE` of its radius,
-            which leaves the labels at least sqrt(1 - ASIDE^2) = 0.87 of it.
+            says of anything; a code of few directions can carry little more than the verdict.
+        aside: number of further directions, for attributes. The part of a code in them is at most `ASIDE` of its
+            radius, which leaves the labels at least sqrt(1 - ASIDE^2) = 0.87 of it.
         drop: dropout rate, in training.
     """
 

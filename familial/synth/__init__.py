@@ -1,1 +1,1 @@
-"""Rendered clips: people in scenes, labelled for free."""
+"""The renderer: clips of people in scenes, with exact labels."""

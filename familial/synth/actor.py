@@ -1,4 +1,4 @@
-"""An actor: a person who sits, lies, falls, ... when told to.
+"""An actor: a person whose movements (sit, lie, fall, ...) are written one after another.
 
 Each method writes key frames from the present moment (`now`) on. Nothing here knows of cameras, rooms or labels.
 """

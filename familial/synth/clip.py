@@ -1,6 +1,6 @@
-"""Rendered clips: bodies in rooms -> frames, with labels, key points and silhouettes for free.
+"""Rendered clips: bodies in rooms -> frames, with exact labels, key points and silhouettes.
 
-    seed -> setting: scene, sensor, length, people   (each from a stream of its own, none of them told the label)
+    seed -> setting: scene, sensor, length, people   (each from a stream of its own; none depends on the label)
          -> plan of what happens                     -> joints -> film
 
 `render_clip(seed)` is the whole of it. The setting does not know the label, so the same seed with another kind shows

@@ -75,7 +75,7 @@ def film(
         scene: Room, camera and light.
         still: The picture of the empty room.
         sensor: The camera's electronics.
-        plan: What happens; it tells what people do, not where they are.
+        plan: What happens: what people do, not where they are.
         bodies: Who is there (P).
         joints: (T * exposures, P, J, 3) metres.
         times: (T,) seconds.

@@ -71,7 +71,7 @@ def _with_gait(rows: Floats, body: Body) -> Floats:
 
 
 def _with_sway(rows: Floats, actor: KeyFrames) -> Floats:
-    """Add slow random motion of a degree or two: nobody is a statue, except where `sway` is small."""
+    """Add slow random motion of a degree or two: nobody stands perfectly still, except where `sway` is small."""
     n, out = len(rows), rows.copy()
     knots = actor.rng.standard_normal((n // 25 + 5, len(CHANNELS)))
     knots[:, : CHANNEL["lean"]] = 0.0

@@ -1,8 +1,8 @@
 """What moves besides people: cars, doors, screens, curtains, pets, branches.
 
-    draw_objects(rng, scene, moments) -> Things: corners over time in metres, and their colours
+    draw_objects(rng, scene, moments) -> MovingObject, ...: corners over time in metres, and their colours
 
-Drawn from a stream of their own, apart from what happens, so that nothing that moves tells the label.
+Drawn from a stream of their own, apart from what happens, so that nothing that moves reveals the label.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Streams of random numbers: each thing that is drawn for a clip has a stream of its own.
 
-So that the same seed shows the same room whatever happens there, nothing is drawn from another thing's stream. The
-numbers are part of what a seed means: another number gives other clips (then raise `RENDERER_VERSION`).
+Nothing is drawn from another thing's stream, so the same seed shows the same room whatever happens there. The numbers
+decide which clip a seed gives: with another number a seed gives other clips (then raise `RENDERER_VERSION`).
 """
 
 from __future__ import annotations

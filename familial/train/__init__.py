@@ -1,1 +1,1 @@
-"""Training: losses, stages, the visible loop."""
+"""Training: losses, stages, the loop."""

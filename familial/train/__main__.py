@@ -54,9 +54,9 @@ def run(argv: Sequence[str] | None = None) -> None:
     """Train as the command line says.
 
     Raises:
-        ConfigError: an option that cannot be meant.
+        ConfigError: an option without a possible meaning.
         DataError: clips that are not as they should be.
-        CheckpointError: --base or the saved state does not fit, or the loss is no number.
+        CheckpointError: --base or the saved state does not fit, or the loss is not finite.
     """
     parser, argv = _parser(), sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
@@ -103,7 +103,7 @@ def _train_folds(
         kept = [*rendered, *(clip for clip, where in zip(real, fold_of, strict=True) if where != fold)]
         left = [clip for clip, where in zip(real, fold_of, strict=True) if where == fold]
         print(f"fold {fold}: {len(kept)} clips to train on, {len(left)} clips left out", flush=True)
-        # calibrated on rendered clips where there are any: what is left out must have no say in its own probabilities
+        # calibrated on rendered clips, where there are any: left-out clips must not calibrate their own probabilities
         train(_initial_family(kept, config, args), kept, validation or left, train_config, out, args.resume)
         names = [clip.name for clip, where in zip(clips, fold_of, strict=True) if where == fold]
         (out / "left_out.json").write_text(json.dumps(names, indent=0) + "\n")

@@ -3,10 +3,10 @@
     z of events (N, R, K, d) --reversed gradient--> embedding --> which of the others, of the same label and attribute,
                                                                   is from the same sequence?
 
-Whoever can tell that can name places and people. One adversary stands for place, identity and pictures alike: all of
-them need what two events of one scene share beyond what they show. It is given the label, so the code loses nothing by
-telling that. The reversed gradient is that of Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation",
-2015.
+An attacker who can do that can name places and people. One adversary represents attacks on place, identity and picture
+alike: all of them need what two events of one scene share beyond the label. It is given the label, so the code is not
+penalised for carrying it. The reversed gradient is that of Ganin and Lempitsky, "Unsupervised Domain Adaptation by
+Backpropagation", 2015.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from familial.synth.truth import ATTRIBUTES, attribute
 
 __all__ = ["attribute_loss", "attribute_prototypes", "share_loss", "slot_shares", "with_attributes"]
 
-_GAIN = 2.6  # logit of a code that leans to its attribute as far as it may
+_GAIN = 2.6  # logit of a code that lies as far towards its attribute as it may
 
 
 def with_attributes(config: FamilyConfig) -> FamilyConfig:

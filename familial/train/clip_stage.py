@@ -147,7 +147,7 @@ class _Events:
 
 
 def _events(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng: np.random.Generator) -> _Events:
-    """Add noise to the codes (S, K, d) of each clip, and take at most every so many of its events."""
+    """Add noise to the codes (S, K, d) of each clip, and keep at most `_EVENTS` of its events, evenly spaced."""
     config = reader.config
     z, present, labels, shares, captions, counts = [], [], [], [], list[str](), list[int]()
     for clip, codes in batch:

@@ -9,7 +9,7 @@ from wire.errors import ConfigError
 __all__ = ["LABEL_SHARES", "TrainConfig", "label_shares"]
 
 LABEL_SHARES = {"normal": 0.42, "fall": 0.33, "fight": 0.25}
-"""How often each label is drawn; a family that watches is wrong most often about nothing, so nothing comes most."""
+"""How often each label is sampled: normal most, since most of what a camera sees is normal."""
 _OTHER_SHARE = 0.2
 
 

@@ -60,7 +60,7 @@ def train(
         The moving average of the family, calibrated, on the CPU.
 
     Raises:
-        CheckpointError: the loss is no number, or the saved state is of another training.
+        CheckpointError: the loss is not finite, or the saved state is of another training.
     """
     with torch.device(train_config.device):  # whatever is made inside is made there
         family = family.to(train_config.device)

@@ -1,9 +1,9 @@
-"""Losses on labels, and the noise: verdicts that survive the noise, from codes that use the ball well.
+"""Losses on labels, and the noise of training.
 
 clean_loss     the label's class prototype is the nearest to a window's code   (tower, desensitizer)
 weak_loss      the same where only the sequence's label is known               (tower, desensitizer)
 event_loss     the label at both exits and the words of the caption, from noisy releases   (all)
-size_loss      code energy as a share of C^2: bits that no verdict needs should not leave  (tower, desensitizer)
+size_loss      code energy as a share of C^2, so that codes reveal no more than they need  (tower, desensitizer)
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def rounded_gaussian(like: Tensor, sigma: float) -> Tensor:
 def clean_loss(x: Tensor, labels: Tensor, label_prototypes: Tensor, weights: Tensor) -> Tensor:
     """Return the cross-entropy of labels given codes without noise.
 
-    The gain is low on purpose: a window that is 87 % sure belongs at its class prototype. What makes one window unsure
-    makes its neighbours unsure of the same, so eight cautious codes add no evidence: they only drown in the noise.
+    The gain is low on purpose, so that a window that is 87 % sure already lies at its class prototype. Neighbouring
+    windows are unsure for the same reason: eight codes near the centre add no evidence and are lost in the noise.
 
     Args:
         x: float (B, K, d).

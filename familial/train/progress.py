@@ -1,4 +1,4 @@
-"""A training's progress: how long it goes, where it stands, what people and --resume are given of it.
+"""Progress of a training: its clock and stages, its curve, and the state from which --resume continues.
 
 TrainConfig --> Clock (stage, share done, learning rate factor)
 losses of steps --> Curve: a line and a CSV row every half minute

@@ -1,4 +1,4 @@
-"""A recipe: the trainings that a checkpoint takes, one after the other, each from the weights of the one before.
+"""A recipe: the trainings that make a checkpoint, one after the other, each from the weights of the one before.
 
     recipe.toml --[[run]] by [[run]]--> options of `familial.train` --its own parser--> arguments of each run
 
@@ -6,7 +6,8 @@
     rendered = 300      keys are the options, - written as _; `true` is an option without a value
     data = true         the --data of the command line goes here, and must be given
 
-The command line goes for every run and wins. --out and --folds are the last run's; --base is the first one's.
+Options of the command line hold for every run and override the recipe. --out and --folds are those of the last run,
+--base that of the first.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ _NEVER = ("base", "fold", "folds", "out", "recipe", "resume")  # given by the co
 def trainings(
     path: Path, parser: argparse.ArgumentParser, argv: Sequence[str], work: Path
 ) -> Iterator[argparse.Namespace]:
-    """Yield the arguments of each run of a recipe that is still to be made; ask for the next when it is.
+    """Yield the arguments of each run of a recipe that is still to be made; make it before you ask for the next.
 
     Args:
         path: of the recipe.
-        parser: raises ConfigError for what it does not take.
+        parser: raises ConfigError for an argument that it refuses.
         argv: the command line.
         work: folder for the weights of runs before the last; with --resume those that are there are not made again.
 

@@ -86,7 +86,7 @@ class BatchSource(Dataset[SequenceBatch]):
     def sample_weights(self, samples: SampleBatch) -> Tensor:
         """Return float (N,): what makes labels as frequent as they should be at EVERY number of releases.
 
-        So the number of releases tells nothing about the label. Counted over all samples so far.
+        So the number of releases reveals nothing about the label. Counted over all samples so far.
         """
         counts = samples.last - samples.first
         np.add.at(self._samples, (samples.labels, counts), 1.0)

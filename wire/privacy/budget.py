@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError
-from wire.privacy.certificate import Certificate
+from wire.privacy.certificate import Certificate, round_up
 from wire.privacy.level_rule import units
 
 __all__ = ["OVER", "Budget", "Terms", "slots_an_hour"]
@@ -79,14 +79,15 @@ class Budget:
                 continue
             stated = f"bits_per_{name} is {allowed:g}"
             one, most = (float(spends(count) / _BITS) for count in (1, releases))
+            shown = round_up(most, 6)  # a budget that is copied from the message is large enough
             cuts = self.over == "cut" and name != "event"
             if cuts and allowed < one:
-                yield f"{stated}, less than the {one:.3g} bits of one release: all would be noise alone; allow more"
+                yield f"{stated}, less than the {round_up(one)} bits of one release: all would be noise alone; allow more"
             elif cuts and allowed >= most:
-                yield f"{stated}, but no {name} spends more than {most:.6g}: the cut-off would never act; leave it out"
+                yield f"{stated}, but no {name} spends more than {shown}: the cut-off would never act; leave it out"
             elif not cuts and self.over != "report" and allowed < most:
                 cure = "or over_budget = 'report' to accept it" + (", or 'cut'" if name != "event" else "")
-                yield (f"{stated}, but this cadence can spend {most:.6g} in it; choose a stricter max_profile, {cure}")
+                yield f"{stated}, but this cadence can spend {shown} in it; choose a stricter max_profile, {cure}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class Terms:
         price, costs = prices[-1 if adaptive_level else top], tuple(units(each) for each in prices)
         certificate = manifest.certificate(adaptive_level).at(manifest.sigmas[top])
         cut_off = budget.check(certificate.spends, manifest.event_releases, slot_s)
-        words = f"S = {float(price) ** 0.5:.3g} a release at most"
+        words = f"S = {round_up(float(price) ** 0.5)} a release at most"
         for name, limit in zip(("hour", "day"), cut_off, strict=True):
             if limit:
                 words += f", noise alone after {math.floor(limit / price) * slot_s:,.0f} s"

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from calibration.audit import classifiers
-from calibration.audit.attacks.base import CONTROL_SHIFT, TOLD, Attack, Bench, Piece, Setting, training_detail
+from calibration.audit.attacks.base import (
+    ATTRIBUTE_CONTROL,
+    CONTROL_SHIFT,
+    Attack,
+    Bench,
+    Piece,
+    Setting,
+    training_detail,
+)
 from calibration.audit.bounds import auc_bound
 from calibration.audit.findings import ATTRIBUTE_LIMIT, Control, Finding
 
@@ -24,11 +32,11 @@ def _run(bench: Bench) -> Iterator[Finding]:
     gallery, effort = bench.setting.gallery(who), bench.plan.classifiers
     has = gallery.traits[trait]
     leaky = classifiers.observe(gallery, bench.releases, bench.leaky_codes(gallery, has[gallery.clip]))
-    control = classifiers.tell_trait(leaky, has, float(bench.sigma(CONTROL_SHIFT)), effort)
+    control = classifiers.classify_trait(leaky, has, float(bench.sigma(CONTROL_SHIFT)), effort)
     observed = classifiers.observe(gallery, bench.releases)
     reads = "a release" if bench.releases == 1 else "an event"
     for shift in bench.plan.levels:
-        outcome = classifiers.tell_trait(observed, has, float(bench.sigma(shift)), effort)
+        outcome = classifiers.classify_trait(observed, has, float(bench.sigma(shift)), effort)
         yield Finding(
             attack="attributes",
             name=f"{_GALLERIES[who]}: {trait}, from {reads}",
@@ -41,15 +49,15 @@ def _run(bench: Bench) -> Iterator[Finding]:
             certificate=auc_bound(*bench.shift_and_slack(shift)),
             limit=ATTRIBUTE_LIMIT,
             beyond=outcome.value > ATTRIBUTE_LIMIT,
-            control=Control(control.value, TOLD, "AUC where the code is trained to tell"),
+            control=Control(control.value, ATTRIBUTE_CONTROL, "AUC where the code is trained to tell"),
             detail=training_detail(effort, outcome, bench.releases),
         )
 
 
 ATTRIBUTES = Attack(
     name="attributes",
-    title="Attributes of people nobody has met",
-    text="Is this person taller than most, heavier, stooped, wearing glasses? 0.5 is a coin; the limit is 0.60.",
+    title="Attributes of people whom the attacker never met",
+    text="Is this person taller than most, heavier, stooped, wearing glasses? 0.5 is chance; the limit is 0.60.",
     galleries=frozenset(_GALLERIES),
     pieces=_pieces,
     run=_run,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.audit import classifiers
-from calibration.audit.attacks.base import NAMED, Attack, Bench, Piece, Setting
+from calibration.audit.attacks.base import NAMING_CONTROL, Attack, Bench, Piece, Setting
 from calibration.audit.attacks.naming import OWNERS, naming_finding
 from calibration.audit.classifiers import Outcome
 from calibration.audit.findings import Control, Finding
@@ -32,9 +32,9 @@ def _run(bench: Bench) -> Iterator[Finding]:
         observed = classifiers.observe_mean(gallery, count, moving, codes, plan.seed)
         return classifiers.name_owner(observed, float(bench.sigma(shift)), plan.classifiers)
 
-    # so much noise that ten releases alone would not do, and a thousand must
+    # so much noise that ten releases are too few to name anybody, and a thousand are enough
     value = attack(leaky, 1000, 3.0).value
-    control = Control(value, NAMED, "1,000 releases at S = 3, the code is trained to tell")
+    control = Control(value, NAMING_CONTROL, "1,000 releases at S = 3, the code is trained to tell")
     for shift in plan.levels:
         for count in plan.averaged:
             outcome = attack(None, count, shift)
@@ -46,7 +46,7 @@ AVERAGING = Attack(
     name="averaging",
     title="Averaging many releases",
     text="The mean of up to 1,000 releases of someone who sits still, or moves about. S grows with the square root of "
-    "their number, so the certificate soon allows everything.",
+    "their number, so the certificate soon excludes nothing.",
     galleries=frozenset(_GALLERIES),
     pieces=_pieces,
     run=_run,

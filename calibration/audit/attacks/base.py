@@ -25,15 +25,26 @@ from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError
 from wire.privacy.certificate import sigma_for
 
-__all__ = ["CONTROL_SHIFT", "NAMED", "TOLD", "VIEWS", "Attack", "Bench", "Piece", "Plan", "Setting", "training_detail"]
+__all__ = [
+    "ATTRIBUTE_CONTROL",
+    "CONTROL_SHIFT",
+    "NAMING_CONTROL",
+    "VIEWS",
+    "Attack",
+    "Bench",
+    "Piece",
+    "Plan",
+    "Setting",
+    "training_detail",
+]
 
 VIEWS = {"release": 1, "event": 0, "sequence": WINDOWS}
 """View -> how many releases the attacker reads together; 0: as many as an event has."""
 CONTROL_SHIFT = 60.0
 """S per event of the controls: practically no noise."""
-NAMED = 0.5
+NAMING_CONTROL = 0.5
 """What the control of a naming attack must reach: half of all named right."""
-TOLD = 0.9
+ATTRIBUTE_CONTROL = 0.9
 """What the control of an attribute attack must reach, as AUC."""
 
 
@@ -182,8 +193,8 @@ class Attack:
 
     Attributes:
         name: in rows, on the command line and in cache keys.
-        title: heading of its chapter on the page.
-        text: what it does and what it is held against, for the page.
+        title: heading of its section on the page.
+        text: what it does and what it is compared with, for the page.
         galleries: which galleries it can attack; empty where it needs none.
         pieces: the pieces of work that a setting has galleries and engines for.
         run: does one piece, and yields its rows.

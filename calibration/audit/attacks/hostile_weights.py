@@ -1,4 +1,4 @@
-"""The limit C: engines of every precision with hostile weights, fed with hostile frames."""
+"""The clip norm C: engines of every precision with hostile weights, fed with hostile frames."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _run(bench: Bench) -> Iterator[Finding]:
         certificate=bound,
         limit=bound,
         beyond=worst > bound,
-        control=Control(before / bound, 1.0, "the norm before the core over C: these weights do try"),
+        control=Control(before / bound, 1.0, "the norm before the core over C: these weights do exceed it"),
         probability=False,
         detail={
             "weights": {how: round(mu, 3) for how, (mu, _) in rows.items()},
@@ -45,7 +45,7 @@ def _run(bench: Bench) -> Iterator[Finding]:
 
 HOSTILE_WEIGHTS = Attack(
     name="norm",
-    title="The limit C",
+    title="The clip norm C",
     text="The engine with weights that were changed on purpose, fed with hostile frames: the code, looked at in this "
     "test alone, is never longer than C.",
     galleries=frozenset(),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from calibration.audit import classifiers
 from calibration.audit.attacks.base import (
     CONTROL_SHIFT,
-    NAMED,
+    NAMING_CONTROL,
     VIEWS,
     Attack,
     Bench,
@@ -43,7 +43,7 @@ def _run(bench: Bench) -> Iterator[Finding]:
 
     control = Control(
         attack(classifiers.observe(gallery, bench.releases, leaky), CONTROL_SHIFT)[0].value,
-        NAMED,
+        NAMING_CONTROL,
         "named right where the code is trained to tell",
     )
     observed = classifiers.observe(gallery, bench.releases)

@@ -33,10 +33,10 @@ def _run(bench: Bench) -> Iterator[Finding]:
     prior = inversion.train_inverter(asked, 1.0, effort, blind=True)
     loud = float(bench.sigma(CONTROL_SHIFT))
     leaked = inversion.train_inverter(leaky, loud, effort)
-    told = inversion.score(leaky, leaked, prior, loud, effort)
+    planted = inversion.score(leaky, leaked, prior, loud, effort)
     controls = (
-        Control(told.gain[0], 0.05, "SSIM gained, at least, where the code holds the picture"),
-        Control(told.matched_interval[0], 0.75, "told apart, at least, where the code holds the picture"),
+        Control(planted.gain[0], 0.05, "SSIM gained, at least, where the code holds the picture"),
+        Control(planted.matched_interval[0], 0.75, "distinguished, at least, where the code holds the picture"),
     )
     tests = 3 * 2 * len(bench.plan.levels)  # SSIM, squared error and pairs, of each view and level
     show = _Show(asked, bench.plan.seed)
@@ -84,7 +84,7 @@ def _findings(
     yield Finding(
         attack="reconstruction",
         name=f"own picture or another's, from {reads}",
-        metric="told apart by squared error",
+        metric="distinguished by squared error",
         shift=shift,
         releases=bench.releases,
         value=found.matched,

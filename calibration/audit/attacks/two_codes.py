@@ -1,4 +1,4 @@
-"""The mechanism: codes at the two ends of what is allowed, told apart through the real core and the real sampler."""
+"""The mechanism: codes at the two ends of what is allowed, distinguished through the real core and the real sampler."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _run(bench: Bench) -> Iterator[Finding]:
     halved = mechanism.two_codes(core, sigma, min(trials, _HALF_NOISE_TRIALS), gain=2)
     yield Finding(
         attack="mechanism",
-        name="+C told from -C, real core and sampler",
+        name="+C against -C, real core and sampler",
         metric=f"audited S per event, {mechanism.CONFIDENCE:.0%} interval",
         shift=shift,
         releases=1,
@@ -40,7 +40,7 @@ def _run(bench: Bench) -> Iterator[Finding]:
         control=Control(
             found.low / claim if halved.low > claim else 0.0,
             mechanism.TIGHT,
-            "the lower bound over the claim, where half the noise is found out too",
+            "the lower bound over the claim, where half the noise is detected too",
         ),
         probability=False,
         detail={

@@ -3,7 +3,7 @@
     make_plan(kind, bodies, stage, rng, seconds) -> Plan: actors whose motion is written, annotations, caption
 
 Every plan opens with ordinary life (walking, standing, sitting, bending), and its action comes at a time spread evenly
-over the clip, so neither the opening nor speed alone tells the label. Rooms, cameras and light are drawn elsewhere.
+over the clip, so neither the opening nor speed alone reveals the label. Rooms, cameras and light are drawn elsewhere.
 """
 
 from __future__ import annotations

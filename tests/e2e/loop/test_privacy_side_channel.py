@@ -18,7 +18,7 @@ import pytest
 from benchmarks.broker import EmbeddedBroker
 from benchmarks.harness import Rig
 from benchmarks.listener import Listener, Record
-from benchmarks.privacy.side_channel_classifiers import tell, worst
+from benchmarks.privacy.side_channel_classifiers import classify_slots, worst
 from benchmarks.privacy.side_channel_streams import ARRIVALS, SCENES, Labels, Stream, load, start, write_clip
 from benchmarks.privacy.side_channel_view import Seen, observe, recomputed, tampered
 from tests.support.engine_factory import make_engine
@@ -127,7 +127,7 @@ def test_the_messages_of_a_topic_have_one_size_whatever_the_scene(runs: Runs) ->
 def test_neither_size_nor_time_nor_topics_nor_fields_depend_on_the_scene(runs: Runs, camera: str) -> None:
     seen = runs.of(camera)
     assert len(seen.rows) >= SLOTS
-    assert not (found := worst(tell(seen, runs.labels))).leaks, found
+    assert not (found := worst(classify_slots(seen, runs.labels))).leaks, found
 
 
 def test_a_spent_budget_reveals_only_when_it_was_spent(runs: Runs) -> None:
@@ -138,13 +138,13 @@ def test_a_spent_budget_reveals_only_when_it_was_spent(runs: Runs) -> None:
     charged = int(heard_of[:first].sum())  # a slot that a busy machine missed costs nothing
     assert abs(charged - SLOTS // 3) <= 2
     assert seen.spent[first:][heard_of[first:]].all()
-    assert not (found := worst(tell(seen, runs.labels, seen.spent))).leaks, found
+    assert not (found := worst(classify_slots(seen, runs.labels, seen.spent))).leaks, found
 
 
 def test_frames_that_come_late_or_not_at_all_do_not_show(runs: Runs) -> None:
     assert set(runs.arrivals) - {-1} == set(range(len(ARRIVALS)))
     for labels in (runs.scenes, runs.arrivals):
-        assert not (found := worst(tell(runs.stream, labels))).leaks, found
+        assert not (found := worst(classify_slots(runs.stream, labels))).leaks, found
 
 
 @pytest.mark.parametrize("camera", ["sound", "spent", "live"])
@@ -161,7 +161,7 @@ def test_a_leak_that_is_planted_is_found(runs: Runs) -> None:
     late = seen.rows[:, seen.columns.index("features: late")]
     spread = float(np.nanquantile(late, 0.95) - np.nanmin(late))
     for column, by in (("features: size", 1.0), ("features: late", spread + 0.001), ("features: late", math.nan)):
-        assert worst(tell(tampered(seen, column, crowd, by), runs.labels, lags=(0,))).leaks, (column, by)
+        assert worst(classify_slots(tampered(seen, column, crowd, by), runs.labels, lags=(0,))).leaks, (column, by)
 
 
 def test_a_process_that_waits_in_the_dark_is_found(runs: Runs) -> None:
@@ -171,9 +171,9 @@ def test_a_process_that_waits_in_the_dark_is_found(runs: Runs) -> None:
         pytest.skip(f"this machine is too busy to show a wait of 80 ms: releases lie {spread * 1e3:.0f} ms apart")
     seen, dark = runs.of("leaky"), (runs.labels == SCENES.index("dark")).astype(np.int64)
     slots = np.arange(len(seen.rows))
-    assert any(worst(tell(seen, dark, kept, lags=(0,))).leaks for kept in (slots < BEFORE, slots >= 0))
+    assert any(worst(classify_slots(seen, dark, kept, lags=(0,))).leaks for kept in (slots < BEFORE, slots >= 0))
     sound = runs.of("sound")
-    assert not worst(tell(sound, dark, np.arange(len(sound.rows)) < BEFORE, lags=(0,))).leaks
+    assert not worst(classify_slots(sound, dark, np.arange(len(sound.rows)) < BEFORE, lags=(0,))).leaks
 
 
 def test_releases_keep_to_the_grid(runs: Runs) -> None:

@@ -126,7 +126,7 @@ def test_a_spent_budget_is_reported_by_flag_and_state(tmp_path: Path, mosquitto:
         ({"bits_per_day": 100.0}, "[privacy] bits_per_day is 100, but this cadence can spend"),
         ({"bits_per_day": -1.0}, "[privacy] bits_per_day is -1.0; expected a number of at least 0"),
         ({"bits_per_day": "all"}, "[privacy] bits_per_day is 'all'; expected float"),
-        ({"bits_per_hour": 0.1, "over_budget": "cut"}, "less than the 0.811 bits of one release"),
+        ({"bits_per_hour": 0.1, "over_budget": "cut"}, "less than the 0.812 bits of one release"),
         ({"bits_per_hour": 1e9, "over_budget": "cut"}, "would never act"),
         ({"over_budget": "cut"}, "bits_per_hour and bits_per_day are missing"),
         ({"over_budget": "ignore"}, "over_budget is 'ignore'; expected one of refuse, report, cut"),

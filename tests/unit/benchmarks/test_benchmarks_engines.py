@@ -88,7 +88,7 @@ def calibrated(small_checkpoint: Path, small_graphs: Path, tmp_path_factory: pyt
 
 
 def use_graphs(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Take the graphs in `folder` where the family would be traced."""
+    """Use the graphs in `folder` in place of tracing the family."""
     graphs = load_graphs(folder)
     patch.setattr(trace, "trace_encode", lambda family, beside=None: graphs["encode"])
     patch.setattr(trace, "trace_decide", lambda family, beside=None: graphs["decide"])

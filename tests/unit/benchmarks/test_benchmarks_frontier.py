@@ -1,4 +1,4 @@
-"""Arithmetic of the accuracy benchmarks: ranks, ideal codes, leakage read from an audit, alerts of a stream."""
+"""Arithmetic of the accuracy benchmarks: ideal codes, leakage read from an audit, alerts of a stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.model import attributes, curves
 from benchmarks.model.alarms import alerts
-from benchmarks.privacy.frontier import _exact, _leaks, area_under_curve, label_alone
+from benchmarks.privacy.frontier import _exact, _leaks, label_alone
 from cloud_bridge.alerts.rules import AlertRule
 from familial.data.clips import Clip
 from familial.synth.truth import ATTRIBUTES
@@ -19,19 +19,11 @@ from familial.train.losses import prototypes
 from wire.errors import DataError, VeilsightError
 
 
-def test_the_area_is_the_chance_that_a_risk_is_ranked_above() -> None:
-    rng = np.random.default_rng(0)
-    normal, risk = np.round(rng.random(60), 1), rng.random(60) < 0.4
-    pairs = [1.0 if a < b else 0.5 if a == b else 0.0 for a in normal[risk] for b in normal[~risk]]
-    assert area_under_curve(normal, risk) == pytest.approx(float(np.mean(pairs)))
-    assert np.isnan(area_under_curve(normal, np.zeros(60, np.bool_)))
-
-
 def test_ideal_codes_reach_the_known_ceiling() -> None:
     """Three labels with class prototypes 147, 140 and 73 degrees apart.
 
-    At S = 2.83 of one event an exact classifier is right in about 0.962, as the three distances give, and tells risks
-    from normal in 0.995.
+    At S = 2.83 of one event an exact classifier is right in about 0.962, as the three distances give, and separates
+    risks from normal in 0.995.
     """
     made, right, alarmed = prototypes(3, 4, 16, 63.0), [], []
     sigma = 8**0.5 * 64 / 2.83
@@ -70,7 +62,7 @@ def columns(rows: list[tuple[Clip, int]]) -> tuple[list[Clip], list[int]]:
     return [clip for clip, _ in rows], [label for _, label in rows]
 
 
-def test_the_label_alone_names_a_place_that_nothing_else_is_like() -> None:
+def test_the_label_alone_names_a_place_whose_labels_no_other_place_has() -> None:
     def clips(group: str, *labels: int) -> list[tuple[Clip, int]]:
         return [(Clip(Path("x"), "x", "", "made", group, ""), label) for label in labels]
 

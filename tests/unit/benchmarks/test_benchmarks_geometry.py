@@ -37,7 +37,7 @@ def test_an_estimate_grows_with_the_window_and_falls_with_the_board() -> None:
     assert small["AGX Thor"]["encode_ms"] < small["AGX Orin 64GB"]["encode_ms"] < small["Orin NX 16GB"]["encode_ms"]
 
 
-def test_too_little_memory_is_said_before_anything_is_written(
+def test_too_little_memory_is_reported_before_anything_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(resources, "available_memory", lambda: 10**9)

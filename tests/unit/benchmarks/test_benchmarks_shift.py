@@ -1,4 +1,4 @@
-"""Telling unknown scenes: cameras made different are told from the known ones, cameras of the same kind are not."""
+"""Unknown scenes: cameras made different are distinguished from the known ones, cameras of the same kind are not."""
 
 from __future__ import annotations
 
@@ -45,13 +45,15 @@ def manifest(folder: Path, counts: dict[str, int]) -> Path:
     return path
 
 
-def held(unknown: dict[str, list[Camera]], known: list[Camera] | None = None, sigma: Fraction = BALANCED) -> Separation:
+def separation(
+    unknown: dict[str, list[Camera]], known: list[Camera] | None = None, sigma: Fraction = BALANCED
+) -> Separation:
     return separate(ROOMS, known or [], unknown, sigma, PLANE, C, spans=SPANS)
 
 
-def test_a_different_set_is_told_and_one_of_the_same_kind_is_not() -> None:
+def test_a_different_set_is_distinguished_and_one_of_the_same_kind_is_not() -> None:
     unknown = {"same": make_cameras(20, 2), "other": make_cameras(20, 3, angle=2.0)}
-    found = held(unknown)
+    found = separation(unknown)
     area = {name: wins.mean(axis=(1, 2)) for name, wins in found.wins.items()}
     assert 0.35 <= area["same"][-1] <= 0.65
     assert area["other"][0] < area["other"][1] < area["other"][-1] and area["other"][-1] > 0.95
@@ -61,13 +63,13 @@ def test_a_different_set_is_told_and_one_of_the_same_kind_is_not() -> None:
 
 def test_cameras_declared_known_are_no_longer_unsure() -> None:
     other = make_cameras(40, 3, angle=2.0)
-    apart, learned = (held({"other": other[:20]}, also).unsure["other"][-1] for also in ([], other[20:]))
+    apart, learned = (separation({"other": other[:20]}, also).unsure["other"][-1] for also in ([], other[20:]))
     assert apart > 0.8 and learned < 0.3
 
 
-def test_less_noise_tells_more() -> None:
+def test_less_noise_separates_better() -> None:
     unknown = {"other": make_cameras(20, 4, angle=1.2)}
-    noisy, clean = (held(unknown, sigma=sigma).wins["other"] for sigma in (BALANCED, Fraction(0)))
+    noisy, clean = (separation(unknown, sigma=sigma).wins["other"] for sigma in (BALANCED, Fraction(0)))
     assert clean[0].mean() > noisy[0].mean() + 0.05
 
 

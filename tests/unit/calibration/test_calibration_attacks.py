@@ -27,14 +27,16 @@ CLIP, N = 64, 16
 EFFORT = Effort(windows=12_800, batch=256, tests=2_048)
 
 
-def gallery(owners: int = 6, clips: int = 6, windows: int = 8, tells: bool = True, seed: int = 0) -> Gallery:
+def gallery(owners: int = 6, clips: int = 6, windows: int = 8, distinct: bool = True, seed: int = 0) -> Gallery:
     """Codes around one direction for each owner, or around one for all; pictures with a bar at the owner's place."""
     rng = np.random.default_rng(seed)
     owner = np.repeat(np.arange(owners), clips)
-    prototypes = rng.normal(size=(owners if tells else 1, N))
+    prototypes = rng.normal(size=(owners if distinct else 1, N))
     prototypes *= 60 / np.linalg.norm(prototypes, axis=1, keepdims=True)
     clip = np.repeat(np.arange(len(owner)), windows)
-    codes = np.rint(prototypes[owner[clip] if tells else np.zeros(len(clip), int)] + rng.normal(0, 1, (len(clip), N)))
+    codes = np.rint(
+        prototypes[owner[clip] if distinct else np.zeros(len(clip), int)] + rng.normal(0, 1, (len(clip), N))
+    )
     pictures = rng.integers(90, 110, (len(clip), PICTURE, PICTURE)).astype(np.uint8)
     for row, who in enumerate(owner[clip]):
         pictures[row, :, 3 * who : 3 * who + 3] = 220
@@ -50,7 +52,7 @@ def gallery(owners: int = 6, clips: int = 6, windows: int = 8, tells: bool = Tru
     )
 
 
-# --- classifiers------------------------------------------------------------------------------------------------------
+# --- classifiers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("releases", [1, 4])
@@ -85,7 +87,7 @@ def test_turns_test_every_clip_once_and_always_enrol_its_owner() -> None:
 
 
 def test_codes_without_identity_are_named_at_chance() -> None:
-    outcome = classifiers.name_owner(classifiers.observe(gallery(tells=False), 1), 60.0, EFFORT)
+    outcome = classifiers.name_owner(classifiers.observe(gallery(distinct=False), 1), 60.0, EFFORT)
     assert outcome.interval[0] < 1 / 6 + 0.02 and outcome.value < 0.25
 
 
@@ -109,16 +111,16 @@ def test_a_trait_in_the_code_is_detected_for_unknown_people() -> None:
     direction = np.zeros(N)
     direction[0] = 50
     codes = np.where(shown.traits["odd"][shown.clip][:, None] == 1, direction, -direction).astype(np.int16)
-    told = classifiers.tell_trait(classifiers.observe(shown, 1, codes), shown.traits["odd"], 60.0, EFFORT)
-    assert told.value > 0.8 and told.value <= bounds.auc_bound(50 / 60.0, 0.0) + 0.01
-    hidden = classifiers.tell_trait(
+    found = classifiers.classify_trait(classifiers.observe(shown, 1, codes), shown.traits["odd"], 60.0, EFFORT)
+    assert found.value > 0.8 and found.value <= bounds.auc_bound(50 / 60.0, 0.0) + 0.01
+    hidden = classifiers.classify_trait(
         classifiers.observe(shown, 1, np.zeros_like(codes)), shown.traits["odd"], 60.0, EFFORT
     )
     assert hidden.interval[0] < 0.5 < hidden.interval[1] + 0.02
 
 
 def test_a_desensitizer_trained_to_leak_leaks_through_the_core() -> None:
-    shown = gallery(tells=False)
+    shown = gallery(distinct=False)
     leaky = classifiers.leak(shown, shown.owner[shown.clip], CLIP)
     assert np.linalg.norm(leaky, axis=1).max() <= CLIP
     assert classifiers.name_owner(classifiers.observe(shown, 1, leaky), 5.0, EFFORT).value > 0.9
@@ -139,9 +141,9 @@ def test_only_codes_that_hold_the_picture_are_decoded() -> None:
     silent = inversion.rebuilt([(shown, np.zeros_like(shown.codes))], 1)
     loud = inversion.rebuilt([(shown, inversion.picture_codes(shown, CLIP))], 1)
     prior = inversion.train_inverter(silent, 1.0, effort, blind=True)
-    told = inversion.score(loud, inversion.train_inverter(loud, 1.0, effort), prior, 1.0, effort)
+    leaked = inversion.score(loud, inversion.train_inverter(loud, 1.0, effort), prior, 1.0, effort)
     kept = inversion.score(silent, inversion.train_inverter(silent, 60.0, effort), prior, 60.0, effort)
-    assert told.gain[0] > 0.05 and told.matched_interval[0] > 0.9
+    assert leaked.gain[0] > 0.05 and leaked.matched_interval[0] > 0.9
     assert kept.gain[0] <= 0.001 and kept.matched_interval[0] <= 0.52
 
 

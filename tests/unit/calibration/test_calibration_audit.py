@@ -243,7 +243,7 @@ def test_the_page_holds_every_row_and_loads_nothing(made: Made, tmp_path: Path) 
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == text
 
 
-def told_of(made: Made, **changes: Any) -> tuple[str, str]:
+def shown_with(made: Made, **changes: Any) -> tuple[str, str]:
     """Table and page of the audit where one row is another."""
     found = copy.deepcopy(made.found)
     for row in found["attacks"]:
@@ -260,7 +260,7 @@ def told_of(made: Made, **changes: Any) -> tuple[str, str]:
         (
             {"status": "broken", "ci": [0.3, 0.35], "certificate": 0.4, "limit": 0.2},
             "beyond the preset limit of 0.2, within the certificate of 0.4",
-            "this network tells more than it should",
+            "this network reveals more than it should",
         ),
         (
             {
@@ -268,7 +268,7 @@ def told_of(made: Made, **changes: Any) -> tuple[str, str]:
                 "control": {"value": 0.4, "needed": 0.5, "what": "named right", "succeeded": False},
             },
             "its control reached 0.4, 0.5 is needed (named right)",
-            "nothing is settled",
+            "the audit proves nothing",
         ),
         (
             {
@@ -278,7 +278,7 @@ def told_of(made: Made, **changes: Any) -> tuple[str, str]:
                 "control": {"value": None, "needed": 0.5, "what": "named right", "succeeded": False},
             },
             "its control reached none, 0.5 is needed (named right)",
-            "nothing is settled",
+            "the audit proves nothing",
         ),
         (
             {
@@ -288,12 +288,12 @@ def told_of(made: Made, **changes: Any) -> tuple[str, str]:
                 "control": {"value": 0.9, "needed": 0.5, "what": "named right", "succeeded": True},
             },
             "the attack's value is not a number",
-            "nothing is settled",
+            "the audit proves nothing",
         ),
     ],
 )
 def test_rows_that_do_not_hold_are_explained(made: Made, changes: dict[str, Any], said: str, meaning: str) -> None:
-    table, text = told_of(made, **changes)
+    table, text = shown_with(made, **changes)
     assert said in table and "\nNOT PASSED" in table
     assert said in html.unescape(text) and meaning in text
 

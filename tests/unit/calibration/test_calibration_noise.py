@@ -230,12 +230,12 @@ def test_tables_of_the_other_profiles_are_written_too(checkpoint: Path) -> None:
 
 def test_the_output_has_every_span_and_what_is_not_proved(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--checkpoint", str(checkpoint), "--target", "balanced"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for said in ("one release", "an event (8 releases)", "incident of 10 s", "a visit", "an hour", "a day"):
-        assert said in told
-    assert "no bound" in told
-    assert "in view of 2 cameras" in told
-    assert all(line in told for line in NOT_PROVED)
+        assert said in output
+    assert "no bound" in output
+    assert "in view of 2 cameras" in output
+    assert all(line in output for line in NOT_PROVED)
 
 
 def test_a_missing_checkpoint_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,7 @@ def test_frames_that_are_not_there_have_unknown_truth(fall: Truth) -> None:
     at = fall.at(picked)
     assert at.count.tolist() == [fall.count[0], -1, fall.count[2]] and at.tags[1].tolist() == [-1] * len(TAGS)
     assert at.people[1].max() == 0 and attribute(unknown(4)) == -1
-    assert fall.count[-1] >= 0  # what was asked of left the clip's own alone
+    assert fall.count[-1] >= 0  # picking frames leaves the clip's own truth unchanged
 
 
 def test_silhouettes_move_with_the_frames() -> None:
@@ -168,7 +168,7 @@ def test_a_family_that_gains_attributes_keeps_its_labels(tmp_path: Path) -> None
         before, after = (family.features(frames).flatten(1) @ plane for family in (plain, grown))
         z, present = torch.randint(-90, 90, (2, 8, 4, 16)).float(), torch.ones(2, 8, dtype=torch.bool)
         torch.testing.assert_close(grown.cloud_logits(z, present), plain.cloud_logits(z, present), atol=0.02, rtol=0.02)
-    assert bool((torch.cosine_similarity(before, after, dim=1) > 0.99).all())  # shorter by what leans aside, no turn
+    assert bool((torch.cosine_similarity(before, after, dim=1) > 0.99).all())  # shorter, not turned
     assert grown.config.words[: FIRST_LABEL + 8] == WORDS[: FIRST_LABEL + 8] and "falls" in grown.config.words
 
 
@@ -199,11 +199,15 @@ def _linked(spread: float, weight: float) -> tuple[float, torch.Tensor]:
     scenes = spread * torch.nn.functional.normalize(torch.randn(12, 64), dim=1)
     codes = scenes.repeat_interleave(2, dim=0)[:, None, None].expand(24, 8, 1, 64).reshape(24, 8, 4, 16)
     codes = codes.clone().requires_grad_(True)
-    run, kind, present = torch.arange(24) // 2, torch.zeros(24, dtype=torch.long), torch.ones(24, 8, dtype=torch.bool)
+    sequence, kind, present = (
+        torch.arange(24) // 2,
+        torch.zeros(24, dtype=torch.long),
+        torch.ones(24, 8, dtype=torch.bool),
+    )
     optimiser, found = torch.optim.Adam(reid_adversary.parameters(), 1e-2), []
     for _ in range(60):
         codes.grad = None
-        loss, above = reid_adversary(codes + 60.0 * torch.randn(codes.shape), present, run, kind, weight)
+        loss, above = reid_adversary(codes + 60.0 * torch.randn(codes.shape), present, sequence, kind, weight)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -262,8 +266,8 @@ def test_clips_without_known_event_labels_have_a_loss() -> None:
     family, hidden = _small().eval(), replace(_clip(1, seconds=21.0), annotations=None)
     events = [event_label(hidden, 0.0, [float(e + k + 1) for k in range(8)], 7.875) for e in range(2)]
     assert events == [UNKNOWN, UNKNOWN]
-    drawn = [(hidden, torch.zeros(9, 4, 16))]  # the first two events of it
-    assert bool(torch.isfinite(clip_loss(family, drawn, np.random.default_rng(0))))
+    batch = [(hidden, torch.zeros(9, 4, 16))]  # the first two events of it
+    assert bool(torch.isfinite(clip_loss(family, batch, np.random.default_rng(0))))
 
 
 def test_shares_count_slots_with_known_truth() -> None:

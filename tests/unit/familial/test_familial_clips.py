@@ -100,20 +100,20 @@ def test_slots_last_until_the_last_frame_leaves_the_receptive_field() -> None:
 
 def test_labels_follow_the_annotations() -> None:
     fall = _clip(1, 14.0, (Annotation(1, 6.0, 7.0, True),))
-    reach = SPEC.receptive_field_s
-    assert event_label(fall, 0.0, (3.0, 4.0, 5.0), reach) == 0
-    assert event_label(fall, 0.0, (6.0, 7.0), reach) == 1
-    assert event_label(fall, 0.0, (5.0, 6.2), reach) == UNKNOWN  # began, hardly to be seen
-    assert event_label(fall, 0.0, (13.5,), reach) == UNKNOWN  # lies, long after
-    assert event_label(fall, 7.5, (9.0,), reach) == UNKNOWN  # the stream began after the fall
-    assert [release_label(fall, 0.0, e, reach) for e in (5.0, 6.2, 7.0, 12.0, 13.8)] == [0, UNKNOWN, 1, 1, UNKNOWN]
+    field_s = SPEC.receptive_field_s
+    assert event_label(fall, 0.0, (3.0, 4.0, 5.0), field_s) == 0
+    assert event_label(fall, 0.0, (6.0, 7.0), field_s) == 1
+    assert event_label(fall, 0.0, (5.0, 6.2), field_s) == UNKNOWN  # began, hardly to be seen
+    assert event_label(fall, 0.0, (13.5,), field_s) == UNKNOWN  # lies, long after
+    assert event_label(fall, 7.5, (9.0,), field_s) == UNKNOWN  # the stream began after the fall
+    assert [release_label(fall, 0.0, e, field_s) for e in (5.0, 6.2, 7.0, 12.0, 13.8)] == [0, UNKNOWN, 1, 1, UNKNOWN]
     fight = _clip(2, 14.0, (Annotation(2, 5.0, 9.0, False),))
-    assert event_label(fight, 0.0, (7.0,), reach) == 2
-    assert event_label(fight, 0.0, (5.5,), reach) == UNKNOWN
+    assert event_label(fight, 0.0, (7.0,), field_s) == 2
+    assert event_label(fight, 0.0, (5.5,), field_s) == UNKNOWN
     real = _clip(1, 4.0, None)
-    assert event_label(real, 0.0, (1.0, 2.0, 3.0, 4.0), reach) == 1
-    assert event_label(real, 0.0, (1.0, 2.0), reach) == UNKNOWN
-    assert release_label(real, 0.0, 3.0, reach) == UNKNOWN
+    assert event_label(real, 0.0, (1.0, 2.0, 3.0, 4.0), field_s) == 1
+    assert event_label(real, 0.0, (1.0, 2.0), field_s) == UNKNOWN
+    assert release_label(real, 0.0, 3.0, field_s) == UNKNOWN
 
 
 GRID = Grid.of(SPEC, 8)
@@ -132,9 +132,9 @@ def test_which_releases_arrive_does_not_depend_on_the_label() -> None:
     annotations = ((), (Annotation(1, 7.0, 8.0, True),), (Annotation(2, 5.0, 11.0, False),))
     clips = [_clip(label, 12.0, each) for label, each in enumerate(annotations)]
     sequences = sample_sequences(clips, [1 / 3] * 3, 120, GRID, SPEC, np.random.default_rng(0), plain=True)
-    drawn = sample_events(sequences, clips, SPEC, 8, np.random.default_rng(1))
-    assert set(drawn.labels.tolist()) == {0, 1, 2} and (drawn.first <= drawn.last).all()
-    for sequence, first, last, label in zip(drawn.sequence, drawn.first, drawn.last, drawn.labels, strict=True):
+    samples = sample_events(sequences, clips, SPEC, 8, np.random.default_rng(1))
+    assert set(samples.labels.tolist()) == {0, 1, 2} and (samples.first <= samples.last).all()
+    for sequence, first, last, label in zip(samples.sequence, samples.first, samples.last, samples.labels, strict=True):
         ends = [float(sequences.last[sequence]) - 7 + slot for slot in range(first, last + 1)]
         assert (
             event_label(clips[sequences.clip[sequence]], float(sequences.start[sequence]), ends, SPEC.receptive_field_s)

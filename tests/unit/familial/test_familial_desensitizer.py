@@ -1,4 +1,4 @@
-"""The trusted core, held against a slow reference in Python's own integers, for any float the network may produce."""
+"""The trusted core, compared with a slow reference in Python's own integers, for any float the network may produce."""
 
 from __future__ import annotations
 

@@ -17,7 +17,13 @@ from familial.evaluate import __main__ as command
 from familial.evaluate.clip_inference import clip_probabilities, clip_verdict, first_verdicts
 from familial.evaluate.clip_scores import ClipScores, fit_folds, mean_calibration
 from familial.evaluate.metrics import area_under_curve, calibration_error, risk_metrics
-from familial.evaluate.score_calibration import ScoreCalibration, with_logit_bias
+from familial.evaluate.score_calibration import (
+    ScoreCalibration,
+    balanced_loss,
+    fit_temperature_and_bias,
+    rescaled,
+    with_logit_bias,
+)
 from familial.model import checkpoint
 from familial.model.config import nano
 from familial.model.family import Family
@@ -135,6 +141,14 @@ def test_auc_is_the_share_of_pairs_in_order_and_ties_count_half() -> None:
     assert np.isnan(area_under_curve(normal, np.zeros(4, np.bool_)))
 
 
+def test_auc_of_many_ties_is_that_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    normal, risk = np.round(rng.random(60), 1), rng.random(60) < 0.4
+    pairs = [1.0 if a < b else 0.5 if a == b else 0.0 for a in normal[risk] for b in normal[~risk]]
+    assert area_under_curve(normal, risk) == pytest.approx(float(np.mean(pairs)))
+    assert np.isnan(area_under_curve(normal, np.zeros(60, np.bool_)))
+
+
 def test_folds_fit_the_calibration_of_the_other_folds(tmp_path: Path, untrained: Path) -> None:
     """Logits are twice what they should be and biased to normal: both are undone, by the other folds' clips."""
     rng = np.random.default_rng(0)
@@ -162,6 +176,21 @@ def test_folds_fit_the_calibration_of_the_other_folds(tmp_path: Path, untrained:
     command._write_calibration(folder, fits)
     config = checkpoint.load(folder).config
     assert config.temperature > 1.3 and config.label_bias[0] == 0.0 and config.label_bias[1] == config.label_bias[2] > 0
+
+
+@pytest.mark.parametrize(("scale", "bias"), [(0.3, 0.0), (0.7, -0.5), (1.0, 1.4), (3.5, 1.0)])
+def test_the_grid_is_never_worse_than_a_search_along_one_axis_after_the_other(scale: float, bias: float) -> None:
+    """Folds used to search temperatures of 1.1^-10 to 1.1^10 and biases of -1 to 1 by turns, on the same loss."""
+    rng = np.random.default_rng(0)
+    truth = rng.choice(3, 120, p=[0.5, 0.3, 0.2])
+    logits = scale * (1.2 * rng.normal(size=(120, 3)) + 1.5 * np.eye(3)[truth]) + [0.0, bias, bias]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = balanced_loss(lambda *fit: -np.log(rescaled(probabilities, *fit)[np.arange(120), truth]), truth)
+    temperature, shift = 1.0, 0.0
+    for _ in range(2):
+        temperature = min((1.1**power for power in range(-10, 11)), key=lambda value: loss(value, shift))
+        shift = min((step / 10 for step in range(-10, 11)), key=lambda value: loss(temperature, value))
+    assert loss(*fit_temperature_and_bias(loss)) <= loss(temperature, shift)
 
 
 def test_a_calibration_follows_that_of_the_config() -> None:

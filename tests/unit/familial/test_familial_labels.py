@@ -13,23 +13,23 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def missing_steps(label: str) -> list[str]:
     """What is still to be done for `label`, as familial/data/labels.py lists it."""
-    told = []
+    steps = []
     if label not in CAPTIONS:
-        told.append(f"{label}: add its plain sentence to CAPTIONS in familial/data/labels.py")
+        steps.append(f"{label}: add its plain sentence to CAPTIONS in familial/data/labels.py")
     if label not in {clip_label(seed) for seed in range(300)}:
-        told.append(f"{label}: the renderer never draws it; add it to the labels and actions of familial/synth")
+        steps.append(f"{label}: the renderer never draws it; add it to the labels and actions of familial/synth")
     if f"`{label}`" not in (ROOT / "docs" / "data.md").read_text():
-        told.append(f"{label}: say what it means in docs/data.md")
-    return told
+        steps.append(f"{label}: say what it means in docs/data.md")
+    return steps
 
 
 def test_every_label_has_a_sentence_rendered_clips_and_docs() -> None:
-    told = [step for label in LABELS for step in missing_steps(label)]
-    assert not told, "\n".join(told)
+    steps = [step for label in LABELS for step in missing_steps(label)]
+    assert not steps, "\n".join(steps)
     assert set(LABELS) >= SUDDEN and LABELS[0] not in SUDDEN
 
 
-def test_a_label_that_is_only_named_is_told_every_step() -> None:
+def test_a_label_that_is_only_named_lacks_every_step() -> None:
     assert [step.split(":")[0] for step in missing_steps("collapse")] == ["collapse"] * 3
     assert plain_caption("collapse") == "collapse"
 

@@ -79,7 +79,7 @@ def test_noise_alone_is_out_of_distribution(reference: ReferenceDistribution) ->
 
 
 def test_the_noise_level_of_each_release_is_taken_into_account(reference: ReferenceDistribution) -> None:
-    """False alarms are as rare under a stricter profile, but not if its releases are taken for those of the other."""
+    """False alarms are as rare under a stricter profile, but not if its releases count as those of the other."""
     rng = np.random.default_rng(8)
     louder = [released(clips, 320, rng, STRICT) for clips in make_cameras(200, 9)]
     assert share_unsure(reference, louder, level=1) <= 0.10

@@ -84,13 +84,13 @@ def test_upfall_archives_keep_their_times_and_both_cameras_are_one_group(tmp_pat
             with zipfile.ZipFile(folder / f"{name}Camera{camera}.zip", "w") as archive:
                 for i in range(37):  # 18 a second
                     archive.writestr(f"2018-07-04T12_04_{17 + i / 18:09.6f}.png", picture(6 * i))
-    told = [
+    lines = [
         "TimeStamps,AnkleAccelerometer",
         ",x",
         "2018-07-04T12:04:17.000000,0.1,1,3,1,7",
         "2018-07-04T12:04:18.500000,0.2,1,3,1,3",
     ]
-    text(root / "Subject1" / "Activity3" / "Trial1" / "Subject1Activity3Trial1.csv", "\n".join(told))
+    text(root / "Subject1" / "Activity3" / "Trial1" / "Subject1Activity3Trial1.csv", "\n".join(lines))
     found = rows(root, "upfall")
     assert {row["group"] for row in found.values()} == {"subject1", "subject2"}
     (fall,) = (row for stem, row in found.items() if stem.endswith("Activity3Trial1Camera1"))
@@ -102,13 +102,13 @@ def test_upfall_archives_keep_their_times_and_both_cameras_are_one_group(tmp_pat
 
 def test_le2i_annotations_give_label_and_onset_and_a_room_filmed_twice_is_one_group(tmp_path: Path) -> None:
     root = tmp_path / "le2i"
-    for room, number, told in (
+    for room, number, annotation in (
         ("Coffee_room_01/Coffee_room_01", 1, "11\n20\n1,1,10,10,20,20\n"),
         ("Coffee_room_02/Coffee_room_02", 49, "0\n0\n1,1,10,10,20,20\n"),
         ("Home_01", 2, "1,1,10,10,20,20\n"),
     ):
         film(root / room / "Videos" / f"video ({number}).avi")
-        text(root / room / "Annotation_files" / f"video ({number}).txt", told)
+        text(root / room / "Annotation_files" / f"video ({number}).txt", annotation)
     film(root / "Lecture room" / "video (3).avi")
     found = rows(root, "le2i")
     assert {stem: (row["label"], row["group"]) for stem, row in found.items()} == {
@@ -210,6 +210,6 @@ def test_an_empty_folder_is_refused(tmp_path: Path, layout: str, capsys: pytest.
 
 @pytest.mark.parametrize("layout", sorted(LAYOUTS))
 def test_every_layout_is_documented_and_says_what_it_is(layout: str) -> None:
-    told = f"{layout}: add a row `| \\`{layout}\\` | ...` to the table of layouts in docs/data.md"
-    assert f"| `{layout}` |" in (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text(), told
+    cure = f"{layout}: add a row `| \\`{layout}\\` | ...` to the table of layouts in docs/data.md"
+    assert f"| `{layout}` |" in (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text(), cure
     assert LAYOUTS[layout].__doc__, f"{layout}: say in the docstring of its function which names it reads"

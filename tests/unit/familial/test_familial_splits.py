@@ -1,4 +1,4 @@
-"""Seeds of rendered clips: no two users share one, and nobody draws seeds beside the table."""
+"""Seeds of rendered clips: no two users share one, and all seeds come from the table."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_audit_draws_people_and_rooms_from_its_own_rows() -> None:
         people(101, 1)
 
 
-def test_who_asks_for_more_than_a_range_holds_is_told_how_many_there_are() -> None:
+def test_asking_for_more_than_a_range_holds_is_an_error_with_its_size() -> None:
     with pytest.raises(DataError, match=r"clips of benchmarks\.frontier: 100001 rendered clips .*give 0 to 100000"):
         clip_seeds("frontier", 100_001)
     with pytest.raises(DataError, match="-1 rendered clips"):

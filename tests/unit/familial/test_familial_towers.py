@@ -39,17 +39,17 @@ def missing_steps(tower: type[Tower]) -> list[str]:
         return [f"{tower.__name__}: add a row to TOWERS in familial/model/towers/registry.py"]
     (name,) = names
     pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
-    told = []
+    steps = []
     if not any(f"| `{name}` |" in page for page in pages):
-        told.append(f"{name}: add a row `| \\`{name}\\` | ...` to the table of towers in docs/checkpoints.md")
+        steps.append(f"{name}: add a row `| \\`{name}\\` | ...` to the table of towers in docs/checkpoints.md")
     if name not in SMALL:
-        told.append(f"{name}: add a small config to SMALL in tests/unit/familial/test_familial_towers.py")
-    return told
+        steps.append(f"{name}: add a small config to SMALL in tests/unit/familial/test_familial_towers.py")
+    return steps
 
 
 def test_every_tower_is_registered_documented_and_tested() -> None:
-    told = [step for tower in written_towers() for step in missing_steps(tower)]
-    assert not told, "\n".join(told)
+    steps = [step for tower in written_towers() for step in missing_steps(tower)]
+    assert not steps, "\n".join(steps)
 
 
 def test_a_tower_without_a_registry_row_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_batches_are_the_same_from_a_thread_and_from_processes(manifest: Path) -
 
 def test_directions_of_the_code_do_not_depend_on_the_device() -> None:
     here = code_plane(4, 16, 3)
-    with torch.device("meta"):  # nothing can be drawn there: what is drawn is drawn on the CPU and moved
+    with torch.device("meta"):  # no random numbers there: they are drawn on the CPU and moved
         assert code_plane(4, 16, 3).device.type == "meta"
     assert torch.equal(here, code_plane(4, 16, 3))
 

@@ -1,4 +1,4 @@
-"""Who adds a profile, a board, a label or a tower is told here what else belongs to it."""
+"""A profile, a board, a label or a tower that lacks a part of what belongs to it is named here."""
 
 from __future__ import annotations
 
@@ -62,4 +62,4 @@ def test_shipped_weights_know_the_rendered_labels(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_tower_is_in_the_pages(tower: str) -> None:
-    assert pages_with(tower), f"say in docs/architecture.md what the tower `{tower}` sees and what it costs"
+    assert pages_with(tower), f"give the tower `{tower}` a row in the table of towers in docs/checkpoints.md"

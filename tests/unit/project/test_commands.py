@@ -14,7 +14,7 @@ from tests.support.pages import PAGES, commands_in
 from tests.support.services import ROOT
 from tests.support.source_tree import PACKAGES
 
-# Words that were ours alone, and what the field says.
+# Words that only this project used, and those of the field.
 OLD_WORDS = {
     r"lifters?": "adapter",
     r"poles?": "class prototype",

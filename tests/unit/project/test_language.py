@@ -11,7 +11,7 @@ import pytest
 from tests.support.services import ROOT
 from tests.support.source_tree import LAYERS, PACKAGES, python_files, tracked
 
-# No claim that nothing can be told. Settings and classes of brokers carry the second word inside a longer name.
+# No claim that a release reveals nothing. Settings and classes of brokers carry the second word inside a longer name.
 FORBIDDEN = re.compile(r"un" + r"reconstructable|\banonym" + r"ous(ly)?\b", re.IGNORECASE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 
 import pytest
@@ -40,7 +41,7 @@ def test_a_budget_that_the_cadence_keeps_is_accepted_and_cuts_nothing(over: str)
         (Budget(EVENT * 0.999, 0, HOUR, "cut"), "bits_per_event.*stricter"),
         (Budget(0, 0, 0, "cut"), "bits_per_hour and bits_per_day are missing"),
         (Budget(EVENT, 0, 0, "cut"), "bits_per_hour and bits_per_day are missing"),
-        (Budget(0, 0.5, 0, "cut"), "less than the 0.811 bits of one release"),
+        (Budget(0, 0.5, 0, "cut"), "less than the 0.812 bits of one release"),
         (Budget(0, HOUR * 1.001, 0, "cut"), "no hour spends more than 2921.*would never act"),
         (Budget(0, 0, 1e9, "cut"), "would never act"),
         (Budget(0, 0, 1, "maybe"), "over_budget is 'maybe'; expected one of refuse, report, cut"),
@@ -52,6 +53,15 @@ def test_a_budget_that_the_cadence_keeps_is_accepted_and_cuts_nothing(over: str)
 def test_a_budget_that_cannot_be_kept_is_refused_with_its_reason(budget: Budget, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check(budget)
+
+
+@pytest.mark.parametrize("shift", [0.7, 1.0, 2.0, 3.0, 4.0])
+def test_a_budget_copied_from_the_message_is_large_enough(shift: float) -> None:
+    price = Fraction(64) ** 2 / sigma_for(64, shift) ** 2
+    with pytest.raises(ConfigError) as caught:
+        check(Budget(1e-3, 1e-3, 1e-3), price)
+    copied = [float(bits) for bits in re.findall(r"can spend ([\d.]+) in it", str(caught.value))]
+    assert check(Budget(copied[0], copied[1], copied[2]), price) == NO_CUT_OFF and len(copied) == 3
 
 
 def test_all_faults_are_reported_at_once() -> None:
