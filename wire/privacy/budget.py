@@ -82,7 +82,7 @@ class Budget:
             shown = round_up(most, 6)  # a budget that is copied from the message is large enough
             cuts = self.over == "cut" and name != "event"
             if cuts and allowed < one:
-                yield f"{stated}, less than the {round_up(one)} bits of one release: all would be noise alone; allow more"
+                yield f"{stated}, less than the {round_up(one)} bits of one release: all would be noise; allow more"
             elif cuts and allowed >= most:
                 yield f"{stated}, but no {name} spends more than {shown}: the cut-off would never act; leave it out"
             elif not cuts and self.over != "report" and allowed < most:
