@@ -1,6 +1,8 @@
-"""Run the bridge: `python -m cloud_bridge --config bridge.toml [--json-lines FILE]`: parse, load, run.
+"""The bridge's process: read the configuration, load the model, run.
 
-It ends with exit code 0, or with 2 and a reason on stderr.
+    python -m cloud_bridge --config bridge.toml [--json-lines FILE]
+
+Its exit code is 0, or 2 with the reason on stderr.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m cloud_bridge", description="Read noised features from MQTT; publish verdicts and alerts."
     )
     parser.add_argument("--config", default="bridge.toml", help="the bridge's TOML file (default: bridge.toml)")
-    parser.add_argument("--json-lines", metavar="FILE", help="also write all that is said as JSON, one document a line")
+    parser.add_argument(
+        "--json-lines", metavar="FILE", help="also write verdicts, alerts and counts as JSON, one document a line"
+    )
     options = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
@@ -82,7 +86,7 @@ def _serve(config: BridgeConfig, json_lines: str | None) -> None:
 
 
 def _open(stack: contextlib.ExitStack, json_lines: str | None) -> TextIO | None:
-    """The file for programs, open until the stack ends."""
+    """Open the file of JSON lines until the stack ends."""
     try:
         return stack.enter_context(open(json_lines, "w")) if json_lines else None
     except OSError as error:

@@ -2,11 +2,11 @@
 
     for batch in mailbox:                       # run
         taken = session.receive(message)        # one session for each camera; pure
-        journal.save()                          # durable before anything is read: no message is ever read twice
+        journal.save()                          # durable before an event is read: no message is ever read twice
         for event, reading in member.read(...): # all cameras in one forward
             publish(verdict); publish(alerts)
 
-Nothing that a camera sends stops it: a message is read, or refused and counted.
+No message of a camera can stop it: each is read, or refused and counted.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ __all__ = ["SUBSCRIPTIONS", "Bridge", "run"]
 SUBSCRIPTIONS = ("features", "state", "certificate")
 """What the bridge reads of each camera; names of topics."""
 
-_IDLE_S = 0.5  # how long the mailbox must be empty before the end is believed
+_IDLE_S = 0.5  # the mailbox must be empty for so long before the bridge may end
 _BLIND = "noise alone: the budget is spent"
 
 
 class Bridge:
-    """Everything between the mailbox and the publisher.
+    """Everything between the mailbox and the MQTT connection.
 
     Attributes:
         sessions: `site/camera` -> the camera's session.
@@ -58,17 +58,17 @@ class Bridge:
         timeline: Timeline,
         reference: ReferenceDistribution | None = None,
     ) -> None:
-        """Continue every camera where the journal stands.
+        """Continue every camera after the last slot in the journal.
 
         Args:
             config: Cameras and the alert rule.
             manifest: Of the engine that the devices run.
             member: Reads events.
             key: Signs verdicts and alerts.
-            journal: Where each camera's stream stands.
-            publish: Called with what is said; it must return at once.
-            timeline: Says the same to people and programs.
-            reference: Which scenes are known; None: verdicts have no OOD p-value.
+            journal: The last slot read of each camera, and its raised alerts.
+            publish: Called with each message; it must return at once.
+            timeline: Prints the same for people and programs.
+            reference: The known scenes; None: verdicts have no OOD p-value.
         """
         self._manifest, self._member, self._key, self._journal = manifest, member, key, journal
         self._publish, self._timeline = publish, timeline
@@ -84,11 +84,11 @@ class Bridge:
 
     @property
     def finished(self) -> bool:
-        """Whether every camera has said offline and was read to its end."""
+        """Whether every camera is offline and was read to its end."""
         return all(session.ended for session in self.sessions.values())
 
     def handle(self, batch: Sequence[Inbound]) -> None:
-        """Take messages in order of arrival, read the events they complete, publish what the member says."""
+        """Take messages in order of arrival, read the events that they complete, publish verdicts and alerts."""
         events: list[Event] = []
         blind: list[tuple[Release, AlertChange]] = []
         for item in batch:
@@ -101,14 +101,14 @@ class Bridge:
             blind += [(r, change) for r in taken.releases for change in self._books[item.camera].blind(r.spent)]
         self._journal.save()
         for release, change in blind:
-            self._tell_alert(release.camera, release.boot_id, release.slot, change, _BLIND)
+            self._publish_alert(release.camera, release.boot_id, release.slot, change, _BLIND)
         readings = self._member.read(events) if events else []
         for event, reading in zip(events, readings, strict=True):
-            self._tell(event, reading)
+            self._publish_verdict(event, reading)
         self._journal.save()
 
     def stats(self) -> dict[str, Any]:
-        """Counts since the start; `refused` by reason, `refused_by_camera` in full ("": no camera of ours)."""
+        """Counts since the start; in `refused_by_camera`, "" stands for cameras that are not configured."""
         sessions = sorted(self.sessions.items())
         by_camera = {"": {"unknown": self._unknown}} if self._unknown else {}
         by_camera |= {name: dict(sorted(each.refused.items())) for name, each in sessions if each.refused}
@@ -124,16 +124,16 @@ class Bridge:
             "alerts": self.alerts,
         }
 
-    def _tell(self, event: Event, reading: Reading) -> None:
+    def _publish_verdict(self, event: Event, reading: Reading) -> None:
         """Publish the verdict on an event, and every alert that it changes."""
         verdict = fill_verdict(self._manifest, event, reading, self._unsure_below)
         self.verdicts += 1
         self._send(event.camera, "verdict/cloud", verdict.seal(self._key))
         self._timeline.verdict(event.camera, verdict)
         for change in self._books[event.camera].update(reading.probabilities):
-            self._tell_alert(event.camera, event.boot_id, event.last_slot, change, reading.sentence)
+            self._publish_alert(event.camera, event.boot_id, event.last_slot, change, reading.sentence)
 
-    def _tell_alert(self, camera: str, boot_id: int, slot: int, change: AlertChange, sentence: str) -> None:
+    def _publish_alert(self, camera: str, boot_id: int, slot: int, change: AlertChange, sentence: str) -> None:
         alert = fill_alert(self._manifest, boot_id, slot, change, sentence)
         self.alerts += 1
         self._send(camera, "alert", alert.seal(self._key))
@@ -150,7 +150,14 @@ def run(
     exit_when_offline: bool,
     stopped: Callable[[], bool],
 ) -> None:
-    """Serve until `stopped()`, or until all cameras are offline where that ends it. take: as `Mailbox.take`."""
+    """Serve until `stopped()`, or until all cameras are offline where that ends it.
+
+    Args:
+        bridge: The bridge.
+        take: As `Mailbox.take`.
+        exit_when_offline: Whether to end once every camera is offline and was read to its end.
+        stopped: Whether to end now.
+    """
     while not stopped():
         batch = take(_IDLE_S)
         if batch:

@@ -1,4 +1,4 @@
-"""The bridge's TOML file as typed sections; wire/settings.py reads it and tells all faults at once.
+"""The bridge's TOML file as typed sections; wire/settings.py reads it and reports all faults at once.
 
     [broker]     url, username, password_file, ca, cert, key
     [model]      checkpoint, engine, threads
@@ -45,7 +45,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class CameraConfig:
-    """One camera, and the only key that its messages are believed with."""
+    """One camera, and the only key whose signature on its messages is accepted."""
 
     site: str
     camera: str
@@ -83,7 +83,7 @@ class RunConfig:
     """How the process ends.
 
     Attributes:
-        exit_when_offline: End once every camera has said offline and was read to its end (demo, benchmarks).
+        exit_when_offline: End once every camera is offline and was read to its end (demo, benchmarks).
     """
 
     exit_when_offline: bool = False
@@ -135,7 +135,7 @@ T = TypeVar("T")
 
 
 def _make(kind: type[T], table: Mapping[str, Any], where: str, problems: list[str]) -> T | None:
-    """One section, whose types hold, as `kind`; None where its values do not belong together."""
+    """Make `kind` of a section whose types were checked; None where its values contradict each other."""
     try:
         return kind(**table)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Prints what the bridge says: a line for people, and a JSON document a line for programs. Times count from slot 0."""
+"""Prints verdicts and alerts: a line for people, and a line of JSON for programs. Times count from slot 0."""
 
 from __future__ import annotations
 

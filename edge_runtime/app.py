@@ -105,8 +105,8 @@ def serve(config: Config) -> dict[str, Any]:
         return {**health.figures(), "cpu_s": round(time.process_time(), 3)}
 
 
-def _public_key(said: str) -> PublicKey | None:
-    return PublicKey.parse(said) if said else None
+def _public_key(text: str) -> PublicKey | None:
+    return PublicKey.parse(text) if text else None
 
 
 def _camera_name(config: Config) -> str:
@@ -114,7 +114,7 @@ def _camera_name(config: Config) -> str:
 
 
 def _terms(config: Config, manifest: EngineManifest) -> Terms:
-    """What `[privacy]` allows of the engine's levels."""
+    """The terms that `[privacy]` sets for this engine."""
     bits = (config.privacy_bits_per_event, config.privacy_bits_per_hour, config.privacy_bits_per_day)
     budget = Budget(*bits, config.privacy_over_budget)
     return Terms.of(manifest, config.privacy_max_profile, budget, config.privacy_adaptive_level)
@@ -128,7 +128,7 @@ def _orders(config: Config, terms: Terms, state_dir: Path) -> Orders:
 
 
 def _state(boot_id: int, manifest: EngineManifest, key: DeviceKey, profile: str) -> dict[str, Any]:
-    """The fields of the state topic at the start; `wire/protocol/topics.py` says what each depends on."""
+    """The fields of the state topic at the start; `wire/protocol/topics.py` lists what each depends on."""
     return {
         "boot_id": boot_id,
         "model_id": manifest.model_id,
@@ -142,14 +142,14 @@ def _state(boot_id: int, manifest: EngineManifest, key: DeviceKey, profile: str)
 
 
 def _give_memory_back() -> None:
-    """Return to the system what glibc keeps: what loading needed, now; what a run used, after it (64 kB and more)."""
+    """Make glibc return memory to the system: what loading needed, now; later, every block of 64 kB at its `free`."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
 
 
 def _lost_after_s(lost_after_s: float, state_dir: Path) -> float:
-    """How long a camera may be lost before the process ends: longer where that was the end less than an hour ago."""
+    """How long a camera may be lost before the process ends: longer where that happened less than an hour ago."""
     mark = state_dir / _LOST_MARK
     wait_s = _LOST_AGAIN_S - (time.time() - mark.stat().st_mtime) if mark.exists() else 0.0
     return max(lost_after_s, wait_s) if lost_after_s else 0.0

@@ -1,4 +1,4 @@
-"""The configuration of the device's process: `edge.toml`, flat and typed. wire/settings.py reads it and names faults.
+"""The configuration of the device's process: `edge.toml`, flat and typed. wire/settings.py reads it and reports faults.
 
     edge.toml + --source, --engine, --broker --> Config;   [camera] source is Config.camera_source
 
@@ -35,7 +35,7 @@ class Config:
     camera_speed: Positive = 1.0  # of files and synthetic scenes
     camera_loop: bool = False  # play a file again at its end
     camera_timeout_s: Positive = 10.0  # how long opening or reading may take
-    camera_lost_after_s: float = 600.0  # then the process ends with code 4; 0: never
+    camera_lost_after_s: float = 600.0  # after so long without a frame the process ends with code 4; 0: never
     engine_threads: PositiveInt = 1
     engine_backend: str = "onnxruntime"  # or "tensorrt": a file that export.install made on this device
     engine_signer: FileOrText = ""  # the key (hex, or its file) that signed the manifest; "": unsigned engines run
@@ -46,11 +46,11 @@ class Config:
     broker_ca: FilePath = ""
     broker_cert: FilePath = ""
     broker_key: FilePath = ""
-    broker_required: bool = False  # end with an error where nobody answers within 5 s of the start
+    broker_required: bool = False  # end with an error where no broker accepts us within 5 s of the start
     broker_queue: PositiveInt = 600  # messages kept while the broker is away
     privacy_profile: str = ""  # at the start, until a command orders another; "": the maximum
     privacy_max_profile: str = ""  # the most revealing one that a command may order; "": the engine's own
-    privacy_operator_key: FileOrText = ""  # public key, or its file, of who signs commands; "": none is obeyed
+    privacy_operator_key: FileOrText = ""  # public key, or its file, of the operator; "": no command is obeyed
     privacy_bits_per_event: float = 0.0  # budgets: see wire/privacy/budget.py; 0: none
     privacy_bits_per_hour: float = 0.0
     privacy_bits_per_day: float = 0.0
@@ -66,10 +66,10 @@ def load_config(path: Path | str, flags: Mapping[str, str] | None = None) -> Con
 
     Args:
         path: edge.toml.
-        flags: field of Config -> value, from the command line; they override the file.
+        flags: Field of Config -> value, from the command line; they override the file.
 
     Raises:
-        ConfigError: names every fault of the file.
+        ConfigError: The file has faults; the message lists them all.
     """
     sections: dict[str, dict[str, Key]] = {}
     for name, key in keys_of(Config).items():

@@ -50,11 +50,11 @@ class Health:
 
     Args:
         listen: "host:port", ":port" (loopback), or "": no page.
-        parts: name -> what gives its figures.
+        parts: Name -> what gives its figures.
         stalled_s: /health answers 503 when the last beat is older, in seconds.
 
     Raises:
-        ConfigError: nothing can listen there.
+        ConfigError: Nothing can listen there.
     """
 
     def __init__(self, listen: str, parts: Mapping[str, Callable[[], Mapping[str, float]]], stalled_s: float) -> None:
@@ -87,11 +87,9 @@ class Health:
 
 
 def _serve(listen: str, page: Callable[[str], tuple[int, str, str]]) -> tuple[int, Callable[[], None]]:
-    """Serve `page` at "host:port" or ":port" (loopback); (port, a function that stops it). Raises ConfigError."""
-    from http.server import (
-        BaseHTTPRequestHandler,
-        ThreadingHTTPServer,
-    )  # imported where a page is shown
+    """Serve `page` at "host:port" or ":port" (loopback); returns the port and a function that stops it."""
+    # Imported only where a page is served: most devices have none.
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -119,7 +117,7 @@ def _serve(listen: str, page: Callable[[str], tuple[int, str, str]]) -> tuple[in
 
 
 def chip_figures() -> dict[str, float]:
-    """Resident memory in MB and the hottest sensor in degrees Celsius, as far as the system tells them."""
+    """Resident memory in MB and the hottest sensor in degrees Celsius, where the system reports them."""
     made, sensors = {}, []
     with contextlib.suppress(OSError):
         made["rss_mb"] = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -130,7 +128,7 @@ def chip_figures() -> dict[str, float]:
 
 
 def notify(message: str) -> None:
-    """Tell systemd (sd_notify) by a datagram to $NOTIFY_SOCKET; nothing happens where nobody listens."""
+    """Send a datagram to systemd (sd_notify) at $NOTIFY_SOCKET; do nothing where nobody listens."""
     with contextlib.suppress(KeyError, OSError):
         address = os.environ["NOTIFY_SOCKET"]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:

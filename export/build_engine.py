@@ -1,10 +1,10 @@
-"""Builds an engine folder from a checkpoint, or says that the one there still holds. Torch is imported to build only.
+"""Builds an engine folder from a checkpoint, or reports that the present one is valid. Only a build imports torch.
 
     checkpoint + its noise --trace--> graphs --prove--> --compare with torch--> manifest, certificate --rename--> --out
 
     python -m export.build_engine [--checkpoint DIR] [--out DIR] [--backend NAME] [--precision NAME]
 
-What decides whether to build again is in `inputs.py`, the steps of a build in `steps.py`. Everything is made in a
+`inputs.py` decides whether to build again; `steps.py` has the steps of a build. Everything is made in a
 folder beside --out and moved there at the end, so an interrupted build leaves the old engine in place.
 """
 
@@ -36,13 +36,13 @@ def build(checkpoint: Path, out: Path, inputs: Inputs, engine: Backend | None = 
     """Make the engine folder `out` in place of the one that is there.
 
     Args:
-        checkpoint: the checkpoint folder.
-        out: the engine folder.
-        inputs: of that checkpoint, by `Inputs.read`.
-        engine: the backend; None: opened by `inputs.backend`.
+        checkpoint: The checkpoint folder.
+        out: The engine folder.
+        inputs: Of that checkpoint, by `Inputs.read`.
+        engine: The backend; None: opened by `inputs.backend`.
 
     Raises:
-        VeilsightError: something does not hold; `out` is as it was.
+        VeilsightError: A step failed; `out` is unchanged.
     """
     from export.bundle import replace_folder  # both bring ONNX, and steps.py brings torch
     from export.steps import Build
@@ -56,7 +56,7 @@ def build(checkpoint: Path, out: Path, inputs: Inputs, engine: Backend | None = 
             made.mkdir()
             manifest = Build(checkpoint, made, inputs, engine).run()
             replace_folder(made, out, Path(scratch) / "before")
-    except BrokenPipeError:  # nobody reads our progress any more: no fault of the folder
+    except BrokenPipeError:  # nobody reads our progress any more; the folder is not at fault
         raise
     except OSError as error:
         cure = "free space there, or give another folder with --out"
@@ -66,7 +66,7 @@ def build(checkpoint: Path, out: Path, inputs: Inputs, engine: Backend | None = 
 
 
 def _check_out(out: Path) -> None:
-    """ConfigError unless `out` is no file and holds nothing but an engine."""
+    """Raise ConfigError where `out` is a file, or a folder that holds anything but an engine."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; give a folder")
     names = set(os.listdir(out)) - _ENGINE_FILES if out.is_dir() else set()
@@ -76,7 +76,7 @@ def _check_out(out: Path) -> None:
 
 
 def _summary(manifest: EngineManifest, out: Path) -> str:
-    """The short table at the end."""
+    """The table that the command prints at its end."""
     release, event = (manifest.certificate().reveals(count) for count in (1, manifest.event_releases))
     sizes = ", ".join(f"{name} {(out / name).stat().st_size / 1000:,.0f} kB" for name in sorted(FILES.values()))
     named = event["name_one_of"]["1000"]

@@ -1,10 +1,11 @@
-"""An engine folder as one signed file: what a signer gives to devices, and what a device accepts.
+"""An engine folder as one signed file, which a signer makes and a device unpacks.
 
     engine folder --prove--> manifest.json --signer's key--> manifest.sig --tar--> FILE.tar
     FILE.tar --signature, then every hash--> engine folder, in place of the one that is there
 
 The manifest holds the hash of every other file, so one signature covers all of them. A bundle is a plain tar in a
-fixed order, manifest and signature first: nothing else is read before they hold. A GPU's engine files are not packed.
+fixed order, manifest and signature first: nothing else is read before both are verified. A GPU's engine files are not
+packed.
 
     python -m export.bundle --engine DIR --key KEY --out FILE.tar        (--make-key: make KEY first)
 """
@@ -28,7 +29,7 @@ from wire.protocol.keys import DeviceKey, PublicKey
 __all__ = ["main", "pack", "replace_folder", "unpack"]
 
 _FIRST = ("manifest.json", SIGNATURE)
-_SMALL = 1 << 20  # neither of the first two is longer
+_SMALL = 1 << 20  # bytes; the first two files are shorter
 
 
 def _names(manifest: EngineManifest) -> list[str]:
@@ -39,7 +40,7 @@ def pack(engine: Path, key: DeviceKey, out: Path) -> EngineManifest:
     """Prove and sign an engine folder, and write its bundle: the same bytes for the same folder and key.
 
     Raises:
-        ManifestError, GraphError: the folder does not hold.
+        ManifestError, GraphError: A hash of the folder is wrong, or a graph is not proved.
         ConfigError: `out` cannot be written.
     """
     for _ in prove_folder(engine):
@@ -57,7 +58,7 @@ def pack(engine: Path, key: DeviceKey, out: Path) -> EngineManifest:
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Remove from a tar entry what tells about the machine that packed it."""
+    """Remove from a tar entry what describes the machine that packed it."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     entry.mtime, entry.mode = 0, 0o644
@@ -68,7 +69,7 @@ def unpack(file: Path, folder: Path, signer: PublicKey) -> EngineManifest:
     """Put the engine folder of a bundle that `signer` signed in place of `folder`.
 
     Raises:
-        ManifestError: the bundle is damaged, incomplete or signed by somebody else; `folder` is as it was.
+        ManifestError: The bundle is damaged, incomplete or signed by somebody else; `folder` is unchanged.
     """
     cure = "fetch it again from its signer"
     try:

@@ -1,4 +1,4 @@
-"""What an engine is made of, and whether the engine that is there was made of it. No torch, no ONNX.
+"""What an engine is made from, and whether the present engine was made from it. No torch, no ONNX.
 
 checkpoint folder, precision, backend, tools --Inputs.read--> hashes and names --why_build--> "" or what changed
 """
@@ -28,16 +28,19 @@ _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "transformers")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What an engine is made of, as far as hashes and names tell.
+    """What an engine is made from, as hashes, names and versions.
 
     Attributes:
         checkpoint: sha256 of the checkpoint, hex.
         noise_table: sha256 of noise_table.bin, hex.
-        profile, clip_norm, sigma, levels: what noise.json says.
-        precision: of the graphs.
+        profile: Of noise.json: name of the profile.
+        clip_norm: Of noise.json: C, lattice units.
+        sigma: Of noise.json: noise parameter of the profile, lattice units.
+        levels: Of noise.json: name -> sigma of the other profiles.
+        precision: Of the graphs.
         calibration: sha256 of calibration.json, hex; "" where the precision needs none.
-        backend: in which parity is compared.
-        tools: name -> version of what builds; "graphs" is GRAPH_VERSION.
+        backend: The backend that the engine is compared in.
+        tools: Name -> version of the packages that build; "graphs" is GRAPH_VERSION.
     """
 
     checkpoint: str
@@ -53,7 +56,7 @@ class Inputs:
 
     @classmethod
     def read(cls, checkpoint: Path, precision: str, backend_name: str) -> Inputs:
-        """Read a checkpoint folder. Raises CheckpointError: a file is missing, or noise.json contradicts itself."""
+        """Read a checkpoint folder. Raises CheckpointError where a file is missing or noise.json contradicts itself."""
         noise = _Noise.read(checkpoint)
         return cls(
             checkpoint=checkpoint_hash(checkpoint),
@@ -71,7 +74,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class _Noise:
-    """What noise.json of a checkpoint says."""
+    """The content of a checkpoint's noise.json."""
 
     profile: str
     clip_norm: int
@@ -80,7 +83,7 @@ class _Noise:
 
     @classmethod
     def read(cls, checkpoint: Path) -> _Noise:
-        """Raises CheckpointError for a file that `calibration.noise` could not have written."""
+        """Read and check it. Raises CheckpointError for a file that `calibration.noise` could not have written."""
         file, cure = checkpoint / "noise.json", _recalibrate(checkpoint)
         try:
             found = json.loads(_bytes(checkpoint, file.name))
@@ -108,7 +111,7 @@ def _recalibrate(checkpoint: Path) -> str:
 
 
 def _bytes(checkpoint: Path, name: str) -> bytes:
-    """Content of one file of a checkpoint; CheckpointError, with the cure, where there is none."""
+    """Read one file of a checkpoint. Raises CheckpointError, with the cure, where it is missing."""
     try:
         return (checkpoint / name).read_bytes()
     except OSError as error:
@@ -123,7 +126,7 @@ def _version(package: str) -> str:
 
 
 def why_build(out: Path, wanted: Inputs) -> str:
-    """Why the engine in `out` is not the one that `wanted` gives, in words; "" where it is and every hash holds."""
+    """Return why the engine in `out` must be built again to be what `wanted` gives; "" where it is valid."""
     if not (out / "manifest.json").is_file():
         return "there is no engine yet"
     try:
@@ -131,7 +134,7 @@ def why_build(out: Path, wanted: Inputs) -> str:
         manifest.check(out)
         ran_on = json.loads((out / "parity.json").read_text())["backend"]
     except (ManifestError, OSError, ValueError, KeyError, TypeError) as error:
-        return f"the engine there does not hold: {error}"
+        return f"the present engine is not valid: {error}"
     pairs = {
         "checkpoint": (manifest.hashes["checkpoint"], wanted.checkpoint),
         "noise table": (manifest.hashes["noise_table"], wanted.noise_table),

@@ -5,9 +5,9 @@
     python -m export.install --config edge.toml [--bundle FILE.tar]
     python -m export.install ENGINE [--signer KEY] [--backend tensorrt] [--cache DIR]
 
-systemd runs it before every start of the edge process; it ends with 0 only if everything holds. The first start builds
-engine files, which takes minutes; later starts use them again, or say which field of their key has changed and build
-them again.
+systemd runs it before every start of the edge process; its exit status is 0 only if every step succeeded. The first
+start builds engine files, which takes minutes; later starts use them again, or print which field of their key has
+changed and build them again.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Place:
     """What is installed, and where.
 
     Attributes:
-        folder: the engine folder.
-        signer: whose signature its manifest must have; None: unsigned engines run.
-        backend: a name of `edge_runtime.eye.engine.registry.BACKENDS`.
-        cache: where engine files are kept.
-        cuda_graph: replay a run as one CUDA graph.
-        threads: of ONNX Runtime.
+        folder: The engine folder.
+        signer: Whose signature its manifest must have; None: unsigned engines run.
+        backend: A name of `edge_runtime.eye.engine.registry.BACKENDS`.
+        cache: Where engine files are kept.
+        cuda_graph: Replay a run as one CUDA graph.
+        threads: Of ONNX Runtime.
     """
 
     folder: Path
@@ -58,17 +58,17 @@ class Place:
 def install(
     place: Place, options: Options, say: Say, bundle: Path | None = None, load: Callable[[], Libraries] = load_libraries
 ) -> EngineManifest:
-    """Do every step in order; the first that does not hold raises, and nothing after it is done.
+    """Run every step in order; the first that fails raises, and no later one is run.
 
     Args:
-        place: what is installed, and where.
-        options: of TensorRT's builder.
-        say: receives a line for each step.
-        bundle: a signed bundle to put in place of `place.folder` first.
-        load: imports TensorRT and CUDA.
+        place: What is installed, and where.
+        options: Of TensorRT's builder.
+        say: Receives a line for each step.
+        bundle: A signed bundle to put in place of `place.folder` first.
+        load: Imports TensorRT and CUDA.
 
     Raises:
-        VeilsightError: names the step's fault and its cure.
+        VeilsightError: A step failed; names the fault and its cure.
     """
     check_backend(place.backend, "backend")
     if bundle is not None:
@@ -106,8 +106,8 @@ def _open_tensorrt(
         gpu.close()
     key = engine_key(manifest, "tensorrt", facts)
     kept = keep_or_make(found.trt, place.folder, manifest, place.cache, key, options, say)
-    told = f"{facts['gpu']} ({facts['compute_capability']}), TensorRT {facts['tensorrt']}"
-    say(f"engines    {'used again' if kept else 'made'} in {place.cache} for {told}")
+    device = f"{facts['gpu']} ({facts['compute_capability']}), TensorRT {facts['tensorrt']}"
+    say(f"engines    {'used again' if kept else 'made'} in {place.cache} for {device}")
     return TensorRtEngine(place.folder, manifest, place.cache, place.cuda_graph, found)
 
 
@@ -115,11 +115,11 @@ _OPENERS: Mapping[str, Callable[[Place, EngineManifest, Options, Say, Callable[[
     "onnxruntime": _open_onnx,
     "tensorrt": _open_tensorrt,
 }
-"""Backend of the device -> what opens its engine, after making what it needs; a row for each of BACKENDS."""
+"""Backend of the device -> what makes the files it needs and opens its engine; a row for each of BACKENDS."""
 
 
 def _place(args: argparse.Namespace) -> Place:
-    """What the configuration says, or the engine folder; options of the command line override both."""
+    """What to install, by the configuration or the engine folder; options of the command line override both."""
     if (args.config is None) == (args.engine is None):
         raise ConfigError("give either --config edge.toml or an engine folder")
     if args.config is None:
@@ -140,7 +140,7 @@ def _place(args: argparse.Namespace) -> Place:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 everything holds, 1 it does not and nothing may run."""
+    """Run the command and return its exit status: 0 every step succeeded, 1 one failed and nothing may run."""
     parser = argparse.ArgumentParser(prog="python -m export.install", description="Make a device's engine, or refuse.")
     parser.add_argument("engine", type=Path, nargs="?", help="engine folder, where there is no --config")
     parser.add_argument("--config", type=Path, help="the device's edge.toml")

@@ -1,12 +1,12 @@
-"""Does the engine compute what torch computes? Codes and logits are compared as numbers, noise by its distribution.
+"""Checks that an engine computes what torch computes: codes and logits by value, noise by its distribution.
 
-    code      engine with noise 0 against the trusted core in torch, integer by integer, on made windows
+    code      engine with noise 0 against the trusted core in torch, integer by integer, on synthetic windows
     noise     z - mu of thousands of noise samples against the discrete Gaussian of sigma: mean, spread and shape
     verdict   the label logits of both, on events of such releases, some with gaps
     half      fp16 only: the largest magnitudes against float16's range, and the codes with every tensor rounded to it
 
-How far codes and logits may be apart is stated for each precision in TOLERANCES. Zero noise exists only here and in
-offline evaluation. The windows are synthetic, so a build needs no clips.
+TOLERANCES states for each precision how far codes and logits may be apart. Zero noise exists only here and in offline
+evaluation. The windows are synthetic, so a build needs no clips.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 __all__ = ["TOLERANCES", "WINDOWS", "Tolerance", "compare", "compare_half", "made_windows", "words", "write"]
 
 WINDOWS = 96
-_DRAWS = 128  # releases of noise on one window: times n coordinates
+_SAMPLES = 128  # noise samples on one window, of n coordinates each
 _EVENTS = 32
-_LARGE = 50_000_000  # weights of a family whose windows take seconds, not milliseconds: it is compared on fewer
-_WINDOWS_LARGE, _DRAWS_LARGE = 16, 32
+_LARGE = 50_000_000  # with more weights, a window takes seconds instead of milliseconds: fewer are compared
+_WINDOWS_LARGE, _SAMPLES_LARGE = 16, 32
 _BATCH = 16
-_SIX_SIGMA = 6.0  # 1e-9: no sound build fails in its life
+_SIX_SIGMA = 6.0  # false alarms: one in 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class Tolerance:
     """How far an engine may be from torch.
 
     Attributes:
-        p99: difference of a coordinate of mu at the 99th percentile, in lattice units.
-        most: largest such difference.
-        share: of the coordinates that differ at all.
-        cosine: least mean over windows of the cosine between the codes.
-        logits: largest difference of a label logit.
+        p99: Difference of a coordinate of mu at the 99th percentile, in lattice units.
+        most: Largest such difference.
+        share: Of the coordinates that differ at all.
+        cosine: Least mean over windows of the cosine between the codes.
+        logits: Largest difference of a label logit.
     """
 
     p99: float
@@ -71,7 +71,7 @@ TOLERANCES: Mapping[str, Tolerance] = {
     # A sum taken in another order may fall on the other side of .5.
     "fp32": Tolerance(p99=0, most=1, share=0.005, cosine=0.999, logits=1e-4),
     "fp16": Tolerance(p99=1, most=math.inf, share=1.0, cosine=0.99, logits=0.02),
-    # On made windows, which no calibration has seen; calibration.int8 is stricter, on clips.
+    # On synthetic windows, which no calibration has seen; calibration.int8 is stricter, on clips.
     "int8": Tolerance(p99=8, most=math.inf, share=1.0, cosine=0.97, logits=0.5),
 }
 
@@ -87,10 +87,10 @@ def made_windows(window: WindowSpec, count: int = WINDOWS) -> npt.NDArray[np.uin
     one_pixel[-1, 0, 0] = 255
     late = np.zeros(shape, np.uint8)
     late[window.frames // 2 :] = 200
-    hostile = [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), np.full(shape, 1, np.uint8)]
-    hostile += [checkers, flicker, one_pixel, late, late[::-1]]
-    hostile += [rng.integers(0, 256, shape, dtype=np.uint8), rng.integers(0, 2, shape, dtype=np.uint8) * 255]
-    made = hostile + [_moving(rng, window) for _ in range(count - len(hostile))]
+    extreme = [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), np.full(shape, 1, np.uint8)]
+    extreme += [checkers, flicker, one_pixel, late, late[::-1]]
+    extreme += [rng.integers(0, 256, shape, dtype=np.uint8), rng.integers(0, 2, shape, dtype=np.uint8) * 255]
+    made = extreme + [_moving(rng, window) for _ in range(count - len(extreme))]
     return np.stack(made[:count])
 
 
@@ -115,24 +115,24 @@ def compare(family: Family, runner: Runner, table: NoiseTable, precision: str = 
     """Compare an engine with torch.
 
     Args:
-        family: the family that the engine was traced from.
-        runner: the engine.
-        table: the noise that it is released with.
-        precision: which row of TOLERANCES applies.
+        family: The family that the engine was traced from.
+        runner: The engine.
+        table: The noise that it is released with.
+        precision: Which row of TOLERANCES applies.
 
     Returns:
         The report, for parity.json: "code", "noise" and "verdict", each with its figures.
 
     Raises:
-        EngineError: a figure is beyond its tolerance; names both.
+        EngineError: A figure is beyond its tolerance; names both.
     """
     config, tolerance = family.config, TOLERANCES[precision]
     large = _is_large(family)
     windows = made_windows(config.window, _WINDOWS_LARGE) if large else made_windows(config.window)
     with torch.inference_mode():
         codes, code = _codes(family, runner, windows, tolerance)
-        draws = _DRAWS_LARGE if large else _DRAWS
-        noise = _noise(runner, Sampler(table, config.tokens, config.width), windows[-1:], codes[-1:], draws)
+        samples = _SAMPLES_LARGE if large else _SAMPLES
+        noise = _noise(runner, Sampler(table, config.tokens, config.width), windows[-1:], codes[-1:], samples)
         verdict = _verdicts(family, runner, Sampler(table, config.tokens, config.width), codes, tolerance)
     report = {"code": code, "noise": noise, "verdict": verdict}
     problems = [f"{part}: {problem}" for part, found in report.items() for problem in found["problems"]]
@@ -154,10 +154,10 @@ def _codes(
     """mu of the engine, int32 (B, K, d), and how it differs from torch's."""
     config = family.config
     graph = EncodeGraph(family).eval()
-    silence = np.zeros((1, config.tokens, config.width), np.int32)
-    ours = np.concatenate([runner.encode(window[None], silence) for window in windows])
+    zero_noise = np.zeros((1, config.tokens, config.width), np.int32)
+    ours = np.concatenate([runner.encode(window[None], zero_noise) for window in windows])
     batches = torch.split(torch.from_numpy(windows), _BATCH)
-    theirs = torch.cat([graph(batch, torch.from_numpy(silence)) for batch in batches]).numpy()
+    theirs = torch.cat([graph(batch, torch.from_numpy(zero_noise)) for batch in batches]).numpy()
     apart = np.abs(ours.astype(np.int64) - theirs)
     norms = np.sqrt((ours.astype(np.int64) ** 2).sum(axis=(1, 2)))
     share = float((apart > 0).mean())
@@ -197,11 +197,11 @@ def _cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64
 
 
 def _noise(
-    runner: Runner, sampler: Sampler, window: npt.NDArray[np.uint8], mu: npt.NDArray[np.int32], draws: int
+    runner: Runner, sampler: Sampler, window: npt.NDArray[np.uint8], mu: npt.NDArray[np.int32], samples: int
 ) -> dict[str, Any]:
-    """z - mu of one window under `draws` noise samples, held against the discrete Gaussian of sigma."""
+    """z - mu of one window under `samples` noise samples, compared with the discrete Gaussian of sigma."""
     found = []
-    for _ in range(draws):
+    for _ in range(samples):
         with sampler.draw() as noise:
             found.append(runner.encode(window, noise) - mu)
     k = np.concatenate(found).reshape(-1).astype(np.int64)
@@ -220,7 +220,7 @@ def _noise(
         if not abs(value) < _SIX_SIGMA and not (name == "shape" and value < 0)
     ]
     return {
-        "draws": len(k),
+        "coordinates": len(k),
         "sigma": sigma,
         "deviation": round(float(k.std()), 3),
         "mean_z": round(shift, 3),
@@ -279,29 +279,29 @@ def compare_half(
     traced_in: str = "",
     typed_in: str = "",
 ) -> dict[str, Any]:
-    """Measure what float16 does to both graphs, on made windows and events.
+    """Measure how far float16 moves the output of both graphs, on synthetic windows and events.
 
     A CPU's runtime keeps float32 between neighbouring nodes, so the rounding is made explicit (`half.rounded`).
 
     Args:
-        family: the family that the graphs were traced from.
+        family: The family that the graphs were traced from.
         traced: "encode" and "decide" -> fp32 graph.
-        typed: likewise, the fp16 graphs.
-        table: noise for the events.
-        traced_in: folder of the fp32 graphs' external weights.
-        typed_in: folder of the fp16 graphs' external weights.
+        typed: Likewise, the fp16 graphs.
+        table: Noise for the events.
+        traced_in: Folder of the fp32 graphs' external weights.
+        typed_in: Folder of the fp16 graphs' external weights.
 
     Returns:
         The report, for parity.json: figures of each graph.
 
     Raises:
-        GraphError: a magnitude comes near to the end of float16's range.
-        EngineError: codes or logits are further apart than TOLERANCES allow.
+        GraphError: A magnitude comes near the end of float16's range.
+        EngineError: Codes or logits are further apart than TOLERANCES allow.
     """
     config, tolerance = family.config, TOLERANCES["fp16"]
-    silence = np.zeros((1, config.tokens, config.width), np.int32)
+    zero_noise = np.zeros((1, config.tokens, config.width), np.int32)
     frames = made_windows(config.window, _WINDOWS_LARGE) if _is_large(family) else made_windows(config.window)
-    windows = [{"frames": window[None], "noise": silence} for window in frames]
+    windows = [{"frames": window[None], "noise": zero_noise} for window in frames]
     run = open_session(traced["encode"], folder=traced_in)
     codes = np.concatenate([run(feed)[0] for feed in windows])
     z, present = _events(config, Sampler(table, config.tokens, config.width), codes)
@@ -332,7 +332,7 @@ def compare_half(
 
 
 def write(report: Mapping[str, Any], backend: str, folder: Path) -> None:
-    """Write parity.json of an engine folder; backend: as the build was asked for."""
+    """Write parity.json of an engine folder; backend: the one that the build was called with."""
     (folder / "parity.json").write_text(json.dumps({"backend": backend, **report}, indent=1) + "\n")
 
 
@@ -342,6 +342,6 @@ def words(report: Mapping[str, Any]) -> list[str]:
     apart = "off by one" if max(map(int, code["differences"])) <= 1 else f"p99 {code['p99']:g} units"
     return [
         f"codes of {code['windows']} windows equal but for {code['off_by_one']:.2%}, {apart}",
-        f"noise of {noise['draws']} draws fits sigma",
+        f"noise of {noise['coordinates']} coordinates fits sigma",
         f"logits within {verdict['logit_difference_max']:.0e}",
     ]

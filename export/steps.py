@@ -65,10 +65,10 @@ class Build:
     """One build of an engine.
 
     Attributes:
-        checkpoint: the checkpoint folder.
-        folder: an empty folder, which receives all files of the engine.
-        inputs: what the checkpoint was when it was read; its hashes go into the manifest.
-        engine: the backend in which the graphs are opened and compared with torch.
+        checkpoint: The checkpoint folder.
+        folder: An empty folder, which receives all files of the engine.
+        inputs: Hashes and versions of the checkpoint when it was read; they go into the manifest.
+        engine: The backend in which the graphs are opened and compared with torch.
     """
 
     checkpoint: Path
@@ -98,14 +98,14 @@ class Build:
             config = family.config
             tables = self._noise_tables(config.clip_norm)
             for table in tables:
-                Sampler(table, config.tokens, config.width)  # refuses a table that is not sigma's distribution
+                Sampler(table, config.tokens, config.width)  # raises for a table that is not sigma's distribution
             said.append(
                 f"{config.family}: {_count(family) / 1e6:.2f} M weights, noise of profile {self.inputs.profile}"
             )
         return family, tables
 
     def _noise_tables(self, clip_norm: int) -> tuple[NoiseTable, ...]:
-        """The checkpoint's tables, held against noise.json and config.json. Raises CheckpointError or NoiseError."""
+        """Load the checkpoint's tables and compare them with noise.json and config.json."""
         inputs, checkpoint = self.inputs, self.checkpoint
         cure = f"run: python -m calibration.noise --checkpoint {checkpoint}"
         if inputs.clip_norm != clip_norm:
@@ -123,7 +123,7 @@ class Build:
         return tables
 
     def _trace(self, family: Family) -> tuple[dict[str, ModelProto], Path | None]:
-        """Both graphs in fp32, and the folder of their large weights; None: those are in the graphs."""
+        """Trace both graphs in fp32; returns them and the folder of their large weights (None: in the graphs)."""
         precision = PRECISIONS[self.inputs.precision]
         folders = {"engine": self.folder, "aside": self.folder.with_name("traced"), "graph": None}
         weights_in = folders[precision.traced_weights]
@@ -141,7 +141,7 @@ class Build:
     def _set_precision(
         self, family: Family, traced: Mapping[str, ModelProto], table: NoiseTable, weights_in: Path | None
     ) -> tuple[dict[str, ModelProto], dict[str, Any]]:
-        """The graphs to ship, written; and for fp16 the report of `parity.compare_half`, else nothing."""
+        """Convert and write the graphs to ship; returns them, and for fp16 the report of `parity.compare_half`."""
         inputs, place = self.inputs, str(weights_in or "")
         with self._progress.step(f"set precision {inputs.precision}") as said:
             calibration = Calibration.load(self.checkpoint, inputs.checkpoint) if inputs.calibration else None
@@ -223,7 +223,7 @@ class Build:
 
 
 def _count(family: Family) -> int:
-    """How many numbers the family holds, buffers included."""
+    """Count the numbers in the family's parameters and buffers."""
     return sum(value.numel() for value in family.state_dict().values())
 
 

@@ -2,8 +2,8 @@
 
     checkpoint --load, every weight finite--> Family --torch.onnx (dynamo)--> tidy --> encode, decide
 
-The graphs hold the computation and nothing else: no source paths, stack traces, producer or shape notes. The same
-checkpoint gives the same bytes; whoever changes them raises GRAPH_VERSION in `graph_version.py`.
+The graphs hold the computation and nothing else: no source paths, stack traces, producer or shape annotations. The same
+checkpoint gives the same bytes; a change that alters them must raise GRAPH_VERSION in `graph_version.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onnx import ModelProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from export.proof.structure import INLINE_BYTES, LARGE_BYTES, OPSET
-from familial.model import checkpoint as folder
+from familial.model.checkpoint import load
 from familial.model.config import FamilyConfig
 from familial.model.family import Family
 from familial.model.graphs import DecideGraph, EncodeGraph
@@ -47,8 +47,8 @@ _IR_VERSION = 8  # what opset 18 came with: every ONNX Runtime and TensorRT that
 
 
 def load_family(checkpoint: Path | str) -> Family:
-    """Load the edge half of a checkpoint's family, in eval mode; CheckpointError where a weight is not finite."""
-    family = folder.load(checkpoint, edge_only=True)
+    """Load the edge half of a checkpoint, in eval mode. Raises CheckpointError where a weight is not finite."""
+    family = load(checkpoint, edge_only=True)
     for name, value in family.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             count = int((~torch.isfinite(value)).sum())
@@ -62,10 +62,10 @@ def require_space(weights: int, folder: Path, each: int, checkpoint: Path) -> No
     """Raise CheckpointError unless memory and disk suffice to build an engine.
 
     Args:
-        weights: how many; memory has to hold them twice, in float32.
-        folder: where the engine is built.
-        each: bytes on the disk of `folder` for each weight.
-        checkpoint: for the message.
+        weights: Number of weights; memory has to hold them twice, in float32.
+        folder: Where the engine is built.
+        each: Bytes on the disk of `folder` for each weight.
+        checkpoint: For the message.
     """
     require_memory(2 * 4 * weights, f"tracing {checkpoint}")
     require_disk(folder, each * weights, f"building {checkpoint}")
@@ -110,13 +110,13 @@ def trace_module(
     """Trace `module` at fixed shapes, and tidy the graph.
 
     Args:
-        module: in any mode; it is set to eval mode.
-        inputs: name -> an example, in the order of its forward.
-        output: name of its one output.
-        name: of the graph.
-        beside: the file to which large weights go, if they are more than `inline_bytes`: a protobuf message holds 2 GB,
+        module: In any mode; it is set to eval mode.
+        inputs: Name -> an example, in the order of its forward.
+        output: Name of its one output.
+        name: Of the graph.
+        beside: The file to which large weights go, if they are more than `inline_bytes`: a protobuf message holds 2 GB,
             and every copy of a graph would be a copy of them. The graph then refers to the file by its name.
-        inline_bytes: see `beside`.
+        inline_bytes: See `beside`.
 
     Raises:
         GraphError: torch cannot export the module, or its weights do not fit into one message and `beside` is None.
@@ -191,7 +191,7 @@ def _quiet() -> Iterator[None]:
 
 
 def tidy(model: ModelProto, name: str) -> ModelProto:
-    """The same computation without notes, with fixed shapes in every Reshape and constants sorted by name."""
+    """Return the same computation without metadata, with fixed shapes in every Reshape and constants sorted by name."""
     made = ModelProto(ir_version=_IR_VERSION, producer_name="veilsight")
     made.opset_import.append(helper.make_opsetid("", OPSET))
     graph = made.graph

@@ -165,7 +165,7 @@ BOARDS: tuple[Board, ...] = (
 
 
 def board(name: str) -> Board:
-    """The row called `name`; ConfigError, naming the rows there are, where there is none."""
+    """Return the row called `name`. Raises ConfigError, which lists the rows, where there is none."""
     for row in BOARDS:
         if row.name == name:
             return row

@@ -78,11 +78,10 @@ class Step:
 
 
 def edge_config(file: Path | None) -> str:
-    """The text of the device's edge.toml: that of `file`, or EDGE_TOML.
+    """Return the text of the device's edge.toml: that of `file`, or EDGE_TOML.
 
     Raises:
-        ConfigError: `file` cannot be read, the edge process would refuse it, or it would run an unsigned engine; names
-            every fault.
+        ConfigError: `file` cannot be read, the edge process would refuse it, or it would run an unsigned engine.
     """
     if file is None:
         return EDGE_TOML
@@ -92,7 +91,7 @@ def edge_config(file: Path | None) -> str:
 
 
 def packages(row: Board, config: str) -> dict[str, list[str]]:
-    """The packages of a device whose edge.toml has the text `config`.
+    """List the packages of a device whose edge.toml has the text `config`.
 
     A CSI camera needs JetPack's own OpenCV, which a wheel would shadow; any other camera takes the wheel.
 
@@ -111,19 +110,19 @@ def packages(row: Board, config: str) -> dict[str, list[str]]:
 
 
 def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicKey | None = None) -> dict[str, Entry]:
-    """All files that are copied over NVIDIA's root file system.
+    """Collect all files that are copied over NVIDIA's root file system.
 
     Args:
-        row: the board.
-        config: text of edge.toml.
-        engine: a signed engine folder; None: the overlay has no engine.
-        signer: who must have signed it.
+        row: The board.
+        config: Text of edge.toml.
+        engine: A signed engine folder; None: the overlay has no engine.
+        signer: Who must have signed it.
 
     Returns:
         Path inside the root file system -> file or link, sorted by path.
 
     Raises:
-        ManifestError: `engine` is not signed by `signer`, or a hash does not hold.
+        ManifestError: `engine` is not signed by `signer`, or a hash is wrong.
     """
     found: dict[str, Entry] = {}
     base = _HERE / "overlay"
@@ -159,7 +158,7 @@ def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicK
 
 
 def steps(row: Board) -> tuple[Step, ...]:
-    """The flash plan, in order: board support package, root file system, drivers, our files, flash."""
+    """Return the flash plan, in order: board support package, root file system, drivers, our files, flash."""
     major, revision = row.release
     platforms = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
     wheels = ("python3", "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--no-deps")
@@ -184,7 +183,7 @@ def steps(row: Board) -> tuple[Step, ...]:
                 _PIP,
             ),
         ),
-        Step("no stale module of an earlier build", ("rm", "-rf", "$source/build/lib")),
+        Step("remove modules of an earlier build", ("rm", "-rf", "$source/build/lib")),
         Step(
             "our own package",
             ("python3", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir=$work/wheels", "$source"),
@@ -258,7 +257,7 @@ def write(
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder that anybody may enter, whatever the umask: the root file system takes over its mode."""
+    """Make a folder of mode 0755, whatever the umask: the root file system gets its mode."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir()

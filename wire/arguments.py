@@ -10,13 +10,13 @@ __all__ = ["former_command", "former_name"]
 
 
 def former_command(old: str, new: str, main: Callable[[], int]) -> int:
-    """Run `main` of `python -m NEW` for who still says `python -m OLD`, with a notice on stderr; its exit status."""
+    """Run `main` of `python -m NEW` when it was called as `python -m OLD`; prints a notice, returns its status."""
     print(f"python -m {old} is now python -m {new}; the old name ends with the next version", file=sys.stderr)
     return main()
 
 
 def former_name(parser: argparse.ArgumentParser, old: str, option: argparse.Action) -> None:
-    """Let `old`, the name that `option` had one version ago, mean the same; `--help` does not list it.
+    """Accept `old`, the name that `option` had one version ago, as another name of it; `--help` does not list it.
 
     Args:
         parser: The parser of `option`.

@@ -9,8 +9,8 @@ VeilsightError
 │   └── CertificateError    a certificate that is not what C, sigma and cadence give
 ├── EngineError             an engine that cannot run
 ├── DeviceLost              an accelerator in an error that only a new process clears
-├── CameraError             a source that cannot be opened or has gone
-├── BrokerError             the MQTT broker cannot be reached or refuses us
+├── CameraError             a source that cannot be opened or has failed
+├── BrokerError             the MQTT broker cannot be reached or refuses the connection
 ├── DeviceKeyError          a signing key that is missing, malformed or readable by others
 ├── MessageError            a received message that is refused; `.reason` is the counter's name
 └── PrivacyError            fail closed: the process stops before anything else is published
@@ -77,7 +77,7 @@ class DeviceLost(VeilsightError):
 
 
 class CameraError(VeilsightError):
-    """A source that cannot be opened, or that has gone."""
+    """A source that cannot be opened, or that has failed."""
 
 
 class BrokerError(VeilsightError):
@@ -92,7 +92,7 @@ class MessageError(VeilsightError):
     """A received message that is refused.
 
     Attributes:
-        reason: One word, the name of the counter that it raises (`truncated`, `oversized`, `forged`, ...).
+        reason: One word, the name of the counter that it increments (`truncated`, `oversized`, `forged`, ...).
     """
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -1,11 +1,11 @@
-"""Whole-file writes: whoever reads a file finds the old content or the new one, never half of it.
+"""Atomic file writes: a reader finds the old content or the new one, never a part of it.
 
     write_whole, whole_file   write beside --> rename over                      for caches, reports, weights
     write_durably             write beside --fsync--> rename over --fsync of the folder-->  for what must survive
 
-`write_durably` returns when the content is on the disk: on a file system that keeps what fsync returned for and renames
-in one step, a power cut at any instant leaves one of the two whole. Counts are kept with a checksum all the same: what
-was torn or edited is refused, never believed.
+`write_durably` returns when the content is on the disk. If the file system keeps what was fsynced, and renames
+atomically, a power cut at any instant leaves the old file or the new one. Counts also carry a checksum, so that a
+damaged or edited file is refused.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["load_counts", "save_counts", "whole_file", "write_durably", "write_w
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, which becomes `path` at the end of the block; on an error it is removed.
+    """Give a path beside `path` to write to. It is renamed to `path` at the end of the block, or deleted on an error.
 
-    Its suffix is that of `path`, for writers that choose the format by it, and its name holds the process id, so that
-    two processes never write to the same one. Raises OSError.
+    It has the suffix of `path`, for writers that choose the format by it, and the process id in its name, so that two
+    processes never write to the same one. Raises OSError.
     """
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -38,7 +38,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Replace `path` (its folder exists) in one move; text is written as UTF-8. Raises OSError."""
+    """Replace `path` (its folder exists) atomically; text is written as UTF-8. Raises OSError."""
     with whole_file(path) as beside:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -71,7 +71,7 @@ def load_counts(path: Path, empty: Mapping[str, int]) -> dict[str, int]:
     """Read what `save_counts` wrote; `empty` where there is no file.
 
     Raises:
-        ValueError: The file is not whole, or holds other names than `empty`.
+        ValueError: The file is damaged, or holds other names than `empty`.
     """
     try:
         found = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The one MQTT client of device and cloud: a connection that comes back by itself, behind a bounded queue.
+"""The MQTT client of device and cloud: a connection that reconnects by itself, behind a bounded queue.
 
     caller's thread:   send --> bounded queue --pump--> at most `in_flight` messages in paho --> broker
     network thread:    broker --> payload cut to its bound --> receive (must return at once)
@@ -41,7 +41,7 @@ _MAX_PACKET = 256 * 1024  # bytes; a broker that speaks MQTT 5 withholds longer 
 _UNACKNOWLEDGED = 20  # messages of QoS 1 on the wire at once: no common broker allows fewer
 _CONNECT_S = 5.0
 _KEEPALIVE_S = 30
-_COMPLAIN_EVERY_S = 60.0
+_LOG_EVERY_S = 60.0
 _UNSUPPORTED_VERSION = 132  # reason code of CONNACK
 _UNREACHED = "cannot be reached; start it, or correct [broker] url"
 _NO_MQTT = "closes the connection; it speaks neither MQTT 5 nor 3.1.1"
@@ -50,11 +50,11 @@ _NO_SUBACK = "does not answer our subscriptions; look into the broker's log"
 
 @dataclass(frozen=True, slots=True)
 class BrokerConfig:
-    """Where the broker is, and who we are to it.
+    """Where the broker is, and how we log in.
 
     Attributes:
         url: `mqtt://HOST[:PORT]`, or `mqtts://HOST[:PORT]` for TLS.
-        username: Name at the broker; "" for none.
+        username: User name; "" for none.
         password_file: File whose first line is the password; "" for none.
         ca: PEM file of the authority that signed the broker's certificate; "" for the system's authorities.
         cert: PEM file of our own certificate, for mutual TLS.
@@ -169,11 +169,11 @@ class MqttClient:
 
         Args:
             broker: Where the broker is.
-            client_id: Our name at the broker. It is fixed, so that a new connection ends a half-open old one.
+            client_id: MQTT client identifier. It is fixed, so that a new connection ends a half-open old one.
             queue: Messages kept until they can be sent; beyond that the oldest is dropped.
             in_flight: Messages handed to the network and not acknowledged yet; the others wait in the queue.
             session_s: Seconds for which the broker keeps our subscriptions and their messages while we are away.
-            will: What the broker publishes when the connection breaks (Last Will).
+            will: What the broker publishes when the connection breaks (MQTT's Last Will).
             greeting: What is published first after every connection.
             subscriptions: (topic filter, QoS) of what we receive.
             receive: Called with (topic, payload, retained) on the network thread; it must return at once.
@@ -192,7 +192,7 @@ class MqttClient:
         self._queue: deque[Message] = deque()
         self._in_flight: deque[mqtt.MQTTMessageInfo] = deque()
         self._ready, self._failed = threading.Event(), threading.Event()
-        self._problem, self._refused, self._complained_at = _UNREACHED, False, -1e9
+        self._problem, self._refused, self._logged_at = _UNREACHED, False, -1e9
         self._greeted = 0  # the session that was greeted last
         self.sessions = self.sent = self.sent_bytes = self.dropped = 0
         self.connected = False
@@ -202,7 +202,7 @@ class MqttClient:
     def open(self) -> None:
         """Start to connect in the background. Raises ConfigError where password or TLS files cannot be used."""
         self._password, self._tls = self._broker.password(), self._broker.tls_context()
-        # A broker of 3.1.1 refuses MQTT 5 properly only while CONNECT has no properties: ask with an empty one first.
+        # A broker of 3.1.1 refuses MQTT 5 properly only if CONNECT has no properties: try with an empty one first.
         self._dial(five=True, probe=self._has_properties)
 
     def wait(self, timeout_s: float) -> bool:
@@ -311,7 +311,7 @@ class MqttClient:
         properties.SessionExpiryInterval = self._session_s
         return {"properties": properties, "clean_start": False}
 
-    # --- the network thread: note it down and return
+    # --- the network thread: record what happened and return
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if client is not self._client:
@@ -356,14 +356,14 @@ class MqttClient:
         if client is not self._client:
             return
         was_connected, self.connected = self.connected, False
-        if not was_connected and not self._refused:  # it closed the connection in place of an answer
+        if not was_connected and not self._refused:  # it closed the connection without a CONNACK
             self._fall_back(client)
         elif was_connected and code.is_failure:
             _choose_pauses(client)
             self._fail(f"has closed the connection, or it broke ({code})")
 
     def _fall_back(self, client: mqtt.Client) -> None:
-        """Go on with MQTT 3.1.1, once; a broker that does not speak that either is only complained about."""
+        """Try MQTT 3.1.1, once; where the broker does not speak that either, only report it."""
         from paho.mqtt.enums import MQTTProtocolVersion
 
         if self.sessions or client.protocol == MQTTProtocolVersion.MQTTv311:
@@ -377,18 +377,18 @@ class MqttClient:
         client.loop_stop()
 
     def _fail(self, problem: str) -> None:
-        """Note what is wrong, and say so at most once a minute."""
+        """Remember what is wrong, and log it at most once a minute."""
         self._problem = problem
         self._failed.set()
         quiet = not (self._keep_trying or self.sessions)
-        if quiet or time.monotonic() - self._complained_at < _COMPLAIN_EVERY_S:
+        if quiet or time.monotonic() - self._logged_at < _LOG_EVERY_S:
             return
-        self._complained_at = time.monotonic()
+        self._logged_at = time.monotonic()
         log.warning("%s; trying again, %d messages wait", self.complaint, len(self._queue))
 
 
 def _choose_pauses(client: mqtt.Client) -> None:
-    """Choose the bounds of the pauses between attempts; setting them begins anew at the lower one."""
+    """Choose the bounds of the pauses between attempts at random; the next pause is then the lower bound."""
     client.reconnect_delay_set(random.uniform(0.5, 1.5), random.uniform(15, 30))  # type: ignore[arg-type]  # floats work
 
 

@@ -1,4 +1,4 @@
-"""Reads a process's TOML file as typed sections; all faults are told at once, each with its cure.
+"""Reads a process's TOML file as typed sections; all faults are reported at once, each with its cure.
 
     file --TOML--> document --paths relative to the file--> --checked against the keys' types--> values of the sections
 
@@ -42,7 +42,7 @@ class Key:
 
     Attributes:
         kind: Type of its value.
-        note: "" or the mark of its type.
+        note: Mark of its type, such as "file" or "positive"; "" for none.
         needed: Whether the key has no default.
     """
 
@@ -117,7 +117,7 @@ def _rooted(table: Any, keys: Mapping[str, Key], folder: Path) -> Any:
 def faults(
     document: Mapping[str, Any], sections: Mapping[str, Mapping[str, Key]], lists: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield what is unknown, missing, or not a value of its key's type and range.
+    """Yield every key that is unknown or missing, and every value that is not of its key's type and range.
 
     Args:
         document: As `parse_toml` returned it.
@@ -126,7 +126,7 @@ def faults(
     """
     for name, table in document.items():
         if name not in sections and not isinstance(table, dict):
-            yield f"{name} stands in no section"
+            yield f"{name} is in no section"
         elif name not in sections:
             yield f"[{name}] is unknown; {_nearest(name, sections, '[{}]')}"
     for name, keys in sections.items():

@@ -36,7 +36,7 @@ class AlertBook:
         """Begin with what is raised. raised: the caller's durable list of labels; it is kept current."""
         self._rule = rule
         self._raised = raised
-        self._in_a_row: dict[str, int] = {}  # label -> verdicts in a row that speak for a change
+        self._in_a_row: dict[str, int] = {}  # label -> verdicts in a row that ask for a change
 
     def update(self, probabilities: Mapping[str, float]) -> list[AlertChange]:
         """Take the probabilities of the next event and return what changes.
@@ -53,8 +53,8 @@ class AlertBook:
 
     def _step(self, label: str, p: float) -> list[AlertChange]:
         rule, is_raised = self._rule, label in self._raised
-        speaks = p <= rule.clear_at if is_raised else p >= rule.raise_at
-        self._in_a_row[label] = self._in_a_row.get(label, 0) + 1 if speaks else 0
+        asks = p <= rule.clear_at if is_raised else p >= rule.raise_at
+        self._in_a_row[label] = self._in_a_row.get(label, 0) + 1 if asks else 0
         if self._in_a_row[label] < (rule.clear_for if is_raised else rule.raise_for):
             return []
         return self._turn(label, p)

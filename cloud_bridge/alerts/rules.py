@@ -18,8 +18,8 @@ class AlertRule:
         raise_for: How many verdicts in a row raise it.
         clear_at: It is cleared by verdicts in a row whose probability is at most this; below `raise_at`.
         clear_for: How many verdicts in a row clear it.
-        unsure_below: A verdict is unsure where its OOD p-value is below this: about this share of known scenes is.
-            0: none. Alerts are raised and cleared all the same.
+        unsure_below: A verdict is unsure where its OOD p-value is below this; that holds for about this share of known
+            scenes. 0: no verdict is unsure. Alerts do not depend on it.
 
     Raises:
         ConfigError: A value is out of range.

@@ -1,7 +1,7 @@
 """Events -> verdicts: the cloud member of the family, in torch, many events in one forward.
 
-`Member` is the one interface: anything that reads events can stand behind the bridge. torch is imported when a
-checkpoint is loaded, so that the rest of the bridge, its tests and `--help` do not wait for it.
+The bridge needs only the interface `Member`. torch is imported when a checkpoint is loaded, so that the rest of the
+bridge, its tests and `--help` do not wait for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from cloud_bridge.ingest.events import Event
+from wire.artifact.checkpoint import checkpoint_hash
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CheckpointError
 
@@ -26,7 +27,7 @@ _MAX_BATCH = 64
 
 
 class Reading(NamedTuple):
-    """What a member says of an event.
+    """The result of a member for an event.
 
     Attributes:
         probabilities: Label -> probability, in the model's order, summing to 1.
@@ -67,9 +68,9 @@ class FamilyMember:
         """
         import torch
 
-        from familial.model import checkpoint as folder
+        from familial.model.checkpoint import load
 
-        found = folder.checkpoint_hash(checkpoint)
+        found = checkpoint_hash(checkpoint)
         if found != manifest.hashes["checkpoint"]:
             raise CheckpointError(
                 f"{checkpoint}: its hash is {found[:12]}..., but the engine was built from "
@@ -77,7 +78,7 @@ class FamilyMember:
             )
         if threads:
             torch.set_num_threads(threads)
-        return cls(folder.load(checkpoint))
+        return cls(load(checkpoint))
 
     def read(self, events: Sequence[Event]) -> list[Reading]:
         """Return one reading for each event, in order; at most 64 events in a forward."""
@@ -90,9 +91,9 @@ class FamilyMember:
         z = torch.from_numpy(np.stack([event.z for event in events]))  # (B, R, K, d) int32
         present = torch.from_numpy(np.stack([event.present for event in events]))  # (B, R) bool
         with torch.inference_mode():
-            logits, further = self._family.cloud_and_attribute_logits(z, present)  # (B, L), (B, A)
+            logits, attribute_logits = self._family.cloud_and_attribute_logits(z, present)  # (B, L), (B, A)
             sentences = self._family.caption(z, present)
-            rows, shares = (torch.softmax(each.double(), dim=1).tolist() for each in (logits, further))
+            rows, shares = (torch.softmax(each.double(), dim=1).tolist() for each in (logits, attribute_logits))
         return [
             Reading(
                 dict(zip(self._labels, row, strict=True)), sentence, dict(zip(self._attributes, share, strict=True))

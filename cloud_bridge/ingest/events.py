@@ -3,8 +3,8 @@
     Release --EventReader--> Event (8 slots, gaps marked, with the OOD p-value of the last minutes)
 
 An event is whole once all its slots have passed since the first release of the stream; from then on there is one for
-every release. Releases that would leave the window unread (a stream that ends early, or a long gap) are read once: so
-every release is part of at least one event, and none is read out of order.
+every release. Releases that would leave the window unread (a stream that ends early, or a long gap) are read once. So
+every release is part of at least one event, and events are in the order of their slots.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Release:
         z: Noised code, int16 (n,).
         spent: The budget is spent, and z is noise alone.
         gap: Slots missing before this one.
-        level: Whose noise is in z: an index into the manifest's levels.
+        level: The noise in z: an index into the manifest's levels.
     """
 
     camera: str
@@ -83,7 +83,7 @@ class EventReader:
             tokens: Rows of a code, K.
             width: Columns of a code, d.
             weights: Per level, the factor that z is multiplied by.
-            detector: Gives the OOD p-value and begins anew with every stream; None: events have none.
+            detector: Computes the OOD p-value and restarts with every stream; None: events have none.
         """
         self._camera = camera
         self._weights = weights
@@ -115,7 +115,7 @@ class EventReader:
         return out
 
     def flush(self) -> list[Event]:
-        """Read once what was in no event yet: none or one event. The stream may go on afterwards."""
+        """Make an event of the releases that were in none yet, if there are any. The stream may go on afterwards."""
         if self._unread is None:
             return []
         self._unread = None

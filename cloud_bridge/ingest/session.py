@@ -1,11 +1,11 @@
-"""One camera as the bridge knows it. Every message of the camera visits its session once; MQTT is not known here.
+"""The bridge's state of one camera, which every message of the camera goes through once. No MQTT here.
 
     features     --size, signature, form, model, values--> boot id --> slot --> releases in order --> events
-    state        --> online, or offline: what is left is read
-    certificate  --> is it this engine's? if not, the camera is not read until it publishes the right one
+    state        --> online, or offline: the releases that still wait are read
+    certificate  --> if it is not this engine's, the camera is not read until it publishes the right one
 
-A refused message changes nothing but a counter, and the counters have a fixed set of reasons, so no sender can make
-them grow. A higher boot id begins a new stream; what the old one still held comes first.
+A refused message changes nothing but a counter. There is a counter for each of a fixed set of reasons, so no sender can
+make the memory grow. A higher boot id begins a new stream, after the waiting releases of the old one were read.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ REASONS: Mapping[str, str] = {
     "duplicate": "a slot that was read a moment ago",
     "late": "a slot that was waited for and given up",
 }
-"""Why a message is refused -> in words."""
+"""Reason why a message is refused -> explanation."""
 
 _RECENT = 256  # slots within which a repeated one counts as a duplicate, and a late one as late
 
 
 class Taken(NamedTuple):
-    """What a message brought: releases now in order, oldest first, and the events that they complete."""
+    """What a message gave: releases that are now in order, oldest first, and the events that they complete."""
 
     releases: list[Release]
     events: list[Event]
 
 
 class CameraSession:
-    """Key, state, certificate, order, events and counters of one camera.
+    """Verification, order, events and counters of one camera.
 
     Attributes:
         received: Features messages that came, refused ones included.
         refused: Reason (a key of REASONS) -> messages.
         gaps: Slots that were given up as missing.
-        ended: The camera has said offline and was read to its end.
+        ended: The camera is offline and was read to its end.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class CameraSession:
         detector: OodDetector | None = None,
         reorder_slots: int = 2,
     ) -> None:
-        """Continue where `record` stands.
+        """Continue after the last slot in `record`.
 
         Args:
             camera: `site/camera`.
-            public: The only key that features of this camera are believed with.
+            public: The only key whose signature on features of this camera is accepted.
             manifest: Of the engine that the device must run.
-            record: Where the stream stands; it is kept current here and made durable by the caller.
-            detector: Gives events their OOD p-value; None: they have none.
+            record: How far the stream was read; it is updated here and made durable by the caller.
+            detector: Computes the OOD p-value of events; None: they have none.
             reorder_slots: A missing slot is given up when one that many later has come; 0: nothing is waited for.
         """
         self._camera, self._public, self._manifest, self._record = camera, public, manifest, record
@@ -101,7 +101,7 @@ class CameraSession:
         self.refused: Counter[str] = Counter()
 
     def receive(self, name: str, payload: bytes, retained: bool = False) -> Taken:
-        """Take one message and return what it brought. Never raises.
+        """Take one message and return what it gave. Never raises.
 
         Args:
             name: Last part of the topic: features, state or certificate.
@@ -176,7 +176,7 @@ class CameraSession:
 
     def _restart(self, boot_id: int, slot: int) -> None:
         self._record.boot_id = boot_id
-        # A stream that is already running is joined where it stands: what came before is no gap of ours.
+        # A stream that is already running is joined at this slot: the slots before it are not a gap.
         self._record.next_slot = 0 if slot <= self._reorder_slots else slot
         self._recent.clear()
         if self._witness is not None:
@@ -202,7 +202,7 @@ class CameraSession:
         return out
 
     def _level_is_sound(self, message: FeatureMessage, spent: bool) -> bool:
-        """Say whether the release may have been made at the level that it states. Called in slot order.
+        """Return whether the release can have been made at the level that it states. Called in slot order.
 
         A level that reveals more than the manifest's profile is refused, unless the level rule is at work and can have
         chosen it: the rule is computed again here, from the messages alone.
@@ -220,7 +220,7 @@ class CameraSession:
     # --- state and certificate
 
     def _state(self, payload: bytes, retained: bool) -> Taken:
-        """On offline, read what is left. An offline of a stream that is over, or that was never ours, says nothing."""
+        """On offline, read what still waits. An offline of an earlier stream, or of one never read here, is ignored."""
         state = _parse_state(payload)
         if state is None:
             self.refuse("malformed")
@@ -245,11 +245,11 @@ class CameraSession:
             "right one (is the engine on the device the one in [model] engine?)",
             self._camera,
             self._manifest.model_id,
-            _what_it_is(payload),
+            _describe(payload),
         )
 
 
-def _what_it_is(certificate: bytes) -> str:
+def _describe(certificate: bytes) -> str:
     """Describe a certificate that is not ours; one of another schema version says how to replace it."""
     try:
         found = Certificate.from_json(certificate.decode())

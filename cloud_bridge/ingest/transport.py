@@ -1,8 +1,8 @@
-"""The bridge's connection, and the mailbox between the network thread and ours.
+"""The bridge's MQTT connection, and the mailbox between the network thread and the main thread.
 
-    broker --network thread--> Mailbox.put (never waits) | Mailbox.take --our thread--> the bridge --publish--> broker
+    broker --network thread--> Mailbox.put (never waits) | Mailbox.take --main thread--> the bridge --publish--> broker
 
-The MQTT itself is in wire/mqtt.py. The session outlives short absences, so the broker keeps what cameras send
+The MQTT client is in wire/mqtt.py. The session survives short interruptions: the broker keeps what cameras send
 meanwhile. There is no `$share`: one consumer per camera keeps its messages in order.
 """
 
@@ -19,7 +19,7 @@ from wire.protocol.message import MAX_PAYLOAD
 
 __all__ = ["Inbound", "Mailbox", "MqttTransport", "Publish", "Receive"]
 
-_ANSWER_S = 10.0  # for the broker's first answer
+_CONNECT_S = 10.0  # for the broker to accept us and our subscriptions
 _DRAIN_S = 5.0  # for the acknowledgements still open at the end
 _SESSION_S = 3600  # for which the broker keeps our session (MQTT 5)
 _QUEUE = 10_000
@@ -49,32 +49,32 @@ class Inbound(NamedTuple):
 
 
 class Mailbox:
-    """A bounded lane for each camera: a flood on one lane drops that lane's oldest messages and no others."""
+    """A bounded queue for each camera: a flood of one camera drops the oldest messages of that camera only."""
 
     def __init__(self, cameras: Iterable[str], depth: int = 512) -> None:
-        self._lanes = {name: deque[Inbound]() for name in ("", *cameras)}
+        self._queues = {name: deque[Inbound]() for name in ("", *cameras)}
         self._depth = depth
         self._ready = threading.Condition()
         self.dropped: Counter[str] = Counter()
 
     def put(self, item: Inbound) -> None:
-        """Leave a message; never waits. A payload longer than any message of ours is cut, and refused by its length."""
-        name = item.camera if item.camera in self._lanes else ""
-        lane = self._lanes[name]
+        """Add a message; never waits. A payload longer than any valid message is cut, and later refused for it."""
+        name = item.camera if item.camera in self._queues else ""
+        queue = self._queues[name]
         with self._ready:
-            if len(lane) >= self._depth:
-                lane.popleft()
+            if len(queue) >= self._depth:
+                queue.popleft()
                 self.dropped[name] += 1
-            lane.append(item._replace(payload=item.payload[: MAX_PAYLOAD + 1]))
+            queue.append(item._replace(payload=item.payload[: MAX_PAYLOAD + 1]))
             self._ready.notify()
 
     def take(self, timeout_s: float) -> list[Inbound]:
-        """Take everything that waits, camera by camera in order of arrival; nothing after `timeout_s` without mail."""
+        """Take all waiting messages, camera by camera in order of arrival; [] where none arrives within `timeout_s`."""
         with self._ready:
-            self._ready.wait_for(lambda: any(self._lanes.values()), timeout_s)
-            items = [item for lane in self._lanes.values() for item in lane]
-            for lane in self._lanes.values():
-                lane.clear()
+            self._ready.wait_for(lambda: any(self._queues.values()), timeout_s)
+            items = [item for queue in self._queues.values() for item in queue]
+            for queue in self._queues.values():
+                queue.clear()
         return items
 
 
@@ -106,7 +106,7 @@ class MqttTransport:
 
     def __enter__(self) -> MqttTransport:
         self._client.open()
-        if not self._client.wait(_ANSWER_S):
+        if not self._client.wait(_CONNECT_S):
             self._client.close()
             raise BrokerError(self._client.complaint)
         return self
@@ -126,5 +126,5 @@ class MqttTransport:
         self._client.send(Message(topic, payload, qos, retain))
 
     def pump(self) -> None:
-        """Send what waits since the broker was away; call it now and then while nothing is published."""
+        """Send what waited while the broker was away; call it regularly while nothing is published."""
         self._client.pump()

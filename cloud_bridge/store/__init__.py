@@ -1,1 +1,1 @@
-"""What the bridge must not forget."""
+"""The durable state of the bridge."""

@@ -1,6 +1,6 @@
-"""What the bridge must not forget: per camera the last boot id and slot it has read, and which alerts are raised.
+"""The durable state of the bridge: per camera the last boot id and slot it has read, and the raised alerts.
 
-One small JSON file, replaced in one move. It is written BEFORE what it records is acted on, so that a message that was
+One small JSON file, replaced atomically. It is written BEFORE what it records is acted on, so that a message that was
 read once is refused after any restart; a crash in between loses verdicts, and never reads a release twice.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["CameraRecord", "Journal"]
 
 @dataclass(slots=True)
 class CameraRecord:
-    """Where one camera's stream stands.
+    """How far one camera's stream was read.
 
     Attributes:
         boot_id: Of the stream; -1: nothing was ever read.
@@ -41,7 +41,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Read the file, or begin a new one. Raises ConfigError where it is damaged: without it, replays would pass."""
+        """Read the file, or begin a new one. Raises ConfigError where it is damaged: without it replays would pass."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             found = json.loads(path.read_text()) if path.exists() else {}
@@ -60,7 +60,7 @@ class Journal:
         return self._records.setdefault(camera, CameraRecord())
 
     def save(self) -> None:
-        """Make the records durable; costs nothing where nothing has changed."""
+        """Make the records durable; writes nothing where nothing has changed."""
         text = self._text()
         if text == self._written:
             return

@@ -50,16 +50,16 @@ class Camera:
 
     Args:
         config: `[camera]`.
-        spec: which frames a window takes, and their size.
-        clock: the release clock.
+        spec: Which frames a window takes, and their size.
+        clock: The release clock.
         lost_after_s: `windows` raises CameraLost after so long without a frame of a live camera; 0: never.
 
     Attributes:
-        name: the source without user and password, for logs.
-        at_once: whether slot 0 begins when the process starts; for a file it begins with the first frame.
+        name: The source without user and password, for logs.
+        at_once: Whether slot 0 begins when the process starts; for a file it begins with the first frame.
 
     Raises:
-        CameraError: the source is a file without a readable frame, or cannot be opened on this machine.
+        CameraError: The source is a file without a readable frame, or cannot be opened on this machine.
     """
 
     def __init__(self, config: Config, spec: WindowSpec, clock: SlotClock, lost_after_s: float) -> None:
@@ -152,7 +152,7 @@ class Camera:
             self._clock.stop.wait(pause_s * random.uniform(0.5, 1.5))
 
     def _keep(self, fetch: Callable[[], Picture | None], at_s: float) -> None:
-        """Decode a frame, keep it small and grey, and overwrite the picture."""
+        """Decode a frame, store it small and grey, and overwrite the picture."""
         picture = fetch() if self._buffer.wants(at_s) else None
         if picture is None:
             self.dropped += 1

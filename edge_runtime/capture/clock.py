@@ -17,9 +17,9 @@ class SlotClock:
     """The release clock: slot s lasts from s * slot_s to (s + 1) * slot_s and is released release_delay_s later.
 
     Args:
-        slot_s: length of a slot in seconds.
-        release_delay_s: from a slot's end to its release; at most half a slot is used.
-        speed: seconds of the release clock in a real second; other than 1 for files and synthetic scenes only.
+        slot_s: Length of a slot in seconds.
+        release_delay_s: From a slot's end to its release; at most half a slot is used.
+        speed: Seconds of the release clock in a real second; other than 1 for files and synthetic scenes only.
     """
 
     def __init__(self, slot_s: float, release_delay_s: float, speed: float = 1.0) -> None:
@@ -74,7 +74,7 @@ class FrameClock:
     A timestamp that repeats, goes backwards or jumps by 10 s or more is replaced by one frame period.
 
     Args:
-        rate: the video's frame rate in frames a second; outside 1 to 240 it is taken for 25.
+        rate: The video's frame rate in frames a second; outside 1 to 240 it is taken for 25.
     """
 
     def __init__(self, rate: float) -> None:

@@ -31,7 +31,7 @@ Frame = tuple[float, Callable[[], "Picture | None"]]
 """Seconds from the source's first frame, and what decodes the picture; None where it cannot be decoded."""
 
 LIVE = ("stream", "gstreamer", "v4l2")
-"""Backends of cameras, which deliver frames when they like; the others are read as fast as they are asked."""
+"""Backends of live cameras, which deliver frames at their own rate; the other backends deliver one when it is read."""
 
 _STREAMS = dict.fromkeys(("rtsp", "rtsps", "http", "https", "udp", "tcp", "rtmp"), "stream")
 _BACKENDS = {"synthetic": "synthetic", "csi": "gstreamer", **_STREAMS}  # of a URI's scheme
@@ -44,13 +44,13 @@ _SCENE_FPS = 25
 
 
 def backend_of(source: str) -> str:
-    """What reads `source`: "synthetic", "file", or one of LIVE."""
+    """Return the backend that reads `source`: "synthetic", "file", or one of LIVE."""
     device = source.isdigit() or source.startswith("/dev/video")
     return "v4l2" if device else _BACKENDS.get(source.partition("://")[0], "file")
 
 
 def masked(source: str) -> str:
-    """`source` for logs and messages: without user, password and query."""
+    """Return `source` for logs and messages: without user, password and query."""
     parts = urlsplit(source)
     host = ("***@" if "@" in parts.netloc else "") + parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}" if host else source
@@ -60,13 +60,13 @@ def open_frames(source: str, timeout_s: float, height: int, width: int) -> Itera
     """Open `source` and return its frames.
 
     Args:
-        source: a URI, path or device.
-        timeout_s: how long a network camera may take to open or to deliver a frame.
-        height: of a synthetic scene's pictures; other sources have their own size.
-        width: likewise.
+        source: A URI, path or device.
+        timeout_s: How long a network camera may take to open or to deliver a frame.
+        height: Of a synthetic scene's pictures; other sources have their own size.
+        width: Likewise.
 
     Raises:
-        CameraError: the source cannot be opened; names it and the cure.
+        CameraError: The source cannot be opened; names it and the cure.
     """
     backend = backend_of(source)
     if backend == "synthetic":
@@ -89,20 +89,20 @@ def _draw_noise(picture: Picture, index: int) -> None:
 
 
 _SCENES: Mapping[str, Callable[[Picture, int], None]] = {
-    "walk": _draw_walk,  # a bright block that crosses the room every 5 s
+    "walk": _draw_walk,  # a bright block that crosses the picture every 5 s
     "empty": lambda picture, index: None,
     "noise": _draw_noise,
 }
-"""Name of a synthetic scene -> what draws frame `index` into a picture of the empty room."""
+"""Name of a synthetic scene -> what draws frame `index` into the background."""
 
 
 def _scene(scene: str, height: int, width: int) -> Iterator[Frame]:
     """The endless frames of a synthetic scene, 25 a second."""
     if scene not in _SCENES:
         raise CameraError(f"synthetic://{scene}: no such scene; there are {', '.join(_SCENES)}")
-    room = (np.linspace(40, 120, height)[:, None] + np.linspace(0, 40, width)).astype(np.uint8)
+    background = (np.linspace(40, 120, height)[:, None] + np.linspace(0, 40, width)).astype(np.uint8)
     for index in itertools.count():
-        picture = room.copy()
+        picture = background.copy()
         _SCENES[scene](picture, index)
         yield index / _SCENE_FPS, picture.view
 
@@ -125,7 +125,7 @@ def _video(capture: Any) -> Iterator[Frame]:
 
 def _open_capture(source: str, backend: str, timeout_s: float) -> Any:
     """An open cv2.VideoCapture; raises CameraError."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own messages say what matters
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own messages are enough
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
     try:

@@ -36,7 +36,7 @@ class Encoder:
             still busy with an earlier window. A window is never given to the engine twice.
 
         Raises:
-            PrivacyError, DeviceLost: as the engine raised them.
+            PrivacyError, DeviceLost: As the engine raised them.
         """
         try:
             if self._busy:

@@ -33,9 +33,9 @@ class FrameBuffer:
     It holds every frame that a window may need (`WindowSpec.receptive_field_s`).
 
     Args:
-        spec: which frames a window takes, and their size.
-        ahead_s: how long before its capture time a frame may be pushed: files are decoded ahead.
-        max_fps: more frames a second than this are not wanted.
+        spec: Which frames a window takes, and their size.
+        ahead_s: How long before its capture time a frame may be pushed: files are decoded ahead.
+        max_fps: More frames a second than this are not wanted.
     """
 
     def __init__(self, spec: WindowSpec, ahead_s: float = 1.0, max_fps: float = 40.0) -> None:

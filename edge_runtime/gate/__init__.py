@@ -1,1 +1,1 @@
-"""What decides about a release: the loop, the ledger that charges it, its privacy level and its noise."""
+"""What makes and charges a release: the loop, the ledger, the privacy level and the noise."""

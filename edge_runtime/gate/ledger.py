@@ -19,7 +19,8 @@ from pathlib import Path
 
 from wire import files as durable
 from wire.errors import LedgerError
-from wire.privacy.budget import UNIT, slots_an_hour, units
+from wire.privacy.budget import slots_an_hour
+from wire.privacy.level_rule import UNIT, units
 
 __all__ = ["Charge", "Ledger"]
 
@@ -33,9 +34,9 @@ class Charge:
     """What a slot may reveal.
 
     Attributes:
-        slot: its number.
-        granted: the window may be encoded; else the release is noise alone.
-        cost: what was charged, in units of S^2 (`wire.privacy.budget.UNIT`).
+        slot: Its number.
+        granted: The window may be encoded; else the release is noise alone.
+        cost: What was charged, in units of S^2 (`wire.privacy.level_rule.UNIT`).
     """
 
     slot: int
@@ -43,7 +44,7 @@ class Charge:
     cost: int = 0
 
 
-_Book = dict[str, int]  # what is on disk: slots is at most the true number, all others are at least the true ones
+_Book = dict[str, int]  # on disk, "slots" is at most the true number and all others are at least the true ones
 _EMPTY: _Book = {"boots": 0, "slots": 0, "releases": 0, "spent": 0, "hour_spent": 0, "day_spent": 0}
 
 
@@ -51,15 +52,15 @@ class Ledger:
     """One open ledger; `close` gives back what was reserved and not used.
 
     Args:
-        folder: where its file is.
-        price: S^2 of one release, where `charge` is told no cost.
-        slot_s: seconds of a slot.
+        folder: Where its file is.
+        price: S^2 of one release, where `charge` is given no cost.
+        slot_s: Seconds of a slot.
         per_hour: S^2 after which nothing is granted until an hour's slots are over; 0: no limit. Hours and days do not
             slide: a span across two of them holds twice as much at most.
-        per_day: likewise, for 24 times as many slots.
+        per_day: Likewise, for 24 times as many slots.
 
     Raises:
-        LedgerError: the file is corrupt, cannot be written, or is in use.
+        LedgerError: The file is corrupt, cannot be written, or is in use.
     """
 
     def __init__(
@@ -86,11 +87,11 @@ class Ledger:
         """Charge `slot`, durably, before anything of it is published, with the first of `costs` that the budgets allow.
 
         Args:
-            slot: greater than any before; the slots in between are charged as well.
-            costs: units of S^2 above 0; none: the ledger's price.
+            slot: Greater than any before; the slots in between are charged as well.
+            costs: Units of S^2 above 0; none: the ledger's price.
 
         Raises:
-            LedgerError: the disk fails, or the arguments are not as above; the process must stop.
+            LedgerError: The disk fails, or the arguments are not as above; the process must stop.
         """
         if slot <= self._slot or not all(cost > 0 for cost in costs):
             raise LedgerError(f"slot {slot} at {costs} after slot {self._slot}; a slot is charged once, above 0")
@@ -102,27 +103,27 @@ class Ledger:
             cost = self._pass(costs or (self._price,))
         self._left -= self._book["spent"] - before
         if self._left < 0 or self._book["slots"] - self._written >= _BLOCK:
-            self._left = max(0, min([(_BLOCK - 1) * cost, *(room for room in self._rooms() if room is not None)]))
+            self._left = max(0, min([(_BLOCK - 1) * cost, *(left for left in self._remaining() if left is not None)]))
             self._write(self._plus(_BLOCK - 1, self._left))
         return Charge(slot, cost > 0, cost)
 
     def _pass(self, costs: tuple[int, ...]) -> int:
-        """Charge one slot in memory; what it is charged, 0 where no budget is left for it."""
+        """Charge one slot in memory; returns its cost, 0 where no budget is left for it."""
         for name, length in (("hour_spent", self._hour), ("day_spent", self._day)):
             if self._book["slots"] % length == 0:
                 self._book[name], self._left = 0, -1  # a new hour has a block of its own
         self._book["slots"] += 1
-        fits = (cost for cost in costs if all(room is None or cost <= room for room in self._rooms()))
+        fits = (cost for cost in costs if all(left is None or cost <= left for left in self._remaining()))
         cost = next(fits, 0)
         self._book = self._plus(cost > 0, cost)
         return cost
 
-    def _rooms(self) -> list[int | None]:
+    def _remaining(self) -> list[int | None]:
         """What this hour and this day have left, in units; None where there is no budget."""
         return [budget - self._book[name] if budget else None for name, budget in self._budgets.items()]
 
     def _plus(self, releases: int, cost: int) -> _Book:
-        """The book after so many more releases of so much in all."""
+        """The book after `releases` more, which cost `cost` in all."""
         more = {"releases": releases, "spent": cost, "hour_spent": cost, "day_spent": cost}
         return {name: value + more.get(name, 0) for name, value in self._book.items()}
 

@@ -3,7 +3,7 @@
     ordered profile ──────────┐
     published z, levels ──────┴──► Choice (level, flag) ──► charge, noise, message
 
-The rule itself, and why its choices are public, is in `wire/privacy/level_rule.py`; here the loop applies it.
+The rule, and why its choices are public, is in `wire/privacy/level_rule.py`; the loop applies it through this module.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Choice(NamedTuple):
 
 
 class Levels:
-    """One for each start of the device. For each slot call `choose` before it is charged, then `made`, once each."""
+    """The levels of one start of the device. For each slot call `choose` before it is charged, and `made` after it."""
 
     def __init__(self, manifest: EngineManifest, terms: Terms) -> None:
         self._terms, self._own = terms, manifest.level
@@ -34,7 +34,7 @@ class Levels:
         self._level = 0
 
     def choose(self, profile: str) -> Choice:
-        """The choice for the profile in force.
+        """Choose the level of the next release.
 
         Without the rule: the profile's level. With it: the rule's level where the profile is the engine's own, else the
         profile's, but never more revealing than the rule's.

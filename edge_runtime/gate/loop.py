@@ -41,9 +41,9 @@ class Loop:
     """The parts of a running device.
 
     Attributes:
-        noise: a sampler for each privacy level of the manifest.
-        terms: the levels that may be ordered, and their costs.
-        orders: the profile that is in force, by the operator's last command.
+        noise: A sampler for each privacy level of the manifest.
+        terms: The levels that may be ordered, and their costs.
+        orders: The profile that is in force, by the operator's last command.
         stats: late, failed: windows not encoded in time, or not at all; alone: slots released as noise alone; own_us:
             CPU time of this thread from charge to hand-over; latency_ms: from the slot's end to hand-over.
     """
@@ -68,8 +68,8 @@ class Loop:
             Why it ended, for the last state message.
 
         Raises:
-            PrivacyError: the process must stop before anything else is published.
-            CameraLost, DeviceLost: a new process may help.
+            PrivacyError: The process must stop before anything else is published.
+            CameraLost, DeviceLost: A new process may help.
         """
         clock, manifest = self.clock, self.engine.manifest
         checks = [NoiseCheck(noise.sigma, manifest.n, manifest.event_releases) for noise in self.noise]
@@ -91,11 +91,11 @@ class Loop:
             payload = fill_message(self.boot_id, manifest.model_id, charge, z, level, flags).seal(self.key)
             in_time = clock.wait(deadline) and not clock.missed(slot)
             levels.made(z if in_time and charge.granted else None)
-            if not in_time:  # a stop was asked for, or the process stalled: this slot stays out
+            if not in_time:  # a stop was asked for, or the process stalled: this slot is not released
                 continue
             self.publisher.send("features", payload)
             self._count(slot, began, payload)
-            self.publisher.tell(profile=self.orders.profile, blind=not charge.granted)
+            self.publisher.update_state(profile=self.orders.profile, blind=not charge.granted)
             if charge.granted:  # a release of noise alone is no evidence: it counts as missing
                 event.push(slot, z, manifest.weights[level])
                 if event.whole:
@@ -113,7 +113,7 @@ class Loop:
         return clock.left(deadline) - min(_SEAL_S, clock.release_delay_s / clock.speed / 4)
 
     def _count(self, slot: int, began: float, payload: bytes) -> None:
-        """Note what a published release took; began: this thread's CPU time at the start of its slot, in seconds."""
+        """Record the figures of a release; began: this thread's CPU time at the start of its slot, in seconds."""
         clock, stats = self.clock, self.stats
         stats.note("own_us", (time.thread_time() - began) * 1e6)
         stats.note("latency_ms", (clock.now() - clock.end(slot)) / clock.speed * 1e3)

@@ -35,7 +35,7 @@ class NoiseSample(Fleeting):
         self._array, self._owner = noise, os.getpid()
 
     def take(self) -> npt.NDArray[np.int32]:
-        """The noise, int32 (1, K, d); NoiseError the second time, or in another process than the one that drew it."""
+        """The noise, int32 (1, K, d); NoiseError the second time, or in another process than that which drew it."""
         if self._owner != os.getpid():
             raise NoiseError("a noise sample was used twice, or by a forked process; draw one for every release")
         self._owner = 0
@@ -44,7 +44,7 @@ class NoiseSample(Fleeting):
     __enter__ = take
 
     def alone(self) -> npt.NDArray[np.int16]:
-        """A release of noise alone, int16 (n,), for a slot of which nothing may be told. Uses the sample up."""
+        """A release of noise alone, int16 (n,), for a slot about which nothing may be revealed. Uses the sample up."""
         with self as noise:
             return np.clip(noise, -32768, 32767).astype(np.int16).reshape(-1)
 
@@ -64,12 +64,12 @@ class Sampler(Fleeting):
     with U, once in 10^11 coordinates, 76 more bits decide.
 
     Args:
-        table: of |X| for one sigma.
+        table: Of |X| for one sigma.
         tokens: K of the code.
         width: d of the code.
 
     Raises:
-        NoiseError: the table is not the one of its sigma.
+        NoiseError: The table is not the one of its sigma.
     """
 
     def __init__(self, table: NoiseTable, tokens: int, width: int) -> None:

@@ -58,7 +58,7 @@ class Publisher:
     the background, and tried again for ever.
 
     Attributes:
-        reason: What the last state message will give as its reason.
+        reason: The reason in the last state message, which `__exit__` sends.
         commands: Payloads that came under `command`, the newest 8; only where the configuration names an operator.
     """
 
@@ -109,12 +109,12 @@ class Publisher:
         """Queue a payload for the topic `name`; drops the oldest one where the queue is full. Never waits."""
         self._client.send(self._message(name, payload))
 
-    def tell(self, **fields: Any) -> None:
-        """Change fields of the state, and publish it where that is news."""
+    def update_state(self, **fields: Any) -> None:
+        """Set fields of the state, and publish it if one of them has changed."""
         if fields.items() <= self._state.items():
             return
         self._state = {**self._state, **fields}
-        log.warning("the state says now: %s", fields)
+        log.warning("state changed: %s", fields)
         self.send("state", self._state_bytes("online", ""))
 
     def flush(self, timeout_s: float) -> bool:
@@ -134,7 +134,7 @@ class Publisher:
         }
 
     def _birth(self) -> list[Message]:
-        """What every connection begins with."""
+        """The first messages of every connection."""
         return [
             self._message("state", self._state_bytes("online", "")),
             self._message("certificate", self._certificate),

@@ -1,1 +1,1 @@
-"""Graphs -> something that runs, by the backend."""
+"""The backends: how graphs become engine files (builder), and how they are run for tests (runners)."""

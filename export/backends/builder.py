@@ -1,7 +1,7 @@
 """A proved graph -> an engine file: TensorRT on the device, TensorRT-RTX ahead of time, one code for both. No torch.
 
     graph, the bytes that were hashed --parser--> strongly typed network --builder, timing cache--> engine file
-    manifest + facts of the place --> key --> engine.json: where it holds, the files are used again
+    manifest + facts of the device --> key --> engine.json: while the key is the same, the files are used again
 
 The graph's types decide, never the builder: no precision flag is set, and TF32, which would round float32, is cleared.
 Engine files that also run on other versions or other GPUs contain host code or guessed kernels; none is made here.
@@ -36,18 +36,18 @@ _LEVELS = range(6)
 
 
 def say_line(text: str) -> None:
-    """A progress line on standard output."""
+    """Print a progress line."""
     print(f"      {text}", flush=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the builder is told.
+    """Options of the builder.
 
     Attributes:
-        workspace_mb: scratch memory that a kernel may ask for, MB.
+        workspace_mb: Scratch memory that a kernel may ask for, MB.
         level: TensorRT's optimisation level, 0 (quick to build) to 5 (searches longest).
-        targets: compute capabilities such as "8.6", for TensorRT-RTX, which builds without a GPU.
+        targets: Compute capabilities such as "8.6", for TensorRT-RTX, which builds without a GPU.
     """
 
     workspace_mb: int = 1024
@@ -61,14 +61,14 @@ class Options:
             raise ConfigError(f"--level is {self.level}; levels are {_LEVELS[0]} to {_LEVELS[-1]}")
 
     def words(self) -> dict[str, str]:
-        """For engine.json."""
+        """The options as engine.json records them."""
         return {"workspace_mb": str(self.workspace_mb), "level": str(self.level)}
 
 
 def load_rtx() -> Any:
-    """The module of TensorRT-RTX; EngineError, with the cure, where it cannot be imported."""
+    """Import TensorRT-RTX. Raises EngineError, with the cure, where that fails."""
     try:
-        with contextlib.suppress(ModuleNotFoundError):  # the system's own libraries serve as well
+        with contextlib.suppress(ModuleNotFoundError):  # the system's own libraries will do
             libraries = Path(importlib.import_module(_RTX_LIBRARIES).__file__ or "").parent
             for file in sorted(libraries.glob("*.so*"), key=lambda file: "parser" in file.name):
                 ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
@@ -83,7 +83,7 @@ def load_rtx() -> Any:
 
 
 def _make_monitor(trt: Any, part: str, say: Say) -> Any:
-    """An IProgressMonitor that says once a second how far the build is. `cancelled`: Ctrl-C was pressed."""
+    """Make an IProgressMonitor that reports once a second how far the build is. `cancelled`: Ctrl-C was pressed."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base class is known where TensorRT is
         def __init__(self) -> None:
@@ -101,7 +101,7 @@ def _make_monitor(trt: Any, part: str, say: Say) -> Any:
                 if time.monotonic() - self._said >= _SAID_EVERY_S:
                     self._said = time.monotonic()
                     say(f"{part}: " + ", ".join(f"{name} {at}/{of}" for name, (at, of) in self.phases.items()))
-            except KeyboardInterrupt:  # must not travel through TensorRT: the build is told to end instead
+            except KeyboardInterrupt:  # must not pass through TensorRT: the build is asked to end instead
                 self.cancelled = True
             return not self.cancelled
 
@@ -117,18 +117,18 @@ def build_engine_file(
     """Build the engine file of an ONNX file.
 
     Args:
-        trt: the module of TensorRT or TensorRT-RTX.
-        file: the ONNX file.
-        options: of the builder.
-        say: receives progress lines.
-        timing: a timing cache of this device; one of another GPU or version is left out.
+        trt: The module of TensorRT or TensorRT-RTX.
+        file: The ONNX file.
+        options: Of the builder.
+        say: Receives progress lines.
+        timing: A timing cache of this device; one of another GPU or version is ignored.
 
     Returns:
         The engine file, and the timing cache after it (b"" for TensorRT-RTX, which has none).
 
     Raises:
-        EngineError: the parser or the builder refuses, in its own words.
-        KeyboardInterrupt: the build was cancelled.
+        EngineError: The parser or the builder fails; holds its message.
+        KeyboardInterrupt: The build was cancelled.
     """
     logger, started = make_logger(trt), time.monotonic()
     try:
@@ -145,9 +145,9 @@ def build_engine_file(
     config.clear_flag(trt.BuilderFlag.TF32)
     monitor = _make_monitor(trt, file.stem, say)
     config.progress_monitor = monitor
-    ahead = hasattr(config, "num_compute_capabilities")  # TensorRT-RTX alone builds for a GPU that is not here
-    if ahead:
-        _aim(trt, config, options.targets)
+    ahead_of_time = hasattr(config, "num_compute_capabilities")  # TensorRT-RTX alone builds for a GPU that is not here
+    if ahead_of_time:
+        _set_targets(trt, config, options.targets)
     else:
         _use_timing_cache(config, timing)
     plan = builder.build_serialized_network(network, config)
@@ -160,7 +160,7 @@ def build_engine_file(
         )
     data = bytes(plan)
     say(f"{file.stem}: {len(data) / 1000:,.0f} kB, {monitor.steps} steps in {time.monotonic() - started:.1f} s")
-    if ahead:
+    if ahead_of_time:
         return data, b""
     timing_cache = config.get_timing_cache()
     written = timing_cache.serialize()
@@ -168,12 +168,14 @@ def build_engine_file(
 
 
 def _parse(trt: Any, network: Any, logger: Any, file: Path) -> None:
-    """Read an ONNX file into `network`; EngineError with the parser's words."""
+    """Read an ONNX file into `network`. Raises EngineError with the parser's message."""
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(file.read_bytes(), str(file)):
         found = map(parser.get_error, range(parser.num_errors))
-        said = " ".join("; ".join(parser_error.desc() for parser_error in found).split())
-        raise EngineError(f"{file.name}: TensorRT {trt.__version__} does not parse it: {said[:600] or logger.words()}")
+        errors = " ".join("; ".join(parser_error.desc() for parser_error in found).split())
+        raise EngineError(
+            f"{file.name}: TensorRT {trt.__version__} does not parse it: {errors[:600] or logger.words()}"
+        )
 
 
 def _use_timing_cache(config: Any, timing: bytes) -> None:
@@ -185,7 +187,7 @@ def _use_timing_cache(config: Any, timing: bytes) -> None:
 
 
 def check_targets(trt: Any, targets: tuple[str, ...]) -> list[Any]:
-    """TensorRT-RTX's own names for `targets`, such as "8.6"; ConfigError for one that it does not build for."""
+    """TensorRT-RTX's values for `targets`, such as "8.6". Raises ConfigError for one that it cannot build for."""
     known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
     names = {target: f"SM{target.replace('.', '')}" for target in targets}
     for target, name in names.items():
@@ -199,7 +201,7 @@ def check_targets(trt: Any, targets: tuple[str, ...]) -> list[Any]:
     return [known[name] for name in names.values()]
 
 
-def _aim(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
+def _set_targets(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
     """Build for these compute capabilities and not for the GPU of this machine, if there is one."""
     found = check_targets(trt, targets)
     config.num_compute_capabilities = len(found)
@@ -212,25 +214,25 @@ def make(
 ) -> EngineRecord:
     """Build both engine files into `cache` and record them in engine.json.
 
-    The graphs are read from a private copy whose hashes were checked. A build that fails leaves no record, so nothing
-    of it runs.
+    The graphs are read from a private copy whose hashes were checked. A build that fails leaves no record, so its files
+    are never run.
 
     Args:
-        trt: the module of TensorRT or TensorRT-RTX.
-        folder: the engine folder.
-        manifest: of that folder.
-        cache: where engine files, their record and the timing cache go.
-        key: what the engine files depend on, by `wire.artifact.engine_record.engine_key`.
-        options: of the builder.
-        say: receives progress lines.
+        trt: The module of TensorRT or TensorRT-RTX.
+        folder: The engine folder.
+        manifest: Of that folder.
+        cache: Where engine files, their record and the timing cache go.
+        key: What the engine files depend on, by `wire.artifact.engine_record.engine_key`.
+        options: Of the builder.
+        say: Receives progress lines.
 
     Raises:
-        ManifestError: a graph is not the one that the manifest names.
-        EngineError: there is too little memory or disk, or the builder refuses.
+        ManifestError: A graph is not the one that the manifest names.
+        EngineError: There is too little memory or disk, or the builder refuses.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        _check_room(folder, manifest, cache, options)
+        _check_space(folder, manifest, cache, options)
         (cache / "engine.json").unlink(missing_ok=True)
         timing = cache / _TIMING_CACHE
         kept, hashes = timing.read_bytes() if timing.is_file() else b"", {}
@@ -249,7 +251,7 @@ def make(
     return record
 
 
-def _check_room(folder: Path, manifest: EngineManifest, cache: Path, options: Options) -> None:
+def _check_space(folder: Path, manifest: EngineManifest, cache: Path, options: Options) -> None:
     """Raise EngineError unless the disk holds a copy and engine files, and memory the weights twice and a workspace."""
     names = (*(FILES[part] for part in ENGINES), *manifest.external)
     weights = sum((folder / name).stat().st_size for name in names)
@@ -276,10 +278,10 @@ def _available_memory() -> int | None:
 def keep_or_make(
     trt: Any, folder: Path, manifest: EngineManifest, cache: Path, key: Mapping[str, str], options: Options, say: Say
 ) -> bool:
-    """Make the engine files in `cache` unless they are good as they are; arguments and errors as of `make`.
+    """Make the engine files in `cache` unless the present ones are valid; arguments and errors as of `make`.
 
     Returns:
-        True where they were used again; False where they were made, after `say` was told why.
+        True where they are used again; False where they were made, after `say` received the reason.
     """
     try:
         record = EngineRecord.load(cache)

@@ -1,4 +1,4 @@
-"""Backends: what makes an engine folder's graphs run, by name. No torch.
+"""Backends, by name: they make and run what an engine folder's graphs need. No torch.
 
     backend(name) -> Backend      backend.build(folder) makes what it needs beside the graphs and opens them
                                   -> Runner: encode(frames, noise) -> z, decide(z, present) -> logits
@@ -27,15 +27,7 @@ from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError
 
-__all__ = [
-    "BACKENDS",
-    "Backend",
-    "OnnxRuntime",
-    "Runner",
-    "TensorRt",
-    "TensorRtRtx",
-    "backend",
-]
+__all__ = ["BACKENDS", "Backend", "OnnxRuntime", "Runner", "TensorRt", "TensorRtRtx", "backend"]
 
 _CURE = "build the engine again: python -m export.build_engine"
 
@@ -54,9 +46,9 @@ class Backend(Protocol):
     """One way to make engines.
 
     Attributes:
-        name: as in BACKENDS.
-        version: of its library.
-        runs_in: name of the backend whose library the runner computes with.
+        name: As in BACKENDS.
+        version: Of its library.
+        runs_in: Name of the backend whose library the runner computes with.
     """
 
     name: str
@@ -67,7 +59,7 @@ class Backend(Protocol):
         """Make what this backend needs from the folder's graphs, and open it. Raises EngineError."""
 
     def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
-        """Why what was made in the folder would not run, in words; "" where it would."""
+        """Return why the files made in the folder would not run; "" where they would."""
 
 
 class OnnxRuntime:
@@ -97,7 +89,7 @@ class OnnxRuntime:
 class _OnnxRunner:
     def __init__(self, runtime: Any, folder: Path) -> None:
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = 1  # so that sums run in one order, here and on the device
+        options.intra_op_num_threads = 1  # so that sums are taken in one order, here and on the device
         options.log_severity_level = 4
         self._errors = runtime_errors(runtime)
         self._sessions = {part: self._open(runtime, folder / FILES[part], options) for part in ("encode", "decide")}
@@ -124,34 +116,34 @@ class _OnnxRunner:
 
 
 class _Engines:
-    """What both makers of engine files share.
+    """What both TensorRT backends share.
 
     Args:
-        trt: the library's module.
-        place: what an engine file depends on besides its graph, as in `wire.artifact.engine_record`.
-        options: of the builder.
+        trt: The library's module.
+        facts: What an engine file depends on besides its graph, as in `wire.artifact.engine_record`.
+        options: Of the builder.
     """
 
     name: str
 
-    def __init__(self, trt: Any, place: Mapping[str, str], options: Options) -> None:
-        self._trt, self._place, self._options = trt, place, options
+    def __init__(self, trt: Any, facts: Mapping[str, str], options: Options) -> None:
+        self._trt, self._facts, self._options = trt, facts, options
         self.version = str(trt.__version__)
 
     def _make(self, folder: Path, say: Say) -> EngineManifest:
         manifest = EngineManifest.load(folder)
-        make(self._trt, folder, manifest, folder, engine_key(manifest, self.name, self._place), self._options, say)
+        make(self._trt, folder, manifest, folder, engine_key(manifest, self.name, self._facts), self._options, say)
         return manifest
 
     def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
-        """Hold the folder's engine files against their record and their hashes."""
+        """Compare the folder's engine files with their record and their hashes."""
         try:
             record = EngineRecord.load(folder)
             for part in record.engines:
                 record.read(folder, part)
         except EngineError as error:
             return str(error)
-        return record.why_stale(engine_key(manifest, self.name, self._place))
+        return record.why_stale(engine_key(manifest, self.name, self._facts))
 
 
 class TensorRt(_Engines):
@@ -178,8 +170,8 @@ class TensorRtRtx(_Engines):
     def __init__(self, options: Options) -> None:
         trt = load_rtx()
         check_targets(trt, options.targets)  # now, before anything is traced
-        place = {"tensorrt": f"RTX {trt.__version__}", "compute_capability": " ".join(options.targets)}
-        super().__init__(trt, {**place, "gpu": "", "l4t": ""}, options)
+        facts = {"tensorrt": f"RTX {trt.__version__}", "compute_capability": " ".join(options.targets)}
+        super().__init__(trt, {**facts, "gpu": "", "l4t": ""}, options)
 
     def build(self, folder: Path, say: Say = say_line) -> Runner:
         """Make the engine files; open the graphs."""
@@ -213,8 +205,8 @@ def backend(name: str, options: Options | None = None) -> Backend:
     """Make the backend called `name`.
 
     Raises:
-        ConfigError: there is none of that name; the message lists those there are.
-        EngineError: its library is not installed.
+        ConfigError: There is no such backend; the message lists those there are.
+        EngineError: Its library is not installed.
     """
     if name not in BACKENDS:
         raise ConfigError(f"--backend {name} is not known; available: {', '.join(BACKENDS)}")

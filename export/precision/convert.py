@@ -3,8 +3,8 @@
     fp32 graph --fp16: casts and float16 weights (half.py)------------------> graph with a type at every tensor
     fp32 graph --int8: Q/DQ, ranges of calibration.json (quantise.py)-------> graph with explicit quantisation
 
-Every type is written in the graph, so no builder has to choose one. Both leave alone what is sensitive (preparation of
-the pixels, sums, norms, softmax) and the trusted core with the arithmetic that leads into it. Inputs and outputs keep
+Every type is written in the graph, so no builder has to choose one. Both keep what is sensitive (preparation of the
+pixels, sums, norms, softmax) and the trusted core with the arithmetic before it in float32. Inputs and outputs keep
 their types. The result is proved and checked like any graph. A new precision is a row of PRECISIONS.
 """
 
@@ -65,7 +65,7 @@ class Calibration:
         """Read the file of a checkpoint folder whose hash is `checkpoint`.
 
         Raises:
-            CheckpointError: there is no file, it is damaged, or it belongs to another checkpoint; names the cure.
+            CheckpointError: There is no file, it is damaged, or it belongs to another checkpoint.
         """
         file = Path(folder) / CALIBRATION
         cure = f"run: python -m calibration.int8 --checkpoint {folder}"
@@ -97,10 +97,10 @@ def _ranges(found: Mapping[str, Any]) -> Ranges:
 
 
 def calibration_hash(folder: Path | str, precision: str) -> str:
-    """What a manifest pins as `calibration`: sha256 of calibration.json, "" where the precision does not read it.
+    """Return what a manifest pins as `calibration`: sha256 of calibration.json, "" where the precision needs none.
 
     Raises:
-        CheckpointError: the precision needs the file and there is none; names the cure.
+        CheckpointError: The precision needs the file and there is none.
     """
     file, reads = Path(folder) / CALIBRATION, PRECISIONS[precision].calibration
     if reads == "unused" or (reads == "optional" and not file.is_file()):
@@ -119,7 +119,7 @@ def _as_traced(model: ModelProto, ranges: Ranges | None, folder: str) -> ModelPr
 
 
 def _halved(model: ModelProto, ranges: Ranges | None, folder: str) -> ModelProto:
-    """fp16; where there are peaks of this very graph, they are held against float16's range."""
+    """fp16; peaks that were measured on this very graph are checked against float16's range."""
     made = to_fp16(model, folder)
     if ranges is not None and ranges.structure == structure(model):
         check_peaks(made, ranges.peaks)
@@ -139,9 +139,9 @@ class Precision:
     Attributes:
         convert: (fp32 graph, ranges where there are any, folder of weights that lie outside it) -> graph to ship.
         calibration: "unused", "optional" or "needed": whether calibration.json is read.
-        traced_weights: where the large weights of the traced graph go: to the "engine" folder, "aside" to a folder
+        traced_weights: Where the large weights of the traced graph go: to the "engine" folder, "aside" to a folder
             that is deleted after the build, or into the "graph", which must be small enough then.
-        disk_bytes: for each weight, what lies on the disk while the engine is built, at most.
+        disk_bytes: For each weight, what lies on the disk while the engine is built, at most.
     """
 
     convert: Callable[[ModelProto, Ranges | None, str], ModelProto]
@@ -158,7 +158,7 @@ PRECISIONS: Mapping[str, Precision] = {
 
 
 def check_precision(name: str) -> None:
-    """Raise ConfigError, naming the precisions there are, unless `name` is one of them."""
+    """Raise ConfigError, which lists the precisions, unless `name` is one of them."""
     if name not in PRECISIONS:
         raise ConfigError(f"--precision {name} is not known; available: {', '.join(PRECISIONS)}")
 
@@ -166,17 +166,17 @@ def check_precision(name: str) -> None:
 def in_precision(
     part: str, model: ModelProto, precision: str, calibration: Calibration | None = None, folder: str = ""
 ) -> ModelProto:
-    """Make the graph that is proved and shipped of a traced fp32 graph, which is left as it is.
+    """Convert a traced fp32 graph, which is not changed, to the graph that is proved and shipped.
 
     Args:
         part: "encode" or "decide".
-        model: the fp32 graph.
-        precision: a name of PRECISIONS.
-        calibration: needed for int8; for fp16 its peaks are held against float16's range, where given.
-        folder: where weights lie that are not in the fp32 graph.
+        model: The fp32 graph.
+        precision: A name of PRECISIONS.
+        calibration: Needed for int8; for fp16 its peaks, where given, are checked against float16's range.
+        folder: Where weights lie that are not in the fp32 graph.
 
     Raises:
-        GraphError: the graph cannot be made: ranges of another graph, a weight or a peak beyond float16's range.
+        GraphError: The graph cannot be made: ranges of another graph, a weight or a peak beyond float16's range.
     """
     if precision not in PRECISIONS:
         raise GraphError(f"{part}: precision {precision!r} is not known; available: {', '.join(PRECISIONS)}")
@@ -185,14 +185,14 @@ def in_precision(
 
 
 def check_peaks(model: ModelProto, peaks: Mapping[str, float]) -> None:
-    """Hold measured magnitudes against float16's range.
+    """Check measured magnitudes against float16's range.
 
     Args:
-        model: the typed fp16 graph.
-        peaks: tensor -> largest magnitude seen in the fp32 graph.
+        model: The typed fp16 graph.
+        peaks: Tensor -> largest magnitude seen in the fp32 graph.
 
     Raises:
-        GraphError: a tensor that `model` stores as float16 comes within MARGIN of the range's end, or was NaN.
+        GraphError: A tensor that `model` stores as float16 comes within MARGIN of the range's end, or was NaN.
     """
     limit = FP16_MAX / MARGIN
     halves = half_tensors(model)

@@ -39,14 +39,14 @@ _WIDE, _POINTWISE = frozenset(_SENSITIVE.split()), frozenset(_ARITHMETIC.split()
 
 
 def to_fp16(model: ModelProto, folder: str = "") -> ModelProto:
-    """Make the fp16 form of an fp32 graph.
+    """Convert an fp32 graph to fp16.
 
     Args:
-        model: the fp32 graph, which is left as it is.
-        folder: where its external weights lie; the new graph contains them.
+        model: The fp32 graph, which is not changed.
+        folder: Where its external weights lie; the new graph contains them.
 
     Raises:
-        GraphError: a weight is beyond float16's range.
+        GraphError: A weight is beyond float16's range.
     """
     return _Half(Network(model, folder)).graph()
 
@@ -181,7 +181,7 @@ def rounded(model: ModelProto) -> ModelProto:
     halves = half_tensors(model)
     made = without_tensors(model)
     del made.graph.node[:]
-    for tensor in model.graph.initializer:  # kept in float16: they may be large, and lie beside the graph
+    for tensor in model.graph.initializer:  # stored in float16: they may be large, and lie beside the graph
         stored = made.graph.initializer.add()
         stored.CopyFrom(tensor)
         if tensor.data_type == TensorProto.FLOAT16:
@@ -192,7 +192,7 @@ def rounded(model: ModelProto) -> ModelProto:
         kept = type(node)()
         kept.CopyFrom(node)
         name = node.output[0]
-        if name in halves:  # float16 has no operator with several outputs here but Split, which only moves
+        if name in halves:  # the only operator here with several outputs is Split, which rounds nothing
             kept.output[0] = f"{name}.exact"
             if node.op_type == "Cast":
                 kept.attribute[0].i = TensorProto.FLOAT

@@ -1,9 +1,9 @@
-"""What a traced fp32 graph is made of, and the values of its tensors when it runs. No torch.
+"""The parts of a traced fp32 graph, and the values of its tensors when it runs. No torch.
 
     frames --preparation--> first layer with trained weights --> ... --> last layer --> x --trusted core--> z
 
-The other precisions change what lies between the first layer and the last one before x, and nothing else; `Network`
-says where that is. The last layer stays in float32, for its output is in lattice units, or one norm away from them.
+The other precisions change only what lies between the first layer and the last one before x; `Network` finds it. The
+last layer stays in float32, because its output is in lattice units, or one normalisation away from them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def structure(model: ModelProto) -> str:
-    """A hash of nodes, names, types and shapes, without the values of the weights: which graph a calibration is of."""
+    """Hash nodes, names, types and shapes, not the values of the weights: identifies the graph of a calibration."""
     digest = hashlib.sha256()
     for node in model.graph.node:
         digest.update(node.SerializeToString(deterministic=True))
@@ -57,11 +57,11 @@ def activations(
     """Run the graph in ONNX Runtime and yield, for each feed, name -> value of the tensors `names`.
 
     Args:
-        model: the graph.
-        feeds: input name -> value, for each run.
-        names: which tensors; None: every float32 tensor that a node makes.
-        exact: as in `open_session`.
-        folder: as in `open_session`.
+        model: The graph.
+        feeds: Input name -> value, for each run.
+        names: Which tensors; None: every float32 tensor that a node makes.
+        exact: As in `open_session`.
+        folder: As in `open_session`.
     """
     from onnx import ModelProto, TensorProto, helper
 
@@ -90,9 +90,9 @@ def open_session(model: ModelProto, exact: bool = False, folder: str = "") -> An
     """Open a graph in ONNX Runtime, on one thread of the CPU.
 
     Args:
-        model: the graph, in memory.
-        exact: run node by node as the graph says, without the runtime's optimisations.
-        folder: where external data lies.
+        model: The graph, in memory.
+        exact: Run node by node as the graph says, without the runtime's optimisations.
+        folder: Where external data lies.
 
     Returns:
         A function: feed (input name -> value; more names than the graph has are ignored) -> list of outputs.
@@ -120,13 +120,13 @@ def open_session(model: ModelProto, exact: bool = False, folder: str = "") -> An
 
 
 def runtime_errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
-    """Every exception class of ONNX Runtime, which have no base class of their own."""
+    """Return every exception class of ONNX Runtime, which have no common base class."""
     state = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
     return tuple(kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception))
 
 
 def types(model: ModelProto) -> dict[str, int]:
-    """Name -> element type of every tensor of the graph; GraphError where shape inference fails."""
+    """Return name -> element type of every tensor of the graph. Raises GraphError where shape inference fails."""
     import onnx
 
     try:
@@ -144,14 +144,14 @@ class Network:
     """An fp32 graph and where its parts begin and end: preparation, layers with trained weights, trusted core.
 
     Args:
-        model: the graph.
-        folder: where external data lies.
+        model: The graph.
+        folder: Where external data lies.
 
     Attributes:
-        layers: indices of the nodes with trained weights that another precision may change.
-        tail: indices of the last such nodes before x, which stay in float32.
-        core: indices of the nodes after x.
-        code: name of x, in a set; empty for a graph that makes no z.
+        layers: Indices of the nodes with trained weights that another precision may change.
+        tail: Indices of the last such nodes before x, which stay in float32.
+        core: Indices of the nodes after x.
+        code: Name of x, in a set; empty for a graph that makes no z.
     """
 
     def __init__(self, model: ModelProto, folder: str = "") -> None:
@@ -178,7 +178,7 @@ class Network:
         return numpy_helper.to_array(self.constants[name], self._folder)
 
     def held(self, name: str) -> TensorProto:
-        """A constant with its value inside the tensor, wherever it lay before: a new graph may contain it."""
+        """Return a constant with its value inside the tensor, even if it was external: a new graph may contain it."""
         from onnx import numpy_helper
 
         tensor = self.constants[name]
@@ -189,7 +189,7 @@ class Network:
         return self._after({name for index in self.layers for name in self.nodes[index].output}) | set(self.layers)
 
     def quantisable(self) -> list[NodeProto]:
-        """Layers in the form that int8 engines know: a plain product with constant weights."""
+        """Layers in the form that int8 engines support: a plain product with constant weights."""
         plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
         found = [self.nodes[index] for index in self.layers]
         found = [n for n in found if n.op_type == "Conv" or len(self.constants[n.input[1]].dims) == 2]
@@ -252,7 +252,7 @@ def _value(attribute: Any) -> Any:
 
 
 def without_tensors(model: ModelProto) -> ModelProto:
-    """`model` without its constants, which may be large."""
+    """Copy `model` without its constants, which may be large."""
     from onnx import ModelProto
 
     bare = ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)

@@ -3,8 +3,8 @@
     a layer's input              --Q, DQ, one scale, zero point 0--> layer <--DQ, one scale a channel-- int8 weights
     a convolution's output, before its bias            --Q, DQ--> + bias, float32
 
-Everything else stays float32. By the second line ONNX Runtime can join Q/DQ and convolution into one integer kernel
-without a quantised bias, which TensorRT does not accept.
+Everything else stays float32. Because of the second line ONNX Runtime can fuse Q/DQ and convolution into one integer
+kernel without a quantised bias, which TensorRT does not accept.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Ranges:
     """The quantisation ranges of one graph, measured on it.
 
     Attributes:
-        structure: hash of the fp32 graph that the names belong to, by `network.structure`.
-        ranges: tensor -> largest magnitude that int8 shall represent.
-        int8: names of the layers to quantise; every other layer stays in float32.
-        peaks: tensor -> largest magnitude seen.
+        structure: Hash of the fp32 graph that the names belong to, by `network.structure`.
+        ranges: Tensor -> largest magnitude that int8 shall represent.
+        int8: Names of the layers to quantise; every other layer stays in float32.
+        peaks: Tensor -> largest magnitude seen.
     """
 
     structure: str
@@ -52,13 +52,13 @@ def layers(model: ModelProto) -> list[NodeProto]:
 
 
 def to_int8(model: ModelProto, ranges: Ranges) -> ModelProto:
-    """Make the int8 form of an fp32 graph, which is left as it is: Q/DQ around the layers that `ranges` names.
+    """Convert an fp32 graph, which is not changed, to int8: Q/DQ around the layers that `ranges` names.
 
     Weights are stored as int8 with a scale for each output channel; a layer's input is quantised with one scale and
     zero point 0. Biases stay float32 and are added after the layer.
 
     Raises:
-        GraphError: the ranges belong to another graph, or one is no finite number.
+        GraphError: The ranges belong to another graph, or one is not a finite number.
     """
     return _Quantised(Network(model), ranges).graph()
 

@@ -1,9 +1,9 @@
-"""The structure that every graph must have before anything is proved on it: one meaning for every reader. No torch.
+"""The structure that every graph must have before anything is proved on it, so that it is unambiguous. No torch.
 
 A graph that passes has tensor names made once and in order, standard operators of a whitelist that the devices'
 TensorRT parses, no subgraph, function, custom operator or default of an input, exactly the manifest's inputs and
-outputs, no dead node and no open shape; its file is protobuf in canonical form. `Graph` says which node makes and which
-nodes read a tensor.
+outputs, no dead node and no dynamic shape; its file is protobuf in canonical form. `Graph` finds the node that makes a
+tensor and the nodes that read it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = [
     "WHITELIST",
     "Graph",
     "Signature",
-    "check_unambiguous",
     "check_complete",
     "check_structure",
+    "check_unambiguous",
     "external_files",
     "load_graph",
     "save_graph",
@@ -102,8 +102,8 @@ Signature = Mapping[str, tuple[str, Sequence[int]]]  # name -> (dtype, shape)
 class Graph:
     """One graph: which node makes a tensor, which nodes read it, which tensors are constants.
 
-    It takes names to be made once, which `check_unambiguous` holds. Every refusal goes through `fail`, so that it names
-    the graph's file, the step and the node.
+    It assumes that every name is made once, which `check_unambiguous` checks. Every refusal goes through `fail`, so
+    that it names the graph's file, the step and the node.
     """
 
     def __init__(self, model: onnx.ModelProto, file: str) -> None:
@@ -160,11 +160,11 @@ def load_graph(path: Path | str, sha256: str | None = None) -> onnx.ModelProto:
     """Read an ONNX file in canonical form. External weights are checked to be there, not loaded.
 
     Args:
-        path: the file.
-        sha256: hex hash that its bytes must have; None: any.
+        path: The file.
+        sha256: Hex hash that its bytes must have; None: any.
 
     Raises:
-        GraphError: it cannot be read, has another hash, or is not in canonical form.
+        GraphError: It cannot be read, has another hash, or is not in canonical form.
     """
     file = Path(path)
     try:
@@ -189,9 +189,9 @@ def save_graph(model: onnx.ModelProto, file: Path, inline_bytes: int = INLINE_BY
     """Write a graph in canonical form.
 
     Args:
-        model: the graph. Where its large constants are moved, it is changed to refer to their file.
-        file: where to write it.
-        inline_bytes: if the large constants are more than this in sum, they go into a file beside it
+        model: The graph. Where its large constants are moved, it is changed to refer to their file.
+        file: Where to write it.
+        inline_bytes: If the large constants are more than this in sum, they go into a file beside it
             (`encode.weights`), each on a page of its own.
     """
     large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= LARGE_BYTES]
@@ -228,19 +228,19 @@ def _check_external(file: Path, tensor: TensorProto) -> None:
 
 
 def check_structure(model: onnx.ModelProto, file: str, inputs: Signature, outputs: Signature) -> list[str]:
-    """Hold a graph against everything in this module.
+    """Check a graph against every rule of this module.
 
     Args:
-        model: the graph.
-        file: its name, for messages.
-        inputs: name -> (dtype, shape); the graph must have exactly these.
-        outputs: likewise.
+        model: The graph.
+        file: Its name, for messages.
+        inputs: Name -> (dtype, shape); the graph must have exactly these.
+        outputs: Likewise.
 
     Returns:
-        What holds, in sentences.
+        What was proved, in sentences.
 
     Raises:
-        GraphError: the graph can be read in two ways, or TensorRT does not read it; names step, node and reason.
+        GraphError: The graph can be read in two ways, or TensorRT does not read it; names step, node and reason.
     """
     graph = Graph(model, file)
     check_unambiguous(graph, inputs, outputs)
@@ -257,7 +257,7 @@ def check_unambiguous(graph: Graph, inputs: Signature, outputs: Signature) -> No
 
 
 def check_complete(graph: Graph, inputs: Signature, outputs: Signature) -> list[str]:
-    """Raise GraphError unless every node leads to an output and every shape is static; what holds, in sentences."""
+    """Raise GraphError unless every node leads to an output and every shape is static; returns what was proved."""
     _nothing_dead(graph)
     _static_shapes(graph, outputs)
     kinds = len({node.op_type for node in graph.nodes})
@@ -273,7 +273,7 @@ def _signature(table: Signature) -> str:
 
 
 def _only_a_graph(graph: Graph) -> None:
-    """The file holds one graph of the standard operators and nothing beside it."""
+    """The file holds one graph of the standard operators and nothing else."""
     model, step = graph.model, "file"
     opsets = [(entry.domain, entry.version) for entry in model.opset_import]
     if opsets != [("", OPSET)]:
@@ -407,7 +407,7 @@ def _nothing_dead(graph: Graph) -> None:
 
 
 def _static_shapes(graph: Graph, outputs: Signature) -> None:
-    """onnx's checker and shape inference agree with the file, without believing what it says about shapes."""
+    """onnx's checker and shape inference agree with the shapes that the file states."""
     step = "shapes"
     bare = onnx.ModelProto()
     bare.CopyFrom(graph.model)

@@ -14,7 +14,7 @@ enough, for all frames and all weights, NaN and infinity included:
   so the proof does not depend on shape inference, and no constant is large enough to broadcast it to another shape;
 - noise is read once, by the addition, so the network before the core does not depend on it.
 Whatever another reader of the file could understand differently is refused: subgraphs, functions, custom operators,
-names made twice, inputs with defaults, protobuf that is not in canonical form, dead nodes, open shapes
+names made twice, inputs with defaults, protobuf that is not in canonical form, dead nodes, dynamic shapes
 (`export.proof.structure`).
 
 The same program runs where an engine is built and where it is installed: python -m export.proof.verify_graph FOLDER
@@ -48,7 +48,7 @@ __all__ = ["core_input", "main", "prove_decide", "prove_encode", "prove_folder"]
 
 _INT16 = (-(2**15), 2**15 - 1)
 _FLOATS = ([TensorProto.FLOAT], [TensorProto.FLOAT16])
-# Operators of the core -> how many inputs, and which integer attributes; none of them defaults to something harmful.
+# Operators of the core -> how many inputs, and which integer attributes, whose defaults are all harmless.
 _CORE: Mapping[str, tuple[int, tuple[str, ...]]] = {
     **dict.fromkeys(("Abs", "Floor", "Identity", "Not", "Round", "Sign"), (1, ())),
     **dict.fromkeys(("Add", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mul"), (2, ())),
@@ -60,7 +60,7 @@ _CORE: Mapping[str, tuple[int, tuple[str, ...]]] = {
 
 
 class _Core(Graph):
-    """A graph with the two questions that every step of the proof asks."""
+    """A graph with the two queries that every step of the proof needs."""
 
     def maker(self, name: str, step: str, *kinds: str) -> NodeProto:
         """The node that makes `name`: one of `kinds`, with the inputs and attributes of a core node; else refuse."""
@@ -94,7 +94,7 @@ def prove_encode(model: onnx.ModelProto, manifest: EngineManifest, file: str = F
         What was proved, in sentences.
 
     Raises:
-        GraphError: the graph is refused; names step, node and what was expected.
+        GraphError: The graph is refused; names step, node and what was expected.
     """
     bound, code = manifest.clip_norm, (1, manifest.tokens, manifest.width)
     if manifest.n * bound**2 >= 2**31:
@@ -133,7 +133,7 @@ def core_input(model: onnx.ModelProto, manifest: EngineManifest, file: str = FIL
 
 
 def _noise_is_read_once(graph: _Core) -> None:
-    """Refuse a second reader of the noise, which every path around the addition needs. Comes before the steps."""
+    """Refuse a second reader of the noise: every path around the addition needs one. Runs before the steps."""
     readers = graph.readers("noise")
     if len(readers) != 1:
         other = next((node for node in readers if node.op_type != "Add"), readers[-1] if readers else None)
@@ -243,7 +243,7 @@ def _code_shape(graph: _Core, x: str, code: tuple[int, ...]) -> None:
 
 
 def prove_decide(model: onnx.ModelProto, manifest: EngineManifest, file: str = FILES["decide"]) -> list[str]:
-    """Hold interface and structure of `decide`, which reads z alone; what holds, in sentences, or GraphError."""
+    """Check interface and structure of `decide`, which reads z alone; returns what holds, in sentences."""
     releases = manifest.event_releases
     event = (1, releases, manifest.tokens, manifest.width)
     inputs = {"z": ("int32", event), "present": ("bool", (1, releases))}
@@ -251,15 +251,15 @@ def prove_decide(model: onnx.ModelProto, manifest: EngineManifest, file: str = F
 
 
 def prove_folder(folder: Path | str, signer: PublicKey | None = None) -> Iterator[str]:
-    """Hold an engine folder against its manifest, prove both graphs, and yield each sentence as it is proved.
+    """Compare an engine folder with its manifest, prove both graphs, and yield each sentence as it is proved.
 
     Args:
-        folder: the engine folder.
-        signer: whose signature the manifest must have; None: no signature is asked for.
+        folder: The engine folder.
+        signer: Whose signature the manifest must have; None: no signature is asked for.
 
     Raises:
-        ManifestError: the signature or a hash does not hold.
-        GraphError: a graph is refused.
+        ManifestError: The signature or a hash is wrong.
+        GraphError: A graph is refused.
     """
     manifest = EngineManifest.load(folder, signer)
     if signer is not None:

@@ -1,6 +1,6 @@
 """Breaches of the promise while a device runs: engine or sampler are broken in place, and z shows it.
 
-breach, plant, error, says = PLANTED["a draw used twice"]
+breach, plant, error, says = PLANTED["a noise sample used twice"]
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _swap_table_and_pin(bench: Bench) -> None:
 
 
 def _relabel_table(bench: Bench) -> None:
-    """The words of half sigma under the name of the promised one."""
+    """The entries of half sigma under the name of the promised one."""
     half = make_noise_table(bench.manifest.sigma / 2)
     Sampler(NoiseTable(bench.manifest.sigma, half.high, half.low), 4, 16)
 
@@ -83,27 +83,27 @@ def _promise_with_half_the_noise(bench: Bench) -> None:
     _swap_table_and_pin(bench)
 
 
-def _halve_draws(bench: Bench) -> None:
+def _halve_samples(bench: Bench) -> None:
     invert = bench.sampler._invert
     bench.patch.setattr(bench.sampler, "_invert", lambda: (invert() / 2).astype(np.int32))
     bench.releases(bench.manifest.event_releases)
 
 
 def _draw_from_half(bench: Bench) -> None:
-    """Another sampler where the right one should be."""
+    """Another sampler in place of the right one."""
     right = bench.sampler.sigma
     bench.sampler = Sampler(make_noise_table(right / 2), 4, 16)
     bench.sampler.sigma = right
     bench.releases(bench.manifest.event_releases)
 
 
-def _use_a_draw_twice(bench: Bench) -> None:
-    draw = bench.sampler.draw()
+def _use_a_sample_twice(bench: Bench) -> None:
+    sample = bench.sampler.draw()
     for slot in range(2):
-        bench.engine.encode(Window(slot, np.zeros((1, *bench.engine_shape), np.uint8)), draw)
+        bench.engine.encode(Window(slot, np.zeros((1, *bench.engine_shape), np.uint8)), sample)
 
 
-def _repeat_draws(bench: Bench) -> None:
+def _repeat_samples(bench: Bench) -> None:
     kept = bench.sampler.draw()._array.copy()
     bench.patch.setattr(bench.sampler, "draw", lambda: NoiseSample(kept.copy()))
     bench.releases(2)
@@ -158,17 +158,17 @@ def _release_two(bench: Bench) -> None:
 PLANTED: dict[str, tuple[str, Callable[[Bench], None], type[Exception], str]] = {
     "a table of half sigma: its hash": ("half sigma", _swap_table, ManifestError, r"noise_table\.bin"),
     "the same with its hash pinned": ("half sigma", _swap_table_and_pin, ManifestError, "sigma"),
-    "its words under the right name": ("half sigma", _relabel_table, NoiseError, "not the distribution"),
+    "its entries under the right name": ("half sigma", _relabel_table, NoiseError, "not the distribution"),
     "half sigma in the manifest: the certificate": (
         "half sigma",
         _promise_with_half_the_noise,
         ManifestError,
         "certificate",
     ),
-    "a sampler that halves: measured on z": ("half sigma", _halve_draws, NoiseError, "below"),
+    "a sampler that halves: measured on z": ("half sigma", _halve_samples, NoiseError, "below"),
     "a sampler of half sigma: measured on z": ("half sigma", _draw_from_half, NoiseError, "below"),
-    "a draw used twice": ("reused noise", _use_a_draw_twice, NoiseError, "twice"),
-    "a sampler that repeats itself: measured on z": ("reused noise", _repeat_draws, NoiseError, "stuck"),
+    "a noise sample used twice": ("reused noise", _use_a_sample_twice, NoiseError, "twice"),
+    "a sampler that repeats itself: measured on z": ("reused noise", _repeat_samples, NoiseError, "stuck"),
     "bits that repeat: measured on z": ("reused noise", _repeat_bits, NoiseError, "stuck"),
     "bits that never came: measured on z": ("reused noise", _no_bits, NoiseError, "did not reach"),
     "a buffer of zeros: the self-test": (

@@ -40,7 +40,7 @@ def _insert(model: onnx.ModelProto, before: NodeProto, kind: str, inputs: list[s
 
 
 def prune(model: onnx.ModelProto) -> None:
-    """Take out what nobody reads any more, or it would be refused for that alone."""
+    """Remove nodes and constants that nothing reads any more; the proof would refuse them alone."""
     while dead := [n for n in model.graph.node if not any(_readers(model, o) or o == "z" for o in n.output)]:
         for node in dead:
             model.graph.node.remove(node)
@@ -79,16 +79,16 @@ def _add_in_floats(model: onnx.ModelProto) -> None:
 
 
 def _let_the_network_read(model: onnx.ModelProto) -> None:
-    """The code that is rounded becomes x + noise / 1000: what it then says, the noise given, is written around it."""
+    """The code that is rounded becomes x + noise / 1000, so the noise that is added later is no longer independent."""
     rounded = next(node for node in model.graph.node if node.op_type == "Round")
     x = rounded.input[0]
     reading = _readers(model, x)
     first = next(node for node in model.graph.node if node in reading)
     model.graph.initializer.append(numpy_helper.from_array(np.array(1e-3, np.float32), "thousandth"))
     _insert(model, first, "Cast", ["noise"], "noise_f", to=TensorProto.FLOAT)
-    _insert(model, first, "Mul", ["noise_f", "thousandth"], "whisper")
-    _insert(model, first, "Add", [x, "whisper"], "x_told")
-    _redirect(reading, x, "x_told")
+    _insert(model, first, "Mul", ["noise_f", "thousandth"], "faint_noise")
+    _insert(model, first, "Add", [x, "faint_noise"], "x_with_noise")
+    _redirect(reading, x, "x_with_noise")
 
 
 def _halve_noise(model: onnx.ModelProto) -> None:

@@ -1,7 +1,7 @@
 """Breaches of the promise in the source: a change of the code in a copy of it, and the test that must fail on the copy.
 
-text = mutate(source, WRITTEN["a draw may be taken again"])      LookupError where the place is gone
-copy_of_the_code(folder, file, text)                             run_tests({name: (copy, tests)}, folder)
+text = mutate(source, WRITTEN["a noise sample may be used again"])      LookupError where the place is gone
+copy_of_the_code(folder, file, text)                                    run_tests({name: (copy, tests)}, folder)
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Written:
     """A change of the source.
 
     Attributes:
-        breach: what it breaks.
-        file: relative to the project's root.
+        breach: What it breaks.
+        file: Relative to the project's root.
         changes: (pattern, replacement); each pattern must match once.
-        caught_by: the test that must fail, as pytest's node id.
+        caught_by: The test that must fail, as pytest's node id.
     """
 
     breach: str
@@ -61,7 +61,7 @@ WRITTEN: dict[str, Written] = {
         ((r"with self:\n( +)while ", r"if True:\n\1while not self._words.any() and "),),
         f"{T_NOISE}::test_two_samples_differ",
     ),
-    "a draw may be taken again": Written(
+    "a noise sample may be used again": Written(
         "reused noise",
         NOISE,
         ((r"        self\._owner = 0\n        return (self\._array)", r"        return \1"),),
@@ -91,7 +91,7 @@ WRITTEN: dict[str, Written] = {
         ),
         f"{T_NOISE}::test_bits_come_from_the_kernel_and_noise_from_the_sampler",
     ),
-    "a failed window is run again with a fresh draw": Written(
+    "a failed window is run again with a fresh noise sample": Written(
         "a retry with fresh noise",
         LOOP,
         (
@@ -126,7 +126,7 @@ WRITTEN: dict[str, Written] = {
         ((r'"noise": noise\}', '"noise": np.zeros_like(noise)}'),),
         "tests/unit/edge_runtime/test_edge_tensorrt.py::test_it_computes_what_onnx_runtime_computes",
     ),
-    "a slot is charged when it is out": Written(
+    "a slot is charged after it is published": Written(
         "a charge after publish",
         LOOP,
         (
@@ -157,7 +157,7 @@ def mutate(text: str, mutation: Written) -> str:
 
 
 def copy_of_the_code(folder: Path, file: str = "", text: str = "") -> Path:
-    """The project in `folder`: what may change, and what looks for it beside itself, is copied; the rest is linked."""
+    """Copy the project to `folder`: what a mutation may change and the tests are copied, the rest is linked."""
     folder.mkdir()
     for path in ROOT.iterdir():
         if path.name in ("edge_runtime", "wire", "tests", "pyproject.toml"):
@@ -170,7 +170,7 @@ def copy_of_the_code(folder: Path, file: str = "", text: str = "") -> Path:
     return folder
 
 
-# One process imports what is not ours and forks for every copy: it reads (folder, tests), and says how pytest ended.
+# One process imports the third-party packages, forks for every copy, and prints the exit status of each pytest.
 _SERVER = """
 import json, os, sys
 import cryptography.hazmat.primitives.asymmetric.ed25519, cv2, google.protobuf.message, mpmath, numpy, onnx

@@ -28,7 +28,7 @@ DEVICE, OTHER = DeviceKey(b"d" * 32), DeviceKey(b"o" * 32)
 
 
 def make_manifest(slot_s: float = 1.0, checkpoint: str = "c" * 64, family: str = "test") -> EngineManifest:
-    """A manifest of the shipped family's shapes; there need not be an engine for the bridge to read."""
+    """A manifest of the shipped family's shapes; the bridge needs no engine folder beside it."""
     hashes = {"checkpoint": checkpoint, "encode": "e", "decide": "d", "noise_table": "t", "calibration": ""}
     values = {
         "family": family,
@@ -81,7 +81,7 @@ class FakeMember:
 
 
 class Harness:
-    """A bridge with two cameras, lab/door and lab/hall, and everything it says kept in lists."""
+    """A bridge with two cameras, lab/door and lab/hall, which keeps everything it publishes and prints."""
 
     def __init__(
         self,

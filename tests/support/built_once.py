@@ -1,4 +1,4 @@
-"""What takes seconds to make and many tests read: made once for all processes of a test run."""
+"""Folders that take seconds to make and that many tests read: made once for all processes of a test run."""
 
 from __future__ import annotations
 

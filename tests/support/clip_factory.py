@@ -1,4 +1,4 @@
-"""Made-up clips on disk: a square that rests, drops or shakes, and their manifest."""
+"""Synthetic clips on disk: a square that stays, falls or shakes, and their manifest."""
 
 from __future__ import annotations
 

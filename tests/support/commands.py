@@ -18,7 +18,7 @@ from tests.support.source_tree import PACKAGES, module_name, python_files
 __all__ = ["commands", "parser_of"]
 
 _IS_COMMAND = re.compile(r'^if __name__ == "__main__":', re.MULTILINE)
-_NO_COMMAND = {"benchmarks.broker"}  # a broker of its own process, which the others start
+_NO_COMMAND = {"benchmarks.broker"}  # a broker in a process of its own, which other commands start
 
 
 class _Found(BaseException):
@@ -36,7 +36,7 @@ def _name(path: Path) -> str:
 
 @functools.cache
 def commands() -> tuple[str, ...]:
-    """What may stand after `python -m`."""
+    """Every module that can be run with `python -m`."""
     found = {_name(path) for path in python_files(*PACKAGES) if _IS_COMMAND.search(path.read_text())}
     return tuple(sorted(found - _NO_COMMAND))
 

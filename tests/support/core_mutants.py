@@ -193,7 +193,7 @@ MUTANTS: dict[str, tuple[Mutation, str]] = {
         "step 3",
     ),
     "saturated to int8": (both(store("z_low", -128), store("z_high", 127)), "step 3"),
-    "batch left open": (store("code", [-1, K, D], np.int64), "shape of x"),
+    "a dynamic batch size": (store("code", [-1, K, D], np.int64), "shape of x"),
     "code of one token": (store("code", [1, 1, K * D], np.int64), "shape of x"),
     "no Reshape": (both(drop("x"), lambda b: _rename(b, "h", "x")), "shape of x"),
     "integers after the Reshape": (

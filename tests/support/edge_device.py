@@ -22,7 +22,8 @@ from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Health, Stats
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
 from tests.support.patient_clock import PatientClock
-from wire.privacy.budget import UNIT, Budget, Terms
+from wire.privacy.budget import Budget, Terms
+from wire.privacy.level_rule import UNIT
 from wire.protocol.command import Orders
 from wire.protocol.event import EventWindow
 from wire.protocol.keys import DeviceKey
@@ -36,39 +37,39 @@ OPERATOR = DeviceKey(bytes(range(1, 33)))
 
 
 class FakePublisher:
-    """Keeps what is sent, with the time, and the state as it is told."""
+    """Keeps what is sent, with the time, and every update of the state."""
 
     def __init__(self, clock: SlotClock) -> None:
         self._clock = clock
         self.sent: list[tuple[str, bytes, float]] = []
         self.commands: deque[bytes] = deque()
-        self.told: list[dict[str, Any]] = []
+        self.states: list[dict[str, Any]] = []
 
-    def tell(self, **fields: Any) -> None:
-        self.told.append(fields)
+    def update_state(self, **fields: Any) -> None:
+        self.states.append(fields)
 
     def send(self, name: str, payload: bytes) -> None:
         self.sent.append((name, payload, self._clock.now()))
 
 
 class FakeEngine:
-    """A real engine whose encode and decide a test may replace; it remembers windows and draws."""
+    """A real engine whose encode and decide a test may replace; it remembers windows and noise samples."""
 
     def __init__(self, inner: OnnxEngine) -> None:
         self.inner, self.manifest = inner, inner.manifest
         self.before: Callable[[int], None] = lambda slot: None
         self.slots: list[int] = []
-        self.draws: list[bytes] = []
+        self.noise_samples: list[bytes] = []
 
-    def encode(self, window: Window, draw: NoiseSample) -> npt.NDArray[np.int16]:
+    def encode(self, window: Window, sample: NoiseSample) -> npt.NDArray[np.int16]:
         self.slots.append(window.slot)
-        self.draws.append(draw._array.tobytes())
+        self.noise_samples.append(sample._array.tobytes())
         try:
             self.before(window.slot)
         except BaseException:
-            draw.wipe()
+            sample.wipe()
             raise
-        return self.inner.encode(window, draw)
+        return self.inner.encode(window, sample)
 
     def decide(self, event: EventWindow) -> Mapping[str, float]:
         return self.inner.decide(event)
@@ -81,7 +82,16 @@ class FakeEngine:
 
 
 class Device:
-    """All parts, around a fake publisher and an engine that may fail."""
+    """All parts, around a fake publisher and an engine that may fail.
+
+    Args:
+        folder: Where the engine, the configuration and the ledger go.
+        source: Of the camera.
+        maximum: Releases that the budget of a day allows; 0: no budget.
+        slot_s: Seconds of a slot.
+        real: Whether the clock is real; otherwise time advances when the test waits.
+        levels: Other profiles' noise, by name.
+    """
 
     def __init__(
         self,
@@ -111,6 +121,7 @@ class Device:
         self.loop = Loop(*parts, Health("", {}, 60.0), KEY, 5, self.stats)  # type: ignore[arg-type]  # a fake publisher
 
     def run(self, windows: int) -> str:
+        """Run the loop for `windows` releases, and close the ledger; returns why it ended."""
         self.clock.start()
         with self.camera:
             try:
@@ -119,6 +130,7 @@ class Device:
                 self.ledger.close()
 
     def features(self) -> list[Any]:
+        """The feature messages that were sent, verified."""
         manifest = self.engine.manifest
         sent = [payload for name, payload, _ in self.publisher.sent if name == "features"]
         read = (manifest.n, manifest.model_id, len(manifest.sigmas))

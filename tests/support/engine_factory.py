@@ -3,8 +3,8 @@
     engine = make_engine(tmp_path / "engine", slot_s=0.1)
     config = make_edge_config(tmp_path, engine=tmp_path / "engine", source="synthetic://walk", port=1883)
 
-The network is of no use; everything around it is as in an engine that `export.build_engine` writes. `core` and
-`network` break it in one named way each, for the tests that must notice.
+The network is not trained; everything around it is as in an engine that `export.build_engine` writes. `core` and
+`network` break it in one named way each, for tests of what must notice.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def make_edge_config(
     windows: int = 0,
     **sections: dict[str, Any],
 ) -> Path:
-    """Write `edge.toml` (with key and state beside it) and return its path; `sections` update what stands here."""
+    """Write `edge.toml` (with key and state beside it) and return its path; `sections` update its values."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, dict[str, Any]] = {

@@ -93,7 +93,7 @@ class Stream:
 
 
 class Tracked:
-    """Writes down when it is released."""
+    """Logs when it is released."""
 
     def __init__(self, world: World, name: str, keeps: Any = None) -> None:
         self._world, self._name, self._keeps = world, name, keeps
@@ -184,7 +184,7 @@ class ILogger:
 
 
 class World:
-    """The whole simulated GPU. Each flag makes it misbehave in one named way."""
+    """The simulated GPU. Each flag makes it fail in one named way."""
 
     def __init__(self, name: str = "Orin", capability: tuple[int, int] = (8, 7), version: str = "10.3.0") -> None:
         self.log: list[str] = []
@@ -228,9 +228,6 @@ class World:
     def need_context(self) -> None:
         if not getattr(self.pushed, "depth", 0):
             raise CudaError("invalid device context")
-
-    def memory(self, where: str) -> list[Memory]:
-        return [memory for memory in self.live.values() if memory.where == where]
 
     def _push(self) -> None:
         self.pushed.depth = getattr(self.pushed, "depth", 0) + 1

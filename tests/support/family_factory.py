@@ -1,6 +1,6 @@
-"""A small untrained family whose codes fill the ball, as a checkpoint with its noise, as graphs and as an engine.
+"""A small untrained family whose codes fill the ball, as a checkpoint with its noise and as graphs.
 
-Tests take the checkpoint, the graphs and the engine from the fixtures of conftest.py, which make them once a run.
+Tests take both from the fixtures of conftest.py, which make them once in a test run.
 """
 
 from __future__ import annotations

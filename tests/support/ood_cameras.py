@@ -1,4 +1,4 @@
-"""Made-up cameras for the OOD score: codes near the rim of the ball, about an angle of their own."""
+"""Synthetic cameras for the OOD score: codes near the rim of the ball, about an angle of their own."""
 
 from __future__ import annotations
 

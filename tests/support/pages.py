@@ -1,4 +1,4 @@
-"""The pages for readers, and the commands and files that they name."""
+"""The documentation pages, and the commands and files that they name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGES = sorted(
     path
     for pattern in ("*.md", "docs/**/*.md", "dev/adr/*.md", "checkpoints/*/README.md")
     for path in ROOT.glob(pattern)
-    if path != ROOT / "docs" / "log.md"  # what was, in the words and with the commands of its day
+    if path != ROOT / "docs" / "log.md"  # history, with the words and commands of its time
 )
 
 _FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""Real things that tests start: ports, brokers, listeners; and how long a test waits for them."""
+"""Real services that tests start: ports, brokers, listeners; and how long a test waits for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["PATIENCE_S", "ROOT", "Broker", "Listener", "find", "free_port", "unt
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 300.0
-"""How long a test waits for what must come. Only a test that fails waits so long; a slow machine needs some of it."""
+"""How long a test waits for an event that must come. Only a failing test waits so long."""
 
 
 def find(command: str) -> str:

@@ -1,4 +1,4 @@
-"""Small graphs and short looks at graphs, for the tests of precisions."""
+"""Small graphs and helpers to inspect graphs, for the tests of precisions."""
 
 from __future__ import annotations
 

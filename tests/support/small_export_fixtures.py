@@ -1,4 +1,4 @@
-"""Fixtures of a session: a small family, its graphs traced once, and what the tests of precisions measure on them.
+"""Session fixtures: a small family, its traced graphs, and what the tests of precisions measure on them.
 
 pytest_plugins = ("tests.support.small_export_fixtures",)      # in a test module, which must not import this one
 """
@@ -59,12 +59,12 @@ def traced(small_graphs: Path) -> dict[str, ModelProto]:
 
 @pytest.fixture(scope="session")
 def feeds(manifest: EngineManifest) -> Feeds:
-    """Made windows and noisy events."""
+    """Synthetic windows and noisy events."""
     rng = np.random.default_rng(3)
-    silence = np.zeros((1, manifest.tokens, manifest.width), np.int32)
+    zero_noise = np.zeros((1, manifest.tokens, manifest.width), np.int32)
     event = (1, manifest.event_releases, manifest.tokens, manifest.width)
     return {
-        "encode": [{"frames": w[None], "noise": silence} for w in parity.made_windows(manifest.window, 14)],
+        "encode": [{"frames": w[None], "noise": zero_noise} for w in parity.made_windows(manifest.window, 14)],
         "decide": [
             {"z": rng.normal(size=event, scale=70).astype(np.int32), "present": np.ones(event[:2], np.bool_)}
             for _ in range(8)

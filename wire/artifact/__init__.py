@@ -1,1 +1,1 @@
-"""What an engine folder and a checkpoint say of themselves."""
+"""The files that describe an engine folder, a device's engine files and a checkpoint."""

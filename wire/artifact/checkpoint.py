@@ -32,12 +32,14 @@ def weight_files(folder: Path | str) -> tuple[str, ...]:
         raise CheckpointError(f"{index}: not a list of shards ({error!r}); copy the folder again") from error
     for name in names:
         if not _SHARD.fullmatch(name):
-            raise CheckpointError(f"{index}: {name!r} is no name for a shard in this folder; copy the folder again")
+            raise CheckpointError(
+                f"{index}: {name!r} is no valid name of a shard in this folder; copy the folder again"
+            )
     return tuple(names)
 
 
 def checkpoint_hash(folder: Path | str) -> str:
-    """Hash names, sizes and contents of a checkpoint's files; the noise table beside them has its own hash.
+    """Hash the names, sizes and contents of a checkpoint's files; the noise table beside them has its own hash.
 
     Returns:
         sha256 in hex.

@@ -1,9 +1,9 @@
-"""engine.json: what the engine files of a device were made of and made for, beside the files themselves.
+"""engine.json: the record, beside a device's engine files, of what they were made from and for which device.
 
     manifest + the device's own facts --> key        engine files --sha256--> record
 
-An engine file is run only where every field of its record's key is that of the device and its hash is the recorded one:
-a file of another GPU, TensorRT, system release, graph or precision is refused with the field that differs.
+An engine file is run only if every field of its record's key is that of the device and its hash is the recorded one: a
+file of another GPU, TensorRT, system release, graph or precision is refused with the field that differs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from wire.files import write_whole
 __all__ = ["ENGINES", "RECORD", "EngineRecord", "engine_key"]
 
 ENGINES: Mapping[str, str] = {"encode": "encode.engine", "decide": "decide.engine"}
-"""Graph -> its engine file: what the builder returned, with nothing before it."""
+"""Graph -> its engine file: exactly the bytes that the builder returned."""
 RECORD = "engine.json"
 _CURE = "make it again: python -m export.install"
 
 
 def engine_key(manifest: EngineManifest, backend: str, device: Mapping[str, str]) -> dict[str, str]:
-    """Compute what must be the same for an engine file to be run.
+    """Compute the key that must equal the recorded one before an engine file is run.
 
     Args:
         manifest: Of the engine folder.
@@ -47,7 +47,7 @@ def engine_key(manifest: EngineManifest, backend: str, device: Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """What the engine files of a device were made of and for.
+    """What the engine files of a device were made from, and how.
 
     Attributes:
         key: See `engine_key`.
@@ -65,7 +65,7 @@ class EngineRecord:
 
     @classmethod
     def load(cls, folder: Path) -> EngineRecord:
-        """Read engine.json; EngineError where there is none, or none of ours."""
+        """Read engine.json. Raises EngineError where it is missing or malformed."""
         try:
             found = json.loads((folder / RECORD).read_text())
             tables = {str(name): {str(k): str(v) for k, v in table.items()} for name, table in found.items()}
@@ -84,7 +84,7 @@ class EngineRecord:
         return "; ".join(f"{name} changed ({_short(a)} -> {_short(b)})" for name, a, b in pairs if a != b)
 
     def read(self, folder: Path, part: str) -> bytes:
-        """Read `part`'s engine file; EngineError unless it is the recorded one."""
+        """Read `part`'s engine file. Raises EngineError unless it is the recorded one."""
         file = folder / ENGINES[part]
         try:
             data = file.read_bytes()

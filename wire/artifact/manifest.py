@@ -52,7 +52,7 @@ _EXTERNAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 _VERSION = 3  # of the schema: 3 names the level rule `adaptive_level`
 _CHUNK = 1 << 20
 _CURE = "build the engine again: python -m export.build_engine"
-_EPSILON_S = 1e-6  # times are sums of binary fractions of a second and of 1/fps: equal to a microsecond is equal
+_EPSILON_S = 1e-6  # times are sums of fractions of a second and of 1/fps: closer than a microsecond counts as equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class WindowSpec:
     def releases_of(self, duration_s: float) -> int:
         """How many slots of a stream can hold a picture of its first `duration_s` seconds; at least 1.
 
-        An incident is charged for all of them, so a source that ends is read until its last picture has left the
+        An incident is charged for all of them. A source that ends is therefore read until its last picture has left the
         receptive field.
         """
         return max(1, math.ceil((duration_s + self.receptive_field_s) / self.slot_s - _EPSILON_S) - 1)
@@ -190,8 +190,8 @@ class EngineManifest:
             if not _EXTERNAL.fullmatch(name) or name in {*FILES.values(), _MANIFEST, SIGNATURE}:
                 raise ManifestError(f"external: {name!r} is no name for a file of weights; {_CURE}")
         if len(set(self.sigmas)) <= len(self.levels):
-            raise ManifestError(f"levels: a sigma of {dict(self.levels)} stands twice, or is the profile's; {_CURE}")
-        self.certificate()  # refuses what cannot carry a promise
+            raise ManifestError(f"levels: a sigma of {dict(self.levels)} is there twice, or is the profile's; {_CURE}")
+        self.certificate()  # raises where C, sigma and the cadence are out of range
         if self.adaptive_level is not None:
             directions = self.adaptive_level.directions
             if (len(directions), len(directions[0])) != (len(self.labels) - 1, self.n):
@@ -208,7 +208,7 @@ class EngineManifest:
 
     @property
     def sigmas(self) -> tuple[Fraction, ...]:
-        """Of every level at which a release can be made, most noise first: a message's `level` is an index into it."""
+        """The sigma of every level, most noise first; a message's `level` is an index into it."""
         return tuple(sorted({self.sigma, *self.levels.values()}, reverse=True))
 
     @property
@@ -242,15 +242,15 @@ class EngineManifest:
         return sorted(found, key=lambda table: -table.sigma)
 
     def covers(self, certificate: bytes) -> bool:
-        """Whether a device of this engine may publish `certificate`: its own, a quieter level's, or its rule's."""
+        """Whether a device of this engine may publish `certificate`: its own, its rule's, or that of more noise."""
         if hashlib.sha256(certificate).hexdigest() == self.hashes["certificate"]:
             return True
         try:
             found = Certificate.from_json(certificate.decode())
         except (ManifestError, UnicodeDecodeError):
             return False
-        quieter = [self.certificate().at(sigma) for sigma in self.sigmas[: self.level + 1]]
-        return found in (quieter if self.adaptive_level is None else [*quieter, self.certificate(adaptive_level=True)])
+        noisier = [self.certificate().at(sigma) for sigma in self.sigmas[: self.level + 1]]
+        return found in (noisier if self.adaptive_level is None else [*noisier, self.certificate(adaptive_level=True)])
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -401,7 +401,7 @@ class EngineManifest:
         write_whole(Path(folder) / _MANIFEST, self.to_json())
 
     def check(self, folder: Path | str) -> None:
-        """Compare every file of the folder with this manifest; raises ManifestError (or its CertificateError)."""
+        """Compare every file of the folder with this manifest. Raises ManifestError, CertificateError or NoiseError."""
         for name, pinned in {**{name: self.hashes[part] for part, name in FILES.items()}, **self.external}.items():
             _same(name, sha256_file(Path(folder) / name), pinned)
         certificate = Certificate.from_json((Path(folder) / FILES["certificate"]).read_text())
@@ -419,10 +419,17 @@ class EngineManifest:
 
     @contextmanager
     def open_verified(self, folder: Path | str, scratch: Path | str | None = None) -> Iterator[Path]:
-        """A folder with the graphs and their external weights whose bytes cannot change after they were hashed.
+        """Give a folder with the graphs and their external weights whose bytes cannot change after they were hashed.
 
-        A private copy in `scratch` (None: where the system keeps temporary files), gone at the end of the block: what
-        is read from it is what the manifest pins, whatever happens to `folder` meanwhile.
+        It is a private copy, deleted at the end of the block: what is read from it is what the manifest pins, whatever
+        happens to `folder` meanwhile.
+
+        Args:
+            folder: The engine folder.
+            scratch: Where to put the copy; None: where the system keeps temporary files.
+
+        Raises:
+            ManifestError: A file has another hash than the manifest says, or cannot be copied.
         """
         pinned = {FILES[part]: self.hashes[part] for part in ("encode", "decide")} | dict(self.external)
         try:
@@ -440,7 +447,7 @@ class EngineManifest:
 
 
 def sha256_file(path: Path | str) -> str:
-    """sha256 of a file in hex; ManifestError where it cannot be read."""
+    """Hash a file; sha256 in hex. Raises ManifestError where it cannot be read."""
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
@@ -452,13 +459,13 @@ def sha256_file(path: Path | str) -> str:
 
 
 def sign_manifest(folder: Path | str, key: DeviceKey) -> None:
-    """Write `manifest.sig`: the signer answers for every byte that the manifest pins."""
+    """Write `manifest.sig`, the signature of manifest.json and so of every file whose hash it holds."""
     data = (Path(folder) / _MANIFEST).read_bytes()
     write_whole(Path(folder) / SIGNATURE, key.sign(_SIGNED_AS + data).hex() + "\n")
 
 
 def _check_signature(data: bytes, file: Path, signer: PublicKey) -> None:
-    cure = f"take the bundle that {signer!r} signed (python -m export.bundle makes one)"
+    cure = f"use the bundle that {signer!r} signed (python -m export.bundle makes one)"
     try:
         signature = bytes.fromhex(file.read_text())
     except (OSError, ValueError) as error:

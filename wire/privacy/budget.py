@@ -1,9 +1,9 @@
-"""Budgets in bits, held against what the cadence can spend before anything is released.
+"""Budgets in bits, compared with what the cadence can spend before anything is released.
 
     bits per event, hour, day + what T releases spend at most --> refuse, accept, or a cut-off for the ledger
 
-An event's budget is kept by the cadence or not at all: its releases are made at fixed slots. Those of an hour and of a
-day may be kept by a cut-off: once they are spent, slots go out as noise alone, and the place is not watched.
+The budget of an event can be kept by the cadence only, because its releases are made at fixed slots. The budgets of an
+hour and of a day can also be kept by a cut-off: once one is spent, releases are noise alone and nothing is observed.
 """
 
 from __future__ import annotations
@@ -16,21 +16,14 @@ from fractions import Fraction
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError
 from wire.privacy.certificate import Certificate, round_up
+from wire.privacy.level_rule import units
 
-__all__ = ["OVER", "UNIT", "Budget", "Terms", "slots_an_hour", "units"]
+__all__ = ["OVER", "Budget", "Terms", "slots_an_hour"]
 
 OVER = ("refuse", "report", "cut")
-"""What happens where the cadence can spend more than a budget: no start; go on and say so; noise alone once spent."""
-
-UNIT = 10**12
-"""S^2 is charged in integer units of 10^-12."""
+"""What happens where the cadence can spend more than a budget: refuse to start; accept it; noise alone once spent."""
 
 _BITS = Fraction(math.log(4) * (1 - 1e-15))  # S^2 of one bit is 2 ln 2, here rounded down
-
-
-def units(s_squared: Fraction) -> int:
-    """The cost of a release of this S^2, in units, rounded up."""
-    return math.ceil(s_squared * UNIT)
 
 
 def slots_an_hour(slot_s: float) -> int:
@@ -61,7 +54,7 @@ class Budget:
             slot_s: Seconds between releases.
 
         Raises:
-            ConfigError: The device must not start under these budgets; it tells every reason.
+            ConfigError: The device must not start under these budgets; the message lists every reason.
         """
         hour = slots_an_hour(slot_s)
         problems = list(self._problems(spends, event_releases, hour))
@@ -84,22 +77,22 @@ class Budget:
             if not (math.isfinite(allowed) and allowed > 0):
                 yield f"bits_per_{name} is {allowed}; expected a number above 0, or 0 for no budget"
                 continue
-            given = f"bits_per_{name} is {allowed:g}"
+            stated = f"bits_per_{name} is {allowed:g}"
             one, most = (float(spends(count) / _BITS) for count in (1, releases))
             shown = round_up(most, 6)  # a budget that is copied from the message is large enough
             cuts = self.over == "cut" and name != "event"
             if cuts and allowed < one:
-                yield f"{given}, less than the {round_up(one)} bits of a single release: all would be noise; allow more"
+                yield f"{stated}, less than the {round_up(one)} bits of one release: all would be noise; allow more"
             elif cuts and allowed >= most:
-                yield f"{given}, but no {name} spends more than {shown}: the cut-off would never act; leave it out"
+                yield f"{stated}, but no {name} spends more than {shown}: the cut-off would never act; leave it out"
             elif not cuts and self.over != "report" and allowed < most:
                 cure = "or over_budget = 'report' to accept it" + (", or 'cut'" if name != "event" else "")
-                yield f"{given}, but this cadence can spend {shown} in it; choose a stricter max_profile, {cure}"
+                yield f"{stated}, but this cadence can spend {shown} in it; choose a stricter max_profile, {cure}"
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a device may reveal: fixed at its start by its engine and its configuration, whatever is ordered later.
+    """What a device may reveal: fixed at its start by engine and configuration, whatever a command orders later.
 
     Attributes:
         profiles: Name -> level of the profiles that may be ordered, the most revealing last.
@@ -107,7 +100,7 @@ class Terms:
         certificate: What is published: that of the last profile.
         costs: Units of a release, for every level.
         cut_off: S^2 per hour and per day after which slots are noise alone, or 0.
-        words: The same for the log.
+        words: A summary for the log.
         adaptive_level: Whether the engine's rule chooses the level while the engine's own profile is in force; price
             and certificate are then the rule's.
     """

@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 PROFILES: Mapping[str, float] = {"strict": 2.0, "balanced": 3.0, "detailed": 4.0}
-"""Profile name -> S per event. At `detailed` nothing is left of a bound for naming one of 1,000."""
+"""Profile name -> S per event. At `detailed` the bound on naming one of 1,000 is 1: it says nothing any more."""
 
 GALLERIES = (10, 1_000, 100_000)
 """Sizes M of the galleries for which the chance to name one person is bounded."""
@@ -61,7 +61,7 @@ RANKS = (5, 20)
 """Ranks k for which the chance that the right one is among the first k of a gallery is bounded."""
 
 ATTRIBUTES = (0.5, 0.7, 0.9)
-"""Shares of the majority for which the chance to tell an attribute is bounded: always saying it is right that often."""
+"""Shares of the majority for which the chance to tell an attribute is bounded: what guessing it always achieves."""
 
 CAMERAS = (1, 2, 4)
 """Cameras that see one person at once, for which the certificate is worked out."""
@@ -98,10 +98,10 @@ _READING = {
 
 
 def round_up(value: float, digits: int = 3) -> str:
-    """Return a bound as text in `digits` significant digits, never below the value; an exact value keeps no zeros.
+    """Return a bound as text in `digits` significant digits, never below the value; an exact value gets no zeros.
 
     Every bound that people read is written with it: 6.49128 becomes "6.50", 0.723043 "0.724", 3.0 "3". A probability
-    stays one, since nothing up to 1 is rounded past 1.
+    stays a probability, since nothing up to 1 is rounded past 1.
     """
     if not math.isfinite(value):
         raise CertificateError(f"a bound is {value}; only a finite one can be written")
@@ -120,7 +120,7 @@ def sigma_for(clip_norm: int, s_event: float, releases: int = 8) -> Fraction:
         )
     exact = clip_norm * math.sqrt(releases) / s_event
     sigma = Fraction(math.ceil(exact * _SIGMA_GRID), _SIGMA_GRID)
-    while float(sigma) * s_event < clip_norm * math.sqrt(releases):  # the safe side, whatever the rounding above did
+    while float(sigma) * s_event < clip_norm * math.sqrt(releases):  # on the safe side, whatever the rounding above did
         sigma += Fraction(1, _SIGMA_GRID)
     return sigma
 
@@ -219,7 +219,7 @@ class Certificate:
         adaptive_level: Limits of the public rule that chooses the noise of each release, or None.
 
     Raises:
-        CertificateError: The values cannot carry a promise.
+        CertificateError: A value is out of range, or the values contradict each other.
     """
 
     clip_norm: int

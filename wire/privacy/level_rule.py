@@ -23,18 +23,25 @@ import numpy.typing as npt
 
 from wire.errors import ManifestError, PrivacyError
 
-__all__ = ["AdaptiveLevel", "LevelRule", "Limits", "Witness"]
+__all__ = ["UNIT", "AdaptiveLevel", "LevelRule", "Limits", "Witness", "units"]
 
-_UNIT = 10**12  # S^2 in the ledger's integer units
+UNIT = 10**12
+"""S^2 is charged in integer units of 10^-12."""
+
 _NAT = 1 << 20  # evidence in integer units of 2^-20 nat
 _LASTING = Fraction(2, 3)  # of the fixed profile's S^2: what the adaptive privacy level spends in the long run
 _EVEN = 15  # releases: an incident of ten seconds with a receptive field of five
 _CURE = "build the engine again: python -m export.build_engine"
 
 
+def units(s_squared: Fraction) -> int:
+    """Convert the S^2 of a release to units, rounded up."""
+    return math.ceil(s_squared * UNIT)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What any releases in a row may spend together, whoever chooses their levels.
+    """What releases in a row may spend together, however their levels are chosen.
 
     A bucket holds S^2 that may be spent beyond the quietest level.
 
@@ -66,7 +73,7 @@ class Limits:
             raise ManifestError(
                 f"adaptive_level: depth is {self.depth}, refill is {self.refill}; neither may be below 0; {_CURE}"
             )
-        quiet = Fraction(self.releases * self.costs[0], _UNIT)
+        quiet = Fraction(self.releases * self.costs[0], UNIT)
         if quiet > self.event_cap:
             raise ManifestError(
                 f"adaptive_level: {self.releases} of the quietest releases spend {float(quiet):g}, more than the "
@@ -76,7 +83,7 @@ class Limits:
     @property
     def costs(self) -> tuple[int, ...]:
         """Per level, S^2 of a release in the ledger's integer units, rounded up."""
-        return tuple(math.ceil(Fraction(self.clip_norm) ** 2 / sigma**2 * _UNIT) for sigma in self.sigmas)
+        return tuple(units(Fraction(self.clip_norm) ** 2 / sigma**2) for sigma in self.sigmas)
 
     def document(self) -> dict[str, Any]:
         """For JSON: fractions as text."""
@@ -95,9 +102,9 @@ class Limits:
         """Return the S^2 that so many releases in a row spend at most: the smallest of three bounds."""
         quiet, *_, loud = self.costs
         events, rest = divmod(releases, self.releases)
-        cap = self.event_cap * _UNIT
-        bucket = releases * (quiet + self.refill * _UNIT) + self.depth * _UNIT
-        return min(Fraction(releases * loud), bucket, events * cap + min(cap, Fraction(rest * loud))) / _UNIT
+        cap = self.event_cap * UNIT
+        bucket = releases * (quiet + self.refill * UNIT) + self.depth * UNIT
+        return min(Fraction(releases * loud), bucket, events * cap + min(cap, Fraction(rest * loud))) / UNIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +152,7 @@ class LevelRule:
         the quietest level spends. The numbers were chosen by simulation: `python -m benchmarks.adaptive_level`.
         """
         fixed = Fraction(clip_norm) ** 2 / sigmas[level] ** 2
-        quiet = Fraction(math.ceil(Fraction(clip_norm) ** 2 / sigmas[0] ** 2 * _UNIT), _UNIT)
+        quiet = Fraction(units(Fraction(clip_norm) ** 2 / sigmas[0] ** 2), UNIT)
         refill = max(Fraction(0), _LASTING * fixed - quiet)
         depth = _EVEN * (fixed - quiet - refill)
         return cls(
@@ -176,7 +183,7 @@ _NUMBERS = ("event_cap", "depth", "refill", "threshold", "steepness", "memory")
 
 
 class AdaptiveLevel:
-    """The rule at work on one stream of releases: ask `level` for the next one, then `advance` with what was published.
+    """The state of the rule on one stream: read `level` for the next release, then `advance` with what was published.
 
     A stream begins as if the one before it had spent all it could. `clip_norm`, `sigmas` and `releases` are as in
     `Limits`.
@@ -186,17 +193,17 @@ class AdaptiveLevel:
         self.limits = limits = Limits(clip_norm, tuple(sigmas), releases, rule.event_cap, rule.depth, rule.refill)
         self.costs, self.releases = limits.costs, releases
         self._cap, self._depth, self._refill = (
-            math.floor(limit * _UNIT) for limit in (rule.event_cap, rule.depth, rule.refill)
+            math.floor(limit * UNIT) for limit in (rule.event_cap, rule.depth, rule.refill)
         )
         # Codes of equal norm: log P(z | risk) - log P(z | none) = <z, direction> / sigma^2, in units of 1 / _NAT nat.
         self._directions = np.array(rule.directions, np.int64)
         self._rates = [_NAT / sigma**2 for sigma in sigmas]
         self._threshold, self._memory = math.floor(rule.threshold * _NAT), math.floor(rule.memory * _NAT)
-        self._steepness = rule.steepness * _NAT / _UNIT
+        self._steepness = rule.steepness * _NAT / UNIT
         self.least()
 
     def least(self) -> None:
-        """Go to the state after the worst past: bucket empty, event spent, no evidence. Every stream begins so."""
+        """Go to the state that allows least: bucket empty, event spent, no evidence. Every stream begins with it."""
         self._evidence = [0] * len(self._directions)
         self._bucket = 0
         self._recent = deque([self.costs[-1]] * (self.releases - 1), maxlen=self.releases - 1)
@@ -216,8 +223,8 @@ class AdaptiveLevel:
         needed = self._threshold + math.ceil((self._depth - self._bucket) * self._steepness)
         if max(self._evidence) <= needed:
             return 0
-        room = min(self._cap - sum(self._recent), self._bucket + self.costs[0])
-        return max((k for k, cost in enumerate(self.costs) if cost <= room), default=0)
+        left = min(self._cap - sum(self._recent), self._bucket + self.costs[0])
+        return max((k for k, cost in enumerate(self.costs) if cost <= left), default=0)
 
     def advance(self, level: int, z: npt.NDArray[np.int16] | None) -> None:
         """Take the release that was charged at `level`.
@@ -230,7 +237,7 @@ class AdaptiveLevel:
             PrivacyError: The release spent more than the rule allows.
         """
         if level > self.level:
-            raise PrivacyError(f"a release was made at level {level}, the rule allows {self.level}; do not go on")
+            raise PrivacyError(f"a release was made at level {level}, the rule allows {self.level}; stop the device")
         self.follow(level, z)
 
     def follow(self, level: int, z: npt.NDArray[np.int16] | None) -> None:
@@ -253,9 +260,9 @@ class AdaptiveLevel:
 class Witness:
     """Follows a device from its messages alone, and decides whether the rule can have chosen each level.
 
-    Two copies of the rule bound the device's state: the level grows with evidence and with what bucket and event have
-    left, and so do both copies. While no message is missing from the stream's beginning on, they are one and the level
-    must be exactly the rule's; after a gap they meet again within seconds.
+    Two copies of the rule bound the device's state from below and from above, since the level grows with the evidence
+    and with what bucket and event have left. As long as no message has been missing since the stream began, both copies
+    are equal and the level must be exactly the rule's. After a gap they become equal again within seconds.
     """
 
     def __init__(self, rule: LevelRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
@@ -272,7 +279,7 @@ class Witness:
         return self._low.level == self._high.level
 
     def see(self, slot: int, level: int, z: npt.NDArray[np.int16] | None) -> bool:
-        """Take the release of `slot` (slots grow from 0 on) and say whether its level can be the rule's."""
+        """Take the release of `slot` (slots grow from 0 on) and return whether the rule can have chosen its level."""
         if slot == 0:
             self._high.least()
         elif slot != self._next:

@@ -1,6 +1,6 @@
-"""The check that noise is in every release: what the device runs before it publishes, and stops at.
+"""The check that every release contains noise: the device runs it before it publishes, and stops where it fails.
 
-release z --> |z|^2, |z - previous z|^2, |z|^2 over an event --each against a lower tail--> go on, or NoiseError
+release z --> |z|^2, |z - previous z|^2, |z|^2 over an event --each against a lower tail--> publish, or NoiseError
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WHY = ("the noise did not reach the release", "the noise buffer is stuck", "an 
 
 
 class NoiseCheck:
-    """Raises when a release shows that its noise is missing, before it is published: the process must stop.
+    """Raises NoiseError when a release shows that its noise is missing; the process must then stop.
 
     Three lower-tail tests: on |z|^2, on |z - previous z|^2 (a stuck buffer), and on the sum of |z|^2 over an event
     (noise too small). With sound noise each fails with probability at most 2^-40 a release, for ANY codes. By Chernoff:

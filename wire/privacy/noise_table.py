@@ -68,7 +68,7 @@ class NoiseTable:
         return [int(high) << 64 | int(low) for high, low in zip(self.high, self.low, strict=True)]
 
     def check(self) -> None:
-        """Refuse words that are not the distribution of the sigma they name, whatever their hash: NoiseError."""
+        """Raise NoiseError unless the entries are the distribution of sigma, which no hash can show."""
         sigma, magnitudes = float(self.sigma), np.arange(len(self.high))
         weights = np.exp(-(magnitudes**2) / (2 * sigma**2)) * np.where(magnitudes == 0, 1.0, 2.0)
         expected = np.cumsum(weights) / theta(sigma**2)
@@ -77,7 +77,7 @@ class NoiseTable:
             raise NoiseError(f"noise table: not the distribution of sigma {self.sigma}; run calibration.noise")
 
     def to_bytes(self) -> bytes:
-        """The file's bytes: the same bytes for the same table."""
+        """Serialise the table: the same bytes for the same table."""
         header = _HEADER.pack(_MAGIC, self.sigma.numerator, self.sigma.denominator, len(self.high))
         return header + self.high.astype("<u8").tobytes() + self.low.astype("<u8").tobytes()
 

@@ -1,1 +1,1 @@
-"""Messages, topics, commands and keys: what travels, and who may say it."""
+"""Messages, events, topics, commands and keys."""

@@ -1,10 +1,10 @@
-"""An operator's command to a device: signed, numbered, for one camera, taken once.
+"""An operator's command to a device: signed, numbered, for one camera, accepted once.
 
     python -m wire.protocol.command --key operator.key --camera site/camera --profile strict --> JSON for `command`
-    payload --size, form, signature, camera, number, profile--> Orders.take: durable, then obeyed
+    payload --size, form, signature, camera, number, profile--> Orders.take: stored durably, then obeyed
 
-The only command is a change of profile, among those that the device's own configuration allows. A number is taken once:
-only a larger one than the last is accepted, over restarts too. Whatever is refused raises MessageError, to be counted.
+The only command is a change of profile, among those that the device's own configuration allows. A number is accepted
+once: it must be larger than the last one, over restarts too. A refused command raises MessageError, and is counted.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from wire.protocol.topics import parse_topic, topic
 __all__ = ["MAX_COMMAND", "Command", "Orders", "main", "open_command"]
 
 MAX_COMMAND = 1024
-"""No command is longer, in bytes."""
+"""Upper bound on the bytes of a command."""
 
 _LOG = logging.getLogger("veilsight.command")
-_CONTEXT = b"veilsight/v1/command\0"  # a signature on anything else is none on a command
+_CONTEXT = b"veilsight/v1/command\0"  # so that a signature on anything else is not valid for a command
 _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An order of a profile.
+    """An order to change to a profile.
 
     Attributes:
         camera: `site/camera`.
@@ -50,7 +50,7 @@ class Command:
     profile: str
 
     def seal(self, key: DeviceKey) -> bytes:
-        """The signed payload, JSON."""
+        """Sign it; returns the payload, JSON."""
         return json.dumps({**asdict(self), "signature": key.sign(self._signed()).hex()}).encode()
 
     def _signed(self) -> bytes:
@@ -81,7 +81,7 @@ class Orders:
 
     Attributes:
         profile: Name of the profile in force.
-        number: Of the last command that was taken.
+        number: Of the last command that was accepted.
         counts: Commands obeyed, and commands refused by reason.
     """
 
@@ -91,7 +91,7 @@ class Orders:
         """Continue with the command that is kept in `file`.
 
         Args:
-            file: Keeps the last command as it came.
+            file: Keeps the last accepted command as it came.
             public: The operator's key; None: nobody may order anything.
             camera: `site/camera`.
             profiles: Names that may be ordered, the most revealing last.
@@ -119,7 +119,7 @@ class Orders:
             self.profile = last.profile
 
     def obey(self, payloads: deque[bytes]) -> None:
-        """Take all that came, oldest first; a command that is refused is counted and told in the log."""
+        """Take all waiting commands, oldest first; a refused one is counted and logged."""
         while payloads:
             try:
                 _LOG.info("profile %s is ordered", self.take(payloads.popleft()))
@@ -133,20 +133,20 @@ class Orders:
         return dict(self.counts)
 
     def take(self, payload: bytes) -> str:
-        """Take a command and make it durable.
+        """Accept a command and store it durably.
 
         Returns:
             The profile that it orders.
 
         Raises:
             MessageError: The command is refused.
-            LedgerError: It cannot be kept on the disk.
+            LedgerError: It cannot be stored on the disk.
         """
         if self._public is None:
             raise MessageError("forged", "no operator is configured: [privacy] operator_key")
         command = open_command(payload, self._public, self._camera)
         if command.number <= self.number:
-            raise MessageError("replayed", f"number {command.number}, the last one taken was {self.number}")
+            raise MessageError("replayed", f"number {command.number}, the last one accepted was {self.number}")
         if command.profile not in self._profiles:
             raise MessageError("profile", f"{command.profile!r} is not among {', '.join(self._profiles)}")
         try:
@@ -158,7 +158,7 @@ class Orders:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a command, to be published under the topic that is told on the error stream; returns the exit status."""
+    """Print a signed command, and on stderr the topic to publish it under; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m wire.protocol.command", description="Sign a command to a device.")
     parser.add_argument("--key", type=Path, required=True, help="the operator's key; made where there is none")
     parser.add_argument("--camera", required=True, help="site/camera")

@@ -15,8 +15,8 @@ class EventWindow:
     window and are overwritten by the next push: copy what you keep.
 
     Attributes:
-        z: int32 (releases, K, d), each release times the weight of its level; zeros for a slot that never came.
-        present: bool (releases,), False for a slot that never came.
+        z: int32 (releases, K, d), each release times the weight of its level; zeros for a missing slot.
+        present: bool (releases,), False for a missing slot.
         last_slot: The newest slot; -1 before the first release.
     """
 

@@ -48,7 +48,7 @@ class PublicKey:
             ) from error
 
     def verify(self, signature: bytes, data: bytes) -> bool:
-        """Say whether `signature` (64 bytes) is this key's over exactly `data`."""
+        """Return whether `signature` (64 bytes) is this key's over exactly `data`."""
         try:
             self._key.verify(signature, data)
         except InvalidSignature:
@@ -82,7 +82,8 @@ class DeviceKey:
     def load_or_make(cls, path: Path | str) -> DeviceKey:
         """Read the 32-byte key at `path` (mode 0600), or make one with its public half in `<path>.pub`.
 
-        Raises DeviceKeyError where the file is malformed, or readable by group or others.
+        Raises:
+            DeviceKeyError: The file is malformed, or readable by group or others.
         """
         file = Path(path)
         if not file.exists():

@@ -3,8 +3,8 @@
     FeatureMessage --seal(key)--> bytes --open_features(bytes, public key, manifest)--> FeatureMessage
 
 Order of the checks on receipt: size, envelope, signature, body, canonical form, schema, model, values. Whatever fails
-raises MessageError with a one-word reason, and nothing but the payload itself was allocated by then. Only noised data
-has a message type, so a clean feature cannot be sent. The layout is in `veilsight.proto`.
+raises MessageError with a one-word reason, and nothing but the payload itself was allocated by then. There is a message
+type for noised data only, so a code without noise cannot be sent. The layout is in `veilsight.proto`.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ FLAG_ADAPTIVE = 2
 """The level was chosen by the manifest's level rule. A function of configuration."""
 
 MAX_PAYLOAD = 16 * 1024
-"""No message of ours is longer, in bytes; whatever is, is refused unread."""
+"""Upper bound on the bytes of a message; a longer one is refused unread."""
 
 UNSURE = "unsure"
-"""What a verdict says in place of the label that is no risk, where the scene is like none that is known."""
+"""What a verdict says in place of the label that is no risk, where the scene is out of distribution."""
 
 _SCHEMA = 1
 _MEMBERS: Mapping[str, int] = {"edge": 1, "cloud": 2}
@@ -80,7 +80,7 @@ class FeatureMessage:
     level: int = 0
 
     def seal(self, key: DeviceKey) -> bytes:
-        """The signed payload, `features_size(n)` bytes whatever the values."""
+        """Sign it; returns the payload, `features_size(n)` bytes whatever the values."""
         if self.z.dtype != np.int16 or self.z.ndim != 1:
             raise MessageError("shape", f"z is {self.z.dtype} {self.z.shape}; expected int16 (n,)")
         body = pb.Features(
@@ -97,7 +97,7 @@ class FeatureMessage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a member says of an event.
+    """The result of a member for an event.
 
     Attributes:
         boot_id: Names the device's start.
@@ -110,8 +110,8 @@ class Verdict:
         sentence: What happens, in words; "" from the edge.
         start_s: Begin of the event, in seconds since slot 0 began.
         end_s: End of the event, on the same clock.
-        ood_p_value: Of the camera's last minutes (familial/evaluate/ood.py); None where it is not known.
-        unsure: The OOD p-value is so low that the label which is no risk is not to be believed.
+        ood_p_value: Of the camera's last minutes (familial/evaluate/ood_detector.py); None where it is not known.
+        unsure: The OOD p-value is so low that a label of no risk must not be trusted.
         attributes: Attribute -> share of the event's time for which it holds, if nothing happens in it; empty where the
             family has none.
     """
@@ -146,7 +146,7 @@ class Verdict:
         return self.probabilities[self.label]
 
     def seal(self, key: DeviceKey) -> bytes:
-        """The signed payload; of constant size for the edge member, which writes no sentence."""
+        """Sign it; returns the payload, of constant size for the edge member, which writes no sentence."""
         body = pb.Verdict(
             schema=_SCHEMA,
             boot_id=self.boot_id,
@@ -182,7 +182,7 @@ class Alert:
     at_s: float
 
     def seal(self, key: DeviceKey) -> bytes:
-        """The signed payload."""
+        """Sign it; returns the payload."""
         body = pb.Alert(
             schema=_SCHEMA,
             boot_id=self.boot_id,
@@ -258,11 +258,11 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
         _sane_text(text)
     if not (math.isfinite(body.start_s) and math.isfinite(body.end_s)) or body.first_slot > body.last_slot:
         raise MessageError("values", "the event's span is not one")
-    told = body.HasField("ood_p_value")
-    if told != body.HasField("unsure") or not 0.0 <= body.ood_p_value <= 1.0:
+    has_p_value = body.HasField("ood_p_value")
+    if has_p_value != body.HasField("unsure") or not 0.0 <= body.ood_p_value <= 1.0:
         raise MessageError("values", f"ood_p_value is {body.ood_p_value}; it goes with unsure, and is 0 to 1")
-    if (told or shares) and members[body.member] != "cloud":
-        raise MessageError("values", "an OOD p-value or attributes, which only the cloud member tells")
+    if (has_p_value or shares) and members[body.member] != "cloud":
+        raise MessageError("values", "an OOD p-value or attributes, which only the cloud member gives")
     present = tuple(bool(body.present >> k & 1) for k in reversed(range(event_releases)))
     return Verdict(
         boot_id=body.boot_id,
@@ -275,7 +275,7 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
         sentence=body.sentence,
         start_s=body.start_s,
         end_s=body.end_s,
-        ood_p_value=body.ood_p_value if told else None,
+        ood_p_value=body.ood_p_value if has_p_value else None,
         unsure=body.unsure,
         attributes=dict(zip(body.attributes, shares, strict=True)),
     )
@@ -313,7 +313,7 @@ def _seal(kind: str, body: Message, key: DeviceKey) -> bytes:
 
 
 def _context(kind: str) -> bytes:
-    """A signature on one kind of message is none on another."""
+    """What is signed before the body, so that a signature on one kind of message is not valid for another."""
     return f"veilsight/v1/{kind}".encode() + b"\0"
 
 

@@ -106,10 +106,14 @@ TOPICS: Mapping[str, TopicRow] = {
         },
     ),
     "certificate": TopicRow(
-        "edge", 1, True, "JSON: of the most revealing profile that may be ordered", {"*": Source.CONSTANT}
+        "edge",
+        1,
+        True,
+        "JSON: the certificate of the most revealing profile that may be ordered",
+        {"*": Source.CONSTANT},
     ),
     "command": TopicRow(
-        "operator", 1, False, "JSON of wire/protocol/command.py: a signed order of another profile", {}
+        "operator", 1, False, "JSON of wire/protocol/command.py: a signed order to change the profile", {}
     ),
     "verdict/cloud": TopicRow(
         "cloud",

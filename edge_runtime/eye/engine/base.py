@@ -36,11 +36,11 @@ class Engine(ABC):
     """One open engine folder. A backend runs the two graphs; what is the same for all backends is here.
 
     Args:
-        folder: the engine folder; every file must have the hash that the manifest says.
-        manifest: the folder's manifest where it is loaded already.
+        folder: The engine folder; every file must have the hash that the manifest says.
+        manifest: The folder's manifest where it is loaded already.
 
     Raises:
-        ManifestError: a file is missing or is not the one that the manifest names.
+        ManifestError: A file is missing or is not the one that the manifest names.
     """
 
     def __init__(self, folder: Path | str, manifest: EngineManifest | None = None) -> None:
@@ -66,13 +66,13 @@ class Engine(ABC):
             z, int16 (n,).
 
         Raises:
-            EngineError: the graph did not run.
+            EngineError: The graph did not run.
             PrivacyError: z does not fit int16, so the graph is not the proved one.
         """
         with sample as noise:
             z = self.run_core(window.frames, noise)
         if z.min() < -32768 or z.max() > 32767:
-            raise PrivacyError(f"z reaches from {z.min()} to {z.max()}: the graph does not saturate; {REBUILD}")
+            raise PrivacyError(f"z is from {z.min()} to {z.max()}: the graph does not saturate; {REBUILD}")
         return z.astype(np.int16).reshape(-1)
 
     def decide(self, event: EventWindow) -> Mapping[str, float]:
@@ -91,7 +91,7 @@ def self_test(engine: Engine) -> None:
     integer; and z saturates at both ends of int16.
 
     Raises:
-        PrivacyError: one of these does not hold; the process must stop.
+        PrivacyError: One of these does not hold; the process must stop.
     """
     for name, frames in _scenes(engine.manifest).items():
         mu = _check_scene(engine, name, frames)
@@ -112,20 +112,20 @@ def _scenes(manifest: EngineManifest) -> dict[str, npt.NDArray[np.uint8]]:
 
 
 def _check_scene(engine: Engine, name: str, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Hold one scene's code and its noise against the promise; returns mu, int64 (1, K, d)."""
+    """Check |mu| <= C and z - noise = mu on one scene; returns mu, int64 (1, K, d)."""
     manifest = engine.manifest
     code = (1, manifest.tokens, manifest.width)
-    planted = np.arange(manifest.n, dtype=np.int32).reshape(code) * 7919 % 60001 - 30000
+    noise = np.arange(manifest.n, dtype=np.int32).reshape(code) * 7919 % 60001 - 30000
     mu = engine.run_core(frames, np.zeros(code, np.int32)).astype(np.int64)
     if int((mu * mu).sum()) > manifest.clip_norm**2:
         raise PrivacyError(f"self-test ({name}): the code is longer than C = {manifest.clip_norm}; {REBUILD}")
-    if not np.array_equal(engine.run_core(frames, planted) - mu, planted):
+    if not np.array_equal(engine.run_core(frames, noise) - mu, noise):
         raise PrivacyError(f"self-test ({name}): the noise does not reach the release as it was drawn; {REBUILD}")
     return mu
 
 
 def _check_saturation(engine: Engine, frames: npt.NDArray[np.uint8], mu: npt.NDArray[np.int64]) -> None:
-    """Drive z to both ends of int16 and beyond, to the last integer on both sides of each end."""
+    """Check that z saturates: one step before, at, one step and far beyond each end of int16."""
     for end, step in ((32767, 1), (-32768, -1)):
         for over in (-1, 0, 1, 1 << 20):
             z = engine.run_core(frames, (end - mu + step * over).astype(np.int32))

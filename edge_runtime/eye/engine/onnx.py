@@ -24,13 +24,13 @@ class OnnxEngine(Engine):
     """Both graphs in ONNX Runtime sessions.
 
     Args:
-        folder: the engine folder.
-        threads: of one run.
-        manifest: the folder's manifest where it is loaded already.
+        folder: The engine folder.
+        threads: Of one run.
+        manifest: The folder's manifest where it is loaded already.
 
     Raises:
-        ManifestError: a file is not the one that the manifest names.
-        EngineError: a graph cannot be loaded, or has another interface than the manifest says.
+        ManifestError: A file is not the one that the manifest names.
+        EngineError: A graph cannot be loaded, or has another interface than the manifest says.
     """
 
     def __init__(self, folder: Path | str, threads: int = 1, manifest: EngineManifest | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Which backends there are, and the choice of one by `[engine] backend`. A new backend is a row of BACKENDS."""
+"""The backends of the device, and the choice of one by `[engine] backend`. A new backend is a row of BACKENDS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT = "onnxruntime"
 
 
 def check_backend(name: str, key: str) -> None:
-    """Raise ConfigError, naming the backends there are, unless `name`, the value of `key`, is one of them."""
+    """Raise ConfigError, which lists the backends, unless `name`, the value of `key`, is one of them."""
     if name not in BACKENDS:
         raise ConfigError(f"{key} is {name!r}; expected {' or '.join(BACKENDS)}")
 
@@ -34,8 +34,8 @@ def open_engine(config: Config, manifest: EngineManifest) -> Engine:
     """Open the engine of `[engine] folder` with `[engine] backend`.
 
     Raises:
-        ConfigError: there is no such backend.
-        ManifestError, EngineError: the folder cannot be opened with it.
+        ConfigError: There is no such backend.
+        ManifestError, EngineError: The folder cannot be opened with it.
     """
     check_backend(config.engine_backend, "[engine] backend")
     return BACKENDS[config.engine_backend](config, manifest)

@@ -4,7 +4,7 @@
     every input is overwritten after every run, on the host and on the device
 
 Each graph is one `_Program`, the only owner of its buffers: allocated once, bound by name once, released in the
-opposite order. Each has its own stream and lock, for `encode` and `decide` run on different threads. Intermediate
+opposite order. Each has its own stream and lock, because `encode` and `decide` run on different threads. Intermediate
 values, mu among them, stay in TensorRT's scratch memory on the device until the next run.
 
 Engine files are made by `python -m export.install`. TensorRT and PyCUDA are imported by `load_libraries`, not before.
@@ -42,12 +42,12 @@ Signature = Mapping[str, tuple[str, tuple[int, ...]]]  # tensor -> (dtype, shape
 
 @dataclass(frozen=True, slots=True)
 class Libraries:
-    """The imported modules; a test gives others.
+    """The imported modules; tests pass fakes.
 
     Attributes:
-        trt: the module `tensorrt`.
-        cuda: the module `pycuda.driver`.
-        driver: makes the CUDA driver's library for ctypes.
+        trt: The module `tensorrt`.
+        cuda: The module `pycuda.driver`.
+        driver: Makes the CUDA driver's library for ctypes.
     """
 
     trt: Any
@@ -56,7 +56,7 @@ class Libraries:
 
 
 def load_libraries() -> Libraries:
-    """Import TensorRT and PyCUDA. Raises EngineError, which tells what exactly is missing or broken, and the cure."""
+    """Import TensorRT and PyCUDA. Raises EngineError, which names what is missing or broken, and the cure."""
     try:
         import tensorrt as trt
     except ModuleNotFoundError as error:
@@ -83,7 +83,7 @@ def load_libraries() -> Libraries:
 
 
 def load_cuda() -> Any:
-    """Import and initialise `pycuda.driver`; EngineError, with the cure, where there is none or no device."""
+    """Import and initialise `pycuda.driver`. Raises EngineError, with the cure, where it or the device is missing."""
     try:
         import pycuda.driver as cuda
     except ModuleNotFoundError as error:
@@ -110,7 +110,7 @@ def load_cuda() -> Any:
 
 
 def make_logger(trt: Any) -> Any:
-    """A TensorRT logger that prints nothing and keeps the last four errors for `words()`."""
+    """Make a TensorRT logger that prints nothing and keeps the last four errors for `words()`."""
 
     class Log(trt.ILogger):  # type: ignore[misc]  # the base class is known where TensorRT is
         def __init__(self) -> None:
@@ -122,8 +122,8 @@ def make_logger(trt: Any) -> Any:
                 self.lines.append(" ".join(message.split())[:300])
 
         def words(self) -> str:
-            said, self.lines = "; ".join(self.lines), deque(maxlen=4)
-            return said or "TensorRT gave no reason"
+            errors, self.lines = "; ".join(self.lines), deque(maxlen=4)
+            return errors or "TensorRT gave no reason"
 
     return Log()
 
@@ -161,15 +161,15 @@ class TensorRtEngine(Engine):
     """Both graphs on the GPU.
 
     Args:
-        folder: the engine folder.
-        manifest: the folder's manifest where it is loaded already.
-        cache: folder of the engine files; "": `folder`.
-        cuda_graph: replay each run as one CUDA graph.
+        folder: The engine folder.
+        manifest: The folder's manifest where it is loaded already.
+        cache: Folder of the engine files; "": `folder`.
+        cuda_graph: Replay each run as one CUDA graph.
         libraries: TensorRT and CUDA; None: those of this device.
 
     Raises:
-        ManifestError: a file is not the one that the manifest names.
-        EngineError: a library is missing, or the engine files are of another graph, GPU or TensorRT.
+        ManifestError: A file is not the one that the manifest names.
+        EngineError: A library is missing, or the engine files are of another graph, GPU or TensorRT.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class TensorRtEngine(Engine):
                 record = EngineRecord.load(place)
                 stale = record.why_stale(engine_key(self.manifest, "tensorrt", device_facts(found.trt, gpu)))
                 if stale:
-                    raise EngineError(f"{place}: the engine files are not for this place: {stale}; {_CURE}")
+                    raise EngineError(f"{place}: the engine files are not for this device: {stale}; {_CURE}")
                 logger = make_logger(found.trt)
                 runtime = found.trt.Runtime(logger)
                 runtime.engine_host_code_allowed = False
@@ -300,14 +300,14 @@ class _Program:
         """Run the graph once; the inputs are overwritten on host and device before this returns or raises.
 
         Args:
-            inputs: name -> value, of the manifest's dtypes and shapes.
+            inputs: Name -> value, of the manifest's dtypes and shapes.
 
         Returns:
             A copy of the graph's one output.
 
         Raises:
-            EngineError: an input does not fit, or TensorRT refuses the run.
-            DeviceLost: CUDA failed; the process must start again.
+            EngineError: An input does not fit, or TensorRT refuses the run.
+            DeviceLost: CUDA failed; the process must be restarted.
         """
         with self._lock, self._gpu:
             try:
@@ -326,7 +326,7 @@ class _Program:
                 made: npt.NDArray[Any] = self._host[output].copy()
                 return made
             except self._cuda.Error as error:
-                raise DeviceLost(f"{self._part}: CUDA failed ({error}); the process has to start again") from error
+                raise DeviceLost(f"{self._part}: CUDA failed ({error}); the process must be restarted") from error
             finally:
                 self._wipe()
 

@@ -1,5 +1,7 @@
-"""The whole road of a foreign checkpoint: a folder saved by transformers -> adopt -> train -> noise -> engine -> edge
-process -> MQTT -> bridge -> verdicts of both members."""
+"""A foreign checkpoint through the whole project.
+
+folder saved by transformers -> adopt -> train -> noise -> engine -> edge process -> MQTT -> bridge -> verdicts
+"""
 
 from __future__ import annotations
 
@@ -23,34 +25,15 @@ from wire.artifact.manifest import EngineManifest
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's exporter warns about itself
-def test_a_foreign_checkpoint_walks_through_the_whole_loop(tmp_path: Path) -> None:
+def test_a_foreign_checkpoint_works_in_the_whole_loop(tmp_path: Path) -> None:
     base, adopted, trained, engine = (tmp_path / name for name in ("base", "adopted", "trained", "engine"))
     a_base(base, shard="100KB")
     (tmp_path / "like").mkdir()
     qwen_family_config().save(tmp_path / "like" / "config.json")
-    asked = ["--base", str(base), "--out", str(adopted), "--like", str(tmp_path / "like"), "--exit-block", "branch"]
-    assert adopt.main(asked) == 0
-    assert (
-        train.main(
-            [
-                "--base",
-                str(adopted),
-                "--out",
-                str(trained),
-                "--rendered",
-                "10",
-                "--steps",
-                "4",
-                "--stage-1",
-                "0.5",
-                "--threads",
-                "1",
-                "--processes",
-                "1",
-            ]
-        )
-        == 0
-    )
+    command = ["--base", str(base), "--out", str(adopted), "--like", str(tmp_path / "like"), "--exit-block", "branch"]
+    assert adopt.main(command) == 0
+    command = ["--base", str(adopted), "--out", str(trained), "--rendered", "10", "--steps", "4", "--stage-1", "0.5"]
+    assert train.main([*command, "--threads", "1", "--processes", "1"]) == 0
     config = json.loads((trained / "config.json").read_text())
     assert (config["tower"], config["exit_block"], config["storage"]) == ("qwen", "branch", "bfloat16")
     assert noise.main(["--checkpoint", str(trained), "--target", "balanced"]) == 0

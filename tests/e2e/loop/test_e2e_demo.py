@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it: the shipped checkpoint, its engine, its own clip; and sources that cannot be."""
+"""The demo as a newcomer runs it: the shipped checkpoint, its engine, its own clip; and invalid sources."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ KEYS = {
     "fall_onset_s",
     "first_fall_end_s",
 }
-# At these speeds, one after the other: the noise is real, so that a run in which it hides the fall for a moment is
-# allowed, and a busy machine may sleep through slots of a clip that is played fast.
+# The demo is tried at these speeds, one after the other: the noise is random and may hide the fall in one run, and a
+# busy machine may miss slots of a clip that is played fast.
 SPEEDS = (4.0, 4.0, 2.0, 1.0)
 IN_TIME_S = 4.0  # from the onset of the fall to the end of the first verdict that names it
 
@@ -67,7 +67,7 @@ def test_the_demo_names_the_fall_in_time(tmp_path: Path, capfd: pytest.CaptureFi
         if is_whole(document) and names_the_fall_in_time(document):
             return
         found.append((speed, len(document["verdicts"]), document["clip_label"], document["first_fall_end_s"]))
-    pytest.fail(f"no run missed no slot and named the fall within {IN_TIME_S:g} s: {found}")
+    pytest.fail(f"in no run all slots were read and the fall was named within {IN_TIME_S:g} s: {found}")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a video" * 1000])

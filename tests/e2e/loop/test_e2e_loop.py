@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -39,8 +39,8 @@ def slots(heard: Heard) -> list[int]:
     return [message.slot for _, message in heard.features if message.boot_id == heard.boot_id]
 
 
-def several_read(rig: Rig, count: int, after: int = -1) -> object:
-    """Condition: the cloud has read `count` events that end after slot `after`."""
+def several_read(rig: Rig, count: int, after: int = -1) -> Callable[[list[Record]], bool]:
+    """Make a condition: the cloud has read `count` events that end after slot `after`."""
 
     def holds(records: list[Record]) -> bool:
         return sum(v.last_slot > after for _, v in rig.hear(records).of("cloud")) >= count
@@ -50,7 +50,7 @@ def several_read(rig: Rig, count: int, after: int = -1) -> object:
 
 @pytest.mark.parametrize("seconds", [0.5, 4.0])
 def test_every_clip_gets_a_verdict_of_both_members(rig: Rig, tmp_path: Path, seconds: float) -> None:
-    """A clip shorter than an event's reading as well as a long one; both processes end by themselves, and cleanly."""
+    """A clip shorter than an event as well as a longer one; both processes end by themselves, without errors."""
     clip = a_clip(tmp_path / "clip.mp4", seconds)
     with Listener(rig.broker) as listener, rig.bridge(exit_when_offline=True) as bridge:
         bridge.wait_for_line("ready", PATIENCE_S)
@@ -59,7 +59,7 @@ def test_every_clip_gets_a_verdict_of_both_members(rig: Rig, tmp_path: Path, sec
         assert bridge.wait(PATIENCE_S) == 0, bridge.output()
         heard = rig.hear(listener.records())
     count = rig.manifest.window.releases_of(seconds)
-    released = slots(heard)  # all, but for slots through which a busy machine slept
+    released = slots(heard)  # all, except slots that a busy machine missed
     assert len(released) > 0.7 * count and released == sorted(set(released)) and released[-1] < count
     whole = [slot for slot in released if slot >= 7] or released[-1:]
     for member in ("edge", "cloud"):
@@ -72,17 +72,17 @@ def test_every_clip_gets_a_verdict_of_both_members(rig: Rig, tmp_path: Path, sec
 
 
 def test_the_loop_survives_a_broker_that_dies(tmp_path: Path, pair: tuple[Path, Path], broker: Broker) -> None:
-    """Slots go on, no message changes, and the cloud reads again, without anybody being started anew."""
+    """Slots go on, no message changes, and the cloud reads again, without a restart of either process."""
     rig = Rig(tmp_path, broker, *pair)
     with Listener(broker) as listener, rig.bridge() as bridge:
         bridge.wait_for_line("ready", PATIENCE_S)
         with rig.edge("synthetic://walk") as edge:
-            assert listener.wait_for(several_read(rig, 2), PATIENCE_S), edge.output() + bridge.output()  # type: ignore[arg-type]  # a condition
+            assert listener.wait_for(several_read(rig, 2), PATIENCE_S), edge.output() + bridge.output()
             broker.stop()
             before = slots(rig.hear(listener.records()))[-1]
             assert edge.running and bridge.running
             broker.start()
-            assert listener.wait_for(several_read(rig, 2, before + 8), PATIENCE_S), edge.output() + bridge.output()  # type: ignore[arg-type]  # a condition
+            assert listener.wait_for(several_read(rig, 2, before + 8), PATIENCE_S), edge.output() + bridge.output()
             assert edge.running and bridge.running
     heard = rig.hear(listener.records())
     by_slot: dict[int, set[bytes]] = {}
@@ -149,8 +149,8 @@ def test_a_clip_that_cannot_be_played_is_a_clear_error(rig: Rig, tmp_path: Path,
     assert "clip.mp4" in edge.error_lines()[0]
 
 
-def test_a_clip_that_is_cut_is_played_to_the_cut(rig: Rig, tmp_path: Path) -> None:
-    """A file whose second half is garbage: the process says what it saw until then, and ends."""
+def test_a_damaged_clip_is_played_to_the_damage(rig: Rig, tmp_path: Path) -> None:
+    """A file whose second half is garbage: the process releases the first half, and ends."""
     whole = a_clip(tmp_path / "whole.mp4", 4.0)
     data = bytearray(whole.read_bytes())
     index = data.find(b"moov")
@@ -176,8 +176,8 @@ def test_an_engine_of_another_checkpoint_is_refused_by_the_bridge(rig: Rig, tmp_
     assert "checkpoint" in bridge.output()
 
 
-def test_what_the_state_topic_says_is_true(rig: Rig, tmp_path: Path) -> None:
-    """A subscriber can tell from the retained messages alone whose camera this is and what it can reveal."""
+def test_the_retained_messages_describe_the_camera(rig: Rig, tmp_path: Path) -> None:
+    """A subscriber learns from the retained messages alone whose camera this is and what it can reveal."""
     clip = a_clip(tmp_path / "clip.mp4", 0.5)
     with Listener(rig.broker) as listener, rig.edge(str(clip)) as edge:
         assert edge.wait(PATIENCE_S) == 0, edge.output()

@@ -1,8 +1,8 @@
-"""Nothing of what a device publishes but its noised content depends on the scene. Long form: `benchmarks.side_channel`.
+"""Of what a device publishes, only the noised content depends on the scene. Long form: `benchmarks.side_channel`.
 
 One clip switches between scenes at random, slot by slot: an empty room, a dark one, a lamp switched on and off, a
-crowd. Real edge processes play it, first alone, then on a loaded machine; one of them spends its budget on the way, one
-is made to leak. Another follows a live stream whose frames come in time, in bursts or not at all.
+crowd. Real edge processes play it, first alone, then on a loaded machine; one of them spends its budget meanwhile,
+one has a leak planted in it. Another follows a live stream whose frames come in time, in bursts or not at all.
 """
 
 from __future__ import annotations
@@ -37,9 +37,16 @@ STEADY_S = 0.03  # how far apart a machine's releases may lie that still shows a
 
 @dataclass
 class Runs:
-    """What was heard of the cameras, and the scene of every slot of the clip; arrivals: of the live stream.
+    """What was heard of the cameras, and what they saw.
 
-    jitter_s: how late a thread of this process woke, at nine of ten times, before the machine was loaded on purpose.
+    Attributes:
+        rig: The processes and their keys.
+        records: All messages.
+        labels: Scene of every slot of the clip.
+        stream: What was heard of the camera of the live stream.
+        scenes: Scene of every slot of the live stream.
+        arrivals: How the frames of every slot of the live stream arrived.
+        jitter_s: How late a thread of this process woke, at the 90th percentile, before the machine was loaded.
     """
 
     rig: Rig
@@ -98,7 +105,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 
 def offline(records: list[Record]) -> int:
-    """How many cameras have said that they are gone."""
+    """How many cameras have published that they are offline."""
     return sum(record.topic.endswith("/state") and b'"offline"' in record.payload for record in records)
 
 
@@ -106,7 +113,7 @@ def heard(records: list[Record], camera: str) -> int:
     return sum(record.topic.endswith(f"/{camera}/features") for record in records)
 
 
-def test_a_topic_has_one_size_whatever_is_seen(runs: Runs) -> None:
+def test_the_messages_of_a_topic_have_one_size_whatever_the_scene(runs: Runs) -> None:
     for camera in ("sound", "spent", "live"):
         sizes = {
             (r.topic.rpartition(f"{camera}/")[2], len(r.payload)) for r in runs.records if f"/{camera}/" in r.topic
@@ -117,18 +124,18 @@ def test_a_topic_has_one_size_whatever_is_seen(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("camera", ["sound", "spent"])
-def test_neither_size_nor_time_nor_topics_nor_fields_tell_the_scene(runs: Runs, camera: str) -> None:
+def test_neither_size_nor_time_nor_topics_nor_fields_depend_on_the_scene(runs: Runs, camera: str) -> None:
     seen = runs.of(camera)
     assert len(seen.rows) >= SLOTS
     assert not (found := worst(classify_slots(seen, runs.labels))).leaks, found
 
 
-def test_a_spent_budget_shows_when_and_no_more(runs: Runs) -> None:
-    """The flag comes with a slot that the configuration alone decides; what follows is as silent as before."""
+def test_a_spent_budget_reveals_only_when_it_was_spent(runs: Runs) -> None:
+    """The configuration alone decides at which slot the flag is set; later messages reveal as little as before."""
     seen = runs.of("spent")
     first = int(np.flatnonzero(seen.spent)[0])
     heard_of = ~np.isnan(seen.rows[:, seen.columns.index("features: flags")])
-    charged = int(heard_of[:first].sum())  # a slot through which a busy machine slept costs nothing
+    charged = int(heard_of[:first].sum())  # a slot that a busy machine missed costs nothing
     assert abs(charged - SLOTS // 3) <= 2
     assert seen.spent[first:][heard_of[first:]].all()
     assert not (found := worst(classify_slots(seen, runs.labels, seen.spent))).leaks, found
@@ -147,7 +154,7 @@ def test_verdicts_follow_from_what_was_published(runs: Runs, camera: str) -> Non
 
 
 def test_a_leak_that_is_planted_is_found(runs: Runs) -> None:
-    """In what was heard of a sound process: in size, time and silence."""
+    """Planted in what was heard of a sound process: in size, time and missing messages."""
     seen = runs.of("sound")
     crowd = np.zeros(len(seen.rows), bool)
     crowd[:SLOTS] = runs.labels[: len(seen.rows)] == SCENES.index("crowd")
@@ -158,7 +165,7 @@ def test_a_leak_that_is_planted_is_found(runs: Runs) -> None:
 
 
 def test_a_process_that_waits_in_the_dark_is_found(runs: Runs) -> None:
-    """The real process with a leak in it: dark, or not? From the slots before the load, or from all of them."""
+    """The real process with a planted leak: is the scene dark? From the slots before the load, or from all of them."""
     runs.needs_a_machine_that_keeps_time()
     if (spread := runs.spread_s("sound")) > STEADY_S:
         pytest.skip(f"this machine is too busy to show a wait of 80 ms: releases lie {spread * 1e3:.0f} ms apart")

@@ -1,4 +1,4 @@
-"""The bridge on a real broker: the whole process once, and a connection that comes back."""
+"""The bridge on a real broker: the whole process once, and a connection that is made again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASE = "veilsight/v1/lab/door"
 
 
 class Peer:
-    """A plain MQTT client that plays the device, and listens to what the cloud says."""
+    """A plain MQTT client in the place of the device, which also receives what the cloud publishes."""
 
     def __init__(self, port: int) -> None:
         self.got: queue.Queue[tuple[str, bytes]] = queue.Queue()
@@ -44,7 +44,7 @@ class Peer:
         self._client.loop_start()
         assert subscribed.wait(PATIENCE_S)
 
-    def say(self, name: str, *payloads: bytes, retain: bool = False) -> None:
+    def publish(self, name: str, *payloads: bytes, retain: bool = False) -> None:
         for payload in payloads:
             self._client.publish(f"{BASE}/{name}", payload, 1, retain).wait_for_publish(10)
 
@@ -103,7 +103,7 @@ def checkpoint(tmp_path: Path) -> tuple[Path, EngineManifest]:
     return folder, manifest
 
 
-def test_the_process_reads_a_stream_refuses_what_is_bad_and_ends_by_itself(
+def test_the_process_reads_a_stream_refuses_bad_messages_and_ends_by_itself(
     mosquitto: int, tmp_path: Path, checkpoint: tuple[Path, EngineManifest]
 ) -> None:
     folder, manifest = checkpoint
@@ -120,14 +120,14 @@ def test_the_process_reads_a_stream_refuses_what_is_bad_and_ends_by_itself(
     config = write_config(tmp_path, mosquitto, folder)
     with Peer(mosquitto) as peer:
         stale = {"status": "offline", "boot_id": 0, "reason": "an earlier run"}
-        peer.say("state", json.dumps(stale).encode(), retain=True)
+        peer.publish("state", json.dumps(stale).encode(), retain=True)
         with bridge_process(config, "--json-lines", str(lines)) as process:
             assert process.stdout is not None
             ready = process.stdout.readline()
             assert ready.startswith("ready: 1 camera")
-            peer.say("certificate", manifest.certificate().to_json().encode(), retain=True)
-            peer.say("features", *good[:4], *bad, *good[4:])
-            peer.say("state", json.dumps({"status": "offline", "boot_id": 1}).encode(), retain=True)
+            peer.publish("certificate", manifest.certificate().to_json().encode(), retain=True)
+            peer.publish("features", *good[:4], *bad, *good[4:])
+            peer.publish("state", json.dumps({"status": "offline", "boot_id": 1}).encode(), retain=True)
             out, err = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, err) == (0, "")
         public = PublicKey.parse(str(tmp_path / "state" / "bridge.key.pub"))
@@ -170,7 +170,7 @@ def test_a_wrong_password_is_a_clear_error(tmp_path: Path, broker: Broker) -> No
         MqttTransport(BrokerConfig(f"mqtt://127.0.0.1:{broker.port}"), "t", [], lambda *_: None).__enter__()
 
 
-def test_a_broker_that_dies_and_returns_costs_nothing_but_time(broker: Broker, tmp_path: Path) -> None:
+def test_a_broker_that_dies_and_returns_loses_no_message(broker: Broker, tmp_path: Path) -> None:
     manifest = make_manifest()
     harness = Harness(tmp_path / "state", manifest)
     inbox: queue.Queue[Inbound] = queue.Queue()
@@ -180,7 +180,7 @@ def test_a_broker_that_dies_and_returns_costs_nothing_but_time(broker: Broker, t
 
     def serve(slots: range) -> None:
         with Peer(broker.port) as peer:
-            peer.say("features", *(release(slot, manifest=manifest) for slot in slots))
+            peer.publish("features", *(release(slot, manifest=manifest) for slot in slots))
         for _ in slots:
             harness.bridge.handle([inbox.get(timeout=PATIENCE_S)])
 
@@ -188,7 +188,7 @@ def test_a_broker_that_dies_and_returns_costs_nothing_but_time(broker: Broker, t
     with MqttTransport(BrokerConfig(url), "vsb-test", [(f"{BASE}/features", 1)], receive) as transport:
         serve(range(4))
         broker.stop()
-        transport.publish(f"{BASE}/verdict/cloud", b"said while the broker was away", 1, False)
+        transport.publish(f"{BASE}/verdict/cloud", b"published while the broker was away", 1, False)
         broker.start()
         until(lambda: transport.connections == 2)
         serve(range(4, 9))
@@ -196,19 +196,19 @@ def test_a_broker_that_dies_and_returns_costs_nothing_but_time(broker: Broker, t
     assert transport.unpublished == 0 and not harness.bridge.stats()["refused"]
 
 
-def test_what_a_camera_sends_while_the_bridge_restarts_is_kept(mosquitto: int) -> None:
+def test_messages_that_come_while_the_bridge_restarts_are_kept(mosquitto: int) -> None:
     manifest, got = make_manifest(), queue.Queue[bytes]()
     config, topics = BrokerConfig(f"mqtt://127.0.0.1:{mosquitto}"), [(f"{BASE}/features", 1)]
     with MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)):
         pass
     sent = [release(slot, manifest=manifest) for slot in range(3)]
     with Peer(mosquitto) as peer:
-        peer.say("features", *sent)
+        peer.publish("features", *sent)
     with MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)):
         assert [got.get(timeout=PATIENCE_S) for _ in sent] == sent
 
 
-def test_an_unread_giant_does_not_reach_the_bridge(mosquitto: int) -> None:
+def test_a_message_beyond_the_packet_size_does_not_reach_the_bridge(mosquitto: int) -> None:
     """MQTT 5: the broker itself withholds what is beyond our packet size."""
     got = queue.Queue[bytes]()
     config, topics = BrokerConfig(f"mqtt://127.0.0.1:{mosquitto}"), [(f"{BASE}/features", 1)]
@@ -216,5 +216,5 @@ def test_an_unread_giant_does_not_reach_the_bridge(mosquitto: int) -> None:
         MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)),
         Peer(mosquitto) as peer,
     ):
-        peer.say("features", bytes(1_000_000), bytes(MAX_PAYLOAD), b"end")
+        peer.publish("features", bytes(1_000_000), bytes(MAX_PAYLOAD), b"end")
         assert [len(got.get(timeout=PATIENCE_S)), got.get(timeout=PATIENCE_S)] == [MAX_PAYLOAD, b"end"]

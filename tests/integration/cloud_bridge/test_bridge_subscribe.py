@@ -53,22 +53,22 @@ def verdict(member: str, sentence: str) -> Verdict:
 
 
 def messages() -> list[tuple[str, bytes, str]]:
-    """(topic, payload, what the example says of it) of each message."""
+    """(topic, payload, what the example prints for it) of each message."""
     z = np.zeros(MANIFEST.n, np.int16)
     z[:2] = (-300, 400)
     features = FeatureMessage(2**40, 2**60, MANIFEST.model_id, 0, z)
     alert = Alert(2**40, 7, MANIFEST.model_id, True, "fall", 0.75, "a person falls", 8.0)
     refused = "REFUSED: not signed by the key of its writer"
     edge, quiet = verdict("edge", ""), {"normal": 0.75, "fall": 0.125, "fight": 0.125}
-    strange = replace(verdict("cloud", "a person walks"), ood_p_value=0.01, unsure=True)
+    unusual = replace(verdict("cloud", "a person walks"), ood_p_value=0.01, unsure=True)
     flipped = bytearray(edge.seal(DEVICE))
     flipped[20] ^= 1
     return [
         ("features", features.seal(DEVICE), f"slot {2**60} |z| 500.0"),
         ("verdict/edge", edge.seal(DEVICE), "fall 0.75"),
         ("verdict/cloud", verdict("cloud", "a person falls").seal(BRIDGE), 'fall 0.75 "a person falls"'),
-        ("verdict/cloud", strange.seal(BRIDGE), 'fall 0.75 "a person walks"'),
-        ("verdict/cloud", replace(strange, probabilities=quiet).seal(BRIDGE), 'unsure 0.75 "a person walks"'),
+        ("verdict/cloud", unusual.seal(BRIDGE), 'fall 0.75 "a person walks"'),
+        ("verdict/cloud", replace(unusual, probabilities=quiet).seal(BRIDGE), 'unsure 0.75 "a person walks"'),
         ("alert", alert.seal(BRIDGE), "fall raised 0.75"),
         ("features", features.seal(OTHER), refused),
         ("verdict/cloud", edge.seal(DEVICE), refused),
@@ -76,7 +76,7 @@ def messages() -> list[tuple[str, bytes, str]]:
     ]
 
 
-def test_another_language_reads_what_we_say_and_refuses_what_we_did_not(node: str, mosquitto: int) -> None:
+def test_another_language_reads_our_messages_and_refuses_forged_ones(node: str, mosquitto: int) -> None:
     session = [find("mosquitto_sub"), "-p", str(mosquitto), "-t", "veilsight/v1/#", "-q", "1", "-i", "reader", "-c"]
     subprocess.run([*session, "-E"], check=True)  # subscribes and ends: from here on the broker keeps messages for it
     subscriber = [*session, "-F", "%t %x"]

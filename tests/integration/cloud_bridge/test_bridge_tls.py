@@ -1,4 +1,4 @@
-"""The bridge's connection under TLS, with a password and a certificate of its own; a stranger's broker is refused."""
+"""The bridge's connection under TLS, with a password and a certificate of its own; an unknown broker is refused."""
 
 from __future__ import annotations
 
@@ -84,9 +84,8 @@ def test_messages_pass_under_tls_with_certificate_and_password(secured: Broker, 
     assert "sesame" not in repr(config(secured, tmp_path))
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # paho leaves the socket to the collector
+# paho leaves the socket to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_broker_with_a_certificate_of_another_authority_is_refused(secured: Broker, tmp_path: Path) -> None:
     self_signed(tmp_path, "stranger")
     stranger = config(secured, tmp_path, ca=str(tmp_path / "stranger.pem"))

@@ -1,4 +1,4 @@
-"""What a device may reveal, as an operator sees it: budgets, profiles and their commands, a spent budget, clocks."""
+"""What a device may reveal, from the operator's side: budgets, profiles and commands, a spent budget, clocks."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def device(folder: Path, port: int, **privacy: Any) -> Iterator[subprocess.Popen
         yield run
     finally:
         run.send_signal(signal.SIGTERM)
-        _, told = run.communicate(timeout=PATIENCE_S)
-        assert run.returncode == 0, told
+        _, output = run.communicate(timeout=PATIENCE_S)
+        assert run.returncode == 0, output
 
 
 def states(listener: Listener) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def publish(listener: Listener, payload: bytes) -> None:
     listener._client.publish("veilsight/v1/lab/door/command", payload, qos=1)
 
 
-def test_a_command_changes_the_noise_and_outlives_a_restart(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+def test_a_command_changes_the_noise_and_survives_a_restart(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     """Balanced, then strict by command; a restart stays strict; the same command again is refused."""
     order = Command("lab/door", 7, "strict").seal(OPERATOR)
     with device(tmp_path, mosquitto):
@@ -93,7 +93,7 @@ def test_a_command_changes_the_noise_and_outlives_a_restart(tmp_path: Path, mosq
     assert {state["profile"] for state in states(listener)} == {"strict"}
 
 
-def test_what_is_published_certifies_the_most_that_may_be_ordered(
+def test_the_published_certificate_covers_every_profile_that_may_be_ordered(
     tmp_path: Path, mosquitto: int, listener: Listener
 ) -> None:
     """Under a lower local maximum, that maximum's certificate is published, and nothing above it can be ordered."""
@@ -106,7 +106,7 @@ def test_what_is_published_certifies_the_most_that_may_be_ordered(
     assert {message.level for message in releases(listener, tmp_path)} == {0}
 
 
-def test_a_spent_budget_is_told_in_flag_and_state(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+def test_a_spent_budget_is_reported_by_flag_and_state(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     """Ten releases of balanced are 8.11 bits: then noise alone, of the same size, and `blind` in the retained state."""
     with device(tmp_path, mosquitto, bits_per_hour=8.12, over_budget="cut"):
         until(lambda: states(listener) and states(listener)[-1]["blind"] is True)
@@ -120,13 +120,13 @@ def test_a_spent_budget_is_told_in_flag_and_state(tmp_path: Path, mosquitto: int
 
 
 @pytest.mark.parametrize(
-    ("privacy", "told"),
+    ("privacy", "message"),
     [
         ({"bits_per_event": 1.0}, "[privacy] bits_per_event is 1, but this cadence can spend 6.49"),
         ({"bits_per_day": 100.0}, "[privacy] bits_per_day is 100, but this cadence can spend"),
         ({"bits_per_day": -1.0}, "[privacy] bits_per_day is -1.0; expected a number of at least 0"),
         ({"bits_per_day": "all"}, "[privacy] bits_per_day is 'all'; expected float"),
-        ({"bits_per_hour": 0.1, "over_budget": "cut"}, "less than the 0.812 bits of a single release"),
+        ({"bits_per_hour": 0.1, "over_budget": "cut"}, "less than the 0.812 bits of one release"),
         ({"bits_per_hour": 1e9, "over_budget": "cut"}, "would never act"),
         ({"over_budget": "cut"}, "bits_per_hour and bits_per_day are missing"),
         ({"over_budget": "ignore"}, "over_budget is 'ignore'; expected one of refuse, report, cut"),
@@ -136,18 +136,18 @@ def test_a_spent_budget_is_told_in_flag_and_state(tmp_path: Path, mosquitto: int
         ({"operator_key": "nonsense"}, "public key 'nonsense': neither 64 hex digits nor a file"),
     ],
 )
-def test_terms_that_cannot_be_meant_end_with_code_2(
+def test_invalid_privacy_settings_end_with_code_2(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     privacy: dict[str, Any],
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     make_engine(tmp_path / "engine", levels=LEVELS)
     config = make_edge_config(tmp_path, engine=tmp_path / "engine", port=free_port(), privacy=privacy)
     assert process.main(["--config", str(config)]) == 2
-    assert told in caplog.text
+    assert message in caplog.text
 
 
 def a_torn_ledger(folder: Path) -> str:
@@ -179,7 +179,7 @@ def unpinned_noise(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("spoil", "code"), [(a_torn_ledger, 3), (a_damaged_command, 3), (other_noise, 2), (unpinned_noise, 2)]
 )
-def test_what_was_kept_must_be_whole_before_anything_is_published(
+def test_damaged_state_or_noise_ends_the_process_before_anything_is_published(
     tmp_path: Path,
     mosquitto: int,
     listener: Listener,
@@ -188,14 +188,14 @@ def test_what_was_kept_must_be_whole_before_anything_is_published(
     spoil: Any,
     code: int,
 ) -> None:
-    """A corrupt ledger, a damaged kept command, a noise table without a pinned hash: it stops with the cure."""
+    """A corrupt ledger, a damaged stored command, a noise table without a pinned hash: it stops with the cure."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     make_engine(tmp_path / "engine", levels=LEVELS)
-    told = spoil(tmp_path)
+    message = spoil(tmp_path)
     privacy = {"operator_key": OPERATOR.public.hex}
     config = make_edge_config(tmp_path, engine=tmp_path / "engine", port=mosquitto, windows=2, privacy=privacy)
     assert process.main(["--config", str(config)]) == code
-    assert told in caplog.text
+    assert message in caplog.text
     assert listener.messages == []
 
 
@@ -217,7 +217,9 @@ def test_slots_only_grow_whatever_the_clock_does(jumps: list[float]) -> None:
             now += jump
 
 
-def test_the_wall_clock_has_no_say(tmp_path: Path, mosquitto: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wall_clock_changes_neither_slots_nor_charges(
+    tmp_path: Path, mosquitto: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The wall clock jumps by years while the device runs: the slots and the charges are the same."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     years = iter(range(10**9))

@@ -1,4 +1,4 @@
-"""The process as an operator sees it: exit codes, a clear message for bad input, the local page, systemd."""
+"""The process from the operator's side: exit codes, a clear message for bad input, the local page, systemd."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def start(config: Path, *more: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_clip_goes_through_to_its_end(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+def test_a_clip_is_released_to_its_end(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     cv2 = pytest.importorskip("cv2")
     np = pytest.importorskip("numpy")
     clip = tmp_path / "clip.avi"
@@ -53,9 +53,9 @@ def test_a_clip_goes_through_to_its_end(tmp_path: Path, mosquitto: int, listener
     config = make_edge_config(tmp_path, engine=tmp_path / "engine", source="none.avi", port=mosquitto)
     summary = tmp_path / "summary.json"
     run = start(config, "--source", str(clip), "--summary", str(summary))
-    _, told = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 0, told
-    assert "ERROR" not in told
+    _, output = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0, output
+    assert "ERROR" not in output
     until(lambda: len(listener.states()) == 2)
     assert listener.states() == [("online", ""), ("offline", "end of source")]
     figures = json.loads(summary.read_text())
@@ -68,9 +68,9 @@ def test_a_clip_goes_through_to_its_end(tmp_path: Path, mosquitto: int, listener
     releases = [open_features(p, key, manifest.n, manifest.model_id) for p in listener.of("features")]
     slots = [r.slot for r in releases]
     assert slots == sorted(set(slots))
-    count = manifest.window.releases_of(2.0)  # the clip, and while its pictures are in reach
+    count = manifest.window.releases_of(2.0)  # of the clip, and until its last picture has left the receptive field
     assert slots[-1] == count - 1
-    assert len(slots) + figures["camera"]["skipped_slots"] == count  # none, but on a machine that stalls
+    assert len(slots) + figures["camera"]["skipped_slots"] == count  # 0, unless the machine stalls
     assert {r.boot_id for r in releases} == {state["boot_id"]}
     assert state["boot_id"] >> 32 == 1
     verdicts = [open_verdict(p, key, manifest.model_id) for p in listener.of("verdict/edge")]
@@ -81,13 +81,13 @@ def test_a_clip_goes_through_to_its_end(tmp_path: Path, mosquitto: int, listener
     assert figures["loop"]["latency_ms_p50"] >= 100
 
 
-def test_a_stop_is_said_and_clean(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+def test_a_stop_is_published_and_ends_cleanly(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     make_engine(tmp_path / "engine", slot_s=0.1)
     run = start(make_edge_config(tmp_path, engine=tmp_path / "engine", port=mosquitto))
     until(lambda: len(listener.of("features")) >= 3)
     run.send_signal(signal.SIGTERM)
-    _, told = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 0, told
+    _, output = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0, output
     until(lambda: ("offline", "stopped") in listener.states())
 
 
@@ -149,15 +149,15 @@ def spoil_key(tmp_path: Path) -> str:
 def test_a_bad_start_publishes_nothing(
     tmp_path: Path, mosquitto: int, listener: Listener, caplog: pytest.LogCaptureFixture, spoil: Any, code: int
 ) -> None:
-    told = spoil(tmp_path)
+    message = spoil(tmp_path)
     config = make_edge_config(tmp_path, engine=tmp_path / "engine", port=mosquitto, windows=3)
     assert process.main(["--config", str(config)]) == code
-    assert told in caplog.text
+    assert message in caplog.text
     assert listener.messages == []
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
+    ("sections", "message"),
     [
         ({"camera": {"sourc": "x"}}, "[camera] sourc is unknown; did you mean [camera] source"),
         ({"camera": {"source": "none.mp4"}}, "none.mp4: no such file"),
@@ -165,22 +165,22 @@ def test_a_bad_start_publishes_nothing(
         ({"health": {"listen": "nonsense"}}, "[health] listen"),
     ],
 )
-def test_bad_input_is_told_and_ends_with_code_2(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, sections: dict[str, Any], told: str
+def test_bad_input_is_reported_and_ends_with_code_2(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sections: dict[str, Any], message: str
 ) -> None:
     config = make_edge_config(tmp_path, engine=bad_engine(tmp_path), port=free_port(), **sections)
     assert process.main(["--config", str(config)]) == 2
-    assert told in caplog.text
+    assert message in caplog.text
 
 
-def test_a_missing_engine_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_engine_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = make_edge_config(tmp_path, engine=tmp_path / "nowhere", port=free_port())
     assert process.main(["--config", str(config)]) == 2
     assert "nowhere/manifest.json" in caplog.text
     assert "export.build_engine" in caplog.text
 
 
-def test_a_wrong_broker_is_told_and_ends_with_code_2_where_required(
+def test_an_unreachable_broker_ends_with_code_2_where_it_is_required(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher_module, "_PATIENCE_S", 0.5)
@@ -207,14 +207,14 @@ def test_a_lost_camera_ends_with_code_4_once_an_hour(tmp_path: Path, monkeypatch
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as answer:
-            return answer.status, answer.read().decode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as response:
+            return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
 
 
-def test_the_local_page_shows_what_is_never_published() -> None:
+def test_the_local_page_shows_figures_that_are_never_published() -> None:
     health = Health(":0", {"camera": lambda: {"dropped": 3, "frame_age_s": 0.25}}, stalled_s=60)
     status, body = get(health.port, "/health")
     assert status == 200
@@ -264,10 +264,10 @@ def test_only_the_loop_feeds_the_watchdog(tmp_path: Path, monkeypatch: pytest.Mo
         health.beat()
         assert systemd.recv(64) == b"WATCHDOG=1"
         health.close()
-    notify("WATCHDOG=1")  # no one listens any more: no error
+    notify("WATCHDOG=1")  # nobody listens any more: no error
     monkeypatch.setenv("NOTIFY_SOCKET", "")
     notify("WATCHDOG=1")
 
 
-def test_memory_is_told() -> None:
+def test_the_resident_memory_is_measured() -> None:
     assert chip_figures().get("rss_mb", 1.0) > 0

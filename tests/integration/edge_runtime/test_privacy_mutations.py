@@ -1,10 +1,10 @@
-"""Every breach of the promise that we know is planted here, and a check that we named beforehand notices it.
+"""Every known breach of the promise is planted here, and the check that is named for it notices it.
 
     GRAPHS    broken in the graph:     what the proof says, and whether the self-test notices it alone
     PLANTED   broken while it runs:    what must be raised, and by what
     WRITTEN   broken in the source, in a copy of it:  the test that must fail
 
-A mutation whose place in the source is gone fails, too: an old list that catches nothing is worse than none.
+A mutation whose place in the source is gone fails, too, so that the list cannot become outdated unnoticed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_a_graph_that_breaks_the_promise_is_refused_by_the_proof(
 
 @pytest.mark.parametrize("name", [name for name, (_, _, _, runs) in GRAPHS.items() if runs])
 def test_an_engine_that_breaks_the_promise_fails_its_self_test(name: str, tmp_path: Path) -> None:
-    """Had the proof been left out, and the hash been pinned: driven by a network whose code is beyond all bounds."""
+    """As if the proof had been left out and the hash been pinned; the network's code is far beyond the bound."""
     _, change, _, _ = GRAPHS[name]
     folder = tmp_path / "engine"
     make_engine(folder, network="huge" if change in (skip_clip, drop_guard) else "linear")
@@ -108,7 +108,7 @@ def test_a_mutation_of_the_source_is_caught_by_its_test(name: str, verdicts: dic
     (status, output), test = verdicts[name], WRITTEN[name].caught_by
     assert status == 1, f"{test} did not fail:\n{output[-2000:]}"
     assert re.search(rf"^FAILED {re.escape(test)}", output, re.MULTILINE), output[-2000:]
-    place = rf"^/.*/{test.partition('::')[0]}:\d+: "  # by what it asserts, not by an error on the way
+    place = rf"^/.*/{test.partition('::')[0]}:\d+: "  # by its assertion, not by an error before it
     assert re.search(place, output, re.MULTILINE), output[-2000:]
 
 
@@ -123,4 +123,4 @@ def test_every_breach_is_planted() -> None:
     assert planted == set(BREACHES)
     measured = [name for name, (breach, *_) in PLANTED.items() if breach == "half sigma" and "measured on z" in name]
     pinned = [name for name, (breach, *_) in PLANTED.items() if breach == "half sigma" and name not in measured]
-    assert measured and pinned  # a wrong sigma is caught by what is written down, and by what comes out
+    assert measured and pinned  # a wrong sigma is caught by hashes and tables, and by measuring z

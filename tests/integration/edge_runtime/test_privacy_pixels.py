@@ -1,7 +1,7 @@
 """No pixel leaves: a random watermark goes through the real edge process, and nothing it writes or sends holds it.
 
 The detector looks for the watermark and for the clean code in every byte that left: files, log lines, MQTT payloads
-and the raw bytes on the socket. The same detector is held against leaks planted on purpose.
+and the raw bytes on the socket. The same detector is tested with leaks planted on purpose.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ DEPTH = 2  # an encoding inside an encoding
 class Secrets:
     """What must not be found.
 
-    shapes: name -> float (any, m), rows that are looked for up to scale and offset; codes: float (any, n), as they are.
+    Attributes:
+        shapes: Name -> float (any, m), rows that are looked for up to scale and offset.
+        codes: Float (any, n), looked for as they are.
     """
 
     shapes: dict[str, Floats]
@@ -154,7 +156,7 @@ def leaks(data: bytes, secrets: Secrets) -> list[str]:
 def watermark(rng: np.random.Generator, spec: WindowSpec) -> Floats:
     """A random pattern, float (height, width) within +-100.
 
-    Fine, so that no row looks like another, and a little coarse, so that a thumbnail still shows it.
+    It is fine, so that no row looks like another, and partly coarse, so that a thumbnail still shows it.
     """
     coarse = np.kron(rng.choice([-25.0, 25.0], (spec.height // 8, spec.width // 8)), np.ones((8, 8)))
     return coarse + rng.uniform(-75.0, 75.0, (spec.height, spec.width))
@@ -244,7 +246,7 @@ def test_no_pixel_leaves(tmp_path: Path, shipped_engine: Path, which: str) -> No
         heard = rig.hear(records)
     seen = read_clip(clip)
     releases = rig.manifest.window.releases_of(SECONDS)
-    released = [message.slot for _, message in heard.features]  # all, but for slots through which a busy machine slept
+    released = [message.slot for _, message in heard.features]  # all, except slots that a busy machine missed
     assert 0.7 * releases < len(released) <= releases
     codes = clean_codes(engine, seen, FPS, releases)[released]
     assert np.corrcoef(seen[5].ravel(), pattern.ravel())[0, 1] ** 2 > 0.9, "the watermark was not what was played"
@@ -259,7 +261,7 @@ def test_no_pixel_leaves(tmp_path: Path, shipped_engine: Path, which: str) -> No
 
     # The same detector, on what was sent with one leak put into it.
     z = np.stack([m.z for _, m in heard.features]).astype(float)
-    noise = z - codes  # the device wipes it; here it can be known
+    noise = z - codes  # the device wipes it; here it can be computed
     for leak in (seen[7].tobytes(), zlib.compress(seen[7].tobytes()), (z - noise)[2].astype("<i2").tobytes()):
         assert leaks(bytes(tap.sent[:700]) + leak + bytes(tap.sent[700:]), secrets)
     # Two releases with the same noise would differ by their clean codes alone.
@@ -283,7 +285,7 @@ def planted(rng: np.random.Generator, pattern: Floats, code: Floats) -> dict[str
     noise = np.rint(rng.normal(0, 60, code.shape))
     z = code + noise
     thumbnail = cv2.resize(frame, (12, 12), interpolation=cv2.INTER_AREA)
-    part = frame[:16]  # as good as all of it for the detector, and quicker
+    part = frame[:16]  # enough for the detector, and faster
     leak = {
         "raw": frame.tobytes(),
         "one row": frame[48].tobytes(),
@@ -321,7 +323,7 @@ def test_planted_leaks_are_found(spec: WindowSpec) -> None:
     assert not missed
 
 
-def test_nothing_is_found_where_nothing_is(spec: WindowSpec) -> None:
+def test_nothing_is_found_in_innocent_data(spec: WindowSpec) -> None:
     rng = np.random.default_rng()
     secrets = Secrets(shapes_of(watermark(rng, spec)), np.stack([a_code(rng) for _ in range(4)]))
     other, code = watermark(rng, spec), secrets.codes[0]

@@ -1,4 +1,4 @@
-"""The bridge's file: typed, unknown keys are errors, all problems are told at once."""
+"""The bridge's file: typed, unknown keys are errors, all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def parse(**sections: Any) -> BridgeConfig:
     return BridgeConfig.parse({"cameras": [CAMERA], **sections})
 
 
-def test_a_camera_is_enough() -> None:
+def test_a_file_with_one_camera_is_complete() -> None:
     config = parse()
     assert config.cameras[0].name == "lab/door"
     assert config.broker.host == "127.0.0.1" and config.broker.port == 1883 and not config.broker.tls
@@ -87,7 +87,7 @@ def test_a_faulty_section_is_refused_with_its_cure(sections: dict[str, Any], hin
         parse(**sections)
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(broker={"ulr": "x"}, run={"exit": True}, cameras=[{**CAMERA, "site": 3}, CAMERA])
     lines = str(caught.value).splitlines()
@@ -97,7 +97,7 @@ def test_all_problems_are_told_at_once() -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_two_cameras_with_two_keys_are_fine() -> None:
+def test_two_cameras_with_two_keys_are_accepted() -> None:
     assert len(parse(cameras=[CAMERA, {**CAMERA, "camera": "hall", "public_key": OTHER.public.hex}]).cameras) == 2
 
 

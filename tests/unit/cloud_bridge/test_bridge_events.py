@@ -73,7 +73,7 @@ def test_a_new_boot_ends_the_old_stream() -> None:
     assert [(e.boot_id, e.first_slot, e.last_slot) for e in events] == [(1, 0, 2), (2, 0, 7)]
 
 
-def test_cover_noise_is_not_read() -> None:
+def test_releases_of_noise_alone_are_not_read() -> None:
     events = read(make_reader(), *map(one, range(8)), *(one(slot, spent=True) for slot in range(8, 30)), one(30))
     assert spans(events) == [(0, 7), (23, 30)]
     assert events[1].present.tolist() == [False] * 7 + [True]

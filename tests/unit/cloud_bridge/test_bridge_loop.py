@@ -1,4 +1,4 @@
-"""The bridge without MQTT: what goes in as messages comes out as verdicts and alerts, and nothing stops it."""
+"""The bridge without MQTT: it turns messages into verdicts and alerts, and no message stops it."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def test_offline_reads_what_is_left_once(harness: Harness) -> None:
     assert harness.spans == [(0, 3)]
 
 
-def test_an_offline_of_an_older_start_says_nothing(harness: Harness) -> None:
+def test_an_offline_of_an_older_start_is_ignored(harness: Harness) -> None:
     harness.send(at(0, boot=5))
     harness.send(state("offline", boot=4), name="state")
     assert harness.spans == [] and not harness.bridge.finished
 
 
-def test_the_end_is_when_every_camera_is_offline(harness: Harness) -> None:
+def test_the_bridge_is_finished_when_every_camera_is_offline(harness: Harness) -> None:
     harness.send(state("offline"), name="state")
     assert not harness.bridge.finished
     harness.send(state("offline"), name="state", camera="lab/hall")
@@ -110,12 +110,12 @@ def test_a_retained_offline_of_an_earlier_run_does_not_end_this_one(harness: Har
         b"[" * 10_000,
     ],
 )
-def test_a_state_that_is_none_is_counted(harness: Harness, payload: bytes) -> None:
+def test_a_malformed_state_is_counted(harness: Harness, payload: bytes) -> None:
     harness.send(payload, name="state")
     assert harness.bridge.sessions["lab/door"].refused == {"malformed": 1}
 
 
-def test_a_foreign_certificate_stops_that_camera_loudly_until_the_right_one_comes(
+def test_a_foreign_certificate_stops_its_camera_with_an_error_until_the_right_one_comes(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     harness.send(b'{"of": "another engine"}', name="certificate")
@@ -145,7 +145,7 @@ def test_a_certificate_of_the_version_before_is_refused_with_the_cure(
 
 
 @pytest.mark.parametrize("payload", [b"[" * 10_000, b"\xff", b'{"version": 3, "inputs": {"slot_s": 1e999}}', b"3"])
-def test_a_certificate_that_is_none_stops_nothing_but_its_camera(harness: Harness, payload: bytes) -> None:
+def test_a_malformed_certificate_stops_only_its_camera(harness: Harness, payload: bytes) -> None:
     harness.send(payload, name="certificate")
     harness.send(at(0))
     assert harness.bridge.stats()["refused"] == {"untrusted": 2}
@@ -192,7 +192,7 @@ def test_the_journal_is_durable_before_an_event_is_read(tmp_path: Path) -> None:
     }
 
 
-def test_the_timeline_reads_well(harness: Harness) -> None:
+def test_the_timeline_prints_verdicts_and_alerts(harness: Harness) -> None:
     harness.send(*(at(slot, 90) for slot in (0, 1, 2, 3, 4, 5, 7, 8)))
     lines = harness.people.getvalue().splitlines()
     assert lines[0] == (
@@ -255,7 +255,7 @@ def test_a_giant_payload_is_not_kept() -> None:
     assert len(mailbox.take(0)[0].payload) == MAX_PAYLOAD + 1
 
 
-def test_the_run_ends_when_all_are_offline_or_when_it_is_told_to(tmp_path: Path) -> None:
+def test_the_bridge_ends_when_all_cameras_are_offline_or_on_a_stop(tmp_path: Path) -> None:
     harness = Harness(tmp_path, MANIFEST)
     mailbox = Mailbox(["lab/door", "lab/hall"])
     stop = threading.Event()
@@ -269,8 +269,8 @@ def test_the_run_ends_when_all_are_offline_or_when_it_is_told_to(tmp_path: Path)
     assert DEVICE.public.hex not in repr(harness.key)
 
 
-def knowing(centre: float) -> ReferenceDistribution:
-    """What is known: after four releases, means of features that are all `centre`."""
+def reference_at(centre: float) -> ReferenceDistribution:
+    """A reference of known scenes: after four releases, the means of all features are `centre`."""
     plane = np.linalg.qr(np.random.default_rng(0).standard_normal((MANIFEST.n, 2)))[0]
     ladder, wide = np.linspace(0.0, 20.0, 199)[None], np.eye(7)[None, None]
     return ReferenceDistribution(
@@ -278,13 +278,13 @@ def knowing(centre: float) -> ReferenceDistribution:
     )
 
 
-def test_a_strange_scene_is_unsure_where_it_would_be_normal_and_a_risk_stays_one(tmp_path: Path) -> None:
-    harness = Harness(tmp_path, MANIFEST, RULE, knowing(5.0))
+def test_out_of_distribution_a_normal_verdict_is_unsure_and_a_risk_stays_a_risk(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, MANIFEST, RULE, reference_at(5.0))
     harness.send(*(at(slot) for slot in range(9)), *(at(slot, 90) for slot in range(9, 12)))
-    told = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
-    assert [verdict.says for verdict in told] == ["unsure", "unsure", "fall", "fall", "fall"]
-    assert [verdict.label for verdict in told[:2]] == ["normal", "normal"]
-    assert all(verdict.unsure and verdict.ood_p_value == pytest.approx(1 / 200) for verdict in told)
+    verdicts = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
+    assert [verdict.says for verdict in verdicts] == ["unsure", "unsure", "fall", "fall", "fall"]
+    assert [verdict.label for verdict in verdicts[:2]] == ["normal", "normal"]
+    assert all(verdict.unsure and verdict.ood_p_value == pytest.approx(1 / 200) for verdict in verdicts)
     assert names(harness).count("alert") == 1
     lines = harness.people.getvalue().splitlines()
     assert "unsure" in lines[0] and "unsure" not in lines[-1]
@@ -292,8 +292,8 @@ def test_a_strange_scene_is_unsure_where_it_would_be_normal_and_a_risk_stays_one
     assert (document["label"], document["unsure"]) == ("normal", True)
 
 
-def test_a_known_scene_is_not_unsure_and_no_reference_says_nothing(tmp_path: Path) -> None:
-    for folder, reference, expected in (("a", knowing(0.0), 1.0), ("b", None, None)):
+def test_a_known_scene_is_not_unsure_and_without_a_reference_there_is_no_p_value(tmp_path: Path) -> None:
+    for folder, reference, expected in (("a", reference_at(0.0), 1.0), ("b", None, None)):
         harness = Harness(tmp_path / folder, MANIFEST, RULE, reference)
         harness.send(*(at(slot) for slot in range(8)))
         verdict = open_verdict(harness.published[0][1], harness.key.public, MANIFEST.model_id)
@@ -301,12 +301,12 @@ def test_a_known_scene_is_not_unsure_and_no_reference_says_nothing(tmp_path: Pat
 
 
 def test_the_ood_score_restarts_with_the_device(tmp_path: Path) -> None:
-    """Eight slots of which four were missing or spent: too few releases since the start to say anything."""
-    harness = Harness(tmp_path, MANIFEST, RULE, knowing(5.0))
+    """Eight slots of which four were missing or spent: too few releases since the start for a p-value."""
+    harness = Harness(tmp_path, MANIFEST, RULE, reference_at(5.0))
     harness.send(*(at(slot) for slot in range(8)))
     harness.send(*(at(slot, boot=2) for slot in (0, 1, 2)), *(at(slot, 0, 2, FLAG_SPENT) for slot in (3, 4, 5)))
     harness.send(at(7, boot=2))
     harness.send(state("offline", boot=2), name="state")
-    told = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
-    assert [verdict.boot_id for verdict in told] == [1, 2]
-    assert told[0].unsure and told[1].ood_p_value is None
+    verdicts = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
+    assert [verdict.boot_id for verdict in verdicts] == [1, 2]
+    assert verdicts[0].unsure and verdicts[1].ood_p_value is None

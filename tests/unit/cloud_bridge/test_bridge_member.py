@@ -1,4 +1,4 @@
-"""The cloud member behind the bridge: the manifest's checkpoint or none, many events in one forward."""
+"""The cloud member: only the manifest's checkpoint is loaded, and many events are read in one forward."""
 
 from __future__ import annotations
 
@@ -31,14 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def events(count: int) -> list[Event]:
     rng = np.random.default_rng(3)
     return [
-        Event(
-            "lab/door",
-            1,
-            k,
-            k + 7,
-            rng.integers(-200, 200, (8, 4, 16)).astype(np.int32),
-            np.arange(8) >= k % 8,
-        )
+        Event("lab/door", 1, k, k + 7, rng.integers(-200, 200, (8, 4, 16)).astype(np.int32), np.arange(8) >= k % 8)
         for k in range(count)
     ]
 
@@ -52,7 +45,7 @@ def test_a_reading_is_a_distribution_over_the_labels_and_a_sentence(checkpoint: 
         assert set(reading.sentence.split()) <= set(WORDS)
 
 
-def test_a_batch_reads_as_its_events_do_alone(checkpoint: Path) -> None:
+def test_an_event_is_read_alike_alone_and_in_a_batch(checkpoint: Path) -> None:
     member = FamilyMember.load(checkpoint, make_manifest(checkpoint=checkpoint_hash(checkpoint)), threads=1)
     many = events(70)
     together = member.read(many)
@@ -70,5 +63,5 @@ def test_another_checkpoint_than_the_manifests_is_refused(checkpoint: Path) -> N
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="missing"):
+    with pytest.raises(CheckpointError, match=r"config\.json: No such file"):
         FamilyMember.load(tmp_path, make_manifest())

@@ -17,7 +17,7 @@ from wire.errors import ConfigError
 from wire.protocol.message import FLAG_SPENT
 
 MANIFEST = make_manifest()
-ALIEN = make_manifest(family="another")
+OTHER_MODEL = make_manifest(family="another")
 DOOR = "lab/door"
 
 
@@ -55,7 +55,7 @@ def test_a_stream_in_order_comes_out_at_once() -> None:
         (release(1, manifest=MANIFEST, key=OTHER), "forged"),
         (bytes([at(1)[0] ^ 1]) + at(1)[1:], "malformed"),
         (at(1)[:-1] + bytes([at(1)[-1] ^ 1]), "forged"),
-        (release(1, manifest=ALIEN), "model"),
+        (release(1, manifest=OTHER_MODEL), "model"),
         (at(1, flags=6), "flags"),
         (at(0), "duplicate"),
         (at(5, boot=0), "replayed"),
@@ -99,7 +99,7 @@ def test_a_running_stream_is_joined_without_a_gap() -> None:
     assert not session.gaps
 
 
-def test_flags_travel() -> None:
+def test_the_spent_flag_is_kept() -> None:
     assert [r.spent for r in feed(make_session(), at(0), at(1, flags=FLAG_SPENT))] == [False, True]
 
 
@@ -128,7 +128,7 @@ def test_a_damaged_journal_is_refused(text: str, tmp_path: Path) -> None:
         Journal.open(tmp_path / "journal.json")
 
 
-def test_the_journal_is_replaced_in_one_move(tmp_path: Path) -> None:
+def test_the_journal_is_replaced_atomically(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "journal.json")
     journal.record(DOOR).boot_id = 7
     journal.save()
@@ -137,7 +137,7 @@ def test_the_journal_is_replaced_in_one_move(tmp_path: Path) -> None:
 
 
 POOL = [at(slot, boot) for boot in (1, 2, 3) for slot in (*range(12), 2**63, 2**64 - 1)]
-POOL += [b"", POOL[0][:-1], POOL[0] + b"x", release(2, manifest=MANIFEST, key=OTHER), release(2, manifest=ALIEN)]
+POOL += [b"", POOL[0][:-1], POOL[0] + b"x", release(2, manifest=MANIFEST, key=OTHER), release(2, manifest=OTHER_MODEL)]
 
 
 @settings(deadline=None, max_examples=150)
@@ -163,7 +163,7 @@ def test_no_order_of_arrival_yields_a_release_twice_or_out_of_order(
 
 @settings(deadline=None, max_examples=50)
 @given(st.permutations(range(8)), st.sets(st.integers(1, 40)))
-def test_drops_alone_lose_only_what_was_dropped(order: list[int], dropped: set[int]) -> None:
+def test_dropped_messages_cost_only_their_own_slots(order: list[int], dropped: set[int]) -> None:
     session = make_session()
     sent = [slot for slot in range(42) if slot not in dropped]
     assert slots(feed(session, *(at(slot) for slot in sent)) + session.drain().releases) == sent

@@ -2,8 +2,9 @@
 
     source --syntax tree--> names, calls, overrides      bindings, in a process of their own --> names, signatures
 
-A new use is found by itself: every attribute of a receiver of the table, or of the module. The lean bindings have the
-runtime, so every use in the engine is checked in both versions; of the builder they have the enumerations only.
+A new use is found automatically: every attribute of a receiver of the table, or of the module, is one. The lean
+bindings have the runtime, so every use in the engine is checked in both versions; of the builder they have only the
+enumerations.
 `.ci/bindings` installs them into build/lean, one version beside the other.
 """
 
@@ -18,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -54,7 +54,7 @@ print(json.dumps({"version": module.__version__, "classes": classes}))
 
 @dataclass
 class Bindings:
-    """What a module has: class -> attribute -> docstring, "" for what is not called."""
+    """The content of a module: class -> attribute -> docstring, "" for what is not called."""
 
     version: str
     classes: dict[str, dict[str, str]]
@@ -69,7 +69,7 @@ class Bindings:
 
 
 def split(text: str) -> Iterator[str]:
-    """Parameters of a signature, by the commas that stand outside of brackets."""
+    """Parameters of a signature, by the commas outside of brackets."""
     depth, begin = 0, 0
     for at, letter in enumerate(text):
         depth += (letter in "([<") - (letter in ")]>")
@@ -82,7 +82,7 @@ def split(text: str) -> Iterator[str]:
 
 @cache
 def load(module: str, place: Path | None) -> Bindings:
-    """The module's names, found in a process of its own; skips the test where it is not there."""
+    """The module's names, found in a process of its own; skips the test where the module is missing."""
     if place is not None and not place.is_dir():
         pytest.skip(f"{place.relative_to(ROOT)} is missing: .ci/bindings installs it")
     path = f"sys.path.insert(0, {str(place)!r})\n" if place else ""
@@ -111,7 +111,7 @@ def rtx() -> Bindings:
 
 @dataclass
 class Uses:
-    """What a source file says of TensorRT: (line, class, attribute), calls, assignments, subclasses."""
+    """How a source file uses TensorRT: (line, class, attribute), calls, assignments, subclasses."""
 
     names: list[tuple[int, str, str]] = field(default_factory=list)
     calls: list[tuple[int, str, str, int, list[str]]] = field(default_factory=list)
@@ -160,29 +160,31 @@ def uses(source: str) -> Uses:
 
 
 def faults(found: Uses, bindings: Bindings, only: set[str] | None = None) -> list[str]:
-    """What the bindings do not have as it is used; `only` these classes."""
-    told, classes = [], bindings.classes
+    """Uses that the bindings do not support; `only` of these classes."""
+    problems, classes = [], bindings.classes
     names = [use for use in found.names if only is None or use[1] in only]
     for line, kind, name in names:
         if kind not in classes:
-            told.append(f"line {line}: no {kind}")
+            problems.append(f"line {line}: no {kind}")
         elif name and name not in classes[kind]:
-            told.append(f"line {line}: {kind} has no {name}")
+            problems.append(f"line {line}: {kind} has no {name}")
     for line, kind, name, count, words in found.calls:
         overloads = list(bindings.signatures(kind, name)) if kind in classes and (only is None or kind in only) else []
         fits = (count <= len(p) and set(words) <= set(p) and set(r) <= {*p[:count], *words} for p, r, _ in overloads)
         if overloads and not any(fits):
-            told.append(f"line {line}: {kind}.{name} takes {[p for p, *_ in overloads]}, given {count} and {words}")
+            problems.append(f"line {line}: {kind}.{name} takes {[p for p, *_ in overloads]}, given {count} and {words}")
     for line, kind, name, target in found.targets:
         made = {kind} if not name else {r for *_, r in bindings.signatures(kind, name)} if kind in classes else set()
         known = (made & set(classes)) - {"Dims"}
         if known and RECEIVERS.get(target.lstrip("_")) not in known:
-            told.append(f"line {line}: {target!r} gets a {known}; name it as RECEIVERS does, so that its uses are seen")
+            problems.append(
+                f"line {line}: {target!r} gets a {known}; name it as RECEIVERS does, so that its uses are seen"
+            )
     for line, base, methods in found.subclasses:
         if base in classes:
             wanted = {name for name, text in classes[base].items() if text and not name.startswith("_")}
-            told += [f"line {line}: {base}.{name} is not overridden" for name in sorted(wanted - methods)]
-    return told
+            problems += [f"line {line}: {base}.{name} is not overridden" for name in sorted(wanted - methods)]
+    return problems
 
 
 def read(file: str) -> Uses:
@@ -190,7 +192,7 @@ def read(file: str) -> Uses:
 
 
 def test_the_uses_are_found() -> None:
-    """The table and the walk see both files: a count that drops means that they have gone blind."""
+    """The table and the syntax tree find the uses in both files: if a count drops, they miss some."""
     runner, builder = read(RUNNER), read(BUILDER)
     assert {kind for _, kind, _ in runner.names} >= {"Runtime", "ICudaEngine", "IExecutionContext", "DataType"}
     assert {kind for _, kind, _ in builder.names} >= {"Builder", "OnnxParser", "IBuilderConfig", "ITimingCache"}
@@ -199,19 +201,19 @@ def test_the_uses_are_found() -> None:
 
 
 @pytest.mark.parametrize("version", LEAN)
-def test_the_runner_says_what_tensorrt_has(version: str) -> None:
+def test_every_name_that_the_runner_uses_is_in_tensorrt(version: str) -> None:
     assert not faults(read(RUNNER), lean(version))
 
 
 @pytest.mark.parametrize("version", LEAN)
-def test_what_the_lean_bindings_have_of_the_builder_is_as_it_is_used(version: str) -> None:
+def test_names_of_the_builder_in_the_lean_bindings_are_used_correctly(version: str) -> None:
     found, bindings = read(BUILDER), lean(version)
     shared = {kind for _, kind, _ in found.names} & set(bindings.classes)
     assert {"BuilderFlag", "MemoryPoolType", "IProgressMonitor", "ITimingCache"} <= shared
     assert not faults(found, bindings, shared)
 
 
-def test_the_builder_says_what_tensorrt_rtx_has() -> None:
+def test_every_name_that_the_builder_uses_is_in_tensorrt_rtx() -> None:
     assert not faults(read(BUILDER), rtx())
 
 
@@ -231,14 +233,14 @@ PLANTED = {
 @pytest.mark.parametrize("version", LEAN)
 def test_a_planted_fault_is_found(what: str, version: str) -> None:
     source, says = PLANTED[what]
-    told = faults(uses(source), lean(version))
-    assert any(says in line for line in told), told
+    problems = faults(uses(source), lean(version))
+    assert any(says in line for line in problems), problems
 
 
-def test_what_tensorrt_11_dropped_is_told_from_what_it_kept() -> None:
-    """The two versions do differ where it would hurt: the builder flags of implicit precision, sizes of 32 bits."""
+def test_names_that_tensorrt_11_dropped_are_found() -> None:
+    """The control: the two versions differ, for example in the builder flags of implicit precision."""
     old, new = lean(LEAN[0]), lean(LEAN[1])
     gone = {name for name in old.classes["BuilderFlag"] if name not in new.classes["BuilderFlag"]}
     assert {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"} <= gone
-    source: Any = "def f(trt): trt.BuilderFlag.FP16"
+    source = "def f(trt): trt.BuilderFlag.FP16"
     assert not faults(uses(source), old) and faults(uses(source), new)

@@ -51,8 +51,8 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, text + "[cameras]\nsource = 1\n[run]\nwindows = -1\n")
     with pytest.raises(ConfigError) as caught:
         load_config(path)
-    told = str(caught.value)
-    assert told.count(str(path)) == len(told.splitlines()) >= 7
+    text = str(caught.value)
+    assert text.count(str(path)) == len(text.splitlines()) >= 7
     for part in (
         "[device] sit is unknown; did you mean [device] site?",
         "[device] site is missing",
@@ -62,11 +62,11 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         "[cameras] is unknown; did you mean [camera]",
         "[run] windows is -1",
     ):
-        assert part in told
+        assert part in text
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ('site = "lab"', 'site = "a/b"', "site is 'a/b'"),
         ('site = "lab"', 'site = "+"', "site"),
@@ -74,13 +74,13 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         ("[engine]", "speed = nan\n[engine]", "camera] speed is nan"),
         ("[engine]", "loop = 1\n[engine]", "camera] loop is 1; expected bool"),
         ('folder = "engine"', "folder = 3", "engine] folder is 3; expected str"),
-        ("[device]", "site = 'x'\n[device]", "site stands in no section"),
+        ("[device]", "site = 'x'\n[device]", "site is in no section"),
         ("[device]", "[device", "not TOML"),
         ("[engine]", "[[engine]]", "engine is .*; write it as a table, .engine]"),
     ],
 )
-def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told.replace("]", r"\]")):
+def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("]", r"\]")):
         load_config(write(tmp_path, GOOD.replace(old, new, 1)))
 
 
@@ -95,7 +95,7 @@ def test_the_command_line_overrides(tmp_path: Path) -> None:
     assert (config.camera_source, config.engine_folder, config.broker_url) == ("0", "here", "mqtt://else")
 
 
-def test_a_clip_is_found_relative_to_the_configuration(tmp_path: Path) -> None:
+def test_a_clips_path_is_relative_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"x")
     config = load_config(write(tmp_path, GOOD.replace("synthetic://walk", "clip.mp4")))
     assert config.camera_source == str(tmp_path / "clip.mp4")

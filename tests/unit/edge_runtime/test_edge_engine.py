@@ -14,7 +14,7 @@ from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from tests.support.engine_factory import BROKEN_CORES, make_engine, make_noise_table, put_weights_outside
-from wire.artifact.manifest import EngineManifest
+from wire.artifact.manifest import EngineManifest, sha256_file
 from wire.errors import EngineError, ManifestError, NoiseError, PrivacyError
 from wire.protocol.event import EventWindow
 
@@ -67,9 +67,9 @@ def test_verdicts_are_a_distribution_over_the_labels(folder: Path) -> None:
     engine = OnnxEngine(folder)
     event = EventWindow(8, 4, 16)
     event.push(0, np.arange(64, dtype=np.int16))
-    said = engine.decide(event)
-    assert tuple(said) == engine.manifest.labels
-    assert sum(said.values()) == pytest.approx(1.0)
+    probabilities = engine.decide(event)
+    assert tuple(probabilities) == engine.manifest.labels
+    assert sum(probabilities.values()) == pytest.approx(1.0)
 
 
 def test_logits_that_are_not_finite_are_no_verdict(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,8 +98,6 @@ def test_a_certificate_that_c_and_sigma_do_not_give_is_refused(folder: Path) -> 
     document["event"]["bits"] /= 2
     file.write_text(json.dumps(document))
     manifest = json.loads((folder / "manifest.json").read_text())
-    from wire.artifact.manifest import sha256_file
-
     manifest["hashes"]["certificate"] = sha256_file(file)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ManifestError, match=r"event\.bits"):
@@ -138,8 +136,6 @@ def test_a_graph_swapped_after_the_check_is_refused(folder: Path, monkeypatch: p
 def test_a_graph_of_another_interface_is_refused(tmp_path: Path) -> None:
     make_engine(tmp_path / "small", size=16)
     make_engine(tmp_path / "large", size=32)
-    from wire.artifact.manifest import sha256_file
-
     other = tmp_path / "small" / "encode.onnx"
     other.write_bytes((tmp_path / "large" / "encode.onnx").read_bytes())
     document = json.loads((tmp_path / "small" / "manifest.json").read_text())
@@ -150,8 +146,6 @@ def test_a_graph_of_another_interface_is_refused(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_not_a_graph_are_refused(folder: Path) -> None:
-    from wire.artifact.manifest import sha256_file
-
     (folder / "decide.onnx").write_bytes(b"no graph")
     document = json.loads((folder / "manifest.json").read_text())
     document["hashes"]["decide"] = sha256_file(folder / "decide.onnx")
@@ -173,7 +167,7 @@ def test_a_broken_core_stops_the_process_before_the_first_release(tmp_path: Path
         self_test(OnnxEngine(tmp_path / "engine"))
 
 
-def test_a_skipped_clip_is_caught(tmp_path: Path) -> None:
+def test_a_core_that_does_not_clip_is_found(tmp_path: Path) -> None:
     make_engine(tmp_path / "engine", core="no clip")
     with pytest.raises(PrivacyError, match="longer than C = 64"):
         self_test(OnnxEngine(tmp_path / "engine"))

@@ -19,8 +19,8 @@ from edge_runtime.gate.ledger import Ledger
 from tests.support.simulated_disk import PowerCut, SimulatedDisk
 from wire import files as durable
 from wire.errors import LedgerError
-from wire.privacy.budget import UNIT, units
 from wire.privacy.certificate import bits
+from wire.privacy.level_rule import UNIT, units
 
 S2 = Fraction(9, 8)
 BLOCK = ledger_module._BLOCK

@@ -1,5 +1,4 @@
-"""The adaptive level: the level is a function of the published past, and no z makes any span spend more than its
-bound."""
+"""The adaptive privacy level: a function of what was published, and no z makes any span spend more than its bound."""
 
 from __future__ import annotations
 
@@ -83,7 +82,7 @@ def test_no_z_makes_a_span_spend_more_than_its_bound(
 
 @settings(max_examples=50, deadline=None)
 @given(streams, st.integers(0, 119), streams)
-def test_a_restart_gives_nothing_back(before: list[int], cut: int, after: list[int]) -> None:
+def test_a_restart_refunds_nothing(before: list[int], cut: int, after: list[int]) -> None:
     """A stream that begins anew, as after a power cut, and the one before it keep the bound together."""
     first, second = adaptive_level(), adaptive_level()
     costs = [first.costs[level] for level in run(first, before[: cut + 1]) + run(second, after)]
@@ -100,7 +99,7 @@ def test_the_level_rises_with_evidence_and_falls_without() -> None:
 
 
 def test_the_level_depends_on_published_z_alone() -> None:
-    """Two devices of different scenes that published the same so far stand at the same level."""
+    """Two devices of different scenes that published the same so far are at the same level."""
     one, other = adaptive_level(), adaptive_level()
     for seed, strength in enumerate([-8, 8, 60, 8, 0, 8, -60, 8, 8, 8]):
         z = None if strength == 0 else release(strength, seed)
@@ -147,7 +146,7 @@ def test_the_witness_never_reports_an_honest_device(strengths: list[int], lost: 
 
 @settings(max_examples=60, deadline=None)
 @given(streams, st.integers(0, 119), st.integers(1, 2))
-def test_the_witness_finds_every_lie_where_no_message_is_missing(strengths: list[int], at: int, by: int) -> None:
+def test_the_witness_finds_every_wrong_level_if_no_message_is_missing(strengths: list[int], at: int, by: int) -> None:
     device, witness = adaptive_level(), Witness(RULE, C, SIGMAS, R)
     for slot, strength in enumerate(strengths):
         z, level = None if strength == 0 else release(strength, slot), device.level
@@ -179,7 +178,7 @@ def test_a_witness_that_missed_a_message_is_sure_again_within_a_minute() -> None
         ({"directions": ((1, 2), (1,))}, "directions"),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused(change: dict[str, Any], found: str) -> None:
+def test_a_rule_out_of_range_is_refused(change: dict[str, Any], found: str) -> None:
     with pytest.raises(ManifestError, match=found):
         adaptive_level(dataclasses.replace(RULE, **change))
 
@@ -270,7 +269,7 @@ def test_a_restarted_device_is_not_reported_where_its_slots_happen_to_go_on() ->
 
 
 def test_every_release_is_read_by_the_weight_of_its_level() -> None:
-    """The event's window holds z / sigma^2 of each release in one unit, whatever its level."""
+    """The event's window holds z / sigma^2 of each release in the same unit, whatever its level."""
     reader = EventReader(DOOR, R, 4, 16, MANIFEST.weights)
     z = release(60)
     for slot, level in enumerate((0, 1, 2)):
@@ -291,10 +290,10 @@ def test_the_certificate_of_the_adaptive_level_bounds_what_each_span_spends() ->
         assert found.reveals(span, 2)["S"] == pytest.approx((2 * float(limits.most(span))) ** 0.5, rel=1e-5)
     assert found.reveals(1)["S"] > fixed.reveals(1)["S"] and found.reveals(R)["S"] <= fixed.reveals(R)["S"]
     assert found.reveals(3605)["bits"] < 0.67 * fixed.reveals(3605)["bits"]
-    told = found.time_to_vacuous_s(1000)
-    seen = found.releases_touched(told)
+    seconds = found.time_to_vacuous_s(1000)
+    seen = found.releases_touched(seconds)
     assert found.chance(seen, 1e-3) < 1.0 == found.chance(seen + 1, 1e-3)
-    assert told > fixed.time_to_vacuous_s(1000) - 3
+    assert seconds > fixed.time_to_vacuous_s(1000) - 3
 
 
 def test_a_certificate_of_other_limits_is_refused() -> None:
@@ -310,7 +309,7 @@ def test_a_certificate_of_other_limits_is_refused() -> None:
 
 
 def adaptive_device(folder: Path, source: str = "synthetic://walk", adaptive_level: bool = True) -> Device:
-    """A whole device with a small engine, whose rule is at work."""
+    """A whole device with a small engine that has a level rule."""
     device = Device(folder, source, levels=MANIFEST.levels)
     device.engine.manifest = dataclasses.replace(device.engine.manifest, adaptive_level=RULE)
     device.terms = device.loop.terms = Terms.of(device.engine.manifest, "", Budget(), adaptive_level)
@@ -320,8 +319,8 @@ def adaptive_device(folder: Path, source: str = "synthetic://walk", adaptive_lev
 def scripted(device: Device, seed: int) -> list[int]:
     """The levels of 40 releases of a device whose engine returns z of this seed, whatever it sees."""
 
-    def encode(window: Window, draw: NoiseSample) -> Z:
-        draw.wipe()
+    def encode(window: Window, sample: NoiseSample) -> Z:
+        sample.wipe()
         return release(8 if window.slot % 10 > 5 else -8, 1000 * seed + window.slot, 92.0)  # enough for every level
 
     device.engine.encode = encode  # type: ignore[method-assign]  # a test's shorthand
@@ -353,7 +352,7 @@ def test_an_adaptive_device_is_charged_for_its_levels_and_accepted_by_the_bridge
     assert {len(payload) for payload in payloads} == {features_size(N)}
 
 
-def test_a_spent_budget_lowers_the_level_and_is_not_reported_as_a_lie(tmp_path: Path) -> None:
+def test_a_spent_budget_lowers_the_level_and_is_not_reported_as_a_wrong_level(tmp_path: Path) -> None:
     device = adaptive_device(tmp_path)
     device.ledger._budgets["day_spent"] = 20 * device.terms.costs[0]
     device.run(40)
@@ -376,7 +375,7 @@ def test_without_the_switch_nothing_changes(tmp_path: Path) -> None:
     assert {message.flags for message in device.features()} == {0}
 
 
-def test_what_an_adaptive_device_publishes_and_keeps_is_certified_for_its_rule(tmp_path: Path) -> None:
+def test_certificate_and_budgets_of_an_adaptive_device_are_those_of_its_rule(tmp_path: Path) -> None:
     made = make_engine(tmp_path, levels=MANIFEST.levels, adaptive_level=RULE)
     terms = Terms.of(made, "", Budget(), adaptive_level=True)
     assert terms.certificate == made.certificate(adaptive_level=True) != made.certificate()
@@ -420,13 +419,11 @@ def test_a_bridge_accepts_the_whole_process_with_the_adaptive_level(tmp_path: Pa
     assert all(made.covers(text) for text in certificates)
 
 
-def test_the_benchmark_compares_four_devices_and_keeps_what_it_certifies(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_benchmarks_devices_stay_within_what_they_certify(capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.COMMAND.main(["--rendered", "0", "--streams", "10"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     for world in found["figures"].values():
-        fixed, even, adaptive_device = (world[name] for name in ("fixed", "fixed, same hour", "adaptive_level"))
-        assert adaptive_device["event_S2"] <= fixed["event_S2"]
-        assert (
-            adaptive_device["spent_S2"] <= adaptive_device["lasting_S2"] == pytest.approx(even["lasting_S2"], rel=1e-3)
-        )
+        fixed, even, adaptive = (world[name] for name in ("fixed", "fixed, same hour", "adaptive_level"))
+        assert adaptive["event_S2"] <= fixed["event_S2"]
+        assert adaptive["spent_S2"] <= adaptive["lasting_S2"] == pytest.approx(even["lasting_S2"], rel=1e-3)
     assert found["ratio"] > 1.0

@@ -22,8 +22,8 @@ from tests.support.engine_factory import make_noise_table
 from tests.support.services import PATIENCE_S, until
 from tests.support.timekeeping import Wakeups
 from wire.errors import EngineError, LedgerError, NoiseError, PrivacyError
-from wire.privacy.budget import UNIT
 from wire.privacy.certificate import sigma_for
+from wire.privacy.level_rule import UNIT
 from wire.protocol.command import Command
 from wire.protocol.event import EventWindow
 from wire.protocol.message import FLAG_SPENT, features_size, open_features, open_verdict
@@ -68,7 +68,7 @@ def test_releases_keep_their_deadlines_whatever_the_engine_does(tmp_path: Path) 
     """Fast, slow, failing, late: all are handed over at slot end + delay."""
     device = Device(tmp_path, real=True, slot_s=0.2)
 
-    def mood(slot: int) -> None:
+    def behave(slot: int) -> None:
         if slot % 4 == 1:
             time.sleep(0.03)
         elif slot % 4 == 2:
@@ -76,14 +76,14 @@ def test_releases_keep_their_deadlines_whatever_the_engine_does(tmp_path: Path) 
         elif slot % 4 == 3:
             time.sleep(0.25)
 
-    device.engine.before = mood
+    device.engine.before = behave
     with Wakeups() as wakeups:
         device.run(20)
     late, allowed = np.array(device.times()), 0.02 + wakeups.late_s
     assert (late >= 0).all()
     assert float(np.median(late)) < allowed
-    by_mood = [float(np.median(late[[m.slot % 4 == k for m in device.features()]])) for k in range(4)]
-    assert max(by_mood) - min(by_mood) < allowed
+    by_behaviour = [float(np.median(late[[m.slot % 4 == k for m in device.features()]])) for k in range(4)]
+    assert max(by_behaviour) - min(by_behaviour) < allowed
     assert device.stats.counts["late"] > 0
     assert device.stats.counts["failed"] > 0
 
@@ -108,12 +108,12 @@ def test_an_engine_failure_is_filled_with_noise_alone_and_charged(tmp_path: Path
     assert 0.7 < float((everything**2).mean()) / sigma**2 < 1.4
     released = {m.z.tobytes() for m in device.features()}
     assert len(released) == 6
-    given = {np.frombuffer(d, np.int32).astype(np.int16).tobytes() for d in device.engine.draws}
-    assert not released & given  # the failed window's own draw is never published
+    given = {np.frombuffer(d, np.int32).astype(np.int16).tobytes() for d in device.engine.noise_samples}
+    assert not released & given  # the noise sample of a failed window is never published
 
 
 def test_a_late_result_is_never_published(tmp_path: Path) -> None:
-    """The engine sleeps over one deadline: that slot is noise alone, and what comes later is dropped."""
+    """The engine misses one deadline: that slot is noise alone, and the late result is dropped."""
     device = Device(tmp_path, real=True)
     made: dict[int, bytes] = {}
     encode = device.engine.inner.encode
@@ -139,7 +139,7 @@ def test_a_window_is_run_once_and_a_noise_sample_used_once(tmp_path: Path) -> No
     device.engine.before = lambda slot: time.sleep(0.07) if slot % 3 == 0 else None
     device.run(12)
     assert len(set(device.engine.slots)) == len(device.engine.slots)
-    assert len(set(device.engine.draws)) == len(device.engine.draws)
+    assert len(set(device.engine.noise_samples)) == len(device.engine.noise_samples)
 
 
 def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,7 @@ def test_a_spent_budget_says_blind_and_counts_as_missing_in_the_edges_own_verdic
     """As on the bridge: a release of noise alone is no evidence, so no verdict reads it."""
     device = Device(tmp_path, maximum=10)
     device.run(14)
-    blind = [fields["blind"] for fields in device.publisher.told]
+    blind = [fields["blind"] for fields in device.publisher.states]
     assert blind == [False] * 10 + [True] * (len(device.features()) - 10)
     verdicts = [payload for name, payload, _ in device.publisher.sent if name == "verdict/edge"]
     read = [open_verdict(p, KEY.public, device.engine.manifest.model_id) for p in verdicts]
@@ -211,7 +211,7 @@ def test_a_spent_budget_says_blind_and_counts_as_missing_in_the_edges_own_verdic
 
 
 def test_an_order_takes_effect_with_the_next_slot(tmp_path: Path) -> None:
-    """Of another level's noise, at that level's cost, told in message and state."""
+    """With the noise and the cost of the new level, which message and state report."""
     device = Device(tmp_path, levels={"strict": sigma_for(64, 2.0)})
     assert device.engine.manifest.level == 1
 
@@ -224,8 +224,8 @@ def test_an_order_takes_effect_with_the_next_slot(tmp_path: Path) -> None:
     levels = {m.slot: m.level for m in device.features()}
     assert all(level == (1 if slot <= 3 else 0) for slot, level in levels.items())
     assert device.orders.counts["obeyed"] == 1
-    assert device.publisher.told[0]["profile"] == "balanced"
-    assert device.publisher.told[-1]["profile"] == "strict"
+    assert device.publisher.states[0]["profile"] == "balanced"
+    assert device.publisher.states[-1]["profile"] == "strict"
     quiet = np.concatenate([m.z for m in device.features() if m.slot > 3]).astype(float)
     assert 0.8 < float((quiet**2).mean()) / float(sigma_for(64, 2.0)) ** 2 < 1.3
     strict, balanced = device.terms.costs
@@ -355,7 +355,7 @@ def test_frames_are_wiped_when_their_slot_is_over(tmp_path: Path) -> None:
     assert not device.camera._buffer._frames.any()
 
 
-def test_figures_of_series_are_quantiles() -> None:
+def test_the_figures_of_a_series_are_quantiles() -> None:
     stats = Stats("windows")
     for value in range(101):
         stats.note("encode_ms", value)

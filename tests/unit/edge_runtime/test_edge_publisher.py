@@ -1,4 +1,4 @@
-"""The publisher on a real broker: first and last state, retries, a bounded queue, and what it says of faults."""
+"""The publisher on a real broker: first and last state, retries, a bounded queue, and messages about faults."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_client_falls_back_to_mqtt_3_1_1(tmp_path: Path) -> None:
-    """A broker from before MQTT 5 closes the connection when it reads a CONNECT of a version it does not know."""
+    """A broker from before MQTT 5 closes the connection when it reads a CONNECT of a version that it does not know."""
     server = socket.create_server(("127.0.0.1", 0))
     versions: list[int] = []
 
@@ -165,7 +165,7 @@ def test_the_client_falls_back_to_mqtt_3_1_1(tmp_path: Path) -> None:
     publisher._client.close()
 
 
-def test_a_message_says_its_slot_and_its_charge_only() -> None:
+def test_a_message_holds_its_slot_and_whether_it_was_granted() -> None:
     z = np.arange(4, dtype=np.int16)
     assert fill_message(1, 2, Charge(3, True), z).flags == 0
     spent = fill_message(1, 2, Charge(3, False), z)

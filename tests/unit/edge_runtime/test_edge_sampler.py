@@ -43,10 +43,10 @@ CLIP = 64
 
 def inverted(sampler: Sampler, values: list[int], negative: list[bool]) -> list[int]:
     """What the sampler makes of these 128-bit values of U and these signs."""
-    room = len(sampler._words) - len(values)
+    padding = len(sampler._words) - len(values)
     tops = [u >> 76 | minus << 63 | 0x5A5 << 52 for u, minus in zip(values, negative, strict=True)]  # 11 bits go unused
-    sampler._words[:] = np.array(tops + [0] * room, np.uint64)
-    rests = iter([u % 2**76 for u in values] + [0] * room)
+    sampler._words[:] = np.array(tops + [0] * padding, np.uint64)
+    rests = iter([u % 2**76 for u in values] + [0] * padding)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("secrets.randbits", lambda bits: next(rests) if bits == 76 else None)
         return [int(value) for value in sampler._invert().reshape(-1)]
@@ -63,7 +63,7 @@ def entry(table: NoiseTable, j: int) -> int:
     return int(table.high[j]) << 64 | int(table.low[j])
 
 
-def draws(sigma: Fraction, count: int) -> npt.NDArray[Any]:
+def samples(sigma: Fraction, count: int) -> npt.NDArray[Any]:
     sampler = Sampler(make_noise_table(sigma), 4, 16)
     return np.concatenate([sampler.draw().take().reshape(-1) for _ in range(count)])
 
@@ -129,12 +129,12 @@ def test_the_magnitude_turns_where_the_discrete_gaussian_says() -> None:
 
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_samples_have_the_distribution_of_sigma(sigma: Fraction) -> None:
-    """Chi-square over about 40 bins; a sampler of half or 1.05 times sigma fails by far."""
-    found = draws(sigma, 800)
+    """Chi-square over about 40 bins, which a sampler of half or 1.05 times sigma fails clearly."""
+    found = samples(sigma, 800)
     edges = np.unique(np.round(np.linspace(-3, 3, 41) * float(sigma)))
-    reach = np.arange(-int(12 * sigma) - 12, int(12 * sigma) + 13)
-    weights = np.exp(-(reach**2) / (2 * float(sigma) ** 2))
-    expected = np.histogram(reach, np.concatenate([[-1e9], edges - 0.5, [1e9]]), weights=weights / weights.sum())[0]
+    support = np.arange(-int(12 * sigma) - 12, int(12 * sigma) + 13)
+    weights = np.exp(-(support**2) / (2 * float(sigma) ** 2))
+    expected = np.histogram(support, np.concatenate([[-1e9], edges - 0.5, [1e9]]), weights=weights / weights.sum())[0]
     observed = np.histogram(found, np.concatenate([[-1e9], edges - 0.5, [1e9]]))[0]
     keep = expected * len(found) > 5
     chi2 = float((((observed - expected * len(found)) ** 2) / (expected * len(found)))[keep].sum())
@@ -144,14 +144,14 @@ def test_samples_have_the_distribution_of_sigma(sigma: Fraction) -> None:
 
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_the_variance_is_that_of_sigma_so_half_of_it_is_caught(sigma: Fraction) -> None:
-    found = draws(sigma, 800).astype(float)
+    found = samples(sigma, 800).astype(float)
     ratio = float((found**2).mean()) / float(sigma) ** 2
     assert abs(ratio - 1) < 6 * np.sqrt(2 / len(found))
     assert abs(float(found.mean())) < 6 * float(sigma) / np.sqrt(len(found))
 
 
 def test_coordinates_are_not_correlated() -> None:
-    found = draws(SIGMA, 2000).reshape(-1, 64).astype(float) / float(SIGMA)
+    found = samples(SIGMA, 2000).reshape(-1, 64).astype(float) / float(SIGMA)
     correlation = (found.T @ found) / len(found) - np.eye(64)
     assert np.abs(correlation).max() < 0.15
     lag = float((found[1:] * found[:-1]).mean())
@@ -164,8 +164,8 @@ def test_opendps_sampler_has_the_same_distribution() -> None:
     dp.enable_features("contrib")
     space = dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float)
     theirs = np.array(dp.m.make_gaussian(*space, scale=float(SIGMA))([0] * 100_096))
-    assert two_sample_p(draws(SIGMA, 1564), theirs) > 1e-9
-    assert two_sample_p(draws(SIGMA * Fraction(21, 20), 1564), theirs) < 1e-9  # 1.05 times sigma would be seen
+    assert two_sample_p(samples(SIGMA, 1564), theirs) > 1e-9
+    assert two_sample_p(samples(SIGMA * Fraction(21, 20), 1564), theirs) < 1e-9  # 1.05 times sigma would be seen
 
 
 def two_sample_p(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
@@ -177,10 +177,10 @@ def two_sample_p(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> Any:
     return mpmath.gammainc((int(keep.sum()) - 1) / 2, chi2 / 2, regularized=True)
 
 
-def test_the_time_of_a_draw_does_not_depend_on_its_values() -> None:
+def test_the_time_to_draw_a_sample_does_not_depend_on_its_values() -> None:
     """Interleaved at random: words of noise zero against words of the largest noise, by Welch's t on the fastest 90 %.
 
-    The control is a search that stops where it finds.
+    The control is a search that stops at the entry that it looks for.
     """
     table = make_noise_table(SIGMA)
     sampler = Sampler(table, 4, 16)
@@ -212,23 +212,23 @@ def test_a_forked_process_draws_other_noise() -> None:
 
 
 def test_a_sample_held_through_a_fork_belongs_to_the_process_that_drew_it() -> None:
-    draw = Sampler(make_noise_table(SIGMA), 4, 16).draw()
+    sample = Sampler(make_noise_table(SIGMA), 4, 16).draw()
     child = os.fork()
     if child == 0:
         try:
-            draw.take()
+            sample.take()
         except NoiseError:
             os._exit(7)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert draw.take().any()
+    assert sample.take().any()
 
 
-def test_a_fork_in_the_middle_of_a_draw_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_while_a_sample_is_drawn_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fork happens after the bits are read and before the noise is made: what the child draws next is its own."""
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
     reader, writer = os.pipe()
-    settle, children = sampler._invert, []
+    invert, children = sampler._invert, []
 
     def fork_first() -> Any:
         children.append(os.fork())
@@ -236,7 +236,7 @@ def test_a_fork_in_the_middle_of_a_draw_repeats_nothing(monkeypatch: pytest.Monk
             monkeypatch.undo()
             os.write(writer, sampler.draw().take().tobytes())
             os._exit(0)
-        return settle()
+        return invert()
 
     monkeypatch.setattr(sampler, "_invert", fork_first)
     mine = sampler.draw().take().tobytes()
@@ -274,17 +274,17 @@ def test_without_bits_from_the_kernel_there_is_no_sample(monkeypatch: pytest.Mon
 
 def test_bits_that_a_signal_cut_short_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     sampler, real = Sampler(make_noise_table(SIGMA), 4, 16), noise_module._getrandom
-    answers = iter([(-1, errno.EINTR), (256, 0)])
+    results = iter([(-1, errno.EINTR), (256, 0)])
 
     def interrupted(bits: Any, size: int, flags: int) -> int:
-        got, number = next(answers, (real(bits, size, flags), 0))
+        got, number = next(results, (real(bits, size, flags), 0))
         ctypes.set_errno(number)
         return got
 
     monkeypatch.setattr(noise_module, "_getrandom", interrupted)
-    draw = sampler.draw().take()
-    assert next(answers, None) is None
-    assert np.count_nonzero(draw) > 32
+    noise = sampler.draw().take()
+    assert next(results, None) is None
+    assert np.count_nonzero(noise) > 32
 
 
 def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
@@ -299,14 +299,14 @@ def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
             if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\brandom\b", ast.unparse(node)):
                 generators.append(path.name)
     assert made == ["sampler.py"]
-    assert set(generators) <= {"camera.py", "publisher.py"}  # pauses before they connect again
+    assert set(generators) == {"camera.py"}  # pauses before it connects again
 
 
 def test_a_sample_is_used_once() -> None:
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
-    draw = sampler.draw()
-    draw.take()
-    for again in (draw.take, draw.alone, draw.__enter__):
+    sample = sampler.draw()
+    sample.take()
+    for again in (sample.take, sample.alone, sample.__enter__):
         with pytest.raises(NoiseError, match="twice"):
             again()
     alone = sampler.draw()
@@ -316,8 +316,8 @@ def test_a_sample_is_used_once() -> None:
 
 
 def test_a_sample_is_wiped_after_use_even_if_its_use_fails() -> None:
-    draw = Sampler(make_noise_table(SIGMA), 4, 16).draw()
-    with pytest.raises(ZeroDivisionError), draw as noise:
+    sample = Sampler(make_noise_table(SIGMA), 4, 16).draw()
+    with pytest.raises(ZeroDivisionError), sample as noise:
         assert noise.any()
         _ = 1 / 0
     assert not noise.any()
@@ -342,10 +342,10 @@ def test_noise_alone_is_the_sample_as_int16() -> None:
 
 
 def test_a_sample_is_not_shown_and_not_pickled() -> None:
-    draw = NoiseSample(np.full((1, 2, 2), 12345, np.int32))
-    assert "12345" not in repr(draw)
+    sample = NoiseSample(np.full((1, 2, 2), 12345, np.int32))
+    assert "12345" not in repr(sample)
     with pytest.raises(PrivacyError):
-        pickle.dumps(draw)
+        pickle.dumps(sample)
 
 
 def test_a_table_of_another_sigma_is_refused() -> None:
@@ -360,7 +360,7 @@ def test_a_cut_table_is_refused() -> None:
         Sampler(NoiseTable(SIGMA, table.high[:-60], table.low[:-60]), 4, 16)
 
 
-def mus() -> list[npt.NDArray[Any]]:
+def codes() -> list[npt.NDArray[Any]]:
     """Codes of norm C, and of norm 0."""
     one = np.zeros(64)
     one[0] = CLIP
@@ -372,10 +372,10 @@ def test_sound_noise_passes_the_check(kind: int) -> None:
     check = NoiseCheck(SIGMA, 64, 8)
     sampler = Sampler(make_noise_table(SIGMA), 4, 16)
     for _ in range(500):
-        check.check((sampler.draw().alone() + mus()[kind]).astype(np.int16))
+        check.check((sampler.draw().alone() + codes()[kind]).astype(np.int16))
 
 
-def test_the_thresholds_are_safe_and_not_idle() -> None:
+def test_the_thresholds_are_safe_and_not_useless() -> None:
     """Against the chi-square law, which the discrete Gaussian's squares follow closely at this sigma."""
     check = NoiseCheck(SIGMA, 64, 8)
     for threshold, freedom, scale in zip(check.thresholds, (64, 64, 512), (1, 2, 1), strict=True):
@@ -387,16 +387,16 @@ def test_the_thresholds_are_safe_and_not_idle() -> None:
 @pytest.mark.parametrize("kind", range(4))
 def test_a_release_without_noise_stops_the_process(kind: int) -> None:
     with pytest.raises(NoiseError, match="did not reach"):
-        NoiseCheck(SIGMA, 64, 8).check(mus()[kind].astype(np.int16))
+        NoiseCheck(SIGMA, 64, 8).check(codes()[kind].astype(np.int16))
 
 
 def test_reused_noise_stops_the_process() -> None:
     """The same noise on codes as far apart as two codes can be."""
     noise = Sampler(make_noise_table(SIGMA), 4, 16).draw().alone().astype(int)
     check = NoiseCheck(SIGMA, 64, 8)
-    check.check((noise + mus()[2]).astype(np.int16))
+    check.check((noise + codes()[2]).astype(np.int16))
     with pytest.raises(NoiseError, match="stuck"):
-        check.check((noise + mus()[3]).astype(np.int16))
+        check.check((noise + codes()[3]).astype(np.int16))
 
 
 @pytest.mark.parametrize("kind", range(4))
@@ -405,4 +405,4 @@ def test_halved_sigma_stops_the_process_within_an_event(kind: int) -> None:
     check = NoiseCheck(SIGMA, 64, 8)
     with pytest.raises(NoiseError):
         for _ in range(8):
-            check.check((sampler.draw().alone() + mus()[kind]).astype(np.int16))
+            check.check((sampler.draw().alone() + codes()[kind]).astype(np.int16))

@@ -92,7 +92,7 @@ class FakeCamera:
         ("a.mp4", "file"),
     ],
 )
-def test_the_uri_says_what_reads_it(source: str, backend: str) -> None:
+def test_the_uri_chooses_the_backend(source: str, backend: str) -> None:
     assert backend_of(source) == backend
 
 
@@ -122,7 +122,7 @@ def test_synthetic_sources_need_no_opencv() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_a_picture_is_made_small_as_the_family_was_trained() -> None:
+def test_a_picture_is_shrunk_as_in_training() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     expected = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), (24, 20), interpolation=cv2.INTER_AREA)
     assert np.array_equal(shrink(picture, 20, 24), expected)
@@ -239,7 +239,7 @@ def test_big_pictures_are_overwritten_and_dense_ones_dropped(tmp_path: Path, mon
     assert camera.dropped > 0  # 100 frames a second come in, 40 are kept
 
 
-def test_a_camera_that_never_answers_is_tried_again_and_given_up_in_time(
+def test_a_camera_that_cannot_be_opened_is_tried_again_and_given_up_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = []

@@ -27,7 +27,7 @@ from edge_runtime.health import Stats
 from tests.support.engine_factory import BROKEN_CORES, make_edge_config, make_engine, make_noise_table
 from tests.support.fake_tensorrt import World, make_plans
 from wire.artifact.engine_record import EngineRecord
-from wire.artifact.manifest import EngineManifest
+from wire.artifact.manifest import EngineManifest, sha256_file
 from wire.errors import ConfigError, DeviceLost, EngineError, PrivacyError
 
 
@@ -209,9 +209,9 @@ OTHERS: dict[str, tuple[World, str]] = {
 @pytest.mark.parametrize("what", OTHERS)
 def test_an_engine_file_of_another_device_is_refused(folder: Path, what: str) -> None:
     make_plans(folder, folder.parent / "cache", World())
-    place, says = OTHERS[what]
+    device, says = OTHERS[what]
     with pytest.raises(EngineError, match=says + ".*export.install"):
-        opened(folder, place)
+        opened(folder, device)
 
 
 def test_an_engine_file_of_another_release_is_refused(
@@ -257,8 +257,6 @@ def test_an_engine_file_of_another_interface_is_refused(folder: Path, world: Wor
     """Even where its hash and key are recorded: names, types and shapes are the manifest's."""
     record = make_plans(folder, folder.parent / "cache", world)
     make_engine(folder.parent / "other", size=16)
-    from wire.artifact.manifest import sha256_file
-
     file = folder.parent / "cache" / "encode.engine"
     file.write_bytes((folder.parent / "other" / "encode.onnx").read_bytes())
     EngineRecord(record.key, {}, {**record.engines, "encode": sha256_file(file)}).save(folder.parent / "cache")
@@ -278,7 +276,7 @@ def test_the_release_of_jetson_linux_is_read(tmp_path: Path, world: World) -> No
     assert device_facts(world.trt, Gpu(world.cuda), file)["l4t"] == "36.4.4"
 
 
-# --- what can be missing
+# --- missing libraries
 
 
 class Broken:

@@ -85,7 +85,7 @@ def test_frames_are_zeroed_after_use() -> None:
     assert not buffer._frames.any()
 
 
-def test_a_window_cannot_leave_or_show_itself() -> None:
+def test_a_window_cannot_be_pickled_and_is_not_shown() -> None:
     window = Window(3, np.full((1, 2, 4, 4), 77, np.uint8))
     assert "77" not in repr(window)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):

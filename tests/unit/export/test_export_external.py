@@ -1,4 +1,4 @@
-"""Weights beside the graph: the same graph, the same proof, the same numbers, and no copy of them in memory."""
+"""Weights beside the graph: the same graph, proof and results as with the weights in it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_graph_with_weights_beside_it_computes_what_torch_computes(traced: tup
 
 
 def test_every_weight_lies_on_a_page_of_its_own(traced: tuple[Path, Family]) -> None:
-    """So that a reader can map it; and what a step of the core needs lies in the graph itself."""
+    """So that a reader can map it; the constants of the trusted core are in the graph itself."""
     graph = load_graph(traced[0] / "encode.onnx").graph
     outside = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in outside]
@@ -125,7 +125,7 @@ def test_half_precision_of_a_large_family_is_built_from_weights_beside_the_graph
     assert all((out / FILES[part]).stat().st_size < 300_000 for part in ("encode", "decide"))
     assert report["half"]["encode"]["tensors_fp16"] > 10 and report["half"]["encode"]["headroom"] > 4
     assert report["half"]["encode"]["p99"] <= 1 and report["half"]["decide"]["p99"] > 0
-    assert report["code"]["windows"] == 16 and report["noise"]["draws"] == 32 * manifest.n
+    assert report["code"]["windows"] == 16 and report["noise"]["coordinates"] == 32 * manifest.n
     engine = OnnxEngine(out)
     self_test(engine)
     engine.close()
@@ -133,7 +133,7 @@ def test_half_precision_of_a_large_family_is_built_from_weights_beside_the_graph
 
 
 @pytest.mark.parametrize(("lacks", "says"), [("memory", "tracing .* needs 0.0 GB"), ("disk", "building .* writes 0.0")])
-def test_too_little_room_to_build_is_found_before_anything_is_traced(
+def test_too_little_memory_or_disk_is_found_before_anything_is_traced(
     traced: tuple[Path, Family],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -171,6 +171,6 @@ def test_a_full_disk_is_found_before_the_weights_are_written(tmp_path: Path, mon
     assert not beside.exists()
 
 
-def test_memory_is_asked_for_before_it_is_taken() -> None:
+def test_too_little_memory_is_refused() -> None:
     with pytest.raises(CheckpointError, match="tracing needs 1000000.0 GB of memory"):
         require_memory(10**15, "tracing")

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.support.engine_factory import make_engine
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.services import ROOT
 
 
 def test_the_former_name_runs_the_command_and_gives_the_new_name_on_stderr(tmp_path: Path) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 
 from export import trace
 from export.graph_version import GRAPH_VERSION
+from tests.support.services import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-MAKERS = ("torch", "onnx", "onnxscript", "onnx-ir", "numpy", "transformers")  # whose versions decide the bytes, too
+MAKERS = ("torch", "onnx", "onnxscript", "onnx-ir", "numpy", "transformers")  # their versions decide the bytes, too
 PINNED = {
     1: {
         "encode": "168404cb99caf65ccdcdd17e6dfc0800e2339a87192c66732bd424c15cb0296c",
@@ -41,6 +40,6 @@ def test_the_shipped_graphs_have_the_pinned_bytes() -> None:
     }
     assert GRAPH_VERSION in PINNED, f"pin the bytes of version {GRAPH_VERSION} here: {made}"
     assert made == PINNED[GRAPH_VERSION], (
-        "checkpoints/nano gives other graphs than before. If that is meant, raise GRAPH_VERSION in "
+        "checkpoints/nano gives other graphs than before. If that is intended, raise GRAPH_VERSION in "
         "export/graph_version.py and pin the new bytes here. If the checkpoint is new, pin its bytes here"
     )

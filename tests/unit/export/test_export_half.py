@@ -1,4 +1,4 @@
-"""fp16: what becomes float16 and what stays float32, what float16 cannot hold, and how far a code moves."""
+"""fp16: what becomes float16 and what stays float32, what float16 cannot represent, and how far a code moves."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_layers_are_float16_and_sums_are_float32(traced: dict[str, ModelProto]) 
 def test_half_precision_moves_a_code_by_one_at_most(
     traced: dict[str, ModelProto], feeds: dict[str, Any], manifest: EngineManifest
 ) -> None:
-    """With every tensor rounded where it is stored, which a CPU's runtime by itself does not do."""
+    """With every tensor rounded where it is stored, which ONNX Runtime on a CPU does not do by itself."""
     exact = outputs(traced["encode"], feeds["encode"])
     for ours in (to_fp16(traced["encode"]), rounded(to_fp16(traced["encode"]))):
         apart = np.abs(outputs(ours, feeds["encode"], exact=True) - exact)
@@ -79,7 +79,7 @@ def test_what_exceeds_float16_is_refused(traced: dict[str, ModelProto]) -> None:
 def test_a_network_that_grows_too_large_inside_is_refused(
     checkpoint: Path, traced: dict[str, ModelProto], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The weights fit into float16, what they make of the windows does not."""
+    """The weights fit into float16, the activations do not."""
     few_windows(monkeypatch)
     loud = ModelProto()
     loud.CopyFrom(traced["encode"])
@@ -98,7 +98,7 @@ def test_a_network_that_grows_too_large_inside_is_refused(
     assert report["encode"]["headroom"] > MARGIN and report["encode"]["p99"] <= 1
 
 
-def test_fp16_is_held_against_the_peaks_of_the_calibration(
+def test_fp16_is_checked_against_the_peaks_of_the_calibration(
     traced: dict[str, ModelProto], ranges: dict[str, Ranges]
 ) -> None:
     name = next(iter(half_tensors(to_fp16(traced["encode"]))))

@@ -1,4 +1,4 @@
-"""What a signer signs and a device installs: with one wrong byte, key or check, nothing is made or run."""
+"""What a signer signs and a device installs: one wrong byte, one wrong key or one failed check stops everything."""
 
 from __future__ import annotations
 
@@ -172,16 +172,16 @@ def test_what_is_not_proved_is_not_signed(tmp_path: Path) -> None:
     assert not (tmp_path / "a.tar").exists()
 
 
-def test_the_command_signs_with_a_key_that_was_meant(
+def test_the_command_makes_a_key_only_where_asked_to(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--engine", str(folder), "--key", str(tmp_path / "key"), "--out", str(tmp_path / "a.tar")]
     assert bundle(command) == 1
     assert "is not there; make one with --make-key" in capsys.readouterr().err
     assert bundle([*command, "--make-key"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     public = (tmp_path / "key.pub").read_text().strip()
-    assert f"signer     {public}" in said
+    assert f"signer     {public}" in output
     assert bundle([*command, "--make-key"]) == 1
     assert bundle(command) == 0
     (tmp_path / "key").chmod(0o644)
@@ -192,7 +192,7 @@ def test_the_command_signs_with_a_key_that_was_meant(
 # --- weights outside the graph
 
 
-def test_large_weights_go_outside_and_come_back(tmp_path: Path) -> None:
+def test_large_weights_are_stored_outside_and_read_back(tmp_path: Path) -> None:
     make_engine(tmp_path / "whole")
     model = onnx.load(tmp_path / "whole" / "encode.onnx")
     before = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -297,7 +297,7 @@ def test_a_builder_that_breaks_the_core_is_caught_by_the_self_test(
     assert not world.live
 
 
-def test_a_device_without_tensorrt_is_told(folder: Path) -> None:
+def test_a_device_without_tensorrt_is_refused(folder: Path) -> None:
     def absent() -> Any:
         raise EngineError("TensorRT is not installed for this Python")
 
@@ -316,7 +316,7 @@ def test_the_command_reads_the_devices_configuration(
     sign_manifest(folder, OTHER)
     assert main(["--config", str(config)]) == 1
     assert "install: refused: " in capsys.readouterr().err
-    assert edge(["--config", str(config)]) == 2  # and the process itself asks again
+    assert edge(["--config", str(config)]) == 2  # the edge process checks again
     assert main([str(folder), "--backend", "abacus"]) == 1
     assert "expected onnxruntime or tensorrt" in capsys.readouterr().err
     assert main([]) == 1
@@ -336,7 +336,7 @@ def test_the_command_accepts_a_bundle_of_its_signer(
     assert tree(tmp_path / "device") == tree(folder)
 
 
-def test_every_refusal_is_one_of_ours(folder: Path, tmp_path: Path) -> None:
+def test_every_refusal_is_a_veilsight_error(folder: Path, tmp_path: Path) -> None:
     """A cache that cannot be written, a record that is wrong: errors with a cure, never a traceback."""
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(VeilsightError, match="cannot be written|Not a directory"):

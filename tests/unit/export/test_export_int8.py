@@ -35,7 +35,7 @@ def test_quantisation_is_symmetric_and_per_channel(traced: dict[str, ModelProto]
         scales = network.array(f"{node.input[1]}.scale")
         assert stored.dtype == np.int8 and scales.shape == (stored.shape[output_axis(node)],)
         for bias in node.input[2:]:
-            assert adds & {bias, f"{bias}.row"}  # float32, behind the product
+            assert adds & {bias, f"{bias}.row"}  # float32, after the product
 
 
 def test_a_layer_that_is_not_named_stays_float(traced: dict[str, ModelProto], ranges: dict[str, Ranges]) -> None:
@@ -80,7 +80,7 @@ def test_ranges_that_do_not_fit_are_refused(
         to_int8(traced["encode"], change(ranges["encode"]))
 
 
-# --- what the proof says to Q/DQ
+# --- the proof of graphs with Q/DQ
 
 
 def _constant(model: ModelProto, name: str, value: Any) -> None:

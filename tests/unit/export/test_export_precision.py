@@ -1,4 +1,4 @@
-"""Every precision: proved like any other graph, the trusted core untouched, refused where it does not hold."""
+"""Every precision: proved like any other graph, the trusted core unchanged, refused where it is not accurate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytest_plugins = ("tests.support.small_export_fixtures",)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_trusted_core_is_proved_and_untouched(
+def test_the_trusted_core_is_proved_and_unchanged(
     traced: dict[str, ModelProto], ranges: dict[str, Ranges], manifest: EngineManifest, precision: str
 ) -> None:
     calibration = Calibration(manifest.hashes["checkpoint"], ranges)
@@ -55,7 +55,7 @@ def test_int8_without_ranges_is_refused(traced: dict[str, ModelProto]) -> None:
         in_precision("encode", traced["encode"], "int8")
 
 
-def test_weights_beyond_what_fits_into_one_piece_are_refused_before_anything_is_traced(
+def test_weights_that_do_not_fit_into_one_message_are_refused_before_anything_is_traced(
     checkpoint: Path, manifest: EngineManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """int8 is measured and made in memory: the calibration refuses before a build could ask for it."""
@@ -68,7 +68,7 @@ def test_weights_beyond_what_fits_into_one_piece_are_refused_before_anything_is_
         trace.trace_decide(trace.load_family(checkpoint))
 
 
-def test_the_passes_leave_their_input_alone(traced: dict[str, ModelProto], ranges: dict[str, Ranges]) -> None:
+def test_a_conversion_does_not_change_its_input(traced: dict[str, ModelProto], ranges: dict[str, Ranges]) -> None:
     before = traced["encode"].SerializeToString(deterministic=True)
     to_fp16(traced["encode"])
     to_int8(traced["encode"], ranges["encode"])
@@ -76,7 +76,7 @@ def test_the_passes_leave_their_input_alone(traced: dict[str, ModelProto], range
 
 
 def test_layers_are_the_products_with_trained_weights(traced: dict[str, ModelProto], checkpoint: Path) -> None:
-    """Products with masks of zeros and ones prepare the pixels and are no layers; nor is the last before the code."""
+    """Products with masks prepare the pixels and are not layers; nor is the last one before the code."""
     found = [node.input[1] for node in layers(traced["encode"])]
     network = Network(traced["encode"])
     products = [node for node in network.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]

@@ -25,13 +25,14 @@ from export.precision.convert import PRECISIONS, Calibration, in_precision
 from export.precision.quantise import Ranges
 from familial.model.checkpoint import checkpoint_hash
 from tests.support.engine_factory import make_engine, put_weights_outside
+from tests.support.services import ROOT
 from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError, ManifestError
 
-NANO = Path(__file__).resolve().parents[3] / "checkpoints" / "nano"
+NANO = ROOT / "checkpoints" / "nano"
 PARTS = ("encode", "decide")
-PLACE = {"tensorrt": "RTX", "gpu": "", "compute_capability": "8.6", "l4t": ""}
+FACTS = {"tensorrt": "RTX", "gpu": "", "compute_capability": "8.6", "l4t": ""}
 OPTIONS = Options(workspace_mb=256, targets=("8.6",))
 pytest_plugins = ("tests.support.small_export_fixtures",)
 
@@ -118,7 +119,7 @@ def test_a_stale_engine_file_is_made_again_and_the_reason_reported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest, cache, said = EngineManifest.load(folder), tmp_path / "cache", list[str]()
-    key = engine_key(manifest, "tensorrt-rtx", PLACE)
+    key = engine_key(manifest, "tensorrt-rtx", FACTS)
     monkeypatch.setattr(builder, "build_engine_file", lambda trt, file, *_: (file.read_bytes(), b"timing"))
 
     def keep(changed: dict[str, str] | None = None) -> bool:
@@ -150,7 +151,7 @@ def test_external_weights_are_built_from_verified_bytes(trt: Any, folder: Path, 
     file.write_bytes(b"\x01" + file.read_bytes()[1:])
     with pytest.raises(ManifestError, match=r"encode\.weights: sha256"):
         make(trt, folder, manifest, tmp_path / "cache", {}, OPTIONS, lambda text: None)
-    assert not (tmp_path / "cache" / "engine.json").exists()  # and what was there does not run
+    assert not (tmp_path / "cache" / "engine.json").exists()  # so the files that were there are not run
 
 
 def test_a_build_that_fails_leaves_nothing_that_runs(
@@ -169,8 +170,8 @@ def test_a_build_that_fails_leaves_nothing_that_runs(
         EngineRecord.load(tmp_path)
 
 
-def test_the_parsers_refusal_is_reported_in_its_own_words(trt: Any, folder: Path, tmp_path: Path) -> None:
-    """Bytes that something other than a Cast reads: what our graphs once did."""
+def test_the_parsers_message_is_reported(trt: Any, folder: Path, tmp_path: Path) -> None:
+    """A uint8 tensor that another node than a Cast reads, which TensorRT does not support."""
     model = onnx.load(folder / "encode.onnx")
     shape = numpy_helper.from_array(np.array([1, 16, 32, 32], np.int64), "same")
     model.graph.initializer.append(shape)
@@ -262,7 +263,7 @@ def test_a_builder_without_its_gpu_is_reported(folder: Path) -> None:
 
 
 class Builds:
-    """A fake of TensorRT's builder that records what it was told. Unlike TensorRT-RTX it has no targets."""
+    """A fake of TensorRT's builder that records its options. Unlike TensorRT-RTX it has no targets."""
 
     __version__ = "10.3.0"
     ILogger = type("ILogger", (), {"ERROR": 1, "INTERNAL_ERROR": 0})
@@ -271,19 +272,19 @@ class Builds:
     MemoryPoolType, BuilderFlag = SimpleNamespace(WORKSPACE="workspace"), SimpleNamespace(TF32="tf32")
 
     def __init__(self, plan: bytes | None = b"plan", foreign: bytes = b"") -> None:
-        self.plan, self.foreign, self.told = plan, foreign, dict[str, Any]()
+        self.plan, self.foreign, self.options = plan, foreign, dict[str, Any]()
         self.timing = b""
 
     def Builder(self, logger: Any) -> Any:
         self.logger = logger
         return SimpleNamespace(
-            create_network=lambda flags: self.told.update(network=flags),
+            create_network=lambda flags: self.options.update(network=flags),
             create_builder_config=lambda: self.config,
             build_serialized_network=self._build,
         )
 
     def OnnxParser(self, network: Any, logger: Any) -> Any:
-        return SimpleNamespace(parse=lambda data, path: self.told.update(path=path) or True)
+        return SimpleNamespace(parse=lambda data, path: self.options.update(path=path) or True)
 
     @property
     def config(self) -> Any:
@@ -293,9 +294,9 @@ class Builds:
             return cache != self.foreign or not cache
 
         self._config = SimpleNamespace(
-            set_memory_pool_limit=lambda pool, size: self.told.update({pool: size}),
-            clear_flag=lambda flag: self.told.update({flag: False}),
-            set_flag=lambda flag: self.told.update({flag: True}),
+            set_memory_pool_limit=lambda pool, size: self.options.update({pool: size}),
+            clear_flag=lambda flag: self.options.update({flag: False}),
+            set_flag=lambda flag: self.options.update({flag: True}),
             create_timing_cache=lambda blob: blob,
             set_timing_cache=use,
             get_timing_cache=lambda: SimpleNamespace(serialize=lambda: self.timing + b" and more"),
@@ -307,7 +308,7 @@ class Builds:
         monitor.phase_start("Building engine", None, 2)
         assert monitor.step_complete("Building engine", 0)
         monitor.phase_finish("Building engine")
-        self.told["level"] = config.builder_optimization_level
+        self.options["level"] = config.builder_optimization_level
         if self.plan is None:
             self.logger.log(1, "Could not find any implementation for node conv1")
         return self.plan
@@ -318,7 +319,7 @@ def test_the_devices_builder_gets_types_workspace_and_timing_cache(folder: Path)
     trt, said = Builds(), list[str]()
     made = build_engine_file(trt, folder / "encode.onnx", Options(256, 4), said.append, b"measured")
     assert made == (b"plan", b"measured and more")
-    assert trt.told == {
+    assert trt.options == {
         "network": 1 << 1,
         "path": str(folder / "encode.onnx"),
         "workspace": 256 << 20,
@@ -333,7 +334,7 @@ def test_a_timing_cache_of_another_gpu_is_left_out(folder: Path) -> None:
     assert made == (b"plan", b" and more")
 
 
-def test_the_devices_builders_refusal_is_reported_with_the_cure(folder: Path) -> None:
+def test_a_failure_of_the_devices_builder_is_reported_with_the_cure(folder: Path) -> None:
     says = r"encode\.onnx: TensorRT 10\.3\.0 builds no engine: .*node conv1; .*--workspace"
     with pytest.raises(EngineError, match=says):
         build_engine_file(Builds(plan=None), folder / "encode.onnx", OPTIONS, lambda text: None)
@@ -347,7 +348,7 @@ def test_the_timing_cache_is_kept_beside_the_engine_files(folder: Path, tmp_path
         assert (cache / "timing.cache").read_bytes() == expected
 
 
-def test_a_missing_tensorrt_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_tensorrt_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     if "tensorrt" in sys.modules or importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("TensorRT is installed here")
     assert main(["--backend", "tensorrt"]) == 1

@@ -1,4 +1,4 @@
-"""The structure of a graph and of its file: whatever two readers could understand differently is refused."""
+"""The structure of a graph and of its file: whatever two readers could interpret differently is refused."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ BESIDE: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "the code as the output": (lambda m: setattr(m.graph.output[0], "name", "mu"), "interface: outputs"),
     "noise of another type": (lambda m: setattr(m.graph.input[1].type.tensor_type, "elem_type", 7), "interface: noise"),
     "noise of one number": (lambda m: _shape(m.graph.input[1], 1, 1, 1), "interface: noise"),
-    "an open batch": (lambda m: _shape(m.graph.input[0], "N", *FRAMES[1:]), "interface: frames"),
+    "a dynamic batch size": (lambda m: _shape(m.graph.input[0], "N", *FRAMES[1:]), "interface: frames"),
     "an output of another shape": (lambda m: _shape(m.graph.output[0], 1, K * D), "interface: z"),
     "a local function": (_function, "file: local functions"),
     "a subgraph in an attribute": (_subgraph, "holds a graph"),
@@ -117,9 +117,9 @@ def test_an_operator_outside_the_whitelist_is_named_with_the_cure(kind: str) -> 
     model.graph.node[0].op_type = kind
     with pytest.raises(GraphError) as refusal:
         prove_encode(model, MANIFEST)
-    said = str(refusal.value)
-    assert f"({kind}): {FORBIDDEN.get(kind, 'not on the whitelist')}" in said
-    assert said.endswith("write that layer with operators of export.proof.structure.WHITELIST, and export it again")
+    message = str(refusal.value)
+    assert f"({kind}): {FORBIDDEN.get(kind, 'not on the whitelist')}" in message
+    assert message.endswith("write that layer with operators of export.proof.structure.WHITELIST, and export it again")
 
 
 @pytest.mark.parametrize("version", [11, 17, 19, 23])

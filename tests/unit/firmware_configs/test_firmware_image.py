@@ -1,4 +1,4 @@
-"""The board table and the image: complete, hardened, deterministic, and nothing runs or is written before it should."""
+"""The board table and the image: complete, hardened, deterministic; nothing is run or overwritten unasked."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def row(request: pytest.FixtureRequest) -> Board:
     return board(request.param)
 
 
-def test_the_four_boards_are_there() -> None:
+def test_there_are_four_boards() -> None:
     assert NAMES == ["orin-nano", "orin-nx", "agx-orin", "thor"]
     assert not any(row.run_on_hardware for row in BOARDS)
 
@@ -140,13 +140,13 @@ def test_dry_run_writes_nothing(row: Board, tmp_path: Path, capsys: pytest.Captu
     assert row.flash_config in capsys.readouterr().out
 
 
-def test_the_flash_script_runs_nothing_unless_told(row: Board, tmp_path: Path) -> None:
+def test_the_flash_script_runs_nothing_without_the_flag(row: Board, tmp_path: Path) -> None:
     """Every tool on its path is replaced by one that reports its call: it prints the whole plan and calls none."""
     write(row, tmp_path / "out", EDGE_TOML, None)
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("tar", "sudo", "python3", "cp", "lsusb", "grep", "mkdir"):
-        (tools / name).write_text(f"#!/bin/bash\ntouch {tmp_path}/sprung-{name}\n")
+        (tools / name).write_text(f"#!/bin/bash\ntouch {tmp_path}/called-{name}\n")
         (tools / name).chmod(0o755)
     before = tree(tmp_path)
     result = subprocess.run(
@@ -175,7 +175,7 @@ def test_the_flash_script_refuses_to_run_without_its_parts(tmp_path: Path) -> No
 
 
 def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run flash.sh --run on a made board support package whose scripts only write down that they ran."""
+    """Run flash.sh --run on a made board support package whose scripts only log that they ran."""
     write(board("orin-nano"), tmp_path / "out", EDGE_TOML, None)
     (tmp_path / "out/overlay/opt/veilsight/engine").mkdir()
     (tmp_path / "out/overlay/opt/veilsight/engine/manifest.json").write_text("{}")
@@ -190,7 +190,7 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
         l4t / "rootfs/README": "",
         tmp_path / "tools/lsusb": log,
         tmp_path / "tools/sudo": '#!/bin/bash\nexec "$@"\n',
-        tmp_path / "tools/python3": log + f"mkdir -p {tmp_path}/laid/wheels\ntouch {tmp_path}/laid/wheels/a.whl\n",
+        tmp_path / "tools/python3": log + f"mkdir -p {tmp_path}/unpacked/wheels\ntouch $_/a.whl\n",
         tmp_path / "checkout/setup.py": "",
     }
     for path, text in made.items():
@@ -199,7 +199,7 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
         path.chmod(0o755)
     subprocess.run(["tar", "cf", tmp_path / "bsp.tar", "-C", tmp_path / "made", "Linux_for_Tegra"], check=True)
     subprocess.run(["tar", "cf", tmp_path / "rootfs.tar", "-C", tmp_path / "made/rootfs", "etc"], check=True)
-    options = ["--bsp", "bsp.tar", "--rootfs", "rootfs.tar", "--source", "checkout", "--work", "laid"]
+    options = ["--bsp", "bsp.tar", "--rootfs", "rootfs.tar", "--source", "checkout", "--work", "unpacked"]
     result = subprocess.run(
         [str(tmp_path / "out" / "flash.sh"), "--run", *options],
         cwd=tmp_path,
@@ -212,17 +212,17 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
     return result, (tmp_path / "log").read_text().splitlines()
 
 
-def test_with_run_it_copies_the_overlay_before_it_flashes(tmp_path: Path) -> None:
+def test_with_run_the_script_copies_the_overlay_before_it_flashes(tmp_path: Path) -> None:
     result, log = flash(tmp_path, "R36 (release), REVISION: 4.4")
     assert result.returncode == 0, result.stderr
     order = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", "python3", "python3", "lsusb", "l4t_initrd_flash.sh"]
     assert [line.split()[0] for line in log] == order
     assert "-c bootloader/generic/cfg/flash_t234_qspi.xml --showlogs --network usb0 jetson-orin-nano-devkit" in log[-1]
-    laid = tmp_path / "laid" / "Linux_for_Tegra" / "rootfs"
-    assert (laid / "opt/veilsight/wheels/a.whl").is_file()
-    assert (laid / UNITS / "multi-user.target.wants/veilsight-edge.service").is_symlink()
-    assert (laid / "opt/veilsight/bin/install").stat().st_mode & 0o777 == 0o755
-    assert (laid / "etc").stat().st_mode & 0o777 == 0o755
+    unpacked = tmp_path / "unpacked" / "Linux_for_Tegra" / "rootfs"
+    assert (unpacked / "opt/veilsight/wheels/a.whl").is_file()
+    assert (unpacked / UNITS / "multi-user.target.wants/veilsight-edge.service").is_symlink()
+    assert (unpacked / "opt/veilsight/bin/install").stat().st_mode & 0o777 == 0o755
+    assert (unpacked / "etc").stat().st_mode & 0o777 == 0o755
 
 
 def test_another_release_is_never_flashed(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_the_overlay_contains_the_whole_engine(tmp_path: Path) -> None:
     make_engine(tmp_path / "engine")
     put_weights_outside(tmp_path / "engine")
     sign_manifest(tmp_path / "engine", SIGNER)
-    (tmp_path / "engine" / "engine.json").write_text("{}")  # made on another device: stays behind
+    (tmp_path / "engine" / "engine.json").write_text("{}")  # made on another device: not copied
     found = overlay(board("thor"), EDGE_TOML, tmp_path / "engine", SIGNER.public)
     parts = ["certificate.json", "decide.onnx", "decide.weights", "encode.onnx", "encode.weights", "manifest.json"]
     parts += ["manifest.sig", "noise_table.bin"]
@@ -368,7 +368,7 @@ def test_the_power_mode_is_found_by_name(tmp_path: Path) -> None:
 
 
 def test_a_second_boot_installs_nothing(tmp_path: Path) -> None:
-    """The installer leaves at once when the environment was made from exactly these packages."""
+    """The installer ends at once when the environment was made from exactly these packages."""
     home = tmp_path / "veilsight"
     for name in ("bin", "wheels", "venv"):
         (home / name).mkdir(parents=True)

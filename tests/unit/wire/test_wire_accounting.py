@@ -1,7 +1,7 @@
-"""The certificate's formulas against others' arithmetic: Google's accountant, and small mechanisms enumerated whole.
+"""The certificate's formulas against Google's accountant, and against small mechanisms enumerated completely.
 
 A mechanism of one or two coordinates is small enough to be written out: every code, every outcome, its probability, and
-the best attacker there can be. No bound may be below what that attacker reaches, nor far above it.
+the optimal attacker. No bound may be below what that attacker reaches, nor far above it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def circle(clip_norm: int, people: int) -> list[Point]:
 @pytest.mark.parametrize(("clip_norm", "sigma"), [(1, 1.0), (2, 2.0), (3, 2.0), (3, 1.5)])
 @pytest.mark.parametrize("people", [2, 3])
 def test_no_placement_of_people_on_a_line_beats_the_bound(clip_norm: int, sigma: float, people: int) -> None:
-    """Every way to give codes to people: the best attacker on the best placement stays below."""
+    """Every assignment of codes to people: the optimal attacker on the worst assignment stays below."""
     table = {code: outcomes(code, sigma, clip_norm) for code in ball(clip_norm, 1)}
     best = max(best_guess(np.stack([table[code] for code in codes])) for codes in itertools.combinations(table, people))
     assert best <= guess_bound(clip_norm / sigma, 1 / people)
@@ -101,7 +101,7 @@ def test_attributes_hold_against_the_likelihood_ratio(share: float, shift: float
 
 
 def test_the_bound_is_near_what_an_attacker_reaches() -> None:
-    """Two people at +-C: the best attacker takes over three quarters of the gain that the bound allows."""
+    """Two people at +-C: the optimal attacker reaches more than three quarters of the gain that the bound allows."""
     for shift in (0.1, 0.25, 0.5):
         clip_norm = 8
         rows = np.stack([outcomes((mu,), clip_norm / shift, clip_norm) for mu in (-clip_norm, clip_norm)])
@@ -119,7 +119,7 @@ def test_the_bound_is_near_the_best_test_of_its_size(prior: float, shift: float)
 
 
 @pytest.mark.parametrize(("clip_norm", "sigma"), [(2, 1.0), (3, 2.0), (5, 2.5)])
-def test_information_is_below_the_bits(clip_norm: int, sigma: float) -> None:
+def test_mutual_information_is_below_the_bits(clip_norm: int, sigma: float) -> None:
     """Capacity of the enumerated channel, by Blahut and Arimoto."""
     rows = np.stack([outcomes(code, sigma, clip_norm) for code in ball(clip_norm, 1)])
     prior = np.full(len(rows), 1 / len(rows))
@@ -131,7 +131,7 @@ def test_information_is_below_the_bits(clip_norm: int, sigma: float) -> None:
 
 
 @pytest.mark.parametrize(("clip_norm", "sigma"), [(1, 0.8), (3, 2.0), (6, 3.0)])
-def test_divergences_are_what_everything_rests_on(clip_norm: int, sigma: float) -> None:
+def test_renyi_divergences_are_within_their_bounds(clip_norm: int, sigma: float) -> None:
     """Of order a from noise alone: at most a S^2 / 2; between two codes: at most a rho."""
     shift = clip_norm / sigma
     still = outcomes((0,), sigma, clip_norm)
@@ -148,7 +148,7 @@ def renyi(p: Floats, q: Floats, order: float) -> float:
 
 
 def test_two_cameras_are_two_coordinates() -> None:
-    """S^2 adds: what two cameras tell of one person is within the certificate for two releases."""
+    """S^2 adds: what two cameras reveal of one person is within the certificate for two releases."""
     one = Certificate(clip_norm=4, sigma=Fraction(8), n=1, slot_s=1.0, receptive_field_s=1.0)
     people = [(-4, -4), (4, 4), (4, -4), (-4, 4)]
     rows = np.stack([outcomes(code, 8.0, 6) for code in people])
@@ -170,7 +170,7 @@ def accounting() -> Any:
 
 @pytest.mark.parametrize("releases", [1, 8, 15, 305])
 @pytest.mark.parametrize("delta", [1e-9, 1e-6, 1e-3])
-def test_epsilon_is_not_below_the_accountants(accounting: Any, releases: int, delta: float) -> None:
+def test_epsilon_is_not_below_that_of_the_accountant(accounting: Any, releases: int, delta: float) -> None:
     """zCDP composed by dp-accounting and converted by its tighter rule: below ours, and not by much."""
     from dp_accounting import rdp
 

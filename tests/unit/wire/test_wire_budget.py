@@ -1,4 +1,4 @@
-"""Budgets: what the cadence can spend is known before the first release, and a budget it breaks is not passed over."""
+"""Budgets: what the cadence can spend is known before the first release, and a budget that it breaks is refused."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tests.support.engine_factory import make_engine
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, ManifestError
-from wire.privacy.budget import OVER, UNIT, Budget, Terms, slots_an_hour, units
+from wire.privacy.budget import OVER, Budget, Terms, slots_an_hour
 from wire.privacy.certificate import Certificate, bits, sigma_for
+from wire.privacy.level_rule import UNIT, units
 
 NO_CUT_OFF = (Fraction(0), Fraction(0))
 PRICE = Fraction(64) ** 2 / sigma_for(64, 3.0) ** 2
@@ -32,7 +33,7 @@ def test_a_budget_that_the_cadence_keeps_is_accepted_and_cuts_nothing(over: str)
 
 
 @pytest.mark.parametrize(
-    ("budget", "told"),
+    ("budget", "message"),
     [
         (Budget(EVENT * 0.999), r"bits_per_event is 6\.48.* can spend 6\.491.*or over_budget = 'report'"),
         (Budget(0, HOUR * 0.999), "bits_per_hour.*'report' to accept it, or 'cut'"),
@@ -40,7 +41,7 @@ def test_a_budget_that_the_cadence_keeps_is_accepted_and_cuts_nothing(over: str)
         (Budget(EVENT * 0.999, 0, HOUR, "cut"), "bits_per_event.*stricter"),
         (Budget(0, 0, 0, "cut"), "bits_per_hour and bits_per_day are missing"),
         (Budget(EVENT, 0, 0, "cut"), "bits_per_hour and bits_per_day are missing"),
-        (Budget(0, 0.5, 0, "cut"), "less than the 0.812 bits of a single release"),
+        (Budget(0, 0.5, 0, "cut"), "less than the 0.812 bits of one release"),
         (Budget(0, HOUR * 1.001, 0, "cut"), "no hour spends more than 2921.*would never act"),
         (Budget(0, 0, 1e9, "cut"), "would never act"),
         (Budget(0, 0, 1, "maybe"), "over_budget is 'maybe'; expected one of refuse, report, cut"),
@@ -49,8 +50,8 @@ def test_a_budget_that_the_cadence_keeps_is_accepted_and_cuts_nothing(over: str)
         (Budget(0, 0, math.nan), "bits_per_day is nan"),
     ],
 )
-def test_a_budget_that_cannot_be_kept_is_refused_with_its_reason(budget: Budget, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_budget_that_cannot_be_kept_is_refused_with_its_reason(budget: Budget, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         check(budget)
 
 
@@ -94,7 +95,7 @@ def test_a_cut_off_never_allows_more_bits_than_its_budget(per_hour: float, per_d
 
 @settings(deadline=None)
 @given(st.fractions(Fraction(1, 10**9), 100))
-def test_units_are_rounded_against_the_device(price: Fraction) -> None:
+def test_units_are_rounded_up(price: Fraction) -> None:
     assert Fraction(units(price), UNIT) >= price > Fraction(units(price) - 1, UNIT)
 
 
@@ -109,7 +110,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> EngineManifest:
     return make_engine(tmp_path_factory.mktemp("engine"), levels=levels)
 
 
-def test_the_terms_are_those_of_the_most_that_may_be_ordered(manifest: EngineManifest) -> None:
+def test_the_terms_are_those_of_the_most_revealing_profile_that_may_be_ordered(manifest: EngineManifest) -> None:
     """Certified, priced and budgeted at the local maximum, whatever is in force."""
     own, lowered = Terms.of(manifest, "", Budget()), Terms.of(manifest, "strict", Budget())
     assert own.profiles == {"strict": 0, "balanced": 1}
@@ -129,17 +130,17 @@ def test_a_maximum_beyond_the_certificate_or_without_noise_is_refused(manifest: 
         Terms.of(manifest, maximum, Budget())
 
 
-def test_when_coverage_ends_is_said_before_it_begins(manifest: EngineManifest) -> None:
+def test_the_summary_says_when_coverage_ends(manifest: EngineManifest) -> None:
     words = Terms.of(manifest, "", Budget(0, 0, 30000, "cut")).words
     assert "noise alone after 36,972 s of every day" in words
     assert "noise alone" not in Terms.of(manifest, "", Budget()).words
 
 
-def test_a_bridge_takes_the_certificate_of_any_maximum_of_its_engine(manifest: EngineManifest) -> None:
+def test_a_manifest_covers_the_certificates_of_its_own_levels_that_reveal_no_more(manifest: EngineManifest) -> None:
     own = manifest.certificate()
     strict, detailed = sigma_for(64, 2.0), sigma_for(64, 4.0)
-    for sigma, taken in ((own.sigma, True), (strict, True), (detailed, False), (own.sigma * 2, False)):
-        assert manifest.covers(own.at(sigma).to_json().encode()) is taken
+    for sigma, covered in ((own.sigma, True), (strict, True), (detailed, False), (own.sigma * 2, False)):
+        assert manifest.covers(own.at(sigma).to_json().encode()) is covered
     other = Certificate(64, own.sigma, own.n, 2.0, own.receptive_field_s)
     assert not manifest.covers(other.to_json().encode())
     assert not manifest.covers(own.to_json().encode().replace(b"6.49", b"3.49"))

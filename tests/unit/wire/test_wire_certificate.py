@@ -1,4 +1,4 @@
-"""The certificate: the design's check values, the formulas' properties, and no number in it can be edited."""
+"""The certificate: the design's check values, properties of the formulas, and that an edited number is refused."""
 
 from __future__ import annotations
 
@@ -115,14 +115,14 @@ def test_the_bound_is_never_below_what_an_ideal_gaussian_attacker_reaches() -> N
 
 @settings(deadline=None)
 @given(shifts, shifts, priors)
-def test_more_shift_is_never_a_lower_bound(one: float, other: float, prior: float) -> None:
+def test_the_bound_never_falls_with_the_shift(one: float, other: float, prior: float) -> None:
     low, high = sorted((one, other))
     assert guess_bound(low, prior) <= guess_bound(high, prior) + 1e-9
 
 
 @settings(deadline=None)
 @given(shifts, priors, priors)
-def test_a_better_prior_is_never_a_lower_bound(shift: float, one: float, other: float) -> None:
+def test_the_bound_never_falls_with_the_prior(shift: float, one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert guess_bound(shift, low) <= guess_bound(shift, high) + 1e-9
 
@@ -136,7 +136,7 @@ def test_the_bound_lies_between_the_prior_and_the_closed_form(shift: float, prio
 
 @settings(deadline=None)
 @given(priors)
-def test_nothing_seen_changes_nothing(prior: float) -> None:
+def test_the_bound_without_releases_is_the_prior(prior: float) -> None:
     assert guess_bound(0.0, prior) == prior
 
 
@@ -156,7 +156,7 @@ def test_epsilon_is_that_of_zcdp() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 10_000), st.floats(0.1, 20.0), st.integers(1, 64))
-def test_sigma_is_the_smallest_on_the_grid_that_keeps_the_promise(clip: int, target: float, releases: int) -> None:
+def test_sigma_is_the_smallest_on_the_grid_that_keeps_s_per_event(clip: int, target: float, releases: int) -> None:
     sigma = sigma_for(clip, target, releases)
     assert (sigma * 64).denominator == 1
     assert clip * math.sqrt(releases) / float(sigma) <= target
@@ -178,7 +178,7 @@ def test_tau_is_negligible_over_ten_years(profile: str, slot_s: float) -> None:
     assert -88 <= certificate.log2_tau <= -76
 
 
-def test_an_incident_is_charged_for_all_it_touches() -> None:
+def test_an_incident_is_charged_for_all_releases_that_it_touches() -> None:
     assert NANO.releases_touched(0.0) == 5
     assert NANO.releases_touched(10.0) == 15
     assert NANO.releases_touched(10.01) == 16
@@ -195,7 +195,7 @@ def test_time_to_vacuous_is_when_the_bound_reaches_one() -> None:
     assert NANO.time_to_vacuous_s(1000, cameras=4) <= NANO.time_to_vacuous_s(1000)
 
 
-def test_cameras_that_see_one_person_add() -> None:
+def test_s_squared_adds_over_cameras() -> None:
     """c cameras over r releases are as many releases as c r of one; the document works it out."""
     document = NANO.document()
     for cameras in CAMERAS[1:]:
@@ -212,8 +212,8 @@ def test_cameras_that_see_one_person_add() -> None:
                 assert guess_bound(NANO.shift(cameras * NANO.releases_touched(seconds)), 1 / gallery) < 1.0
 
 
-def test_ranks_and_attributes_are_other_priors() -> None:
-    """The right one among k of M is a guess of prior k / M, an attribute one of its majority's share."""
+def test_ranks_and_attributes_are_bounds_at_other_priors() -> None:
+    """The prior of "the right one is among k of M" is k / M; that of an attribute is its majority's share."""
     row = NANO.reveals(1)
     for rank in RANKS:
         assert set(row["right_one_among"][str(rank)]) == {str(m) for m in GALLERIES if m > rank}
@@ -225,7 +225,7 @@ def test_ranks_and_attributes_are_other_priors() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.fractions(Fraction(20), Fraction(2000), max_denominator=64), st.integers(1, 5000), st.sampled_from([16, 64]))
-def test_what_is_written_is_never_below_what_is_proved(sigma: Fraction, releases: int, n: int) -> None:
+def test_a_written_bound_is_never_below_the_proved_one(sigma: Fraction, releases: int, n: int) -> None:
     """Rounding, and the sampler's total variation, are on the safe side of every number."""
     certificate = Certificate(64, sigma, n, 1.0, 5.0)
     row = certificate.reveals(releases)
@@ -254,13 +254,13 @@ def test_tau_follows_from_sigma_n_cadence_and_life() -> None:
     assert tau() == pytest.approx(samples * (13.5 * 60 + 3) * 2.0**-128, rel=1e-6)
 
 
-def test_a_promise_of_a_delta_that_the_sampler_spends_is_not_made() -> None:
-    """At large eps the sampler's share (1 + e^eps) tau takes delta over: the document says 1, nothing."""
+def test_delta_is_1_where_the_samplers_share_of_it_is_larger() -> None:
+    """At large eps the sampler's share (1 + e^eps) tau is more than 1: a delta of 1 says nothing."""
     assert NANO.reveals(1)["delta"] == pytest.approx(1e-6, rel=1e-4)
     assert NANO.reveals(3605)["delta"] == 1.0
 
 
-def test_less_noise_is_another_certificate() -> None:
+def test_other_noise_gives_another_certificate_of_the_same_cadence() -> None:
     strict = NANO.at(sigma_for(64, 2.0))
     assert (strict.n, strict.slot_s, strict.clip_norm) == (NANO.n, NANO.slot_s, NANO.clip_norm)
     assert strict.s_event < NANO.s_event
@@ -316,7 +316,7 @@ def test_no_field_can_be_left_out(key: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"inputs": 3}', NANO.to_json().replace("64", '"64"')])
-def test_what_is_no_certificate_is_refused(text: str) -> None:
+def test_other_text_than_a_certificate_is_refused(text: str) -> None:
     with pytest.raises(CertificateError):
         Certificate.from_json(text)
 
@@ -338,7 +338,7 @@ def test_an_added_field_is_refused() -> None:
         {"clip_norm": 2**14, "n": 8},
     ],
 )
-def test_what_cannot_carry_a_promise_is_refused(values: dict[str, Any]) -> None:
+def test_inputs_out_of_range_are_refused(values: dict[str, Any]) -> None:
     inputs = {
         "clip_norm": 64,
         "sigma": Fraction(60),
@@ -352,6 +352,6 @@ def test_what_cannot_carry_a_promise_is_refused(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("prior", "shift"), [(0.0, 1.0), (1.0, 1.0), (0.5, -1.0), (0.5, math.nan), (math.nan, 1.0)])
-def test_a_bound_on_nonsense_is_refused(prior: float, shift: float) -> None:
+def test_a_prior_or_shift_out_of_range_is_refused(prior: float, shift: float) -> None:
     with pytest.raises(CertificateError):
         guess_bound(shift, prior)

@@ -1,4 +1,4 @@
-"""An operator's command: signed, for one camera, taken once over restarts too, capped by the device's maximum."""
+"""An operator's command: signed, for one camera, accepted once over restarts too, limited by the device's maximum."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def order(number: int, profile: str = "strict", camera: str = HERE, key: DeviceK
 
 @settings(deadline=None)
 @given(names, st.integers(1, 2**63 - 1), names)
-def test_what_was_sealed_is_read(camera: str, number: int, profile: str) -> None:
+def test_a_sealed_command_is_read_back(camera: str, number: int, profile: str) -> None:
     command = Command(camera, number, profile)
     assert open_command(command.seal(KEY), KEY.public, camera) == command
 
@@ -61,7 +61,7 @@ def test_no_changed_byte_gives_another_command(data: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_rubbish_is_refused(data: bytes) -> None:
+def test_random_bytes_are_refused(data: bytes) -> None:
     assert reason(data) == "malformed"
 
 
@@ -89,7 +89,7 @@ def test_a_malformed_command_is_refused(payload: bytes, why: str) -> None:
     assert reason(payload) == why
 
 
-def test_a_number_is_taken_once_and_only_growing_ones(tmp_path: Path) -> None:
+def test_a_number_is_accepted_once_and_only_if_it_is_larger(tmp_path: Path) -> None:
     found = orders(tmp_path)
     assert (found.profile, found.take(order(5))) == ("balanced", "strict")
     for number in (5, 4, 1):
@@ -98,7 +98,7 @@ def test_a_number_is_taken_once_and_only_growing_ones(tmp_path: Path) -> None:
     assert found.take(order(6, "balanced")) == found.profile == "balanced"
 
 
-def test_an_order_outlives_a_restart_and_so_does_its_number(tmp_path: Path) -> None:
+def test_an_order_and_its_number_survive_a_restart(tmp_path: Path) -> None:
     orders(tmp_path).take(order(5))
     again = orders(tmp_path, first="balanced")
     assert again.profile == "strict"
@@ -138,13 +138,13 @@ def test_refusals_are_counted_by_reason_and_the_rest_is_obeyed(tmp_path: Path) -
     assert found.figures() == {"obeyed": 2, **refused}
 
 
-def test_a_first_profile_that_may_not_be_is_refused(tmp_path: Path) -> None:
+def test_a_first_profile_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="profile is 'detailed'; expected one of strict, balanced"):
         orders(tmp_path, first="detailed")
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"rubbish", order(1, key=OTHER), order(1, camera="ward-3/hall")])
-def test_a_kept_command_that_is_none_fails_closed_and_names_the_cure(tmp_path: Path, text: bytes) -> None:
+def test_a_damaged_stored_command_fails_closed_and_names_the_cure(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "command.json").write_bytes(text)
     with pytest.raises(LedgerError, match=r"command\.json.*restore it, or delete it"):
         orders(tmp_path)
@@ -152,8 +152,8 @@ def test_a_kept_command_that_is_none_fails_closed_and_names_the_cure(tmp_path: P
 
 @settings(deadline=None, max_examples=60)
 @given(st.data(), st.integers(0, 8))
-def test_a_power_cut_never_makes_a_number_good_again(data: st.DataObject, cut_at: int) -> None:
-    """An order that was obeyed is refused after any cut; one that was cut short is kept whole or not at all."""
+def test_a_power_cut_never_lets_a_number_be_accepted_twice(data: st.DataObject, cut_at: int) -> None:
+    """An order that was obeyed is refused after any cut; one that was interrupted is stored whole or not at all."""
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
         found = orders(folder)
@@ -173,7 +173,7 @@ def test_a_power_cut_never_makes_a_number_good_again(data: st.DataObject, cut_at
 
 
 def test_a_full_disk_stops_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An order that cannot be kept is not obeyed: after a restart it could be replayed."""
+    """An order that cannot be stored is not obeyed: after a restart it could be replayed."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -185,7 +185,7 @@ def test_a_full_disk_stops_the_device(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.profile == "balanced"
 
 
-def test_the_command_line_makes_what_a_device_takes(tmp_path: Path) -> None:
+def test_the_command_line_makes_a_command_that_a_device_accepts(tmp_path: Path) -> None:
     call = [sys.executable, "-m", "wire.protocol.command", "--key", str(tmp_path / "operator.key"), "--camera", HERE]
     made = subprocess.run([*call, "--profile", "strict"], cwd=ROOT, capture_output=True, text=True, check=True)
     public = PublicKey.parse(str(tmp_path / "operator.key.pub"))
@@ -198,6 +198,6 @@ def test_the_command_line_makes_what_a_device_takes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("camera", ["corridor", "ward-3/+", "a/b/c", "/"])
-def test_a_camera_that_is_none_is_refused(tmp_path: Path, camera: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_camera_name_is_refused(tmp_path: Path, camera: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--key", str(tmp_path / "k"), "--camera", camera, "--profile", "strict"]) == 1
     assert "wire.protocol.command:" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A durable file survives a power cut at any operation as the old one or the new one, and torn content is refused."""
+"""After a power cut at any operation a durable file is the old one or the new one; damaged content is refused."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def test_a_power_cut_leaves_the_old_file_or_the_new_one(data: st.DataObject, cut
 
 
 @pytest.mark.parametrize("leave_out", ["file", "folder"])
-def test_the_simulated_disk_punishes_a_missing_fsync(
+def test_the_simulated_disk_loses_data_without_an_fsync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave_out: str
 ) -> None:
-    """The disk of these tests does lose: without either fsync a torn or an old file is found after all was written."""
+    """The control: without either fsync, a damaged or an old file is found after everything was written."""
     lost = 0
     for choice in range(4):
         file = tmp_path / f"{leave_out}-{choice}" / "file"
@@ -72,7 +72,7 @@ def test_the_simulated_disk_punishes_a_missing_fsync(
     assert lost
 
 
-def test_no_file_is_the_empty_one(tmp_path: Path) -> None:
+def test_a_missing_file_gives_the_empty_counts(tmp_path: Path) -> None:
     assert files.load_counts(tmp_path / "none", EMPTY) == EMPTY
 
 
@@ -94,7 +94,7 @@ def test_a_changed_byte_is_refused_or_changes_nothing(at: int, by: int) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=60))
-def test_what_is_no_document_is_refused(data: bytes) -> None:
+def test_random_bytes_are_refused(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "file"
         file.write_bytes(data)
@@ -119,13 +119,13 @@ def test_what_is_no_document_is_refused(data: bytes) -> None:
         json.dumps({"counts": {"a": 0, "b": 0}, "sha256": "0"}),
     ],
 )
-def test_counts_that_cannot_be_are_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_counts_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "file").write_text(text)
     with pytest.raises(ValueError, match="."):
         files.load_counts(tmp_path / "file", EMPTY)
 
 
-def test_a_file_is_replaced_in_one_move_and_nothing_else_stays(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically_and_no_other_file_is_left(tmp_path: Path) -> None:
     file = tmp_path / "clip.npz"
     files.write_whole(file, "old")
     with files.whole_file(file) as beside:
@@ -144,6 +144,6 @@ def test_an_error_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
     assert file.read_bytes() == b"old" and [*tmp_path.iterdir()] == [file]
 
 
-def test_a_durable_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_only_its_owner_may_read_a_durable_file(tmp_path: Path) -> None:
     files.write_durably(tmp_path / "file", b"secret")
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600

@@ -1,4 +1,4 @@
-"""The manifest: it holds every file of its folder, and no change to it goes unnoticed."""
+"""The manifest pins every file of its folder, and every change to it is noticed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def other(value: Any) -> Any:
 
 
 def test_no_field_can_be_changed_unnoticed(engine: Path) -> None:
-    """Each change is refused on reading or checking, or makes another model of it, whose messages are refused."""
+    """Each change is refused when it is read or checked, or gives another model id, whose messages are refused."""
     manifest = EngineManifest.load(engine)
     document = json.loads(manifest.to_json())
     for path in paths(document):
@@ -96,7 +96,7 @@ def test_no_field_can_be_changed_unnoticed(engine: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["clip_norm", "sigma", "window", "tokens", "width", "event_releases", "hashes"])
-def test_what_the_promise_rests_on_is_refused_when_it_is_changed(engine: Path, key: str) -> None:
+def test_a_changed_privacy_parameter_is_refused(engine: Path, key: str) -> None:
     def change(document: dict[str, Any]) -> None:
         value = document[key]
         if key == "window":
@@ -173,13 +173,13 @@ def test_a_manifest_of_the_version_before_is_refused_with_the_cure(engine: Path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "3", "\udcff", "[" * 100_000])
-def test_what_is_no_manifest_is_refused(engine: Path, text: str) -> None:
+def test_other_text_than_a_manifest_is_refused(engine: Path, text: str) -> None:
     (engine / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ManifestError):
         EngineManifest.load(engine)
 
 
-def test_a_noise_table_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_noise_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     table = make_noise_table(Fraction(4))
     table.save(tmp_path / "table.bin")
     again = NoiseTable.load(tmp_path / "table.bin", sha256_file(tmp_path / "table.bin"))

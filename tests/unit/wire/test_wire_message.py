@@ -1,4 +1,4 @@
-"""Messages: constant size, read back as they were, and refused with one word for whatever else they are."""
+"""Messages: constant size, read back as they were sealed, and everything else refused with a one-word reason."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def alert(**changes: Any) -> Alert:
 
 
 def sealed(kind: str, body: bytes, key: DeviceKey = KEY) -> bytes:
-    """A genuine signature around any body: what a device gone wrong could send."""
+    """A genuine signature around any body: what a faulty device could send."""
     signature = key.sign(f"veilsight/v1/{kind}".encode() + b"\0" + body)
     return pb.Signed(body=body, signature=signature).SerializeToString()
 
@@ -127,17 +127,17 @@ def test_an_edge_verdict_has_the_same_size_whatever_it_says(
     assert found.present == made.present and found.last_slot == slot and found.end_s == end_s
 
 
-def test_verdicts_and_alerts_come_back_as_they_were() -> None:
+def test_verdicts_and_alerts_are_read_back_as_they_were_sealed() -> None:
     assert open_verdict(verdict().seal(KEY), KEY.public, MODEL) == verdict()
     assert open_alert(alert().seal(KEY), KEY.public, MODEL) == alert()
     assert (verdict().label, verdict().probability) == ("fall", 0.75)
-    for told in ({"ood_p_value": 0.0, "unsure": True}, {"ood_p_value": 1.0, "unsure": False}):
-        assert open_verdict(verdict(**told).seal(KEY), KEY.public, MODEL) == verdict(**told)
+    for ood in ({"ood_p_value": 0.0, "unsure": True}, {"ood_p_value": 1.0, "unsure": False}):
+        assert open_verdict(verdict(**ood).seal(KEY), KEY.public, MODEL) == verdict(**ood)
     counted = verdict(attributes={"empty": 0.25, "one": 0.75})
     assert open_verdict(counted.seal(KEY), KEY.public, MODEL) == counted
 
 
-def test_unsure_stands_in_for_no_risk_and_never_for_a_risk() -> None:
+def test_unsure_replaces_no_risk_and_never_a_risk() -> None:
     quiet = {"normal": 0.75, "fall": 0.125, "fight": 0.125}
     assert verdict(probabilities=quiet).says == "normal"
     assert verdict(probabilities=quiet, ood_p_value=0.01, unsure=True).says == "unsure"
@@ -167,7 +167,7 @@ def test_a_bad_release_is_refused_with_its_reason(payload: bytes, why: str) -> N
 
 @pytest.mark.parametrize("name", ["schema", "boot_id", "slot", "model_id", "flags", "level"])
 def test_a_release_without_a_field_is_malformed(name: str) -> None:
-    """The absent field's bytes are given to z, so that the length alone tells nothing."""
+    """The absent field's bytes are given to z, so that the length is the right one."""
     width = 5 if name in ("schema", "flags", "level") else 9
     body = pb.Features(**feature_fields(**{name: None})).SerializeToString()
     padded = body.replace(b"\x32\x80\x01", b"\x32" + _varint(2 * N + width)) + bytes(width)
@@ -180,7 +180,7 @@ def _varint(value: int) -> bytes:
 
 
 def _around(extra: bytes) -> bytes:
-    """A release with `extra` bytes in its body, of the right length: z gives them up."""
+    """A release with `extra` bytes in its body, of the right length: z is shorter by as many."""
     short = pb.Features(**feature_fields(z=bytes(2 * N - len(extra)))).SerializeToString()
     return sealed("features", short + extra)
 
@@ -188,7 +188,7 @@ def _around(extra: bytes) -> bytes:
 @pytest.mark.parametrize(
     "extra",
     [
-        b"\x40\x01",  # field 8, which there is none of
+        b"\x40\x01",  # field 8, which does not exist
         b"\xf8\x07\x01\x00"[:3],
         b"\x0d\x01\x00\x00\x00",  # schema once more
         b"\x1d\x00\x00\x00\x00",  # slot's number with another width
@@ -226,7 +226,7 @@ def test_a_signature_of_another_length_is_forged(length: int) -> None:
     assert reason(lambda: open_verdict(envelope.SerializeToString(), KEY.public, MODEL)) == "forged"
 
 
-def test_a_signature_over_one_kind_is_none_over_another() -> None:
+def test_a_signature_over_one_kind_of_message_is_not_valid_for_another() -> None:
     body = pb.Signed.FromString(verdict().seal(KEY)).body
     assert reason(lambda: open_verdict(sealed("alert", body), KEY.public, MODEL)) == "forged"
     assert reason(lambda: open_alert(verdict().seal(KEY), KEY.public, MODEL)) == "forged"
@@ -242,7 +242,7 @@ def test_no_bit_of_a_release_can_be_turned(bit: int) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=300) | st.binary(min_size=features_size(N), max_size=features_size(N)))
-def test_any_bytes_at_all_are_refused_and_nothing_else_happens(data: bytes) -> None:
+def test_random_bytes_are_refused(data: bytes) -> None:
     assert feature_reason(data)
     assert reason(lambda: open_verdict(data, KEY.public, MODEL))
     assert reason(lambda: open_alert(data, KEY.public, MODEL))
@@ -250,8 +250,8 @@ def test_any_bytes_at_all_are_refused_and_nothing_else_happens(data: bytes) -> N
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_any_body_at_all_under_a_good_signature_is_refused(body: bytes) -> None:
-    """A device gone wrong, or its key stolen: still one of our reasons."""
+def test_a_random_body_under_a_genuine_signature_is_refused(body: bytes) -> None:
+    """A faulty device, or a stolen key: still refused with one of our reasons."""
     assert reason(lambda: open_verdict(sealed("verdict", body), KEY.public, MODEL))
     assert reason(lambda: open_alert(sealed("alert", body), KEY.public, MODEL))
     assert reason(lambda: open_features(sealed("features", body), KEY.public, N, MODEL))
@@ -312,7 +312,7 @@ def test_a_bad_verdict_is_refused_with_its_reason(changes: dict[str, Any], why: 
         (lambda body: setattr(body, "unsure", True), "values"),  # of what OOD p-value?
     ],
 )
-def test_a_verdict_gone_wrong_is_refused_with_its_reason(change: Any, why: str) -> None:
+def test_a_malformed_verdict_is_refused_with_its_reason(change: Any, why: str) -> None:
     body = pb.Verdict.FromString(pb.Signed.FromString(verdict().seal(KEY)).body)
     change(body)
     payload = sealed("verdict", body.SerializeToString(deterministic=True))

@@ -1,6 +1,6 @@
-"""The MQTT client without a broker of its own: addresses, bounds, pauses between attempts, and what is said of faults.
+"""The MQTT client by itself: addresses, bounds, pauses between attempts, and its messages about faults.
 
-What it does on a real broker is held by the tests of its users: the device's publisher and the bridge's transport.
+The tests of its users, the device's publisher and the bridge's transport, cover what it does on a real broker.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def test_an_inbound_payload_is_cut_to_its_bound(broker: Broker) -> None:
     )
     client.open()
     assert client.wait(10)
-    for size in (10, 11, 100_000, 1_000_000):  # the last is beyond what we let the broker send
+    for size in (10, 11, 100_000, 1_000_000):  # the last is longer than we allow the broker to send
         client.send(message(bytes(size)))
     client.send(message(b"end"))
     assert client.flush(10)
@@ -183,14 +183,14 @@ def test_an_inbound_payload_is_cut_to_its_bound(broker: Broker) -> None:
     client.close()
 
 
-def test_a_refused_subscription_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_subscription_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     client = MqttClient(BrokerConfig(), "t", subscriptions=[(TOPIC, 1), ("other", 1)])
     codes = [ReasonCode(PacketTypes.SUBACK, identifier=code) for code in (135, 1)]  # not authorised; granted
     client._on_subscribe(None, None, 1, codes, None)  # type: ignore[arg-type]  # as paho calls it
     assert caplog.text.count("refuses our subscription") == 1 and f"to {TOPIC} (Not authorized)" in caplog.text
 
 
-def test_the_first_failure_is_the_answer_where_that_is_asked_for() -> None:
+def test_without_keep_trying_the_first_failure_ends_the_wait() -> None:
     client = MqttClient(BrokerConfig(f"mqtt://127.0.0.1:{free_port()}"), "t", keep_trying=False)
     client.open()
     began = time.monotonic()

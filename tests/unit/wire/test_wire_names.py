@@ -1,4 +1,4 @@
-"""Topics, keys and errors: names that cannot be mistaken, secrets that stay put, every field accounted for."""
+"""Topics, keys and errors: unambiguous names, secrets that are not shown, and a source for every field."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_topic_that_is_not_ours_is_none(text: str) -> None:
         "veilsight/v1/+/a/state",
     ],
 )
-def test_a_near_miss_is_none(text: str) -> None:
+def test_a_topic_that_is_almost_ours_is_none(text: str) -> None:
     assert parse_topic(text) is None
 
 
@@ -61,7 +61,7 @@ def test_every_field_of_every_message_is_in_the_table(name: str, message: type) 
     assert set(TOPICS[name].fields) == {field.name for field in message.DESCRIPTOR.fields}  # type: ignore[attr-defined]
 
 
-def test_the_scene_reaches_a_devices_messages_through_z_alone() -> None:
+def test_a_devices_messages_depend_on_the_scene_through_z_alone() -> None:
     scene = {
         f"{name}.{field}"
         for name, row in TOPICS.items()
@@ -110,7 +110,7 @@ def test_a_keys_repr_hides_its_secret() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "beef", "z" * 64, "/nowhere/device.key.pub", "0" * 66])
-def test_what_is_no_public_key_is_refused(text: str) -> None:
+def test_other_text_than_a_public_key_is_refused(text: str) -> None:
     with pytest.raises(DeviceKeyError):
         PublicKey.parse(text)
 
@@ -133,7 +133,7 @@ def test_only_the_owners_signature_over_exactly_these_bytes_counts(noise: bytes,
     assert not key.public.verify(noise, data)
 
 
-def test_every_error_is_one_of_ours_and_drawn_in_the_tree() -> None:
+def test_every_error_is_a_veilsight_error_and_in_the_drawn_tree() -> None:
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), VeilsightError)
         assert name in (errors.__doc__ or "")

@@ -1,4 +1,4 @@
-"""Every topic of the table has a writer, a reader and a line in the docs; whoever adds one is told what is missing."""
+"""Every topic of the table has a writer, a reader and a line in the docs; the messages name what is missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def calls_with(name: str, place: str) -> Iterator[str]:
 
 
 def mentions(name: str, place: str) -> Iterator[str]:
-    """Python files in which the topic's name stands as a literal."""
+    """Python files that contain the topic's name as a literal."""
     for file in sources(place):
         if any(isinstance(node, ast.Constant) and node.value == name for node in ast.walk(ast.parse(file.read_text()))):
             yield str(file.relative_to(ROOT))

@@ -63,7 +63,7 @@ def test_a_window_takes_what_the_rule_says(spec: WindowSpec, frames: np.ndarray[
 
 @settings(deadline=None)
 @given(specs, times, st.integers(1, 20))
-def test_no_frame_is_older_than_the_reach_or_from_after_the_slot(
+def test_no_frame_is_older_than_the_receptive_field_or_newer_than_the_slot(
     spec: WindowSpec, frames: np.ndarray[Any, Any], slots: int
 ) -> None:
     end = slots * spec.slot_s
@@ -76,7 +76,7 @@ def test_no_frame_is_older_than_the_reach_or_from_after_the_slot(
 def test_a_window_depends_on_nothing_outside_its_receptive_field(
     spec: WindowSpec, frames: np.ndarray[Any, Any], others: np.ndarray[Any, Any]
 ) -> None:
-    """The second way: not by the ages of what is picked, but by taking all else away and putting other frames there."""
+    """Checked in a second way: all frames outside are removed, or replaced by others, and the window stays the same."""
     end = 10.0
     edges = end - np.array([offset + shift for offset in spec.offsets_s for shift in (0.0, spec.hold_s - 0.001)])
     frames, others = np.sort(np.append(frames, edges[::2])), np.sort(np.append(others, edges[1::2]))
@@ -93,11 +93,11 @@ def test_a_window_depends_on_nothing_outside_its_receptive_field(
 @settings(deadline=None)
 @given(specs, st.integers(0, 5000), st.integers(0, 3000), st.integers(1, 60))
 def test_an_incident_touches_no_more_releases_than_it_is_charged_for(
-    spec: WindowSpec, start_ms: int, length_ms: int, rate: int
+    spec: WindowSpec, start_ms: int, length_ms: int, fps: int
 ) -> None:
     certificate = Certificate(64, sigma_for(64, 3.0), 64, spec.slot_s, spec.receptive_field_s)
     start, length = start_ms / 1000, length_ms / 1000
-    frames = np.arange(0.0, start + length + 1.0, 1.0 / rate)
+    frames = np.arange(0.0, start + length + 1.0, 1.0 / fps)
     during = {int(index) for index in np.flatnonzero((frames >= start) & (frames <= start + length))}
     first = max(0, math.floor(start / spec.slot_s) - 2)
     last = math.ceil((start + length + spec.receptive_field_s) / spec.slot_s) + 2
@@ -108,7 +108,7 @@ def test_an_incident_touches_no_more_releases_than_it_is_charged_for(
 
 
 @pytest.mark.parametrize("length", [0.0, 0.004, 0.3, 1.0, 2.004, 9.999])
-def test_the_charge_for_an_incident_is_reached_at_its_worst_moment(length: float) -> None:
+def test_some_incident_touches_as_many_releases_as_it_is_charged_for(length: float) -> None:
     certificate = Certificate(64, sigma_for(64, 3.0), 64, NANO.slot_s, NANO.receptive_field_s)
     touched = []
     for start in np.arange(0.0, 1.0, 0.002):
@@ -136,7 +136,7 @@ def test_a_frozen_camera_turns_black() -> None:
         {"context_step_s": 0.0},
     ],
 )
-def test_a_window_that_cannot_be_is_refused(values: dict[str, Any]) -> None:
+def test_an_invalid_window_is_refused(values: dict[str, Any]) -> None:
     fields = {name: getattr(NANO, name) for name in WindowSpec.__dataclass_fields__}
     with pytest.raises(ManifestError):
         WindowSpec(**{**fields, **values})
