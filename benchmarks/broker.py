@@ -206,15 +206,15 @@ class Tap:
                 target, way = routes[source]
                 try:
                     data = source.recv(65536)
+                    if not data:
+                        return
+                    with self._lock:  # before it is relayed: whoever receives it finds it counted
+                        self._counts.update({f"bytes_{way}": len(data), f"chunks_{way}": 1})
+                        if self._keep and way == "up":
+                            self.sent += data
                     target.sendall(data)
                 except OSError:
                     return
-                if not data:
-                    return
-                with self._lock:
-                    self._counts.update({f"bytes_{way}": len(data), f"chunks_{way}": 1})
-                    if self._keep and way == "up":
-                        self.sent += data
 
     def __enter__(self) -> Tap:
         thread = threading.Thread(target=self._accept, daemon=True)

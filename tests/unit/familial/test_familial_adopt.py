@@ -329,7 +329,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "no number format of ours": (_config(dtype="float8_e4m3fn"), [], "storage is 'float8_e4m3fn'"),
     "a truncated shard": (_truncate, [], "unreadable, cut or damaged"),
     "a missing shard": (lambda base: sorted(base.glob("model-*"))[1].unlink(), [], "model-00002-of-"),
-    "an index of other folders": (_foreign_index, [], "no name for a shard"),
+    "an index of other folders": (_foreign_index, [], "no valid name of a shard"),
     "an index that is wrong": (_wrong_index, [], "holds 'lm_head.weight', it does not"),
     "a tensor is missing": (_drop_tensor, [], "layers.1.mlp.up_proj.weight is not there"),
     "fewer blocks than config says": (_config(text_config__num_hidden_layers=4), [], "are there, its sizes give 4"),
