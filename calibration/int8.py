@@ -313,7 +313,7 @@ def _events(codes: _Array, releases: int, sigma: float, seed: int) -> list[_Feed
     """Return noised events of one clip: whole or short, every other one with releases missing."""
     import torch
 
-    from familial.train.losses import rounded_gaussian
+    from familial.model.code_space import rounded_gaussian
 
     rng = np.random.default_rng(seed)
     made: list[_Feed] = []

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from export.proof.structure import INLINE_BYTES, LARGE_BYTES, OPSET
 from familial.model.checkpoint import load
+from familial.model.code_space import prototypes
 from familial.model.config import FamilyConfig
 from familial.model.family import Family
 from familial.model.graphs import DecideGraph, EncodeGraph
 from familial.model.resources import require_disk, require_memory
-from familial.train.losses import prototypes
 from wire.errors import CheckpointError, GraphError
 
 __all__ = [

@@ -96,7 +96,7 @@ def compare(rows: Sequence[EngineRow], checkpoint: Path, clips: Sequence[Windowe
 
     from familial.evaluate.clip_inference import clip_verdict, event_probabilities
     from familial.model import checkpoint as folder
-    from familial.train.losses import rounded_gaussian
+    from familial.model.code_space import rounded_gaussian
 
     family = folder.load(checkpoint)
     sigma, threshold = float(rows[0].engine.manifest.sigma), family.config.decision_threshold

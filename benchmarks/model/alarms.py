@@ -164,7 +164,7 @@ def _strung(codes: Sequence[torch.Tensor], slots: int, rng: np.random.Generator)
 def _read(family: Family, codes: torch.Tensor, member: str) -> npt.NDArray[np.float64]:
     """Codes float (S, K, d) of a stream -> probabilities float64 (S - R + 1, L) of its events, noise on."""
     from familial.evaluate.clip_inference import event_probabilities
-    from familial.train.losses import rounded_gaussian
+    from familial.model.code_space import rounded_gaussian
 
     z = codes + rounded_gaussian(codes, family.config.sigma)
     verdicts: npt.NDArray[np.float64] = event_probabilities(family, z[None], member)[0]

@@ -106,9 +106,9 @@ def _clip(family: Family, clip: LabelledClip, noise: bool) -> _Clip | None:
 
     from familial.data.events import event_label
     from familial.evaluate.clip_inference import clip_codes, events_of
+    from familial.model.code_space import rounded_gaussian
     from familial.synth.tags import TAGS
     from familial.train.attributes import slot_shares
-    from familial.train.losses import rounded_gaussian
 
     config = family.config
     codes, slot_s = clip_codes(family, clip.footage), config.window.slot_s

@@ -178,7 +178,7 @@ def _at(family: Family, clips: Clips, shift: float, samples: int) -> dict[str, f
 
     from familial.evaluate.clip_inference import clip_probabilities, event_probabilities
     from familial.evaluate.metrics import area_under_curve
-    from familial.train.losses import prototypes
+    from familial.model.code_space import prototypes
 
     config, generator = family.config, torch.Generator().manual_seed(0)
     sigma = math.sqrt(config.event_releases) * config.clip_norm / shift if math.isfinite(shift) else 0.0

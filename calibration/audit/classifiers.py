@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from calibration.audit.targets import Gallery
 from familial.evaluate.intervals import auc_interval, macro_accuracy_interval
+from familial.model.code_space import rounded_gaussian
 from familial.model.desensitizer import trusted_code
-from familial.train.losses import rounded_gaussian
 
 __all__ = [
     "Effort",

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from familial.data.clips import Footage, slots
 from familial.data.events import Grid
+from familial.model.code_space import rounded_gaussian
 from familial.model.encoder import Encoder
 from familial.model.family import Family
-from familial.train.losses import rounded_gaussian
 from wire.errors import CheckpointError, ConfigError
 from wire.privacy.certificate import PROFILES, sigma_for
 

@@ -31,8 +31,8 @@ from familial.evaluate.score_calibration import (
     rescaled,
 )
 from familial.model import checkpoint
+from familial.model.code_space import rounded_gaussian
 from familial.model.family import Family
-from familial.train.losses import rounded_gaussian
 from wire.errors import CheckpointError
 
 __all__ = [

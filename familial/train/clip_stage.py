@@ -24,10 +24,10 @@ from familial.data.batches import cells_of, sample_clip
 from familial.data.clips import Footage
 from familial.data.events import LabelledClip, augment, event_label, sample_view
 from familial.evaluate.clip_inference import clip_codes, events_of
+from familial.model.code_space import rounded_gaussian
 from familial.model.family import Family
 from familial.model.vocabulary import FIRST_LABEL, PAD
 from familial.train.attributes import share_loss, slot_shares
-from familial.train.losses import rounded_gaussian
 from familial.train.stages import NOTHING
 
 __all__ = ["clip_loss", "train_on_clips"]

@@ -23,12 +23,12 @@ from torch import nn
 
 from familial.data.events import LabelledClip
 from familial.model import checkpoint
+from familial.model.code_space import prototypes
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.model.towers.base import Seen
 from familial.train.clip_stage import train_on_clips
 from familial.train.config import TrainConfig, label_shares
-from familial.train.losses import prototypes
 from familial.train.progress import Clock, Curve, State, run_folder
 from familial.train.sampling import BatchSource
 from familial.train.stages import TrainingHeads, captions_of, event_losses, noisy_events, window_losses

@@ -1,4 +1,4 @@
-"""Losses on labels, and the noise of training.
+"""The losses on labels and on the size of codes.
 
 clean_loss     the label's class prototype is the nearest to a window's code   (tower, desensitizer)
 weak_loss      the same where only the sequence's label is known               (tower, desensitizer)
@@ -14,30 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from familial.model.desensitizer import code_plane
 from familial.model.vocabulary import PAD
 
-__all__ = ["clean_loss", "event_loss", "prototypes", "rounded_gaussian", "size_loss", "weak_loss"]
+__all__ = ["clean_loss", "event_loss", "size_loss", "weak_loss"]
 
-# degrees of normal, fall, fight: risks lie far from normal (1.92 C and 1.88 C), then from each other (1.19 C)
-_ANGLES = (0.0, 147.0, 220.0)
 _GAIN = 1.25  # logit of a code at its own class prototype
-
-
-def prototypes(labels: int, tokens: int, width: int, radius: float) -> Tensor:
-    """Return the class prototypes: one code for each label, float (L, K, d) of norm `radius`.
-
-    They are points of a circle in `desensitizer.code_plane`. All norms are equal, so the log-likelihood of a label
-    given a noisy release is linear in z.
-    """
-    angles = _ANGLES if labels == len(_ANGLES) else tuple(360.0 * index / labels for index in range(labels))
-    circle = torch.tensor([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in angles])
-    return radius * torch.einsum("kdp,lp->lkd", code_plane(tokens, width), circle)
-
-
-def rounded_gaussian(like: Tensor, sigma: float) -> Tensor:
-    """Return noise for training, float in whole numbers, shape of `like`. The device samples from the exact table."""
-    return torch.round(torch.randn_like(like) * sigma)
 
 
 def clean_loss(x: Tensor, labels: Tensor, label_prototypes: Tensor, weights: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from familial.data.batches import SampleBatch, SequenceBatch
 from familial.data.events import LabelledClip
+from familial.model.code_space import rounded_gaussian
 from familial.model.desensitizer import ASIDE
 from familial.model.family import Family
 from familial.model.towers.base import Seen
@@ -24,7 +25,7 @@ from familial.model.vocabulary import FIRST_LABEL
 from familial.train.adversary import ReidentificationAdversary
 from familial.train.attributes import attribute_loss, attribute_prototypes, share_loss
 from familial.train.body_tasks import Bodies
-from familial.train.losses import clean_loss, event_loss, rounded_gaussian, size_loss, weak_loss
+from familial.train.losses import clean_loss, event_loss, size_loss, weak_loss
 
 __all__ = ["NOTHING", "TrainingHeads", "captions_of", "event_losses", "noisy_events", "window_losses"]
 

@@ -24,12 +24,12 @@ from familial.evaluate.score_calibration import (
     fit_temperature_and_bias,
     with_logit_bias,
 )
+from familial.model.code_space import prototypes, rounded_gaussian
 from familial.model.config import FamilyConfig
 from familial.model.decoders.verdict import edge_exit
 from familial.model.encoder import Encoder
 from familial.model.family import Family
 from familial.train.config import TrainConfig
-from familial.train.losses import prototypes, rounded_gaussian
 from familial.train.sampling import BatchSource
 from familial.train.stages import noisy_events
 

@@ -14,8 +14,8 @@ from benchmarks.model.alarms import alerts
 from benchmarks.privacy.frontier import _exact, _leaks, label_alone
 from cloud_bridge.alerts.rules import AlertRule
 from familial.data.clips import Clip
+from familial.model.code_space import prototypes
 from familial.synth.truth import ATTRIBUTES
-from familial.train.losses import prototypes
 from wire.errors import DataError, VeilsightError
 
 

@@ -14,6 +14,7 @@ from familial.data.clips import Footage
 from familial.data.events import UNKNOWN, Annotation, LabelledClip, event_label, labels_now, sample_view
 from familial.model import checkpoint
 from familial.model.adapter import ADAPTER
+from familial.model.code_space import prototypes
 from familial.model.config import nano
 from familial.model.desensitizer import ASIDE, Desensitizer, code_plane
 from familial.model.family import Family
@@ -27,7 +28,6 @@ from familial.train.adversary import ReidentificationAdversary
 from familial.train.attributes import attribute_loss, attribute_prototypes, share_loss, slot_shares, with_attributes
 from familial.train.body_tasks import Bodies
 from familial.train.clip_stage import clip_loss, train_on_clips
-from familial.train.losses import prototypes
 from wire.errors import CheckpointError
 
 LABELS = ("normal", "fall", "fight")

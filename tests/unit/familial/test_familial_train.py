@@ -14,6 +14,7 @@ from familial.data import clips as clips_module
 from familial.data import sources as sources_module
 from familial.data.batches import SampleBatch
 from familial.model import checkpoint
+from familial.model.code_space import prototypes, rounded_gaussian
 from familial.model.config import nano
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
@@ -21,7 +22,7 @@ from familial.model.vocabulary import END, FIRST_LABEL, Vocabulary
 from familial.train import __main__ as train
 from familial.train import progress, stages
 from familial.train.config import TrainConfig
-from familial.train.losses import clean_loss, prototypes, rounded_gaussian, weak_loss
+from familial.train.losses import clean_loss, weak_loss
 from familial.train.recipe import FORMER_KEYS, trainings
 from familial.train.sampling import BatchSource
 from familial.train.stages import noisy_events
