@@ -26,6 +26,7 @@ from edge_runtime.eye.engine.tensorrt import Gpu, Libraries, TensorRtEngine, dev
 from export.backends.builder import Options, Say, keep_or_make, say_line
 from export.bundle import unpack
 from export.proof.verify_graph import prove_folder
+from wire.arguments import former_name
 from wire.artifact.engine_record import engine_key
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
@@ -145,7 +146,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("engine", type=Path, nargs="?", help="engine folder, where there is no --config")
     parser.add_argument("--config", type=Path, help="the device's edge.toml")
     parser.add_argument("--bundle", type=Path, help="a signed bundle to put in place of the engine folder first")
-    parser.add_argument("--signer", help="instead of [engine] signer: 64 hex digits, or a file that holds them")
+    option = parser.add_argument(
+        "--signer", help="instead of [engine] signer: 64 hex digits, or a file that holds them"
+    )
+    former_name(parser, "--publisher", option)
     parser.add_argument("--backend", help=f"instead of [engine] backend: {', '.join(BACKENDS)}")
     parser.add_argument("--cache", help="instead of [engine] cache: where engine files are kept")
     parser.add_argument("--workspace-mb", type=int, default=Options().workspace_mb, help="scratch memory of a kernel")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from edge_runtime.config import load_config
 from firmware_configs.boards import BOARDS, Board, board
+from wire.arguments import former_name
 from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest
 from wire.errors import ConfigError, VeilsightError
 from wire.protocol.keys import PublicKey
@@ -270,7 +271,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet, or is empty")
     parser.add_argument("--camera-config", type=Path, help="the device's edge.toml (default: a template to edit)")
     parser.add_argument("--engine", type=Path, help="an engine folder that export.bundle signed: build/engines/nano")
-    parser.add_argument("--signer", help="who must have signed it: 64 hex digits, or a file that holds them")
+    option = parser.add_argument("--signer", help="who must have signed it: 64 hex digits, or a file that holds them")
+    former_name(parser, "--publisher", option)
     parser.add_argument("--dry-run", action="store_true", help="print what would be written; write nothing")
     return parser
 

@@ -6,7 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable
 
-__all__ = ["former_command", "former_name"]
+__all__ = ["at_least_one", "former_command", "former_name"]
+
+
+def at_least_one(text: str) -> int:
+    """Read a count of 1 or more; as `type` of an option, argparse names the option and prints this error."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; give a whole number of at least 1")
+    return int(text)
 
 
 def former_command(old: str, new: str, main: Callable[[], int]) -> int:

@@ -36,6 +36,7 @@ from edge_runtime.config import load_config
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.sampler import Sampler
 from edge_runtime.uplink.publisher import Publisher, fill_message
+from wire.arguments import at_least_one
 from wire.artifact.manifest import FILES
 from wire.errors import VeilsightError
 from wire.privacy.noise_check import NoiseCheck
@@ -215,7 +216,7 @@ def _watch(edge: Child, listener: Listener, start: int, windows: int) -> dict[st
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
-    parser.add_argument("--windows", type=int, default=2000, help="for the CPU figure (default 2000)")
+    parser.add_argument("--windows", type=at_least_one, default=2000, help="for the CPU figure (default 2000)")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each run of the real process (default 15)")
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from benchmarks.harness import add_engine, engine_folder
 from benchmarks.runner import Benchmark, Report, percentiles
 from edge_runtime.gate.sampler import Sampler
-from wire.arguments import former_name
+from wire.arguments import at_least_one, former_name
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.privacy.noise_table import NoiseTable
 
@@ -102,10 +102,12 @@ def _walk(entries: list[int], word: int) -> int:
 def _options(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
     count = parser.add_argument(
-        "--noise-samples", type=int, default=20_000, metavar="N", help="to time (default 20000)"
+        "--noise-samples", type=at_least_one, default=20_000, metavar="N", help="to time (default 20000)"
     )
     former_name(parser, "--draws", count)
-    parser.add_argument("--runs", type=int, default=_RUNS, help="runs whose times are compared with their values")
+    parser.add_argument(
+        "--runs", type=at_least_one, default=_RUNS, help="runs whose times are compared with their values"
+    )
 
 
 def _measure(args: argparse.Namespace) -> Report:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
+from wire.arguments import at_least_one
 from wire.errors import VeilsightError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class _Clip:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
-    parser.add_argument("--rendered", type=int, default=240, help="clips to render")
+    parser.add_argument("--rendered", type=at_least_one, default=240, help="clips to render")
     parser.add_argument("--noise", choices=("on", "off"), default="on")
 
 

@@ -25,6 +25,7 @@ from benchmarks.listener import Heard, Listener, Record
 from benchmarks.runner import Benchmark, Report
 from familial.data.clips import UNSCORED, Clip, read_manifests
 from familial.model.config import FamilyConfig
+from wire.arguments import at_least_one
 from wire.errors import VeilsightError
 
 __all__ = ["COMMAND", "Result", "play"]
@@ -180,7 +181,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="NAME", help="only the clips of that set")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N of them")
     parser.add_argument("--speed", type=float, default=4.0, help="play faster than life (default 4)")
-    parser.add_argument("--jobs", type=int, default=1, help="clips at a time (default 1)")
+    parser.add_argument("--jobs", type=at_least_one, default=1, help="clips at a time (default 1)")
     add_engine(parser)
     add_checkpoint(parser, "the checkpoint that the engine was built from (default: checkpoints/nano)")
 

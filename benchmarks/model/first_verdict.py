@@ -14,14 +14,16 @@ import sys
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
-from wire.arguments import former_name
+from wire.arguments import at_least_one, former_name
 
 __all__ = ["COMMAND"]
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
-    count = parser.add_argument("--noise-samples", type=int, default=2000, metavar="N", help="how many (default 2000)")
+    count = parser.add_argument(
+        "--noise-samples", type=at_least_one, default=2000, metavar="N", help="how many (default 2000)"
+    )
     former_name(parser, "--draws", count)
     parser.add_argument("--onset", type=float, default=7.02, metavar="S", help="when the fall begins (default 7.02)")
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
+from wire.arguments import at_least_one
 from wire.errors import DataError
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv")
     parser.add_argument("--known", nargs="+", default=[], metavar="SET", help="sets that the checkpoint was trained on")
-    parser.add_argument("--rendered", type=int, default=150, metavar="N", help="known rendered places")
-    parser.add_argument("--clips", type=int, default=1, metavar="N", help="at least so many different ones a stream")
+    parser.add_argument("--rendered", type=at_least_one, default=150, metavar="N", help="known rendered places")
+    parser.add_argument(
+        "--clips", type=at_least_one, default=1, metavar="N", help="at least so many different ones a stream"
+    )
 
 
 def _measure(args: argparse.Namespace) -> Report:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
+from wire.arguments import at_least_one
 from wire.privacy.certificate import PROFILES, sigma_for
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule
 
@@ -90,7 +91,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rendered", type=int, default=60, metavar="N", help="held-out rendered clips; 0: none")
     parser.add_argument("--data", type=Path, metavar="MANIFEST.csv", help="real clips, read set by set")
     parser.add_argument("--sets", nargs="+", default=["rooms", "upfall"], metavar="SET")
-    parser.add_argument("--streams", type=int, default=150, help="normal streams, and falls, of each kind")
+    parser.add_argument("--streams", type=at_least_one, default=150, help="normal streams, and falls, of each kind")
     parser.add_argument("--seed", type=int, default=0)
 
 

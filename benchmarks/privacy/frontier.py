@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report, write_text
-from wire.arguments import former_name
+from wire.arguments import at_least_one, former_name
 from wire.errors import DataError, VeilsightError
 from wire.privacy.certificate import PROFILES, round_up
 from wire.privacy.certificate import bits as certified_bits
@@ -64,8 +64,10 @@ class Clips:
 def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv")
-    parser.add_argument("--rendered", type=int, default=150, help="clips to render where there is no --data")
-    count = parser.add_argument("--noise-samples", type=int, default=10, metavar="N", help="noise samples at each S")
+    parser.add_argument("--rendered", type=at_least_one, default=150, help="clips to render where there is no --data")
+    count = parser.add_argument(
+        "--noise-samples", type=at_least_one, default=10, metavar="N", help="noise samples at each S"
+    )
     former_name(parser, "--draws", count)
     parser.add_argument("--audit", type=Path, metavar="audit.json", help="of calibration.audit: leakage at the same S")
     parser.add_argument(

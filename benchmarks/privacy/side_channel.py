@@ -33,6 +33,7 @@ from benchmarks.privacy.side_channel_classifiers import FALSE_ALARM, Finding, cl
 from benchmarks.privacy.side_channel_streams import SCENES, Labels, Stream, load, start, write_clip
 from benchmarks.privacy.side_channel_view import Seen, observe, recomputed, tampered
 from benchmarks.runner import Benchmark, Report
+from wire.arguments import at_least_one
 from wire.errors import VeilsightError
 from wire.privacy.certificate import bits
 
@@ -110,7 +111,7 @@ class _Campaign:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
-    parser.add_argument("--slots", type=int, default=400, help="slots of each run; of the live one half")
+    parser.add_argument("--slots", type=at_least_one, default=400, help="slots of each run; of the live one half")
 
 
 def _measure(args: argparse.Namespace) -> Report:

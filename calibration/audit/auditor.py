@@ -39,7 +39,7 @@ from calibration.audit.findings import STATUSES, beyond_certificate, bound, numb
 from calibration.audit.report import write_page
 from familial.data.clips import UNSCORED, read_manifests
 from familial.model.checkpoint import checkpoint_hash
-from wire.arguments import former_name
+from wire.arguments import at_least_one, former_name
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, DataError, VeilsightError
 from wire.files import write_whole
@@ -333,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--html", type=Path, metavar="OUT", help="the page for people")
     parser.add_argument("--quick", action="store_true", help="two levels of S, fewer people: about 5 minutes")
     parser.add_argument("--only", nargs="+", default=(), choices=ATTACKS, metavar="ATTACK", help=", ".join(ATTACKS))
-    workers = parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    workers = parser.add_argument("--workers", type=at_least_one, default=min(2, os.cpu_count() or 1), help="processes")
     former_name(parser, "--jobs", workers)
     return parser
 

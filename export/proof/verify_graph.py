@@ -40,6 +40,7 @@ from export.proof.structure import (
     external_files,
     load_graph,
 )
+from wire.arguments import former_name
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import GraphError, VeilsightError
 from wire.protocol.keys import PublicKey
@@ -284,7 +285,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m export.proof.verify_graph", description="Prove an engine folder's core."
     )
     parser.add_argument("folder", type=Path, help="engine folder: encode.onnx, decide.onnx, manifest.json, ...")
-    parser.add_argument("--signer", help="who must have signed it: 64 hex digits, or a file that holds them")
+    option = parser.add_argument("--signer", help="who must have signed it: 64 hex digits, or a file that holds them")
+    former_name(parser, "--publisher", option)
     args = parser.parse_args(argv)
     try:
         signer = PublicKey.parse(args.signer) if args.signer else None

@@ -27,7 +27,15 @@ OLD_WORDS = {
     r"further answers": "attributes",
     r"the rooms? of the project": "package",
 }
-OLD_FLAGS = {"--drawers", "--rate", "--batch", "--risk-at"}
+FORMER = {  # option -> its name of one version ago, which every command that has the option still takes
+    "--signer": "--publisher",
+    "--noise-samples": "--draws",
+    "--lr": "--rate",
+    "--logit-bias": "--lean",
+    "--decision-threshold": "--risk-at",
+    "--attributes": "--answers",
+}
+OLD_FLAGS = {"--drawers", "--batch", *FORMER.values()}
 SCRIPT_FLAGS = {"scripts/setup": {"--all"}, "scripts/check": set[str](), "scripts/test": {"--all", "--durations"}}
 
 
@@ -46,6 +54,15 @@ def test_every_command_explains_itself_in_current_words(command: str) -> None:
     ]
     assert parser.description, "give the parser a description"
     assert not found, f"python -m {command} --help: {found}"
+
+
+@pytest.mark.parametrize("command", commands())
+def test_an_option_takes_its_former_name_too(command: str) -> None:
+    options = options_of(command)
+    missing = [
+        f"{new} lacks former_name({old})" for new, old in FORMER.items() if new in options and old not in options
+    ]
+    assert not missing, f"python -m {command}: {missing}"
 
 
 def wrong_value(option: argparse.Action, value: str) -> bool:

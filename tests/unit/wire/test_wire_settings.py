@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wire.arguments import former_name
+from wire.arguments import at_least_one, former_name
 from wire.errors import ConfigError
 from wire.settings import FilePath, faults, keys_of, parse_toml, refuse
 
@@ -21,6 +21,16 @@ def make_parser() -> argparse.ArgumentParser:
     former_name(parser, "--quick", parser.add_argument("--fast", action="store_true"))
     former_name(parser, "--kind", parser.add_argument("--member", choices=("edge", "cloud"), default="edge"))
     return parser
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "2.5", "", "many", "\u00b2"])
+def test_a_count_below_one_is_refused_by_the_name_of_its_option(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--samples", type=at_least_one)
+    assert parser.parse_args(["--samples", "12"]).samples == 12
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--samples={text}"])
+    assert f"--samples: {text!r} is no count; give a whole number of at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
