@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from calibration.bounds import LEVELS, blocks, fill, main, of_checkpoint, of_engine, time_below_s
 from tests.support.engine_factory import make_engine
+from tests.support.services import ROOT as PROJECT
+from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, DataError
 from wire.privacy.certificate import GALLERIES, Certificate, guess_bound, round_up
 
@@ -192,3 +194,29 @@ def test_no_bound_in_the_docs_is_rounded_down(page: Path) -> None:
 def test_an_unknown_block_is_named() -> None:
     with pytest.raises(DataError, match="unknown"):
         fill("is <!-- bounds:x -->1<!-- /bounds -->", {}, "page")
+
+
+@pytest.mark.parametrize(
+    ("start", "releases"), [("| S^2 of one", 1), ("| of an event", 8), ("18 rel", 18), ("308 rel", 308)]
+)
+def test_the_table_of_the_adaptive_level_is_rounded_up(start: str, releases: int, shipped_engine: Path) -> None:
+    manifest = EngineManifest.load(shipped_engine)
+    page = (PROJECT / "docs" / "adaptive-level.md").read_text()
+    row = next(line for line in page.split("\n") if line.startswith("|") and start in line)
+    stated = [float(cell) for cell in row.strip("|").split("|")[1:]]
+    spent = [manifest.certificate(adaptive).spends(releases) for adaptive in (False, True)]
+    for said, true in zip(stated, spent, strict=True):
+        assert true <= said <= float(round_up(float(true))) + 1e-9, f"{row}: {round_up(float(true))}"
+
+
+def test_the_budgets_of_the_configuration_page_are_rounded_up(shipped_engine: Path) -> None:
+    manifest = EngineManifest.load(shipped_engine)
+    page = " ".join((PROJECT / "docs" / "configuration.md").read_text().split())
+    found = re.search(
+        r"an hour spends ([\d,]+) bits and a day ([\d,]+), so the day's budget covers the first ([\d,]+) s", page
+    )
+    assert found, "docs/configuration.md: say what an hour and a day spend"
+    hour, day, covered = (int(group.replace(",", "")) for group in found.groups())
+    per_release = float(manifest.certificate().spends(1)) / (2 * math.log(2))
+    assert (hour, day) == (math.ceil(3600 * per_release), math.ceil(86_400 * per_release))
+    assert covered == math.floor(30_000 / per_release)

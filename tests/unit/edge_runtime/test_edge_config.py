@@ -105,3 +105,12 @@ def test_a_camera_password_is_not_shown(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, GOOD.replace("synthetic://walk", "rtsp://me:secret@cam/1")))
     assert isinstance(config, Config)
     assert "secret" not in repr(config)
+
+
+def test_former_keys_still_ask_for_a_signature_and_the_level_rule(tmp_path: Path) -> None:
+    """A key that was dropped in silence would run unsigned engines."""
+    path = make_edge_config(tmp_path, engine=tmp_path)
+    text = path.read_text().replace("[engine]", '[engine]\npublisher = "ab"') + "\n[privacy]\nattention = true\n"
+    path.write_text(text)
+    config = load_config(path)
+    assert config.engine_signer == "ab" and config.privacy_adaptive_level
