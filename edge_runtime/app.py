@@ -82,7 +82,7 @@ def serve(config: Config) -> dict[str, Any]:
         stack.enter_context(camera)
         engine = stack.enter_context(closing(open_engine(config, manifest)))
         self_test(engine)
-        noise = [Sampler(table, manifest.tokens, manifest.width) for table in manifest.tables(config.engine_folder)]
+        noise = [Sampler(table, manifest.n) for table in manifest.tables(config.engine_folder)]
         ledger = stack.enter_context(closing(Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off)))
         orders = _orders(config, terms, state_dir)
         boot_id = ledger.boots << 32 | secrets.randbits(32)

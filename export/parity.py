@@ -132,8 +132,8 @@ def compare(family: Family, runner: Runner, table: NoiseTable, precision: str = 
     with torch.inference_mode():
         codes, code = _codes(family, runner, windows, tolerance)
         samples = _SAMPLES_LARGE if large else _SAMPLES
-        noise = _noise(runner, Sampler(table, config.tokens, config.width), windows[-1:], codes[-1:], samples)
-        verdict = _verdicts(family, runner, Sampler(table, config.tokens, config.width), codes, tolerance)
+        noise = _noise(runner, Sampler(table, config.tokens * config.width), windows[-1:], codes[-1:], samples)
+        verdict = _verdicts(family, runner, Sampler(table, config.tokens * config.width), codes, tolerance)
     report = {"code": code, "noise": noise, "verdict": verdict}
     problems = [f"{part}: {problem}" for part, found in report.items() for problem in found["problems"]]
     if problems:
@@ -203,7 +203,7 @@ def _noise(
     found = []
     for _ in range(samples):
         with sampler.draw() as noise:
-            found.append(runner.encode(window, noise) - mu)
+            found.append(runner.encode(window, noise.reshape(mu.shape)) - mu)
     k = np.concatenate(found).reshape(-1).astype(np.int64)
     sigma = float(sampler.sigma)
     support = np.arange(-int(14 * sigma) - 2, int(14 * sigma) + 3)
@@ -254,7 +254,7 @@ def _events(
     present = rng.random((_EVENTS, config.event_releases)) < np.where(np.arange(_EVENTS) % 2, 1.0, 0.6)[:, None]
     for event, release in np.argwhere(present):
         with sampler.draw() as noise:
-            z[event, release] = np.clip(codes[rng.integers(len(codes))] + noise[0], -32768, 32767)
+            z[event, release] = np.clip(codes[rng.integers(len(codes))] + noise.reshape(codes.shape[1:]), -32768, 32767)
     return z, present
 
 
@@ -304,7 +304,7 @@ def compare_half(
     windows = [{"frames": window[None], "noise": zero_noise} for window in frames]
     run = open_session(traced["encode"], folder=traced_in)
     codes = np.concatenate([run(feed)[0] for feed in windows])
-    z, present = _events(config, Sampler(table, config.tokens, config.width), codes)
+    z, present = _events(config, Sampler(table, config.tokens * config.width), codes)
     events = [{"z": z[i : i + 1], "present": present[i : i + 1]} for i in range(len(z))]
     report: dict[str, Any] = {}
     for part, feeds, limit in (("encode", windows, tolerance.p99), ("decide", events, tolerance.logits)):

@@ -98,7 +98,7 @@ class Build:
             config = family.config
             tables = self._noise_tables(config.clip_norm)
             for table in tables:
-                Sampler(table, config.tokens, config.width)  # raises for a table that is not sigma's distribution
+                Sampler(table, config.tokens * config.width)  # raises for a table that is not sigma's distribution
             said.append(
                 f"{config.family}: {_count(family) / 1e6:.2f} M weights, noise of profile {self.inputs.profile}"
             )

@@ -89,7 +89,7 @@ def _ours(rig: Rig) -> Iterator[Callable[[int], None]]:
     config = load_config(rig.edge_config("synthetic://walk", camera="loop"))
     key = rig.key("loop")
     table = NoiseTable.load(engine / FILES["noise_table"], manifest.hashes["noise_table"])
-    sampler = Sampler(table, manifest.tokens, manifest.width)
+    sampler = Sampler(table, manifest.n)
     check = NoiseCheck(manifest.sigma, manifest.n, manifest.event_releases)
     price = Fraction(manifest.clip_norm) ** 2 / manifest.sigma**2
     certificate = (engine / FILES["certificate"]).read_bytes()

@@ -114,7 +114,7 @@ def _measure(args: argparse.Namespace) -> Report:
     folder = engine_folder(args)
     manifest = EngineManifest.load(folder)
     table = NoiseTable.load(folder / FILES["noise_table"], manifest.hashes["noise_table"])
-    sampler = Sampler(table, manifest.tokens, manifest.width)
+    sampler = Sampler(table, manifest.n)
     latency = _latency(sampler, _opendp(float(manifest.sigma), manifest.n), args.noise_samples)
     leak = {f"fastest {share:.0%}": timing_t(sampler, sampler._invert, args.runs, share) for share in (0.5, 0.9)}
     leak["control"] = timing_t(sampler, searched(sampler, table), args.runs // 20)

@@ -128,7 +128,7 @@ def _noise_samples(sampler: Sampler, count: int, shape: tuple[int, int]) -> npt.
     noise = np.empty((count, *shape), np.int32)
     for row in noise:
         with sampler.draw() as drawn:
-            row[:] = drawn[0]
+            row[:] = drawn.reshape(shape)
     return noise
 
 
@@ -171,7 +171,7 @@ def two_codes(core: Core, sigma: Fraction, trials: int, *, gain: int = 1) -> Bou
     """
     manifest = core.manifest
     shape, n = (manifest.tokens, manifest.width), manifest.n
-    sampler = Sampler(build_table(sigma), *shape)
+    sampler = Sampler(build_table(sigma), n)
     coin = np.random.default_rng(5)
     errors = []
     for sign in (1.0, -1.0):
@@ -216,7 +216,7 @@ def match_filter(
             for i in range(0, len(x), _CHUNK)
         ]
     ).astype(np.float32)
-    sampler = Sampler(build_table(sigma), *shape)
+    sampler = Sampler(build_table(sigma), n)
     truths = {among: rng.integers(among, size=trials) for among in galleries}
     totals = {among: np.zeros((trials, n), np.int64) for among in galleries}
     for _ in range(releases):  # each gallery's releases go through the core; they share the noise

@@ -29,13 +29,13 @@ _FRACTION, _ONE, _NOUGHT = np.array(2**52 - 1, np.uint64), np.array(1023 << 52, 
 
 
 class NoiseSample(Fleeting):
-    """Noise for one release, int32 (1, K, d). Used once, by the engine or by `alone`, and overwritten after use."""
+    """Noise for one release, int32 (n,). Used once, by the engine or by `alone`, and overwritten after use."""
 
     def __init__(self, noise: npt.NDArray[np.int32]) -> None:
         self._array, self._owner = noise, os.getpid()
 
     def take(self) -> npt.NDArray[np.int32]:
-        """The noise, int32 (1, K, d); NoiseError the second time, or in another process than that which drew it."""
+        """The noise, int32 (n,); NoiseError the second time, or in another process than that which drew it."""
         if self._owner != os.getpid():
             raise NoiseError("a noise sample was used twice, or by a forked process; draw one for every release")
         self._owner = 0
@@ -46,7 +46,7 @@ class NoiseSample(Fleeting):
     def alone(self) -> npt.NDArray[np.int16]:
         """A release of noise alone, int16 (n,), for a slot about which nothing may be revealed. Uses the sample up."""
         with self as noise:
-            return np.clip(noise, -32768, 32767).astype(np.int16).reshape(-1)
+            return np.clip(noise, -32768, 32767).astype(np.int16)
 
     def wipe(self) -> None:
         """Overwrite the noise; the sample is used up."""
@@ -65,16 +65,15 @@ class Sampler(Fleeting):
 
     Args:
         table: Of |X| for one sigma.
-        tokens: K of the code.
-        width: d of the code.
+        n: Coordinates of the code.
 
     Raises:
         NoiseError: The table is not the one of its sigma.
     """
 
-    def __init__(self, table: NoiseTable, tokens: int, width: int) -> None:
+    def __init__(self, table: NoiseTable, n: int) -> None:
         table.check()
-        self.sigma, self._table, self._shape, self._n = table.sigma, table, (1, tokens, width), tokens * width
+        self.sigma, self._table, self._n = table.sigma, table, n
         first = 1.0 + (table.high >> np.uint64(12)) * 2.0**-52
         first = first[: int(np.searchsorted(first, first[-1])) + 1]  # whatever follows ties with this one
         length = min(255, math.isqrt(len(first)) + 1)  # 255 hits fit a byte-wide counter
@@ -103,7 +102,7 @@ class Sampler(Fleeting):
             return NoiseSample(self._invert())
 
     def _invert(self) -> npt.NDArray[np.int32]:
-        """The noise, int32 (1, K, d), of the random words: 52 bits are U's fraction, the sign bit is the sign."""
+        """The noise, int32 (n,), of the random words: 52 bits are U's fraction, the sign bit is the sign."""
         fraction, u, reached, rows, left, ties = self._found
         made, tally, signed, whole = self._made
         np.bitwise_and(self._words, _FRACTION, fraction)
@@ -118,7 +117,7 @@ class Sampler(Fleeting):
         else:
             self._settle(made)
         np.copysign(made, signed, made)
-        return whole.astype(np.int32).reshape(self._shape)
+        return whole.astype(np.int32)
 
     def _settle(self, made: npt.NDArray[np.float64]) -> None:
         """Set the magnitudes by all 128 bits, of which the last 76 are drawn here."""

@@ -43,7 +43,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.manifest = make_engine(self.folder)
         self.engine = OnnxEngine(self.folder)
-        self.sampler = Sampler(make_noise_table(self.manifest.sigma), self.manifest.tokens, self.manifest.width)
+        self.sampler = Sampler(make_noise_table(self.manifest.sigma), self.manifest.n)
 
     def releases(self, count: int) -> None:
         """What the loop does with `count` windows of a scene that changes."""
@@ -71,7 +71,7 @@ def _swap_table_and_pin(bench: Bench) -> None:
 def _relabel_table(bench: Bench) -> None:
     """The entries of half sigma under the name of the promised one."""
     half = make_noise_table(bench.manifest.sigma / 2)
-    Sampler(NoiseTable(bench.manifest.sigma, half.high, half.low), 4, 16)
+    Sampler(NoiseTable(bench.manifest.sigma, half.high, half.low), 64)
 
 
 def _promise_with_half_the_noise(bench: Bench) -> None:
@@ -92,7 +92,7 @@ def _halve_samples(bench: Bench) -> None:
 def _draw_from_half(bench: Bench) -> None:
     """Another sampler in place of the right one."""
     right = bench.sampler.sigma
-    bench.sampler = Sampler(make_noise_table(right / 2), 4, 16)
+    bench.sampler = Sampler(make_noise_table(right / 2), 64)
     bench.sampler.sigma = right
     bench.releases(bench.manifest.event_releases)
 

@@ -109,7 +109,7 @@ class Device:
         self.clock = SlotClock(slot_s, 0.2) if real else PatientClock(slot_s)
         self.publisher = FakePublisher(self.clock)
         self.stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided")
-        self.samplers = [Sampler(make_noise_table(sigma), manifest.tokens, manifest.width) for sigma in manifest.sigmas]
+        self.samplers = [Sampler(make_noise_table(sigma), manifest.n) for sigma in manifest.sigmas]
         self.noise = self.samplers[-1]
         self.terms = Terms.of(manifest, "", Budget())
         cut_off = Fraction(maximum * self.terms.costs[-1], UNIT)

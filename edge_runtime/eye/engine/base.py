@@ -70,7 +70,7 @@ class Engine(ABC):
             PrivacyError: z does not fit int16, so the graph is not the proved one.
         """
         with sample as noise:
-            z = self.run_core(window.frames, noise)
+            z = self.run_core(window.frames, noise.reshape(1, self.manifest.tokens, self.manifest.width))
         if z.min() < -32768 or z.max() > 32767:
             raise PrivacyError(f"z is from {z.min()} to {z.max()}: the graph does not saturate; {REBUILD}")
         return z.astype(np.int16).reshape(-1)

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 def draw(engine: OnnxEngine) -> NoiseSample:
     manifest = engine.manifest
-    return Sampler(make_noise_table(manifest.sigma), manifest.tokens, manifest.width).draw()
+    return Sampler(make_noise_table(manifest.sigma), manifest.n).draw()
 
 
 def window(value: int = 100) -> Window:

@@ -264,7 +264,7 @@ def test_reused_noise_is_never_published(tmp_path: Path, monkeypatch: pytest.Mon
 def test_halved_sigma_is_stopped_within_an_event(tmp_path: Path) -> None:
     device = Device(tmp_path)
     sigma = device.engine.manifest.sigma
-    half = Sampler(make_noise_table(sigma / 2), 4, 16)
+    half = Sampler(make_noise_table(sigma / 2), 64)
     half.sigma = sigma
     device.loop.noise = [half]
     with pytest.raises(NoiseError):

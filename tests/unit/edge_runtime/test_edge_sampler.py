@@ -64,8 +64,8 @@ def entry(table: NoiseTable, j: int) -> int:
 
 
 def samples(sigma: Fraction, count: int) -> npt.NDArray[Any]:
-    sampler = Sampler(make_noise_table(sigma), 4, 16)
-    return np.concatenate([sampler.draw().take().reshape(-1) for _ in range(count)])
+    sampler = Sampler(make_noise_table(sigma), 64)
+    return np.concatenate([sampler.draw().take() for _ in range(count)])
 
 
 @pytest.mark.parametrize("sigma", (*SIGMAS, LONG))
@@ -78,14 +78,14 @@ def test_a_sample_is_the_inverse_of_the_table_to_the_last_bit(
     table, rng = make_noise_table(sigma), random.Random(seed)
     values = [rng.getrandbits(128) for _ in range(tokens * width)]
     negative = [rng.random() < 0.5 for _ in values]
-    assert inverted(Sampler(table, tokens, width), values, negative) == reference(table, values, negative)
+    assert inverted(Sampler(table, tokens * width), values, negative) == reference(table, values, negative)
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_a_tie_at_any_entry_is_decided_by_the_rest(sigma: Fraction) -> None:
     """U at every entry, one below and one above it, and at both ends of the values that tie with it."""
     table = make_noise_table(sigma)
-    sampler, negative = Sampler(table, 1, 8), [False, True] * 4
+    sampler, negative = Sampler(table, 8), [False, True] * 4
     for j in range(len(table.high)):
         at = entry(table, j)
         near = {at, at - 1, at + 1, at >> 76 << 76, at | (2**76 - 1), (at >> 76 << 76) - 1, (at | (2**76 - 1)) + 1}
@@ -97,7 +97,7 @@ def test_a_tie_at_any_entry_is_decided_by_the_rest(sigma: Fraction) -> None:
 def test_no_tie_is_missed_where_the_entries_lie_one_apart(sigma: Fraction) -> None:
     """U differs from an entry by one unit of the 52nd bit, on both sides: decided correctly without the other bits."""
     table = make_noise_table(sigma)
-    sampler = Sampler(table, 4, 16)
+    sampler = Sampler(table, 64)
     tops = [entry(table, j) >> 76 for j in range(len(table.high))]
     known = set(tops)
     beside = sorted({top + step for top in tops for step in (-1, 1) if 0 <= top + step < 2**52} - known)
@@ -110,12 +110,12 @@ def test_a_tie_in_one_coordinate_leaves_the_others_alone() -> None:
     table = make_noise_table(SIGMA)
     values = [5, 2**127, entry(table, 100), 2**128 - 1, 2**96, 0, 3 << 120, entry(table, len(table.high) - 1)]
     negative = [True, True, True, False, False, True, False, False]
-    assert inverted(Sampler(table, 1, 8), values, negative) == reference(table, values, negative)
+    assert inverted(Sampler(table, 8), values, negative) == reference(table, values, negative)
 
 
 def test_the_magnitude_turns_where_the_discrete_gaussian_says() -> None:
     """Against mpmath at 500 bits, not against the table: j is drawn for U in [2^128 P(|X| < j), 2^128 P(|X| <= j))."""
-    sampler = Sampler(build_table(SIGMA), 1, 8)
+    sampler = Sampler(build_table(SIGMA), 8)
     with mpmath.workprec(500):
         rate = mpmath.mpf(SIGMA.denominator**2) / (2 * SIGMA.numerator**2)
         weights = [mpmath.exp(-rate * k * k) * (1 if k == 0 else 2) for k in range(int(20 * SIGMA))]
@@ -183,19 +183,19 @@ def test_the_time_to_draw_a_sample_does_not_depend_on_its_values() -> None:
     The control is a search that stops at the entry that it looks for.
     """
     table = make_noise_table(SIGMA)
-    sampler = Sampler(table, 4, 16)
+    sampler = Sampler(table, 64)
     assert abs(timing_t(sampler, searched(sampler, table), 1000)[0]) > 20
     assert min(abs(timing_t(sampler, sampler._invert, 8000)[0]) for _ in range(3)) < 4.5
 
 
 def test_two_samples_differ() -> None:
-    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    sampler = Sampler(make_noise_table(SIGMA), 64)
     seen = {sampler.draw().take().tobytes() for _ in range(1000)}
     assert len(seen) == 1000
 
 
 def test_a_forked_process_draws_other_noise() -> None:
-    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    sampler = Sampler(make_noise_table(SIGMA), 64)
     sampler.draw()
     reader, writer = os.pipe()
     child = os.fork()
@@ -212,7 +212,7 @@ def test_a_forked_process_draws_other_noise() -> None:
 
 
 def test_a_sample_held_through_a_fork_belongs_to_the_process_that_drew_it() -> None:
-    sample = Sampler(make_noise_table(SIGMA), 4, 16).draw()
+    sample = Sampler(make_noise_table(SIGMA), 64).draw()
     child = os.fork()
     if child == 0:
         try:
@@ -226,7 +226,7 @@ def test_a_sample_held_through_a_fork_belongs_to_the_process_that_drew_it() -> N
 
 def test_a_fork_while_a_sample_is_drawn_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fork happens after the bits are read and before the noise is made: what the child draws next is its own."""
-    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    sampler = Sampler(make_noise_table(SIGMA), 64)
     reader, writer = os.pipe()
     invert, children = sampler._invert, []
 
@@ -250,7 +250,7 @@ def test_a_restarted_process_draws_other_noise(tmp_path: Path) -> None:
     make_noise_table(SIGMA).save(tmp_path / "table")
     code = (
         "import sys; from edge_runtime.gate.sampler import Sampler; from wire.privacy.noise_table import NoiseTable;"
-        "print(Sampler(NoiseTable.load(sys.argv[1]), 4, 16).draw().take().tolist())"
+        "print(Sampler(NoiseTable.load(sys.argv[1]), 64).draw().take().tolist())"
     )
     seen = [subprocess.check_output([sys.executable, "-c", code, str(tmp_path / "table")]) for _ in range(2)]
     assert len(seen[0]) > 128
@@ -259,7 +259,7 @@ def test_a_restarted_process_draws_other_noise(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
 def test_neither_sampler_nor_sample_can_be_copied(copied: Callable[[Any], Any]) -> None:
-    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    sampler = Sampler(make_noise_table(SIGMA), 64)
     for each in (sampler, sampler.draw()):
         with pytest.raises(PrivacyError, match="never leaves"):
             copied(each)
@@ -269,11 +269,11 @@ def test_without_bits_from_the_kernel_there_is_no_sample(monkeypatch: pytest.Mon
     monkeypatch.setattr(noise_module, "_getrandom", lambda *_: -1)
     monkeypatch.setattr("ctypes.get_errno", lambda: errno.ENOSYS)
     with pytest.raises(NoiseError, match="getrandom"):
-        Sampler(make_noise_table(SIGMA), 4, 16).draw()
+        Sampler(make_noise_table(SIGMA), 64).draw()
 
 
 def test_bits_that_a_signal_cut_short_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    sampler, real = Sampler(make_noise_table(SIGMA), 4, 16), noise_module._getrandom
+    sampler, real = Sampler(make_noise_table(SIGMA), 64), noise_module._getrandom
     results = iter([(-1, errno.EINTR), (256, 0)])
 
     def interrupted(bits: Any, size: int, flags: int) -> int:
@@ -303,7 +303,7 @@ def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
 
 
 def test_a_sample_is_used_once() -> None:
-    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    sampler = Sampler(make_noise_table(SIGMA), 64)
     sample = sampler.draw()
     sample.take()
     for again in (sample.take, sample.alone, sample.__enter__):
@@ -316,7 +316,7 @@ def test_a_sample_is_used_once() -> None:
 
 
 def test_a_sample_is_wiped_after_use_even_if_its_use_fails() -> None:
-    sample = Sampler(make_noise_table(SIGMA), 4, 16).draw()
+    sample = Sampler(make_noise_table(SIGMA), 64).draw()
     with pytest.raises(ZeroDivisionError), sample as noise:
         assert noise.any()
         _ = 1 / 0
@@ -324,7 +324,7 @@ def test_a_sample_is_wiped_after_use_even_if_its_use_fails() -> None:
 
 
 def test_the_random_bits_of_a_sample_are_wiped() -> None:
-    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    sampler = Sampler(make_noise_table(SIGMA), 64)
     sampler.draw()
     assert not sampler._array.any()
     for kept in vars(sampler).values():
@@ -351,13 +351,13 @@ def test_a_sample_is_not_shown_and_not_pickled() -> None:
 def test_a_table_of_another_sigma_is_refused() -> None:
     half = make_noise_table(SIGMA / 2)
     with pytest.raises(NoiseError, match="not the distribution"):
-        Sampler(NoiseTable(SIGMA, half.high, half.low), 4, 16)
+        Sampler(NoiseTable(SIGMA, half.high, half.low), 64)
 
 
 def test_a_cut_table_is_refused() -> None:
     table = make_noise_table(SIGMA)
     with pytest.raises(NoiseError, match="not the distribution"):
-        Sampler(NoiseTable(SIGMA, table.high[:-60], table.low[:-60]), 4, 16)
+        Sampler(NoiseTable(SIGMA, table.high[:-60], table.low[:-60]), 64)
 
 
 def codes() -> list[npt.NDArray[Any]]:
@@ -370,7 +370,7 @@ def codes() -> list[npt.NDArray[Any]]:
 @pytest.mark.parametrize("kind", range(4))
 def test_sound_noise_passes_the_check(kind: int) -> None:
     check = NoiseCheck(SIGMA, 64, 8)
-    sampler = Sampler(make_noise_table(SIGMA), 4, 16)
+    sampler = Sampler(make_noise_table(SIGMA), 64)
     for _ in range(500):
         check.check((sampler.draw().alone() + codes()[kind]).astype(np.int16))
 
@@ -392,7 +392,7 @@ def test_a_release_without_noise_stops_the_process(kind: int) -> None:
 
 def test_reused_noise_stops_the_process() -> None:
     """The same noise on codes as far apart as two codes can be."""
-    noise = Sampler(make_noise_table(SIGMA), 4, 16).draw().alone().astype(int)
+    noise = Sampler(make_noise_table(SIGMA), 64).draw().alone().astype(int)
     check = NoiseCheck(SIGMA, 64, 8)
     check.check((noise + codes()[2]).astype(np.int16))
     with pytest.raises(NoiseError, match="stuck"):
@@ -401,7 +401,7 @@ def test_reused_noise_stops_the_process() -> None:
 
 @pytest.mark.parametrize("kind", range(4))
 def test_halved_sigma_stops_the_process_within_an_event(kind: int) -> None:
-    sampler = Sampler(make_noise_table(SIGMA / 2), 4, 16)
+    sampler = Sampler(make_noise_table(SIGMA / 2), 64)
     check = NoiseCheck(SIGMA, 64, 8)
     with pytest.raises(NoiseError):
         for _ in range(8):

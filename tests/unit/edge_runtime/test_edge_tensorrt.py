@@ -51,7 +51,7 @@ def opened(folder: Path, world: World, cuda_graph: bool = False) -> TensorRtEngi
 
 def sampler(engine: TensorRtEngine) -> Sampler:
     manifest = engine.manifest
-    return Sampler(make_noise_table(manifest.sigma), manifest.tokens, manifest.width)
+    return Sampler(make_noise_table(manifest.sigma), manifest.n)
 
 
 def frames(value: int = 100) -> Any:
