@@ -1,9 +1,10 @@
-"""The device's process: read the configuration, open every part, run the loop.
+"""The gate: the process that `python -m edge_runtime` starts. It opens every part and runs the loop.
 
-    python -m edge_runtime --config edge.toml
+    python -m edge_runtime --config edge.toml            --check: say what can be opened and which confinements hold
 
-Exit codes: 0 the source ended or a stop was asked for, 2 configuration or input, 3 a privacy check failed,
-4 the camera or the GPU is lost and a restart may help, 1 anything unforeseen.
+It starts the eye and the reader as processes of their own, or takes those that systemd started. It opens no camera, no
+picture and no graph itself. Exit codes: 0 the source ended or a stop was asked for, 2 configuration or input, 3 a
+privacy check failed, 1 anything unforeseen.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.capture.camera import Camera, CameraLost
 from edge_runtime.capture.clock import SlotClock
+from edge_runtime.capture.sources import LIVE, backend_of, masked
+from edge_runtime.child_settings import ChildSettings
 from edge_runtime.config import Config, load_config
-from edge_runtime.eye.engine.base import self_test
-from edge_runtime.eye.engine.registry import open_engine
+from edge_runtime.confine import protect_gate, report, share_out_cores
+from edge_runtime.gate.children import Child, accepted, inherited_sockets, spawned
+from edge_runtime.gate.clients import EyeClient, ReaderClient
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import Sampler
@@ -31,17 +34,16 @@ from edge_runtime.health import Health, Stats, notify
 from edge_runtime.uplink.publisher import Publisher
 from wire import __version__
 from wire.artifact.manifest import EngineManifest
-from wire.errors import DeviceLost, PrivacyError, VeilsightError
+from wire.errors import CameraError, PrivacyError, VeilsightError
 from wire.privacy.budget import Budget, Terms
 from wire.protocol.command import Orders
 from wire.protocol.keys import DeviceKey, PublicKey
 
-__all__ = ["main", "serve"]
+__all__ = ["check", "main", "serve"]
 
 log = logging.getLogger("veilsight")
 _M_MMAP_THRESHOLD = -3  # of glibc's mallopt
-_LOST_MARK = "camera-lost"  # file in [device] state_dir: when the camera was last given up
-_LOST_AGAIN_S = 3600.0
+_READY_S = 60.0  # for an eye to open a file and its engine
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,57 +54,98 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine", help="instead of [engine] folder")
     parser.add_argument("--broker", help="instead of [broker] url")
     parser.add_argument("--summary", help="write local figures to this JSON file at the end; they are never published")
+    parser.add_argument("--check", action="store_true", help="publish nothing: say what opens, and what confines it")
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     flags = {"camera_source": given.source, "engine_folder": given.engine, "broker_url": given.broker}
     try:
-        figures = serve(load_config(given.config, {name: value for name, value in flags.items() if value}))
+        config = load_config(given.config, {name: value for name, value in flags.items() if value})
+        if given.check:
+            return check(config)
+        figures = serve(config)
     except VeilsightError as error:
         log.error("%s", error)
-        return 4 if isinstance(error, (CameraLost, DeviceLost)) else 3 if isinstance(error, PrivacyError) else 2
+        return 3 if isinstance(error, PrivacyError) else 2
     if given.summary:
         Path(given.summary).write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
 
+def check(config: Config) -> int:
+    """Open camera and engine in confined processes, print what holds, and end. No key is read, nothing is published.
+
+    Returns:
+        0 where both children could be opened, else 2.
+
+    Raises:
+        ConfigError, ManifestError: `edge.toml` or the engine's manifest has a fault.
+    """
+    manifest = EngineManifest.load(config.engine_folder, _public_key(config.engine_signer))
+    print(f"profile: {_terms(config, manifest).words}")
+    print(f"gate\n{report(protect_gate())}")
+    statuses = []
+    for name, camera in (("eye", True), ("reader", False)):
+        print(name, flush=True)
+        running = spawned(name, ("--check",), show=True)()
+        running.link.send(_settings(config, camera, 0.0))
+        statuses.append(running.wait())
+    return 2 if any(statuses) else 0
+
+
 def serve(config: Config) -> dict[str, Any]:
     """Open every part, run the loop to its end and return the local figures."""
     manifest = EngineManifest.load(config.engine_folder, _public_key(config.engine_signer))
-    terms = _terms(config, manifest)
+    terms, backend = _terms(config, manifest), backend_of(config.camera_source)
     clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())
+    protect_gate()
+    if backend != "file":  # slot 0 begins when the process starts; for a file it begins with the first frame
+        clock.start()
     state_dir = Path(config.device_state_dir)
-    stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided", "payload_bytes")
+    stats = Stats("windows", "alone", "verdicts", "undecided", "payload_bytes")
     with ExitStack() as stack:
+        eye = EyeClient(_child("eye", config, clock), manifest.n, follows=backend not in LIVE)
+        stack.callback(eye.close)
         key = DeviceKey.load_or_make(config.device_key)
-        camera = Camera(config, manifest.window, clock, _lost_after_s(config.camera_lost_after_s, state_dir))
-        if camera.at_once:
-            clock.start()
-        stack.enter_context(camera)
-        engine = stack.enter_context(closing(open_engine(config, manifest)))
-        self_test(engine)
         noise = [Sampler(table, manifest.n) for table in manifest.tables(config.engine_folder)]
         ledger = stack.enter_context(closing(Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off)))
         orders = _orders(config, terms, state_dir)
         boot_id = ledger.boots << 32 | secrets.randbits(32)
         state = _state(boot_id, manifest, key, orders.profile)
         publisher = Publisher(config, state, terms.certificate.to_json().encode())
+        if backend == "file" and not eye.ready(_READY_S):
+            raise CameraError(f"{masked(config.camera_source)}: {eye.says}; --check says why")
+        reader = ReaderClient(_child("reader", config, clock), manifest.labels)
+        stack.callback(reader.close)
         parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
-        parts |= {"camera": camera.figures, "commands": orders.figures}
+        parts |= {"eye": eye.figures, "reader": reader.figures, "commands": orders.figures, "clock": clock.figures}
         health = Health(config.health_listen, parts, stalled_s=10 + 10 * clock.slot_s)
         stack.callback(health.close)
-        log.info("%s: %s, profile %s; %s", _camera_name(config), camera.name, orders.profile, terms.words)
+        log.info("%s: %s, profile %s", _camera_name(config), masked(config.camera_source), orders.profile)
+        log.info("%s", terms.words)
         notify("READY=1")
-        loop = Loop(camera, clock, engine, noise, terms, orders, ledger, publisher, health, key, boot_id, stats)
+        refresh = 0 if backend not in LIVE else round(config.run_refresh_eye_min * 60 / clock.slot_s)
+        own = (terms, orders, ledger, publisher, health, key, boot_id, stats, refresh)
+        loop = Loop(manifest, clock, eye, reader, noise, *own)
         _give_memory_back()
-        try:
-            with publisher:
-                publisher.reason = loop.run(config.run_windows)
-        except CameraLost:
-            (state_dir / _LOST_MARK).touch()
-            raise
+        clock.start()
+        eye.begin(clock.zero_s)
+        with publisher:
+            publisher.reason = loop.run(config.run_windows)
         return {**health.figures(), "cpu_s": round(time.process_time(), 3)}
+
+
+def _child(name: str, config: Config, clock: SlotClock) -> Child:
+    """The eye or the reader: the one that systemd started where it gave us a socket, else one that we spawn."""
+    sockets = inherited_sockets()
+    begin = accepted(sockets[name], clock.stop) if name in sockets else spawned(name)
+    return Child(name, begin, lambda: _settings(config, name == "eye", clock.zero_s))
+
+
+def _settings(config: Config, camera: bool, zero_s: float) -> bytes:
+    """What a child is told, for the datagram."""
+    return ChildSettings.of(config, share_out_cores()[1], camera, zero_s).to_bytes()
 
 
 def _public_key(text: str) -> PublicKey | None:
@@ -146,10 +189,3 @@ def _give_memory_back() -> None:
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
-
-
-def _lost_after_s(lost_after_s: float, state_dir: Path) -> float:
-    """How long a camera may be lost before the process ends: longer where that happened less than an hour ago."""
-    mark = state_dir / _LOST_MARK
-    wait_s = _LOST_AGAIN_S - (time.time() - mark.stat().st_mtime) if mark.exists() else 0.0
-    return max(lost_after_s, wait_s) if lost_after_s else 0.0

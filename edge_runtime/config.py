@@ -35,7 +35,7 @@ class Config:
     camera_speed: Positive = 1.0  # of files and synthetic scenes
     camera_loop: bool = False  # play a file again at its end
     camera_timeout_s: Positive = 10.0  # how long opening or reading may take
-    camera_lost_after_s: float = 600.0  # after so long without a frame the process ends with code 4; 0: never
+    camera_lost_after_s: float = 600.0  # after so long without a frame the eye is started anew; 0: never
     engine_threads: PositiveInt = 1
     engine_backend: str = "onnxruntime"  # or "tensorrt": a file that export.install made on this device
     engine_signer: FileOrText = ""  # the key (hex, or its file) that signed the manifest; "": unsigned engines run
@@ -57,6 +57,8 @@ class Config:
     privacy_adaptive_level: bool = False  # the engine's rule chooses each release's level: docs/adaptive-level.md
     privacy_over_budget: str = "refuse"  # or "report", or "cut": noise alone when an hour's or a day's is spent
     health_listen: str = ""  # "host:port" or ":port" (loopback) of the local page; "": none
+    run_memory_mb: PositiveInt = 4096  # of the eye, and of the reader, at most
+    run_refresh_eye_min: int = 60  # the eye of a live camera is started anew so often, and forgets; 0: never
     run_windows: int = 0  # end after so many releases; 0: endless
     run_release_delay_s: Positive = 0.2  # from a slot's end to its release; at most half a slot
 

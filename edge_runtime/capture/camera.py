@@ -1,6 +1,6 @@
 """The camera: a capture thread that makes every picture small and grey at once, and the window of each slot.
 
-    source --frames--> picture --shrink, overwrite--> FrameBuffer --slot end--> Window
+    source --frames--> picture --shrink, overwrite--> FrameBuffer --a slot is asked for--> Window
 
 A file or a synthetic scene is played on the release clock, decoded a little ahead. A live camera is read as fast as it
 delivers: the newest frame wins, frames that come too densely are dropped and counted. A live camera that fails is
@@ -21,18 +21,14 @@ import numpy as np
 
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.capture.sources import LIVE, Frame, Picture, backend_of, masked, open_frames
-from edge_runtime.config import Config
+from edge_runtime.child_settings import ChildSettings
 from edge_runtime.eye.window import FrameBuffer, Window
 from wire.artifact.manifest import WindowSpec
 from wire.errors import CameraError
 
-__all__ = ["Camera", "CameraLost", "shrink"]
+__all__ = ["Camera", "shrink"]
 
 log = logging.getLogger("veilsight.camera")
-
-
-class CameraLost(CameraError):
-    """A live camera gave no frame for so long that a restart of the process is worth a try."""
 
 
 def shrink(picture: Picture, height: int, width: int) -> Picture:
@@ -49,31 +45,31 @@ class Camera:
     """A source, its capture thread and the frames of the last seconds; a context manager.
 
     Args:
-        config: `[camera]`.
+        settings: What of `[camera]` it needs.
         spec: Which frames a window takes, and their size.
-        clock: The release clock.
-        lost_after_s: `windows` raises CameraLost after so long without a frame of a live camera; 0: never.
+        clock: The release clock; it runs when the camera is entered.
 
     Attributes:
-        name: The source without user and password, for logs.
-        at_once: Whether slot 0 begins when the process starts; for a file it begins with the first frame.
+        name: The source without user and password.
+        frames: Pictures that were kept so far.
 
     Raises:
         CameraError: The source is a file without a readable frame, or cannot be opened on this machine.
     """
 
-    def __init__(self, config: Config, spec: WindowSpec, clock: SlotClock, lost_after_s: float) -> None:
-        self._source, self._loop, self._timeout_s = config.camera_source, config.camera_loop, config.camera_timeout_s
-        self._spec, self._clock, self._lost_after_s = spec, clock, lost_after_s
+    def __init__(self, settings: ChildSettings, spec: WindowSpec, clock: SlotClock) -> None:
+        self._source, self._loop = settings.camera_source, settings.camera_loop
+        self._timeout_s, self._lost_after_s = settings.camera_timeout_s, settings.camera_lost_after_s
+        self._spec, self._clock = spec, clock
         self.name, backend = masked(self._source), backend_of(self._source)
-        self._live, self.at_once = backend in LIVE, backend != "file"
+        self._live = backend in LIVE
         if self._live and clock.speed != 1.0:
             raise CameraError(f"[camera] speed is {clock.speed}; a live camera has no other speed than 1.0")
         self._ahead_s = max(1.0, clock.speed / 4)  # how far files are decoded ahead
-        self._buffer = FrameBuffer(spec, self._ahead_s)
+        self._buffer, self._kept_s = FrameBuffer(spec, self._ahead_s), spec.receptive_field_s + spec.slot_s
         self._opened = self._open_early(backend)
         self._thread = threading.Thread(target=self._follow if self._live else self._play, name="capture", daemon=True)
-        self._end_s, self._alive_at, self.frames, self.dropped, self.reconnects = math.inf, time.monotonic(), 0, 0, 0
+        self._end_s, self._alive_at, self.frames = math.inf, time.monotonic(), 0
 
     def _open_early(self, backend: str) -> Iterator[Frame] | None:
         """Find out before the loop starts that a file has no frame, or that OpenCV lacks GStreamer.
@@ -100,26 +96,39 @@ class Camera:
         self._thread.join(timeout=2.0)  # a read that hangs ends with the process
         self._buffer.wipe()
 
-    def windows(self) -> Iterator[Window]:
-        """Yield the window of each slot at the slot's end. A file ends when no window can hold its last picture."""
-        for slot in self._clock.slots():
-            if math.isfinite(self._end_s) and slot >= self._spec.releases_of(self._end_s):
-                return
-            if self._live and 0 < self._lost_after_s < time.monotonic() - self._alive_at:
-                raise CameraLost(f"{self.name}: no frame for {self._lost_after_s:.0f} s; restarting may help")
-            yield self._buffer.window(slot, self._clock.end(slot))
+    def window(self, slot: int) -> Window:
+        """The window of `slot`, whose end has come."""
+        return self._buffer.window(slot, self._clock.end(slot))
 
-    def figures(self) -> dict[str, float]:
-        """Counters for the local page only: they follow the scene's timing."""
-        counts = {"frames": self.frames, "dropped": self.dropped, "reconnects": self.reconnects}
-        age_s = self._clock.now() - self._buffer.newest_s if self.frames else -1.0
-        return {**counts, "skipped_slots": self._clock.skipped, "frame_age_s": age_s}
+    def last(self, slot: int) -> bool:
+        """Whether no window after `slot` can hold a picture of the file or scene, which has ended; False where live."""
+        return math.isfinite(self._end_s) and slot + 1 >= self._spec.releases_of(self._end_s)
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since a live camera gave its last picture; 0 for a file or a scene."""
+        return time.monotonic() - self._alive_at if self._live else 0.0
+
+    @property
+    def lost(self) -> bool:
+        """Whether a live camera was silent for so long that a new process may help."""
+        return 0 < self._lost_after_s < self.silent_s
+
+    def first_frame(self, timeout_s: float) -> str:
+        """Wait for the first picture, for the check of an installation; returns what came, in words."""
+        until = time.monotonic() + timeout_s
+        while not self.frames and time.monotonic() < until:
+            time.sleep(0.05)
+        return f"{self.name}: {'pictures come' if self.frames else f'no picture within {timeout_s:g} s'}"
 
     def _frames(self) -> Iterator[Frame]:
         return open_frames(self._source, self._timeout_s, self._spec.height, self._spec.width)
 
     def _play(self) -> None:
-        """Push the frames of a file or a scene, a little before they are due; then note when it ended."""
+        """Push the frames of a file or a scene, a little before they are due; then note when it ended.
+
+        In an eye that was started anew the clock is ahead: frames that are due no more are passed over undecoded.
+        """
         begin_s, last_s, step_s = 0.0, 0.0, 0.04
         try:
             while not self._clock.stop.is_set() and (self._loop or not begin_s):
@@ -129,7 +138,8 @@ class Camera:
                         break
                     step_s = begin_s + at_s - last_s or step_s
                     last_s = begin_s + at_s
-                    self._keep(picture, last_s)
+                    if last_s > self._clock.now() - self._kept_s:
+                        self._keep(picture, last_s)
                 begin_s = last_s + step_s
         finally:
             self._end_s = begin_s
@@ -144,10 +154,8 @@ class Camera:
                     if self._clock.stop.is_set():
                         return
                     self._keep(picture, self._clock.now())
-                log.warning("%s: no more frames; opening it again", self.name)
             except CameraError as error:
-                log.warning("%s; trying again", error)
-            self.reconnects += 1
+                log.info("%s; trying again", error)  # seen in a check alone
             pause_s = 0.5 if self.frames > before else min(30.0, pause_s * 2)
             self._clock.stop.wait(pause_s * random.uniform(0.5, 1.5))
 
@@ -155,7 +163,6 @@ class Camera:
         """Decode a frame, store it small and grey, and overwrite the picture."""
         picture = fetch() if self._buffer.wants(at_s) else None
         if picture is None:
-            self.dropped += 1
             return
         self._buffer.push(at_s, shrink(picture, self._spec.height, self._spec.width))
         picture[:] = 0

@@ -26,9 +26,14 @@ class SlotClock:
         self.slot_s, self.speed, self.release_delay_s = slot_s, speed, min(release_delay_s, slot_s / 2)
         self.stop, self.skipped, self._zero = threading.Event(), 0, 0.0
 
-    def start(self) -> None:
-        """Begin slot 0 now; nothing happens where the clock runs already."""
-        self._zero = self._zero or time.monotonic()
+    def start(self, zero_s: float = 0.0) -> None:
+        """Begin slot 0 at `zero_s` of the system's monotonic clock, or now; no effect where the clock runs already."""
+        self._zero = self._zero or zero_s or time.monotonic()
+
+    @property
+    def zero_s(self) -> float:
+        """When slot 0 began, in seconds of the monotonic clock; 0.0 before `start`."""
+        return self._zero
 
     def now(self) -> float:
         """Seconds since slot 0 began; 0 before `start`."""
@@ -41,6 +46,10 @@ class SlotClock:
     def deadline(self, slot: int) -> float:
         """When `slot` is released."""
         return self.end(slot) + self.release_delay_s
+
+    def figures(self) -> dict[str, float]:
+        """For the local page: how many slots were not released in time."""
+        return {"skipped_slots": self.skipped}
 
     def left(self, until: float) -> float:
         """Real seconds until the time `until`; at least 0."""

@@ -1,10 +1,10 @@
-"""The loop of the device: charge, encode, wait for the deadline, publish, decide. Read this first.
+"""The loop of the device: charge, ask, release, publish. Read this first.
 
-    window --charge--> granted: encode (code + noise)  --> z --at the slot's deadline--> published
-                       refused, late or failed: noise alone            z of 8 releases --> the edge member's verdict
+    slot --charge--> eye: a code, in time or not at all --core.release, fresh noise--> z --at the deadline--> published
+                                                           z of 8 releases --> reader --> the edge member's verdict
 
-Each slot is released exactly at its deadline. Where the window was not encoded in time, or the budget is spent, the
-release is a fresh noise sample and nothing else. No window is encoded twice and no noise sample is used twice.
+Each slot is released exactly at its deadline. Where no code came in time, or the budget is spent, the release is a
+fresh noise sample and nothing else. What the eye does can be seen in z alone, and z is covered.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_runtime.capture.camera import Camera
 from edge_runtime.capture.clock import SlotClock
-from edge_runtime.eye.encoder import Encoder
-from edge_runtime.eye.engine.base import Engine
+from edge_runtime.gate.clients import EyeClient, ReaderClient
+from edge_runtime.gate.core import release
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.level import Levels
 from edge_runtime.gate.sampler import Sampler
+from edge_runtime.gate.watching import Watching
 from edge_runtime.health import Health, Stats
 from edge_runtime.uplink.publisher import Publisher, fill_message, fill_verdict
-from wire.errors import EngineError
+from wire.artifact.manifest import EngineManifest
 from wire.privacy.budget import Terms
 from wire.privacy.noise_check import NoiseCheck
 from wire.protocol.command import Orders
@@ -33,7 +33,8 @@ from wire.protocol.keys import DeviceKey
 __all__ = ["Loop"]
 
 log = logging.getLogger("veilsight.loop")
-_SEAL_S = 0.02  # kept free before the deadline to fill, sign and hand over
+_SEAL_S = 0.02  # kept free before the deadline to add, check, fill, sign and hand over
+_LAST_VERDICT_S = 5.0
 
 
 @dataclass
@@ -44,13 +45,15 @@ class Loop:
         noise: A sampler for each privacy level of the manifest.
         terms: The levels that may be ordered, and their costs.
         orders: The profile that is in force, by the operator's last command.
-        stats: late, failed: windows not encoded in time, or not at all; alone: slots released as noise alone; own_us:
-            CPU time of this thread from charge to hand-over; latency_ms: from the slot's end to hand-over.
+        refresh_slots: The eye is started anew after so many slots; 0: never.
+        stats: alone: slots released as noise alone; undecided: events without a verdict; own_us: CPU time of this
+            thread from charge to hand-over; latency_ms: from the slot's end to hand-over.
     """
 
-    camera: Camera
+    manifest: EngineManifest
     clock: SlotClock
-    engine: Engine
+    eye: EyeClient
+    reader: ReaderClient
     noise: Sequence[Sampler]
     terms: Terms
     orders: Orders
@@ -60,6 +63,7 @@ class Loop:
     key: DeviceKey
     boot_id: int
     stats: Stats
+    refresh_slots: int = 0
 
     def run(self, windows: int = 0) -> str:
         """Release slot after slot until the source ends, a stop is asked for, or `windows` (0: no limit) are released.
@@ -69,24 +73,20 @@ class Loop:
 
         Raises:
             PrivacyError: The process must stop before anything else is published.
-            CameraLost, DeviceLost: A new process may help.
         """
-        clock, manifest = self.clock, self.engine.manifest
+        clock, manifest = self.clock, self.manifest
         checks = [NoiseCheck(noise.sigma, manifest.n, manifest.event_releases) for noise in self.noise]
         event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
-        encoder, levels = Encoder(self.engine, self.stats), Levels(manifest, self.terms)
-        clock.start()
-        for window in self.camera.windows():  # one for each slot, at its end
-            began, slot, deadline = time.thread_time(), window.slot, clock.deadline(window.slot)
+        levels, watching = Levels(manifest, self.terms), Watching(manifest.window.slot_s)
+        for slot in clock.slots():  # one after the other, each at its end
+            began, deadline = time.thread_time(), clock.deadline(slot)
             self.orders.obey(self.publisher.commands)  # another profile is in force from this slot on
             level, flags = levels.choose(self.orders.profile)
-            noise = self.noise[level]
-            charge = self.ledger.charge(slot, self.terms.costs[level])  # durable before anything is published
-            with window:  # its frames are wiped at the end of this block
-                z = encoder.encode(window, noise, self._time_to_encode(deadline)) if charge.granted else None
-            if z is None:
-                z = noise.draw().alone()
-                self.stats.counts["alone"] += 1
+            charge = self.ledger.charge(slot, self.terms.costs[level])  # durable before anything is drawn
+            code = self.eye.code(slot, self._patience(deadline))  # late, dead or malformed: None
+            alone = code is None or not charge.granted
+            with self.noise[level].draw() as sample:
+                z = release(code if charge.granted else None, sample, manifest.clip_norm)  # the trusted core
             checks[level].check(z)  # PrivacyError where z cannot be what the sampler drew
             payload = fill_message(self.boot_id, manifest.model_id, charge, z, level, flags).seal(self.key)
             in_time = clock.wait(deadline) and not clock.missed(slot)
@@ -94,37 +94,43 @@ class Loop:
             if not in_time:  # a stop was asked for, or the process stalled: this slot is not released
                 continue
             self.publisher.send("features", payload)
-            self._count(slot, began, payload)
-            self.publisher.update_state(profile=self.orders.profile, blind=not charge.granted)
-            if charge.granted:  # a release of noise alone is no evidence: it counts as missing
+            self._count(slot, began, payload, alone)
+            watches = watching.note(slot, self.eye.watching)
+            self.publisher.update_state(profile=self.orders.profile, blind=not charge.granted, watching=watches)
+            self._publish_verdict()
+            if charge.granted:  # a release of noise alone by the budget is no evidence: it counts as missing
                 event.push(slot, z, manifest.weights[level])
                 if event.whole:
-                    self._decide(event)
+                    self.reader.ask(event)
             self.health.beat()
-            if self.stats.counts["windows"] == windows:
+            if self.eye.ended or self.stats.counts["windows"] == windows:
                 break
+            if self.refresh_slots and (slot + 1) % self.refresh_slots == 0:
+                self.eye.restart()  # by the clock alone: whatever the eye holds is forgotten
         if event.count and not event.whole:  # the source was shorter than an event
-            self._decide(event)
+            self.reader.ask(event)
+        self._publish_verdict(_LAST_VERDICT_S)
         return "stopped" if clock.stop.is_set() else "end of source"
 
-    def _time_to_encode(self, deadline: float) -> float:
-        """Real seconds until the release has to be filled and signed for `deadline`."""
+    def _patience(self, deadline: float) -> float:
+        """Real seconds that the eye has, until the release must be made for `deadline`."""
         clock = self.clock
         return clock.left(deadline) - min(_SEAL_S, clock.release_delay_s / clock.speed / 4)
 
-    def _count(self, slot: int, began: float, payload: bytes) -> None:
+    def _count(self, slot: int, began: float, payload: bytes, alone: bool) -> None:
         """Record the figures of a release; began: this thread's CPU time at the start of its slot, in seconds."""
         clock, stats = self.clock, self.stats
         stats.note("own_us", (time.thread_time() - began) * 1e6)
         stats.note("latency_ms", (clock.now() - clock.end(slot)) / clock.speed * 1e3)
-        stats.counts.update(windows=1, payload_bytes=len(payload))
+        stats.counts.update(windows=1, payload_bytes=len(payload), alone=alone)
 
-    def _decide(self, event: EventWindow) -> None:
-        """Publish the edge member's verdict: a function of what was released, and of nothing else."""
-        try:
-            verdict = fill_verdict(self.boot_id, self.engine.manifest, event, self.engine.decide(event))
+    def _publish_verdict(self, timeout_s: float = 0.0) -> None:
+        """Publish the edge member's verdict on the event before this release: a function of what was released."""
+        answer = self.reader.answer(timeout_s)
+        if answer is None:
+            return
+        span, probabilities = answer
+        self.stats.counts["undecided" if probabilities is None else "verdicts"] += 1
+        if probabilities is not None:
+            verdict = fill_verdict(self.boot_id, self.manifest, span, probabilities)
             self.publisher.send("verdict/edge", verdict.seal(self.key))
-            self.stats.counts["verdicts"] += 1
-        except EngineError as error:
-            self.stats.counts["undecided"] += 1
-            log.warning("no verdict for slot %d: %s", event.last_slot, error)

@@ -23,7 +23,7 @@ from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError, ConfigError
 from wire.mqtt import BrokerConfig, Message, MqttClient
 from wire.protocol.command import MAX_COMMAND
-from wire.protocol.event import EventWindow
+from wire.protocol.event import EventSpan
 from wire.protocol.message import FLAG_SPENT, FeatureMessage, Verdict
 from wire.protocol.topics import TOPICS, topic
 
@@ -43,10 +43,10 @@ def fill_message(
 
 
 def fill_verdict(
-    boot_id: int, manifest: EngineManifest, event: EventWindow, probabilities: Mapping[str, float]
+    boot_id: int, manifest: EngineManifest, event: EventSpan, probabilities: Mapping[str, float]
 ) -> Verdict:
     """Make the edge member's verdict on an event, from label -> probability; only the cloud writes a sentence."""
-    first, last, present = event.first_slot, event.last_slot, tuple(event.present.tolist())
+    first, last, present = event.first_slot, event.last_slot, event.present
     start_s, end_s = first * manifest.window.slot_s, (last + 1) * manifest.window.slot_s
     return Verdict(boot_id, first, last, manifest.model_id, "edge", present, probabilities, "", start_s, end_s)
 

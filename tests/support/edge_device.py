@@ -1,4 +1,4 @@
-"""All parts of an edge device around a fake publisher and an engine that a test may break."""
+"""All parts of a gate around a fake publisher, and an eye and a reader in this process that a test may break."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ import numpy.typing as npt
 
 from edge_runtime.capture.camera import Camera
 from edge_runtime.capture.clock import SlotClock
+from edge_runtime.child_settings import ChildSettings
 from edge_runtime.config import load_config
 from edge_runtime.eye.engine.onnx import OnnxEngine
-from edge_runtime.eye.window import Window
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.loop import Loop
-from edge_runtime.gate.sampler import NoiseSample, Sampler
+from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
 from tests.support.patient_clock import PatientClock
+from wire.errors import EngineError
 from wire.privacy.budget import Budget, Terms
 from wire.privacy.level_rule import UNIT
 from wire.protocol.command import Orders
-from wire.protocol.event import EventWindow
+from wire.protocol.event import EventSpan, EventWindow
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import open_features
 
-__all__ = ["KEY", "OPERATOR", "SLOT_S", "Device", "FakeEngine", "FakePublisher"]
+__all__ = ["KEY", "OPERATOR", "SLOT_S", "Device", "FakePublisher", "InnerEye", "InnerReader"]
 
 SLOT_S = 0.3
 KEY = DeviceKey(bytes(range(32)))
@@ -52,37 +53,55 @@ class FakePublisher:
         self.sent.append((name, payload, self._clock.now()))
 
 
-class FakeEngine:
-    """A real engine whose encode and decide a test may replace; it remembers windows and noise samples."""
+class InnerEye:
+    """An eye in this process: a real camera and encoder, whose behaviour a test may replace.
 
-    def __init__(self, inner: OnnxEngine) -> None:
-        self.inner, self.manifest = inner, inner.manifest
+    Attributes:
+        before: Called with each slot before its window is encoded; what it raises makes the slot missed.
+        slots: Those whose window was encoded.
+        codes: Slot -> bytes of its code.
+    """
+
+    def __init__(self, camera: Camera, engine: OnnxEngine) -> None:
+        self._camera, self._engine = camera, engine
         self.before: Callable[[int], None] = lambda slot: None
         self.slots: list[int] = []
-        self.noise_samples: list[bytes] = []
+        self.codes: dict[int, bytes] = {}
+        self.ended, self.watching, self.restarts = False, True, 0
 
-    def encode(self, window: Window, sample: NoiseSample) -> npt.NDArray[np.int16]:
-        self.slots.append(window.slot)
-        self.noise_samples.append(sample._array.tobytes())
-        try:
-            self.before(window.slot)
-        except BaseException:
-            sample.wipe()
-            raise
-        return self.inner.encode(window, sample)
+    def code(self, slot: int, timeout_s: float) -> npt.NDArray[np.int16] | None:
+        self.ended = self._camera.last(slot)
+        with self._camera.window(slot) as frames:
+            try:
+                self.before(slot)
+            except EngineError:
+                return None
+            code = self._engine.encode(frames)
+        self.slots.append(slot)
+        self.codes[slot] = code.tobytes()
+        return code
 
-    def decide(self, event: EventWindow) -> Mapping[str, float]:
-        return self.inner.decide(event)
+    def restart(self) -> None:
+        self.restarts += 1
 
-    def run_core(self, *given: Any) -> Any:
-        return self.inner.run_core(*given)
 
-    def close(self) -> None:
-        pass
+class InnerReader:
+    """A reader in this process; `decide` is the engine's, which a test may replace."""
+
+    def __init__(self, engine: OnnxEngine) -> None:
+        self.decide: Callable[[EventWindow], Mapping[str, float] | None] = engine.decide
+        self._answer: tuple[EventSpan, Mapping[str, float] | None] | None = None
+
+    def ask(self, event: EventWindow) -> None:
+        self._answer = event.span(), self.decide(event)
+
+    def answer(self, timeout_s: float = 0.0) -> tuple[EventSpan, Mapping[str, float] | None] | None:
+        answer, self._answer = self._answer, None
+        return answer
 
 
 class Device:
-    """All parts, around a fake publisher and an engine that may fail.
+    """All parts of a gate, around a fake publisher and an eye in this process that may fail.
 
     Args:
         folder: Where the engine, the configuration and the ledger go.
@@ -103,22 +122,22 @@ class Device:
         levels: Mapping[str, Fraction] | None = None,
     ) -> None:
         make_engine(folder / "engine", slot_s=slot_s, levels=levels)
-        self.engine = FakeEngine(OnnxEngine(folder / "engine"))
-        manifest = self.engine.manifest
+        self.engine = OnnxEngine(folder / "engine")
+        self.manifest = manifest = self.engine.manifest
         config = load_config(make_edge_config(folder, engine=folder / "engine", source=source))
         self.clock = SlotClock(slot_s, 0.2) if real else PatientClock(slot_s)
         self.publisher = FakePublisher(self.clock)
-        self.stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided")
+        self.stats = Stats("windows", "alone", "verdicts", "undecided")
         self.samplers = [Sampler(make_noise_table(sigma), manifest.n) for sigma in manifest.sigmas]
         self.noise = self.samplers[-1]
         self.terms = Terms.of(manifest, "", Budget())
         cut_off = Fraction(maximum * self.terms.costs[-1], UNIT)
         self.ledger = Ledger(folder / "state", self.terms.price, slot_s, per_day=cut_off)
         self.orders = Orders(folder / "state" / "command.json", OPERATOR.public, "lab/door", [*self.terms.profiles])
-        self.camera = Camera(config, manifest.window, self.clock, 0)
-        privacy = (self.samplers, self.terms, self.orders, self.ledger)
-        parts = (self.camera, self.clock, self.engine, *privacy, self.publisher)
-        self.loop = Loop(*parts, Health("", {}, 60.0), KEY, 5, self.stats)  # type: ignore[arg-type]  # a fake publisher
+        self.camera = Camera(ChildSettings.of(config, set(), True), manifest.window, self.clock)
+        self.eye, self.reader = InnerEye(self.camera, self.engine), InnerReader(self.engine)
+        own = (self.terms, self.orders, self.ledger, self.publisher, Health("", {}, 60.0), KEY, 5, self.stats)
+        self.loop = Loop(manifest, self.clock, self.eye, self.reader, self.samplers, *own)  # type: ignore[arg-type]  # fakes
 
     def run(self, windows: int) -> str:
         """Run the loop for `windows` releases, and close the ledger; returns why it ended."""
@@ -131,7 +150,7 @@ class Device:
 
     def features(self) -> list[Any]:
         """The feature messages that were sent, verified."""
-        manifest = self.engine.manifest
+        manifest = self.manifest
         sent = [payload for name, payload, _ in self.publisher.sent if name == "features"]
         read = (manifest.n, manifest.model_id, len(manifest.sigmas))
         return [open_features(payload, KEY.public, *read) for payload in sent]

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EventWindow"]
+__all__ = ["EventSpan", "EventWindow"]
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpan:
+    """Which slots an event spans, and which of them have a release.
+
+    Attributes:
+        first_slot: Its first slot.
+        last_slot: Its last slot.
+        present: One bool for each release, oldest first.
+    """
+
+    first_slot: int
+    last_slot: int
+    present: tuple[bool, ...]
 
 
 class EventWindow:
@@ -39,6 +56,10 @@ class EventWindow:
     def whole(self) -> bool:
         """Whether as many slots as an event spans have passed since slot 0, gaps or not."""
         return self.last_slot + 1 >= len(self.present)
+
+    def span(self) -> EventSpan:
+        """The slots of the event as it is now."""
+        return EventSpan(self.first_slot, self.last_slot, tuple(self.present.tolist()))
 
     def push(self, slot: int, z: npt.NDArray[np.int16], weight: float = 1.0) -> None:
         """Append a release. The product is rounded to whole numbers, which is far finer than the noise at any level.
