@@ -87,14 +87,15 @@ def serve(config: Config) -> dict[str, Any]:
         orders = _orders(config, terms, state_dir)
         boot_id = ledger.boots << 32 | secrets.randbits(32)
         state = _state(boot_id, manifest, key, orders.profile)
-        publisher = Publisher(config, state, terms.certificate.to_json().encode())
+        publisher = Publisher(config, key, state, terms.certificate.to_json().encode())
         parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
         parts |= {"camera": camera.figures, "commands": orders.figures}
         health = Health(config.health_listen, parts, stalled_s=10 + 10 * clock.slot_s)
         stack.callback(health.close)
         log.info("%s: %s, profile %s; %s", _camera_name(config), camera.name, orders.profile, terms.words)
         notify("READY=1")
-        loop = Loop(camera, clock, engine, noise, terms, orders, ledger, publisher, health, key, boot_id, stats)
+        names = (config.device_site, config.device_camera)
+        loop = Loop(camera, clock, engine, noise, terms, orders, ledger, publisher, health, key, names, boot_id, stats)
         _give_memory_back()
         try:
             with publisher:

@@ -29,6 +29,7 @@ from wire.privacy.noise_check import NoiseCheck
 from wire.protocol.command import Orders
 from wire.protocol.event import EventWindow
 from wire.protocol.keys import DeviceKey
+from wire.protocol.message import coarse_time
 
 __all__ = ["Loop"]
 
@@ -44,6 +45,7 @@ class Loop:
         noise: A sampler for each privacy level of the manifest.
         terms: The levels that may be ordered, and their costs.
         orders: The profile that is in force, by the operator's last command.
+        names: Site and camera.
         stats: late, failed: windows not encoded in time, or not at all; alone: slots released as noise alone; own_us:
             CPU time of this thread from charge to hand-over; latency_ms: from the slot's end to hand-over.
     """
@@ -58,6 +60,7 @@ class Loop:
     publisher: Publisher
     health: Health
     key: DeviceKey
+    names: tuple[str, str]
     boot_id: int
     stats: Stats
 
@@ -76,8 +79,10 @@ class Loop:
         event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
         encoder, levels = Encoder(self.engine, self.stats), Levels(manifest, self.terms)
         clock.start()
+        seal = (self.key, *self.names)
         for window in self.camera.windows():  # one for each slot, at its end
             began, slot, deadline = time.thread_time(), window.slot, clock.deadline(window.slot)
+            time_s = coarse_time(time.time())  # before the eye is asked: it cannot delay it
             self.orders.obey(self.publisher.commands)  # another profile is in force from this slot on
             level, flags = levels.choose(self.orders.profile)
             noise = self.noise[level]
@@ -88,7 +93,7 @@ class Loop:
                 z = noise.draw().alone()
                 self.stats.counts["alone"] += 1
             checks[level].check(z)  # PrivacyError where z cannot be what the sampler drew
-            payload = fill_message(self.boot_id, manifest.model_id, charge, z, level, flags).seal(self.key)
+            payload = fill_message(self.boot_id, manifest.model_id, charge, z, level, flags, time_s).seal(*seal)
             in_time = clock.wait(deadline) and not clock.missed(slot)
             levels.made(z if in_time and charge.granted else None)
             if not in_time:  # a stop was asked for, or the process stalled: this slot is not released
@@ -99,12 +104,12 @@ class Loop:
             if charge.granted:  # a release of noise alone is no evidence: it counts as missing
                 event.push(slot, z, manifest.weights[level])
                 if event.whole:
-                    self._decide(event)
+                    self._decide(event, time_s)
             self.health.beat()
             if self.stats.counts["windows"] == windows:
                 break
         if event.count and not event.whole:  # the source was shorter than an event
-            self._decide(event)
+            self._decide(event, coarse_time(time.time()))
         return "stopped" if clock.stop.is_set() else "end of source"
 
     def _time_to_encode(self, deadline: float) -> float:
@@ -119,11 +124,11 @@ class Loop:
         stats.note("latency_ms", (clock.now() - clock.end(slot)) / clock.speed * 1e3)
         stats.counts.update(windows=1, payload_bytes=len(payload))
 
-    def _decide(self, event: EventWindow) -> None:
+    def _decide(self, event: EventWindow, time_s: int) -> None:
         """Publish the edge member's verdict: a function of what was released, and of nothing else."""
         try:
-            verdict = fill_verdict(self.boot_id, self.engine.manifest, event, self.engine.decide(event))
-            self.publisher.send("verdict/edge", verdict.seal(self.key))
+            verdict = fill_verdict(self.boot_id, self.engine.manifest, event, self.engine.decide(event), time_s)
+            self.publisher.send("verdict/edge", verdict.seal(self.key, *self.names))
             self.stats.counts["verdicts"] += 1
         except EngineError as error:
             self.stats.counts["undecided"] += 1

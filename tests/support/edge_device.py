@@ -118,7 +118,7 @@ class Device:
         self.camera = Camera(config, manifest.window, self.clock, 0)
         privacy = (self.samplers, self.terms, self.orders, self.ledger)
         parts = (self.camera, self.clock, self.engine, *privacy, self.publisher)
-        self.loop = Loop(*parts, Health("", {}, 60.0), KEY, 5, self.stats)  # type: ignore[arg-type]  # a fake publisher
+        self.loop = Loop(*parts, Health("", {}, 60.0), KEY, ("lab", "door"), 5, self.stats)  # type: ignore[arg-type]  # a fake publisher
 
     def run(self, windows: int) -> str:
         """Run the loop for `windows` releases, and close the ledger; returns why it ended."""
@@ -134,7 +134,7 @@ class Device:
         manifest = self.engine.manifest
         sent = [payload for name, payload, _ in self.publisher.sent if name == "features"]
         read = (manifest.n, manifest.model_id, len(manifest.sigmas))
-        return [open_features(payload, KEY.public, *read) for payload in sent]
+        return [open_features(payload, KEY.public, "lab", "door", *read) for payload in sent]
 
     def times(self) -> list[float]:
         """Seconds from each release's deadline."""
