@@ -5,7 +5,6 @@ broker --veilsight/#--> Listener: Records  --hear, with the keys of their signer
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError, MessageError
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import Alert, FeatureMessage, Verdict, open_alert, open_features, open_verdict
+from wire.protocol.state import open_state
 from wire.protocol.topics import parse_topic
 
 __all__ = ["Heard", "Listener", "Record", "hear"]
@@ -123,24 +123,30 @@ def hear(
         if parsed is None or parsed[1] != camera or not record.payload:
             continue
         try:
-            _open_into(heard, parsed[2], record, manifest, edge, cloud)
+            _open_into(heard, parsed, record, manifest, edge, cloud)
         except MessageError as error:
             heard.refused.append(f"{record.topic}: {error}")
     return heard
 
 
 def _open_into(
-    heard: Heard, name: str, record: Record, manifest: EngineManifest, edge: PublicKey, cloud: PublicKey | None
+    heard: Heard,
+    where: tuple[str, str, str],
+    record: Record,
+    manifest: EngineManifest,
+    edge: PublicKey,
+    cloud: PublicKey | None,
 ) -> None:
-    model = manifest.model_id
+    site, camera, name = where
+    model, event = manifest.model_id, (manifest.model_id, manifest.event_releases)
     if name == "features":
-        read = open_features(record.payload, edge, manifest.n, model, len(manifest.sigmas))
+        read = open_features(record.payload, edge, site, camera, manifest.n, model, len(manifest.sigmas))
         heard.features.append((record.at, read))
     elif name == "verdict/edge":
-        heard.verdicts.append((record.at, open_verdict(record.payload, edge, model, manifest.event_releases)))
+        heard.verdicts.append((record.at, open_verdict(record.payload, edge, site, camera, *event)))
     elif name == "state":
-        heard.states.append((record.at, json.loads(record.payload)))
+        heard.states.append((record.at, dict(open_state(record.payload, edge, site, camera).fields)))
     elif cloud is not None and name == "verdict/cloud":
-        heard.verdicts.append((record.at, open_verdict(record.payload, cloud, model, manifest.event_releases)))
+        heard.verdicts.append((record.at, open_verdict(record.payload, cloud, site, camera, *event)))
     elif cloud is not None and name == "alert":
-        heard.alerts.append((record.at, open_alert(record.payload, cloud, model)))
+        heard.alerts.append((record.at, open_alert(record.payload, cloud, site, camera, model)))

@@ -41,7 +41,7 @@ from wire.artifact.manifest import FILES
 from wire.errors import VeilsightError
 from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
-from wire.protocol.message import features_size
+from wire.protocol.message import coarse_time, features_size
 
 __all__ = ["COMMAND", "cpu_per_window", "memory", "process"]
 
@@ -97,14 +97,15 @@ def _ours(rig: Rig) -> Iterator[Callable[[int], None]]:
         ledger = stack.enter_context(
             contextlib.closing(Ledger(Path(config.device_state_dir), price, manifest.window.slot_s))
         )
-        publisher = stack.enter_context(Publisher(config, {"boot_id": 1}, certificate))
+        publisher = stack.enter_context(Publisher(config, key, {"boot_id": 1}, certificate))
 
         def work(slot: int) -> None:
             charge = ledger.charge(slot)
             with sampler.draw() as noise:
                 z = noise.astype(np.int16).reshape(-1)
             check.check(z)
-            publisher.send("features", fill_message(1, manifest.model_id, charge, z).seal(key))
+            message = fill_message(1, manifest.model_id, charge, z, 0, 0, coarse_time(time.time()))
+            publisher.send("features", message.seal(key, config.device_site, config.device_camera))
 
         yield work
         publisher.reason = "benchmark over"

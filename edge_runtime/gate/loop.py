@@ -29,6 +29,7 @@ from wire.privacy.noise_check import NoiseCheck
 from wire.protocol.command import Orders
 from wire.protocol.event import EventWindow
 from wire.protocol.keys import DeviceKey
+from wire.protocol.message import coarse_time
 
 __all__ = ["Loop"]
 
@@ -45,6 +46,7 @@ class Loop:
         noise: A sampler for each privacy level of the manifest.
         terms: The levels that may be ordered, and their costs.
         orders: The profile that is in force, by the operator's last command.
+        names: Site and camera.
         refresh_slots: The eye is started anew after so many slots; 0: never.
         stats: alone: slots released as noise alone; undecided: events without a verdict; own_us: CPU time of this
             thread from charge to hand-over; latency_ms: from the slot's end to hand-over.
@@ -61,6 +63,7 @@ class Loop:
     publisher: Publisher
     health: Health
     key: DeviceKey
+    names: tuple[str, str]
     boot_id: int
     stats: Stats
     refresh_slots: int = 0
@@ -80,6 +83,7 @@ class Loop:
         levels, watching = Levels(manifest, self.terms), Watching(manifest.window.slot_s)
         for slot in clock.slots():  # one after the other, each at its end
             began, deadline = time.thread_time(), clock.deadline(slot)
+            time_s = coarse_time(time.time())  # before the eye is asked: it cannot delay it
             self.orders.obey(self.publisher.commands)  # another profile is in force from this slot on
             level, flags = levels.choose(self.orders.profile)
             charge = self.ledger.charge(slot, self.terms.costs[level])  # durable before anything is drawn
@@ -88,7 +92,9 @@ class Loop:
             with self.noise[level].draw() as sample:
                 z = release(code if charge.granted else None, sample, manifest.clip_norm)  # the trusted core
             checks[level].check(z)  # PrivacyError where z cannot be what the sampler drew
-            payload = fill_message(self.boot_id, manifest.model_id, charge, z, level, flags).seal(self.key)
+            payload = fill_message(self.boot_id, manifest.model_id, charge, z, level, flags, time_s).seal(
+                self.key, *self.names
+            )
             in_time = clock.wait(deadline) and not clock.missed(slot)
             levels.made(z if in_time and charge.granted else None)
             if not in_time:  # a stop was asked for, or the process stalled: this slot is not released
@@ -97,7 +103,7 @@ class Loop:
             self._count(slot, began, payload, alone)
             watches = watching.note(slot, self.eye.watching)
             self.publisher.update_state(profile=self.orders.profile, blind=not charge.granted, watching=watches)
-            self._publish_verdict()
+            self._publish_verdict(time_s)
             if charge.granted:  # a release of noise alone by the budget is no evidence: it counts as missing
                 event.push(slot, z, manifest.weights[level])
                 if event.whole:
@@ -109,7 +115,7 @@ class Loop:
                 self.eye.restart()  # by the clock alone: whatever the eye holds is forgotten
         if event.count and not event.whole:  # the source was shorter than an event
             self.reader.ask(event)
-        self._publish_verdict(_LAST_VERDICT_S)
+        self._publish_verdict(coarse_time(time.time()), _LAST_VERDICT_S)
         return "stopped" if clock.stop.is_set() else "end of source"
 
     def _patience(self, deadline: float) -> float:
@@ -124,7 +130,7 @@ class Loop:
         stats.note("latency_ms", (clock.now() - clock.end(slot)) / clock.speed * 1e3)
         stats.counts.update(windows=1, payload_bytes=len(payload), alone=alone)
 
-    def _publish_verdict(self, timeout_s: float = 0.0) -> None:
+    def _publish_verdict(self, time_s: int, timeout_s: float = 0.0) -> None:
         """Publish the edge member's verdict on the event before this release: a function of what was released."""
         answer = self.reader.answer(timeout_s)
         if answer is None:
@@ -132,5 +138,5 @@ class Loop:
         span, probabilities = answer
         self.stats.counts["undecided" if probabilities is None else "verdicts"] += 1
         if probabilities is not None:
-            verdict = fill_verdict(self.boot_id, self.manifest, span, probabilities)
-            self.publisher.send("verdict/edge", verdict.seal(self.key))
+            verdict = fill_verdict(self.boot_id, self.manifest, span, probabilities, time_s)
+            self.publisher.send("verdict/edge", verdict.seal(self.key, *self.names))

@@ -1,6 +1,7 @@
 """What leaves the device, over MQTT: fills a message, and publishes without ever blocking the loop.
 
     release + charge --fill_message--> FeatureMessage --seal--> bytes --send--> MqttClient (wire/mqtt.py) --> broker
+    fields of the state --update_state--> signed and counted here ------------^
 
 Everything is QoS 1, with a Last Will, and state and certificate are retained and sent after every connection. While the
 broker is away the queue keeps the newest messages and counts what it drops; a retry sends the same bytes.
@@ -8,9 +9,8 @@ broker is away the queue keeps the newest messages and counts what it drops; a r
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,9 +22,12 @@ from edge_runtime.gate.ledger import Charge
 from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError, ConfigError
 from wire.mqtt import BrokerConfig, Message, MqttClient
-from wire.protocol.command import MAX_COMMAND
+from wire.protocol.command import Inbox
+from wire.protocol.document import MAX_DOCUMENT
 from wire.protocol.event import EventSpan
+from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.message import FLAG_SPENT, FeatureMessage, Verdict
+from wire.protocol.state import seal_state
 from wire.protocol.topics import TOPICS, topic
 
 __all__ = ["Publisher", "Release", "fill_message", "fill_verdict"]
@@ -36,19 +39,24 @@ Release = npt.NDArray[np.int16]
 
 
 def fill_message(
-    boot_id: int, model_id: int, charge: Charge, z: Release, level: int = 0, flags: int = 0
+    boot_id: int, model_id: int, charge: Charge, z: Release, level: int, flags: int, time_s: int
 ) -> FeatureMessage:
-    """Make a message of a release; z carries the noise of `level`."""
-    return FeatureMessage(boot_id, charge.slot, model_id, flags | (0 if charge.granted else FLAG_SPENT), z, level)
+    """Make a message of a release; z carries the noise of `level`, time_s is `coarse_time` before the eye was asked."""
+    flags |= 0 if charge.granted else FLAG_SPENT
+    return FeatureMessage(boot_id, charge.slot, model_id, flags, z, level, time_s)
 
 
 def fill_verdict(
-    boot_id: int, manifest: EngineManifest, event: EventSpan, probabilities: Mapping[str, float]
+    boot_id: int, manifest: EngineManifest, event: EventSpan, probabilities: Mapping[str, float], time_s: int
 ) -> Verdict:
-    """Make the edge member's verdict on an event, from label -> probability; only the cloud writes a sentence."""
+    """Make the edge member's verdict on an event, from label -> probability; only the cloud writes a sentence.
+
+    time_s: of the slot with which it is published, as in that slot's release.
+    """
     first, last, present = event.first_slot, event.last_slot, event.present
     start_s, end_s = first * manifest.window.slot_s, (last + 1) * manifest.window.slot_s
-    return Verdict(boot_id, first, last, manifest.model_id, "edge", present, probabilities, "", start_s, end_s)
+    span = (boot_id, first, last, manifest.model_id)
+    return Verdict(*span, "edge", present, probabilities, "", start_s, end_s, time_s=time_s)
 
 
 class Publisher:
@@ -59,15 +67,16 @@ class Publisher:
 
     Attributes:
         reason: The reason in the last state message, which `__exit__` sends.
-        commands: Payloads that came under `command`, the newest 8; only where the configuration names an operator.
+        commands: Verified commands that wait; none where the configuration names no operator.
     """
 
-    def __init__(self, config: Config, state: Mapping[str, Any], certificate: bytes) -> None:
+    def __init__(self, config: Config, key: DeviceKey, state: Mapping[str, Any], certificate: bytes) -> None:
         """Prepare the connection.
 
         Args:
             config: The device's configuration.
-            state: Fields of the state topic, without status and reason.
+            key: Signs states.
+            state: Fields of the state topic; the publisher itself writes status, reason, count and certificate.
             certificate: What is published under `certificate`.
 
         Raises:
@@ -75,19 +84,22 @@ class Publisher:
             BrokerError: paho-mqtt is not installed.
         """
         site, camera = config.device_site, config.device_camera
-        self._required, self._state, self._certificate = config.broker_required, state, certificate
+        self._required, self._certificate = config.broker_required, certificate
+        self._seal, self._count = (key, site, camera), 0
+        digest = hashlib.sha256(certificate).hexdigest()
+        self._state: Mapping[str, Any] = {"blind": False, "watching": True, **state, "certificate": digest}
         self._topics = {name: topic(site, camera, name) for name in TOPICS}
-        self.reason, self.commands = "error", deque[bytes](maxlen=8)
-        listens = bool(config.privacy_operator_key)
+        operator = config.privacy_operator_key
+        self.reason, self.commands = "error", Inbox(PublicKey.parse(operator) if operator else None, f"{site}/{camera}")
         self._client = MqttClient(
             _broker(config),
             f"veilsight-{site}-{camera}",
             queue=config.broker_queue,
-            will=self._message("state", self._state_bytes("offline", "connection lost")),
+            will=self._message("state", self._state_bytes("offline", "connection lost")),  # count 0
             greeting=self._birth,
-            subscriptions=[(self._topics["command"], TOPICS["command"].qos)] if listens else [],
-            receive=lambda _topic, payload, _retained: self.commands.append(payload),
-            inbound_bytes=MAX_COMMAND,
+            subscriptions=[(self._topics["command"], TOPICS["command"].qos)] if operator else [],
+            receive=lambda _topic, payload, _retained: self.commands.put(payload),
+            inbound_bytes=MAX_DOCUMENT,
         )
 
     def __enter__(self) -> Publisher:
@@ -131,6 +143,7 @@ class Publisher:
             "connected": client.connected,
             "queued": client.waiting,
             "reconnects": max(0, client.sessions - 1),
+            "commands_dropped": self.commands.dropped,
         }
 
     def _birth(self) -> list[Message]:
@@ -144,7 +157,10 @@ class Publisher:
         return Message(self._topics[name], payload, TOPICS[name].qos, TOPICS[name].retain)
 
     def _state_bytes(self, status: str, reason: str) -> bytes:
-        return json.dumps({"status": status, "reason": reason, **self._state}).encode()
+        """Sign the state; one of a larger count is newer."""
+        fields = {"status": status, "reason": reason, "count": self._count, **self._state}
+        self._count += 1
+        return seal_state(fields, *self._seal)
 
 
 def _broker(config: Config) -> BrokerConfig:

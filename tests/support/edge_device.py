@@ -136,8 +136,8 @@ class Device:
         self.orders = Orders(folder / "state" / "command.json", OPERATOR.public, "lab/door", [*self.terms.profiles])
         self.camera = Camera(ChildSettings.of(config, set(), True), manifest.window, self.clock)
         self.eye, self.reader = InnerEye(self.camera, self.engine), InnerReader(self.engine)
-        own = (self.terms, self.orders, self.ledger, self.publisher, Health("", {}, 60.0), KEY, 5, self.stats)
-        self.loop = Loop(manifest, self.clock, self.eye, self.reader, self.samplers, *own)  # type: ignore[arg-type]  # fakes
+        own = (self.terms, self.orders, self.ledger, self.publisher, Health("", {}, 60.0), KEY, ("lab", "door"), 5)
+        self.loop = Loop(manifest, self.clock, self.eye, self.reader, self.samplers, *own, self.stats)  # type: ignore[arg-type]  # fakes
 
     def run(self, windows: int) -> str:
         """Run the loop for `windows` releases, and close the ledger; returns why it ended."""
@@ -153,7 +153,7 @@ class Device:
         manifest = self.manifest
         sent = [payload for name, payload, _ in self.publisher.sent if name == "features"]
         read = (manifest.n, manifest.model_id, len(manifest.sigmas))
-        return [open_features(payload, KEY.public, *read) for payload in sent]
+        return [open_features(payload, KEY.public, "lab", "door", *read) for payload in sent]
 
     def times(self) -> list[float]:
         """Seconds from each release's deadline."""

@@ -1,38 +1,38 @@
 """An operator's command to a device: signed, numbered, for one camera, accepted once.
 
     python -m wire.protocol.command --key operator.key --camera site/camera --profile strict --> JSON for `command`
-    payload --size, form, signature, camera, number, profile--> Orders.take: stored durably, then obeyed
+    payload --size, form, signature, camera--> Inbox --number, profile--> Orders.take: stored durably, then obeyed
 
 The only command is a change of profile, among those that the device's own configuration allows. A number is accepted
 once: it must be larger than the last one, over restarts too. A refused command raises MessageError, and is counted.
+What is not signed never enters the inbox, so that nobody but the operator can push a command out of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import re
 import sys
+import threading
 import time
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from wire.errors import ConfigError, LedgerError, MessageError, VeilsightError
 from wire.files import write_durably
+from wire.protocol.document import read_document, seal_document
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.topics import parse_topic, topic
 
-__all__ = ["MAX_COMMAND", "Command", "Orders", "main", "open_command"]
-
-MAX_COMMAND = 1024
-"""Upper bound on the bytes of a command."""
+__all__ = ["Command", "Inbox", "Orders", "main", "open_command"]
 
 _LOG = logging.getLogger("veilsight.command")
-_CONTEXT = b"veilsight/v1/command\0"  # so that a signature on anything else is not valid for a command
-_SIGNATURE = re.compile(r"[0-9a-f]{128}")
+_FORMER = ("camera", "number", "profile", "signature")
+_WAITING = 8  # commands in the inbox
+_CHECKED_A_SECOND = 200  # signatures; about 3 % of a small board's core
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +50,84 @@ class Command:
     profile: str
 
     def seal(self, key: DeviceKey) -> bytes:
-        """Sign it; returns the payload, JSON."""
-        return json.dumps({**asdict(self), "signature": key.sign(self._signed()).hex()}).encode()
-
-    def _signed(self) -> bytes:
-        return _CONTEXT + json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+        """Sign it; returns the payload, JSON. Raises ConfigError where `camera` names none."""
+        site, _, camera = self.camera.partition("/")
+        return seal_document("command", asdict(self), key, site, camera)
 
 
 def open_command(payload: bytes, public: PublicKey, camera: str) -> Command:
     """Validate and read a command to `camera` (site/camera). Raises MessageError."""
-    if len(payload) > MAX_COMMAND:
-        raise MessageError("oversized", f"{len(payload)} bytes, at most {MAX_COMMAND} are read")
+    document = read_document(payload, _FORMER)
     try:
-        found = json.loads(payload)
-        signature, command = found.pop("signature"), Command(**found)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        command = Command(**{name: value for name, value in document.fields.items() if name != "schema"})
+    except TypeError as error:
         raise MessageError("malformed", "not a command of ours") from error
-    texts = all(type(text) is str for text in (signature, command.camera, command.profile))
-    if not (texts and type(command.number) is int and 0 < command.number < 2**63 and _SIGNATURE.fullmatch(signature)):
+    texts = type(command.camera) is str and type(command.profile) is str
+    if not (texts and type(command.number) is int and 0 < command.number < 2**63):
         raise MessageError("malformed", "a field is not of its type or range")
-    if not public.verify(bytes.fromhex(signature), command._signed()):
-        raise MessageError("forged", f"the signature is not one of {public} over this command")
+    site, _, name = command.camera.partition("/")
+    document.verify("command", public, site, name)
     if command.camera != camera:
         raise MessageError("misdirected", f"a command to {command.camera!r}, this is {camera}")
     return command
+
+
+class Waiting(Protocol):
+    """Payloads that wait to be obeyed: a deque of them, or an `Inbox`."""
+
+    def __len__(self) -> int: ...
+
+    def popleft(self) -> bytes:
+        """Remove the next one and return it."""
+
+
+class Inbox:
+    """Commands that came and wait to be obeyed: verified when they come, in the order of their numbers.
+
+    Of more than can wait, those with the largest numbers stay. A payload that is not the operator's to this camera is
+    counted and forgotten, so neither rubbish nor an old command that is sent again pushes a new one out. At most 200
+    signatures a second are checked; what comes beyond that is dropped unread.
+
+    Attributes:
+        dropped: Payloads that were not let in.
+    """
+
+    def __init__(self, public: PublicKey | None, camera: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin empty. public: the operator's key, None: nobody may order; camera: `site/camera`; clock: in seconds."""
+        self._public, self._camera, self._clock = public, camera, clock
+        self._lock, self._waiting = threading.Lock(), dict[int, bytes]()  # number -> payload
+        self._second, self._checked = -1, 0
+        self.dropped = 0
+
+    def put(self, payload: bytes) -> None:
+        """Let a payload in if it is a command to this camera. For the network's thread; never raises."""
+        second = int(self._clock())
+        self._checked = self._checked + 1 if second == self._second else 1
+        self._second = second
+        if self._checked > _CHECKED_A_SECOND:
+            self.dropped += 1
+            return
+        if self._public is None:
+            return
+        try:
+            number = open_command(payload, self._public, self._camera).number
+        except MessageError as error:
+            self.dropped += 1
+            if self._checked == 1:  # at most one line a second
+                _LOG.warning("a command is refused: %s", error)
+            return
+        with self._lock:
+            self._waiting[number] = payload
+            if len(self._waiting) > _WAITING:
+                del self._waiting[min(self._waiting)]
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def popleft(self) -> bytes:
+        """Remove the waiting command with the smallest number and return its payload."""
+        with self._lock:
+            return self._waiting.pop(min(self._waiting))
 
 
 class Orders:
@@ -110,16 +164,13 @@ class Orders:
         try:
             last = open_command(file.read_bytes(), public, camera)
         except (OSError, MessageError) as error:
-            raise LedgerError(
-                f"{file}: {error}; restore it, or delete it: the device then starts at the configured profile, and "
-                "would take the operator's earlier commands again"
-            ) from error
+            raise LedgerError(f"{file}: {error}; {_cure(error)}") from error
         self.number = last.number
         if last.profile in profiles:  # else the local maximum was lowered since
             self.profile = last.profile
 
-    def obey(self, payloads: deque[bytes]) -> None:
-        """Take all waiting commands, oldest first; a refused one is counted and logged."""
+    def obey(self, payloads: Waiting) -> None:
+        """Take all waiting commands in their order; a refused one is counted and logged."""
         while payloads:
             try:
                 _LOG.info("profile %s is ordered", self.take(payloads.popleft()))
@@ -155,6 +206,16 @@ class Orders:
             raise LedgerError(f"{self._file}: {error.strerror}; free space, make state_dir writable") from error
         self.number, self.profile = command.number, command.profile
         return command.profile
+
+
+def _cure(error: Exception) -> str:
+    """What to do about the stored command; never a way to make old commands count again."""
+    if isinstance(error, MessageError) and error.reason == "schema":
+        return "delete it and send the command again: none of the former schema is accepted, so none can be replayed"
+    return (
+        "restore it from a backup; without one make a new operator's key, set [privacy] operator_key, and delete the "
+        "file: commands under the old key then stay refused"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

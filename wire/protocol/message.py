@@ -1,10 +1,11 @@
 """The messages: features, verdict, alert. Constant size, signed, validated before any array is made.
 
-    FeatureMessage --seal(key)--> bytes --open_features(bytes, public key, manifest)--> FeatureMessage
+    FeatureMessage --seal(key, site, camera)--> bytes --open_features(bytes, public key, site, camera, ...)--> the same
 
-Order of the checks on receipt: size, envelope, signature, body, canonical form, schema, model, values. Whatever fails
-raises MessageError with a one-word reason, and nothing but the payload itself was allocated by then. There is a message
-type for noised data only, so a code without noise cannot be sent. The layout is in `veilsight.proto`.
+Order of the checks on receipt: size, envelope, signature (which is over site and camera too), body, canonical form,
+schema, model, values. Whatever fails raises MessageError with a one-word reason, and nothing but the payload itself was
+allocated by then. There is a message type for noised data only, so a code without noise cannot be sent. The layout is
+in `veilsight.proto`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from google.protobuf.message import DecodeError, Message
 
 from wire.errors import MessageError
 from wire.protocol import veilsight_pb2 as pb
+from wire.protocol.document import check_schema
 from wire.protocol.keys import SIGNATURE_BYTES, DeviceKey, PublicKey
+from wire.protocol.topics import SCHEMA, signed_context
 
 __all__ = [
     "FLAG_ADAPTIVE",
@@ -31,6 +34,7 @@ __all__ = [
     "Alert",
     "FeatureMessage",
     "Verdict",
+    "coarse_time",
     "features_size",
     "open_alert",
     "open_features",
@@ -51,7 +55,7 @@ MAX_PAYLOAD = 16 * 1024
 UNSURE = "unsure"
 """What a verdict says in place of the label that is no risk, where the scene is out of distribution."""
 
-_SCHEMA = 1
+_COARSE_S = 60
 _MEMBERS: Mapping[str, int] = {"edge": 1, "cloud": 2}
 _MAX_SENTENCE = 400
 _MAX_LABELS = 64
@@ -70,6 +74,7 @@ class FeatureMessage:
         flags: FLAG_SPENT and FLAG_ADAPTIVE.
         z: Code plus noise, int16 (n,).
         level: Whose noise is in z: an index into the manifest's levels.
+        time_s: The device's clock before the eye was asked for the slot, by `coarse_time`.
     """
 
     boot_id: int
@@ -78,21 +83,23 @@ class FeatureMessage:
     flags: int
     z: npt.NDArray[np.int16]
     level: int = 0
+    time_s: int = 0
 
-    def seal(self, key: DeviceKey) -> bytes:
+    def seal(self, key: DeviceKey, site: str, camera: str) -> bytes:
         """Sign it; returns the payload, `features_size(n)` bytes whatever the values."""
         if self.z.dtype != np.int16 or self.z.ndim != 1:
             raise MessageError("shape", f"z is {self.z.dtype} {self.z.shape}; expected int16 (n,)")
         body = pb.Features(
-            schema=_SCHEMA,
+            schema=SCHEMA,
             boot_id=self.boot_id,
             slot=self.slot,
             model_id=self.model_id,
             flags=self.flags,
             z=self.z.astype("<i2", copy=False).tobytes(),
             level=self.level,
+            time_s=self.time_s,
         )
-        return _seal("features", body, key)
+        return _seal("features", body, key, site, camera)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,8 @@ class Verdict:
         unsure: The OOD p-value is so low that a label of no risk must not be trusted.
         attributes: Attribute -> share of the event's time for which it holds, if nothing happens in it; empty where the
             family has none.
+        time_s: The clock of who signed, by `coarse_time`.
+        late: The event came too late to be read as now, or a clock is wrong (cloud_bridge/ingest/freshness.py).
     """
 
     boot_id: int
@@ -129,6 +138,8 @@ class Verdict:
     ood_p_value: float | None = None
     unsure: bool = False
     attributes: Mapping[str, float] = field(default_factory=dict)
+    time_s: int = 0
+    late: bool = False
 
     @property
     def label(self) -> str:
@@ -145,10 +156,10 @@ class Verdict:
         """The probability of `label`."""
         return self.probabilities[self.label]
 
-    def seal(self, key: DeviceKey) -> bytes:
+    def seal(self, key: DeviceKey, site: str, camera: str) -> bytes:
         """Sign it; returns the payload, of constant size for the edge member, which writes no sentence."""
         body = pb.Verdict(
-            schema=_SCHEMA,
+            schema=SCHEMA,
             boot_id=self.boot_id,
             first_slot=self.first_slot,
             last_slot=self.last_slot,
@@ -162,15 +173,18 @@ class Verdict:
             end_s=self.end_s,
             attributes=list(self.attributes),
             shares=list(self.attributes.values()),
+            time_s=self.time_s,
         )
+        if self.member == "cloud":
+            body.late = self.late
         if self.ood_p_value is not None:
             body.ood_p_value, body.unsure = self.ood_p_value, self.unsure
-        return _seal("verdict", body, key)
+        return _seal("verdict", body, key, site, camera)
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A risk raised (`raised` True) or cleared. at_s: seconds since slot 0 began."""
+    """A risk raised (`raised` True) or cleared. at_s: seconds since slot 0 began; time_s: the bridge's clock."""
 
     boot_id: int
     slot: int
@@ -180,11 +194,12 @@ class Alert:
     probability: float
     sentence: str
     at_s: float
+    time_s: int = 0
 
-    def seal(self, key: DeviceKey) -> bytes:
+    def seal(self, key: DeviceKey, site: str, camera: str) -> bytes:
         """Sign it; returns the payload."""
         body = pb.Alert(
-            schema=_SCHEMA,
+            schema=SCHEMA,
             boot_id=self.boot_id,
             slot=self.slot,
             model_id=self.model_id,
@@ -193,13 +208,23 @@ class Alert:
             probability=self.probability,
             sentence=self.sentence,
             at_s=self.at_s,
+            time_s=self.time_s,
         )
-        return _seal("alert", body, key)
+        return _seal("alert", body, key, site, camera)
+
+
+def coarse_time(unix_s: float) -> int:
+    """Round a clock down to a whole minute, as messages state it.
+
+    A device reads its clock before it asks the eye for the slot: read after it, a minute that passes meanwhile would
+    tell how long the eye took.
+    """
+    return max(0, int(unix_s)) // _COARSE_S * _COARSE_S % (1 << 32)
 
 
 def features_size(n: int) -> int:
     """Bytes of a sealed FeatureMessage with n coordinates."""
-    body = 5 + 9 + 9 + 9 + 5 + _field_size(2 * n) + 5
+    body = 5 + 9 + 9 + 9 + 5 + _field_size(2 * n) + 5 + 5
     return _field_size(body) + _field_size(SIGNATURE_BYTES)
 
 
@@ -208,12 +233,16 @@ def trace_id(boot_id: int, slot: int) -> str:
     return hashlib.sha256(boot_id.to_bytes(8, "little") + slot.to_bytes(8, "little")).hexdigest()[:32]
 
 
-def open_features(payload: bytes, public: PublicKey, n: int, model_id: int, levels: int = 1) -> FeatureMessage:
+def open_features(
+    payload: bytes, public: PublicKey, site: str, camera: str, n: int, model_id: int, levels: int = 1
+) -> FeatureMessage:
     """Validate and read a release.
 
     Args:
         payload: The message as it came.
         public: The key that must have signed it.
+        site: As in the topic under which it came.
+        camera: As in that topic.
         n: Coordinates of a code.
         model_id: The model that must have made it.
         levels: How many levels that model has.
@@ -223,10 +252,11 @@ def open_features(payload: bytes, public: PublicKey, n: int, model_id: int, leve
     """
     expected = features_size(n)
     if len(payload) != expected:
+        _refuse_other_schema(payload, pb.Features())
         reason = "truncated" if len(payload) < expected else "oversized"
         raise MessageError(reason, f"{len(payload)} bytes, a release of this model has {expected}")
-    body = _open("features", payload, public, pb.Features())
-    _present(body, "boot_id", "slot", "model_id", "flags", "z", "level")
+    body = _open("features", payload, public, site, camera, pb.Features())
+    _present(body, "boot_id", "slot", "model_id", "flags", "z", "level", "time_s")
     _same_model(body.model_id, model_id)
     if body.flags & ~(FLAG_SPENT | FLAG_ADAPTIVE):
         raise MessageError("flags", f"flags are {body.flags:#x}; only bits 0 and 1 have a meaning")
@@ -234,16 +264,20 @@ def open_features(payload: bytes, public: PublicKey, n: int, model_id: int, leve
         raise MessageError("level", f"level is {body.level}; this model has {levels}")
     if len(body.z) != 2 * n:
         raise MessageError("shape", f"z has {len(body.z)} bytes, expected {2 * n}")
+    _whole_minute(body.time_s)
     z = np.frombuffer(body.z, dtype="<i2").astype(np.int16)
-    return FeatureMessage(body.boot_id, body.slot, body.model_id, body.flags, z, body.level)
+    return FeatureMessage(body.boot_id, body.slot, body.model_id, body.flags, z, body.level, body.time_s)
 
 
-def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_releases: int = 8) -> Verdict:
-    """Validate and read a verdict. Raises MessageError."""
-    body = _open("verdict", payload, public, pb.Verdict())
+def open_verdict(
+    payload: bytes, public: PublicKey, site: str, camera: str, model_id: int, event_releases: int = 8
+) -> Verdict:
+    """Validate and read a verdict on a camera. Raises MessageError."""
+    body = _open("verdict", payload, public, site, camera, pb.Verdict())
     _present(body, "boot_id", "first_slot", "last_slot", "model_id", "member", "present")
-    _present(body, "sentence", "start_s", "end_s")
+    _present(body, "sentence", "start_s", "end_s", "time_s")
     _same_model(body.model_id, model_id)
+    _whole_minute(body.time_s)
     members = {number: name for name, number in _MEMBERS.items()}
     if body.member not in members:
         raise MessageError("member", f"member is {body.member}; expected one of {sorted(members)}")
@@ -263,6 +297,8 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
         raise MessageError("values", f"ood_p_value is {body.ood_p_value}; it goes with unsure, and is 0 to 1")
     if (has_p_value or shares) and members[body.member] != "cloud":
         raise MessageError("values", "an OOD p-value or attributes, which only the cloud member gives")
+    if body.HasField("late") != (members[body.member] == "cloud"):
+        raise MessageError("values", "late, which the cloud member gives and no other")
     present = tuple(bool(body.present >> k & 1) for k in reversed(range(event_releases)))
     return Verdict(
         boot_id=body.boot_id,
@@ -278,14 +314,18 @@ def open_verdict(payload: bytes, public: PublicKey, model_id: int, event_release
         ood_p_value=body.ood_p_value if has_p_value else None,
         unsure=body.unsure,
         attributes=dict(zip(body.attributes, shares, strict=True)),
+        time_s=body.time_s,
+        late=body.late,
     )
 
 
-def open_alert(payload: bytes, public: PublicKey, model_id: int) -> Alert:
-    """Validate and read an alert. Raises MessageError."""
-    body = _open("alert", payload, public, pb.Alert())
-    _present(body, "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s")
+def open_alert(payload: bytes, public: PublicKey, site: str, camera: str, model_id: int) -> Alert:
+    """Validate and read an alert on a camera. Raises MessageError."""
+    body = _open("alert", payload, public, site, camera, pb.Alert())
+    _present(body, "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s", "time_s")
     _same_model(body.model_id, model_id)
+    _whole_minute(body.time_s)
+    _sane_text(body.label)
     _sane_text(body.sentence)
     if not (0.0 <= body.probability <= 1.0 and math.isfinite(body.at_s)):
         raise MessageError("values", f"probability is {body.probability}, at_s is {body.at_s}")
@@ -298,6 +338,7 @@ def open_alert(payload: bytes, public: PublicKey, model_id: int) -> Alert:
         probability=body.probability,
         sentence=body.sentence,
         at_s=body.at_s,
+        time_s=body.time_s,
     )
 
 
@@ -307,30 +348,44 @@ def _field_size(length: int) -> int:
     return 1 + varint + length
 
 
-def _seal(kind: str, body: Message, key: DeviceKey) -> bytes:
+def _seal(kind: str, body: Message, key: DeviceKey, site: str, camera: str) -> bytes:
     data = body.SerializeToString(deterministic=True)
-    return pb.Signed(body=data, signature=key.sign(_context(kind) + data)).SerializeToString(deterministic=True)
+    signature = key.sign(signed_context(kind, site, camera) + data)
+    return pb.Signed(body=data, signature=signature).SerializeToString(deterministic=True)
 
 
-def _context(kind: str) -> bytes:
-    """What is signed before the body, so that a signature on one kind of message is not valid for another."""
-    return f"veilsight/v1/{kind}".encode() + b"\0"
-
-
-def _open(kind: str, payload: bytes, public: PublicKey, body: M) -> M:
+def _open(kind: str, payload: bytes, public: PublicKey, site: str, camera: str, body: M) -> M:
     if len(payload) > MAX_PAYLOAD:
         raise MessageError("oversized", f"{len(payload)} bytes, at most {MAX_PAYLOAD} are read")
     envelope = _parse(payload, pb.Signed())
     _present(envelope, "body", "signature")
     right_length = len(envelope.signature) == SIGNATURE_BYTES
-    if not (right_length and public.verify(envelope.signature, _context(kind) + envelope.body)):
-        raise MessageError("forged", f"the signature is not one of {public} over this {kind} message")
+    if not (right_length and public.verify(envelope.signature, signed_context(kind, site, camera) + envelope.body)):
+        _refuse_other_schema(payload, type(body)())
+        raise MessageError("forged", f"not signed by {public} as {kind} of {site}/{camera}")
     _parse(envelope.body, body)
     _present(body, "schema")
-    schema = int(getattr(body, "schema"))  # noqa: B009 - M is any of our three messages, all of which have it
-    if schema != _SCHEMA:
-        raise MessageError("schema", f"schema {schema}; this software reads schema {_SCHEMA}")
+    check_schema(_schema_of(body))
     return body
+
+
+def _schema_of(body: Message) -> int:
+    return int(getattr(body, "schema"))  # noqa: B009 - any of our three messages, all of which have it
+
+
+def _refuse_other_schema(payload: bytes, body: Message) -> None:
+    """Raise the schema's MessageError where the payload is well formed in another schema; nothing of it is believed.
+
+    Other schemas sign something else, so their signatures fail, and that alone would read as an attack.
+    """
+    if len(payload) > MAX_PAYLOAD:
+        return
+    try:
+        _parse(_parse(payload, pb.Signed()).body, body)
+    except MessageError:
+        return
+    if body.HasField("schema"):
+        check_schema(_schema_of(body))
 
 
 def _parse(data: bytes, into: M) -> M:
@@ -349,6 +404,11 @@ def _present(body: Message, *names: str) -> None:
     absent = [name for name in names if not body.HasField(name)]
     if absent:
         raise MessageError("malformed", f"{', '.join(absent)} missing")
+
+
+def _whole_minute(time_s: int) -> None:
+    if time_s % _COARSE_S:
+        raise MessageError("values", f"time_s is {time_s}; it is rounded down to a whole minute")
 
 
 def _same_model(found: int, expected: int) -> None:

@@ -3,11 +3,14 @@
     veilsight/v1/{site}/{camera}/{name}
 
 `Source` is the privacy statement of a field. A field that a device publishes may depend on the scene through Z alone:
-noised data, whose processing reveals nothing more. CONSTANT is fixed by build and configuration, HARDWARE by the device
-and its network, COMMAND by its operator; CLOCK follows from the slot's number (and from what the ledger held at the
-start). With the adaptive privacy level, what a release costs follows from past z, and so does the slot from which a
-budget is spent; without it `flags` and `blind` are functions of the clock. There are no other topics: tests compare the
-messages with this table.
+noised data, whose processing reveals nothing more; WATCH is the one exception, and is counted. CONSTANT is fixed by
+build and configuration, HARDWARE by the device and its network, COMMAND by its operator; CLOCK follows from the slot's
+number (and from what the ledger held at the start). With the adaptive privacy level, what a release costs follows from
+past z, and so does the slot from which a budget is spent; without it `flags` and `blind` are functions of the clock.
+There are no other topics: tests compare the messages with this table.
+
+Site and camera are part of what is signed (`signed_context`), though not of the message: what is moved from one
+camera's topic to another's is refused as forged.
 
 To add a topic: a row here, a call that publishes it in its writer's package, a reader in another package or in
 `examples/`, and a row in docs/subscribe.md. tests/unit/wire/test_wire_topics.py names what is missing.
@@ -22,9 +25,12 @@ from enum import Enum
 
 from wire.errors import ConfigError
 
-__all__ = ["PREFIX", "TOPICS", "Source", "TopicRow", "parse_topic", "topic"]
+__all__ = ["PREFIX", "SCHEMA", "TOPICS", "Source", "TopicRow", "parse_topic", "signed_context", "topic"]
 
 PREFIX = "veilsight/v1"
+
+SCHEMA = 2
+"""Of every signed message and document; others are refused, with the cure."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -37,6 +43,7 @@ class Source(Enum):
     HARDWARE = "the device and its network"
     CLOCK = "the release clock"
     COMMAND = "the operator's commands"
+    WATCH = "whether the eye answered, as a rule says once an hour: at most one bit an hour, from a hostile eye alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,12 @@ class TopicRow:
     fields: Mapping[str, Source]
 
 
-_MESSAGE = {"schema": Source.CONSTANT, "boot_id": Source.HARDWARE, "model_id": Source.CONSTANT}
+_MESSAGE = {
+    "schema": Source.CONSTANT,
+    "boot_id": Source.HARDWARE,
+    "model_id": Source.CONSTANT,
+    "time_s": Source.HARDWARE,
+}
 _VERDICT = {
     **_MESSAGE,
     "first_slot": Source.CLOCK,
@@ -70,10 +82,11 @@ _VERDICT = {
     "sentence": Source.Z,
     "start_s": Source.CLOCK,
     "end_s": Source.CLOCK,
-    "ood_p_value": Source.CONSTANT,  # absent, as are the next three: fields of the cloud's verdict alone
+    "ood_p_value": Source.CONSTANT,  # absent, as are the next four: fields of the cloud's verdict alone
     "unsure": Source.CONSTANT,
     "attributes": Source.CONSTANT,
     "shares": Source.CONSTANT,
+    "late": Source.CONSTANT,
 }
 
 TOPICS: Mapping[str, TopicRow] = {
@@ -91,8 +104,10 @@ TOPICS: Mapping[str, TopicRow] = {
         "edge",
         1,
         True,
-        "JSON: online, or offline with the reason; the Last Will writes offline",
+        "Signed JSON (wire/protocol/state.py): online, or offline with the reason; the Last Will writes offline",
         {
+            "schema": Source.CONSTANT,
+            "count": Source.HARDWARE,  # of states before: one for each connection, and for each change of a field below
             "status": Source.HARDWARE,
             "reason": Source.HARDWARE,
             "boot_id": Source.HARDWARE,
@@ -101,8 +116,11 @@ TOPICS: Mapping[str, TopicRow] = {
             "slot_s": Source.CONSTANT,
             "public_key": Source.CONSTANT,
             "software": Source.CONSTANT,
+            "certificate": Source.CONSTANT,
             "profile": Source.COMMAND,
             "blind": Source.Z,
+            "watching": Source.WATCH,
+            "signature": Source.HARDWARE,  # the device's key, over all of the above
         },
     ),
     "certificate": TopicRow(
@@ -120,17 +138,17 @@ TOPICS: Mapping[str, TopicRow] = {
         1,
         False,
         "Verdict of the cloud member, with a sentence",
-        {**_VERDICT, "ood_p_value": Source.Z, "unsure": Source.Z, "shares": Source.Z},
+        {**_VERDICT, "ood_p_value": Source.Z, "unsure": Source.Z, "shares": Source.Z, "late": Source.HARDWARE},
     ),
     "alert": TopicRow(
         "cloud",
         1,
         False,
-        "Alert: a risk raised or cleared, with hysteresis",
+        "Alert: a risk, or a camera that cannot be read as now, raised or cleared",
         {
             **_MESSAGE,
             "slot": Source.CLOCK,
-            "raised": Source.Z,
+            "raised": Source.Z,  # of the labels that name no risk: HARDWARE and WATCH
             "label": Source.Z,
             "probability": Source.Z,
             "sentence": Source.Z,
@@ -148,6 +166,17 @@ def topic(site: str, camera: str, name: str) -> str:
                 f"{field} is {value!r}; use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
             )
     return f"{PREFIX}/{site}/{camera}/{name}"
+
+
+def signed_context(kind: str, site: str, camera: str) -> bytes:
+    """Return what is signed before a body, so that a signature is valid for one kind of message of one camera alone.
+
+    Raises ConfigError for unusable names. A name holds no zero byte, so the parts cannot be shifted.
+    """
+    if "+" in (site, camera):
+        raise ConfigError(f"{site}/{camera} stands for many cameras; a message is signed for one")
+    topic(site, camera, kind)
+    return f"veilsight/v{SCHEMA}/{kind}\0{site}\0{camera}\0".encode()
 
 
 def parse_topic(text: str) -> tuple[str, str, str] | None:

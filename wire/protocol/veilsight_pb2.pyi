@@ -15,7 +15,7 @@ class Signed(_message.Message):
     def __init__(self, body: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Features(_message.Message):
-    __slots__ = ("schema", "boot_id", "slot", "model_id", "flags", "z", "level")
+    __slots__ = ("schema", "boot_id", "slot", "model_id", "flags", "z", "level", "time_s")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class Features(_message.Message):
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     Z_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
     schema: int
     boot_id: int
     slot: int
@@ -30,10 +31,11 @@ class Features(_message.Message):
     flags: int
     z: bytes
     level: int
-    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., flags: _Optional[int] = ..., z: _Optional[bytes] = ..., level: _Optional[int] = ...) -> None: ...
+    time_s: int
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., flags: _Optional[int] = ..., z: _Optional[bytes] = ..., level: _Optional[int] = ..., time_s: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("schema", "boot_id", "first_slot", "last_slot", "model_id", "member", "present", "labels", "probabilities", "sentence", "start_s", "end_s", "ood_p_value", "unsure", "attributes", "shares")
+    __slots__ = ("schema", "boot_id", "first_slot", "last_slot", "model_id", "member", "present", "labels", "probabilities", "sentence", "start_s", "end_s", "ood_p_value", "unsure", "attributes", "shares", "time_s", "late")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +52,8 @@ class Verdict(_message.Message):
     UNSURE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     SHARES_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     schema: int
     boot_id: int
     first_slot: int
@@ -66,10 +70,12 @@ class Verdict(_message.Message):
     unsure: bool
     attributes: _containers.RepeatedScalarFieldContainer[str]
     shares: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., model_id: _Optional[int] = ..., member: _Optional[int] = ..., present: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., sentence: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., ood_p_value: _Optional[float] = ..., unsure: _Optional[bool] = ..., attributes: _Optional[_Iterable[str]] = ..., shares: _Optional[_Iterable[float]] = ...) -> None: ...
+    time_s: int
+    late: bool
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., model_id: _Optional[int] = ..., member: _Optional[int] = ..., present: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., sentence: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., ood_p_value: _Optional[float] = ..., unsure: _Optional[bool] = ..., attributes: _Optional[_Iterable[str]] = ..., shares: _Optional[_Iterable[float]] = ..., time_s: _Optional[int] = ..., late: _Optional[bool] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("schema", "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s")
+    __slots__ = ("schema", "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s", "time_s")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +85,7 @@ class Alert(_message.Message):
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     AT_S_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
     schema: int
     boot_id: int
     slot: int
@@ -88,4 +95,5 @@ class Alert(_message.Message):
     probability: float
     sentence: str
     at_s: float
-    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., raised: _Optional[bool] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., sentence: _Optional[str] = ..., at_s: _Optional[float] = ...) -> None: ...
+    time_s: int
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., raised: _Optional[bool] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., sentence: _Optional[str] = ..., at_s: _Optional[float] = ..., time_s: _Optional[int] = ...) -> None: ...
