@@ -16,7 +16,7 @@ import logging
 import secrets
 import signal
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from edge_runtime.config import Config, load_config
 from edge_runtime.confine import protect_gate, report, share_out_cores
 from edge_runtime.gate.children import Child, accepted, inherited_sockets, spawned
 from edge_runtime.gate.clients import EyeClient, ReaderClient
-from edge_runtime.gate.ledger import Ledger
+from edge_runtime.gate.ledger import Ledger, open_key
 from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats, notify
@@ -107,9 +107,10 @@ def serve(config: Config) -> dict[str, Any]:
     with ExitStack() as stack:
         eye = EyeClient(_child("eye", config, clock), manifest.n, follows=backend not in LIVE)
         stack.callback(eye.close)
-        key = DeviceKey.load_or_make(config.device_key)
+        key = open_key(config.device_key, state_dir)
         noise = [Sampler(table, manifest.n) for table in manifest.tables(config.engine_folder)]
-        ledger = stack.enter_context(closing(Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off)))
+        ledger = Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off, key_id=key.public.hex)
+        stack.callback(ledger.close)
         orders = _orders(config, terms, state_dir)
         boot_id = ledger.boots << 32 | secrets.randbits(32)
         state = _state(boot_id, manifest, key, orders.profile)

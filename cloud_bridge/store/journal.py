@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wire.errors import ConfigError
-from wire.files import write_durably
+from wire.files import make_folder, read_trusted, write_durably
 
 __all__ = ["CameraRecord", "Journal"]
+
+_MOST = 1 << 28  # bytes of the file: a line for each camera
 
 
 @dataclass(slots=True)
@@ -42,9 +44,12 @@ class Journal:
     @classmethod
     def open(cls, path: Path) -> Journal:
         """Read the file, or begin a new one. Raises ConfigError where it is damaged: without it replays would pass."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            found = json.loads(path.read_text()) if path.exists() else {}
+            make_folder(path.parent)
+            try:
+                found = json.loads(read_trusted(path, _MOST))
+            except FileNotFoundError:
+                found = {}
             records = {
                 str(name): CameraRecord(int(row["boot_id"]), int(row["next_slot"]), [str(x) for x in row["raised"]])
                 for name, row in found.items()
