@@ -20,6 +20,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.capture.sources import LIVE, backend_of, masked
 from edge_runtime.child_settings import ChildSettings
@@ -31,6 +33,7 @@ from edge_runtime.gate.ledger import Ledger, open_key
 from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats, notify
+from edge_runtime.link import MAX_SETTINGS
 from edge_runtime.uplink.publisher import Publisher
 from wire import __version__
 from wire.artifact.manifest import EngineManifest
@@ -82,12 +85,15 @@ def check(config: Config) -> int:
     """
     manifest = EngineManifest.load(config.engine_folder, _public_key(config.engine_signer))
     print(f"profile: {_terms(config, manifest).words}")
-    print(f"gate\n{report(protect_gate())}")
+    print(f"\ngate\n{report(protect_gate())}")
     statuses = []
     for name, camera in (("eye", True), ("reader", False)):
-        print(name, flush=True)
-        running = spawned(name, ("--check",), show=True)()
+        print(f"\n{name}", flush=True)
+        running = spawned(name, ("--check",))()
         running.link.send(_settings(config, camera, 0.0))
+        text = np.zeros(MAX_SETTINGS, np.uint8)
+        while (length := running.link.receive(text, _READY_S)) > 0:
+            print(text[:length].tobytes().decode(errors="replace"))
         statuses.append(running.wait())
     return 2 if any(statuses) else 0
 

@@ -9,7 +9,6 @@ it prints is kept. Only `--check` shows it, to a person who checks an installati
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ import numpy as np
 from edge_runtime.capture.sources import backend_of
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.confine import Holds, confine_child, report
-from edge_runtime.eye.engine.registry import EngineOptions
+from edge_runtime.eye.engine.base import Engine
 from edge_runtime.gate.core import HEADER_BYTES
 from edge_runtime.link import MAX_SETTINGS, Link
-from edge_runtime.record import ENGINE_FAILED, NOT_CONFINED, READY, Said, write_said
+from edge_runtime.record import CAMERA_FAILED, ENGINE_FAILED, NOT_CONFINED, READY, Said, write_said
 from wire.artifact.manifest import EngineManifest
-from wire.errors import ConfigError, DeviceLost, VeilsightError
+from wire.errors import CameraError, ConfigError, DeviceLost, VeilsightError
 from wire.protocol.keys import PublicKey
 
 __all__ = ["ChildProcess", "run_child"]
@@ -44,26 +43,25 @@ class ChildProcess:
         settings: The gate's.
         manifest: Of the engine folder.
         checks: Whether it only reports what it can open.
-        opening: The word that says what failed, if opening fails now.
     """
 
     link: Link
     settings: ChildSettings
     manifest: EngineManifest
     checks: bool
-    opening: int = ENGINE_FAILED
 
-    @property
-    def engine(self) -> EngineOptions:
-        """What `open_engine` takes."""
+    def open_engine(self, part: str) -> Engine:
+        """Open the graph `part` of the engine folder. Raises ConfigError, ManifestError, EngineError."""
+        # Not before: ONNX Runtime starts a thread when it is imported, which would not be confined.
+        from edge_runtime.eye.engine.registry import EngineOptions, open_engine
+
         given = self.settings
-        return EngineOptions(
-            given.engine_folder, given.engine_backend, given.engine_threads, given.engine_cache, given.engine_cuda_graph
-        )
+        runtime = (given.engine_backend, given.engine_threads, given.engine_cache, given.engine_cuda_graph)
+        return open_engine(EngineOptions(given.engine_folder, *runtime), self.manifest, (part,))
 
     def say(self, text: str) -> None:
-        """Print a line of the check."""
-        print(text, flush=True)
+        """Send a text of the check, which the gate prints."""
+        self.link.send(text.encode())
 
 
 def run_child(name: str, argv: Sequence[str] | None, work: Callable[[ChildProcess], None]) -> int:
@@ -84,22 +82,21 @@ def run_child(name: str, argv: Sequence[str] | None, work: Callable[[ChildProces
         settings = _settings(link)
     except (ConfigError, OSError, TypeError) as error:
         return _complain(name, error)
-    word = NOT_CONFINED
+    confined = False
     try:
-        holds = _confine(settings, link, given.check)
-        word = ENGINE_FAILED
+        holds = _confine(settings, link)
+        confined = True
         signer = PublicKey.parse(settings.engine_signer) if settings.engine_signer else None
         child = ChildProcess(link, settings, EngineManifest.load(settings.engine_folder, signer), given.check)
-        if given.check:
+        if child.checks:
             child.say(report(holds))
-        try:
-            work(child)
-        except VeilsightError:
-            word = child.opening
-            raise
+        work(child)
     except VeilsightError as error:
-        _refuse(link, word)
-        _complain(name, error)
+        word = CAMERA_FAILED if isinstance(error, CameraError) else ENGINE_FAILED
+        if given.check:
+            link.send(str(error).encode())
+        else:
+            _refuse(link, word if confined else NOT_CONFINED)
         return 4 if isinstance(error, DeviceLost) else 2
     return 0
 
@@ -112,10 +109,8 @@ def _settings(link: Link) -> ChildSettings:
     return ChildSettings.read(data[:length].tobytes())
 
 
-def _confine(settings: ChildSettings, link: Link, check: bool) -> list[Holds]:
+def _confine(settings: ChildSettings, link: Link) -> list[Holds]:
     """Confine this process to its socket, its engine and its camera."""
-    if settings.cores:
-        os.sched_setaffinity(0, settings.cores)
     source = settings.camera_source.removeprefix("file://")
     backend = backend_of(source) if source else ""
     readable = [Path(settings.engine_folder), *(Path(path) for path in (settings.engine_cache, settings.engine_signer))]
@@ -126,10 +121,11 @@ def _confine(settings: ChildSettings, link: Link, check: bool) -> list[Holds]:
     return confine_child(
         [path.absolute() for path in readable if str(path) != "." and path.exists()],
         network=backend == "stream",
-        memory_bytes=settings.run_memory_mb << 20,
+        memory_bytes=0 if settings.engine_backend == "tensorrt" else settings.run_memory_mb << 20,
         devices=devices,
-        keep=(link.descriptor,),
-        quiet=not check,
+        keep=[link.descriptor],
+        cores=settings.cores,
+        unix_sockets=backend == "gstreamer",
     )
 
 

@@ -23,14 +23,11 @@ from edge_runtime.capture.camera import Camera
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.child import ChildProcess, run_child
 from edge_runtime.eye.engine.base import Engine, self_test
-from edge_runtime.eye.engine.registry import open_engine
 from edge_runtime.gate.core import HEADER_BYTES
 from edge_runtime.link import Link
 from edge_runtime.record import (
     BEGIN,
-    CAMERA_FAILED,
     CAMERA_SILENT,
-    ENGINE_FAILED,
     ENGINE_STOPPED,
     PACES,
     QUESTION_BYTES,
@@ -118,10 +115,8 @@ def _open(child: ChildProcess) -> None:
     """Open camera and engine, then serve the gate, or only report them where an installation is checked."""
     settings, manifest = child.settings, child.manifest
     clock = SlotClock(manifest.window.slot_s, settings.run_release_delay_s, settings.camera_speed)
-    child.opening = CAMERA_FAILED
     camera = Camera(settings, manifest.window, clock)
-    child.opening = ENGINE_FAILED
-    with closing(open_engine(child.engine, manifest, ("encode",))) as engine:
+    with closing(child.open_engine("encode")) as engine:
         self_test(engine)
         if settings.zero_s or child.checks:
             clock.start(settings.zero_s)

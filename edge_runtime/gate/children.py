@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from edge_runtime.confine import clean_environment
 from edge_runtime.link import Link
 
 __all__ = ["CHILDREN", "Child", "Running", "accepted", "inherited_sockets", "spawned"]
@@ -27,7 +28,7 @@ __all__ = ["CHILDREN", "Child", "Running", "accepted", "inherited_sockets", "spa
 CHILDREN: Mapping[str, str] = {"eye": "edge_runtime.eye.process", "reader": "edge_runtime.reader.process"}
 """Name -> module whose `main` is the child."""
 
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_HOME")
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a child confines itself while it has one thread
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONG_LIFE_S = 0.25, 30.0, 60.0
 _FIRST_DESCRIPTOR = 3  # of those that systemd passes
 
@@ -102,24 +103,22 @@ class Child:
             self._closing.wait(pause_s)
 
 
-def spawned(name: str, extra: tuple[str, ...] = (), show: bool = False) -> Callable[[], Running]:
+def spawned(name: str, extra: tuple[str, ...] = ()) -> Callable[[], Running]:
     """What spawns a child, for `Child`.
 
     Args:
         name: Of CHILDREN.
         extra: Further arguments.
-        show: Let it print to our terminal; else what it prints is dropped.
     """
-    environment = {key: value for key, value in os.environ.items() if key in _ENVIRONMENT}
+    environment = {**clean_environment(os.environ), **_ONE_THREAD}
 
     def begin() -> Running:
         ours, theirs = Link.pair()
-        output = None if show else subprocess.DEVNULL
         process = subprocess.Popen(
             [sys.executable, "-m", CHILDREN[name], "--descriptor", str(theirs.descriptor), *extra],
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             pass_fds=(theirs.descriptor,),
             env=environment,
             start_new_session=True,

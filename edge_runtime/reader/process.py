@@ -17,7 +17,6 @@ from contextlib import closing
 import numpy as np
 
 from edge_runtime.child import ChildProcess, run_child
-from edge_runtime.eye.engine.registry import open_engine
 from edge_runtime.record import event_size, read_event, verdict_bytes
 from wire.errors import EngineError
 from wire.protocol.event import EventWindow
@@ -37,7 +36,7 @@ def _open(child: ChildProcess) -> None:
     manifest = child.manifest
     event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
     data = np.zeros(event_size(event) + 1, np.uint8)
-    with closing(open_engine(child.engine, manifest, ("decide",))) as engine:
+    with closing(child.open_engine("decide")) as engine:
         if child.checks:
             child.say("decide: opened")
             return

@@ -248,8 +248,8 @@ def _encode(
     _core(g, clip_norm, core)
     code = [1, tokens, width]
     frames = [1, window.frames, window.height, window.width]
-    inputs = {"frames": (TensorProto.UINT8, frames), "noise": (TensorProto.INT32, code)}
-    return g.model("encode", inputs, {"z": (TensorProto.INT32, code)})
+    inputs = {"frames": (TensorProto.UINT8, frames)}
+    return g.model("encode", inputs, {"mu": (TensorProto.INT32, code)})
 
 
 def _core(g: _Graph, clip_norm: int, core: str) -> None:
@@ -270,16 +270,8 @@ def _core(g: _Graph, clip_norm: int, core: str) -> None:
         g.add("LessOrEqual", [f"{name}_norm2", square], f"{name}_fits")
     g.add("Where", ["b_fits", "b", g.constant("zero", np.int32(0))], "b_or_zero")
     mu = "a" if core == "no clip" else g.add("Where", ["a_fits", "a", "b_or_zero"], "mu")
-    noise = "noise"
-    if core == "half noise":
-        noise = g.add("Div", ["noise", g.constant("two", np.int32(2))], "halved")
-    if core == "noise twice":
-        noise = g.add("Add", ["noise", "noise"], "doubled")
-    if core == "no noise":
-        noise = g.add("Mul", ["noise", g.constant("nought", np.int32(0))], "silenced")
-    g.add("Add", [mu, noise], "noised")
-    bound = 127 if core == "int8 saturation" else 32767
-    g.add("Clip", ["noised", g.constant("z_low", np.int32(-bound - 1)), g.constant("z_high", np.int32(bound))], "z")
+    if core == "no clip":
+        g.add("Identity", [mu], "mu")
 
 
 def _decide(
