@@ -82,6 +82,8 @@ class Child:
         self._closing.set()
         self.restart()
         self._thread.join(timeout=2.0)
+        while self.link() is not None:  # one that came meanwhile
+            self._drop()
 
     def _drop(self) -> None:
         if self._link is not None:
