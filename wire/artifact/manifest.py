@@ -49,7 +49,7 @@ SIGNATURE = "manifest.sig"
 _MANIFEST = "manifest.json"
 _SIGNED_AS = b"veilsight engine manifest\n"  # so that no signature of a message can pass for one of a manifest
 _EXTERNAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
-_VERSION = 3  # of the schema: 3 names the level rule `adaptive_level`
+_VERSION = 4  # of the schema: since 4 the graph `encode` reads no noise
 _CHUNK = 1 << 20
 _CURE = "build the engine again: python -m export.build_engine"
 _EPSILON_S = 1e-6  # times are sums of fractions of a second and of 1/fps: closer than a microsecond counts as equal
@@ -327,13 +327,12 @@ class EngineManifest:
 
     def graphs(self) -> dict[str, Any]:
         """Names, dtypes and shapes of the graphs' inputs and outputs."""
-        code = [1, self.tokens, self.width]
         frames = [1, self.window.frames, self.window.height, self.window.width]
         event = [1, self.event_releases, self.tokens, self.width]
         return {
             "encode": {
-                "inputs": {"frames": ["uint8", frames], "noise": ["int32", code]},
-                "outputs": {"z": ["int32", code]},
+                "inputs": {"frames": ["uint8", frames]},
+                "outputs": {"mu": ["int32", [1, self.tokens, self.width]]},
             },
             "decide": {
                 "inputs": {"z": ["int32", event], "present": ["bool", [1, self.event_releases]]},

@@ -1,7 +1,13 @@
-"""The engine in ONNX Runtime, on the CPU."""
+"""The engine in ONNX Runtime, on the CPU.
+
+Denormal numbers count as zero, so that no scene makes a product slow. ONNX Runtime sets that for the thread that makes
+the process's first session, threads that this one starts later, and its own pools: open the engine before any other
+session.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +16,42 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from edge_runtime.eye.engine.base import REBUILD, Engine
+from edge_runtime.eye.engine.base import PARTS, REBUILD, Engine
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import EngineError
 
 __all__ = ["OnnxEngine"]
 
 _ORT_ERRORS = tuple(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+# Its Python part has errors of its own.
+_RUN_ERRORS: tuple[type[Exception], ...] = (*_ORT_ERRORS, RuntimeError, ValueError, MemoryError)
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(bool)": "bool", "tensor(float)": "float32"}
 
 
 class OnnxEngine(Engine):
-    """Both graphs in ONNX Runtime sessions.
+    """Graphs in ONNX Runtime sessions.
 
     Args:
         folder: The engine folder.
         threads: Of one run.
         manifest: The folder's manifest where it is loaded already.
+        parts: Which graphs are opened.
 
     Raises:
         ManifestError: A file is not the one that the manifest names.
         EngineError: A graph cannot be loaded, or has another interface than the manifest says.
     """
 
-    def __init__(self, folder: Path | str, threads: int = 1, manifest: EngineManifest | None = None) -> None:
-        super().__init__(folder, manifest)
+    def __init__(
+        self,
+        folder: Path | str,
+        threads: int = 1,
+        manifest: EngineManifest | None = None,
+        parts: Sequence[str] = PARTS,
+    ) -> None:
+        super().__init__(folder, manifest, parts)
         with self.manifest.open_verified(folder) as copy:
-            self._encode, self._decide = (self._session(copy, part, threads) for part in ("encode", "decide"))
+            self._sessions = {part: self._session(copy, part, threads) for part in self.parts}
 
     def _session(self, folder: Path, part: str, threads: int) -> ort.InferenceSession:
         name = FILES[part]
@@ -44,6 +59,7 @@ class OnnxEngine(Engine):
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.enable_cpu_mem_arena, options.log_severity_level = False, 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
             session = ort.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
         except _ORT_ERRORS as error:
@@ -55,18 +71,12 @@ class OnnxEngine(Engine):
                 raise EngineError(f"{name}: {kind} are {has}, the manifest says {expected[kind]}; {REBUILD}")
         return session
 
-    def run_core(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        return _run(self._encode, frames=frames, noise=noise)
-
-    def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        return _run(self._decide, z=z, present=present)
+    def _run(self, part: str, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        try:
+            return np.asarray(self._sessions[part].run(None, dict(inputs))[0])
+        except _RUN_ERRORS as error:
+            kind = type(error).__name__
+        raise EngineError(f"{part}: ONNX Runtime: the run failed ({kind})")  # not from the error: its text stays here
 
     def close(self) -> None:
-        del self._encode, self._decide
-
-
-def _run(session: ort.InferenceSession, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(session.run(None, inputs)[0])
-    except _ORT_ERRORS as error:
-        raise EngineError(f"ONNX Runtime: the run failed ({error})") from error
+        del self._sessions

@@ -1,27 +1,47 @@
-"""The backends of the device, and the choice of one by `[engine] backend`. A new backend is a row of BACKENDS."""
+"""The backends of the device, and the choice of one by its name. A new backend is a row of BACKENDS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from edge_runtime.config import Config
-from edge_runtime.eye.engine.base import Engine
+from edge_runtime.eye.engine.base import PARTS, Engine
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.engine.tensorrt import TensorRtEngine
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError
 
-__all__ = ["BACKENDS", "DEFAULT", "check_backend", "open_engine"]
-
-BACKENDS: Mapping[str, Callable[[Config, EngineManifest], Engine]] = {
-    "onnxruntime": lambda config, manifest: OnnxEngine(config.engine_folder, config.engine_threads, manifest),
-    "tensorrt": lambda config, manifest: TensorRtEngine(
-        config.engine_folder, manifest, config.engine_cache, config.engine_cuda_graph
-    ),
-}
-"""Backend -> what opens the engine folder of a configuration. TensorRT and CUDA are imported when it is called."""
+__all__ = ["BACKENDS", "DEFAULT", "EngineOptions", "check_backend", "open_engine"]
 
 DEFAULT = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Which engine is opened, and how.
+
+    Attributes:
+        folder: The engine folder.
+        backend: A name of BACKENDS.
+        threads: Of one run, in ONNX Runtime.
+        cache: Folder of TensorRT's engine files; "": `folder`.
+        cuda_graph: Replay each run as one CUDA graph.
+    """
+
+    folder: str
+    backend: str = DEFAULT
+    threads: int = 1
+    cache: str = ""
+    cuda_graph: bool = False
+
+
+BACKENDS: Mapping[str, Callable[[EngineOptions, EngineManifest, Sequence[str]], Engine]] = {
+    "onnxruntime": lambda options, manifest, parts: OnnxEngine(options.folder, options.threads, manifest, parts),
+    "tensorrt": lambda options, manifest, parts: TensorRtEngine(
+        options.folder, manifest, options.cache, options.cuda_graph, parts=parts
+    ),
+}
+"""Backend -> what opens an engine folder. TensorRT and CUDA are imported when it is called."""
 
 
 def check_backend(name: str, key: str) -> None:
@@ -30,12 +50,12 @@ def check_backend(name: str, key: str) -> None:
         raise ConfigError(f"{key} is {name!r}; expected {' or '.join(BACKENDS)}")
 
 
-def open_engine(config: Config, manifest: EngineManifest) -> Engine:
-    """Open the engine of `[engine] folder` with `[engine] backend`.
+def open_engine(options: EngineOptions, manifest: EngineManifest, parts: Sequence[str] = PARTS) -> Engine:
+    """Open the graphs `parts` of an engine folder.
 
     Raises:
         ConfigError: There is no such backend.
         ManifestError, EngineError: The folder cannot be opened with it.
     """
-    check_backend(config.engine_backend, "[engine] backend")
-    return BACKENDS[config.engine_backend](config, manifest)
+    check_backend(options.backend, "[engine] backend")
+    return BACKENDS[options.backend](options, manifest, parts)

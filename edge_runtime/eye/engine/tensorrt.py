@@ -1,11 +1,11 @@
 """The engine in TensorRT 10 or 11, by PyCUDA, from engine files that were made on this device.
 
-    frames, noise --[:]--> pinned host --stream--> device --execute_async_v3--> device --stream--> pinned host --> z
-    every input is overwritten after every run, on the host and on the device
+    frames --[:]--> pinned host --stream--> device --execute_async_v3--> device --stream--> pinned host --> mu
+    every input and output is overwritten after every run, on the host and on the device
 
 Each graph is one `_Program`, the only owner of its buffers: allocated once, bound by name once, released in the
-opposite order. Each has its own stream and lock, because `encode` and `decide` run on different threads. Intermediate
-values, mu among them, stay in TensorRT's scratch memory on the device until the next run.
+opposite order. Each has its own stream and lock, because `encode` and `decide` may run on different threads.
+Intermediate values stay in TensorRT's scratch memory on the device until the next run.
 
 Engine files are made by `python -m export.install`. TensorRT and PyCUDA are imported by `load_libraries`, not before.
 """
@@ -16,7 +16,7 @@ import contextlib
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.eye.engine.base import Engine
-from wire.artifact.engine_record import ENGINES, EngineRecord, engine_key
+from edge_runtime.eye.engine.base import PARTS, Engine
+from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DeviceLost, EngineError, VeilsightError
 
@@ -158,7 +158,7 @@ def device_facts(trt: Any, gpu: Gpu, release: Path = _RELEASE) -> dict[str, str]
 
 
 class TensorRtEngine(Engine):
-    """Both graphs on the GPU.
+    """Graphs on the GPU.
 
     Args:
         folder: The engine folder.
@@ -166,6 +166,7 @@ class TensorRtEngine(Engine):
         cache: Folder of the engine files; "": `folder`.
         cuda_graph: Replay each run as one CUDA graph.
         libraries: TensorRT and CUDA; None: those of this device.
+        parts: Which graphs are loaded.
 
     Raises:
         ManifestError: A file is not the one that the manifest names.
@@ -179,8 +180,9 @@ class TensorRtEngine(Engine):
         cache: Path | str = "",
         cuda_graph: bool = False,
         libraries: Libraries | None = None,
+        parts: Sequence[str] = PARTS,
     ) -> None:
-        super().__init__(folder, manifest)
+        super().__init__(folder, manifest, parts)
         found = libraries or load_libraries()
         place = Path(cache or folder)
         with contextlib.ExitStack() as held:
@@ -195,7 +197,7 @@ class TensorRtEngine(Engine):
                 runtime = found.trt.Runtime(logger)
                 runtime.engine_host_code_allowed = False
                 self._programs: dict[str, _Program] = {}
-                for part in ENGINES:
+                for part in self.parts:
                     program = _Program(found, gpu, runtime, logger, part, self._signature(part))
                     held.callback(program.close)
                     program.load(record.read(place, part), cuda_graph)
@@ -210,11 +212,8 @@ class TensorRtEngine(Engine):
         )
         return inputs, outputs
 
-    def run_core(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        return self._programs["encode"].run({"frames": frames, "noise": noise})
-
-    def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        return self._programs["decide"].run({"z": z, "present": present})
+    def _run(self, part: str, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return self._programs[part].run(inputs)
 
     def close(self) -> None:
         self._held.close()
@@ -297,7 +296,7 @@ class _Program:
                 raise EngineError(f"{self._part}: the engine file wants tensors on the host; {_CURE}")
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """Run the graph once; the inputs are overwritten on host and device before this returns or raises.
+        """Run the graph once; its buffers are overwritten on host and device before this returns or raises.
 
         Args:
             inputs: Name -> value, of the manifest's dtypes and shapes.
@@ -306,17 +305,13 @@ class _Program:
             A copy of the graph's one output.
 
         Raises:
-            EngineError: An input does not fit, or TensorRT refuses the run.
+            EngineError: TensorRT refuses the run.
             DeviceLost: CUDA failed; the process must be restarted.
         """
         with self._lock, self._gpu:
             try:
-                for name, (dtype, shape) in self._inputs.items():
-                    value = inputs[name]
-                    if value.shape != shape or value.dtype != dtype:
-                        got = f"{value.dtype} {value.shape}"
-                        raise EngineError(f"{self._part}: the run failed: {name} is {got}, expected {dtype} {shape}")
-                    self._host[name][...] = value
+                for name in self._inputs:
+                    self._host[name][...] = inputs[name]
                 if self._graph is not None:
                     self._graph.launch()
                 else:
@@ -326,9 +321,10 @@ class _Program:
                 made: npt.NDArray[Any] = self._host[output].copy()
                 return made
             except self._cuda.Error as error:
-                raise DeviceLost(f"{self._part}: CUDA failed ({error}); the process must be restarted") from error
+                kind = type(error).__name__
             finally:
                 self._wipe()
+        raise DeviceLost(f"{self._part}: CUDA failed ({kind}); the process must be restarted")
 
     def _enqueue(self) -> None:
         """Enqueue on the stream: copy the inputs in, run, copy the outputs out."""
@@ -339,19 +335,22 @@ class _Program:
         for name in self._outputs:
             cuda.memcpy_dtoh_async(self._host[name], self._device[name], stream)
         if not done:
-            raise self._error("the run failed")
+            self._logger.words()  # forgotten: they may tell of what the run read
+            raise EngineError(f"{self._part}: TensorRT: the run failed; {_CURE}")
 
     def _wipe(self) -> None:
-        """Overwrite every input; what is left of a run is its output and TensorRT's scratch memory."""
+        """Overwrite every buffer; what is left of a run is TensorRT's scratch memory."""
         cuda, stream = self._cuda, self._stream
-        for name in self._inputs:
-            self._host[name].fill(0)
+        for host in self._host.values():
+            host.fill(0)
         try:
-            for name in self._inputs:
-                cuda.memset_d8_async(self._device[name], 0, self._host[name].nbytes, stream)
+            for name, device in self._device.items():
+                cuda.memset_d8_async(device, 0, self._host[name].nbytes, stream)
             stream.synchronize()
+            return
         except self._cuda.Error as error:
-            raise DeviceLost(f"{self._part}: the device's noise buffer cannot be overwritten ({error})") from error
+            kind = type(error).__name__
+        raise DeviceLost(f"{self._part}: the device's buffers cannot be overwritten ({kind}); restart the process")
 
     def _error(self, what: str) -> EngineError:
         return EngineError(f"{self._part}: {what} ({self._logger.words()}); {_CURE}")
