@@ -90,6 +90,7 @@ def _releases(
     """What leaves the box for every slot of a clip, int16 (n,) each."""
     from edge_runtime.eye.engine.onnx import OnnxEngine
     from edge_runtime.eye.window import FrameBuffer
+    from edge_runtime.gate.core import release
     from familial.data.clips import small_grey
 
     runner = OnnxEngine(engine)
@@ -100,9 +101,9 @@ def _releases(
             buffer.push(float(time_s), small_grey(frame, manifest.window))
     found = []
     for slot in range(int(times_s[-1] / manifest.window.slot_s)):
-        noise = np.rint(rng.normal(0.0, float(manifest.sigma), (1, manifest.tokens, manifest.width)))
+        noise = np.rint(rng.normal(0.0, float(manifest.sigma), manifest.n)).astype(np.int32)
         window = buffer.window(slot, (slot + 1) * manifest.window.slot_s)
-        found.append(runner.run_core(window.frames, noise.astype(np.int32)).reshape(-1).astype(np.int16))
+        found.append(release(runner.encode(window.frames), noise, manifest.clip_norm))
     runner.close()
     return found
 

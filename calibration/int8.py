@@ -60,7 +60,7 @@ _OUTSIDE = {
     "products of attention": "both factors depend on the input, and are small",
     "the last product before the code": "its output is in lattice units, or one norm away from them; it is small",
     "biases": "added in float32 behind the product; TensorRT takes no quantised bias",
-    "the trusted core": "integers already, and proved",
+    "the integer core": "integers already",
 }
 
 
@@ -270,8 +270,7 @@ def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] =
     config = family.config
     sigma = float(sigma_of(checkpoint, family, None)[1])
     encode, decide = trace.trace_encode(family), trace.trace_decide(family)
-    no_noise = np.zeros((1, config.tokens, config.width), np.int32)
-    clips = [[{"frames": window[None], "noise": no_noise} for window in clip] for clip in material.clips]
+    clips = [[{"frames": window[None]} for window in clip] for clip in material.clips]
     session = open_session(encode)
     codes = [np.concatenate([session(feed)[0] for feed in clip]) for clip in clips]
     torch.manual_seed(0)
@@ -336,8 +335,8 @@ def _codes(
     found: dict[str, dict[str, Any]] = {}
     exact = None
     for name, model in graphs.items():
-        values = list(activations(model, feeds, [x, "z"], exact=name == "fp16"))
-        mu = np.concatenate([row["z"] for row in values]).astype(np.float64)
+        values = list(activations(model, feeds, [x, "mu"], exact=name == "fp16"))
+        mu = np.concatenate([row["mu"] for row in values]).astype(np.float64)
         exact = mu if exact is None else exact
         branches = _branches(np.concatenate([row[x] for row in values]), clip_norm)
         if branches["zero"]:

@@ -86,7 +86,7 @@ def install(
         self_test(engine)
     finally:
         engine.close()
-    say(f"self-test  |mu| <= {manifest.clip_norm}, z - noise = mu, z saturates: held through {place.backend}")
+    say(f"self-test  |mu| <= {manifest.clip_norm}, the same code twice: held through {place.backend}")
     return manifest
 
 

@@ -1,12 +1,11 @@
-"""Checks that an engine computes what torch computes: codes and logits by value, noise by its distribution.
+"""Checks that an engine computes what torch computes: codes integer by integer, logits by value.
 
-    code      engine with noise 0 against the trusted core in torch, integer by integer, on synthetic windows
-    noise     z - mu of thousands of noise samples against the discrete Gaussian of sigma: mean, spread and shape
-    verdict   the label logits of both, on events of such releases, some with gaps
+    code      the engine against the integer core in torch, on synthetic windows
+    verdict   the label logits of both, on events of such codes as the gate releases them, some with gaps
     half      fp16 only: the largest magnitudes against float16's range, and the codes with every tensor rounded to it
 
-TOLERANCES states for each precision how far codes and logits may be apart. Zero noise exists only here and in offline
-evaluation. The windows are synthetic, so a build needs no clips.
+TOLERANCES states for each precision how far codes and logits may be apart. The windows are synthetic, so a build needs
+no clips.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edge_runtime.gate.core import release
 from edge_runtime.gate.sampler import Sampler
 from export.backends.runners import Runner
 from export.precision.convert import check_peaks
@@ -40,12 +40,10 @@ if TYPE_CHECKING:
 __all__ = ["TOLERANCES", "WINDOWS", "Tolerance", "compare", "compare_half", "made_windows", "words", "write"]
 
 WINDOWS = 96
-_SAMPLES = 128  # noise samples on one window, of n coordinates each
 _EVENTS = 32
 _LARGE = 50_000_000  # with more weights, a window takes seconds instead of milliseconds: fewer are compared
-_WINDOWS_LARGE, _SAMPLES_LARGE = 16, 32
+_WINDOWS_LARGE = 16
 _BATCH = 16
-_SIX_SIGMA = 6.0  # false alarms: one in 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +115,21 @@ def compare(family: Family, runner: Runner, table: NoiseTable, precision: str = 
     Args:
         family: The family that the engine was traced from.
         runner: The engine.
-        table: The noise that it is released with.
+        table: The noise of the events.
         precision: Which row of TOLERANCES applies.
 
     Returns:
-        The report, for parity.json: "code", "noise" and "verdict", each with its figures.
+        The report, for parity.json: "code" and "verdict", each with its figures.
 
     Raises:
         EngineError: A figure is beyond its tolerance; names both.
     """
     config, tolerance = family.config, TOLERANCES[precision]
-    large = _is_large(family)
-    windows = made_windows(config.window, _WINDOWS_LARGE) if large else made_windows(config.window)
+    windows = made_windows(config.window, _WINDOWS_LARGE) if _is_large(family) else made_windows(config.window)
     with torch.inference_mode():
         codes, code = _codes(family, runner, windows, tolerance)
-        samples = _SAMPLES_LARGE if large else _SAMPLES
-        noise = _noise(runner, Sampler(table, config.tokens * config.width), windows[-1:], codes[-1:], samples)
         verdict = _verdicts(family, runner, Sampler(table, config.tokens * config.width), codes, tolerance)
-    report = {"code": code, "noise": noise, "verdict": verdict}
+    report = {"code": code, "verdict": verdict}
     problems = [f"{part}: {problem}" for part, found in report.items() for problem in found["problems"]]
     if problems:
         raise EngineError(
@@ -154,10 +149,8 @@ def _codes(
     """mu of the engine, int32 (B, K, d), and how it differs from torch's."""
     config = family.config
     graph = EncodeGraph(family).eval()
-    zero_noise = np.zeros((1, config.tokens, config.width), np.int32)
-    ours = np.concatenate([runner.encode(window[None], zero_noise) for window in windows])
-    batches = torch.split(torch.from_numpy(windows), _BATCH)
-    theirs = torch.cat([graph(batch, torch.from_numpy(zero_noise)) for batch in batches]).numpy()
+    ours = np.concatenate([runner.encode(window[None]) for window in windows])
+    theirs = torch.cat([graph(batch) for batch in torch.split(torch.from_numpy(windows), _BATCH)]).numpy()
     apart = np.abs(ours.astype(np.int64) - theirs)
     norms = np.sqrt((ours.astype(np.int64) ** 2).sum(axis=(1, 2)))
     share = float((apart > 0).mean())
@@ -196,65 +189,17 @@ def _cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64
     return found
 
 
-def _noise(
-    runner: Runner, sampler: Sampler, window: npt.NDArray[np.uint8], mu: npt.NDArray[np.int32], samples: int
-) -> dict[str, Any]:
-    """z - mu of one window under `samples` noise samples, compared with the discrete Gaussian of sigma."""
-    found = []
-    for _ in range(samples):
-        with sampler.draw() as noise:
-            found.append(runner.encode(window, noise.reshape(mu.shape)) - mu)
-    k = np.concatenate(found).reshape(-1).astype(np.int64)
-    sigma = float(sampler.sigma)
-    support = np.arange(-int(14 * sigma) - 2, int(14 * sigma) + 3)
-    weights = np.exp(-(support**2) / (2 * sigma**2))
-    probability = weights / weights.sum()
-    variance = float((probability * support**2).sum())
-    fourth = float((probability * support**4).sum())
-    spread = (float((k**2).mean()) - variance) / math.sqrt((fourth - variance**2) / len(k))
-    shift = float(k.mean()) / math.sqrt(variance / len(k))
-    shape = _chi_square(k, support, probability)
-    problems = [
-        f"{name} is {value:.1f} standard deviations from the discrete Gaussian of sigma {sigma:g}"
-        for name, value in (("mean", shift), ("spread", spread), ("shape", shape))
-        if not abs(value) < _SIX_SIGMA and not (name == "shape" and value < 0)
-    ]
-    return {
-        "coordinates": len(k),
-        "sigma": sigma,
-        "deviation": round(float(k.std()), 3),
-        "mean_z": round(shift, 3),
-        "variance_z": round(spread, 3),
-        "chi_square_z": round(shape, 3),
-        "problems": problems,
-    }
-
-
-def _chi_square(
-    k: npt.NDArray[np.int64], support: npt.NDArray[np.int64], probability: npt.NDArray[np.float64]
-) -> float:
-    """Chi-square over 32 bins of about equal probability, as a normal score (Wilson and Hilferty 1931)."""
-    bins = np.minimum((np.cumsum(probability) * 32).astype(np.int64), 31)
-    expected = np.bincount(bins, weights=probability, minlength=32) * len(k)
-    counts = np.bincount(bins[np.clip(k, support[0], support[-1]) - support[0]], minlength=32)
-    kept = expected > 5
-    freedom = int(kept.sum()) - 1
-    if freedom < 1:
-        return 0.0
-    statistic = float(((counts[kept] - expected[kept]) ** 2 / expected[kept]).sum())
-    return (math.pow(statistic / freedom, 1 / 3) - (1 - 2 / (9 * freedom))) / math.sqrt(2 / (9 * freedom))
-
-
 def _events(
     config: FamilyConfig, sampler: Sampler, codes: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """Events of noised codes, some with gaps: z int32 (E, R, K, d), present bool (E, R)."""
+    """Events of released codes, some with gaps: z int32 (E, R, K, d), present bool (E, R)."""
     rng = np.random.default_rng(22)
     z = np.zeros((_EVENTS, config.event_releases, config.tokens, config.width), np.int32)
     present = rng.random((_EVENTS, config.event_releases)) < np.where(np.arange(_EVENTS) % 2, 1.0, 0.6)[:, None]
-    for event, release in np.argwhere(present):
+    for event, index in np.argwhere(present):
         with sampler.draw() as noise:
-            z[event, release] = np.clip(codes[rng.integers(len(codes))] + noise.reshape(codes.shape[1:]), -32768, 32767)
+            code = codes[rng.integers(len(codes))]
+            z[event, index] = release(code.reshape(-1).astype(np.int16), noise, config.clip_norm).reshape(code.shape)
     return z, present
 
 
@@ -299,9 +244,8 @@ def compare_half(
         EngineError: Codes or logits are further apart than TOLERANCES allow.
     """
     config, tolerance = family.config, TOLERANCES["fp16"]
-    zero_noise = np.zeros((1, config.tokens, config.width), np.int32)
     frames = made_windows(config.window, _WINDOWS_LARGE) if _is_large(family) else made_windows(config.window)
-    windows = [{"frames": window[None], "noise": zero_noise} for window in frames]
+    windows = [{"frames": window[None]} for window in frames]
     run = open_session(traced["encode"], folder=traced_in)
     codes = np.concatenate([run(feed)[0] for feed in windows])
     z, present = _events(config, Sampler(table, config.tokens * config.width), codes)
@@ -337,11 +281,10 @@ def write(report: Mapping[str, Any], backend: str, folder: Path) -> None:
 
 
 def words(report: Mapping[str, Any]) -> list[str]:
-    """The report in three phrases, for the build's progress line."""
-    code, noise, verdict = report["code"], report["noise"], report["verdict"]
+    """The report in two phrases, for the build's progress line."""
+    code, verdict = report["code"], report["verdict"]
     apart = "off by one" if max(map(int, code["differences"])) <= 1 else f"p99 {code['p99']:g} units"
     return [
         f"codes of {code['windows']} windows equal but for {code['off_by_one']:.2%}, {apart}",
-        f"noise of {noise['coordinates']} coordinates fits sigma",
         f"logits within {verdict['logit_difference_max']:.0e}",
     ]

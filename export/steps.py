@@ -18,7 +18,7 @@ from export.backends.runners import Backend, Runner
 from export.inputs import Inputs
 from export.precision.convert import PRECISIONS, Calibration, in_precision
 from export.proof.structure import OPSET, WEIGHTS_SUFFIX, save_graph
-from export.proof.verify_graph import prove_decide, prove_encode, prove_folder
+from export.proof.verify_graph import prove_folder, prove_graph
 from export.trace import Family
 from wire.artifact.manifest import FILES, EngineManifest, sha256_file
 from wire.errors import CheckpointError
@@ -202,9 +202,9 @@ class Build:
         return LevelRule.around(directions, self.inputs.clip_norm, sigmas, level, family.config.event_releases)
 
     def _prove(self, graphs: Mapping[str, ModelProto], manifest: EngineManifest) -> None:
-        with self._progress.step("prove the trusted core") as said:
-            proved = prove_encode(graphs["encode"], manifest) + prove_decide(graphs["decide"], manifest)
-            said.append(f"{len(proved)} statements; |mu| <= {manifest.clip_norm} for any weights")
+        with self._progress.step("prove the graphs") as said:
+            proved = sum(len(prove_graph(part, graph, manifest, self.folder)) for part, graph in graphs.items())
+            said.append(f"{proved} statements; no state")
 
     def _open(self) -> Runner:
         engine = self.engine

@@ -4,7 +4,7 @@ VeilsightError
 ├── ConfigError             a configuration file or a command line with a fault
 ├── DataError               clips and clip manifests
 ├── CheckpointError         a checkpoint folder
-├── GraphError              an ONNX graph that does not prove the trusted core
+├── GraphError              an ONNX graph that is refused: it has state, or a known way to fail
 ├── ManifestError           an engine folder whose parts do not belong together
 │   └── CertificateError    a certificate that is not what C, sigma and cadence give
 ├── EngineError             an engine that cannot run
@@ -57,7 +57,7 @@ class CheckpointError(VeilsightError):
 
 
 class GraphError(VeilsightError):
-    """An ONNX graph for which the trusted core could not be proved."""
+    """An ONNX graph that is refused: it has state, can be read in two ways, or has a known way to fail."""
 
 
 class ManifestError(VeilsightError):

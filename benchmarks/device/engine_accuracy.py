@@ -1,6 +1,6 @@
 """Accuracy of both members behind each of several engines, on the same clips and under the same noise.
 
-clips --windows--> encode of each engine, noise 0 --> codes --+ the same noise samples--> verdicts --> points lost
+clips --windows--> encode of each engine --> codes --+ the same noise samples--> verdicts --> points lost
 """
 
 from __future__ import annotations
@@ -136,8 +136,7 @@ def _points_lost(
 
 
 def _encode(engine: Engine, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    no_noise = np.zeros((1, engine.manifest.tokens, engine.manifest.width), np.int32)
-    return np.concatenate([engine.run_core(window[None], no_noise) for window in windows])
+    return np.concatenate([engine.run_encode(window[None]) for window in windows])
 
 
 def _apart(

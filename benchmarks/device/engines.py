@@ -1,13 +1,12 @@
 """`python -m benchmarks.engines`: time, size, memory and accuracy of each backend and precision of an engine.
 
     checkpoint --export.build_engine, per precision--> engine folders --> time, size, memory, latency
-    clips --encode of each engine, noise 0--> codes --+ the SAME noise samples--> both members' verdicts --> accuracy
+    clips --encode of each engine--> codes --+ the SAME noise samples--> both members' verdicts --> accuracy
     certificate: of each engine's own manifest           tensorrt: where a GPU is here    tensorrt-rtx: time and size
 
 Latency is measured in turns, one window through each engine, so that a busy machine slows all engines alike. The ratio
 is the median of INT8's encode over that of fp32. ONNX Runtime's CPU has no arithmetic in float16: it computes such
-graphs in float32 between casts, so the latency of fp16 there says nothing about a device. Zero noise exists here,
-offline, to compare codes.
+graphs in float32 between casts, so the latency of fp16 there says nothing about a device.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ engine = OnnxEngine(sys.argv[1])
 m = engine.manifest
 frames = np.zeros((1, m.window.frames, m.window.height, m.window.width), np.uint8)
 for _ in range(5):
-    engine.run_core(frames, np.zeros((1, m.tokens, m.width), np.int32))
+    engine.run_encode(frames)
     engine.run_decide(np.zeros((1, m.event_releases, m.tokens, m.width), np.int32),
                       np.ones((1, m.event_releases), np.bool_))
 print(resident() - before)
@@ -174,14 +173,14 @@ def _time(rows: Sequence[EngineRow], count: int) -> None:
 
     manifest = rows[0].engine.manifest
     windows = made_windows(manifest.window, 32)
-    code, event = (1, manifest.tokens, manifest.width), (1, manifest.event_releases, manifest.tokens, manifest.width)
+    event = (1, manifest.event_releases, manifest.tokens, manifest.width)
     rng = np.random.default_rng(0)
     z = np.round(rng.normal(size=event) * float(manifest.sigma)).astype(np.int32)
-    no_noise, present = np.zeros(code, np.int32), np.ones(event[:2], np.bool_)
+    present = np.ones(event[:2], np.bool_)
     for number in range(-5, count):  # the first few warm up
         for row in [*rows[number % len(rows) :], *rows[: number % len(rows)]]:
             times = [time.perf_counter()]
-            row.engine.run_core(windows[number % len(windows)][None], no_noise)
+            row.engine.run_encode(windows[number % len(windows)][None])
             times.append(time.perf_counter())
             row.engine.run_decide(z, present)
             times.append(time.perf_counter())

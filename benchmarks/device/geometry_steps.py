@@ -112,13 +112,12 @@ def _trace(work: Path) -> dict[str, Any]:
         save_graph(graph, folder / FILES[part])
         nodes[f"{part}_nodes"] = len(graph.graph.node)
     windows = made_windows(config.window, 12)[-_WINDOWS:]
-    silence = torch.zeros(1, config.tokens, config.width, dtype=torch.int32)
     event = torch.zeros(1, config.event_releases, config.tokens, config.width, dtype=torch.int32)
     present = torch.ones(1, config.event_releases, dtype=torch.bool)
     with torch.inference_mode():
         graph_of, codes, began = EncodeGraph(family).eval(), [], time.monotonic()
         for window in windows:
-            codes.append(graph_of(torch.from_numpy(window[None]), silence))
+            codes.append(graph_of(torch.from_numpy(window[None])))
         ours_s = (time.monotonic() - began) / len(windows)
         mu = torch.cat(codes)
         event[0, : len(mu)] = mu
@@ -243,8 +242,7 @@ def _run(work: Path, precision: str) -> dict[str, Any]:
             said["logits_apart"] = float(np.abs(found - known["logits"]).max())
             said["decide_s"] = round(time.monotonic() - began, 3)
             continue
-        silence = np.zeros((1, *known["mu"].shape[1:]), np.int32)
-        feeds = [{"frames": window[None], "noise": silence} for window in known["windows"]]
+        feeds = [{"frames": window[None]} for window in known["windows"]]
         mu = np.concatenate([np.asarray(session.run(None, feed)[0]) for feed in feeds])
         apart = np.abs(mu.astype(np.int64) - known["mu"])
         said["encode_s"] = round((time.monotonic() - began) / len(feeds), 3)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from calibration.audit.targets import Gallery
 from familial.evaluate.intervals import auc_interval, macro_accuracy_interval
 from familial.model.code_space import rounded_gaussian
-from familial.model.desensitizer import trusted_code
+from familial.model.desensitizer import integer_code
 
 __all__ = [
     "Effort",
@@ -367,7 +367,7 @@ def classify_trait(observed: Observations, trait: _Integers, sigma: float, effor
 
 
 def leak(gallery: Gallery, label: _Integers, clip_norm: int, seed: int = 3) -> npt.NDArray[np.int16]:
-    """Train a desensitizer to leak a label from the pictures, through the same trusted core as ours.
+    """Train a desensitizer to leak a label from the pictures, through the same integer core as ours.
 
     It is tested on the very windows it was trained on: it is meant to leak.
 
@@ -396,4 +396,4 @@ def leak(gallery: Gallery, label: _Integers, clip_norm: int, seed: int = 3) -> n
         optimiser.step()
     with torch.no_grad():
         x = nn.functional.normalize(inner(pixels), dim=1) * (clip_norm - 1)
-        return np.asarray(trusted_code(x[:, None, :], clip_norm)[:, 0].numpy(), np.int16)
+        return np.asarray(integer_code(x[:, None, :], clip_norm)[:, 0].numpy(), np.int16)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from calibration.audit.classifiers import Effort, Observations
 from calibration.audit.targets import PICTURE, Gallery
 from familial.evaluate.intervals import bonferroni_mean_interval, macro_accuracy_interval
-from familial.model.desensitizer import trusted_code
+from familial.model.desensitizer import integer_code
 
 __all__ = ["Inverted", "Inverter", "Scores", "picture_codes", "png", "rebuilt", "score", "ssim", "train_inverter"]
 
@@ -254,7 +254,7 @@ def _strangers(
 
 
 def picture_codes(gallery: Gallery, clip_norm: int) -> npt.NDArray[np.int16]:
-    """Return codes int16 (N, n) that leak the picture: its principal components, through the trusted core."""
+    """Return codes int16 (N, n) that leak the picture: its principal components, through the integer core."""
     pixels = _pictures(gallery).flatten(1)
     centred = pixels - pixels.mean(dim=0)
     n = gallery.codes.shape[1]
@@ -264,7 +264,7 @@ def picture_codes(gallery: Gallery, clip_norm: int) -> npt.NDArray[np.int16]:
         x = nn.functional.pad(x, (0, n - x.shape[1]))
     size = x.norm(dim=1, keepdim=True)
     x = x / torch.maximum(size, size.quantile(0.5)) * (clip_norm - 1)  # the larger half to the rim
-    return np.asarray(trusted_code(x[:, None, :], clip_norm)[:, 0].numpy(), np.int16)
+    return np.asarray(integer_code(x[:, None, :], clip_norm)[:, 0].numpy(), np.int16)
 
 
 def png(picture: Tensor, scale: int = 4) -> str:

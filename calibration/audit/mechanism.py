@@ -1,9 +1,9 @@
-"""The mechanism itself, without a network that might not leak: planted codes through the REAL core.
+"""The mechanism itself, without a network that might not leak: planted codes through the REAL cores.
 
-encode.onnx --cut at the core's float input--> core (ONNX Runtime) <-- noise of the real Sampler
+encode.onnx --cut at its core's float input--> mu --the gate's release, noise of the real Sampler--> z
 +C against -C, likelihood-ratio test, Clopper and Pearson --> a lower bound on S, compared with the claim
 one of M planted codes, matched filter                    --> how often it is named, compared with the certificate
-encode.onnx with hostile weights, hostile frames, noise 0 --> |mu|, compared with C   (test harness only)
+encode.onnx with hostile weights, hostile frames --> |mu|, compared with C   (test harness only)
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from calibration.noise import build_table
+from edge_runtime.gate.core import release
 from edge_runtime.gate.sampler import Sampler
 from export.parity import made_windows
+from export.precision.network import Network
 from export.proof.structure import load_graph
-from export.proof.verify_graph import core_input
 from familial.evaluate.intervals import binomial_interval
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import EngineError
@@ -72,14 +73,14 @@ def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 class Core:
-    """The trusted core of an engine folder, cut out of its encode.onnx at the float input, for many codes at once.
+    """From the float input of an engine's integer core to z, for many codes at once: that core, then the gate's.
 
     The nodes and constants are the file's own; only the first dimension, which is 1 in the file, is left open.
     """
 
     def __init__(self, folder: Path, manifest: EngineManifest) -> None:
         model = load_graph(folder / FILES["encode"])
-        name = core_input(model, manifest)
+        (name,) = Network(model).code
         nodes, kind = _after(model, name), _float_kind(model, name)
         read = {value for node in nodes for value in node.input}
         constants = [tensor for tensor in model.graph.initializer if tensor.name in read]
@@ -88,11 +89,8 @@ class Core:
         graph = helper.make_graph(
             nodes,
             "core",
-            [
-                helper.make_tensor_value_info(name, kind, shape),
-                helper.make_tensor_value_info("noise", TensorProto.INT32, shape),
-            ],
-            [helper.make_tensor_value_info("z", TensorProto.INT32, shape)],
+            [helper.make_tensor_value_info(name, kind, shape)],
+            [helper.make_tensor_value_info("mu", TensorProto.INT32, shape)],
             constants,
         )
         made = helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version)
@@ -102,13 +100,16 @@ class Core:
 
     def __call__(self, x: npt.NDArray[np.floating], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """x float (B, K, d), noise int32 (B, K, d) -> z int32 (B, K, d)."""
-        z: npt.NDArray[np.int32] = self._session.run(["z"], {self._input: x.astype(self._dtype), "noise": noise})[0]
+        mu = self._session.run(["mu"], {self._input: x.astype(self._dtype)})[0].astype(np.int16)
+        z = np.empty(noise.shape, np.int32)
+        for index, code in enumerate(mu):
+            z[index] = release(code.reshape(-1), noise[index].reshape(-1), self.manifest.clip_norm).reshape(code.shape)
         return z
 
 
 def _after(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
-    """Return the nodes between `name` and z, in order, without those that make constants."""
-    wanted, kept = {"z"}, list[onnx.NodeProto]()
+    """Return the nodes between `name` and mu, in order, without those that make constants."""
+    wanted, kept = {"mu"}, list[onnx.NodeProto]()
     for node in reversed(model.graph.node):
         if wanted.intersection(node.output) and name not in node.output and node.op_type != "Constant":
             kept.append(node)
@@ -239,11 +240,10 @@ def match_filter(
 def hostile_norms(folder: Path, manifest: EngineManifest, tries: int) -> Iterator[tuple[str, float, float]]:
     """Yield (weights, largest |mu|, largest norm before the core) of encode.onnx with hostile weights.
 
-    Each reads hostile frames, random frames and frames that a search found to make |mu| long. Noise is zero: this is
-    the test harness, the only place where a code is looked at.
+    Each reads hostile frames, random frames and frames that a search found to make |mu| long.
     """
     model = load_graph(folder / FILES["encode"])
-    before = core_input(model, manifest)
+    (before,) = Network(model).code
     for name in _WEIGHTS:
         made = onnx.ModelProto()
         made.CopyFrom(model)
@@ -273,18 +273,17 @@ def _spoil(model: onnx.ModelProto, how: str, rng: np.random.Generator) -> None:
 
 def _longest(session: onnxruntime.InferenceSession, manifest: EngineManifest, tries: int) -> tuple[float, float]:
     """Return the largest |mu| and the largest norm before the core (maybe infinite), hostile frames and a search."""
-    code = np.zeros((1, manifest.tokens, manifest.width), np.int32)
     rng, best, worst_x = np.random.default_rng(29), -1.0, 0.0
     frames = made_windows(manifest.window, MADE_WINDOWS)
     champion = frames[:1]
 
     def look(window: npt.NDArray[np.uint8]) -> float:
         nonlocal worst_x
-        z, x = session.run(None, {"frames": window, "noise": code})
+        mu, x = session.run(None, {"frames": window})
         with np.errstate(over="ignore", invalid="ignore"):
             norm_x = float(np.sqrt((x.astype(np.float64) ** 2).sum()))
         worst_x = max(worst_x, norm_x if math.isfinite(norm_x) else math.inf)
-        return float(np.sqrt((z.astype(np.int64) ** 2).sum()))
+        return float(np.sqrt((mu.astype(np.int64) ** 2).sum()))
 
     for window in frames:
         if (norm := look(window[None])) > best:

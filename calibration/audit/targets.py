@@ -1,7 +1,7 @@
 """Targets of the attacks: clips of known people, faces and places -> their clean codes by the ENGINE.
 
     rendered people, cast again and again in new rooms ─┐
-    face pictures, moved about, filling the frame ──────┼─► windows ─► encode.onnx, noise zero ─► Gallery (test harness)
+    face pictures, moved about, filling the frame ──────┼─► windows ─► encode.onnx ─► mu ─► Gallery (test harness)
     clips of a manifest; a group of clips is a place ───┘
 
 Clean codes exist here only: the attackers add fresh noise to them, of the sigma that gives the attacked S. Pictures
@@ -242,16 +242,15 @@ def _encode_shot(job: tuple[Path, Shot]) -> tuple[npt.NDArray[np.int16], U8]:
     """Return clean codes int16 (S, n) and pictures of one shot's last windows, slot by slot as the device would."""
     folder, shot = job
     cv2.setNumThreads(1)
-    engine = _OPEN.get(folder) or _OPEN.setdefault(folder, OnnxEngine(folder))
-    manifest, spec = engine.manifest, engine.manifest.window
+    engine = _OPEN.get(folder) or _OPEN.setdefault(folder, OnnxEngine(folder, parts=("encode",)))
+    spec = engine.manifest.window
     footage = shot.footage(spec)
     first = round(_seconds(spec) / spec.slot_s) - WINDOWS
     ends = [spec.slot_s * (first + slot + 1) for slot in range(WINDOWS)]
     made = windows(footage, ends, spec)
-    silence = np.zeros((1, manifest.tokens, manifest.width), np.int32)
-    codes = np.concatenate([engine.run_core(window[None], silence).reshape(1, -1) for window in made])
+    codes = np.stack([engine.encode(window[None]) for window in made])
     pictures = [cv2.resize(window[-1], (PICTURE, PICTURE), interpolation=cv2.INTER_AREA) for window in made]
-    return codes.astype(np.int16), np.stack(pictures).astype(np.uint8)
+    return codes, np.stack(pictures).astype(np.uint8)
 
 
 def encode_shots(
@@ -264,7 +263,7 @@ def encode_shots(
     traits: Mapping[str, npt.NDArray[np.int64]] | None = None,
     public: bool = False,
 ) -> Gallery:
-    """Make or read every clip and encode it with zero noise.
+    """Make or read every clip and encode it.
 
     Args:
         engine: folder of the engine.

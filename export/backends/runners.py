@@ -1,7 +1,7 @@
 """Backends, by name: they make and run what an engine folder's graphs need. No torch.
 
     backend(name) -> Backend      backend.build(folder) makes what it needs beside the graphs and opens them
-                                  -> Runner: encode(frames, noise) -> z, decide(z, present) -> logits
+                                  -> Runner: encode(frames) -> mu, decide(z, present) -> logits
 
     onnxruntime    the graphs as they are, on the CPU
     tensorrt       engine files for the GPU of this machine, which also runs them
@@ -35,8 +35,8 @@ _CURE = "build the engine again: python -m export.build_engine"
 class Runner(Protocol):
     """Both graphs of one engine folder, open."""
 
-    def encode(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """frames uint8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d). Raises EngineError."""
+    def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        """frames uint8 (1, F, H, W) -> mu int32 (1, K, d). Raises EngineError."""
 
     def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         """z int32 (1, R, K, d), present bool (1, R) -> logits float32 (1, L). Raises EngineError."""
@@ -106,9 +106,9 @@ class _OnnxRunner:
         except self._errors as error:
             raise EngineError(f"{FILES[part]}: the run failed ({error}); {_CURE}") from error
 
-    def encode(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        z: npt.NDArray[np.int32] = self._run("encode", {"frames": frames, "noise": noise})
-        return z
+    def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        mu: npt.NDArray[np.int32] = self._run("encode", {"frames": frames})
+        return mu
 
     def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = self._run("decide", {"z": z, "present": present})
@@ -183,9 +183,9 @@ class _DeviceRunner:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
 
-    def encode(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        z: npt.NDArray[np.int32] = self._engine.run_core(frames, noise)
-        return z
+    def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        mu: npt.NDArray[np.int32] = self._engine.run_encode(frames)
+        return mu
 
     def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = self._engine.run_decide(z, present)

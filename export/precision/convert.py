@@ -4,7 +4,7 @@
     fp32 graph --int8: Q/DQ, ranges of calibration.json (quantise.py)-------> graph with explicit quantisation
 
 Every type is written in the graph, so no builder has to choose one. Both keep what is sensitive (preparation of the
-pixels, sums, norms, softmax) and the trusted core with the arithmetic before it in float32. Inputs and outputs keep
+pixels, sums, norms, softmax) and the integer core with the arithmetic before it in float32. Inputs and outputs keep
 their types. The result is proved and checked like any graph. A new precision is a row of PRECISIONS.
 """
 

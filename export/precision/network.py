@@ -1,6 +1,6 @@
 """The parts of a traced fp32 graph, and the values of its tensors when it runs. No torch.
 
-    frames --preparation--> first layer with trained weights --> ... --> last layer --> x --trusted core--> z
+    frames --preparation--> first layer with trained weights --> ... --> last layer --> x --integer core--> mu
 
 The other precisions change only what lies between the first layer and the last one before x; `Network` finds it. The
 last layer stays in float32, because its output is in lattice units, or one normalisation away from them.
@@ -141,7 +141,7 @@ def types(model: ModelProto) -> dict[str, int]:
 
 
 class Network:
-    """An fp32 graph and where its parts begin and end: preparation, layers with trained weights, trusted core.
+    """An fp32 graph and where its parts begin and end: preparation, layers with trained weights, integer core.
 
     Args:
         model: The graph.
@@ -151,7 +151,7 @@ class Network:
         layers: Indices of the nodes with trained weights that another precision may change.
         tail: Indices of the last such nodes before x, which stay in float32.
         core: Indices of the nodes after x.
-        code: Name of x, in a set; empty for a graph that makes no z.
+        code: Name of x, in a set; empty for a graph that makes no mu.
     """
 
     def __init__(self, model: ModelProto, folder: str = "") -> None:
@@ -211,8 +211,8 @@ class Network:
         return not (small and np.isin(self.array(node.input[1]), (0.0, 1.0)).all())
 
     def _code(self) -> set[str]:
-        """x, the output of the Reshape before the trusted core; nothing for a graph that makes no z."""
-        todo, code = (["z"] if "z" in self.outputs else []), set[str]()
+        """x, the output of the Reshape before the integer core; nothing for a graph that makes no mu."""
+        todo, code = (["mu"] if "mu" in self.outputs else []), set[str]()
         while todo:
             name = todo.pop()
             index = self.maker.get(name)

@@ -1,1 +1,1 @@
-"""What is proved on the graphs before any engine is made: their structure, then the trusted core (verify_graph)."""
+"""What is proved on the graphs before any engine is made: structure, operators, no state (verify_graph)."""

@@ -1,9 +1,8 @@
-"""The structure that every graph must have before anything is proved on it, so that it is unambiguous. No torch.
+"""The structure that every graph must have, so that each reader of its file understands the same. No torch.
 
-A graph that passes has tensor names made once and in order, standard operators of a whitelist that the devices'
-TensorRT parses, no subgraph, function, custom operator or default of an input, exactly the manifest's inputs and
-outputs, no dead node and no dynamic shape; its file is protobuf in canonical form. `Graph` finds the node that makes a
-tensor and the nodes that read it.
+A graph that passes has tensor names made once and in order, no function, custom operator or default of an input,
+exactly the manifest's inputs and outputs, no dead node and no dynamic shape; its file is protobuf in canonical form.
+What its nodes may be is in `export.proof.operators`. `Graph` finds the node that makes a tensor.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
@@ -23,20 +21,19 @@ from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 from wire.errors import GraphError
 
 __all__ = [
-    "FORBIDDEN",
     "INLINE_BYTES",
     "LARGE_BYTES",
     "OPSET",
     "WEIGHTS_SUFFIX",
-    "WHITELIST",
     "Graph",
+    "Shapes",
     "Signature",
     "check_complete",
-    "check_structure",
     "check_unambiguous",
     "external_files",
     "load_graph",
     "save_graph",
+    "static_shapes",
 ]
 
 OPSET = 18
@@ -45,31 +42,7 @@ OPSET = 18
 WEIGHTS_SUFFIX = ".weights"
 """Of the files in which a graph's large constants lie: encode.weights, decide.weights."""
 
-_ALLOWED = """
-Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv ConvTranspose Cos DequantizeLinear Div
-Elu Equal Erf Exp Expand Flatten Floor Gather Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid
-HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Min Mul
-Neg Not Or Pad Pow QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Round Sigmoid Sign
-Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Transpose Unsqueeze Where
-"""
-WHITELIST = frozenset(_ALLOWED.split())
-"""Operators that TensorRT parses from 9.0 on, that are deterministic, and whose shapes do not depend on data."""
-
-FORBIDDEN: Mapping[str, str] = {
-    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "it carries a subgraph, which this proof does not enter"),
-    **dict.fromkeys(
-        ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"),
-        "noise is never drawn in the graph: TensorRT ignores its seed",
-    ),
-    "Dropout": "a graph for running has none: the network was not in eval mode",
-    **dict.fromkeys(("NonZero", "Unique", "Compress", "NonMaxSuppression"), "its output's shape depends on the frames"),
-    **dict.fromkeys(("ScatterND", "ScatterElements", "Scatter", "IsNaN", "IsInf"), "TensorRT before 10 lacks it"),
-    **dict.fromkeys(("RMSNormalization", "Attention", "RotaryEmbedding"), "TensorRT's parser lacks it up to 10.1"),
-}
-"""Operators met in practice -> why they are refused. All others are refused for not being in WHITELIST."""
-
 _AGAIN = "export the checkpoint again: python -m export.build_engine"
-_OTHERWISE = "write that layer with operators of export.proof.structure.WHITELIST, and export it again"
 _IR_VERSIONS = range(8, 11)  # TensorRT 10.3's parser and ONNX Runtime 1.16 read these
 _MAX_RANK = 8
 _DTYPES: Mapping[str, int] = {
@@ -78,15 +51,6 @@ _DTYPES: Mapping[str, int] = {
     "float32": TensorProto.FLOAT,
     "bool": TensorProto.BOOL,
 }
-_CANNOT_HOLD_GRAPHS = (
-    AttributeProto.FLOAT,
-    AttributeProto.INT,
-    AttributeProto.STRING,
-    AttributeProto.TENSOR,
-    AttributeProto.FLOATS,
-    AttributeProto.INTS,
-    AttributeProto.STRINGS,
-)
 INLINE_BYTES = 1 << 30
 """Where the large constants are more than this in sum, they lie in a file beside the graph: a protobuf message holds
 2 GB, and readers copy it."""
@@ -97,6 +61,7 @@ LARGE_BYTES = 4096
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 
 Signature = Mapping[str, tuple[str, Sequence[int]]]  # name -> (dtype, shape)
+Shapes = Mapping[str, tuple[int, tuple[int, ...]]]  # tensor -> (element type of onnx, shape)
 
 
 class Graph:
@@ -118,10 +83,6 @@ class Graph:
         """Refuse the graph: raise GraphError."""
         at = f"node {node.name or node.output[0]!r} ({node.op_type}): " if node is not None else ""
         raise GraphError(f"{self.file}: {step}: {at}{reason}")
-
-    def readers(self, name: str) -> list[NodeProto]:
-        """Nodes that read tensor `name`, once for every place where they read it."""
-        return [node for node in self.nodes for read in node.input if read == name]
 
     def root(self, name: str) -> str:
         """`name`, or what it is a copy of by way of Identity nodes."""
@@ -195,6 +156,7 @@ def save_graph(model: onnx.ModelProto, file: Path, inline_bytes: int = INLINE_BY
             (`encode.weights`), each on a page of its own.
     """
     large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= LARGE_BYTES]
+    large = [tensor for tensor in large if tensor.data_type != TensorProto.INT64]  # indices stay in the graph
     if sum(len(tensor.raw_data) for tensor in large) > inline_bytes:
         beside = file.with_suffix(WEIGHTS_SUFFIX)
         with beside.open("wb") as out:
@@ -227,49 +189,11 @@ def _check_external(file: Path, tensor: TensorProto) -> None:
         raise GraphError(f"{file.name}: {tensor.name!r}: {place.name} is too short; copy the folder again")
 
 
-def check_structure(model: onnx.ModelProto, file: str, inputs: Signature, outputs: Signature) -> list[str]:
-    """Check a graph against every rule of this module.
-
-    Args:
-        model: The graph.
-        file: Its name, for messages.
-        inputs: Name -> (dtype, shape); the graph must have exactly these.
-        outputs: Likewise.
-
-    Returns:
-        What was proved, in sentences.
-
-    Raises:
-        GraphError: The graph can be read in two ways, or TensorRT does not read it; names step, node and reason.
-    """
-    graph = Graph(model, file)
-    check_unambiguous(graph, inputs, outputs)
-    return check_complete(graph, inputs, outputs)
-
-
 def check_unambiguous(graph: Graph, inputs: Signature, outputs: Signature) -> None:
-    """Raise GraphError unless a name means one tensor, a node one standard operator, and the interface is as given."""
+    """Raise GraphError unless a name means one tensor, and the interface is as given."""
     _only_a_graph(graph)
     _made_once(graph)
-    _operators(graph)
-    _quantisers(graph)
     _interface(graph, inputs, outputs)
-
-
-def check_complete(graph: Graph, inputs: Signature, outputs: Signature) -> list[str]:
-    """Raise GraphError unless every node leads to an output and every shape is static; returns what was proved."""
-    _nothing_dead(graph)
-    _static_shapes(graph, outputs)
-    kinds = len({node.op_type for node in graph.nodes})
-    return [
-        f"opset {OPSET}, {len(graph.nodes)} nodes of {kinds} kinds, all on the whitelist",
-        "no subgraph, function, custom operator, sparse tensor or default; every name is made once, in order",
-        f"inputs {_signature(inputs)}; outputs {_signature(outputs)}; every node leads there; every shape is static",
-    ]
-
-
-def _signature(table: Signature) -> str:
-    return ", ".join(f"{name} {dtype} {tuple(shape)}" for name, (dtype, shape) in table.items())
 
 
 def _only_a_graph(graph: Graph) -> None:
@@ -302,7 +226,8 @@ def _made_once(graph: Graph) -> None:
         if not name or name in known:
             graph.fail(step, None, f"{name!r} is made twice: an input with a default, or two constants of one name")
         known.add(name)
-    for tensor in graph.model.graph.initializer:
+    in_nodes = (each.t for node in graph.nodes for each in node.attribute if each.type == AttributeProto.TENSOR)
+    for tensor in [*graph.model.graph.initializer, *in_nodes]:
         _one_value(graph, tensor)
     labels: set[str] = set()
     for node in graph.nodes:
@@ -318,45 +243,6 @@ def _made_once(graph: Graph) -> None:
             graph.fail(step, node, "another node has the same name")
         known.update(name for name in node.output if name)
         labels.add(node.name)
-
-
-def _operators(graph: Graph) -> None:
-    """Every node is a standard operator of the whitelist whose attributes hold plain values."""
-    step = "operators"
-    for node in graph.nodes:
-        if node.domain or node.overload or len(getattr(node, "device_configurations", ())):
-            standard = "only the standard operators, for no device in particular"
-            graph.fail(step, node, f"domain {node.domain!r}: {standard}; {_AGAIN}")
-        if node.op_type not in WHITELIST:
-            reason = FORBIDDEN.get(node.op_type, "not on the whitelist of operators for the device")
-            graph.fail(step, node, f"{reason}; {_OTHERWISE}")
-        names = [attribute.name for attribute in node.attribute]
-        if len(set(names)) != len(names):
-            graph.fail(step, node, "an attribute is given twice")
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                _one_value(graph, attribute.t)
-            if attribute.type not in _CANNOT_HOLD_GRAPHS or attribute.ref_attr_name:
-                graph.fail(step, node, f"attribute {attribute.name!r} holds a graph, a sparse tensor or a reference")
-            if attribute.type == AttributeProto.TENSOR and attribute.t.data_location == TensorProto.EXTERNAL:
-                graph.fail(step, node, "a Constant keeps its value in the file itself")
-        if node.op_type == "Constant" and len(names) != 1:
-            graph.fail(step, node, "a Constant has exactly one value")
-
-
-def _quantisers(graph: Graph) -> None:
-    """Q/DQ is symmetric int8 with stored scales: the one form that ONNX Runtime and TensorRT read alike."""
-    step = "quantisation"
-    for node in graph.nodes:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        if len(node.input) != 3 or not all(node.input):
-            graph.fail(step, node, "needs a scale and a zero point, or its type is a matter of defaults")
-        scale, zero = (graph.constant(name) for name in node.input[1:])
-        if scale is None or scale.dtype != np.float32 or not (np.isfinite(scale) & (scale > 0)).all():
-            graph.fail(step, node, f"scale {node.input[1]!r} must be stored, float32, finite and above zero")
-        if zero is None or zero.dtype != np.int8 or zero.any() or zero.shape != scale.shape:
-            graph.fail(step, node, f"zero point {node.input[2]!r} must be stored: int8 zeros of the scale's shape")
 
 
 def _one_value(graph: Graph, tensor: TensorProto) -> None:
@@ -381,10 +267,6 @@ def _interface(graph: Graph, inputs: Signature, outputs: Signature) -> None:
             if _type_of(value) != (_DTYPES[dtype], tuple(shape)):
                 found = _type_of(value)
                 graph.fail(step, None, f"{value.name} is {found}, the manifest says {dtype} {tuple(shape)}")
-    for name in (name for name, (dtype, _) in inputs.items() if dtype == "uint8"):
-        for node in graph.readers(name):
-            if node.op_type != "Cast":
-                graph.fail(step, node, f"{name!r} is uint8, which TensorRT reads by a Cast alone; cast it first")
 
 
 def _type_of(value: onnx.ValueInfoProto) -> tuple[int, tuple[int, ...]] | None:
@@ -398,16 +280,23 @@ def _type_of(value: onnx.ValueInfoProto) -> tuple[int, tuple[int, ...]] | None:
     return tensor.elem_type, tuple(dim.dim_value for dim in dims)
 
 
-def _nothing_dead(graph: Graph) -> None:
-    """Every node leads to an output: nothing is computed aside."""
+def check_complete(graph: Graph) -> None:
+    """Raise GraphError unless every input is read and every node leads to an output."""
     alive = set().union(*(graph.ancestors(name) for name in graph.outputs))
+    for name in graph.inputs:
+        if name not in alive:
+            graph.fail("dead code", None, f"input {name!r} leads to no output")
     for node in graph.nodes:
         if not alive.intersection(node.output):
             graph.fail("dead code", node, f"{node.output[0]!r} leads to no output")
 
 
-def _static_shapes(graph: Graph, outputs: Signature) -> None:
-    """onnx's checker and shape inference agree with the shapes that the file states."""
+def static_shapes(graph: Graph, outputs: Signature) -> Shapes:
+    """Return the type and shape of every tensor.
+
+    Raises:
+        GraphError: A shape is not static, or onnx's checker and shape inference disagree with what the file states.
+    """
     step = "shapes"
     bare = onnx.ModelProto()
     bare.CopyFrom(graph.model)
@@ -416,24 +305,28 @@ def _static_shapes(graph: Graph, outputs: Signature) -> None:
         value.type.tensor_type.ClearField("shape")
     try:
         onnx.checker.check_model(_without_external(graph.model))
-        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True).graph
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:400]
         raise GraphError(f"{graph.file}: {step}: onnx refuses the graph: {reason}") from error
-    found = {value.name: _type_of(value) for value in [*inferred.graph.value_info, *inferred.graph.output]}
-    for node in graph.nodes:
-        for name in node.output:
-            shaped = found.get(name)
-            if name and shaped is None:
-                graph.fail(step, node, f"the shape of {name!r} is not static")
-            if shaped is not None and len(shaped[1]) > _MAX_RANK:
-                graph.fail(step, node, f"{name!r} has {len(shaped[1])} dimensions, TensorRT takes {_MAX_RANK}")
+    found = {value.name: _type_of(value) for value in [*inferred.value_info, *inferred.input, *inferred.output]}
+    known: dict[str, tuple[int, tuple[int, ...]]] = {
+        name: (tensor.data_type, tuple(tensor.dims)) for name, tensor in graph.initializers.items()
+    }
+    for name in [*graph.inputs, *(name for node in graph.nodes for name in node.output if name)]:
+        shaped = found.get(name)
+        if shaped is None:
+            graph.fail(step, graph.makers.get(name), f"the shape of {name!r} is not static")
+        if len(shaped[1]) > _MAX_RANK:
+            graph.fail(step, None, f"{name!r} has {len(shaped[1])} dimensions, TensorRT takes {_MAX_RANK}")
+        known[name] = shaped
     for name, (dtype, shape) in outputs.items():
-        if found[name] != (_DTYPES[dtype], tuple(shape)):
-            graph.fail(step, None, f"{name} is {found[name]}, the manifest says {dtype} {tuple(shape)}")
+        if known[name] != (_DTYPES[dtype], tuple(shape)):
+            graph.fail(step, None, f"{name} is {known[name]}, the manifest says {dtype} {tuple(shape)}")
     for value in graph.model.graph.value_info:
-        if value.name in found and _type_of(value) not in (None, found[value.name]):
-            graph.fail(step, None, f"{value.name!r} is said to be {_type_of(value)}, it is {found[value.name]}")
+        if value.name in known and _type_of(value) not in (None, known[value.name]):
+            graph.fail(step, None, f"{value.name!r} is said to be {_type_of(value)}, it is {known[value.name]}")
+    return known
 
 
 def _without_external(model: onnx.ModelProto) -> onnx.ModelProto:

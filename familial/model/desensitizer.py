@@ -1,11 +1,12 @@
-"""The desensitizer (features -> code) and the trusted core (code + noise -> z).
+"""The desensitizer (features -> x) and the integer core (x -> code).
 
-    features (B, F) --Desensitizer--> x float (B, K, d), |x| < C          learned, untrusted
-                    --trusted_code, integers only--> mu int32, |mu| <= C  trusted, holds for ANY x
-                    --+ noise, clamped to int16--> z int32 (B, K, d)      trusted: all that leaves
+    features (B, F) --Desensitizer--> x float (B, K, d), |x| < C             learned
+                    --integer_code--> mu int32 (B, K, d), |mu| <= C          integers only, holds for ANY x
 
-C is `clip_norm`; norms are Euclidean, over all n = K * d coordinates of one code. The promise rests on `trusted_code`
-and `trusted_core` alone: whatever a network computes, NaN and infinity included, mu lies in the ball of radius C.
+C is `clip_norm`; norms are Euclidean, over all n = K * d coordinates of one code. Whatever a network computes, NaN and
+infinity included, mu lies in the ball of radius C. The promise does not rest on that: on a device the gate holds every
+code against C again, and adds the noise (`edge_runtime/gate/core.py`). Here it makes training, every precision and
+every engine speak of the same code.
 """
 
 from __future__ import annotations
@@ -13,10 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ASIDE", "Z_MAX", "Desensitizer", "code_plane", "straight_through", "trusted_code", "trusted_core"]
-
-Z_MAX = 32767
-"""Largest coordinate of z, which travels as int16."""
+__all__ = ["ASIDE", "Desensitizer", "code_plane", "integer_code", "straight_through"]
 
 ASIDE = 0.5
 """Largest part of a code outside the labels' plane, towards the attributes, as a share of its radius."""
@@ -25,10 +23,10 @@ _BOUND = 16.0  # limit of the map's output, which keeps its squares finite in ha
 _PLANE_SEED = 5
 
 
-# --- the trusted core -------------------------------------------------------------------------------------------------
+# --- the integer core -------------------------------------------------------------------------------------------------
 
 
-def trusted_code(x: Tensor, clip_norm: int) -> Tensor:
+def integer_code(x: Tensor, clip_norm: int) -> Tensor:
     """Make an integer code of norm at most C out of any floats.
 
     Let a be x rounded and b be x truncated, both clipped per coordinate to [-C, C], which also catches whatever NaN and
@@ -49,17 +47,9 @@ def trusted_code(x: Tensor, clip_norm: int) -> Tensor:
     return torch.where(a_fits, a, torch.where(b_fits, b, torch.zeros_like(b)))
 
 
-def trusted_core(x: Tensor, noise: Tensor, clip_norm: int) -> Tensor:
-    """The whole core: x float, noise int32, both (B, K, d) -> z int32 (B, K, d) in int16's range.
-
-    The noise sample is used once, in this addition.
-    """
-    return (trusted_code(x, clip_norm) + noise).clamp(-Z_MAX - 1, Z_MAX)
-
-
 def straight_through(x: Tensor, clip_norm: int) -> Tensor:
-    """For training: the value of `trusted_code` as float, with the gradient of the identity (straight-through)."""
-    return x + (trusted_code(x.detach(), clip_norm).to(x.dtype) - x.detach())
+    """For training: the value of `integer_code` as float, with the gradient of the identity (straight-through)."""
+    return x + (integer_code(x.detach(), clip_norm).to(x.dtype) - x.detach())
 
 
 # --- the learned map, which nothing relies on -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from familial.model.desensitizer import trusted_code
+from familial.model.desensitizer import integer_code
 from familial.model.family import Family
 
 __all__ = ["Encoder"]
@@ -33,12 +33,12 @@ class Encoder:
     def sequence(self, frames: npt.NDArray[np.uint8], index: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
         """Frames u8 (T, H, W) and where each window's lie, int64 (S, F) -> clean codes int16 (S, K, d)."""
         seen = self.tower.sequence(torch.as_tensor(frames[None]), torch.as_tensor(index))[0]
-        return np.asarray(trusted_code(self.desensitizer(seen), self.clip_norm).cpu().numpy(), np.int16)
+        return np.asarray(integer_code(self.desensitizer(seen), self.clip_norm).cpu().numpy(), np.int16)
 
     @torch.inference_mode()
     def __call__(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
         parts = [
-            trusted_code(self.desensitizer(self.tower(torch.as_tensor(windows[i : i + self.chunk]))), self.clip_norm)
+            integer_code(self.desensitizer(self.tower(torch.as_tensor(windows[i : i + self.chunk]))), self.clip_norm)
             for i in range(0, len(windows), self.chunk)
         ]
         return np.asarray(torch.cat(parts).cpu().numpy(), np.int16)

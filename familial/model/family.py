@@ -1,6 +1,6 @@
 """The family: one set of weights for all members, and two exits in one forward.
 
-    frames --tower--> features --desensitizer--> x --trusted core (+ noise)--> z           on the edge
+    frames --tower--> features --desensitizer--> x --integer core (+ noise)--> z           on the edge
     z x 8 --adapter--> tokens --block 1--> EDGE EXIT: label logits                          on the edge
                               --blocks 2..--> CLOUD EXIT: next token = label, then the caption's words
 
@@ -21,7 +21,7 @@ from familial.model.backbone import Backbone
 from familial.model.config import FamilyConfig
 from familial.model.decoders.sentence import greedy_words, word_logits
 from familial.model.decoders.verdict import attribute_logits, cloud_exit, edge_exit
-from familial.model.desensitizer import Desensitizer, straight_through, trusted_core
+from familial.model.desensitizer import Desensitizer, integer_code, straight_through
 from familial.model.towers.base import Seen
 from familial.model.towers.registry import make_tower
 from familial.model.vocabulary import FIRST_LABEL, Vocabulary
@@ -107,9 +107,9 @@ class Family(nn.Module):
         """x float (B, K, d) -> mu float (B, K, d) of integer values with a straight-through gradient, for training."""
         return straight_through(x, self.config.clip_norm)
 
-    def core(self, x: Tensor, noise: Tensor) -> Tensor:
-        """x float, noise int32, both (B, K, d) -> z int32 (B, K, d): the trusted core."""
-        return trusted_core(x, noise, self.config.clip_norm)
+    def integer_code(self, x: Tensor) -> Tensor:
+        """x float (B, K, d) -> mu int32 (B, K, d): the integer core."""
+        return integer_code(x, self.config.clip_norm)
 
     # --- z to verdicts and sentences: both halves
 

@@ -1,6 +1,6 @@
 """The graphs: what export traces of a family. Shapes are fixed, one window or one event at a time.
 
-EncodeGraph   frames, noise --tower, desensitizer, trusted core--> z
+EncodeGraph   frames of one window --tower, desensitizer, integer core--> mu
 DecideGraph   z of one event, which of it arrived --adapter, shared blocks, edge exit--> label logits
 """
 
@@ -10,7 +10,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from familial.model.desensitizer import trusted_core
+from familial.model.desensitizer import integer_code
 from familial.model.family import Family
 from familial.model.members import EdgeMember
 
@@ -18,7 +18,7 @@ __all__ = ["DecideGraph", "EncodeGraph"]
 
 
 class EncodeGraph(nn.Module):
-    """encode.onnx: frames u8 (1, F, H, W), noise int32 (1, K, d) -> z int32 (1, K, d), and nothing else."""
+    """encode.onnx: frames u8 (1, F, H, W) -> mu int32 (1, K, d), |mu| <= C, and nothing else."""
 
     def __init__(self, family: Family) -> None:
         super().__init__()
@@ -26,12 +26,12 @@ class EncodeGraph(nn.Module):
         self.desensitizer = family.desensitizer
         self.clip_norm = family.config.clip_norm
 
-    def forward(self, frames: Tensor, noise: Tensor) -> Tensor:
-        """Compute z; `noise` meets the code in one addition and nowhere else.
+    def forward(self, frames: Tensor) -> Tensor:
+        """Compute mu.
 
         Frames become floats before anything else, since TensorRT reads bytes by a Cast alone.
         """
-        return trusted_core(self.desensitizer(self.tower(frames.float())), noise, self.clip_norm)
+        return integer_code(self.desensitizer(self.tower(frames.float())), self.clip_norm)
 
 
 class DecideGraph(nn.Module):

@@ -1,4 +1,4 @@
-"""Small engine folders for tests: a fixed linear network before the real trusted core, and a configuration to run them.
+"""Small engine folders for tests: a fixed linear network before the integer core, and a configuration to run them.
 
     engine = make_engine(tmp_path / "engine", slot_s=0.1)
     config = make_edge_config(tmp_path, engine=tmp_path / "engine", source="synthetic://walk", port=1883)
@@ -28,12 +28,14 @@ from wire.privacy.certificate import sigma_for
 from wire.privacy.level_rule import LevelRule
 from wire.privacy.noise_table import NoiseTable
 
-__all__ = ["BROKEN_CORES", "make_edge_config", "make_engine", "make_noise_table", "put_weights_outside"]
+__all__ = ["BROKEN_CORES", "TRAP", "make_edge_config", "make_engine", "make_noise_table", "put_weights_outside"]
 
 OPSET = 18
 HASHED = ("encode", "decide", "noise_table", "certificate", "calibration")
-BROKEN_CORES = ("no clip", "no noise", "half noise", "noise twice", "int8 saturation")
-"""What `make_engine(core=...)` can break; "" is the trusted core of the design."""
+BROKEN_CORES = ("no clip", "no core")
+"""Cores of `make_engine(core=...)` whose codes leave the ball, which the self-test finds; "" is the integer core."""
+TRAP = "integer division"
+"""A core of `make_engine(core=...)` that divides integers, which the proof refuses and no self-test finds."""
 
 
 @cache
@@ -83,11 +85,11 @@ def make_engine(
         size: Frames are (size, size).
         gain: How strongly the scene moves the code.
         network: "linear", or "nan", "infinite", "huge": what the float part feeds into the core.
-        core: "" or one of BROKEN_CORES.
+        core: "", TRAP or one of BROKEN_CORES.
         levels: Other profiles' noise, by name.
         adaptive_level: The rule that chooses among them.
     """
-    if core not in ("", *BROKEN_CORES):
+    if core not in ("", TRAP, *BROKEN_CORES):
         raise ValueError(core)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +223,7 @@ def _encode(
     core: str,
     rng: np.random.Generator,
 ) -> onnx.ModelProto:
-    """frames uint8 (1, T, H, W), noise int32 (1, K, d) -> z int32 (1, K, d)."""
+    """frames uint8 (1, T, H, W) -> mu int32 (1, K, d)."""
     g = _Graph()
     n, cells = tokens * width, 4
     g.add("Cast", ["frames"], "grey", to=TensorProto.FLOAT)
@@ -241,9 +243,9 @@ def _encode(
         g.add("Sqrt", ["norm2_1"], "norm_1")
         g.add("Div", ["h", "norm_1"], "unit")
         g.add("Mul", ["unit", g.constant("radius", np.float32(clip_norm - 1))], "bounded")
-        if core == "no clip":
+        if core:
             g.add("Mul", ["bounded", g.constant("over", np.float32(1.5))], "h_out")
-    source = {"linear": "h_out" if core == "no clip" else "bounded"}.get(network, "h")
+    source = {"linear": "h_out" if core else "bounded"}.get(network, "h")
     g.add("Reshape", [source, g.constant("code_shape", np.array([1, tokens, width], np.int64))], "x")
     _core(g, clip_norm, core)
     code = [1, tokens, width]
@@ -253,7 +255,10 @@ def _encode(
 
 
 def _core(g: _Graph, clip_norm: int, core: str) -> None:
-    """x -> z: the three steps of the trusted core, or what `core` makes of them."""
+    """x -> mu: the two steps of the integer core, or what `core` makes of them."""
+    if core == "no core":
+        g.add("Cast", ["x"], "mu", to=TensorProto.INT32)
+        return
     low, high = g.constant("c_low", np.int32(-clip_norm)), g.constant("c_high", np.int32(clip_norm))
     axes = g.constant("code_axes", np.array([1, 2], np.int64))
     square = g.constant("c_squared", np.int32(clip_norm**2))
@@ -264,14 +269,18 @@ def _core(g: _Graph, clip_norm: int, core: str) -> None:
     g.add("Mul", ["x_sign", "x_floor"], "x_trunc")
     for name, value in (("a", "x_round"), ("b", "x_trunc")):
         g.add("Cast", [value], f"{name}_int", to=TensorProto.INT32)
-        g.add("Clip", [f"{name}_int", low, high], name)
+        whole = f"{name}_int"
+        if core == TRAP:
+            whole = g.add("Div", [whole, g.constant(f"{name}_one", np.int32(1))], f"{name}_divided")
+        g.add("Clip", [whole, low, high], name)
         g.add("Mul", [name, name], f"{name}_sq")
         g.add("ReduceSum", [f"{name}_sq", axes], f"{name}_norm2", keepdims=1)
         g.add("LessOrEqual", [f"{name}_norm2", square], f"{name}_fits")
-    g.add("Where", ["b_fits", "b", g.constant("zero", np.int32(0))], "b_or_zero")
-    mu = "a" if core == "no clip" else g.add("Where", ["a_fits", "a", "b_or_zero"], "mu")
     if core == "no clip":
-        g.add("Identity", [mu], "mu")
+        g.add("Identity", ["a"], "mu")
+        return
+    g.add("Where", ["b_fits", "b", g.constant("zero", np.int32(0))], "b_or_zero")
+    g.add("Where", ["a_fits", "a", "b_or_zero"], "mu")
 
 
 def _decide(

@@ -1,4 +1,4 @@
-"""The interface of a tower: the frames of one window -> features. No tower is part of the trusted core.
+"""The interface of a tower: the frames of one window -> features. Nothing that is promised rests on a tower.
 
 A tower computes only what ONNX opset 18 and TensorRT both have: fixed strides, means and maxima over whole maps; no
 adaptive pooling and no shape that depends on data. A black frame (all pixels 0) is a missing one: it lies before the

@@ -11,9 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.proof.structure import FORBIDDEN, WHITELIST, load_graph
-from export.proof.verify_graph import prove_encode
-from tests.support.core_graph import FRAMES, MANIFEST, D, K, build
+from export.proof.operators import FORBIDDEN, OPERATORS
+from export.proof.structure import load_graph
+from export.proof.verify_graph import prove_graph
+from tests.support.small_graph import FRAMES, MANIFEST, D, K, build
 from wire.errors import GraphError
 
 
@@ -22,7 +23,7 @@ def _add_input(model: onnx.ModelProto) -> None:
 
 
 def _add_output(model: onnx.ModelProto) -> None:
-    model.graph.output.append(helper.make_tensor_value_info("mu", TensorProto.INT32, (1, K, D)))
+    model.graph.output.append(helper.make_tensor_value_info("a", TensorProto.INT32, (1, K, D)))
 
 
 def _function(model: onnx.ModelProto) -> None:
@@ -33,14 +34,14 @@ def _function(model: onnx.ModelProto) -> None:
 
 def _subgraph(model: onnx.ModelProto) -> None:
     value = helper.make_tensor_value_info("leak", TensorProto.INT32, (1, K, D))
-    body = helper.make_graph([helper.make_node("Identity", ["noise"], ["leak"])], "body", [], [value])
+    body = helper.make_graph([helper.make_node("Identity", ["a"], ["leak"])], "body", [], [value])
     node = next(node for node in model.graph.node if node.output[0] == "mu")
     node.attribute.append(helper.make_attribute("then_branch", body))
 
 
 def _conditional(model: onnx.ModelProto) -> None:
     value = helper.make_tensor_value_info("leak", TensorProto.INT32, (1, K, D))
-    body = helper.make_graph([helper.make_node("Identity", ["noise"], ["leak"])], "body", [], [value])
+    body = helper.make_graph([helper.make_node("Identity", ["a"], ["leak"])], "body", [], [value])
     node = helper.make_node("If", ["a_fits"], ["leaked"], name="n_if", then_branch=body, else_branch=body)
     model.graph.node.insert(len(model.graph.node) - 2, node)
 
@@ -60,31 +61,39 @@ def _initializer(name: str, value: Any) -> Callable[[onnx.ModelProto], None]:
 
 
 def _external(model: onnx.ModelProto) -> None:
-    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "c2")
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "high")
     tensor.data_location = TensorProto.EXTERNAL
     tensor.ClearField("raw_data")
-    tensor.external_data.add(key="location", value="c2.bin")
+    tensor.external_data.add(key="location", value="high.bin")
 
 
-def _bytes_reshaped(model: onnx.ModelProto) -> None:
-    cast = model.graph.node[0]
-    cast.input[0] = "same"
-    model.graph.node.insert(0, helper.make_node("Identity", ["frames"], ["same"], name="n_same"))
+def _state(model: onnx.ModelProto) -> None:
+    """What a run leaves behind is what the next one begins with."""
+    _add_input(model)
+    model.graph.output.append(helper.make_tensor_value_info("next_state", TensorProto.INT32, (1, K, D)))
+    model.graph.node.append(helper.make_node("Add", ["a", "state"], ["next_state"], name="n_state"))
+
+
+def _unread(model: onnx.ModelProto) -> None:
+    """The frames lead nowhere."""
+    model.graph.node.remove(model.graph.node[0])
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(FRAMES, np.float32), "pixels"))
 
 
 BESIDE: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
-    "bytes read by anything but a cast": (_bytes_reshaped, "interface: node 'n_same' (Identity): 'frames' is uint8"),
+    "a state that is carried on": (_state, "interface: inputs"),
     "an extra input": (_add_input, "interface: inputs"),
+    "frames that lead nowhere": (_unread, "dead code: input 'frames'"),
+    "dead code": (lambda m: m.graph.node.append(helper.make_node("Neg", ["x"], ["y"], name="n_y")), "dead code"),
     "an extra output": (_add_output, "interface: outputs"),
-    "the code as the output": (lambda m: setattr(m.graph.output[0], "name", "mu"), "interface: outputs"),
-    "noise of another type": (lambda m: setattr(m.graph.input[1].type.tensor_type, "elem_type", 7), "interface: noise"),
-    "noise of one number": (lambda m: _shape(m.graph.input[1], 1, 1, 1), "interface: noise"),
+    "another output": (lambda m: setattr(m.graph.output[0], "name", "a"), "interface: outputs"),
+    "frames of another type": (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 6), "interface: fr"),
     "a dynamic batch size": (lambda m: _shape(m.graph.input[0], "N", *FRAMES[1:]), "interface: frames"),
-    "an output of another shape": (lambda m: _shape(m.graph.output[0], 1, K * D), "interface: z"),
+    "an output of another shape": (lambda m: _shape(m.graph.output[0], 1, K * D), "interface: mu"),
     "a local function": (_function, "file: local functions"),
     "a subgraph in an attribute": (_subgraph, "holds a graph"),
     "a conditional": (_conditional, "operators: node 'n_if' (If): it carries a subgraph"),
-    "a default for the noise": (_initializer("noise", np.zeros((1, K, D))), "names: 'noise' is made twice"),
+    "a default for the frames": (_initializer("frames", np.zeros(FRAMES)), "names: 'frames' is made twice"),
     "two constants of one name": (_initializer("c2", 2**30), "names: 'c2' is made twice"),
     "a sparse constant": (lambda m: m.graph.sparse_initializer.add(), "file: sparse"),
     "a custom domain": (lambda m: m.opset_import.append(helper.make_opsetid("com.microsoft", 1)), "file: opsets"),
@@ -93,7 +102,12 @@ BESIDE: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "metadata": (lambda m: m.metadata_props.add(key="ort_config", value="{}"), "file: metadata"),
     "training information": (lambda m: m.training_info.add(), "file: training"),
     "a constant stored twice": (_stored_twice, "constants: 'c2'"),
-    "a constant of the core stored elsewhere": (_external, "step 2"),
+    "a bound of the core stored elsewhere": (_external, "'high' must be stored in the file"),
+    "two nodes of one name": (lambda m: setattr(m.graph.node[-1], "name", "n_b_or_zero"), "names: node"),
+    "one tensor made twice": (lambda m: m.graph.node[-2].output.__setitem__(0, "b"), "names: node"),
+    "read before it is made": (lambda m: m.graph.node.insert(0, m.graph.node.pop()), "which nothing before it makes"),
+    "an operator of another domain": (lambda m: setattr(m.graph.node[4], "domain", "com.example"), "operators"),
+    "an operator of the other default domain": (lambda m: setattr(m.graph.node[4], "domain", "ai.onnx"), "operators"),
     "a false note on a shape": (
         lambda m: m.graph.value_info.append(helper.make_tensor_value_info("mu", TensorProto.INT32, (1, 1, 1))),
         "shapes: 'mu' is said to be",
@@ -107,7 +121,7 @@ def test_what_is_stored_besides_the_nodes_is_refused(case: str) -> None:
     model = build().model()
     change(model)
     with pytest.raises(GraphError) as refusal:
-        prove_encode(model, MANIFEST)
+        prove_graph("encode", model, MANIFEST)
     assert says in str(refusal.value)
 
 
@@ -116,10 +130,10 @@ def test_an_operator_outside_the_whitelist_is_named_with_the_cure(kind: str) -> 
     model = build().model()
     model.graph.node[0].op_type = kind
     with pytest.raises(GraphError) as refusal:
-        prove_encode(model, MANIFEST)
+        prove_graph("encode", model, MANIFEST)
     message = str(refusal.value)
     assert f"({kind}): {FORBIDDEN.get(kind, 'not on the whitelist')}" in message
-    assert message.endswith("write that layer with operators of export.proof.structure.WHITELIST, and export it again")
+    assert message.endswith("write that layer with operators of export.proof.operators.OPERATORS, and export it again")
 
 
 @pytest.mark.parametrize("version", [11, 17, 19, 23])
@@ -127,13 +141,13 @@ def test_another_opset_is_named_with_the_cure(version: int) -> None:
     model = build().model()
     model.opset_import[0].version = version
     with pytest.raises(GraphError, match=rf"\('', {version}\).*at 18 are allowed; .*python -m export\.build_engine"):
-        prove_encode(model, MANIFEST)
+        prove_graph("encode", model, MANIFEST)
 
 
 def test_no_forbidden_operator_is_on_the_whitelist() -> None:
-    assert not WHITELIST & set(FORBIDDEN)
+    assert not set(OPERATORS) & set(FORBIDDEN)
     known = {schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain}
-    assert WHITELIST.issubset(known)
+    assert set(OPERATORS) <= known
 
 
 # --- files
@@ -154,7 +168,7 @@ def test_only_canonical_bytes_are_read(tmp_path: Path) -> None:
     ):
         file.write_bytes(trick)
         with pytest.raises(GraphError):
-            prove_encode(load_graph(file), MANIFEST)
+            prove_graph("encode", load_graph(file), MANIFEST)
     with pytest.raises(GraphError, match="cannot be read"):
         load_graph(tmp_path / "none.onnx")
 
@@ -172,7 +186,7 @@ def test_weights_elsewhere_than_beside_the_model_are_refused(tmp_path: Path, pla
     for key, value in (("location", "w.bin"), ("offset", "0"), ("length", str(size))):
         tensor.external_data.add(key=key, value=value)
     onnx.save(model, tmp_path / "encode.onnx")
-    assert prove_encode(load_graph(tmp_path / "encode.onnx"), MANIFEST)
+    assert prove_graph("encode", load_graph(tmp_path / "encode.onnx"), MANIFEST, tmp_path)
     tensor.external_data[0].value = place
     onnx.save(model, tmp_path / "encode.onnx")
     with pytest.raises(GraphError, match="beside the model|too short"):
