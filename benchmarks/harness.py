@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.broker import ROOT, Broker, EmbeddedBroker, Mosquitto, child_env, find_mosquitto
 from benchmarks.listener import Heard, Listener, Record, hear
+from edge_runtime.gate.ledger import open_key
 from wire.artifact.manifest import EngineManifest
 from wire.errors import EngineError, VeilsightError
 from wire.protocol.keys import DeviceKey, PublicKey
@@ -132,7 +133,7 @@ class Rig:
 
     def key(self, camera: str) -> DeviceKey:
         """The camera's signing key, made on first use."""
-        return DeviceKey.load_or_make(self.folder / f"{camera}.key")
+        return open_key(self.folder / f"{camera}.key", self.folder / f"{camera}-state")
 
     @property
     def cloud_key(self) -> PublicKey | None:

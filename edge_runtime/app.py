@@ -24,7 +24,7 @@ from edge_runtime.capture.clock import SlotClock
 from edge_runtime.config import Config, load_config
 from edge_runtime.eye.engine.base import self_test
 from edge_runtime.eye.engine.registry import open_engine
-from edge_runtime.gate.ledger import Ledger
+from edge_runtime.gate.ledger import Ledger, open_key
 from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats, notify
@@ -75,7 +75,7 @@ def serve(config: Config) -> dict[str, Any]:
     state_dir = Path(config.device_state_dir)
     stats = Stats("windows", "alone", "late", "failed", "verdicts", "undecided", "payload_bytes")
     with ExitStack() as stack:
-        key = DeviceKey.load_or_make(config.device_key)
+        key = open_key(config.device_key, state_dir)
         camera = Camera(config, manifest.window, clock, _lost_after_s(config.camera_lost_after_s, state_dir))
         if camera.at_once:
             clock.start()
@@ -83,7 +83,8 @@ def serve(config: Config) -> dict[str, Any]:
         engine = stack.enter_context(closing(open_engine(config, manifest)))
         self_test(engine)
         noise = [Sampler(table, manifest.n) for table in manifest.tables(config.engine_folder)]
-        ledger = stack.enter_context(closing(Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off)))
+        ledger = Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off, key_id=key.public.hex)
+        stack.callback(ledger.close)
         orders = _orders(config, terms, state_dir)
         boot_id = ledger.boots << 32 | secrets.randbits(32)
         state = _state(boot_id, manifest, key, orders.profile)

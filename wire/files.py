@@ -1,24 +1,38 @@
-"""Atomic file writes: a reader finds the old content or the new one, never a part of it.
+"""Writing and reading files: a reader finds the old content or the new one, never a part of it.
 
     write_whole, whole_file   write beside --> rename over                      for caches, reports, weights
     write_durably             write beside --fsync--> rename over --fsync of the folder-->  for what must survive
+    read_trusted              a regular file, no symbolic link, that nobody else may write  for what is believed
 
 `write_durably` returns when the content is on the disk. If the file system keeps what was fsynced, and renames
 atomically, a power cut at any instant leaves the old file or the new one. Counts also carry a checksum, so that a
-damaged or edited file is refused.
+damaged or edited file is refused, and the name of their owner. No function here follows a symbolic link in the last
+part of a path that it trusts; a folder on the way may be one.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_counts", "save_counts", "whole_file", "write_durably", "write_whole"]
+__all__ = [
+    "load_counts",
+    "make_folder",
+    "read_trusted",
+    "save_counts",
+    "whole_file",
+    "write_durably",
+    "write_whole",
+]
+
+_MOST = 1 << 20  # bytes of a trusted file: keys, counts, commands and journals are shorter
 
 
 @contextmanager
@@ -43,10 +57,22 @@ def write_whole(path: Path, content: bytes | str) -> None:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace `path` (its folder exists) and return when the new content is on the disk; mode 0600. Raises OSError."""
+def write_durably(path: Path, content: bytes, mode: int = 0o600, replace: bool = True) -> None:
+    """Write `path` (its folder exists) and return when the new content is on the disk.
+
+    Args:
+        path: The file. A symbolic link there is replaced, not followed.
+        content: All of it.
+        mode: Of the file, less the process's umask.
+        replace: Whether a file that is there already is replaced; else it is an error and stays as it is.
+
+    Raises:
+        OSError: The disk fails, or the file is there (FileExistsError) and `replace` is False.
+    """
     beside = path.with_name(path.name + ".new")
-    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with suppress(FileNotFoundError):
+        os.unlink(beside)  # of a write that was cut off, or a trap: it is never opened
+    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         left = memoryview(content)
         while left:
@@ -54,39 +80,100 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    if replace:
+        os.replace(beside, path)
+    else:
+        try:
+            os.link(beside, path)
+        finally:
+            os.unlink(beside)
+    _sync(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, mode 0700, durably; do nothing where it is. Raises OSError."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with suppress(FileExistsError):  # another process was faster
+        folder.mkdir(0o700)
+    _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Return when the names in `folder` are on the disk."""
+    number = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(number)
     finally:
-        os.close(folder)
+        os.close(number)
 
 
-def save_counts(path: Path, counts: Mapping[str, int]) -> None:
-    """Write `counts` and their checksum durably. Raises OSError."""
-    write_durably(path, json.dumps(_document(counts)).encode())
+def read_trusted(path: Path, most: int = _MOST) -> bytes:
+    """Read a file whose content is believed.
 
-
-def load_counts(path: Path, empty: Mapping[str, int]) -> dict[str, int]:
-    """Read what `save_counts` wrote; `empty` where there is no file.
+    Args:
+        path: The file.
+        most: Bytes that it may hold.
 
     Raises:
-        ValueError: The file is damaged, or holds other names than `empty`.
+        OSError: It cannot be read (FileNotFoundError: it is not there), it is a symbolic link or no regular file,
+            group or others may write to it, or it is longer than `most`. `.strerror` says the cure.
+    """
+    if os.path.islink(path):  # said in words; O_NOFOLLOW refuses one that is put there after this line
+        raise _distrust(path, "it is a symbolic link; put the file itself there")
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise _distrust(path, "it is no regular file; put one there")
+        if found.st_mode & 0o022:
+            raise _distrust(path, f"mode {stat.S_IMODE(found.st_mode):04o} lets others write it; chmod 600 {path}")
+        if found.st_size > most:
+            raise _distrust(path, f"{found.st_size} bytes, expected at most {most}; it is another file")
+        content = b""
+        while part := os.read(file, most + 1 - len(content)):
+            content += part
+        return content
+    finally:
+        os.close(file)
+
+
+def _distrust(path: Path, words: str) -> OSError:
+    return OSError(errno.EPERM, words, str(path))
+
+
+def save_counts(path: Path, counts: Mapping[str, int], owner: str) -> None:
+    """Write `counts`, their owner's name and a checksum of both durably. Raises OSError."""
+    write_durably(path, json.dumps(_document(counts, owner)).encode())
+
+
+def load_counts(path: Path, names: Collection[str]) -> tuple[dict[str, int], str]:
+    """Read what `save_counts` wrote.
+
+    Returns:
+        The counts, and their owner's name; "" where the file is of version 0.1, which wrote none.
+
+    Raises:
+        OSError: As of `read_trusted`; FileNotFoundError: there is no file.
+        ValueError: The file is damaged, or holds other names than `names`.
     """
     try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return dict(empty)
+        found = json.loads(read_trusted(path))
     except RecursionError as error:
         raise ValueError("not a document of counts") from error
     counts = found.get("counts") if isinstance(found, dict) else None
-    if not isinstance(counts, dict) or counts.keys() != empty.keys():
-        raise ValueError(f"it does not hold {', '.join(empty)}")
-    if not all(type(value) is int and value >= 0 for value in counts.values()) or found != _document(counts):
+    if not isinstance(counts, dict) or counts.keys() != set(names):
+        raise ValueError(f"it does not hold {', '.join(names)}")
+    owner = found.get("owner", "")
+    good = type(owner) is str and all(type(value) is int and value >= 0 for value in counts.values())
+    if not good or found != _document(counts, owner):
         raise ValueError("its checksum is not that of its content")
-    return counts
+    return counts, owner
 
 
-def _document(counts: Mapping[str, int]) -> dict[str, Any]:
-    digest = hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
-    return {"counts": dict(counts), "sha256": digest}
+def _document(counts: Mapping[str, int], owner: str) -> dict[str, Any]:
+    content: dict[str, Any] = {"counts": dict(counts), "owner": owner} if owner else {"counts": dict(counts)}
+    hashed = content if owner else content["counts"]
+    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
+    return {**content, "sha256": digest}

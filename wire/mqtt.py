@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from wire.errors import BrokerError, ConfigError
+from wire.files import read_trusted
 from wire.settings import FilePath
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class BrokerConfig:
         if not self.password_file:
             return None
         try:
-            return Path(self.password_file).read_text().rstrip("\r\n")
+            return read_trusted(Path(self.password_file)).decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"[broker] password_file {self.password_file} cannot be read ({error})") from error
 
@@ -117,6 +118,8 @@ class BrokerConfig:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the certificate and the host name
         try:
+            for file in filter(None, (self.ca, self.cert, self.key)):
+                read_trusted(Path(file))  # no symbolic link, nothing that others may write
             if self.cert:
                 context.load_cert_chain(self.cert, self.key)
             if self.ca:

@@ -95,7 +95,9 @@ def _ours(rig: Rig) -> Iterator[Callable[[int], None]]:
     certificate = (engine / FILES["certificate"]).read_bytes()
     with contextlib.ExitStack() as stack:
         ledger = stack.enter_context(
-            contextlib.closing(Ledger(Path(config.device_state_dir), price, manifest.window.slot_s))
+            contextlib.closing(
+                Ledger(Path(config.device_state_dir), price, manifest.window.slot_s, key_id=key.public.hex)
+            )
         )
         publisher = stack.enter_context(Publisher(config, key, {"boot_id": 1}, certificate))
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from wire.errors import ConfigError
-from wire.files import write_durably
+from wire.files import make_folder, read_trusted, write_durably
 
 __all__ = ["CameraRecord", "Journal"]
 
 _LOG = logging.getLogger("cloud_bridge")
 _VERSION = 2
 _FORMER = {"boot_id", "next_slot", "raised"}  # fields of a record of version 1, which knew no keys
+_MOST = 1 << 28  # bytes of the file
 
 
 @dataclass(slots=True)
@@ -60,9 +61,11 @@ class Journal:
     @classmethod
     def open(cls, path: Path) -> Journal:
         """Read the file, or begin a new one. Raises ConfigError where it is damaged: without it replays would pass."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            records = _read(json.loads(path.read_text()) if path.exists() else {})
+            make_folder(path.parent)
+            records = _read(json.loads(read_trusted(path, _MOST)))
+        except FileNotFoundError:
+            records = {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
                 f"{path}: unreadable ({error!r}); restore it from a backup. Without one, give every device a new key "

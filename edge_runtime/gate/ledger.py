@@ -1,6 +1,11 @@
 """The ledger: the durable sum of S^2 that this device has spent, and its boot counter.
 
+    open_key   no key, no ledger --> empty ledger of a new key --fsync--> the key       (a cut between: done again)
     charge(slot, cost) --> reserved on disk, in blocks, before it is granted --> Charge
+
+A ledger belongs to one key, and a key to one ledger. A bridge knows by the boot counter which messages of a key are
+old; a lost ledger would begin to count again, and recordings would pass as new. So a key whose ledger is gone is
+refused: a new ledger means a new key, and with it the bridge refuses every recording.
 
 The sum on disk is never below what was published: a block of slots is written and fsynced before its first release is
 granted, and after a crash the whole block counts as spent. Time is counted in slots, never read from a clock, which
@@ -13,6 +18,8 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,12 +28,17 @@ from wire import files as durable
 from wire.errors import LedgerError
 from wire.privacy.budget import slots_an_hour
 from wire.privacy.level_rule import UNIT, units
+from wire.protocol.keys import DeviceKey
 
-__all__ = ["Charge", "Ledger"]
+__all__ = ["Charge", "Ledger", "open_key", "start_ledger"]
 
 _BLOCK = 120  # slots that one write covers
 _NONE = Fraction(0)
-_CURE = "restore it from a backup, or delete it to start a new ledger (bridges must then register the device again)"
+_NAME = "ledger.json"
+_CURE = (
+    "a new ledger needs a new key: remove both, the ledger and [device] key; the next start makes them, and the new "
+    "public key must be registered at the bridge"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,80 @@ _Book = dict[str, int]  # on disk, "slots" is at most the true number and all ot
 _EMPTY: _Book = {"boots": 0, "slots": 0, "releases": 0, "spent": 0, "hour_spent": 0, "day_spent": 0}
 
 
+def open_key(path: Path | str, folder: Path | str) -> DeviceKey:
+    """Read the device's key; where there is neither a key nor a used ledger, make a key and a ledger for it.
+
+    The ledger is written first. Where the power is cut before the key is, it names a key that never signed anything,
+    and the next start does both again.
+
+    Args:
+        path: `[device] key`.
+        folder: `[device] state_dir`.
+
+    Raises:
+        DeviceKeyError: The key cannot be read or written.
+        LedgerError: The key is missing, but its ledger was used; or the ledger is in use.
+    """
+    with suppress(FileNotFoundError):
+        return DeviceKey.load(path)
+    with _locked(Path(folder)):
+        with suppress(FileNotFoundError):
+            return DeviceKey.load(path)  # another process made it in the meantime
+        key = DeviceKey.new()
+        _start(Path(folder), key.public.hex)
+        key.save(path)
+        return key
+
+
+def start_ledger(folder: Path | str, key_id: str) -> None:
+    """Write an empty ledger for a key that never signed anything. Raises LedgerError where there is a used one."""
+    with _locked(Path(folder)):
+        _start(Path(folder), key_id)
+
+
+def _start(folder: Path, key_id: str) -> None:
+    file = folder / _NAME
+    try:
+        book, owner = durable.load_counts(file, _EMPTY)
+        if any(book.values()):
+            raise LedgerError(
+                f"{file}: belongs to the key {owner[:16]}, which is missing; restore the key, or: {_CURE}"
+            )
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise LedgerError(f"{file}: unreadable ({error}); {_CURE}") from error
+    try:
+        durable.save_counts(file, _EMPTY, key_id)
+    except OSError as error:
+        raise LedgerError(f"{file}: {error.strerror}; free space, make state_dir writable") from error
+
+
+def _lock(folder: Path) -> int:
+    """Lock the ledger of `folder` against other processes; returns the file to close."""
+    file = folder / _NAME
+    try:
+        durable.make_folder(folder)
+        lock = os.open(folder / "ledger.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise LedgerError(f"{file}: {error.strerror}; make [device] state_dir writable") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise LedgerError(f"{file}: in use; run one process per [device] state_dir") from error
+    return lock
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 class Ledger:
     """One open ledger; `close` gives back what was reserved and not used.
 
@@ -58,29 +144,33 @@ class Ledger:
         per_hour: S^2 after which nothing is granted until an hour's slots are over; 0: no limit. Hours and days do not
             slide: a span across two of them holds twice as much at most.
         per_day: Likewise, for 24 times as many slots.
+        key_id: The device's public key in hex. A ledger of 0.1 names none: it goes on as this key's.
 
     Raises:
-        LedgerError: The file is corrupt, cannot be written, or is in use.
+        LedgerError: The file is missing, corrupt, another key's, cannot be written, or is in use.
     """
 
     def __init__(
-        self, folder: Path | str, price: Fraction, slot_s: float, per_hour: Fraction = _NONE, per_day: Fraction = _NONE
+        self,
+        folder: Path | str,
+        price: Fraction,
+        slot_s: float,
+        per_hour: Fraction = _NONE,
+        per_day: Fraction = _NONE,
+        *,
+        key_id: str,
     ) -> None:
-        self._folder, self._file = Path(folder), Path(folder) / "ledger.json"
+        self._file, self._key_id = Path(folder) / _NAME, key_id
         self._price, self._hour, self._day = units(price), slots_an_hour(slot_s), 24 * slots_an_hour(slot_s)
         self._budgets = {"hour_spent": units(per_hour), "day_spent": units(per_day)}
         self._slot, self._left, self._written = -1, 0, 0  # last slot charged; units that the disk covers; its slots
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._folder / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise LedgerError(f"{self._file}: {error.strerror}; make [device] state_dir writable") from error
+        self._lock_file = _lock(Path(folder))
         try:
             self._book = self._read()
             self.boots = self._book["boots"] = self._book["boots"] + 1  # how often it was opened: it only grows
             self._write(self._book)
-        except LedgerError:
-            os.close(self._lock)
+        except BaseException:
+            os.close(self._lock_file)
             raise
 
     def charge(self, slot: int, *costs: int) -> Charge:
@@ -138,22 +228,24 @@ class Ledger:
     def close(self) -> None:
         """Write what was spent exactly; without this the whole reserved block counts as spent."""
         self._write(self._book)
-        os.close(self._lock)
+        os.close(self._lock_file)
 
     def _read(self) -> _Book:
-        """Lock the ledger against other processes, and read what is on disk."""
+        """Read what is on disk, which must be this key's."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return durable.load_counts(self._file, _EMPTY)
-        except BlockingIOError as error:
-            raise LedgerError(f"{self._file}: in use; run one process per [device] state_dir") from error
+            book, owner = durable.load_counts(self._file, _EMPTY)
+        except FileNotFoundError as error:
+            raise LedgerError(f"{self._file}: missing, but there is a key that it belonged to; {_CURE}") from error
         except (OSError, ValueError) as error:
             raise LedgerError(f"{self._file}: unreadable ({error}); {_CURE}") from error
+        if owner not in ("", self._key_id):
+            raise LedgerError(f"{self._file}: is of the key {owner[:16]}, this is {self._key_id[:16]}; {_CURE}")
+        return book
 
     def _write(self, book: _Book) -> None:
         """Replace the file and wait until it is on the disk."""
         try:
-            durable.save_counts(self._file, book)
+            durable.save_counts(self._file, book, self._key_id)
         except OSError as error:
             raise LedgerError(f"{self._file}: {error.strerror}; free space, make state_dir writable") from error
         self._written = book["slots"]

@@ -16,7 +16,7 @@ from edge_runtime.capture.clock import SlotClock
 from edge_runtime.config import load_config
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.window import Window
-from edge_runtime.gate.ledger import Ledger
+from edge_runtime.gate.ledger import Ledger, start_ledger
 from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Health, Stats
@@ -113,7 +113,8 @@ class Device:
         self.noise = self.samplers[-1]
         self.terms = Terms.of(manifest, "", Budget())
         cut_off = Fraction(maximum * self.terms.costs[-1], UNIT)
-        self.ledger = Ledger(folder / "state", self.terms.price, slot_s, per_day=cut_off)
+        start_ledger(folder / "state", KEY.public.hex)
+        self.ledger = Ledger(folder / "state", self.terms.price, slot_s, per_day=cut_off, key_id=KEY.public.hex)
         self.orders = Orders(folder / "state" / "command.json", OPERATOR.public, "lab/door", [*self.terms.profiles])
         self.camera = Camera(config, manifest.window, self.clock, 0)
         privacy = (self.samplers, self.terms, self.orders, self.ledger)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wire.errors import ConfigError, LedgerError, MessageError, VeilsightError
-from wire.files import write_durably
+from wire.files import read_trusted, write_durably
 from wire.protocol.document import read_document, seal_document
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.topics import parse_topic, topic
@@ -159,10 +159,12 @@ class Orders:
         self.profile, self.number, self.counts = first or profiles[-1], 0, Counter({"obeyed": 0})
         if self.profile not in profiles:
             raise ConfigError(f"[privacy] profile is {first!r}; expected one of {', '.join(profiles)}")
-        if public is None or not file.exists():
+        if public is None:
             return
         try:
-            last = open_command(file.read_bytes(), public, camera)
+            last = open_command(read_trusted(file), public, camera)
+        except FileNotFoundError:
+            return
         except (OSError, MessageError) as error:
             raise LedgerError(f"{file}: {error}; {_cure(error)}") from error
         self.number = last.number

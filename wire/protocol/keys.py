@@ -1,4 +1,7 @@
-"""Device keys: make, load, sign, verify (Ed25519, RFC 8032, by the `cryptography` package)."""
+"""Device keys: make, load, sign, verify (Ed25519, RFC 8032, by the `cryptography` package).
+
+DeviceKey.new --save--> <path>.pub, then <path>: where there is a key, its public half is beside it
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from wire.errors import DeviceKeyError
+from wire.files import make_folder, read_trusted, write_durably
 
 __all__ = ["SIGNATURE_BYTES", "DeviceKey", "PublicKey"]
 
@@ -37,10 +41,12 @@ class PublicKey:
         """Read a key from 64 hex digits, or from the path of a file that holds them. Raises DeviceKeyError."""
         candidate = text.strip()
         path = Path(candidate)
-        if not _HEX.fullmatch(candidate) and path.is_file():
-            candidate = path.read_text().strip()
         try:
+            if not _HEX.fullmatch(candidate) and path.is_file():
+                candidate = read_trusted(path).decode().strip()
             return cls(bytes.fromhex(candidate))
+        except OSError as error:
+            raise DeviceKeyError(f"public key {path}: {error.strerror}") from error
         except ValueError as error:
             raise DeviceKeyError(
                 f"public key {text!r}: neither 64 hex digits nor a file that holds them; "
@@ -79,31 +85,62 @@ class DeviceKey:
         self.public = PublicKey(self._key.public_key().public_bytes_raw())
 
     @classmethod
-    def load_or_make(cls, path: Path | str) -> DeviceKey:
-        """Read the 32-byte key at `path` (mode 0600), or make one with its public half in `<path>.pub`.
-
-        Raises:
-            DeviceKeyError: The file is malformed, or readable by group or others.
-        """
-        file = Path(path)
-        if not file.exists():
-            return cls._make(file)
-        mode = stat.S_IMODE(file.stat().st_mode)
-        if mode & 0o077:
-            raise DeviceKeyError(f"device key {file}: mode {mode:04o} lets others read it; chmod 600 {file}")
-        return cls(file.read_bytes())
+    def new(cls) -> DeviceKey:
+        """Draw a key from the system's random generator; it is on no disk yet."""
+        return cls(os.urandom(_SEED_BYTES))
 
     @classmethod
-    def _make(cls, file: Path) -> DeviceKey:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        key = cls(os.urandom(_SEED_BYTES))
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(key._key.private_bytes_raw())
-            out.flush()
-            os.fsync(out.fileno())
-        Path(f"{file}.pub").write_text(key.public.hex + "\n")
+    def load(cls, path: Path | str) -> DeviceKey:
+        """Read the 32-byte key at `path` (mode 0600).
+
+        Raises:
+            FileNotFoundError: There is none.
+            DeviceKeyError: It is malformed, a symbolic link, or readable by group or others.
+        """
+        file = Path(path)
+        try:
+            seed, mode = read_trusted(file, _SEED_BYTES), stat.S_IMODE(file.stat().st_mode)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise DeviceKeyError(f"device key {file}: {error.strerror}") from error
+        if mode & 0o077:
+            raise DeviceKeyError(f"device key {file}: mode {mode:04o} lets others read it; chmod 600 {file}")
+        return cls(seed)
+
+    @classmethod
+    def load_or_make(cls, path: Path | str) -> DeviceKey:
+        """Do as `load`; where there is no key, make one with its public half in `<path>.pub`. Raises DeviceKeyError."""
+        try:
+            return cls.load(path)
+        except FileNotFoundError:
+            key = cls.new()
+        try:
+            key.save(path)
+        except FileExistsError:  # another process made one in the meantime
+            key = cls.load(path)
+            key._save_public(Path(path))
         return key
+
+    def save(self, path: Path | str) -> None:
+        """Write the public half to `<path>.pub` and then the key to `path`, mode 0600, both durably and whole.
+
+        Raises:
+            FileExistsError: There is a key already; it stays.
+            DeviceKeyError: They cannot be written.
+        """
+        file = Path(path)
+        try:
+            make_folder(file.parent)
+            self._save_public(file)
+            write_durably(file, self._key.private_bytes_raw(), replace=False)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise DeviceKeyError(f"device key {file}: {error.strerror}; make its folder writable") from error
+
+    def _save_public(self, file: Path) -> None:
+        write_durably(Path(f"{file}.pub"), f"{self.public.hex}\n".encode(), mode=0o644)
 
     def sign(self, data: bytes) -> bytes:
         """Sign exactly `data`; returns the Ed25519 signature of 64 bytes."""

@@ -153,7 +153,7 @@ def test_invalid_privacy_settings_end_with_code_2(
 def a_torn_ledger(folder: Path) -> str:
     (folder / "state").mkdir()
     (folder / "state" / "ledger.json").write_bytes(b'{"counts": {"boots": 3, "slo')
-    return "restore it from a backup, or delete it to start a new ledger"
+    return "a new ledger needs a new key: remove both"
 
 
 def a_damaged_command(folder: Path) -> str:

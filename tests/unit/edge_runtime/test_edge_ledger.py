@@ -15,15 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.gate import ledger as ledger_module
-from edge_runtime.gate.ledger import Ledger
+from edge_runtime.gate.ledger import Ledger, open_key, start_ledger
 from tests.support.simulated_disk import PowerCut, SimulatedDisk
 from wire import files as durable
-from wire.errors import LedgerError
+from wire.errors import DeviceKeyError, LedgerError
 from wire.privacy.certificate import bits
 from wire.privacy.level_rule import UNIT, units
+from wire.protocol.keys import DeviceKey
 
 S2 = Fraction(9, 8)
 BLOCK = ledger_module._BLOCK
+KEY_ID = DeviceKey(bytes(range(32))).public.hex
+
+
+def opened(folder: Path, *given: Any, **budgets: Any) -> Ledger:
+    """The ledger of a folder, begun where there is no such file."""
+    if not (folder / "ledger.json").exists():
+        start_ledger(folder, KEY_ID)
+    return Ledger(folder, *given, **budgets, key_id=KEY_ID)
 
 
 def on_disk(folder: Path) -> dict[str, Any]:
@@ -33,11 +42,11 @@ def on_disk(folder: Path) -> dict[str, Any]:
 
 def crash(ledger: Ledger) -> None:
     """The process is gone: nothing more is written, and the lock is released."""
-    os.close(ledger._lock)
+    os.close(ledger._lock_file)
 
 
 def test_what_is_on_disk_is_never_below_what_was_granted(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger = opened(tmp_path, S2, 1.0)
     for slot in range(3 * BLOCK + 7):
         assert ledger.charge(slot).granted
         assert on_disk(tmp_path)["releases"] >= slot + 1
@@ -48,11 +57,11 @@ def test_what_is_on_disk_is_never_below_what_was_granted(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("used", [1, 5, BLOCK, BLOCK + 1])
 def test_a_crash_counts_the_whole_reservation_as_spent(tmp_path: Path, used: int) -> None:
-    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger = opened(tmp_path, S2, 1.0)
     for slot in range(used):
         ledger.charge(slot)
     crash(ledger)
-    again = Ledger(tmp_path, S2, 1.0)
+    again = opened(tmp_path, S2, 1.0)
     assert again.totals()["releases_total"] == -(-used // BLOCK) * BLOCK
     again.close()
 
@@ -60,7 +69,7 @@ def test_a_crash_counts_the_whole_reservation_as_spent(tmp_path: Path, used: int
 def test_a_crash_within_the_write_keeps_the_old_or_the_new_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger = opened(tmp_path, S2, 1.0)
     for slot in range(BLOCK):
         ledger.charge(slot)
     before = on_disk(tmp_path)
@@ -89,7 +98,7 @@ def test_the_reservation_is_synced_before_it_is_granted(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(os, "replace", spy_replace)
-    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger = opened(tmp_path, S2, 1.0)
     calls.clear()
     ledger.charge(0)
     assert calls == ["fsync", "replace", "fsync"]
@@ -99,7 +108,7 @@ def test_the_reservation_is_synced_before_it_is_granted(tmp_path: Path, monkeypa
 def test_the_boot_counter_only_grows(tmp_path: Path) -> None:
     seen = []
     for clean in (True, False, True):
-        ledger = Ledger(tmp_path, S2, 1.0)
+        ledger = opened(tmp_path, S2, 1.0)
         seen.append(ledger.boots)
         ledger.close() if clean else crash(ledger)
     assert seen == [1, 2, 3]
@@ -116,42 +125,129 @@ ZEROS = dict.fromkeys(ledger_module._EMPTY, 0)
         "not json",
         "[]",
         json.dumps({"counts": ZEROS, "sha256": "0"}),
-        json.dumps(durable._document({**ZEROS, "spent": -1})),
-        json.dumps(durable._document({"boots": 1})),
+        json.dumps({**durable._document(ZEROS, KEY_ID), "owner": ""}),
+        json.dumps({**durable._document(ZEROS, KEY_ID), "owner": 1}),
+        json.dumps(durable._document({**ZEROS, "spent": -1}, KEY_ID)),
+        json.dumps(durable._document({"boots": 1}, KEY_ID)),
     ],
 )
 def test_a_corrupt_ledger_fails_closed(tmp_path: Path, text: str) -> None:
     (tmp_path / "ledger.json").write_text(text)
-    with pytest.raises(LedgerError, match=r"ledger\.json.*restore it"):
-        Ledger(tmp_path, S2, 1.0)
+    with pytest.raises(LedgerError, match=r"ledger\.json.*a new ledger needs a new key"):
+        opened(tmp_path, S2, 1.0)
+
+
+def test_a_lost_ledger_is_never_begun_again_for_its_key(tmp_path: Path) -> None:
+    """Whatever the device does with a key, the boot counter under it never starts over: no recording passes as new."""
+    key = open_key(tmp_path / "device.key", tmp_path / "state")
+    Ledger(tmp_path / "state", S2, 1.0, key_id=key.public.hex).close()
+    (tmp_path / "state" / "ledger.json").unlink()
+    assert open_key(tmp_path / "device.key", tmp_path / "state").public == key.public
+    with pytest.raises(LedgerError, match=r"missing.*remove both.*registered at the bridge"):
+        Ledger(tmp_path / "state", S2, 1.0, key_id=key.public.hex)
+    (tmp_path / "device.key").unlink()  # the cure
+    new = open_key(tmp_path / "device.key", tmp_path / "state")
+    assert new.public != key.public
+    ledger = Ledger(tmp_path / "state", S2, 1.0, key_id=new.public.hex)
+    assert ledger.boots == 1
+    ledger.close()
+
+
+def test_a_key_that_was_put_there_begins_no_ledger(tmp_path: Path) -> None:
+    key = DeviceKey.load_or_make(tmp_path / "device.key")
+    assert open_key(tmp_path / "device.key", tmp_path / "state").public == key.public
+    with pytest.raises(LedgerError, match="missing"):
+        Ledger(tmp_path / "state", S2, 1.0, key_id=key.public.hex)
+
+
+def test_a_lost_key_does_not_take_over_a_used_ledger(tmp_path: Path) -> None:
+    key = open_key(tmp_path / "device.key", tmp_path / "state")
+    Ledger(tmp_path / "state", S2, 1.0, key_id=key.public.hex).close()
+    (tmp_path / "device.key").unlink()
+    with pytest.raises(LedgerError, match=f"belongs to the key {key.public.hex[:16]}.*restore the key, or: .*remove"):
+        open_key(tmp_path / "device.key", tmp_path / "state")
+    assert not (tmp_path / "device.key").exists()
+
+
+def test_the_ledger_of_another_key_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path, S2, 1.0).close()
+    with pytest.raises(LedgerError, match=f"is of the key {KEY_ID[:16]}, this is ffff.*remove both"):
+        Ledger(tmp_path, S2, 1.0, key_id="f" * 64)
+    opened(tmp_path, S2, 1.0).close()
+
+
+def test_a_ledger_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "ledger.json").write_text(json.dumps(durable._document({**ZEROS, "boots": 7}, "")))
+    ledger = Ledger(tmp_path, S2, 1.0, key_id=KEY_ID)
+    assert ledger.boots == 8
+    ledger.close()
+    with pytest.raises(LedgerError, match="is of the key"):
+        Ledger(tmp_path, S2, 1.0, key_id="f" * 64)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.integers(0, 24), max_size=4), st.data())
+def test_a_first_start_that_is_cut_off_is_done_again(cuts: list[int], data: st.DataObject) -> None:
+    """Power cuts at any operations of a first start: the next one is never refused, and no key has a second ledger."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder, boots = Path(name), {}
+        for cut in [*cuts, -1]:
+            patch.setattr(durable, "os", SimulatedDisk(folder, lambda n: data.draw(st.integers(0, n - 1)), cut))
+            ledger = None
+            try:
+                key = open_key(folder / "device.key", folder)
+                ledger = Ledger(folder, S2, 1.0, key_id=key.public.hex)
+                assert ledger.boots > boots.get(key.public.hex, 0)
+                boots[key.public.hex] = ledger.boots
+                ledger.close()
+            except PowerCut:
+                if ledger is not None:
+                    crash(ledger)
+            patch.undo()
+        assert ledger is not None
+        assert DeviceKey.load(folder / "device.key").public == key.public
+        assert (folder / "device.key.pub").read_text().strip() == key.public.hex
+
+
+@pytest.mark.parametrize("name", ["ledger.json", "ledger.lock", "device.key"])
+@pytest.mark.parametrize("target", ["a file", "nothing"])
+def test_no_state_is_read_or_written_through_a_link(tmp_path: Path, name: str, target: str) -> None:
+    key = open_key(tmp_path / "device.key", tmp_path)
+    file, kept = tmp_path / name, tmp_path / "kept"
+    file.rename(kept) if target == "a file" else file.unlink()
+    before = kept.read_bytes() if kept.exists() else None
+    file.symlink_to(kept)
+    with pytest.raises((LedgerError, DeviceKeyError), match="symbolic link"):
+        Ledger(tmp_path, S2, 1.0, key_id=open_key(tmp_path / "device.key", tmp_path).public.hex)
+    assert key.public.hex and (kept.read_bytes() if kept.exists() else None) == before
 
 
 def test_an_edited_ledger_fails_closed(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger = opened(tmp_path, S2, 1.0)
     ledger.charge(0)
     ledger.close()
     file = tmp_path / "ledger.json"
     file.write_text(file.read_text().replace('"releases": 1', '"releases": 0', 1))
     with pytest.raises(LedgerError, match="checksum"):
-        Ledger(tmp_path, S2, 1.0)
+        opened(tmp_path, S2, 1.0)
 
 
 def test_an_unwritable_folder_fails_closed(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where a folder should be")
     with pytest.raises(LedgerError, match="state_dir"):
-        Ledger(tmp_path / "state", S2, 1.0)
+        opened(tmp_path / "state", S2, 1.0)
 
 
 def test_two_processes_cannot_share_a_ledger(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger = opened(tmp_path, S2, 1.0)
     with pytest.raises(LedgerError, match="one process"):
-        Ledger(tmp_path, S2, 1.0)
+        opened(tmp_path, S2, 1.0)
     ledger.close()
-    Ledger(tmp_path, S2, 1.0).close()
+    opened(tmp_path, S2, 1.0).close()
 
 
 def test_a_slot_is_charged_once(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger = opened(tmp_path, S2, 1.0)
     ledger.charge(3)
     for slot in (3, 2):
         with pytest.raises(LedgerError, match="charged once"):
@@ -160,7 +256,7 @@ def test_a_slot_is_charged_once(tmp_path: Path) -> None:
 
 
 def test_the_cut_off_is_hard_and_ends_with_the_day_of_slots(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 900.0, per_day=30 * S2)  # a day has 96 slots
+    ledger = opened(tmp_path, S2, 900.0, per_day=30 * S2)  # a day has 96 slots
     granted = [ledger.charge(slot).granted for slot in range(250)]
     assert granted[:96] == [True] * 30 + [False] * 66
     assert granted[96:192] == [True] * 30 + [False] * 66
@@ -169,7 +265,7 @@ def test_the_cut_off_is_hard_and_ends_with_the_day_of_slots(tmp_path: Path) -> N
 
 
 def test_an_hour_may_be_cut_off_as_well(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 360.0, per_hour=4 * S2, per_day=50 * S2)  # an hour has 10 slots
+    ledger = opened(tmp_path, S2, 360.0, per_hour=4 * S2, per_day=50 * S2)  # an hour has 10 slots
     granted = [ledger.charge(slot).granted for slot in range(240)]
     assert granted[:120] == [*[True] * 4, *[False] * 6] * 12
     assert sum(granted) == 50
@@ -179,8 +275,8 @@ def test_an_hour_may_be_cut_off_as_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [2, 7, 40])
 def test_slots_in_between_are_charged_so_that_the_number_alone_decides(tmp_path: Path, number: int) -> None:
     """Whether slot s is granted does not depend on which slots before it the device missed."""
-    every = Ledger(tmp_path / "every", S2, 360.0, per_hour=4 * S2, per_day=50 * S2)
-    some = Ledger(tmp_path / "some", S2, 360.0, per_hour=4 * S2, per_day=50 * S2)
+    every = opened(tmp_path / "every", S2, 360.0, per_hour=4 * S2, per_day=50 * S2)
+    some = opened(tmp_path / "some", S2, 360.0, per_hour=4 * S2, per_day=50 * S2)
     granted = [every.charge(slot).granted for slot in range(600)]
     for slot in range(number, 600, number):
         assert some.charge(slot).granted == granted[slot]
@@ -189,7 +285,7 @@ def test_slots_in_between_are_charged_so_that_the_number_alone_decides(tmp_path:
 
 
 def test_a_jump_over_days_lands_in_the_right_slot_of_the_day(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 360.0, per_day=50 * S2)
+    ledger = opened(tmp_path, S2, 360.0, per_day=50 * S2)
     for day in (0, 3, 1_000, 10**12):
         assert ledger.charge(day * 240 + 49).granted
         assert not ledger.charge(day * 240 + 50).granted
@@ -197,7 +293,7 @@ def test_a_jump_over_days_lands_in_the_right_slot_of_the_day(tmp_path: Path) -> 
 
 
 def test_the_first_cost_that_the_budgets_allow_is_charged(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 360.0, per_hour=Fraction(5))
+    ledger = opened(tmp_path, S2, 360.0, per_hour=Fraction(5))
     dear, cheap = units(Fraction(2)), units(Fraction(1, 2))
     costs = [ledger.charge(slot, dear, cheap).cost for slot in range(10)]
     assert costs == [dear, dear, cheap, cheap, *[0] * 6]
@@ -211,7 +307,7 @@ def test_the_first_cost_that_the_budgets_allow_is_charged(tmp_path: Path) -> Non
 def test_restarts_do_not_refund_the_day(tmp_path: Path) -> None:
     granted = 0
     for boot in range(12):
-        ledger = Ledger(tmp_path, S2, 1.0, per_day=200 * S2)
+        ledger = opened(tmp_path, S2, 1.0, per_day=200 * S2)
         granted += sum(ledger.charge(slot).granted for slot in range(40))
         ledger.close() if boot % 2 else crash(ledger)
     assert granted <= 200
@@ -225,13 +321,13 @@ def test_the_wall_clock_does_not_refund(tmp_path: Path, monkeypatch: pytest.Monk
 
     for name in ("time", "monotonic", "time_ns", "localtime", "gmtime"):
         monkeypatch.setattr(time, name, forbidden)
-    ledger = Ledger(tmp_path, S2, 1.0, per_day=5 * S2)
+    ledger = opened(tmp_path, S2, 1.0, per_day=5 * S2)
     assert [ledger.charge(slot).granted for slot in range(8)] == [True] * 5 + [False] * 3
     ledger.close()
 
 
 def test_spent_slots_cost_nothing(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 1.0, per_day=5 * S2)
+    ledger = opened(tmp_path, S2, 1.0, per_day=5 * S2)
     for slot in range(50):
         ledger.charge(slot)
     totals = ledger.totals()
@@ -241,7 +337,7 @@ def test_spent_slots_cost_nothing(tmp_path: Path) -> None:
 
 
 def test_hour_and_day_are_reported(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, S2, 60.0)  # 60 slots an hour
+    ledger = opened(tmp_path, S2, 60.0)  # 60 slots an hour
     for slot in range(90):
         ledger.charge(slot)
     totals = ledger.totals()
@@ -274,7 +370,7 @@ def test_no_end_of_the_process_loses_what_was_granted(
         for step, count in [*script, ("close", 0), ("charge", 1), ("close", 0)]:
             try:
                 if ledger is None:
-                    ledger = Ledger(folder, S2, 360.0, *budgets)  # 10 slots an hour
+                    ledger = opened(folder, S2, 360.0, *budgets)  # 10 slots an hour
                     assert ledger.boots > boots
                     assert ledger._book["spent"] >= granted
                     boots, slot = ledger.boots, 0
@@ -302,7 +398,7 @@ def test_no_end_of_the_process_loses_what_was_granted(
 
 def test_a_charge_takes_little_time(tmp_path: Path) -> None:
     """CPU time on average, the writes included; the benchmark gives the figure."""
-    ledger = Ledger(tmp_path, S2, 1.0)
+    ledger = opened(tmp_path, S2, 1.0)
     best = 1.0
     slot = 0
     for _ in range(5):
