@@ -2,7 +2,8 @@
 
     [broker]     url, username, password_file, ca, cert, key
     [model]      checkpoint, engine, threads
-    [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them)
+    [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them), clock_behind_s
+    [ingest]     max_age_s
     [alerts]     raise_at, raise_for, clear_at, clear_for, unsure_below
     [state]      dir
     [run]        exit_when_offline
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cloud_bridge.alerts.rules import AlertRule
+from cloud_bridge.ingest.freshness import IngestRule
 from wire.errors import ConfigError, DeviceKeyError
 from wire.mqtt import BrokerConfig
 from wire.protocol.keys import PublicKey
@@ -45,11 +47,19 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class CameraConfig:
-    """One camera, and the only key whose signature on its messages is accepted."""
+    """One camera.
+
+    Attributes:
+        site: First part of its name.
+        camera: Second part.
+        public_key: The only key whose signature on its messages is accepted.
+        clock_behind_s: By how much its clock is known to be behind; for a device that has no way to set it.
+    """
 
     site: str
     camera: str
     public_key: FileOrText
+    clock_behind_s: int = 0
 
     def __post_init__(self) -> None:
         if "+" in (self.site, self.camera):
@@ -96,6 +106,7 @@ class BridgeConfig:
     cameras: tuple[CameraConfig, ...]
     broker: BrokerConfig = BrokerConfig()
     model: ModelConfig = ModelConfig()
+    ingest: IngestRule = IngestRule()
     alerts: AlertRule = AlertRule()
     state: StateConfig = StateConfig()
     run: RunConfig = RunConfig()
@@ -126,6 +137,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "cameras": CameraConfig,
     "broker": BrokerConfig,
     "model": ModelConfig,
+    "ingest": IngestRule,
     "alerts": AlertRule,
     "state": StateConfig,
     "run": RunConfig,

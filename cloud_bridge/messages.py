@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud_bridge.alerts.lifecycle import BLIND, AlertChange
+from cloud_bridge.alerts.lifecycle import AlertChange
 from cloud_bridge.inference.member import Reading
 from cloud_bridge.ingest.events import Event
 from wire.artifact.manifest import EngineManifest
@@ -11,7 +11,7 @@ from wire.protocol.message import Alert, Verdict
 __all__ = ["fill_alert", "fill_verdict"]
 
 
-def fill_verdict(manifest: EngineManifest, event: Event, reading: Reading, unsure_below: float) -> Verdict:
+def fill_verdict(manifest: EngineManifest, event: Event, reading: Reading, unsure_below: float, time_s: int) -> Verdict:
     """Make the cloud member's verdict on an event; unsure where its OOD p-value is below `unsure_below`."""
     slot_s = manifest.window.slot_s
     return Verdict(
@@ -28,10 +28,14 @@ def fill_verdict(manifest: EngineManifest, event: Event, reading: Reading, unsur
         ood_p_value=event.ood_p_value,
         unsure=event.ood_p_value is not None and event.ood_p_value < unsure_below,
         attributes=reading.attributes,
+        time_s=time_s,
+        late=event.late,
     )
 
 
-def fill_alert(manifest: EngineManifest, boot_id: int, slot: int, change: AlertChange, sentence: str) -> Alert:
+def fill_alert(
+    manifest: EngineManifest, boot_id: int, slot: int, change: AlertChange, sentence: str, time_s: int
+) -> Alert:
     """Make the message of an alert that changes with the release or event that ends at `slot`."""
     return Alert(
         boot_id=boot_id,
@@ -40,6 +44,7 @@ def fill_alert(manifest: EngineManifest, boot_id: int, slot: int, change: AlertC
         raised=change.raised,
         label=change.label,
         probability=change.probability,
-        sentence="" if change.label == BLIND and not change.raised else sentence,
+        sentence=sentence,
         at_s=(slot + 1) * manifest.window.slot_s,
+        time_s=time_s,
     )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from cloud_bridge.alerts.lifecycle import BLIND, LATE, NOT_WATCHING
 from wire.protocol.message import Alert, Verdict, trace_id
 
 __all__ = ["Timeline"]
@@ -28,6 +29,7 @@ class Timeline:
         full = round(verdict.probability * _BAR)
         missing = len(verdict.present) - sum(verdict.present)
         note = f"  ({missing} of {len(verdict.present)} releases missing)" if missing else ""
+        note += "  (late: not now)" if verdict.late else ""
         self._say(
             f"{_clock(verdict.start_s)}-{_clock(verdict.end_s)}  {camera}  {verdict.says:<8}"
             f"{verdict.probability:4.2f} |{'#' * full}{'.' * (_BAR - full)}|  {verdict.sentence}{note}"
@@ -49,13 +51,16 @@ class Timeline:
             attributes=dict(verdict.attributes),
             sentence=verdict.sentence,
             present=list(verdict.present),
+            time_s=verdict.time_s,
+            late=verdict.late,
             trace=trace_id(verdict.boot_id, verdict.last_slot),
         )
 
     def alert(self, camera: str, alert: Alert) -> None:
-        """Print one marked line."""
+        """Print one marked line; with the reason where the alert is about the camera, and not about a risk."""
         turn = "RAISED" if alert.raised else "cleared"
-        self._say(f"{_clock(alert.at_s)}  {camera}  >>> ALERT {alert.label} {turn} ({alert.probability:.2f})")
+        reason = f"  {alert.sentence}" if alert.label in (BLIND, LATE, NOT_WATCHING) and alert.sentence else ""
+        self._say(f"{_clock(alert.at_s)}  {camera}  >>> ALERT {alert.label} {turn} ({alert.probability:.2f}){reason}")
         self._write(
             type="alert",
             camera=camera,
@@ -66,6 +71,7 @@ class Timeline:
             label=alert.label,
             probability=alert.probability,
             sentence=alert.sentence,
+            time_s=alert.time_s,
         )
 
     def note(self, text: str) -> None:

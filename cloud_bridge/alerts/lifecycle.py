@@ -10,10 +10,16 @@ from dataclasses import dataclass
 
 from cloud_bridge.alerts.rules import AlertRule
 
-__all__ = ["BLIND", "AlertBook", "AlertChange"]
+__all__ = ["BLIND", "LATE", "NOT_WATCHING", "AlertBook", "AlertChange"]
 
 BLIND = "blind"
 """The alert for a camera that sends noise alone, because its budget is spent."""
+
+LATE = "late"
+"""The alert for a camera whose messages cannot be read as now: they are held back somewhere, or a clock is wrong."""
+
+NOT_WATCHING = "not watching"
+"""The alert for a camera whose device says that its eye does not answer: no risk would be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +53,13 @@ class AlertBook:
         risks = list(probabilities.items())[1:]
         return [change for label, p in risks for change in self._step(label, p)]
 
-    def blind(self, spent: bool) -> list[AlertChange]:
-        """Raise BLIND with the first release of noise alone; clear it with the first one that is not."""
-        return self._turn(BLIND, 1.0 if spent else 0.0) if spent != (BLIND in self._raised) else []
+    def pause(self) -> None:
+        """Begin all counts anew: what was read is not of now, so it can neither raise nor clear."""
+        self._in_a_row.clear()
+
+    def condition(self, label: str, holds: bool) -> list[AlertChange]:
+        """Raise `label` (BLIND, LATE, NOT_WATCHING) once it holds, clear it once it does not; no verdict decides it."""
+        return self._turn(label, 1.0 if holds else 0.0) if holds != (label in self._raised) else []
 
     def _step(self, label: str, p: float) -> list[AlertChange]:
         rule, is_raised = self._rule, label in self._raised

@@ -33,6 +33,8 @@ class Release:
         spent: The budget is spent, and z is noise alone.
         gap: Slots missing before this one.
         level: The noise in z: an index into the manifest's levels.
+        time_s: The device's clock, rounded down to a minute.
+        complaint: Why it is not read as now; "" where it is.
     """
 
     camera: str
@@ -42,6 +44,8 @@ class Release:
     spent: bool
     gap: int
     level: int = 0
+    time_s: int = 0
+    complaint: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +56,8 @@ class Event:
         z: int32 (R, K, d), each release times the weight of its level; zeros where `present` is False.
         present: bool (R,).
         ood_p_value: Of the stream so far; None where it is not known.
+        time_s: Of its newest release.
+        late: It is not read as now.
     """
 
     camera: str
@@ -61,6 +67,8 @@ class Event:
     z: npt.NDArray[np.int32]
     present: npt.NDArray[np.bool_]
     ood_p_value: float | None = None
+    time_s: int = 0
+    late: bool = False
 
 
 class EventReader:
@@ -109,6 +117,7 @@ class EventReader:
         self._window.push(release.slot, release.z, self._weights[release.level])
         if self._detector is not None:
             self._detector.push(release.slot, release.z, release.level)
+        self._time_s = release.time_s
         self._unread = release.slot if self._unread is None else self._unread
         if release.slot - self._start + 1 >= size:
             out += self.flush()
@@ -123,12 +132,13 @@ class EventReader:
         first = max(window.first_slot, self._start)
         z, present = window.z.copy(), window.present.copy()
         ood_p_value = None if self._detector is None else self._detector.p_value
-        return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, ood_p_value)]
+        return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, ood_p_value, self._time_s)]
 
     def _begin(self, boot_id: int, slot: int) -> None:
         self._boot_id = boot_id
         self._start = slot
-        self._window = EventWindow(*self._shape)
+        self._time_s = 0
+        self._window: EventWindow = EventWindow(*self._shape)
         self._unread = None
         if self._detector is not None:
             self._detector.begin()

@@ -1,22 +1,28 @@
 """The bridge's state of one camera, which every message of the camera goes through once. No MQTT here.
 
-    features     --size, signature, form, model, values--> boot id --> slot --> releases in order --> events
-    state        --> online, or offline: the releases that still wait are read
-    certificate  --> if it is not this engine's, the camera is not read until it publishes the right one
+    features     --size, signature, form, model, values--> boot id, slot --> releases in order --> events, now or late
+    state        --size, form, signature, number--> online or offline, watching or not, the certificate's hash
+    certificate  --the hash in the state--> if it is not this engine's, the camera is not read until the right one comes
 
 A refused message changes nothing but a counter. There is a counter for each of a fixed set of reasons, so no sender can
 make the memory grow. A higher boot id begins a new stream, after the waiting releases of the old one were read.
+
+The broker is not trusted: it may hold messages back, drop, repeat and reorder them, and publish a Last Will when it
+likes. So an offline gives up no slot that may still come, and the next release overrides it; a certificate counts only
+once a signed state names its hash.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from cloud_bridge.ingest.events import Event, EventReader, Release
+from cloud_bridge.ingest.freshness import Freshness, IngestRule
 from cloud_bridge.store.journal import CameraRecord
 from familial.evaluate.ood_detector import OodDetector
 from wire.artifact.manifest import EngineManifest
@@ -24,6 +30,7 @@ from wire.errors import CertificateError, MessageError
 from wire.privacy.certificate import Certificate, round_up
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FLAG_SPENT, FeatureMessage, open_features
+from wire.protocol.state import State, open_state
 
 __all__ = ["REASONS", "CameraSession", "Taken"]
 
@@ -32,30 +39,44 @@ _LOG = logging.getLogger("cloud_bridge")
 REASONS: Mapping[str, str] = {
     "unknown": "no camera of that name is configured",
     "untrusted": "the camera published a certificate that is not this engine's",
+    "swapped": "a certificate that the camera's signed state does not name",
     "truncated": "shorter than a release of this model",
-    "oversized": "longer than a release of this model",
-    "forged": "not signed by the camera's key",
+    "oversized": "longer than a release of this model, or than a state",
+    "forged": "not signed by the camera's key as a message of this camera",
     "malformed": "not a message of ours, or not in canonical form",
-    "schema": "of a schema this software does not read",
+    "schema": "of a schema this software does not read: update the device, or the bridge",
     "flags": "flags without a meaning",
     "level": "at a level that this model does not have, or that its rule cannot have chosen",
     "shape": "z of another length",
     "model": "made by another model",
     "values": "values that cannot be",
-    "replayed": "an older boot id, or a slot read long ago",
+    "clock": "its time is long before that of the slot before it: the clock was set back",
+    "replayed": "an older boot id, a slot read long ago, or a state older than the newest",
     "duplicate": "a slot that was read a moment ago",
     "late": "a slot that was waited for and given up",
 }
 """Reason why a message is refused -> explanation."""
 
+_LOGGED = ("schema", "forged")  # reasons whose first message is logged: somebody has to act
+_QUIET_S = 5.0  # after an offline, before a slot that is missing is given up
 _RECENT = 256  # slots within which a repeated one counts as a duplicate, and a late one as late
 
 
 class Taken(NamedTuple):
-    """What a message gave: releases that are now in order, oldest first, and the events that they complete."""
+    """What a message gave.
+
+    Attributes:
+        releases: That are now in order, oldest first.
+        events: That they complete.
+        state: The newest one of the device.
+    """
 
     releases: list[Release]
     events: list[Event]
+    state: State | None = None
+
+
+_NOTHING = Taken([], [])
 
 
 class CameraSession:
@@ -65,7 +86,6 @@ class CameraSession:
         received: Features messages that came, refused ones included.
         refused: Reason (a key of REASONS) -> messages.
         gaps: Slots that were given up as missing.
-        ended: The camera is offline and was read to its end.
     """
 
     def __init__(
@@ -76,6 +96,7 @@ class CameraSession:
         record: CameraRecord,
         detector: OodDetector | None = None,
         reorder_slots: int = 2,
+        freshness: Freshness | None = None,
     ) -> None:
         """Continue after the last slot in `record`.
 
@@ -86,7 +107,14 @@ class CameraSession:
             record: How far the stream was read; it is updated here and made durable by the caller.
             detector: Computes the OOD p-value of events; None: they have none.
             reorder_slots: A missing slot is given up when one that many later has come; 0: nothing is waited for.
+            freshness: Says what is now; None: by the default rule.
         """
+        site, _, name = camera.partition("/")
+        self._names = (site, name)
+        self._freshness = freshness or Freshness(camera, IngestRule())
+        self._now_s = self._heard_s = 0.0
+        self._named = ""  # sha256 of the certificate that the newest state names
+        self._unnamed = b""  # a certificate that came before a state
         self._camera, self._public, self._manifest, self._record = camera, public, manifest, record
         self._model = (manifest.n, manifest.model_id, len(manifest.sigmas))
         self._reorder_slots = reorder_slots
@@ -94,27 +122,45 @@ class CameraSession:
         self._pending: dict[int, FeatureMessage] = {}  # slot -> verified message that waits for an earlier slot
         self._recent: deque[int] = deque(maxlen=_RECENT)  # slots read lately
         self._boot_read = -1  # boot id of the last release that was read since the bridge's start
-        self._trusted, self._warned, self.ended = True, False, False
+        self._trusted, self._warned, self._offline = True, False, False
         shape = (manifest.event_releases, manifest.tokens, manifest.width)
         self._reader = EventReader(camera, *shape, manifest.weights, detector)
         self.received = self.gaps = 0
         self.refused: Counter[str] = Counter()
 
-    def receive(self, name: str, payload: bytes, retained: bool = False) -> Taken:
+    @property
+    def ended(self) -> bool:
+        """The camera is offline and was read to its end."""
+        return self._offline and not self._pending
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Boot id and slot of the last release read; 0, 0 before any."""
+        return max(0, self._record.boot_id), max(0, self._record.next_slot - 1)
+
+    def receive(self, name: str, payload: bytes, retained: bool = False, now_s: float = 0.0) -> Taken:
         """Take one message and return what it gave. Never raises.
 
         Args:
             name: Last part of the topic: features, state or certificate.
             payload: The message as it came.
             retained: It was there before the bridge subscribed.
+            now_s: This machine's clock, seconds since 1970.
         """
+        self._now_s = now_s
         if name == "features":
             return self._read(self.accept(payload))
         if name == "state" and payload:
             return self._state(payload, retained)
         if name == "certificate" and payload:
             self._certificate(payload)
-        return Taken([], [])
+        return _NOTHING
+
+    def settle(self, now_s: float) -> Taken:
+        """Read what waits for a missing slot, where the camera has been offline and silent for some seconds."""
+        self._now_s = now_s
+        quiet = abs(now_s - self._heard_s) >= _QUIET_S
+        return self.drain() if self._offline and self._pending and quiet else _NOTHING
 
     def refuse(self, reason: str) -> None:
         """Count a message that is refused for `reason`, a key of REASONS."""
@@ -122,10 +168,21 @@ class CameraSession:
             raise ValueError(f"{reason!r} is not among REASONS")
         self.refused[reason] += 1
 
+    def _refuse_for(self, error: MessageError) -> None:
+        """Count a refused message; log the first of a reason that somebody must act upon."""
+        if error.reason in _LOGGED and not self.refused[error.reason]:
+            _LOG.warning(
+                "%s: a message is refused (%s). If the device was given a new key, register it: put the line of its "
+                "<key>.pub into [[cameras]] public_key",
+                self._camera,
+                error,
+            )
+        self.refuse(error.reason)
+
     def drain(self) -> Taken:
         """Read everything that is left, in order, waiting for nothing."""
-        releases, events = self._read(self._in_order(0))
-        return Taken(releases, events + self._reader.flush())
+        releases, events, _ = self._read(self._in_order(0))
+        return Taken(releases, events + self._dated(self._reader.flush()))
 
     # --- features
 
@@ -135,11 +192,10 @@ class CameraSession:
         if not self._trusted:
             self.refuse("untrusted")
             return []
-        self.ended = False
         try:
-            message = open_features(payload, self._public, *self._model)
+            message = open_features(payload, self._public, *self._names, *self._model)
         except MessageError as error:
-            self.refuse(error.reason)
+            self._refuse_for(error)
             return []
         if message.boot_id < self._record.boot_id:
             self._refuse_replay()
@@ -155,6 +211,7 @@ class CameraSession:
         if slot in self._pending or slot in self._recent:
             self.refuse("duplicate")
         elif slot >= self._record.next_slot:
+            self._offline, self._heard_s = False, self._now_s  # whatever a Last Will said
             self._pending[slot] = message
             return self._in_order(self._reorder_slots)
         elif self._recent and slot > self._recent[0]:
@@ -169,8 +226,8 @@ class CameraSession:
             return
         self._warned = True
         _LOG.warning(
-            "%s: refuses messages of an earlier start, or read before; if the device's ledger was made anew, "
-            "delete the camera's entry in the state folder's journal.json",
+            "%s: refuses messages of an earlier start, or read before. A device whose ledger was made anew has a new "
+            "key too: register it as [[cameras]] public_key. Leave the journal as it is, or recordings would pass",
             self._camera,
         )
 
@@ -179,6 +236,7 @@ class CameraSession:
         # A stream that is already running is joined at this slot: the slots before it are not a gap.
         self._record.next_slot = 0 if slot <= self._reorder_slots else slot
         self._recent.clear()
+        self._freshness.begin()
         if self._witness is not None:
             self._witness.begin()
 
@@ -195,10 +253,15 @@ class CameraSession:
             spent = bool(message.flags & FLAG_SPENT)
             self._recent.append(slot)
             record.next_slot = slot + 1
-            if self._level_is_sound(message, spent):
-                out.append(Release(self._camera, message.boot_id, slot, message.z, spent, gap, message.level))
-            else:
+            set_back = self._freshness.set_back(message.time_s)
+            if not self._level_is_sound(message, spent):
                 self.refuse("level")
+            elif set_back:
+                self.refuse("clock")
+            else:
+                complaint = self._freshness.take(message.time_s, self._now_s)
+                what = (message.z, spent, gap, message.level, message.time_s, complaint)
+                out.append(Release(self._camera, message.boot_id, slot, *what))
         return out
 
     def _level_is_sound(self, message: FeatureMessage, spent: bool) -> bool:
@@ -215,27 +278,58 @@ class CameraSession:
     def _read(self, releases: Sequence[Release]) -> Taken:
         if releases:
             self._boot_read = releases[-1].boot_id
-        return Taken(list(releases), [event for release in releases for event in self._reader.push(release)])
+        return Taken(list(releases), self._dated(e for release in releases for e in self._reader.push(release)))
+
+    def _dated(self, events: Iterable[Event]) -> list[Event]:
+        """Mark events that are late now, when they are read: releases may have waited for a long time."""
+        return [replace(e, late=bool(self._freshness.complaint(e.time_s, self._now_s))) for e in events]
 
     # --- state and certificate
 
     def _state(self, payload: bytes, retained: bool) -> Taken:
-        """On offline, read what still waits. An offline of an earlier stream, or of one never read here, is ignored."""
-        state = _parse_state(payload)
-        if state is None:
-            self.refuse("malformed")
-            return Taken([], [])
-        status, boot_id = state
-        if status == "online":
-            self.ended = False
-        if status == "online" or boot_id < self._record.boot_id:
-            return Taken([], [])
-        if not retained or boot_id == self._boot_read:
-            self.ended = True
-        return self.drain()
+        """Take a state: signed, of this camera, and none older than the newest one that came."""
+        try:
+            state = open_state(payload, self._public, *self._names)
+        except MessageError as error:
+            self._refuse_for(error)
+            return _NOTHING
+        record = self._record
+        newest = (record.state_boot_id, record.state_count if state.count else 0)  # a Last Will is of its start alone
+        if (state.boot_id, state.count) < newest or state.boot_id < record.boot_id:
+            self.refuse("replayed")
+            return _NOTHING
+        if state.online:
+            self._offline = False
+        elif not retained or state.boot_id == self._boot_read:
+            self._offline, self._heard_s = True, self._now_s
+        if state.count:
+            record.state_boot_id, record.state_count = state.boot_id, state.count
+            self._name_certificate(state.certificate)
+        events = self._dated(self._reader.flush()) if self.ended else []
+        return Taken([], events, state if state.count and state.online else None)
+
+    def _name_certificate(self, digest: str) -> None:
+        """Take the hash that a state names; trust begins anew where it is another one."""
+        if digest == self._named:
+            return
+        self._named, self._trusted = digest, True
+        if self._unnamed:
+            waiting, self._unnamed = self._unnamed, b""
+            self._certificate(waiting)
 
     def _certificate(self, payload: bytes) -> None:
-        """Trust the camera only while its certificate is this engine's, or one that reveals less."""
+        """Trust the camera only while the certificate that it signs for is this engine's, or one that reveals less.
+
+        One that no signed state names says nothing about the camera: whoever can write to the broker can write it.
+        """
+        if not self._named:
+            self._unnamed = payload
+            return
+        if hashlib.sha256(payload).hexdigest() != self._named:
+            if not self.refused["swapped"]:
+                _LOG.warning("%s: the certificate under its topic is not the one that its state names", self._camera)
+            self.refuse("swapped")
+            return
         self._trusted = self._manifest.covers(payload)
         if self._trusted:
             return
@@ -256,14 +350,3 @@ def _describe(certificate: bytes) -> str:
     except (CertificateError, UnicodeDecodeError) as error:
         return str(error)
     return f"it is that of another engine, with S = {round_up(found.s_release, 4)} a release"
-
-
-def _parse_state(payload: bytes) -> tuple[str, int] | None:
-    """(status, boot id) of a state message; None where it is not one."""
-    try:
-        document = json.loads(payload)
-        status, boot_id = document["status"], document["boot_id"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    whole = isinstance(boot_id, int) and not isinstance(boot_id, bool) and 0 <= boot_id < 2**64
-    return (status, boot_id) if status in ("online", "offline") and whole else None

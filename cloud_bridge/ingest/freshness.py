@@ -1,0 +1,90 @@
+"""Whether what a camera says is now. Pure: it is told the time.
+
+    time_s of a signed message + this machine's clock --Freshness.complaint--> "" (now), or why it is not
+
+A broker can hold messages back and deliver them later, in order and genuine. So each states its device's clock, rounded
+down to a minute, and what is older than `max_age_s` is read late: it has its place in the timeline, and neither raises
+nor clears an alert. A device whose clock is wrong looks the same; nothing is learned from the stream itself, because
+whoever holds back its first message would choose what is learned. Its operator can state the error, `clock_behind_s`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from wire.settings import Positive
+
+__all__ = ["Freshness", "IngestRule"]
+
+_LOG = logging.getLogger("cloud_bridge")
+_COARSE_S = 60  # a stated time is up to this much too early
+_STEP_S = 120  # that a clock may be set back without remark
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRule:
+    """What is read as now: the `[ingest]` section of the bridge's file.
+
+    Attributes:
+        max_age_s: A message whose time differs from this machine's by more is late. A device keeps its newest messages
+            while the broker is away; those older than this come too late for an alert.
+    """
+
+    max_age_s: Positive = 120.0
+
+
+class Freshness:
+    """The clock of one camera, beside ours."""
+
+    def __init__(self, camera: str, rule: IngestRule, clock_behind_s: int = 0) -> None:
+        """Begin.
+
+        Args:
+            camera: `site/camera`.
+            rule: What is late.
+            clock_behind_s: By how much the device's clock is known to be behind.
+        """
+        self._camera, self._rule, self._behind_s = camera, rule, clock_behind_s
+        self._newest = 0
+        self._late = False
+
+    def begin(self) -> None:
+        """The device has started again: its clock may have been set."""
+        self._newest = 0
+
+    def set_back(self, time_s: int) -> bool:
+        """Take the time of the next release of a start; return whether the clock was set back before it.
+
+        That release alone is refused: its time and those before it cannot all be right.
+        """
+        back = time_s < self._newest - _STEP_S
+        self._newest = time_s
+        return back
+
+    def complaint(self, time_s: int, now_s: float) -> str:
+        """Say why a message is not read as now; "" where it is.
+
+        Args:
+            time_s: As the message states it.
+            now_s: This machine's clock, seconds since 1970.
+        """
+        age_s = now_s - time_s - self._behind_s
+        if age_s - _COARSE_S > self._rule.max_age_s:
+            return f"messages are {age_s - _COARSE_S:.0f} s old, or the device's clock is behind"
+        if -age_s > self._rule.max_age_s:
+            return f"the device's clock is {-age_s:.0f} s ahead, or this machine's is behind"
+        return ""
+
+    def take(self, time_s: int, now_s: float) -> str:
+        """Do as `complaint` for the next release; the first of a row that is late is logged, with the cure."""
+        words = self.complaint(time_s, now_s)
+        if words and not self._late:
+            _LOG.warning(
+                "%s: %s; nothing of it is read as now. Set the clocks of the device and of this machine (NTP); where "
+                "the device has no way to, read its clock there and state its error as [[cameras]] clock_behind_s",
+                self._camera,
+                words,
+            )
+        self._late = bool(words)
+        return words
