@@ -29,14 +29,14 @@ from tests.support.services import PATIENCE_S, ROOT, Listener, until
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, ConfigError, ManifestError, NoiseError, PrivacyError
 from wire.privacy.budget import Budget, Terms
-from wire.privacy.certificate import PROFILES, Certificate, bits, sigma_for
+from wire.privacy.certificate import PASSED, PROFILES, Certificate, bits, sigma_for
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FeatureMessage, features_size
 
 C, N, R = 64, 64, 8
-SIGMAS = tuple(sigma_for(C, shift, R) for shift in PROFILES.values())  # strict, balanced, detailed
+SIGMAS = tuple(sigma_for(C, PROFILES[name], R) for name in ("strict", "balanced", "detailed"))
 PRICES = tuple(Fraction(C) ** 2 / sigma**2 for sigma in SIGMAS)
 TOWARDS = np.where(np.arange(N) % 3 == 0, 8, -8)  # a direction of norm C
 OTHER = np.where(np.arange(N) < 8, -TOWARDS, TOWARDS)  # one not far from it
@@ -290,10 +290,11 @@ def test_the_certificate_of_the_adaptive_level_bounds_what_each_span_spends() ->
         assert found.reveals(span, 2)["S"] == pytest.approx((2 * float(limits.most(span))) ** 0.5, rel=1e-5)
     assert found.reveals(1)["S"] > fixed.reveals(1)["S"] and found.reveals(R)["S"] <= fixed.reveals(R)["S"]
     assert found.reveals(3605)["bits"] < 0.67 * fixed.reveals(3605)["bits"]
-    seconds = found.time_to_vacuous_s(1000)
-    seen = found.releases_touched(seconds)
-    assert found.chance(seen, 1e-3) < 1.0 == found.chance(seen + 1, 1e-3)
-    assert seconds > fixed.time_to_vacuous_s(1000) - 3
+    for level in PASSED:
+        seconds = found.time_in_view_s(1000, level)
+        seen = found.releases_touched(seconds)
+        assert seconds == 0.0 or found.chance(seen, 1e-3) <= level < found.chance(seen + 1, 1e-3)
+        assert seconds > fixed.time_in_view_s(1000, level) - 3
 
 
 def test_a_certificate_of_other_limits_is_refused() -> None:
