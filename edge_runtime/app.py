@@ -15,7 +15,9 @@ import json
 import logging
 import secrets
 import signal
+import socket
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.capture.clock import SlotClock
-from edge_runtime.capture.sources import LIVE, backend_of, masked
+from edge_runtime.capture.sources import LIVE, backend_of, check_source, masked
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.config import Config, load_config
 from edge_runtime.confine import protect_gate, report, share_out_cores
@@ -101,17 +103,19 @@ def check(config: Config) -> int:
 def serve(config: Config) -> dict[str, Any]:
     """Open every part, run the loop to its end and return the local figures."""
     manifest = EngineManifest.load(config.engine_folder, _public_key(config.engine_signer))
-    terms, backend = _terms(config, manifest), backend_of(config.camera_source)
+    terms, live = _terms(config, manifest), backend_of(config.camera_source) in LIVE
     clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
+    manifest.check(config.engine_folder)
+    check_source(config.camera_source)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: clock.stop.set())
-    protect_gate()
-    if backend != "file":  # slot 0 begins when the process starts; for a file it begins with the first frame
+    if live:  # slot 0 begins when the process starts; for a file or a scene, when the eye is ready
         clock.start()
     state_dir = Path(config.device_state_dir)
     stats = Stats("windows", "alone", "verdicts", "undecided", "payload_bytes")
     with ExitStack() as stack:
-        eye = EyeClient(_child("eye", config, clock), manifest.n, follows=backend not in LIVE)
+        sockets = inherited_sockets()
+        eye = EyeClient(_child("eye", config, clock, sockets), manifest.n, follows=not live)
         stack.callback(eye.close)
         key = open_key(config.device_key, state_dir)
         noise = [Sampler(table, manifest.n) for table in manifest.tables(config.engine_folder)]
@@ -121,9 +125,9 @@ def serve(config: Config) -> dict[str, Any]:
         boot_id = ledger.boots << 32 | secrets.randbits(32)
         state = _state(boot_id, manifest, key, orders.profile)
         publisher = Publisher(config, key, state, terms.certificate.to_json().encode())
-        if backend == "file" and not eye.ready(_READY_S):
-            raise CameraError(f"{masked(config.camera_source)}: {eye.says}; --check says why")
-        reader = ReaderClient(_child("reader", config, clock), manifest.labels)
+        if not live and not eye.ready(_READY_S):
+            raise CameraError(f"{masked(config.camera_source)}: {eye.says}; to see why, add --check")
+        reader = ReaderClient(_child("reader", config, clock, sockets), manifest.labels)
         stack.callback(reader.close)
         parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
         parts |= {"eye": eye.figures, "reader": reader.figures, "commands": orders.figures, "clock": clock.figures}
@@ -133,7 +137,7 @@ def serve(config: Config) -> dict[str, Any]:
         log.info("%s", terms.words)
         notify("READY=1")
         names = (config.device_site, config.device_camera)
-        refresh = 0 if backend not in LIVE else round(config.run_refresh_eye_min * 60 / clock.slot_s)
+        refresh = round(config.run_refresh_eye_min * 60 / clock.slot_s) if live else 0
         own = (terms, orders, ledger, publisher, health, key, names, boot_id, stats, refresh)
         loop = Loop(manifest, clock, eye, reader, noise, *own)
         _give_memory_back()
@@ -144,9 +148,8 @@ def serve(config: Config) -> dict[str, Any]:
         return {**health.figures(), "cpu_s": round(time.process_time(), 3)}
 
 
-def _child(name: str, config: Config, clock: SlotClock) -> Child:
+def _child(name: str, config: Config, clock: SlotClock, sockets: Mapping[str, socket.socket]) -> Child:
     """The eye or the reader: the one that systemd started where it gave us a socket, else one that we spawn."""
-    sockets = inherited_sockets()
     begin = accepted(sockets[name], clock.stop) if name in sockets else spawned(name)
     return Child(name, begin, lambda: _settings(config, name == "eye", clock.zero_s))
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from edge_runtime.capture.clock import FrameClock
 from wire.errors import CameraError
 
-__all__ = ["LIVE", "Frame", "Picture", "backend_of", "masked", "open_frames"]
+__all__ = ["LIVE", "Frame", "Picture", "backend_of", "check_source", "masked", "open_frames"]
 
 Picture = npt.NDArray[np.uint8]
 """(H, W) grey or (H, W, 3) BGR."""
@@ -68,14 +68,22 @@ def open_frames(source: str, timeout_s: float, height: int, width: int) -> Itera
     Raises:
         CameraError: The source cannot be opened; names it and the cure.
     """
+    check_source(source)
     backend = backend_of(source)
     if backend == "synthetic":
         return _scene(source.partition("://")[2], height, width)
-    source = source.removeprefix("file://")
-    if backend == "file" and not Path(source).is_file():
+    return _video(_open_capture(source.removeprefix("file://"), backend, timeout_s))
+
+
+def check_source(source: str) -> None:
+    """Raise CameraError where `source` is a file that is not there, or a scene that is not one; nothing is opened."""
+    backend, path = backend_of(source), source.removeprefix("file://")
+    if backend == "file" and not Path(path).is_file():
         cure = "[camera] source takes a path, a device, a stream's URL or synthetic://walk"
-        raise CameraError(f"{masked(source)}: no such file; {cure}")
-    return _video(_open_capture(source, backend, timeout_s))
+        raise CameraError(f"{masked(path)}: no such file; {cure}")
+    scene = source.partition("://")[2]
+    if backend == "synthetic" and scene not in _SCENES:
+        raise CameraError(f"{source}: no such scene; there are {', '.join(_SCENES)}")
 
 
 def _draw_walk(picture: Picture, index: int) -> None:
@@ -98,8 +106,6 @@ _SCENES: Mapping[str, Callable[[Picture, int], None]] = {
 
 def _scene(scene: str, height: int, width: int) -> Iterator[Frame]:
     """The endless frames of a synthetic scene, 25 a second."""
-    if scene not in _SCENES:
-        raise CameraError(f"synthetic://{scene}: no such scene; there are {', '.join(_SCENES)}")
     background = (np.linspace(40, 120, height)[:, None] + np.linspace(0, 40, width)).astype(np.uint8)
     for index in itertools.count():
         picture = background.copy()
