@@ -22,7 +22,8 @@ from export.backends.runners import BACKENDS, Backend, backend
 from export.inputs import Inputs, why_build
 from export.precision.convert import PRECISIONS, check_precision
 from wire.artifact.engine_record import ENGINES, RECORD
-from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest
+from wire.artifact.manifest import FILES, EngineManifest
+from wire.artifact.signature import SIGNATURE
 from wire.errors import ConfigError, EngineError, VeilsightError
 from wire.privacy.certificate import round_up
 

@@ -3,25 +3,28 @@
     engine folder --prove--> manifest.json --signer's key--> manifest.sig --tar--> FILE.tar
     FILE.tar --signature, then every hash--> engine folder, in place of the one that is there
 
-The manifest holds the hash of every other file, so one signature covers all of them. A bundle is a plain tar in a
-fixed order, manifest and signature first: nothing else is read before both are verified. A GPU's engine files are not
-packed.
+The manifest holds the hash of every other file, so one signature covers all of them, and the number of the release.
+A bundle is a plain tar in a fixed order, manifest and signature first: nothing else is read before both are verified.
+A GPU's engine files are not packed.
 
-    python -m export.bundle --engine DIR --key KEY --out FILE.tar        (--make-key: make KEY first)
+    python -m export.bundle --engine DIR --key KEY --out FILE.tar [--release N]        (--make-key: make KEY first)
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export.proof.verify_graph import prove_folder
-from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest, sign_manifest
+from wire.artifact.manifest import FILES, EngineManifest
+from wire.artifact.signature import SIGNATURE, sign_manifest, signed_release
 from wire.errors import ConfigError, ManifestError, VeilsightError
 from wire.files import whole_file
 from wire.protocol.keys import DeviceKey, PublicKey
@@ -36,8 +39,14 @@ def _names(manifest: EngineManifest) -> list[str]:
     return [*_FIRST, *sorted({*FILES.values(), *manifest.external})]
 
 
-def pack(engine: Path, key: DeviceKey, out: Path) -> EngineManifest:
-    """Prove and sign an engine folder, and write its bundle: the same bytes for the same folder and key.
+def pack(engine: Path, key: DeviceKey, out: Path, release: int = 1) -> EngineManifest:
+    """Prove and sign an engine folder, and write its bundle: the same bytes for the same folder, key and release.
+
+    Args:
+        engine: The engine folder.
+        key: The signer's.
+        out: The bundle.
+        release: Larger than that of every bundle before: devices refuse to go back.
 
     Raises:
         ManifestError, GraphError: A hash of the folder is wrong, or a graph is not proved.
@@ -46,7 +55,7 @@ def pack(engine: Path, key: DeviceKey, out: Path) -> EngineManifest:
     for _ in prove_folder(engine):
         pass
     manifest = EngineManifest.load(engine)
-    sign_manifest(engine, key)
+    sign_manifest(engine, key, release)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as bundle:
@@ -65,8 +74,16 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     return entry
 
 
-def unpack(file: Path, folder: Path, signer: PublicKey) -> EngineManifest:
+def unpack(
+    file: Path, folder: Path, signer: PublicKey, accept: Callable[[EngineManifest, int], None] = lambda *_: None
+) -> EngineManifest:
     """Put the engine folder of a bundle that `signer` signed in place of `folder`.
+
+    Args:
+        file: The bundle.
+        folder: The engine folder.
+        signer: Who must have signed it.
+        accept: Is given the manifest and the release, both verified, before anything is changed; it raises to refuse.
 
     Raises:
         ManifestError: The bundle is damaged, incomplete or signed by somebody else; `folder` is unchanged.
@@ -84,11 +101,13 @@ def unpack(file: Path, folder: Path, signer: PublicKey) -> EngineManifest:
                 for name in _FIRST:
                     _extract(bundle, name, made, _SMALL)
                 manifest = EngineManifest.load(made, signer)
+                accept(manifest, signed_release(made, signer))
                 for name in _names(manifest)[len(_FIRST) :]:
                     _extract(bundle, name, made, size)
                 if bundle.next() is not None:
                     raise ManifestError(f"{file}: holds more than its manifest names; {cure}")
             manifest.check(made)
+            os.sync()  # a power cut after the folder is in its place finds all of it
             replace_folder(made, folder, Path(scratch) / "before")
     except tarfile.TarError as error:
         raise ManifestError(f"{file}: is no bundle, or is cut ({error}); {cure}") from error
@@ -137,15 +156,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--key", type=Path, required=True, help="the signer's key: 32 bytes, mode 0600")
     parser.add_argument("--make-key", action="store_true", help="make the key, with its public half in KEY.pub")
     parser.add_argument("--out", type=Path, required=True, help="the bundle to write")
+    parser.add_argument("--release", type=int, help="larger than the last one's (default: seconds since 1970)")
     args = parser.parse_args(argv)
+    release = int(time.time()) if args.release is None else args.release
     try:
         key = _signers_key(args.key, args.make_key)
-        manifest = pack(args.engine, key, args.out)
+        manifest = pack(args.engine, key, args.out, release)
     except VeilsightError as error:
         print(f"bundle: {error}", file=sys.stderr)
         return 1
     size = args.out.stat().st_size
-    print(f"bundle     {args.out}, {size / 1000:,.0f} kB, model {manifest.model_id:016x}, {manifest.precision}")
+    model = f"model {manifest.model_id:016x}, {manifest.precision}, release {release}"
+    print(f"bundle     {args.out}, {size / 1000:,.0f} kB, {model}")
     print(f"signer     {key.public.hex}")
     print("devices    [engine] signer = that line, or a file that holds it; python -m export.install --bundle FILE")
     return 0

@@ -1,9 +1,10 @@
 """Installs an engine on the device: signature, proof, engine files for this GPU, self-test through them.
 
-    [bundle] --signature, hashes--> engine folder --proof--> engine files, made or used again --self-test--> ready
+    [bundle] --signature, not older, not more revealing, hashes--> engine folder
+    engine folder --the same checks, proof--> engine files, made or used again --self-test--> ready, remembered
 
     python -m export.install --config edge.toml [--bundle FILE.tar]
-    python -m export.install ENGINE [--signer KEY] [--backend tensorrt] [--cache DIR]
+    python -m export.install ENGINE [--signer KEY] [--state DIR] [--backend tensorrt] [--cache DIR]
 
 systemd runs it before every start of the edge process; its exit status is 0 only if every step succeeded. The first
 start builds engine files, which takes minutes; later starts use them again, or print which field of their key has
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runtime.config import load_config
@@ -25,10 +26,12 @@ from edge_runtime.eye.engine.registry import BACKENDS, DEFAULT, check_backend
 from edge_runtime.eye.engine.tensorrt import Gpu, Libraries, TensorRtEngine, device_facts, load_libraries
 from export.backends.builder import Options, Say, keep_or_make, say_line
 from export.bundle import unpack
+from export.installed import Allowed, Record, accept, remember
 from export.proof.verify_graph import prove_folder
 from wire.arguments import former_name
 from wire.artifact.engine_record import engine_key
 from wire.artifact.manifest import EngineManifest
+from wire.artifact.signature import signed_release
 from wire.errors import ConfigError, VeilsightError
 from wire.protocol.keys import PublicKey
 
@@ -46,6 +49,8 @@ class Place:
         cache: Where engine files are kept.
         cuda_graph: Replay a run as one CUDA graph.
         threads: Of ONNX Runtime.
+        state: Where the last engine is remembered; None: nowhere, and no bundle is unpacked.
+        allowed: What may take its place although it is older or reveals more.
     """
 
     folder: Path
@@ -54,6 +59,8 @@ class Place:
     cache: Path
     cuda_graph: bool = False
     threads: int = 1
+    state: Path | None = None
+    allowed: Allowed = field(default_factory=Allowed)
 
 
 def install(
@@ -75,9 +82,13 @@ def install(
     if bundle is not None:
         if place.signer is None:
             raise ConfigError(f"{bundle}: who signed it? Set [engine] signer, or give --signer")
-        unpack(bundle, place.folder, place.signer)
+        if place.state is None:
+            raise ConfigError(f"{bundle}: which engine was the last? Give --config, or --state [device] state_dir")
+        unpack(bundle, place.folder, place.signer, lambda new, release: _accept(place, new, release, lambda text: None))
         say(f"unpacked   {bundle} into {place.folder}")
     manifest = EngineManifest.load(place.folder, place.signer)
+    if place.signer is not None:
+        _accept(place, manifest, signed_release(place.folder, place.signer), say)
     signed = f"signed by {place.signer!r}" if place.signer else "unsigned: [engine] signer is empty"
     count = sum(1 for _ in prove_folder(place.folder, place.signer))
     say(f"proved     model {manifest.model_id:016x}, {manifest.precision}, {signed}; {count} statements")
@@ -87,7 +98,19 @@ def install(
     finally:
         engine.close()
     say(f"self-test  |mu| <= {manifest.clip_norm}, the same code twice: held through {place.backend}")
+    if place.signer is not None and place.state is not None:
+        release = signed_release(place.folder, place.signer)
+        remember(Record.of(manifest, release), place.state, place.signer)
+        say(f"release    {release} is remembered in {place.state}: no older one is accepted from now on")
     return manifest
+
+
+def _accept(place: Place, manifest: EngineManifest, release: int, say: Say) -> None:
+    """Refuse an engine that is older or reveals more than the last one, unless that was allowed."""
+    if place.signer is None or place.state is None:
+        return
+    for sentence in accept(Record.of(manifest, release), place.state, place.signer, place.allowed):
+        say(sentence)
 
 
 def _open_onnx(
@@ -125,10 +148,14 @@ def _place(args: argparse.Namespace) -> Place:
         raise ConfigError("give either --config edge.toml or an engine folder")
     if args.config is None:
         folder, signer, backend, cache, cuda_graph, threads = args.engine, "", DEFAULT, "", False, 1
+        state, budgets = args.state, (0.0, 0.0)
     else:
         config = load_config(args.config)
         folder, signer, backend = Path(config.engine_folder), config.engine_signer, config.engine_backend
         cache, cuda_graph, threads = config.engine_cache, config.engine_cuda_graph, config.engine_threads
+        state = args.state or Path(config.device_state_dir)
+        kept = config.privacy_over_budget != "report"  # else a budget is told, and does not limit
+        budgets = (config.privacy_bits_per_event, config.privacy_bits_per_hour) if kept else (0.0, 0.0)
     signer = args.signer or signer
     return Place(
         folder=folder,
@@ -137,6 +164,8 @@ def _place(args: argparse.Namespace) -> Place:
         cache=Path(args.cache or cache or folder),
         cuda_graph=cuda_graph,
         threads=threads,
+        state=state,
+        allowed=Allowed(args.allow_older, args.allow_more, *budgets),
     )
 
 
@@ -152,6 +181,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     former_name(parser, "--publisher", option)
     parser.add_argument("--backend", help=f"instead of [engine] backend: {', '.join(BACKENDS)}")
     parser.add_argument("--cache", help="instead of [engine] cache: where engine files are kept")
+    parser.add_argument("--state", type=Path, help="instead of [device] state_dir: remembers the last engine")
+    parser.add_argument("--allow-older", default="", metavar="9:7", help="let release 7 take the place of release 9")
+    more = "let an engine whose event has S = 4 take the place of one with S = 2"
+    parser.add_argument("--allow-more", default="", metavar="2.00:4.00", help=more)
     parser.add_argument("--workspace-mb", type=int, default=Options().workspace_mb, help="scratch memory of a kernel")
     parser.add_argument("--level", type=int, default=Options().level, help="TensorRT's optimisation level, 0 to 5")
     args = parser.parse_args(argv)

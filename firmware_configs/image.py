@@ -23,7 +23,8 @@ from pathlib import Path
 from edge_runtime.config import load_config
 from firmware_configs.boards import BOARDS, Board, board
 from wire.arguments import former_name
-from wire.artifact.manifest import FILES, SIGNATURE, EngineManifest
+from wire.artifact.manifest import FILES, EngineManifest
+from wire.artifact.signature import SIGNATURE
 from wire.errors import ConfigError, VeilsightError
 from wire.protocol.keys import PublicKey
 

@@ -26,14 +26,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wire.artifact.signature import SIGNATURE, check_signature
 from wire.errors import ManifestError
 from wire.files import write_whole
 from wire.privacy.certificate import Certificate
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
-from wire.protocol.keys import DeviceKey, PublicKey
+from wire.protocol.keys import PublicKey
 
-__all__ = ["FILES", "SIGNATURE", "EngineManifest", "WindowSpec", "sha256_file", "sign_manifest"]
+__all__ = ["FILES", "EngineManifest", "WindowSpec", "sha256_file"]
 
 FILES: Mapping[str, str] = {
     "encode": "encode.onnx",
@@ -43,11 +44,7 @@ FILES: Mapping[str, str] = {
 }
 """Part of an engine folder -> file name; each part's hash is in the manifest under the part's name."""
 
-SIGNATURE = "manifest.sig"
-"""The signer's signature of manifest.json, which names the hash of every other file: 128 hex digits."""
-
 _MANIFEST = "manifest.json"
-_SIGNED_AS = b"veilsight engine manifest\n"  # so that no signature of a message can pass for one of a manifest
 _EXTERNAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 _VERSION = 4  # of the schema: since 4 the graph `encode` reads no noise
 _CHUNK = 1 << 20
@@ -390,7 +387,7 @@ class EngineManifest:
         try:
             data = file.read_bytes()
             if signer is not None:
-                _check_signature(data, file.with_name(SIGNATURE), signer)
+                check_signature(data, file.with_name(SIGNATURE), signer)
             return cls.from_json(data.decode())
         except (OSError, UnicodeDecodeError) as error:
             raise ManifestError(f"{file}: {error}; {_CURE}") from error
@@ -469,22 +466,6 @@ def sha256_file(path: Path | str) -> str:
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}; {_CURE}") from error
     return digest.hexdigest()
-
-
-def sign_manifest(folder: Path | str, key: DeviceKey) -> None:
-    """Write `manifest.sig`, the signature of manifest.json and so of every file whose hash it holds."""
-    data = (Path(folder) / _MANIFEST).read_bytes()
-    write_whole(Path(folder) / SIGNATURE, key.sign(_SIGNED_AS + data).hex() + "\n")
-
-
-def _check_signature(data: bytes, file: Path, signer: PublicKey) -> None:
-    cure = f"use the bundle that {signer!r} signed (python -m export.bundle makes one)"
-    try:
-        signature = bytes.fromhex(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{file}: no signature can be read ({error}); {cure}") from error
-    if not signer.verify(signature, _SIGNED_AS + data):
-        raise ManifestError(f"{file}: not the signature of {signer!r} over this {_MANIFEST}; {cure}")
 
 
 def _same(name: str, found: str, pinned: str) -> None:

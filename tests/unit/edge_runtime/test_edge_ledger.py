@@ -190,7 +190,8 @@ def test_a_ledger_of_the_version_before_goes_on(tmp_path: Path) -> None:
 def test_a_first_start_that_is_cut_off_is_done_again(cuts: list[int], data: st.DataObject) -> None:
     """Power cuts at any operations of a first start: the next one is never refused, and no key has a second ledger."""
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        folder, boots = Path(name), {}
+        folder = Path(name)
+        boots: dict[str, int] = {}
         for cut in [*cuts, -1]:
             patch.setattr(durable, "os", SimulatedDisk(folder, lambda n: data.draw(st.integers(0, n - 1)), cut))
             ledger = None

@@ -25,13 +25,12 @@ from export.proof.structure import external_files, load_graph, save_graph
 from export.proof.verify_graph import prove_folder
 from tests.support.engine_factory import BROKEN_CORES, make_edge_config, make_engine, put_weights_outside
 from tests.support.fake_tensorrt import World
+from tests.support.signed_engine import KEY, OTHER, canonical, tree
 from wire.artifact.engine_record import EngineRecord
-from wire.artifact.manifest import FILES, EngineManifest, sha256_file, sign_manifest
+from wire.artifact.manifest import FILES, EngineManifest
+from wire.artifact.signature import sign_manifest
 from wire.errors import EngineError, GraphError, ManifestError, PrivacyError, VeilsightError
 from wire.protocol.keys import DeviceKey
-
-KEY = DeviceKey(bytes(range(32)))
-OTHER = DeviceKey(bytes(32))
 
 
 @pytest.fixture(scope="module")
@@ -43,24 +42,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def canonical(folder: Path) -> None:
-    """Graphs as `build_engine` writes them, pinned and signed."""
-    found = EngineManifest.load(folder)
-    for part in ("encode", "decide"):
-        model = onnx.load(folder / FILES[part], load_external_data=False)
-        (folder / FILES[part]).write_bytes(model.SerializeToString(deterministic=True))
-    hashes = {**found.hashes, **{part: sha256_file(folder / FILES[part]) for part in ("encode", "decide")}}
-    dataclasses.replace(found, hashes=hashes).save(folder)
-    sign_manifest(folder, KEY)
-
-
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "engine"))
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 # --- signatures and bundles
@@ -75,7 +59,12 @@ def test_a_signed_manifest_is_read_and_any_other_refused(folder: Path) -> None:
     with pytest.raises(ManifestError, match="not the signature"):
         EngineManifest.load(folder, KEY.public)
     (folder / "manifest.json").write_text(text)
-    for wrong in (b"", b"zz", b"00", KEY.sign((folder / "manifest.json").read_bytes()).hex().encode()):
+    good = (folder / "manifest.sig").read_bytes()
+    number, digits = good.split()
+    of_another_release, without = b"2 " + digits + b"\n", digits + b"\n"
+    signed_else = b"1 " + KEY.sign((folder / "manifest.json").read_bytes()).hex().encode() + b"\n"
+    assert number == b"1"
+    for wrong in (b"", b"zz", b"00", of_another_release, without, signed_else, good + b"x", b"0" + good, b" " + good):
         (folder / "manifest.sig").write_bytes(wrong)
         with pytest.raises(ManifestError, match="signature"):
             EngineManifest.load(folder, KEY.public)
@@ -332,7 +321,9 @@ def test_the_command_accepts_a_bundle_of_its_signer(
     assert "who signed it?" in capsys.readouterr().err
     assert main([*command, "--signer", OTHER.public.hex]) == 1
     assert not (tmp_path / "device").exists()
-    assert main([*command, "--signer", KEY.public.hex]) == 0
+    assert main([*command, "--signer", KEY.public.hex]) == 1
+    assert "which engine was the last? Give --config, or --state" in capsys.readouterr().err
+    assert main([*command, "--signer", KEY.public.hex, "--state", str(tmp_path / "state")]) == 0
     assert tree(tmp_path / "device") == tree(folder)
 
 

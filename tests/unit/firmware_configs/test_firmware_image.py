@@ -18,7 +18,8 @@ from firmware_configs.boards import BOARDS, Board, board
 from firmware_configs.image import EDGE_TOML, edge_config, main, overlay, steps, write
 from tests.support.engine_factory import make_engine, put_weights_outside
 from tests.support.services import PATIENCE_S
-from wire.artifact.manifest import EngineManifest, sha256_file, sign_manifest
+from wire.artifact.manifest import EngineManifest, sha256_file
+from wire.artifact.signature import sign_manifest
 from wire.errors import ConfigError
 from wire.protocol.keys import DeviceKey
 

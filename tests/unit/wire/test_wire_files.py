@@ -85,7 +85,7 @@ def test_counts_of_the_version_before_have_no_owner(tmp_path: Path) -> None:
     assert files.load_counts(tmp_path / "file", NAMES) == ({"a": 1, "b": 2}, "")
 
 
-def write_0600(file: Path, data: bytes) -> None:
+def write_0600(file: Path, data: bytes | bytearray) -> None:
     file.write_bytes(data)
     file.chmod(0o600)
 
