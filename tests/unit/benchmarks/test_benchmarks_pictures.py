@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -71,7 +72,14 @@ def test_the_loop_picture_of_the_readme_is_kept() -> None:
 def test_a_run_of_the_frontier_is_drawn_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("edge F1", "cloud F1", "edge AUC", "cloud AUC", "ideal F1", "ideal AUC")
     points = [{"S_event": s, **dict.fromkeys(names, v)} for s, v in ((2.0, 0.6), (3.0, 0.7), (None, 0.8))]
-    figures = {"clips": 9, "noise_samples": 1, "profile": "balanced", "notes": ["a note"], "points": points}
+    figures: dict[str, Any] = {
+        "clips": 9,
+        "noise_samples": 1,
+        "profile": "balanced",
+        "coordinates": 512,
+        "notes": ["a note"],
+    }
+    figures["points"] = points
     run, svg = tmp_path / "run.json", tmp_path / "frontier.svg"
     run.write_text(json.dumps({"figures": figures}))
     assert frontier.COMMAND.main(["--read", str(run), "--svg", str(svg)]) == 0

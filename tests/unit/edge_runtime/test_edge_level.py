@@ -80,6 +80,39 @@ def test_no_z_makes_a_span_spend_more_than_its_bound(
     assert device.most(R) <= rule.event_cap
 
 
+@settings(max_examples=150, deadline=None)
+@given(streams, st.lists(st.booleans(), min_size=120, max_size=120), st.booleans())
+def test_levels_below_the_quiet_one_refund_nothing(strengths: list[int], ordered: list[bool], tight: bool) -> None:
+    """Four levels: an operator's `ultra` in between makes room for no more than the limits, and a stream begins there."""
+    sigmas = (sigma_for(C, PROFILES["ultra"], R), *SIGMAS)
+    rule = LevelRule.around(RULE.directions, C, sigmas, 2, R)
+    rule = dataclasses.replace(rule, threshold=Fraction(0), depth=rule.depth if tight else Fraction(100))
+    device, costs = AdaptiveLevel(rule, C, sigmas, R), []
+    assert rule.quiet == 1 and device.level == 0
+    for seed, (strength, ultra) in enumerate(zip(strengths, ordered, strict=False)):
+        level = 0 if ultra else device.level
+        costs.append(device.costs[level])
+        device.advance(level, None if strength == 0 else release(strength, seed))
+    for span in range(1, len(costs) + 1):
+        worst = max(sum(costs[at : at + span]) for at in range(len(costs) - span + 1))
+        assert worst <= device.most(span) * 10**12
+
+
+def test_in_quiet_times_the_rule_keeps_its_quiet_level() -> None:
+    """The next quieter profile than the engine's own, although there is a quieter one."""
+    sigmas = (sigma_for(C, PROFILES["ultra"], R), *SIGMAS)
+    device = AdaptiveLevel(LevelRule.around(RULE.directions, C, sigmas, 2, R), C, sigmas, R)
+    levels = [0] * 120
+    for seed in range(120):
+        levels[seed] = device.level
+        device.advance(levels[seed], release(-60, seed))
+    assert set(levels[:3]) == {0} and set(levels[R:]) == {1}
+    for quiet in (-1, 3):
+        with pytest.raises(ManifestError, match="quiet is"):
+            dataclasses.replace(device.limits, quiet=quiet)
+    assert LevelRule.of(LevelRule.around(RULE.directions, C, sigmas, 2, R).document()).quiet == 1
+
+
 @settings(max_examples=50, deadline=None)
 @given(streams, st.integers(0, 119), streams)
 def test_a_restart_refunds_nothing(before: list[int], cut: int, after: list[int]) -> None:
