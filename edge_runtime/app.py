@@ -10,7 +10,6 @@ privacy check failed, 1 anything unforeseen.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import logging
 import secrets
@@ -18,7 +17,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats, notify
 from edge_runtime.link import MAX_SETTINGS
+from edge_runtime.memory import give_back
 from edge_runtime.uplink.publisher import Publisher
 from wire import __version__
 from wire.artifact.manifest import EngineManifest
@@ -47,7 +47,6 @@ from wire.protocol.keys import DeviceKey, PublicKey
 __all__ = ["check", "main", "serve"]
 
 log = logging.getLogger("veilsight")
-_M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 _READY_S = 60.0  # for an eye to open a file and its engine
 
 
@@ -140,7 +139,7 @@ def serve(config: Config) -> dict[str, Any]:
         refresh = round(config.run_refresh_eye_min * 60 / clock.slot_s) if live else 0
         own = (terms, orders, ledger, publisher, health, key, names, boot_id, stats, refresh)
         loop = Loop(manifest, clock, eye, reader, noise, *own)
-        _give_memory_back()
+        give_back()
         clock.start()
         eye.begin(clock.zero_s)
         with publisher:
@@ -193,10 +192,3 @@ def _state(boot_id: int, manifest: EngineManifest, key: DeviceKey, profile: str)
         "profile": profile,
         "blind": False,
     }
-
-
-def _give_memory_back() -> None:
-    """Make glibc return memory to the system: what loading needed, now; later, every block of 64 kB at its `free`."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)

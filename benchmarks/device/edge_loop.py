@@ -1,13 +1,14 @@
 """`python -m benchmarks.edge_loop`: what the device's own work costs, against the least that would do.
 
-CPU     sampling, checking, charging, packing, signing and publishing a release, with the edge's own parts,
+CPU     asking the eye, charging, sampling, the core, checking, packing, signing and publishing a release, with the
+        gate's own parts and an eye in another process that answers at once,
         against a bare Ed25519 signature and paho publish of as many bytes: same process, same broker, QoS 1, CPU of
         all threads, in turns; the cost of waiting between releases is measured alone and subtracted from both.
-Latency the real edge process, from a slot's end to its release (by its own clock; the release waits for its deadline).
-Memory  the real edge process against one that holds the same encode.onnx in ONNX Runtime and has run it.
+Latency the real gate, from a slot's end to its release (by its own clock; the release waits for its deadline).
+Memory  gate, eye and reader (PSS) against one process that holds the same encode.onnx in ONNX Runtime and has run it.
 Start   from starting the process to the first message, and to the first release, that a subscriber hears.
 
-The engine's inference and the decoding of video are not part of the CPU figure; inference is listed.
+The eye's inference and the decoding of video are not part of the CPU figure; how long the gate waits for it is listed.
 """
 
 from __future__ import annotations
@@ -33,8 +34,13 @@ from benchmarks.harness import Child, Rig, add_engine, engine_folder, running_ri
 from benchmarks.listener import Listener
 from benchmarks.runner import Benchmark, Report
 from edge_runtime.config import load_config
+from edge_runtime.gate.children import Child as EyeProcess
+from edge_runtime.gate.children import Running
+from edge_runtime.gate.clients import EyeClient
+from edge_runtime.gate.core import release
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.sampler import Sampler
+from edge_runtime.link import Link
 from edge_runtime.uplink.publisher import Publisher, fill_message
 from wire.arguments import at_least_one
 from wire.artifact.manifest import FILES
@@ -48,14 +54,14 @@ __all__ = ["COMMAND", "cpu_per_window", "memory", "process"]
 _PAUSE_S = 0.003
 _ROUNDS = 10
 _ROWS = (
-    "the edge process",
+    "the device",
     "slot end to publish, p50 ms",
     "... p99 ms",
-    "inference, p50 ms",
+    "answer of the eye, p50 ms",
     "... p99 ms",
     "windows",
     "... of noise alone",
-    "resident memory, MB",
+    "memory of the three processes, PSS, MB",
     "... above bare ONNX Runtime",
     "start to first message, s",
     "... to first release, s",
@@ -73,6 +79,16 @@ time.sleep(60)
 """
 
 
+_ANSWERING = """
+import socket, sys
+link = socket.socket(fileno=int(sys.argv[1]))
+link.setblocking(True)
+code = bytes(8) + bytes(int(sys.argv[2]))
+while question := link.recv(64):
+    link.send(question[:8] + code)
+"""
+
+
 def _paced(work: Callable[[int], None], first: int, count: int) -> float:
     """CPU seconds of this process, all threads, for `count` calls with a pause after each."""
     begin = time.process_time()
@@ -84,7 +100,7 @@ def _paced(work: Callable[[int], None], first: int, count: int) -> float:
 
 @contextlib.contextmanager
 def _ours(rig: Rig) -> Iterator[Callable[[int], None]]:
-    """One window's work with the edge's own parts; inference adds nothing here, so that a release is noise alone."""
+    """One window's work with the gate's own parts, and an eye that answers at once."""
     manifest, engine = rig.manifest, rig.engine
     config = load_config(rig.edge_config("synthetic://walk", camera="loop"))
     key = rig.key("loop")
@@ -100,17 +116,29 @@ def _ours(rig: Rig) -> Iterator[Callable[[int], None]]:
             )
         )
         publisher = stack.enter_context(Publisher(config, key, {"boot_id": 1}, certificate))
+        eye = EyeClient(EyeProcess("eye", lambda: _answering(manifest.n), lambda: b"{}"), manifest.n, follows=False)
+        stack.callback(eye.close)
 
         def work(slot: int) -> None:
             charge = ledger.charge(slot)
+            code = eye.code(slot, 1.0)
             with sampler.draw() as noise:
-                z = noise.astype(np.int16).reshape(-1)
+                z = release(code, noise, manifest.clip_norm)
             check.check(z)
             message = fill_message(1, manifest.model_id, charge, z, 0, 0, coarse_time(time.time()))
             publisher.send("features", message.seal(key, config.device_site, config.device_camera))
 
         yield work
         publisher.reason = "benchmark over"
+
+
+def _answering(n: int) -> Running:
+    """An eye that answers every question at once."""
+    ours, theirs = Link.pair()
+    command = [sys.executable, "-c", _ANSWERING, str(theirs.descriptor), str(2 * n)]
+    process = subprocess.Popen(command, pass_fds=(theirs.descriptor,))
+    theirs.close()
+    return Running(ours, process.kill, process.wait)
 
 
 @contextlib.contextmanager
@@ -155,6 +183,14 @@ def cpu_per_window(rig: Rig, windows: int) -> dict[str, float]:
     }
 
 
+def _resident_together(pid: int) -> dict[str, float]:
+    """Rss and Pss in MB of a process and of those that it started, in sum."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    pids = [pid, *(int(child) for file in children for child in file.read_text().split())]
+    sizes = [_resident(each) for each in pids]
+    return {name: sum(size.get(name, 0.0) for size in sizes) for name in ("rss", "pss")}
+
+
 def _resident(pid: int) -> dict[str, float]:
     """Rss and Pss of a process in MB; empty where /proc has no smaps_rollup."""
     path = Path(f"/proc/{pid}/smaps_rollup")
@@ -194,7 +230,7 @@ def process(rig: Rig, listener: Listener, source: str, windows: int, speed: floa
         "first_release_s": features[0] - began,
         "resident_mb": size,
         "latency_ms": {"p50": loop["latency_ms_p50"], "p99": loop["latency_ms_p99"]},
-        "encode_ms": {"p50": loop["encode_ms_p50"], "p99": loop["encode_ms_p99"]},
+        "answer_ms": {"p50": loop["answer_ms_p50"], "p99": loop["answer_ms_p99"]},
         "loop_cpu_us": {"p50": loop["own_us_p50"], "p99": loop["own_us_p99"]},
         "windows": loop["windows"],
         "alone": loop["alone"],
@@ -203,16 +239,16 @@ def process(rig: Rig, listener: Listener, source: str, windows: int, speed: floa
 
 
 def _watch(edge: Child, listener: Listener, start: int, windows: int) -> dict[str, float]:
-    """Memory of the process near the end of its run, at its largest."""
+    """Memory of the device's processes in the second half of a run, at its largest."""
     largest: dict[str, float] = {}
     while edge.running:
         released = sum(r.topic.endswith("/features") for r in listener.records(start))
         if released > windows // 2:
             try:
-                now = _resident(edge.process.pid)
+                now = _resident_together(edge.process.pid)
             except OSError:
                 break  # it ended meanwhile
-            largest = max(largest, now, key=lambda size: size.get("rss", 0.0))
+            largest = max(largest, now, key=lambda size: size.get("pss", 0.0))
         time.sleep(0.2)
     return largest
 
@@ -236,14 +272,14 @@ def _measure(args: argparse.Namespace) -> Report:
 
 
 def _report(cpu: dict[str, float], bare: dict[str, float], runs: dict[str, dict[str, Any]], broker: str) -> Report:
-    above = {name: run["resident_mb"].get("rss", 0.0) - bare.get("rss", 0.0) for name, run in runs.items()}
+    above = {name: run["resident_mb"].get("pss", 0.0) - bare.get("pss", 0.0) for name, run in runs.items()}
     columns = [
         [
             f"{name} source",
-            *(f"{run[part][point]:.1f}" for part in ("latency_ms", "encode_ms") for point in ("p50", "p99")),
+            *(f"{run[part][point]:.1f}" for part in ("latency_ms", "answer_ms") for point in ("p50", "p99")),
             f"{run['windows']:.0f}",
             f"{run['alone']:.0f}",
-            f"{run['resident_mb'].get('rss', 0):.1f}",
+            f"{run['resident_mb'].get('pss', 0):.1f}",
             f"{above[name]:+.1f}",
             f"{run['first_message_s']:.2f}",
             f"{run['first_release_s']:.2f}",

@@ -25,6 +25,7 @@ from edge_runtime.child import ChildProcess, run_child
 from edge_runtime.eye.engine.base import Engine, self_test
 from edge_runtime.gate.core import HEADER_BYTES
 from edge_runtime.link import Link
+from edge_runtime.memory import give_back
 from edge_runtime.record import (
     BEGIN,
     CAMERA_SILENT,
@@ -120,6 +121,7 @@ def _open(child: ChildProcess) -> None:
         self_test(engine)
         if settings.zero_s or child.checks:
             clock.start(settings.zero_s)
+        give_back()
         if not child.checks:
             Eye(camera, engine, clock).serve(child.link)
             return

@@ -14,6 +14,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.gate.clients import EyeClient, ReaderClient
 from edge_runtime.gate.core import release
@@ -48,8 +51,9 @@ class Loop:
         orders: The profile that is in force, by the operator's last command.
         names: Site and camera.
         refresh_slots: The eye is started anew after so many slots; 0: never.
-        stats: alone: slots released as noise alone; undecided: events without a verdict; own_us: CPU time of this
-            thread from charge to hand-over; latency_ms: from the slot's end to hand-over.
+        stats: alone: slots released as noise alone; undecided: events without a verdict; answer_ms: from the question
+            to the eye's code; own_us: CPU time of this thread from charge to hand-over; latency_ms: from the slot's end
+            to hand-over.
     """
 
     manifest: EngineManifest
@@ -87,7 +91,7 @@ class Loop:
             self.orders.obey(self.publisher.commands)  # another profile is in force from this slot on
             level, flags = levels.choose(self.orders.profile)
             charge = self.ledger.charge(slot, self.terms.costs[level])  # durable before anything is drawn
-            code = self.eye.code(slot, self._patience(deadline))  # late, dead or malformed: None
+            code = self._ask(slot, deadline)  # late, dead or malformed: None
             alone = code is None or not charge.granted
             with self.noise[level].draw() as sample:
                 z = release(code if charge.granted else None, sample, manifest.clip_norm)  # the trusted core
@@ -118,10 +122,12 @@ class Loop:
         self._publish_verdict(coarse_time(time.time()), _LAST_VERDICT_S)
         return "stopped" if clock.stop.is_set() else "end of source"
 
-    def _patience(self, deadline: float) -> float:
-        """Real seconds that the eye has, until the release must be made for `deadline`."""
-        clock = self.clock
-        return clock.left(deadline) - min(_SEAL_S, clock.release_delay_s / clock.speed / 4)
+    def _ask(self, slot: int, deadline: float) -> npt.NDArray[np.int16] | None:
+        """The eye's code of `slot`, int16 (n,), where it comes in time to make the release for `deadline`."""
+        clock, began = self.clock, time.monotonic()
+        code = self.eye.code(slot, clock.left(deadline) - min(_SEAL_S, clock.release_delay_s / clock.speed / 4))
+        self.stats.note("answer_ms", (time.monotonic() - began) * 1e3)
+        return code
 
     def _count(self, slot: int, began: float, payload: bytes, alone: bool) -> None:
         """Record the figures of a release; began: this thread's CPU time at the start of its slot, in seconds."""

@@ -17,6 +17,7 @@ from contextlib import closing
 import numpy as np
 
 from edge_runtime.child import ChildProcess, run_child
+from edge_runtime.memory import give_back
 from edge_runtime.record import event_size, read_event, verdict_bytes
 from wire.errors import EngineError
 from wire.protocol.event import EventWindow
@@ -40,6 +41,7 @@ def _open(child: ChildProcess) -> None:
         if child.checks:
             child.say("decide: opened")
             return
+        give_back()
         while (length := child.link.newest(data, _IDLE_S)) != 0:
             if length != event_size(event):
                 continue
