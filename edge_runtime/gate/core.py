@@ -43,9 +43,10 @@ def release(code: npt.NDArray[np.int16] | None, noise: npt.NDArray[np.int32], cl
     a = np.zeros(noise.shape, np.int16) if code is None else code
     if noise.dtype != np.int32 or noise.ndim != 1 or a.dtype != np.int16 or a.shape != noise.shape or clip_norm < 1:
         raise PrivacyError(f"a release of {a.dtype} {a.shape}, {noise.dtype} {noise.shape}, C {clip_norm}; stop")
-    wide = a.astype(np.int64)  # |a| < 2^15, so the sum of n squares is exact for n < 2^33
-    mu = wide * (int(wide @ wide) <= clip_norm * clip_norm)
-    z = np.clip(mu + noise, -32768, 32767).astype(np.int16)
-    for used in (a, wide, mu, noise):
+    mu = a.astype(np.int64)  # |a| <= 2^15, so the sum of n squares is exact for n < 2^33
+    mu *= int(mu @ mu) <= clip_norm * clip_norm
+    mu += noise
+    z = np.minimum(np.maximum(mu, -32768), 32767).astype(np.int16)
+    for used in (a, mu, noise):
         used.fill(0)
     return z
