@@ -185,10 +185,9 @@ def test_codes_span_at_most_rank_directions(family: Family) -> None:
 def graphs(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
     frames = torch.randint(0, 256, (1, *FRAMES), dtype=torch.uint8)
-    noise = torch.zeros(1, 4, 16, dtype=torch.int32)
     z, present = _events(1)
     for name, graph, inputs, names, output in (
-        ("encode", EncodeGraph(family).eval(), (frames, noise), ["frames", "noise"], "z"),
+        ("encode", EncodeGraph(family).eval(), (frames,), ["frames"], "mu"),
         ("decide", DecideGraph(family).eval(), (z, present), ["z", "present"], "logits"),
     ):
         program = torch.onnx.export(
