@@ -35,6 +35,7 @@ __all__ = [
 _FLOATS = ("FLOAT", "FLOAT16")
 _NUMBERS = (*_FLOATS, "INT32")  # integer sums and products wrap around, they do not trap
 _ANY = (*_NUMBERS, "BOOL")
+_QUANTISERS = ("DequantizeLinear", "QuantizeLinear")
 _OF_FLOATS = """
 Abs AveragePool BatchNormalization Ceil Conv ConvTranspose Cos Div Elu Erf Exp Floor Gemm GlobalAveragePool
 GlobalMaxPool HardSigmoid HardSwish InstanceNormalization LayerNormalization LeakyRelu Log MatMul MaxPool Neg Pow
@@ -47,7 +48,7 @@ OPERATORS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(["Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice"], frozenset(_ANY)),
     **dict.fromkeys(["Split", "Squeeze", "Transpose", "Unsqueeze"], frozenset(_ANY)),
     **dict.fromkeys(("And", "Not", "Or"), frozenset({"BOOL"})),
-    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), frozenset({"FLOAT", "INT8"})),
+    **dict.fromkeys(_QUANTISERS, frozenset({"FLOAT", "INT8"})),
     "Cast": frozenset({*_ANY, "UINT8"}),
     "Constant": frozenset({*_ANY, "INT8", "INT64"}),
 }
@@ -97,7 +98,7 @@ _PLAIN_ATTRIBUTES = (
 
 
 def check_kinds(graph: Graph) -> None:
-    """Raise GraphError unless every node is a standard operator of OPERATORS whose attributes hold plain values."""
+    """Raise GraphError unless every node is a standard operator of OPERATORS, and its attributes hold plain values."""
     step = "operators"
     for node in graph.nodes:
         if node.domain or node.overload or len(getattr(node, "device_configurations", ())):
@@ -115,6 +116,8 @@ def check_kinds(graph: Graph) -> None:
                 graph.fail(step, node, "a Constant keeps its value in the file itself")
         if node.op_type == "Constant" and names != ["value"]:
             graph.fail(step, node, "a Constant has exactly one attribute, a tensor 'value'")
+        if node.op_type in _QUANTISERS:
+            _check_quantiser(graph, node)
 
 
 def check_operands(graph: Graph, shapes: Shapes, folder: Path | str = "") -> list[str]:
@@ -231,15 +234,16 @@ def _layer_norm(graph: Graph, node: NodeProto, stored: _Stored, shapes: Shapes) 
             graph.fail("operands", node, f"{name!r} has shape {shapes[name][1]}, what is normalised has {wanted}")
 
 
-def _quantiser(graph: Graph, node: NodeProto, stored: _Stored, shapes: Shapes) -> None:
+def _check_quantiser(graph: Graph, node: NodeProto) -> None:
     """Q/DQ is symmetric int8 with stored scales: the one form that ONNX Runtime and TensorRT read alike."""
-    if len(stored) != 2 or not all(node.input):
-        graph.fail("quantisation", node, "needs a scale and a zero point, or its type is a matter of defaults")
-    scale, zero = stored
+    step = "quantisation"
+    if len(node.input) != 3 or not all(node.input):
+        graph.fail(step, node, "needs a scale and a zero point, or its type is a matter of defaults")
+    scale, zero = (graph.constant(name) for name in node.input[1:])
     if scale is None or scale.dtype != np.float32 or not (np.isfinite(scale) & (scale > 0)).all():
-        graph.fail("quantisation", node, f"scale {node.input[1]!r} must be float32, finite and above zero")
+        graph.fail(step, node, f"scale {node.input[1]!r} must be stored, float32, finite and above zero")
     if zero is None or zero.dtype != np.int8 or zero.any() or zero.shape != scale.shape:
-        graph.fail("quantisation", node, f"zero point {node.input[2]!r} must be int8 zeros of the scale's shape")
+        graph.fail(step, node, f"zero point {node.input[2]!r} must be stored: int8 zeros of the scale's shape")
 
 
 _RULES = {
@@ -247,5 +251,4 @@ _RULES = {
     "Pad": _pad,
     **dict.fromkeys(("BatchNormalization", "Conv", "ConvTranspose", "InstanceNormalization"), _channels),
     "LayerNormalization": _layer_norm,
-    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _quantiser),
 }

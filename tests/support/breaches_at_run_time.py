@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from edge_runtime.eye.engine.base import self_test
 from edge_runtime.eye.engine.onnx import OnnxEngine
-from edge_runtime.eye.window import Window
 from edge_runtime.gate import sampler as noise_module
+from edge_runtime.gate.core import release
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from tests.support.breaches_in_graph import pin
 from tests.support.engine_factory import make_engine, make_noise_table
 from wire.artifact.manifest import FILES, EngineManifest
-from wire.errors import ManifestError, NoiseError, PrivacyError
+from wire.errors import ManifestError, NoiseError
 from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
 
@@ -49,8 +49,13 @@ class Bench:
         """What the loop does with `count` windows of a scene that changes."""
         check = NoiseCheck(self.sampler.sigma, self.manifest.n, self.manifest.event_releases)
         for slot in range(count):
-            frames = np.full((1, *self.engine_shape), slot * 20 % 256, np.uint8)
-            check.check(self.engine.encode(Window(slot, frames), self.sampler.draw()))
+            check.check(self.release(slot, self.sampler.draw()))
+
+    def release(self, slot: int, sample: NoiseSample) -> npt.NDArray[np.int16]:
+        """What leaves for one slot."""
+        code = self.engine.encode(np.full((1, *self.engine_shape), slot * 20 % 256, np.uint8))
+        with sample as noise:
+            return release(code, noise, self.manifest.clip_norm)
 
     @property
     def engine_shape(self) -> tuple[int, int, int]:
@@ -100,7 +105,7 @@ def _draw_from_half(bench: Bench) -> None:
 def _use_a_sample_twice(bench: Bench) -> None:
     sample = bench.sampler.draw()
     for slot in range(2):
-        bench.engine.encode(Window(slot, np.zeros((1, *bench.engine_shape), np.uint8)), sample)
+        bench.release(slot, sample)
 
 
 def _repeat_samples(bench: Bench) -> None:
@@ -127,34 +132,6 @@ def _no_bits(bench: Bench) -> None:
     bench.releases(1)
 
 
-def _core_without_noise(bench: Bench) -> None:
-    """The noise's buffer is bound to nothing: zeros."""
-    run = bench.engine.run_core
-    bench.patch.setattr(bench.engine, "run_core", lambda frames, noise: run(frames, np.zeros_like(noise)))
-
-
-def _core_with_stale_noise(bench: Bench) -> None:
-    """The noise's buffer is bound once and never filled again."""
-    run, stale = bench.engine.run_core, bench.sampler.draw().take().copy()
-    bench.patch.setattr(bench.engine, "run_core", lambda frames, noise: run(frames, stale))
-
-
-def _then(plant: Callable[[Bench], None], after: Callable[[Bench], None]) -> Callable[[Bench], None]:
-    def run(bench: Bench) -> None:
-        plant(bench)
-        after(bench)
-
-    return run
-
-
-def _run_self_test(bench: Bench) -> None:
-    self_test(bench.engine)
-
-
-def _release_two(bench: Bench) -> None:
-    bench.releases(2)
-
-
 PLANTED: dict[str, tuple[str, Callable[[Bench], None], type[Exception], str]] = {
     "a table of half sigma: its hash": ("half sigma", _swap_table, ManifestError, r"noise_table\.bin"),
     "the same with its hash pinned": ("half sigma", _swap_table_and_pin, ManifestError, "sigma"),
@@ -171,29 +148,5 @@ PLANTED: dict[str, tuple[str, Callable[[Bench], None], type[Exception], str]] = 
     "a sampler that repeats itself: measured on z": ("reused noise", _repeat_samples, NoiseError, "stuck"),
     "bits that repeat: measured on z": ("reused noise", _repeat_bits, NoiseError, "stuck"),
     "bits that never came: measured on z": ("reused noise", _no_bits, NoiseError, "did not reach"),
-    "a buffer of zeros: the self-test": (
-        "an unbound noise buffer",
-        _then(_core_without_noise, _run_self_test),
-        PrivacyError,
-        "does not reach",
-    ),
-    "a buffer of zeros: measured on z": (
-        "an unbound noise buffer",
-        _then(_core_without_noise, _release_two),
-        NoiseError,
-        "did not reach",
-    ),
-    "a buffer filled once: the self-test": (
-        "an unbound noise buffer",
-        _then(_core_with_stale_noise, _run_self_test),
-        PrivacyError,
-        "self-test",
-    ),
-    "a buffer filled once: measured on z": (
-        "an unbound noise buffer",
-        _then(_core_with_stale_noise, _release_two),
-        NoiseError,
-        "stuck",
-    ),
 }
 """Name -> (breach, what is done, the error that must be raised, what it says)."""

@@ -1,6 +1,6 @@
-"""Breaches of the promise in the graph: the trusted core of an engine is taken apart, in one named way each.
+"""Graphs that pass every hash and signature and are refused all the same: each fails, or slows, in one known way.
 
-breach, change, says, runs = GRAPHS["the norm guard is dropped"]
+breach, change, says = GRAPHS["an integer division that the scene makes trap"]
 """
 
 from __future__ import annotations
@@ -16,105 +16,111 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from wire.artifact.manifest import FILES, sha256_file
 
-__all__ = ["GRAPHS", "drop_guard", "pin", "prune", "skip_clip"]
+__all__ = ["GRAPHS", "pin"]
 
 
-def _made_by(model: onnx.ModelProto, name: str) -> NodeProto:
-    return next(node for node in model.graph.node if name in node.output)
+def _first(model: onnx.ModelProto, kind: str) -> NodeProto:
+    return next(node for node in model.graph.node if node.op_type == kind)
 
 
-def _readers(model: onnx.ModelProto, name: str) -> list[NodeProto]:
-    return [node for node in model.graph.node if name in node.input]
+def _store(model: onnx.ModelProto, name: str, value: Any) -> str:
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    return name
 
 
-def _redirect(nodes: list[NodeProto], old: str, new: str) -> None:
-    for node in nodes:
-        for index, name in enumerate(node.input):
-            node.input[index] = new if name == old else name
-
-
-def _insert(model: onnx.ModelProto, before: NodeProto, kind: str, inputs: list[str], output: str, **more: Any) -> str:
-    place = next(index for index, node in enumerate(model.graph.node) if node == before)
+def _before(model: onnx.ModelProto, node: NodeProto, kind: str, inputs: list[str], output: str, **more: Any) -> str:
+    place = next(index for index, other in enumerate(model.graph.node) if other == node)
     model.graph.node.insert(place, helper.make_node(kind, inputs, [output], name=f"planted_{output}", **more))
     return output
 
 
-def prune(model: onnx.ModelProto) -> None:
-    """Remove nodes and constants that nothing reads any more; the proof would refuse them alone."""
-    while dead := [n for n in model.graph.node if not any(_readers(model, o) or o == "z" for o in n.output)]:
-        for node in dead:
-            model.graph.node.remove(node)
-    for constant in [c for c in model.graph.initializer if not _readers(model, c.name)]:
-        model.graph.initializer.remove(constant)
+def _divide_integers(model: onnx.ModelProto) -> None:
+    """INT_MIN, which a Cast makes of what is beyond int32, divided by -1: the processor traps."""
+    clip = next(node for node in model.graph.node if node.op_type == "Clip" and node.input[0] in _whole(model))
+    clip.input[0] = _before(model, clip, "Div", [clip.input[0], _store(model, "minus_one", np.int32(-1))], "quotient")
 
 
-def _addition(model: onnx.ModelProto) -> tuple[NodeProto, str]:
-    """The node that adds the noise, and the name of the code that it is added to."""
-    (node,) = _readers(model, "noise")
-    assert node.op_type == "Add"
-    return node, next(name for name in node.input if name != "noise")
+def _whole(model: onnx.ModelProto) -> set[str]:
+    return {node.output[0] for node in model.graph.node if node.op_type == "Cast"}
 
 
-def skip_clip(model: onnx.ModelProto) -> None:
-    made = {output: node for node in model.graph.node for output in node.output}
-    clips = [n for n in model.graph.node if n.op_type == "Clip" and made.get(n.input[0], n).op_type == "Cast"]
-    assert len(clips) == 2
-    for node in clips:
-        _redirect(_readers(model, node.output[0]), node.output[0], node.input[0])
+def _gather_by_pixels(model: onnx.ModelProto) -> None:
+    """An index out of bounds stands in ONNX Runtime's error text, and this one is a pixel."""
+    node = _first(model, "Round")
+    wide = _before(model, node, "Reshape", [node.input[0], _store(model, "wide", np.array([-1], np.int64))], "wide_x")
+    index = _before(model, node, "Cast", [wide], "index", to=TensorProto.INT32)
+    shape = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
+    chosen = _before(model, node, "Gather", [wide, index], "chosen")
+    node.input[0] = _before(
+        model, node, "Reshape", [chosen, _store(model, "code_again", np.array(shape, np.int64))], "chosen_x"
+    )
 
 
-def drop_guard(model: onnx.ModelProto) -> None:
-    node, mu = _addition(model)
-    choice = _made_by(model, mu)
-    assert choice.op_type == "Where"
-    _redirect([node], mu, choice.input[1])
+def _float_frames(model: onnx.ModelProto) -> tuple[NodeProto, list[int]]:
+    """The node that casts the frames, and their shape."""
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    return next(node for node in model.graph.node if "frames" in node.input), shape
 
 
-def _add_in_floats(model: onnx.ModelProto) -> None:
-    node, mu = _addition(model)
-    floats = [_insert(model, node, "Cast", [name], f"{name}_f", to=TensorProto.FLOAT) for name in (mu, "noise")]
-    whole = node.output[0]
-    node.input[:], node.output[:] = floats, ["sum_f"]
-    _insert(model, _readers(model, whole)[0], "Cast", ["sum_f"], whole, to=TensorProto.INT32)
+def _around(model: onnx.ModelProto, kind: str, more: list[str], **attributes: Any) -> None:
+    """Put one operator between the cast frames and all that reads them."""
+    cast, _ = _float_frames(model)
+    readers = [node for node in model.graph.node if cast.output[0] in node.input]
+    made = _before(model, readers[0], kind, [cast.output[0], *more], "planted", **attributes)
+    for node in readers:
+        node.input[:] = [made if name == cast.output[0] else name for name in node.input]
 
 
-def _let_the_network_read(model: onnx.ModelProto) -> None:
-    """The code that is rounded becomes x + noise / 1000, so the noise that is added later is no longer independent."""
-    rounded = next(node for node in model.graph.node if node.op_type == "Round")
-    x = rounded.input[0]
-    reading = _readers(model, x)
-    first = next(node for node in model.graph.node if node in reading)
-    model.graph.initializer.append(numpy_helper.from_array(np.array(1e-3, np.float32), "thousandth"))
-    _insert(model, first, "Cast", ["noise"], "noise_f", to=TensorProto.FLOAT)
-    _insert(model, first, "Mul", ["noise_f", "thousandth"], "faint_noise")
-    _insert(model, first, "Add", [x, "faint_noise"], "x_with_noise")
-    _redirect(reading, x, "x_with_noise")
+def _short_bias(model: onnx.ModelProto) -> None:
+    frames = _float_frames(model)[1][1]
+    weights = np.eye(frames, dtype=np.float32).reshape(frames, frames, 1, 1)
+    _around(model, "Conv", [_store(model, "kernel", weights), _store(model, "short", np.zeros(1, np.float32))])
 
 
-def _halve_noise(model: onnx.ModelProto) -> None:
-    node, _ = _addition(model)
-    model.graph.initializer.append(numpy_helper.from_array(np.array(2, np.int32), "two"))
-    _redirect([node], "noise", _insert(model, node, "Div", ["noise", "two"], "halved"))
+def _wide_reflection(model: onnx.ModelProto) -> None:
+    width = _float_frames(model)[1][3]
+    pads = np.array([0, 0, 0, 2 * width, 0, 0, 0, -2 * width], np.int64)
+    _around(model, "Pad", [_store(model, "pads", pads)], mode="reflect")
 
 
-def _unbind_noise(model: onnx.ModelProto) -> None:
-    """The addition reads a buffer that nobody fills."""
-    node, _ = _addition(model)
-    shape = next(value for value in model.graph.input if value.name == "noise").type.tensor_type.shape
-    blank = np.zeros([dim.dim_value for dim in shape.dim], np.int32)
-    model.graph.initializer.append(numpy_helper.from_array(blank, "never_filled"))
-    _redirect([node], "noise", "never_filled")
+def _denormal_weights(model: onnx.ModelProto) -> None:
+    weights = max(
+        (tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT),
+        key=lambda tensor: len(tensor.raw_data),
+    )
+    value = numpy_helper.to_array(weights).copy()
+    value.reshape(-1)[::2] = 1e-40
+    weights.CopyFrom(numpy_helper.from_array(value, weights.name))
 
 
-GRAPHS: dict[str, tuple[str, Callable[[onnx.ModelProto], None], str, bool]] = {
-    "the clip after the cast is skipped": ("clip skipped", skip_clip, "step 1", True),
-    "the norm guard is dropped": ("guard dropped", drop_guard, "step 2", True),
-    "code and noise are added as floats": ("noise in floats", _add_in_floats, "step 3", False),
-    "the code is computed from the noise": ("a network that reads the noise", _let_the_network_read, "noise", True),
-    "the graph halves the noise": ("half sigma", _halve_noise, "step 3", True),
-    "the graph reads another buffer": ("an unbound noise buffer", _unbind_noise, "noise", True),
+def _carry_state(model: onnx.ModelProto) -> None:
+    """The code of one window is added to the next one's."""
+    last = model.graph.output[0]
+    kept, made = onnx.ValueInfoProto(), onnx.ValueInfoProto()
+    kept.CopyFrom(last)
+    made.CopyFrom(last)
+    kept.name, made.name = "kept", "kept_on"
+    model.graph.input.append(kept)
+    model.graph.output.append(made)
+    model.graph.node.append(helper.make_node("Add", [last.name, "kept"], ["kept_on"], name="planted_kept_on"))
+
+
+def _draw(model: onnx.ModelProto) -> None:
+    node = _first(model, "Round")
+    drawn = _before(model, node, "RandomNormalLike", [node.input[0]], "drawn")
+    node.input[0] = _before(model, node, "Add", [node.input[0], drawn], "blurred")
+
+
+GRAPHS: dict[str, tuple[str, Callable[[onnx.ModelProto], None], str]] = {
+    "an integer division that the scene makes trap": ("a trap", _divide_integers, r"\(Div\): .* is INT32"),
+    "an index made of pixels": ("pixels in an error", _gather_by_pixels, r"\(Gather\): 'index' must be stored"),
+    "a bias shorter than its channels": ("a read beside a buffer", _short_bias, r"\(Conv\): 'short' has shape \(1,\)"),
+    "a reflection beyond the picture": ("a read beside a buffer", _wide_reflection, r"\(Pad\): .*'constant'"),
+    "denormal weights": ("slow by scene", _denormal_weights, "denormals: "),
+    "a state that is carried on": ("an eye that remembers", _carry_state, "interface: inputs"),
+    "numbers drawn in the graph": ("a graph that draws", _draw, r"\(RandomNormalLike\): nothing is drawn"),
 }
-"""Name -> (breach, what is done to the graph, what the proof says, whether the self-test alone notices it)."""
+"""Name -> (breach, what is done to the graph, what the proof says)."""
 
 
 def pin(folder: Path, part: str) -> None:

@@ -114,18 +114,6 @@ WRITTEN: dict[str, Written] = {
         ),
         f"{T_LOOP}::test_every_slot_is_released_with_its_number_and_read_as_events",
     ),
-    "the engine is given no noise": Written(
-        "an unbound noise buffer",
-        "edge_runtime/eye/engine/onnx.py",
-        ((r"frames=frames, noise=noise\)", "frames=frames, noise=np.zeros_like(noise))"),),
-        "tests/unit/edge_runtime/test_edge_engine.py::test_a_release_is_the_code_plus_the_drawn_noise",
-    ),
-    "the device is given no noise": Written(
-        "an unbound noise buffer",
-        "edge_runtime/eye/engine/tensorrt.py",
-        ((r'"noise": noise\}', '"noise": np.zeros_like(noise)}'),),
-        "tests/unit/edge_runtime/test_edge_tensorrt.py::test_it_computes_what_onnx_runtime_computes",
-    ),
     "a slot is charged after it is published": Written(
         "a charge after publish",
         LOOP,

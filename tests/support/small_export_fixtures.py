@@ -61,10 +61,9 @@ def traced(small_graphs: Path) -> dict[str, ModelProto]:
 def feeds(manifest: EngineManifest) -> Feeds:
     """Synthetic windows and noisy events."""
     rng = np.random.default_rng(3)
-    zero_noise = np.zeros((1, manifest.tokens, manifest.width), np.int32)
     event = (1, manifest.event_releases, manifest.tokens, manifest.width)
     return {
-        "encode": [{"frames": w[None], "noise": zero_noise} for w in parity.made_windows(manifest.window, 14)],
+        "encode": [{"frames": w[None]} for w in parity.made_windows(manifest.window, 14)],
         "decide": [
             {"z": rng.normal(size=event, scale=70).astype(np.int32), "present": np.ones(event[:2], np.bool_)}
             for _ in range(8)

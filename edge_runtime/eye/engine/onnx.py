@@ -1,8 +1,8 @@
 """The engine in ONNX Runtime, on the CPU.
 
-Denormal numbers count as zero, so that no scene makes a product slow. ONNX Runtime sets that for the thread that makes
-the process's first session, threads that this one starts later, and its own pools: open the engine before any other
-session.
+On a device denormal numbers count as zero, so that no scene makes a product slow. ONNX Runtime sets that for the thread
+that makes the process's first session, threads that this one starts later, and its own pools; all arithmetic of that
+thread follows. So a process of the networks opens its engine first, and no other process asks for it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class OnnxEngine(Engine):
         threads: Of one run.
         manifest: The folder's manifest where it is loaded already.
         parts: Which graphs are opened.
+        denormals_as_zero: Where this is the process's first session: see above.
 
     Raises:
         ManifestError: A file is not the one that the manifest names.
@@ -49,8 +50,10 @@ class OnnxEngine(Engine):
         threads: int = 1,
         manifest: EngineManifest | None = None,
         parts: Sequence[str] = PARTS,
+        denormals_as_zero: bool = False,
     ) -> None:
         super().__init__(folder, manifest, parts)
+        self._zero = "1" if denormals_as_zero else "0"
         self._sessions = {part: self._session(Path(folder), part, threads) for part in self.parts}
 
     def _session(self, folder: Path, part: str, threads: int) -> ort.InferenceSession:
@@ -59,7 +62,7 @@ class OnnxEngine(Engine):
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.enable_cpu_mem_arena, options.log_severity_level = False, 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        options.add_session_config_entry("session.set_denormal_as_zero", self._zero)
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder.absolute()))
         data = self.manifest.read_graph(folder, part)
         try:

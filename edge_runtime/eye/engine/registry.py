@@ -36,7 +36,7 @@ class EngineOptions:
 
 
 BACKENDS: Mapping[str, Callable[[EngineOptions, EngineManifest, Sequence[str]], Engine]] = {
-    "onnxruntime": lambda options, manifest, parts: OnnxEngine(options.folder, options.threads, manifest, parts),
+    "onnxruntime": lambda options, manifest, parts: OnnxEngine(options.folder, options.threads, manifest, parts, True),
     "tensorrt": lambda options, manifest, parts: TensorRtEngine(
         options.folder, manifest, options.cache, options.cuda_graph, parts=parts
     ),

@@ -38,9 +38,9 @@ class InMemory:
         self.manifest = manifest
         self._run = {part: open_session(model) for part, model in graphs.items()}
 
-    def run_core(self, frames: npt.NDArray[np.uint8], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        z: npt.NDArray[np.int32] = self._run["encode"]({"frames": frames, "noise": noise})[0]
-        return z
+    def run_encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        mu: npt.NDArray[np.int32] = self._run["encode"]({"frames": frames})[0]
+        return mu
 
     def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = self._run["decide"]({"z": z, "present": present})[0]

@@ -15,11 +15,8 @@ from calibration.audit import bounds, classifiers, inversion, mechanism
 from calibration.audit.classifiers import Effort
 from calibration.audit.findings import Control, Finding
 from calibration.audit.targets import PICTURE, Gallery
-from export.proof.structure import load_graph
-from export.proof.verify_graph import core_input
 from familial.evaluate.intervals import binomial_interval
 from tests.support.engine_factory import BROKEN_CORES, make_engine
-from wire.errors import GraphError
 from wire.privacy.certificate import guess_bound
 
 torch.set_num_threads(1)
@@ -189,7 +186,6 @@ def test_the_core_is_cut_from_the_engines_own_file(engine: Path) -> None:
     noise = rng.integers(-500, 500, x.shape).astype(np.int32)
     mu = core(x, noise) - noise
     assert bool(((mu.astype(np.int64) ** 2).sum(axis=(1, 2)) <= manifest.clip_norm**2).all())
-    assert core_input(load_graph(engine / "encode.onnx"), manifest)
     fits = np.sqrt((np.rint(x) ** 2).sum(axis=(1, 2))) <= manifest.clip_norm
     assert np.array_equal(mu[fits], np.rint(x[fits]).astype(np.int32))
 
@@ -202,10 +198,12 @@ def test_hostile_weights_never_exceed_c(engine: Path) -> None:
 
 
 @pytest.mark.parametrize("core", BROKEN_CORES)
-def test_a_broken_core_is_refused_before_it_is_attacked(tmp_path: Path, core: str) -> None:
+def test_codes_of_a_broken_core_are_found_and_never_released(tmp_path: Path, core: str) -> None:
+    """The graph's own core lets them out of the ball; the gate's puts 0 in their place."""
     manifest = make_engine(tmp_path, core=core)
-    with pytest.raises(GraphError):
-        mechanism.Core(tmp_path, manifest)
+    assert max(mu for _, mu, _ in mechanism.hostile_norms(tmp_path, manifest, 20)) > manifest.clip_norm
+    x = np.full((1, manifest.tokens, manifest.width), 20.0, np.float32)
+    assert not mechanism.Core(tmp_path, manifest)(x, np.zeros(x.shape, np.int32)).any()
 
 
 # --- bounds and statuses ----------------------------------------------------------------------------------------------

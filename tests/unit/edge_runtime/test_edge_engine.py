@@ -1,21 +1,28 @@
-"""An engine must be what its manifest says, and pass the self-test before the first release."""
+"""An engine must be what its manifest says, keep nothing, and pass the self-test before the first slot."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
 import tempfile
+import traceback
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from edge_runtime.eye.engine.base import self_test
 from edge_runtime.eye.engine.onnx import OnnxEngine
-from edge_runtime.eye.window import Window
-from edge_runtime.gate.sampler import NoiseSample, Sampler
-from tests.support.engine_factory import BROKEN_CORES, make_engine, make_noise_table, put_weights_outside
+from edge_runtime.eye.engine.registry import EngineOptions, open_engine
+from tests.support.engine_factory import BROKEN_CORES, make_engine, put_weights_outside
+from tests.support.services import PATIENCE_S, ROOT
 from wire.artifact.manifest import EngineManifest, sha256_file
-from wire.errors import EngineError, ManifestError, NoiseError, PrivacyError
+from wire.errors import ConfigError, EngineError, ManifestError, PrivacyError
 from wire.protocol.event import EventWindow
 
 
@@ -25,42 +32,86 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "engine"
 
 
-def draw(engine: OnnxEngine) -> NoiseSample:
-    manifest = engine.manifest
-    return Sampler(make_noise_table(manifest.sigma), manifest.n).draw()
+def frames(value: int = 100) -> npt.NDArray[np.uint8]:
+    return np.full((1, 16, 32, 32), value, np.uint8)
 
 
-def window(value: int = 100) -> Window:
-    return Window(0, np.full((1, 16, 32, 32), value, np.uint8))
-
-
-def test_a_release_is_the_code_plus_the_drawn_noise(folder: Path) -> None:
+def test_a_code_is_small_integers_inside_the_ball(folder: Path) -> None:
     engine = OnnxEngine(folder)
-    noise = draw(engine)
-    copy = noise._array.copy()
-    z = engine.encode(window(), noise)
-    mu = engine.run_core(window().frames, np.zeros_like(copy))
-    assert z.dtype == np.int16
-    assert z.shape == (64,)
-    assert np.array_equal(z, (mu + copy).reshape(-1))
-    assert 0 < int((mu.astype(int) ** 2).sum()) <= engine.manifest.clip_norm**2
+    code = engine.encode(frames())
+    assert code.dtype == np.int16 and code.shape == (engine.manifest.n,)
+    assert np.array_equal(code, engine.run_encode(frames()).reshape(-1))
+    assert 0 < int((code.astype(int) ** 2).sum()) <= engine.manifest.clip_norm**2
 
 
-def test_the_noise_sample_is_wiped_and_cannot_be_used_again(folder: Path) -> None:
+def test_a_code_that_does_not_fit_is_an_error_that_names_no_number(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = OnnxEngine(folder)
-    noise = draw(engine)
-    engine.encode(window(), noise)
-    assert not noise._array.any()
-    with pytest.raises(NoiseError, match="twice"):
-        engine.encode(window(), noise)
+    for far in (32768, -32769):
+        monkeypatch.setattr(engine, "_run", lambda *_, far=far: np.full((1, 4, 16), far, np.int32))
+        with pytest.raises(EngineError, match="the code does not fit int16") as refusal:
+            engine.encode(frames())
+        assert str(abs(far)) not in str(refusal.value)
 
 
-def test_the_noise_sample_is_wiped_when_the_engine_fails(folder: Path) -> None:
+def test_an_engine_opens_only_the_graphs_of_its_process(folder: Path) -> None:
+    (folder / "decide.onnx").write_bytes(b"no graph")
+    document = json.loads((folder / "manifest.json").read_text())
+    document["hashes"]["decide"] = sha256_file(folder / "decide.onnx")
+    (folder / "manifest.json").write_text(json.dumps(document))
+    eye = OnnxEngine(folder, parts=("encode",))
+    self_test(eye)
+    assert eye.encode(frames()).any()
+    with pytest.raises(EngineError, match="decide: this engine was opened for encode alone"):
+        eye.run_decide(np.zeros((1, 8, 4, 16), np.int32), np.ones((1, 8), np.bool_))
+
+
+def test_the_readers_engine_has_no_encode(folder: Path) -> None:
+    reader = OnnxEngine(folder, parts=("decide",))
+    self_test(reader)
+    with pytest.raises(EngineError, match="encode: this engine was opened for decide alone"):
+        reader.encode(frames())
+
+
+def test_an_input_of_another_shape_or_type_is_refused(folder: Path) -> None:
     engine = OnnxEngine(folder)
-    noise = draw(engine)
-    with pytest.raises(EngineError, match="the run failed"):
-        engine.encode(Window(0, np.zeros((1, 3, 32, 32), np.uint8)), noise)
-    assert not noise._array.any()
+    with pytest.raises(EngineError, match=r"the run failed: frames is uint8 \(1, 3, 32, 32\), expected uint8"):
+        engine.encode(np.zeros((1, 3, 32, 32), np.uint8))
+    with pytest.raises(EngineError, match="frames is int16"):
+        engine.encode(frames().astype(np.int16))  # type: ignore[arg-type]  # on purpose
+
+
+def test_what_a_runtime_says_of_a_failed_run_is_not_passed_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime names values of tensors in some errors; nothing of the text is in the error or behind it."""
+
+    class Talks:
+        def run(self, *_: object) -> None:
+            raise failure
+
+    engine = OnnxEngine(folder)
+    monkeypatch.setattr(engine, "_sessions", {"encode": Talks()})
+    for failure in (ort_errors.InvalidArgument("pixel 217"), RuntimeError("pixel 217"), MemoryError("pixel 217")):
+        with pytest.raises(EngineError, match=rf"the run failed \({type(failure).__name__}\)$") as refusal:
+            engine.encode(frames())
+        assert refusal.value.__cause__ is None and refusal.value.__context__ is None
+        assert "217" not in "".join(traceback.format_exception(refusal.value))
+
+
+def test_denormal_numbers_count_as_zero_where_the_eye_runs(folder: Path) -> None:
+    """In a process of its own: ONNX Runtime sets it with the first session of a process."""
+    code = (
+        "import sys, numpy as np\n"
+        "from edge_runtime.eye.engine.registry import EngineOptions, open_engine\n"
+        "from wire.artifact.manifest import EngineManifest\n"
+        "small = np.full(64, 1e-30, np.float32)\n"
+        "assert (small * np.float32(1e-10)).any(), 'the control: before, they are kept'\n"
+        "engine = open_engine(EngineOptions(sys.argv[1]), EngineManifest.load(sys.argv[1]), ('encode',))\n"
+        "assert not (small * np.float32(1e-10)).view(np.uint32).any()\n"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_verdicts_are_a_distribution_over_the_labels(folder: Path) -> None:
@@ -108,10 +159,9 @@ def test_external_weights_are_those_that_were_hashed(folder: Path) -> None:
     """They are used; with one byte changed, or the file missing, nothing is loaded."""
     put_weights_outside(folder)
     before = sorted(Path(tempfile.gettempdir()).glob("veilsight-*"))
-    frames, noise = window().frames, np.zeros((1, 4, 16), np.int32)
-    mu = OnnxEngine(folder).run_core(frames, noise)
+    mu = OnnxEngine(folder).encode(frames())
     make_engine(folder.parent / "whole")
-    assert np.array_equal(mu, OnnxEngine(folder.parent / "whole").run_core(frames, noise))
+    assert np.array_equal(mu, OnnxEngine(folder.parent / "whole").encode(frames()))
     file = folder / "encode.weights"
     file.write_bytes(b"\x01" + file.read_bytes()[1:])
     with pytest.raises(ManifestError, match=r"encode\.weights: sha256"):
@@ -155,26 +205,61 @@ def test_bytes_that_are_not_a_graph_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("network", ["linear", "nan", "infinite", "huge"])
-def test_the_sound_core_passes_whatever_the_network(tmp_path: Path, network: str) -> None:
+def test_the_integer_core_passes_whatever_the_network(tmp_path: Path, network: str) -> None:
     make_engine(tmp_path / "engine", network=network)
     self_test(OnnxEngine(tmp_path / "engine"))
 
 
 @pytest.mark.parametrize("core", BROKEN_CORES)
-def test_a_broken_core_stops_the_process_before_the_first_release(tmp_path: Path, core: str) -> None:
+def test_a_broken_core_stops_the_process_before_the_first_slot(tmp_path: Path, core: str) -> None:
     make_engine(tmp_path / "engine", core=core)
-    with pytest.raises(PrivacyError, match="self-test"):
+    with pytest.raises(PrivacyError, match="self-test.*longer than C = 64"):
         self_test(OnnxEngine(tmp_path / "engine"))
 
 
-def test_a_core_that_does_not_clip_is_found(tmp_path: Path) -> None:
-    make_engine(tmp_path / "engine", core="no clip")
-    with pytest.raises(PrivacyError, match="longer than C = 64"):
-        self_test(OnnxEngine(tmp_path / "engine"))
+class Remembers:
+    """A runtime that keeps something of one run for the next: the newest frame, or every run's number."""
+
+    def __init__(self, inner: Any, how: str) -> None:
+        self._inner, self._how, self._kept = inner, how, 0
+
+    def __call__(self, part: str, inputs: dict[str, Any]) -> Any:
+        made = self._inner(part, inputs).copy()
+        made.reshape(-1)[0] = self._kept
+        self._kept = int(inputs["frames"].max()) // 16 if self._how == "newest" else self._kept + 1
+        return made
 
 
-def test_a_graph_that_does_not_saturate_stops_the_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = OnnxEngine(folder)
-    monkeypatch.setattr(engine, "run_core", lambda frames, noise: np.full((1, 4, 16), 40000, np.int32))
-    with pytest.raises(PrivacyError, match="saturate"):
-        engine.encode(window(), draw(engine))
+@pytest.mark.parametrize("how", ["newest", "count"])
+def test_an_engine_that_remembers_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    engine = OnnxEngine(folder, parts=("encode",))
+    monkeypatch.setattr(engine, "_run", Remembers(engine._run, how))
+    with pytest.raises(PrivacyError, match="depends on what was seen before|longer than C"):
+        self_test(engine)
+
+
+def test_a_reader_that_remembers_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, count = OnnxEngine(folder, parts=("decide",)), iter(range(99))
+    monkeypatch.setattr(engine, "_run", lambda *_: np.full((1, 3), next(count), np.float32))
+    with pytest.raises(PrivacyError, match="depend on what was read before"):
+        self_test(engine)
+
+
+def test_the_options_choose_backend_and_graphs(folder: Path) -> None:
+    manifest = OnnxEngine(folder).manifest  # a session before, so that this process keeps its denormal numbers
+    assert open_engine(EngineOptions(str(folder)), manifest).parts == ("encode", "decide")
+    eye = open_engine(EngineOptions(str(folder), threads=2), manifest, parts=("encode",))
+    assert isinstance(eye, OnnxEngine) and eye.parts == ("encode",)
+    with pytest.raises(ConfigError, match=r"\[engine\] backend is 'abacus'; expected onnxruntime or tensorrt"):
+        open_engine(EngineOptions(str(folder), backend="abacus"), manifest)
+    if importlib.util.find_spec("tensorrt") is None:
+        with pytest.raises(EngineError, match="TensorRT is not installed for this Python"):
+            open_engine(EngineOptions(str(folder), backend="tensorrt"), manifest)
+
+
+def test_engines_know_neither_gate_nor_configuration() -> None:
+    """So that the process of the networks cannot come to hold the key, the ledger or the noise by an import."""
+    code = "import sys, edge_runtime.eye.engine.registry; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    ours = {name for name in done.stdout.split() if name.startswith("edge_runtime.")}
+    assert "edge_runtime.eye.engine.onnx" in ours and all(name.startswith("edge_runtime.eye") for name in ours)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from edge_runtime.eye.engine.base import self_test
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from export import build_engine, parity, trace
 from export.precision.half import to_fp16
-from export.proof.structure import LARGE_BYTES, check_structure, external_files, load_graph, save_graph
+from export.proof.structure import LARGE_BYTES, external_files, load_graph, save_graph
+from export.proof.verify_graph import prove_graph
 from export.trace import trace_module
 from familial.model import checkpoint, resources
+from familial.model.config import FamilyConfig
 from familial.model.family import Family
 from familial.model.graphs import EncodeGraph
 from familial.model.resources import require_memory
@@ -38,15 +41,34 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Family]:
     torch.manual_seed(0)
     family = Family(qwen_family_config(size=32)).eval()
     frames = torch.zeros(1, 8, 32, 32, dtype=torch.uint8)
-    inputs = {"frames": frames, "noise": torch.zeros(1, 4, 16, dtype=torch.int32)}
-    graph = trace_module(EncodeGraph(family), inputs, "z", "encode", folder / "encode.weights", inline_bytes=10_000)
+    graph = trace_module(
+        EncodeGraph(family), {"frames": frames}, "mu", "encode", folder / "encode.weights", inline_bytes=10_000
+    )
     save_graph(graph, folder / "encode.onnx")
     return folder, family
 
 
+def manifest_of(config: FamilyConfig) -> EngineManifest:
+    """A manifest for graphs of `config` that are in no engine folder."""
+    return EngineManifest(
+        family=config.family,
+        labels=config.labels,
+        window=config.window,
+        tokens=config.tokens,
+        width=config.width,
+        event_releases=config.event_releases,
+        clip_norm=config.clip_norm,
+        sigma=Fraction(60),
+        profile="balanced",
+        precision="fp32",
+        opset=18,
+        hashes=dict.fromkeys(("checkpoint", "encode", "decide", "noise_table", "certificate", "calibration"), ""),
+    )
+
+
 def run(file: Path, frames: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"frames": frames, "noise": np.zeros((1, 4, 16), np.int32)})[0])
+    return np.asarray(session.run(None, {"frames": frames})[0])
 
 
 def test_a_graph_with_weights_beside_it_computes_what_torch_computes(traced: tuple[Path, Family]) -> None:
@@ -54,16 +76,15 @@ def test_a_graph_with_weights_beside_it_computes_what_torch_computes(traced: tup
     graph = load_graph(folder / "encode.onnx")
     assert external_files(graph) == {"encode.weights"}
     assert (folder / "encode.onnx").stat().st_size < 200_000 < (folder / "encode.weights").stat().st_size
-    signature = {"frames": ("uint8", (1, 8, 32, 32)), "noise": ("int32", (1, 4, 16))}
-    check_structure(graph, "encode", signature, {"z": ("int32", (1, 4, 16))})
+    assert prove_graph("encode", graph, manifest_of(family.config), folder)
     frames = np.random.default_rng(0).integers(0, 256, (1, 8, 32, 32), dtype=np.uint8)
     with torch.inference_mode():
-        expected = EncodeGraph(family).eval()(torch.from_numpy(frames), torch.zeros(1, 4, 16, dtype=torch.int32))
+        expected = EncodeGraph(family).eval()(torch.from_numpy(frames))
     assert np.abs(run(folder / "encode.onnx", frames) - expected.numpy()).max() <= 1
 
 
 def test_every_weight_lies_on_a_page_of_its_own(traced: tuple[Path, Family]) -> None:
-    """So that a reader can map it; the constants of the trusted core are in the graph itself."""
+    """So that a reader can map it; indices and the constants of the integer core are in the graph itself."""
     graph = load_graph(traced[0] / "encode.onnx").graph
     outside = [tensor for tensor in graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in outside]
@@ -125,7 +146,7 @@ def test_half_precision_of_a_large_family_is_built_from_weights_beside_the_graph
     assert all((out / FILES[part]).stat().st_size < 300_000 for part in ("encode", "decide"))
     assert report["half"]["encode"]["tensors_fp16"] > 10 and report["half"]["encode"]["headroom"] > 4
     assert report["half"]["encode"]["p99"] <= 1 and report["half"]["decide"]["p99"] > 0
-    assert report["code"]["windows"] == 16 and report["noise"]["coordinates"] == 32 * manifest.n
+    assert report["code"]["windows"] == 16
     engine = OnnxEngine(out)
     self_test(engine)
     engine.close()

@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from export.precision.network import Network, open_session, structure
 from export.precision.quantise import Ranges, layers, output_axis, to_int8
-from export.proof.verify_graph import prove_encode
+from export.proof.verify_graph import prove_graph
 from tests.support.small_export import one_layer
 from wire.artifact.manifest import EngineManifest
 from wire.errors import GraphError
@@ -87,19 +87,6 @@ def _constant(model: ModelProto, name: str, value: Any) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
 
 
-def _quantise_code(model: ModelProto) -> None:
-    """x -> Q -> DQ -> trusted core: a code on a coarse lattice."""
-    code = next(iter(Network(model).code))
-    place = next(i for i, node in enumerate(model.graph.node) if code in node.output) + 1
-    for node in list(model.graph.node)[place:]:
-        node.input[:] = [f"{code}.dq" if name == code else name for name in node.input]
-    _constant(model, "code.scale", np.float32(1))
-    _constant(model, "code.zero", np.int8(0))
-    pair = [("QuantizeLinear", code, "code.q"), ("DequantizeLinear", "code.q", f"{code}.dq")]
-    for kind, source, target in reversed(pair):
-        model.graph.node.insert(place, helper.make_node(kind, [source, "code.scale", "code.zero"], [target], target))
-
-
 def _first(model: ModelProto) -> NodeProto:
     return next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
 
@@ -124,7 +111,6 @@ def _scale_from_frames(model: ModelProto) -> None:
 
 
 MUTANTS: dict[str, tuple[Callable[[ModelProto], None], str]] = {
-    "Q/DQ after the code": (_quantise_code, "expected Reshape or Cast"),
     "a scale that the frames choose": (_scale_from_frames, "must be stored"),
     "a scale of zero": (_own(1, np.float32(0)), "above zero"),
     "a scale of NaN": (_own(1, np.float32(np.nan)), "finite"),
@@ -140,8 +126,8 @@ def test_an_ambiguous_quantiser_is_refused(
     traced: dict[str, ModelProto], ranges: dict[str, Ranges], manifest: EngineManifest, what: str
 ) -> None:
     model = to_int8(traced["encode"], ranges["encode"])
-    assert prove_encode(model, manifest)
+    assert prove_graph("encode", model, manifest)
     change, says = MUTANTS[what]
     change(model)
     with pytest.raises(GraphError, match=says):
-        prove_encode(model, manifest)
+        prove_graph("encode", model, manifest)

@@ -94,7 +94,7 @@ def test_the_command_makes_them_and_uses_them_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Parity is tested in `test_export_engine.py`, and left out here."""
-    monkeypatch.setattr(parity, "compare", lambda *_: {"code": {}, "noise": {}, "verdict": {}})
+    monkeypatch.setattr(parity, "compare", lambda *_: {"code": {}, "verdict": {}})
     monkeypatch.setattr(parity, "words", lambda report: [])
     for part in PARTS:
         monkeypatch.setattr(trace, f"trace_{part}", lambda *_, part=part: traced[part])

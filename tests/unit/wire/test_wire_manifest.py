@@ -95,6 +95,23 @@ def test_no_field_can_be_changed_unnoticed(engine: Path) -> None:
         assert found.model_id != manifest.model_id, path
 
 
+def test_an_engine_whose_graph_reads_noise_is_refused_with_the_cure(engine: Path) -> None:
+    """Manifests of version 3 say that `encode` takes noise; no edit of the number alone makes one of version 4."""
+
+    def former(document: dict[str, Any]) -> None:
+        code = ["int32", [1, document["tokens"], document["width"]]]
+        document["graphs"]["encode"]["inputs"]["noise"] = code
+        document["graphs"]["encode"]["outputs"] = {"z": code}
+
+    assert EngineManifest.load(engine).graphs()["encode"]["inputs"].keys() == {"frames"}
+    edit(engine, former)
+    with pytest.raises(ManifestError, match=r"graphs is not what the other fields give; build the engine again"):
+        EngineManifest.load(engine)
+    edit(engine, lambda document: document.update(version=3))
+    with pytest.raises(ManifestError, match=r"version is 3, this software reads version 4; build the engine again"):
+        EngineManifest.load(engine)
+
+
 @pytest.mark.parametrize("key", ["clip_norm", "sigma", "window", "tokens", "width", "event_releases", "hashes"])
 def test_a_changed_privacy_parameter_is_refused(engine: Path, key: str) -> None:
     def change(document: dict[str, Any]) -> None:
@@ -167,7 +184,7 @@ def test_a_manifest_of_the_version_before_is_refused_with_the_cure(engine: Path)
         document.update(version=2, attention=document.pop("adaptive_level"))
 
     edit(engine, change)
-    cure = r"version is 2, this software reads version 3; build the engine again: python -m export\.build_engine"
+    cure = r"version is 2, this software reads version 4; build the engine again: python -m export\.build_engine"
     with pytest.raises(ManifestError, match=cure):
         EngineManifest.load(engine)
 
