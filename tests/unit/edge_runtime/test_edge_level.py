@@ -20,7 +20,6 @@ from benchmarks.privacy import adaptive_level as benchmark
 from cloud_bridge.ingest.events import EventReader, Release
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.journal import CameraRecord
-from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample
 from tests.support.bridge_factory import DEVICE, make_manifest
 from tests.support.edge_device import KEY, Device
@@ -345,19 +344,26 @@ def test_a_certificate_of_other_limits_is_refused() -> None:
 def adaptive_device(folder: Path, source: str = "synthetic://walk", adaptive_level: bool = True) -> Device:
     """A whole device with a small engine that has a level rule."""
     device = Device(folder, source, levels=MANIFEST.levels)
-    device.engine.manifest = dataclasses.replace(device.engine.manifest, adaptive_level=RULE)
-    device.terms = device.loop.terms = Terms.of(device.engine.manifest, "", Budget(), adaptive_level)
+    device.manifest = device.loop.manifest = dataclasses.replace(device.manifest, adaptive_level=RULE)
+    device.terms = device.loop.terms = Terms.of(device.manifest, "", Budget(), adaptive_level)
     return device
 
 
 def scripted(device: Device, seed: int) -> list[int]:
-    """The levels of 40 releases of a device whose engine returns z of this seed, whatever it sees."""
+    """The levels of 40 releases of a device whose z are those of this seed, whatever it sees."""
+    asked: list[int] = []
 
-    def encode(window: Window, sample: NoiseSample) -> Z:
-        sample.wipe()
-        return release(8 if window.slot % 10 > 5 else -8, 1000 * seed + window.slot, 92.0)  # enough for every level
+    def no_code(slot: int, timeout_s: float) -> None:
+        asked.append(slot)
 
-    device.engine.encode = encode  # type: ignore[method-assign]  # a test's shorthand
+    def draw() -> NoiseSample:
+        slot = asked[-1]
+        z = release(8 if slot % 10 > 5 else -8, 1000 * seed + slot, 92.0)  # enough for every level
+        return NoiseSample(z.astype(np.int32))
+
+    device.eye.code = no_code  # type: ignore[method-assign,assignment]  # a test's shorthand
+    for sampler in device.samplers:
+        sampler.draw = draw  # type: ignore[method-assign]  # likewise
     device.run(40)
     return [message.level for message in device.features()]
 
@@ -372,7 +378,7 @@ def test_two_devices_of_different_scenes_and_the_same_past_choose_the_same_level
 def test_an_adaptive_device_is_charged_for_its_levels_and_accepted_by_the_bridge(tmp_path: Path) -> None:
     device = adaptive_device(tmp_path)
     device.run(60)
-    sent, manifest = device.features(), device.engine.manifest
+    sent, manifest = device.features(), device.manifest
     assert len({message.level for message in sent}) > 1
     assert {message.flags for message in sent} == {FLAG_ADAPTIVE}
     costs = [device.terms.costs[message.level] for message in sent]
@@ -390,7 +396,7 @@ def test_a_spent_budget_lowers_the_level_and_is_not_reported_as_a_wrong_level(tm
     device = adaptive_device(tmp_path)
     device.ledger._budgets["day_spent"] = 20 * device.terms.costs[0]
     device.run(40)
-    intake = CameraSession(DOOR, KEY.public, device.engine.manifest, CameraRecord(), reorder_slots=0)
+    intake = CameraSession(DOOR, KEY.public, device.manifest, CameraRecord(), reorder_slots=0)
     payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
     read = [out for payload in payloads for out in intake.accept(payload)]
     assert len(read) == 40 and read[-1].spent and not read[0].spent and not intake.refused
