@@ -178,6 +178,50 @@ def test_an_engine_encodes_and_a_film_is_decoded_after_confinement(start: Any, t
     assert said == b""
 
 
+INHERITS = """
+import json, os, socket, sys
+from pathlib import Path
+from edge_runtime.confine import confine_child
+from edge_runtime.sandbox.kernel import prctl
+gate = socket.socket(fileno=int(sys.argv[1]))
+other = os.open(sys.argv[2], os.O_RDONLY)
+core = {max(os.sched_getaffinity(0))}
+holds = confine_child([], False, 256 << 20, keep=[gate.fileno()], cores=core)
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+facts = {name: int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs", "Seccomp")}
+open_now = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd") if int(number) > 2]
+targets = {os.readlink(link) for link in open_now if os.path.lexists(link)}
+facts["others"] = [target for target in targets if not target.startswith(("socket:", "/proc/"))]
+facts["standard"] = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+facts["dumpable"], facts["parent death"] = prctl(3), any(row.holds and "dies" in row.name for row in holds)
+facts["environment"], facts["core"] = "SECRET" in os.environ, os.sched_getaffinity(0) == core
+facts["clean"] = [row.why for row in holds if "environment" in row.name]
+gate.send(json.dumps(facts).encode())
+"""
+
+
+@needs_seccomp
+@pytest.mark.parametrize("secret", [False, True])
+def test_nothing_is_left_of_what_it_was_started_with(secret: bool, start: Any, tmp_path: Path) -> None:
+    """Descriptors, capabilities, variables, the right to be read; a secret that it was started with is reported."""
+    (tmp_path / "open").write_text("")
+    environment = clean_environment(os.environ) | {"PYTHONPATH": str(ROOT)} | ({"SECRET": "s"} if secret else {})
+    found = json.loads(start("-c", INHERITS, "{socket}", str(tmp_path / "open"), env=environment).record())
+    (clean,) = found.pop("clean")
+    assert ("SECRET" in clean) == secret == bool(clean)
+    assert found == {
+        **dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapAmb"), 0),
+        "NoNewPrivs": 1,
+        "Seccomp": 2,
+        "others": [],
+        "standard": ["/dev/null"] * 3,
+        "dumpable": 0,
+        "parent death": True,
+        "environment": False,
+        "core": True,
+    }
+
+
 NETWORK = """
 import json, socket, sys
 from edge_runtime.confine import confine_child
