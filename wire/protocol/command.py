@@ -30,7 +30,7 @@ from wire.protocol.topics import parse_topic, topic
 __all__ = ["Command", "Inbox", "Orders", "main", "open_command"]
 
 _LOG = logging.getLogger("veilsight.command")
-_FORMER = ("camera", "number", "profile", "signature")
+_FORMER = ("camera", "number", "profile")
 _WAITING = 8  # commands in the inbox
 _CHECKED_A_SECOND = 200  # signatures; about 3 % of a small board's core
 
