@@ -61,17 +61,21 @@ def messages() -> list[tuple[str, bytes, str]]:
     refused = "REFUSED: not signed by the key of its writer"
     edge, quiet = verdict("edge", ""), {"normal": 0.75, "fall": 0.125, "fight": 0.125}
     unusual = replace(verdict("cloud", "a person walks"), ood_p_value=0.01, unsure=True)
-    flipped = bytearray(edge.seal(DEVICE))
+    flipped = bytearray(edge.seal(DEVICE, "lab", "door"))
     flipped[20] ^= 1
     return [
-        ("features", features.seal(DEVICE), f"slot {2**60} |z| 500.0"),
-        ("verdict/edge", edge.seal(DEVICE), "fall 0.75"),
-        ("verdict/cloud", verdict("cloud", "a person falls").seal(BRIDGE), 'fall 0.75 "a person falls"'),
-        ("verdict/cloud", unusual.seal(BRIDGE), 'fall 0.75 "a person walks"'),
-        ("verdict/cloud", replace(unusual, probabilities=quiet).seal(BRIDGE), 'unsure 0.75 "a person walks"'),
-        ("alert", alert.seal(BRIDGE), "fall raised 0.75"),
-        ("features", features.seal(OTHER), refused),
-        ("verdict/cloud", edge.seal(DEVICE), refused),
+        ("features", features.seal(DEVICE, "lab", "door"), f"slot {2**60} |z| 500.0"),
+        ("verdict/edge", edge.seal(DEVICE, "lab", "door"), "fall 0.75"),
+        ("verdict/cloud", verdict("cloud", "a person falls").seal(BRIDGE, "lab", "door"), 'fall 0.75 "a person falls"'),
+        ("verdict/cloud", unusual.seal(BRIDGE, "lab", "door"), 'fall 0.75 "a person walks"'),
+        (
+            "verdict/cloud",
+            replace(unusual, probabilities=quiet).seal(BRIDGE, "lab", "door"),
+            'unsure 0.75 "a person walks"',
+        ),
+        ("alert", alert.seal(BRIDGE, "lab", "door"), "fall raised 0.75"),
+        ("features", features.seal(OTHER, "lab", "door"), refused),
+        ("verdict/cloud", edge.seal(DEVICE, "lab", "door"), refused),
         ("verdict/edge", bytes(flipped), refused),
     ]
 

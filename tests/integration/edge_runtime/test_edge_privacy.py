@@ -57,8 +57,10 @@ def states(listener: Listener) -> list[dict[str, Any]]:
 def releases(listener: Listener, folder: Path) -> list[FeatureMessage]:
     key = PublicKey.parse(str(folder / "device.key.pub"))
     manifest = json.loads((folder / "engine" / "manifest.json").read_text())
-    n, model = manifest["tokens"] * manifest["width"], states(listener)[0]["model_id"]
-    return [open_features(payload, key, n, model, 1 + len(LEVELS)) for payload in listener.of("features")]
+    n, model = manifest["tokens"] * manifest["width"], int(states(listener)[0]["model_id"], 16)
+    return [
+        open_features(payload, key, "lab", "door", n, model, 1 + len(LEVELS)) for payload in listener.of("features")
+    ]
 
 
 def publish(listener: Listener, payload: bytes) -> None:
@@ -159,7 +161,7 @@ def a_torn_ledger(folder: Path) -> str:
 def a_damaged_command(folder: Path) -> str:
     (folder / "state").mkdir()
     (folder / "state" / "command.json").write_bytes(Command("lab/door", 1, "strict").seal(DeviceKey(bytes(32))))
-    return "restore it, or delete it: the device then starts at the configured profile"
+    return "commands under the old key then stay refused"
 
 
 def other_noise(folder: Path) -> str:

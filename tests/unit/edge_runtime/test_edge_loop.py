@@ -37,7 +37,7 @@ def test_every_slot_is_released_with_its_number_and_read_as_events(tmp_path: Pat
     assert slots == sorted(set(slots))
     assert device.engine.slots[: len(slots)] == slots
     verdicts = [payload for name, payload, _ in device.publisher.sent if name == "verdict/edge"]
-    spans = [open_verdict(p, KEY.public, device.engine.manifest.model_id) for p in verdicts]
+    spans = [open_verdict(p, KEY.public, "lab", "door", device.engine.manifest.model_id) for p in verdicts]
     assert [v.last_slot for v in spans] == [slot for slot in slots if slot >= 7]
     assert all((v.member, v.sentence, len(v.present)) == ("edge", "", 8) for v in spans)
 
@@ -47,7 +47,7 @@ def test_a_source_shorter_than_an_event_gets_one_verdict(tmp_path: Path) -> None
     device.run(3)
     verdicts = [payload for name, payload, _ in device.publisher.sent if name == "verdict/edge"]
     assert len(verdicts) == 1
-    verdict = open_verdict(verdicts[0], KEY.public, device.engine.manifest.model_id)
+    verdict = open_verdict(verdicts[0], KEY.public, "lab", "door", device.engine.manifest.model_id)
     assert sum(verdict.present) == 3
     assert verdict.first_slot == 0
 
@@ -164,7 +164,9 @@ def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeyp
 
     def spy(name: str, payload: bytes) -> None:
         if name == "features":
-            order.append(("send", open_features(payload, KEY.public, 64, device.engine.manifest.model_id).slot))
+            order.append(
+                ("send", open_features(payload, KEY.public, "lab", "door", 64, device.engine.manifest.model_id).slot)
+            )
         send(name, payload)
 
     monkeypatch.setattr(device.publisher, "send", spy)
@@ -204,7 +206,7 @@ def test_a_spent_budget_says_blind_and_counts_as_missing_in_the_edges_own_verdic
     blind = [fields["blind"] for fields in device.publisher.states]
     assert blind == [False] * 10 + [True] * (len(device.features()) - 10)
     verdicts = [payload for name, payload, _ in device.publisher.sent if name == "verdict/edge"]
-    read = [open_verdict(p, KEY.public, device.engine.manifest.model_id) for p in verdicts]
+    read = [open_verdict(p, KEY.public, "lab", "door", device.engine.manifest.model_id) for p in verdicts]
     granted = [m.slot for m in device.features() if not m.flags]
     assert [v.last_slot for v in read] == [slot for slot in granted if slot >= 7]
     assert len(granted) == 10
