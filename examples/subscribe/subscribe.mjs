@@ -28,7 +28,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     const context = Buffer.from(`veilsight/v2/${kind}\0${site}\0${camera}\0`);
     const genuine = verify(null, Buffer.concat([context, body]), key, signature);
     const said = genuine && type.decode(body);
-    console.log(topic, genuine ? tell(said) + old(said) : "REFUSED: not signed by the key of its writer for this camera");
+    console.log(topic, genuine ? tell(said) + old(said) : "REFUSED: not signed for this camera by its writer");
   } catch (error) {
     console.log(topic, `REFUSED: ${error.message}`);
   }

@@ -27,7 +27,7 @@ from wire.protocol.document import read_document, seal_document
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.topics import parse_topic, topic
 
-__all__ = ["Command", "Inbox", "Orders", "main", "open_command"]
+__all__ = ["Command", "Inbox", "Orders", "Waiting", "main", "open_command"]
 
 _LOG = logging.getLogger("veilsight.command")
 _FORMER = ("camera", "number", "profile")

@@ -62,7 +62,7 @@ def messages() -> list[tuple[str, bytes, str]]:
     now_s = coarse_time(time.time())
     features = FeatureMessage(2**40, 2**60, MANIFEST.model_id, 0, z, time_s=now_s)
     alert = Alert(2**40, 7, MANIFEST.model_id, True, "fall", 0.75, "a person falls", 8.0, now_s)
-    refused = "REFUSED: not signed by the key of its writer for this camera"
+    refused = "REFUSED: not signed for this camera by its writer"
     edge, quiet = verdict("edge", ""), {"normal": 0.75, "fall": 0.125, "fight": 0.125}
     unusual = replace(verdict("cloud", "a person walks"), ood_p_value=0.01, unsure=True)
     flipped = bytearray(edge.seal(DEVICE, *HERE))
