@@ -267,7 +267,7 @@ DOOR = "lab/door"
 
 
 def sealed(slot: int, level: int, z: Z, flags: int = FLAG_ADAPTIVE, boot: int = 1) -> bytes:
-    return FeatureMessage(boot, slot, MANIFEST.model_id, flags, z, level).seal(DEVICE)
+    return FeatureMessage(boot, slot, MANIFEST.model_id, flags, z, level).seal(DEVICE, "lab", "door")
 
 
 def test_the_bridge_reads_an_adaptive_device_and_refuses_a_level_that_the_rule_did_not_choose() -> None:
