@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from familial.model.family import Family
     from wire.artifact.manifest import WindowSpec
 
-__all__ = ["COMMAND", "moments_touched", "posterior", "responses"]
+__all__ = ["COMMAND", "moments_touched", "pieces_of", "posterior", "responses"]
 
 _SHIFTS = (1.0, 2.0, 3.0, 4.0, 6.0)
 _FOLDS = 3
@@ -70,13 +70,15 @@ def _measure(args: argparse.Namespace) -> Report:
     own = points[_SHIFTS.index(PROFILES[family.config.profile])]
     count = args.noise_samples
     notes = [
-        f"{len(clips.rows)} clips, {count} draws; risk F1 with 95 % intervals over groups of clips and draws",
+        f"{len(clips.rows)} clips, {count} draws; risk F1 with 95 % intervals over groups of clips and draws; then AUC",
+        f"calling every clip a risk has F1 {_always(clips):.3f}",
         f"a moment touches {touched} labels of {family.config.event_releases} releases each",
     ]
     figures: dict[str, Any] = {
         "clips": len(clips.rows),
         "noise_samples": count,
         "labels_touched": touched,
+        "f1_always_risk": _always(clips),
         "points": [{"S_event": shift, **point} for shift, point in zip(_SHIFTS, points, strict=True)],
         "no_noise": clean,
     }
@@ -89,8 +91,14 @@ def moments_touched(releases: int, window: WindowSpec) -> int:
     return math.ceil(reach / (releases * window.slot_s) - 1e-9)
 
 
+def _always(clips: Clips) -> float:
+    """Risk F1 of calling every clip a risk: what a threshold can always fall back on."""
+    risks = sum(label > 0 for label in clips.truth)
+    return 2.0 * risks / (len(clips.truth) + risks)
+
+
 def _cell(found: dict[str, Any]) -> str:
-    return f"{found['f1']:.3f} ({found['ci'][0]:.2f} to {found['ci'][1]:.2f})"
+    return f"{found['f1']:.3f} ({found['ci'][0]:.2f} to {found['ci'][1]:.2f}), {found['auc']:.3f}"
 
 
 # --- the two sides ----------------------------------------------------------------------------------------------------
@@ -108,7 +116,7 @@ def _at(
     for side, share in (("label, per event", 1.0), ("label, per moment", float(touched))):
         rows = []
         for said, code in zip(labels, clips.codes, strict=True):
-            sizes = _blocks(len(code), config.event_releases)
+            sizes = (piece.stop - piece.start for piece in pieces_of(len(code), config.event_releases))
             right = [best_response(release * math.sqrt(size / share), count) for size in sizes]
             rows.append(responses(said, right, count, samples, rng))
         found[side] = _f1(clips, rows)
@@ -133,9 +141,11 @@ def _cloud(family: Family, clips: Clips, release: float, samples: int) -> list[n
     return found
 
 
-def _blocks(slots: int, releases: int) -> list[int]:
-    """Sizes of the pieces that a clip of so many slots is cut into, each of `releases` slots but the last."""
-    return [min(releases, slots - first) for first in range(0, slots, releases)]
+def pieces_of(slots: int, releases: int) -> list[slice]:
+    """The pieces that a clip of so many slots is cut into: as few as there can be of at most `releases`, alike long."""
+    count = math.ceil(slots / releases)
+    ends = [round(slots * index / count) for index in range(count + 1)]
+    return [slice(first, last) for first, last in zip(ends, ends[1:], strict=False)]
 
 
 def _edge_labels(family: Family, clips: Clips) -> list[list[int]]:
@@ -147,7 +157,7 @@ def _edge_labels(family: Family, clips: Clips) -> list[list[int]]:
 
     releases, pieces = family.config.event_releases, []
     for code in clips.codes:
-        parts = [code[None, at : at + releases] for at in range(0, len(code), releases)]
+        parts = [code[None, piece] for piece in pieces_of(len(code), releases)]
         pieces.append(np.stack([event_probabilities(family, part, "edge")[0, 0] for part in parts]))  # (P, L)
     folds = grouped_folds(clips.rows, _FOLDS)
     threshold = [_threshold_without(clips, pieces, folds, fold) for fold in range(_FOLDS)]
@@ -206,17 +216,19 @@ def _told(clips: Clips, labels: Sequence[Sequence[int]], count: int) -> dict[str
 
 
 def _f1(clips: Clips, found: Sequence[npt.NDArray[np.float64]]) -> dict[str, Any]:
-    """Risk F1 over draws, {"f1", "ci"}, of label probabilities (D, L) of each clip."""
+    """Risk F1 and AUC over draws, {"f1", "ci", "auc"}, of label probabilities (D, L) of each clip."""
     import numpy as np
 
     from familial.evaluate.intervals import accuracy_and_f1_intervals
-    from familial.evaluate.metrics import risk_metrics
+    from familial.evaluate.metrics import area_under_curve, risk_metrics
 
     called, truth = called_risks(clips, found), [int(label > 0) for label in clips.truth]
     risks = list(range(1, found[0].shape[1]))
     mean = float(np.mean([risk_metrics(truth, draw.tolist(), risks)["f1"] for draw in called.T]))
     groups = [f"{row.set}/{row.group}" for row in clips.rows]
-    return {"f1": mean, "ci": accuracy_and_f1_intervals(truth, called, groups)["f1"]}
+    normal, real = np.stack(found)[:, :, 0], np.array(truth) > 0  # (N, D), (N,)
+    auc = float(np.mean([area_under_curve(draw, real) for draw in normal.T]))
+    return {"f1": mean, "ci": accuracy_and_f1_intervals(truth, called, groups)["f1"], "auc": auc}
 
 
 COMMAND = Benchmark(

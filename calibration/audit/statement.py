@@ -17,7 +17,7 @@ from typing import Any
 from calibration.audit.findings import beyond_certificate
 from wire.privacy.certificate import round_up
 
-__all__ = ["STATUS", "Verdict", "head", "layers", "promise", "signature", "testable", "verdict"]
+__all__ = ["STATUS", "Verdict", "head", "layers", "promise", "signature", "could_be_tested", "verdict"]
 
 _GREEN, _AMBER, _RED = "#1f7a4d", "#a86400", "#b3261e"
 STATUS = {
@@ -83,7 +83,7 @@ def _outcome(found: Mapping[str, Any]) -> Verdict:
     )
 
 
-def testable(rows: Sequence[Mapping[str, Any]]) -> str:
+def could_be_tested(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return in a sentence at which S how many attacks could be tested against the certificate at all."""
     parts, held = [], [row for row in rows if row["attack"] != "norm"]  # which is about the code, at any S
     for level in sorted({row["S_event"] for row in held}):
@@ -113,7 +113,7 @@ def head(found: Mapping[str, Any]) -> str:
     return (
         f'<header style="border-color:{outcome.colour}"><h1>Privacy audit: '
         f'<span style="color:{outcome.colour}">{escape(outcome.words)}</span></h1>'
-        f"<p><b>{escape(testable(rows))}</b></p><p>{escape(outcome.meaning)}</p><ul>{said}</ul>{more}{left}"
+        f"<p><b>{escape(could_be_tested(rows))}</b></p><p>{escape(outcome.meaning)}</p><ul>{said}</ul>{more}{left}"
         f"<p>Engine {escape(engine['model'])} ({escape(engine['family'])}, {escape(engine['precision'])}, profile "
         f"{escape(engine['profile'])}, S = {round_up(engine['S_event'])} per event); "
         f"the {escape(found['plan']['name'])} audit, {len(rows)} attacks in {found['minutes']:g} minutes.</p>"

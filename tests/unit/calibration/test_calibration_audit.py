@@ -28,7 +28,7 @@ from calibration.audit.classifiers import Effort
 from calibration.audit.origin import origin
 from calibration.audit.report import main as report_main
 from calibration.audit.report import page
-from calibration.audit.statement import testable
+from calibration.audit.statement import could_be_tested
 from calibration.audit.targets import Gallery, faces, places
 from familial.data.clips import Clip
 from tests.support.engine_factory import make_engine
@@ -361,9 +361,9 @@ def test_the_first_sentence_says_at_which_s_anything_was_testable(made: Made) ->
         {"attack": "norm", "S_event": 3, "status": "holds"},
     ]
     rows += [{"attack": "naming", "S_event": 3.0, "status": status} for status in ("not testable", "holds", "broken")]
-    assert testable(rows).endswith("at all: at S = 1, all 1 attacks; at S = 3, 2 of 3 attacks.")
+    assert could_be_tested(rows).endswith("at all: at S = 1, all 1 attacks; at S = 3, 2 of 3 attacks.")
     text = page(made.found)
-    assert html.escape(testable(made.found["attacks"])) in text.partition("</h1>")[2].partition("</p>")[0]
+    assert html.escape(could_be_tested(made.found["attacks"])) in text.partition("</h1>")[2].partition("</p>")[0]
 
 
 def test_the_page_says_what_a_privacy_officer_must_know(made: Made) -> None:
