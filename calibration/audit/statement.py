@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from calibration.audit.findings import beyond_certificate
+from calibration.audit.findings import beyond_certificate, number
 from wire.privacy.certificate import round_up
 
 __all__ = ["STATUS", "Verdict", "head", "layers", "promise", "signature", "could_be_tested", "verdict"]
@@ -106,8 +106,9 @@ def head(found: Mapping[str, Any]) -> str:
         for status, count in counts.items()
         if count
     )
-    beyond = found["beyond_limit_where_not_testable"]
-    more = "<p>Beyond our own limit, where the certificate excludes nothing:</p>" + _list(beyond) if beyond else ""
+    beyond = [_beyond(row) for row in rows if row["status"] == "broken"]
+    beyond += [f"{name}: not testable" for name in found["beyond_limit_where_not_testable"]]
+    more = "<p>Beyond our own limit:</p>" + _list(beyond) if beyond else ""
     skipped = [f"{part['name']}: {part['why']}" for part in found["skipped"]]
     left = "<p>Not done, so nothing is said about it:</p>" + _list(skipped) if skipped else ""
     return (
@@ -119,6 +120,11 @@ def head(found: Mapping[str, Any]) -> str:
         f"the {escape(found['plan']['name'])} audit, {len(rows)} attacks in {found['minutes']:g} minutes.</p>"
         f"{_origin(found['origin'])}</header>"
     )
+
+
+def _beyond(row: Mapping[str, Any]) -> str:
+    what = "the certificate" if beyond_certificate(row) else f"our limit of {number(row['limit'])}"
+    return f"{row['name']}, S = {row['S_event']:g}: {number(row['value'])}, beyond {what}"
 
 
 def _list(lines: Sequence[str]) -> str:

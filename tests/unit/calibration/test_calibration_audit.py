@@ -352,7 +352,7 @@ def test_an_attack_beyond_our_own_limit_makes_the_headline_amber(made: Made) -> 
     """Passed, since nothing beyond a bound can be shown there; but the headline says it, and the rows are named."""
     text = page(quiet(made, beyond_limit_where_not_testable=["place, from an event, S = 3"]))
     assert "passed, but one attack went beyond our own limit" in headline(text) and "#a86400" in headline(text)
-    assert "nor beyond the stricter limit" not in text and "<li>place, from an event, S = 3</li>" in text
+    assert "nor beyond the stricter limit" not in text and "<li>place, from an event, S = 3: not testable</li>" in text
 
 
 def test_the_first_sentence_says_at_which_s_anything_was_testable(made: Made) -> None:
