@@ -100,11 +100,15 @@ def kappa_of_picture(pixels: int, spread: float, eta: float) -> float:
         spread: standard deviation of each about its best guess, in grey levels.
         eta: root mean square error that counts as a rebuild, in grey levels.
     """
-    from scipy.special import gammainc
-
     if pixels < 1 or not (spread > 0 and eta > 0):
         raise ConfigError(f"pixels is {pixels}, spread {spread}, eta {eta}; all must be positive")
-    return float(gammainc(pixels / 2.0, pixels * (eta / spread) ** 2 / 2.0))
+    half, y = pixels / 2.0, pixels * (eta / spread) ** 2 / 2.0
+    term, total, step = 1.0, 1.0, 0
+    while term > 1e-17 * total:  # the series of the incomplete gamma function, all of its terms positive
+        step += 1
+        term *= y / (half + step)
+        total += term
+    return min(1.0, math.exp(half * math.log(y) - y - math.lgamma(half + 1.0)) * total)
 
 
 # --- a label alone ----------------------------------------------------------------------------------------------------

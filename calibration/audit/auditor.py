@@ -333,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--html", type=Path, metavar="OUT", help="the page for people")
-    parser.add_argument("--quick", action="store_true", help="two levels of S, fewer people: about 5 minutes")
+    parser.add_argument("--quick", action="store_true", help="two levels of S, fewer people: 5 minutes on two cores")
     parser.add_argument("--only", nargs="+", default=(), choices=ATTACKS, metavar="ATTACK", help=", ".join(ATTACKS))
     workers = parser.add_argument("--workers", type=at_least_one, default=min(2, os.cpu_count() or 1), help="processes")
     former_name(parser, "--jobs", workers)

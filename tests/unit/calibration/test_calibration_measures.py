@@ -65,7 +65,9 @@ def test_the_prior_chance_of_a_picture_is_that_of_its_pixels() -> None:
     drawn = rng.normal(0.0, 50.0, (200_000, 4))
     found = float((np.sqrt((drawn**2).mean(axis=1)) <= 25.0).mean())
     assert measures.kappa_of_picture(4, 50.0, 25.0) == pytest.approx(found, abs=0.003)
-    assert measures.kappa_of_picture(16, 50.0, 25.0) < measures.kappa_of_picture(4, 50.0, 25.0)
+    for pixels, eta in ((1, 10.0), (16, 25.0), (64, 25.0), (5, 80.0)):
+        exact = mpmath.gammainc(pixels / 2, 0, pixels * (eta / 50) ** 2 / 2, regularized=True)
+        assert measures.kappa_of_picture(pixels, 50.0, eta) == pytest.approx(float(exact), rel=1e-9)
 
 
 # --- a label alone ----------------------------------------------------------------------------------------------------
