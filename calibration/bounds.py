@@ -4,7 +4,7 @@
                                                               --> blocks of FILE, where it has markers
 
 A block is the text between `<!-- bounds:NAME -->` and `<!-- /bounds -->`. `profiles`, `time` and `naming` are tables;
-`event-bits`, `release-1000`, `gone-1000` and the like are numbers inside a sentence (`blocks` lists all). A test
+`event-bits`, `release-1000`, `passed-1000` and the like are numbers inside a sentence (`blocks` lists all). A test
 compares README.md and docs/ with what this command writes now.
 
     python -m calibration.bounds --write README.md docs/*.md
@@ -16,7 +16,6 @@ import argparse
 import math
 import re
 import sys
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -26,13 +25,11 @@ from familial.model.config import FamilyConfig
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DataError, VeilsightError
 from wire.files import write_whole
-from wire.privacy.certificate import GALLERIES, PROFILES, Certificate, round_up, sigma_for
+from wire.privacy.certificate import GALLERIES, PASSED, PROFILES, Certificate, round_up, sigma_for
 
-__all__ = ["LEVELS", "blocks", "fill", "main", "of_checkpoint", "of_engine", "time_below_s"]
+__all__ = ["blocks", "fill", "main", "of_checkpoint", "of_engine"]
 
-LEVELS = (0.5, 0.9, 0.99)
-"""Levels of the bound on naming; the table `time` says after how long in view each is passed."""
-
+_MOST = PASSED[-1]  # a bound above it says next to nothing
 _BLOCK = re.compile(r"(<!-- bounds:([\w-]+) -->)(.*?)(<!-- /bounds -->)", re.DOTALL)
 _MARKER = re.compile(r"<!-- /?bounds\b")
 _TABLES = ("profiles", "time", "naming")
@@ -66,17 +63,6 @@ def _by_profile(base: Certificate) -> dict[str, Certificate]:
     return {name: base.at(sigma) for name, sigma in sigmas.items()}
 
 
-def time_below_s(certificate: Certificate, gallery: int, level: float) -> float:
-    """Return the seconds in view during which the bound on naming one of `gallery` stays at or below `level`.
-
-    0 means that the first glance is enough to pass it.
-    """
-    last = math.ceil(2.0 * math.log(gallery) / certificate.s_release**2)  # here the bound is 1, or later
-    counts = range(1, last + 1)
-    releases = bisect_right(counts, level, key=lambda count: certificate.chance(count, 1.0 / gallery))
-    return max(0.0, releases * certificate.slot_s - certificate.receptive_field_s)
-
-
 def blocks(profile: str, certificates: Mapping[str, Certificate]) -> dict[str, str]:
     """Return every block by name: tables (several lines) and numbers (one line) of the given profile."""
     certificate = certificates[profile]
@@ -89,9 +75,10 @@ def blocks(profile: str, certificates: Mapping[str, Certificate]) -> dict[str, s
         row = certificate.reveals(releases)
         made |= {f"{span}-S": round_up(row["S"]), f"{span}-bits": round_up(row["bits"])}
         made |= {f"{span}-{gallery}": round_up(row["name_one_of"][str(gallery)]) for gallery in GALLERIES}
-    made |= {f"gone-{gallery}": _seconds(certificate.time_to_vacuous_s(gallery)) for gallery in GALLERIES}
-    times = (certificate.time_to_vacuous_s(gallery, cameras=2) for gallery in GALLERIES)
-    made["gone-two-cameras"] = ", ".join(map(_seconds, times))
+        made |= {f"{span}-eps": round_up(row["eps"])}
+    made |= {f"passed-{gallery}": _seconds(certificate.time_in_view_s(gallery, _MOST)) for gallery in GALLERIES}
+    times = (certificate.time_in_view_s(gallery, _MOST, cameras=2) for gallery in GALLERIES)
+    made["passed-two-cameras"] = ", ".join(map(_seconds, times))
     made["second-releases"] = str(certificate.releases_touched(1.0))
     return made
 
@@ -108,22 +95,21 @@ def _profiles(own: str, certificates: Mapping[str, Certificate]) -> str:
 
 
 def _time(certificates: Mapping[str, Certificate]) -> str:
-    rows = [["profile", "to name one of", *(f"bound passes {level:g}" for level in LEVELS), "no bound is left"]]
+    rows = [["profile", "to name one of", *(f"bound passes {level:g}" for level in PASSED)]]
     for name, certificate in certificates.items():
         for gallery in GALLERIES:
-            times = [time_below_s(certificate, gallery, level) for level in LEVELS]
-            times.append(certificate.time_to_vacuous_s(gallery))
+            times = [certificate.time_in_view_s(gallery, level) for level in PASSED]
             rows.append([f"`{name}`", f"{gallery:,}", *map(_seconds, times)])
     return _table(rows)
 
 
 def _naming(certificate: Certificate) -> str:
-    rows = [["to name one of", "from one release, at most", "from an event, at most", "no bound is left"]]
+    rows = [["to name one of", "from one release, at most", "from an event, at most", f"bound passes {_MOST:g}"]]
     counts = (1, certificate.event_releases)
     named = [certificate.reveals(count)["name_one_of"] for count in counts]
     for gallery in GALLERIES:
         cells = [round_up(chances[str(gallery)]) for chances in named]
-        rows.append([f"{gallery:,}", *cells, _seconds(certificate.time_to_vacuous_s(gallery))])
+        rows.append([f"{gallery:,}", *cells, _seconds(certificate.time_in_view_s(gallery, _MOST))])
     return _table(rows)
 
 

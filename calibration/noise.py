@@ -26,7 +26,7 @@ import numpy as np
 from familial.model.config import FamilyConfig
 from wire.errors import ConfigError, DataError, VeilsightError
 from wire.files import write_whole
-from wire.privacy.certificate import NOT_PROVED, PROFILES, Certificate, bits, eps_at_delta, round_up
+from wire.privacy.certificate import NOT_PROVED, PASSED, PROFILES, Certificate, bits, eps_at_delta, round_up
 from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
 
@@ -36,7 +36,7 @@ GRID = 64
 """Steps of sigma in 1: every sigma here is a multiple of 1/GRID."""
 
 _BITS = 128
-_GUARD_BITS = 192  # beyond the table's own; a floor that this leaves undecided is decided at more
+_GUARD_BITS = 64  # beyond the table's own; a floor that this leaves undecided is decided at more
 _INT16_MAX = 32767
 _TAILS = 14  # sigmas of noise that must fit beside the code: where the table ends
 _FORM = re.compile(r"(?:(S|bits|p|eps)=)?([^@/=]+)(?:@([^/]+))?(?:/(release|event|([0-9.]+)s))?")
@@ -152,7 +152,7 @@ class Target:
 
 
 def build_table(sigma: Fraction) -> NoiseTable:
-    """Return the table of the discrete Gaussian of parameter `sigma`: entry j = floor(2^128 P(|X| <= j)), exact.
+    """Return the table of round(g), g normal of deviation `sigma`: entry j = floor(2^128 P(|g| < j + 1/2)), exact.
 
     It ends where less than 2^-128 lies beyond, or where an entry would repeat the one before it: from there on
     magnitudes are rarer than the table can say.
@@ -162,44 +162,26 @@ def build_table(sigma: Fraction) -> NoiseTable:
     """
     if sigma <= 0:
         raise DataError(f"sigma is {sigma}; a noise table needs a positive one")
-    guard = _GUARD_BITS
-    while True:
-        entries = _entries(sigma, guard)
-        if entries is not None:
-            break
-        guard *= 2
+    entries: list[int] = []
+    while (entry := _entry(sigma, len(entries))) > (entries[-1] if entries else -1):
+        entries.append(entry)
     high = np.array([entry >> 64 for entry in entries], np.uint64)
     low = np.array([entry & (2**64 - 1) for entry in entries], np.uint64)
     return NoiseTable(sigma, high, low)
 
 
-def _entries(sigma: Fraction, guard: int) -> list[int] | None:
-    """Return the entries at 128 + `guard` bits of precision, or None where that leaves a floor undecided."""
-    precision = _BITS + guard
-    one = 1 << precision
-    with mpmath.workprec(precision + 32):
-        rate = mpmath.mpf(sigma.denominator**2) / (2 * sigma.numerator**2)
-        weights: list[int] = []  # exp(-k^2 / (2 sigma^2)) in fixed point, each within one unit
-        while not weights or weights[-1] > 0:
-            weights.append(int(mpmath.floor(mpmath.ldexp(mpmath.exp(-rate * len(weights) ** 2), precision))))
-    total = one + 2 * sum(weights[1:])
-    # Units of 2^-precision by which the quotients below may be off: one a weight, and a tail below one unit a weight.
-    slack = 8 * len(weights)
-    entries: list[int] = []
-    inside = -one
-    for weight in weights:
-        inside += 2 * weight
-        exact = (inside << precision) // total
-        low, high = (exact - slack) >> guard, (exact + slack) >> guard
-        if high >= 1 << _BITS:  # too close to 1 for this precision
-            high = (1 << _BITS) - 1
-            low = high if one - exact < 1 << (guard - 1) else low
-        if low != high:
-            return None
-        if entries and high <= entries[-1]:
-            break
-        entries.append(high)
-    return entries
+def _entry(sigma: Fraction, magnitude: int) -> int:
+    """Return 2^128 P(|g| < magnitude + 1/2), rounded down: worked out more precisely until the floor is decided."""
+    guard = _GUARD_BITS
+    while True:
+        with mpmath.workprec(_BITS + 2 * guard):
+            half = mpmath.mpf((2 * magnitude + 1) * sigma.denominator) / (2 * sigma.numerator)
+            beyond = mpmath.ldexp(mpmath.erfc(half / mpmath.sqrt(2)), _BITS)
+            error = mpmath.ldexp(1, -guard)  # erfc is off by far less
+            least, most = (int(mpmath.ceil(beyond + step)) for step in (-error, error))
+        if least == most or beyond < 1:  # nothing beyond is rounded to one unit beyond: an entry is below 2^128
+            return (1 << _BITS) - max(most, 1)
+        guard *= 2
 
 
 def least_sigma(certificate: Certificate, target: Target, largest: Fraction) -> Fraction | None:
@@ -296,12 +278,15 @@ def words(noise: Noise) -> str:
             f"{chances[2]:>14}{chances[3]:>11}{round_up(row['eps']):>9}"
         )
     lines.append("  (yes or no: to guess a two-valued attribute that half of the people have; eps: at delta 1e-6)")
-    for cameras, times in document["time_to_vacuous_s"].items():
-        seen = "in view" if cameras == "1" else f"in view of {cameras} cameras at once"
-        held = ", ".join(f"1 of {int(m):,} after {seconds:g} s" for m, seconds in times.items())
-        lines.append(f"Someone {seen} for longer has no bound left on being named: {held}")
+    passed = ", ".join(f"{chance:g}" for chance in PASSED)
+    lines.append(f"Seconds in view after which the bound on being named passes {passed}:")
+    for cameras, people in document["time_in_view_s"].items():
+        seen = "one camera" if cameras == "1" else f"in view of {cameras} cameras at once"
+        held = "; ".join(f"1 of {int(m):,}: {', '.join(map('{:g}'.format, t.values()))}" for m, t in people.items())
+        lines.append(f"  {seen}: {held}")
     years = f"{certificate.lifetime_years:g} years"
     lines.append(f"The sampler is within 2^{math.ceil(certificate.log2_tau)} of ideal noise over {years}.")
+    lines.append("A release, an event, an hour, a day: whatever the eye does. The others: if the eye also forgets.")
     lines.append("Not proved: " + "; ".join(NOT_PROVED) + ".")
     return "\n".join(lines)
 

@@ -3,7 +3,7 @@
     codes of hours of normal life, falls put in ──noise of each release's level──► z ──classifier──► risk of each event
            (ideal, rendered, real)                    ▲ chosen from past z by the rule
 
-Four devices see the same: one at the engine's profile, one at the strictest profile, one at a fixed profile that spends
+Four devices see the same: one at the engine's profile, one at `strict`, one at a fixed profile that spends
 as much in an hour as the adaptive level is allowed to, and one with the adaptive level. For each device: S^2 certified
 per event and per release of a lasting stream, S^2 that was spent, and the share of falls found where normal life raises
 so many false alarms an hour. Ideal codes are classified by their exact likelihood, codes of a family by its edge
@@ -128,7 +128,7 @@ def _devices(world: World) -> list[Device]:
     even = sigma_for(clip_norm, float(lasting * releases) ** 0.5, releases)
     return [
         Device("fixed", (world.sigma,)),
-        Device("strict", (sigmas[0],)),
+        Device("strict", (by_name["strict"],)),
         Device("fixed, same hour", (even,)),
         Device("adaptive_level", sigmas, rule),
     ]

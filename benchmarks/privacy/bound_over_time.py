@@ -17,13 +17,18 @@ from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Picture
 from calibration.audit.drawing import document, line, text
 from familial.model.config import FamilyConfig
-from wire.privacy.certificate import GALLERIES, PROFILES, Certificate, sigma_for
+from wire.privacy.certificate import GALLERIES, PASSED, PROFILES, Certificate, sigma_for
 
 __all__ = ["COMMAND", "bounds", "certificates", "draw"]
 
 _LONGEST_S = 40
 _TICKS_S = (0, 10, 20, 30, 40)
-_LOOKS = {"strict": ("#198754", ""), "balanced": ("#0a58ca", "9 4"), "detailed": ("#b02a37", "2 3")}
+_LOOKS = {
+    "ultra": ("#6f42c1", "12 3 2 3"),
+    "strict": ("#198754", ""),
+    "balanced": ("#0a58ca", "9 4"),
+    "detailed": ("#b02a37", "2 3"),
+}
 _INK, _PALE = "#1d2327", "#d5d9dd"
 _LEFT, _TOP, _WIDE, _HIGH, _APART = 56, 70, 248, 210, 286
 
@@ -66,8 +71,8 @@ def draw(config: FamilyConfig) -> str:
     for index, people in enumerate(GALLERIES):
         parts += _panel(_LEFT + index * _APART, people, known)
     parts.append(text(_LEFT + _APART + _WIDE / 2, _TOP + _HIGH + 40, "seconds in view", "middle", size=14))
-    parts += _legend(_TOP + _HIGH + 72)
-    return document(_TOP + _HIGH + 90, parts, "bound on naming one of several people over time in view, by profile")
+    parts += _legend(_TOP + _HIGH + 160)
+    return document(_TOP + _HIGH + 178, parts, "bound on naming one of several people over time in view, by profile")
 
 
 def _panel(left: float, people: int, known: Mapping[str, Certificate]) -> list[str]:
@@ -88,26 +93,25 @@ def _panel(left: float, people: int, known: Mapping[str, Certificate]) -> list[s
         points = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in bounds(certificate, people))
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5"{dashes}/>')
-    return parts + _ends(left + _WIDE - 6, people, known)
+    return parts + _ends(left, people, known)
 
 
-def _ends(right: float, people: int, known: Mapping[str, Certificate]) -> list[str]:
-    """When each profile's bound becomes 1, written in the lower right corner of a panel."""
-    y = _TOP + _HIGH - 12 - 16 * len(known)
-    parts = [text(right, y, "no bound is left after", "end", size=12)]
+def _ends(left: float, people: int, known: Mapping[str, Certificate]) -> list[str]:
+    """When each profile's bound passes the highest chance that the certificate names, written below a panel."""
+    y = _TOP + _HIGH + 64
+    parts = [text(left, y, f"passes {PASSED[-1]:g} after", size=12)]
     for index, (name, certificate) in enumerate(known.items(), 1):
-        seconds = math.floor(10 * certificate.time_to_vacuous_s(people)) / 10  # the safe side: earlier
-        words = f"{name}: {seconds:.1f} s"
-        parts.append(text(right, y + 16 * index, words, "end", _LOOKS[name][0], 12))
+        seconds = math.floor(10 * certificate.time_in_view_s(people, PASSED[-1])) / 10  # the safe side: earlier
+        parts.append(text(left, y + 16 * index, f"{name}: {seconds:.1f} s", colour=_LOOKS[name][0], size=12))
     return parts
 
 
 def _legend(y: float) -> list[str]:
     parts = []
     for index, (name, shift) in enumerate(PROFILES.items()):
-        x, (colour, dash) = _LEFT + index * _APART, _LOOKS[name]
+        x, (colour, dash) = _LEFT + index * _APART * 0.75, _LOOKS[name]
         parts += [line(x, y - 4, x + 34, y - 4, colour, 3, dash)]
-        parts.append(text(x + 42, y, f"{name}: S = {shift:g} per event", colour=colour, size=14))
+        parts.append(text(x + 42, y, f"{name}: S = {shift:g} per event", colour=colour, size=12))
     return parts
 
 

@@ -83,12 +83,12 @@ def _measure(args: argparse.Namespace) -> Report:
     rows: list[tuple[str, ...]] = [("S per event", "bits", "profile", *names, *leaks)]
     profiles = {value: name for name, value in PROFILES.items()}
     for shift, values in found.items():
-        bits = "no limit" if math.isinf(shift) else round_up(certified_bits(shift))
+        bits = "no limit" if math.isinf(shift) else round_up(certified_bits(shift, figures["coordinates"]))
         cells = [f"{values[name]:.3f}" for name in names]
         leaked = [f"{leaks[name][shift]:.3f}" if shift in leaks[name] else "" for name in leaks]
         rows.append(("no noise" if math.isinf(shift) else f"{shift:g}", bits, profiles.get(shift, ""), *cells, *leaked))
     if args.svg:
-        write_text(args.svg, picture(found, leaks))
+        write_text(args.svg, picture(found, leaks, figures["coordinates"]))
     ratio = found[PROFILES[figures["profile"]]]["cloud F1"] / found[math.inf]["cloud F1"]
     return Report(ratio, {**figures, "leakage": leaks}, rows, notes)
 
@@ -106,6 +106,7 @@ def _run(args: argparse.Namespace) -> tuple[Points, dict[str, Any], list[str]]:
         "clips": len(clips.rows),
         "noise_samples": count,
         "profile": family.config.profile,
+        "coordinates": family.config.event_releases * family.config.n,
         "notes": notes,
         "points": [{"S_event": None if math.isinf(s) else s, **values} for s, values in found.items()],
     }
@@ -122,7 +123,7 @@ def _read_run(path: Path) -> tuple[Points, dict[str, Any], list[str]]:
             }
             for point in figures["points"]
         }
-        return found, figures, list(figures["notes"])
+        return found, {**figures, "coordinates": int(figures["coordinates"])}, list(figures["notes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         cure = "python -m benchmarks.frontier --json RUN.json makes one"
         raise DataError(f"{path}: not a run of this benchmark ({error!r}); {cure}") from error
@@ -263,11 +264,17 @@ def _leaks(path: Path) -> dict[str, dict[float, float]]:
     return found
 
 
-def picture(found: Points, leaks: Mapping[str, Mapping[float, float]]) -> str:
-    """Risk F1 of both members and of ideal codes over the certified bits of an event, and leakage, as SVG text."""
+def picture(found: Points, leaks: Mapping[str, Mapping[float, float]], coordinates: int) -> str:
+    """Risk F1 of both members and of ideal codes over the certified bits of an event, and leakage, as SVG text.
+
+    Args:
+        found: What was measured.
+        leaks: Attack -> S per event -> value.
+        coordinates: Integers of an event.
+    """
     from calibration.audit.drawing import Axis, Curve, chart
 
-    finite = {shift: certified_bits(shift) for shift in found if math.isfinite(shift)}
+    finite = {shift: certified_bits(shift, coordinates) for shift in found if math.isfinite(shift)}
     widest = max(finite.values())
     labels = {bits: round_up(bits) for bits in finite.values()}
     along = Axis("certified bits of an event, at most", 0.0, widest, tuple(labels), labels)
@@ -278,7 +285,7 @@ def picture(found: Points, leaks: Mapping[str, Mapping[float, float]]) -> str:
         for name, colour in colours.items()
     ]
     for name, values in leaks.items():
-        points = [(certified_bits(shift), value) for shift, value in sorted(values.items())]
+        points = [(certified_bits(shift, coordinates), value) for shift, value in sorted(values.items())]
         curves.append(Curve(name, [point for point in points if point[0] <= widest], "#b02a37"))
     marks = {finite[shift]: name for name, shift in PROFILES.items() if shift in finite}
     return chart(curves, along, up, marks=marks, levels={found[math.inf]["cloud F1"]: "cloud member without noise"})

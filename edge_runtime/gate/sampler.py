@@ -1,4 +1,4 @@
-"""The sampler of discrete Gaussian noise, and the single-use noise sample.
+"""The sampler of rounded Gaussian noise, and the single-use noise sample.
 
     getrandom(2) --> U (128 bits a coordinate) and a sign --pinned table--> NoiseSample --once--> engine
 

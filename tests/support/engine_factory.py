@@ -38,19 +38,16 @@ BROKEN_CORES = ("no clip", "no noise", "half noise", "noise twice", "int8 satura
 
 @cache
 def make_noise_table(sigma: Fraction) -> NoiseTable:
-    """The table of |X| at `sigma`: entry j = floor(2^128 P(|X| <= j)), as far as the entries increase."""
+    """The table of |round(g)| at `sigma`: entry j = floor(2^128 P(|g| < j + 1/2)), as far as the entries increase."""
+    entries: list[int] = []
     with mpmath.workprec(320):
-        scale = mpmath.mpf(2 * sigma.numerator**2) / sigma.denominator**2
-        weights = [mpmath.exp(-mpmath.mpf(k * k) / scale) for k in range(int(20 * sigma) + 20)]
-        total = weights[0] + 2 * mpmath.fsum(weights[1:])
-        entries: list[int] = []
-        mass = mpmath.mpf(0)
-        for k, weight in enumerate(weights):
-            mass += weight if k == 0 else 2 * weight
-            entry = int(mpmath.floor(mass / total * 2**128))
+        scale = mpmath.mpf(sigma.numerator) / sigma.denominator * mpmath.sqrt(2)
+        while True:
+            inside = mpmath.erf((len(entries) + mpmath.mpf(0.5)) / scale)
+            entry = min(int(mpmath.floor(inside * 2**128)), 2**128 - 1)
             if entries and entry <= entries[-1]:
                 break
-            entries.append(min(entry, 2**128 - 1))
+            entries.append(entry)
     high = np.array([entry >> 64 for entry in entries], np.uint64)
     low = np.array([entry & (2**64 - 1) for entry in entries], np.uint64)
     return NoiseTable(sigma, high, low)

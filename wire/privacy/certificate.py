@@ -1,18 +1,18 @@
 """What a release, an event, an incident, a visit, an hour and a day can reveal at most.
 
     C, sigma, n, slot, receptive field  ->  S per release  ->  S over r releases of c cameras = S sqrt(c r)
-                                        ->  bits, guessing bounds, zCDP, time to vacuous;  tau of the sampler
+                                        ->  bits, chances, eps, zCDP, time in view;  tau of the sampler
 
 The certificate depends on the clip norm C, the noise sigma and the cadence alone: never on the network, its
-weights or its precision. The integer core keeps every code within norm C; a discrete Gaussian of parameter
-sigma is added; so the Renyi divergence of order a between a release and pure noise is at most a S^2 / 2 with
-S = C / sigma (Canonne, Kamath and Steinke, "The Discrete Gaussian for Differential Privacy", 2020,
-Proposition 5), it adds over releases and over cameras, and processing cannot raise it.
+weights or its precision. The gate keeps every code within norm C and adds a rounded Gaussian of deviation sigma, so a
+release is post-processing of a Gaussian mechanism with a shift of at most S = C / sigma (`wire.privacy.gaussian_dp`).
+S^2 adds over releases and over cameras, and processing cannot raise it.
 
 Every number is rounded up, to the safe side. Chances and delta hold for the noise that the device samples, not for
 ideal noise: the total variation of the noise samples in question is in them.
 
-What is NOT proved is part of the document (`NOT_PROVED`) and is shown wherever the numbers are.
+What the promise is about, against whom, and what is NOT proved are part of the document
+(`wire.privacy.certificate_words`) and are shown wherever the numbers are.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from wire.errors import CertificateError
+from wire.privacy.certificate_words import NOT_PROVED, words
+from wire.privacy.gaussian_dp import bits, eps_at_delta, guess_bound, round_up, zcdp_rho
 from wire.privacy.level_rule import Limits
 
 __all__ = [
@@ -39,23 +38,26 @@ __all__ = [
     "GALLERIES",
     "INCIDENTS_S",
     "NOT_PROVED",
+    "PASSED",
     "PROFILES",
     "RANKS",
     "Certificate",
     "bits",
     "eps_at_delta",
     "guess_bound",
-    "guess_bound_simple",
     "round_up",
     "sigma_for",
     "zcdp_rho",
 ]
 
-PROFILES: Mapping[str, float] = {"strict": 2.0, "balanced": 3.0, "detailed": 4.0}
-"""Profile name -> S per event. At `detailed` the bound on naming one of 1,000 is 1: it says nothing any more."""
+PROFILES: Mapping[str, float] = {"ultra": 1.0, "strict": 2.0, "balanced": 3.0, "detailed": 4.0}
+"""Profile name -> S per event. At `detailed` the bound on naming one of 1,000 is 0.82: it promises little."""
 
 GALLERIES = (10, 1_000, 100_000)
 """Sizes M of the galleries for which the chance to name one person is bounded."""
+
+PASSED = (0.5, 0.9, 0.99)
+"""Chances to name one person; the certificate says after how long in view the bound passes each."""
 
 RANKS = (5, 20)
 """Ranks k for which the chance that the right one is among the first k of a gallery is bounded."""
@@ -69,47 +71,12 @@ CAMERAS = (1, 2, 4)
 INCIDENTS_S = (2, 10, 60)
 """Lengths of an incident in seconds, for which the certificate is worked out."""
 
-NOT_PROVED = (
-    "what behaviour itself gives away to someone who knows whose behaviour it is",
-    "anything about a person who stays in view longer than the time to vacuous",
-    "anything that leaves the place outside the feature tensor",
-    "the secrecy of the device itself: who holds the device holds the camera",
-)
-
 _SIGMA_GRID = 64  # sigma is a multiple of 1/64: exact as a fraction, and rounded up costs less than 1/60 %
 _TABLE_BITS = 128
-_VERSION = 3  # of the document: 3 names the input `receptive_field_s`
+_VERSION = 4  # of the document: 4 has the bounds of Gaussian differential privacy, and says unit and adversary
 _CURE = "build the engine again: python -m export.build_engine"
 _DELTA = 1e-6
-_SEARCH = ((161, 28), (17, 36), (17, 44), (17, 60))  # orders and halvings of each pass: the last alone must be exact
 _VISIT_S, _HOUR_S, _DAY_S = 300.0, 3600.0, 86400.0
-_READING = {
-    "releases": "releases that can depend on the span: its length plus the receptive field; times the cameras",
-    "S": "shift, C / sigma * sqrt(releases); everything below follows from it",
-    "bits": "mutual information between the scene and the releases, at most",
-    "name_one_of": "M: chance that anyone's best guess names the right one of M people, at most (1/M without looking)",
-    "right_one_among": "k: M: chance that the right one of M is among k guesses, at most (k/M without looking)",
-    "attribute": "share of the majority: chance to tell a two-valued attribute, at most (the share without looking)",
-    "zcdp_rho": "zero-concentrated differential privacy between any two scenes, for ideal noise",
-    "eps": "differential privacy between any two scenes, with the delta beside it; a delta of 1 says nothing",
-    "log2_tau": "log2 of the total variation of the noise samples from ideal noise; it is in the chances and delta",
-    "time_to_vacuous_s": "cameras: M: for so long in view a bound below 1 on naming one of M holds, no longer",
-}
-
-
-def round_up(value: float, digits: int = 3) -> str:
-    """Return a bound as text in `digits` significant digits, never below the value; an exact value gets no zeros.
-
-    Every bound that people read is written with it: 6.49128 becomes "6.50", 0.723043 "0.724", 3.0 "3". A probability
-    stays a probability, since nothing up to 1 is rounded past 1.
-    """
-    if not math.isfinite(value):
-        raise CertificateError(f"a bound is {value}; only a finite one can be written")
-    exact = Decimal(repr(float(value)))  # as the number is written: 0.198 stays 0.198, whatever its last binary digits
-    rounded = Context(prec=digits, rounding=ROUND_CEILING).plus(exact)
-    if rounded == exact:
-        return f"{rounded.normalize():f}"
-    return f"{rounded.quantize(Decimal(1).scaleb(rounded.adjusted() - digits + 1)):f}"
 
 
 def sigma_for(clip_norm: int, s_event: float, releases: int = 8) -> Fraction:
@@ -123,84 +90,6 @@ def sigma_for(clip_norm: int, s_event: float, releases: int = 8) -> Fraction:
     while float(sigma) * s_event < clip_norm * math.sqrt(releases):  # on the safe side, whatever the rounding above did
         sigma += Fraction(1, _SIGMA_GRID)
     return sigma
-
-
-def bits(shift: float) -> float:
-    """Mutual information in bits between the scene and releases of total shift S: at most S^2 / (2 ln 2)."""
-    return shift * shift / (2.0 * math.log(2.0))
-
-
-def zcdp_rho(shift: float) -> float:
-    """zCDP between any two scenes: codes are at most 2 C apart, so rho = (2 S)^2 / 2 = 2 S^2."""
-    return 2.0 * shift * shift
-
-
-def eps_at_delta(shift: float, delta: float) -> float:
-    """Epsilon at `delta` for total shift S: rho + 2 sqrt(rho ln(1/delta)) (Bun, Steinke 2016, Prop. 1.3)."""
-    if not 0.0 < delta < 1.0:
-        raise CertificateError(f"delta is {delta}; it must lie between 0 and 1, such as 1e-6")
-    rho = zcdp_rho(shift)
-    return rho + 2.0 * math.sqrt(rho * math.log(1.0 / delta))
-
-
-def guess_bound_simple(shift: float, prior: float) -> float:
-    """The closed form, never below `guess_bound`: exp(-(sqrt(2 ln(1/prior)) - S)^2 / 2), from there on 1."""
-    _check_prior(prior)
-    edge = math.sqrt(2.0 * math.log(1.0 / prior))
-    return 1.0 if shift >= edge else math.exp(-((edge - shift) ** 2) / 2.0)
-
-
-@lru_cache(maxsize=4096)
-def guess_bound(shift: float, prior: float) -> float:
-    """The largest success probability of any guess whose prior success is `prior`, after releases of total shift S.
-
-    The largest p with p^a k^(1-a) + (1-p)^a (1-k)^(1-a) <= exp(a (a-1) S^2 / 2) for all a > 1 (k = prior):
-    the Renyi divergence between "the guess is right" with and without the releases. Each single order a gives
-    a valid bound, so a coarse search over a errs on the safe side only; the bisection keeps its upper end.
-
-    Args:
-        shift: S of the releases, at least 0.
-        prior: In (0, 1): 1/M to name one of M, k/M for rank k, the majority's share for an attribute.
-
-    Raises:
-        CertificateError: An argument is out of range.
-    """
-    _check_prior(prior)
-    if not (math.isfinite(shift) and shift >= 0.0):
-        raise CertificateError(f"S is {shift}; it must be a number of at least 0")
-    if shift * shift >= 2.0 * math.log(1.0 / prior):
-        return 1.0
-    if shift == 0.0:
-        return prior
-    low, high = math.log(1e-5), math.log(1e5)
-    best = 1.0
-    for orders, halvings in _SEARCH:  # each pass looks at the neighbourhood of the best order of the pass before
-        grid = np.linspace(low, high, orders)
-        candidates = _largest_p(1.0 + np.exp(grid), shift, prior, halvings)
-        index = int(np.argmin(candidates))
-        best = min(best, float(candidates[index]))
-        low, high = float(grid[max(index - 1, 0)]), float(grid[min(index + 1, len(grid) - 1)])
-    return max(prior, min(best, guess_bound_simple(shift, prior)))
-
-
-def _largest_p(orders: np.ndarray[Any, Any], shift: float, prior: float, halvings: int) -> np.ndarray[Any, Any]:
-    """Per order a: the upper end of a bisection for the largest p that the order allows; shape of `orders`."""
-    limit = orders * (orders - 1.0) * shift * shift / 2.0
-    low = np.full_like(orders, prior)
-    high = np.ones_like(orders)
-    for _ in range(halvings):
-        p = (low + high) / 2.0
-        with np.errstate(divide="ignore"):
-            right = orders * np.log(p) + (1.0 - orders) * math.log(prior)
-            wrong = orders * np.log1p(-p) + (1.0 - orders) * math.log1p(-prior)
-        allowed = np.logaddexp(right, wrong) <= limit
-        low, high = np.where(allowed, p, low), np.where(allowed, high, p)
-    return high
-
-
-def _check_prior(prior: float) -> None:
-    if not 0.0 < prior < 1.0:
-        raise CertificateError(f"prior is {prior}; it must lie between 0 and 1: 1/M to name one of M people")
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,14 +178,11 @@ class Certificate:
         """Releases that can depend on something `seconds` long: its length plus the receptive field, in slots."""
         return math.ceil((seconds + self.receptive_field_s) / self.slot_s - 1e-9)
 
-    def time_to_vacuous_s(self, gallery: int, cameras: int = 1, rank: int = 1) -> float:
-        """Seconds in view until the bound on `rank` guesses at one of `gallery` is 1; 0: one glance is enough."""
-        vacuous = 2.0 * math.log(gallery / rank) / cameras  # S^2 of one camera
-        releases = math.ceil(vacuous / self.s_release**2)
-        if self.adaptive_level:  # no fewer than at its least noise all the time
-            longer = range(releases, self.lifetime_releases)
-            releases += bisect_left(longer, vacuous, key=lambda count: float(self.spends(count)))
-        return max(0.0, (releases - 1) * self.slot_s - self.receptive_field_s)
+    def time_in_view_s(self, gallery: int, level: float, cameras: int = 1) -> float:
+        """Seconds in view during which the bound on naming one of `gallery` stays at or below `level`; 0: none."""
+        counts = range(1, self.lifetime_releases)
+        releases = bisect_right(counts, level, key=lambda count: self.chance(count, 1.0 / gallery, cameras))
+        return max(0.0, releases * self.slot_s - self.receptive_field_s)
 
     @property
     def lifetime_releases(self) -> int:
@@ -327,7 +213,7 @@ class Certificate:
         return {
             "releases": cameras * releases,
             "S": _up(shift),
-            "bits": _up(bits(shift)),
+            "bits": _up(bits(shift, cameras * releases * self.n)),
             "name_one_of": {str(m): chance(1.0 / m) for m in GALLERIES},
             "right_one_among": {str(k): {str(m): chance(k / m) for m in GALLERIES if m > k} for k in RANKS},
             "attribute": {str(share): chance(share) for share in ATTRIBUTES},
@@ -350,9 +236,10 @@ class Certificate:
     def document(self) -> dict[str, Any]:
         """The certificate as it is published and stored: the inputs, all that follows, and what is not proved."""
         spans = {f"incident_{seconds}s": float(seconds) for seconds in INCIDENTS_S}
-        spans |= {"visit_5min": _VISIT_S, "hour": _HOUR_S, "day": _DAY_S}
+        spans |= {"visit_5min": _VISIT_S}
         counts = {"release": 1, "event": self.event_releases}
         counts |= {name: self.releases_touched(seconds) for name, seconds in spans.items()}
+        counts |= {"hour": math.ceil(_HOUR_S / self.slot_s), "day": math.ceil(_DAY_S / self.slot_s)}
         return {
             "version": _VERSION,
             "inputs": {
@@ -370,16 +257,16 @@ class Certificate:
                 str(cameras): {name: self.reveals(count, cameras) for name, count in counts.items()}
                 for cameras in CAMERAS[1:]
             },
-            "time_to_vacuous_s": {
-                str(cameras): {str(m): round(self.time_to_vacuous_s(m, cameras), 6) for m in GALLERIES}
-                for cameras in CAMERAS
+            "time_in_view_s": {
+                str(cameras): {str(m): self._times(m, cameras) for m in GALLERIES} for cameras in CAMERAS
             },
             "log2_tau": _up(self.log2_tau),
             "lifetime_releases": self.lifetime_releases,
-            "reading": dict(_READING),
-            "assumes": "bits of the operating system's generator (ChaCha20) are indistinguishable from random",
-            "not_proved": list(NOT_PROVED),
+            **words(counts, self.event_releases),
         }
+
+    def _times(self, gallery: int, cameras: int) -> dict[str, float]:
+        return {f"{level:g}": round(self.time_in_view_s(gallery, level, cameras), 6) for level in PASSED}
 
     def to_json(self) -> str:
         """`document()` as JSON text, the same text for the same certificate."""

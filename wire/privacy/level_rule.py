@@ -5,8 +5,9 @@
 
 The level is a function of past messages and of the manifest alone, so the charge is public: whoever holds the messages
 computes it again (`Witness`), and it reveals nothing that z did not reveal. For ANY z, any T releases in a row spend at
-most `AdaptiveLevel.most(T)` of S^2; docs/adaptive-level.md explains why a sum of S^2 that was chosen on the way still
-bounds what is revealed. The rule uses integers only, so that every machine finds the same level.
+most `AdaptiveLevel.most(T)` = B of S^2. So all of them together are one Gaussian mechanism of shift sqrt(B), although
+each shift was chosen on the way: a fully adaptive filter of Gaussian differential privacy (Smith and Thakurta 2022;
+docs/adaptive-level.md proves it). The rule uses integers only, so that every machine finds the same level.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def units(s_squared: Fraction) -> int:
 class Limits:
     """What releases in a row may spend together, however their levels are chosen.
 
-    A bucket holds S^2 that may be spent beyond the quietest level.
+    A bucket holds S^2 that may be spent beyond the quiet level.
 
     Attributes:
         clip_norm: C, lattice units.
@@ -52,9 +53,10 @@ class Limits:
         event_cap: S^2 that as many releases in a row may spend.
         depth: S^2 that the bucket holds at most.
         refill: S^2 that every release brings back into the bucket.
+        quiet: Index of the level at which releases are made while nothing seems to happen.
 
     Raises:
-        ManifestError: Even the quietest level breaks the limits.
+        ManifestError: Even the quiet level breaks the limits.
     """
 
     clip_norm: int
@@ -63,6 +65,7 @@ class Limits:
     event_cap: Fraction
     depth: Fraction
     refill: Fraction
+    quiet: int = 0
 
     def __post_init__(self) -> None:
         if len(self.sigmas) < 2 or self.sigmas[-1] <= 0 or sorted(set(self.sigmas), reverse=True) != [*self.sigmas]:
@@ -73,10 +76,12 @@ class Limits:
             raise ManifestError(
                 f"adaptive_level: depth is {self.depth}, refill is {self.refill}; neither may be below 0; {_CURE}"
             )
-        quiet = Fraction(self.releases * self.costs[0], UNIT)
+        if not 0 <= self.quiet < len(self.sigmas) - 1:
+            raise ManifestError(f"adaptive_level: quiet is {self.quiet}; a louder level must be there; {_CURE}")
+        quiet = Fraction(self.releases * self.costs[self.quiet], UNIT)
         if quiet > self.event_cap:
             raise ManifestError(
-                f"adaptive_level: {self.releases} of the quietest releases spend {float(quiet):g}, more than the "
+                f"adaptive_level: {self.releases} of the quiet releases spend {float(quiet):g}, more than the "
                 f"event's cap of {float(self.event_cap):g}; {_CURE}"
             )
 
@@ -89,18 +94,25 @@ class Limits:
         """For JSON: fractions as text."""
         numbers = {name: str(getattr(self, name)) for name in ("event_cap", "depth", "refill")}
         sigmas = [str(sigma) for sigma in self.sigmas]
-        return {"clip_norm": self.clip_norm, "sigmas": sigmas, "releases": self.releases, **numbers}
+        return {
+            "clip_norm": self.clip_norm,
+            "sigmas": sigmas,
+            "releases": self.releases,
+            "quiet": self.quiet,
+            **numbers,
+        }
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Limits:
         """Read what `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
         sigmas = tuple(Fraction(sigma) for sigma in document["sigmas"])
         cap, depth, refill = (Fraction(document[name]) for name in ("event_cap", "depth", "refill"))
-        return cls(int(document["clip_norm"]), sigmas, int(document["releases"]), cap, depth, refill)
+        clip_norm, releases, quiet = (int(document[name]) for name in ("clip_norm", "releases", "quiet"))
+        return cls(clip_norm, sigmas, releases, cap, depth, refill, quiet)
 
     def most(self, releases: int) -> Fraction:
         """Return the S^2 that so many releases in a row spend at most: the smallest of three bounds."""
-        quiet, *_, loud = self.costs
+        quiet, loud = self.costs[self.quiet], self.costs[-1]
         events, rest = divmod(releases, self.releases)
         cap = self.event_cap * UNIT
         bucket = releases * (quiet + self.refill * UNIT) + self.depth * UNIT
@@ -120,6 +132,7 @@ class LevelRule:
         threshold: Nats of evidence above which a release may say more.
         steepness: Nats more for each S^2 that the bucket lacks.
         memory: Nats that evidence never exceeds.
+        quiet: As in `Limits`.
 
     Raises:
         ManifestError: A number is out of range.
@@ -132,6 +145,7 @@ class LevelRule:
     threshold: Fraction
     steepness: Fraction
     memory: Fraction
+    quiet: int = 0
 
     def __post_init__(self) -> None:
         wrong = [name for name in _NUMBERS if getattr(self, name) < 0]
@@ -149,10 +163,12 @@ class LevelRule:
         """Make a rule that spends no more than releases at `level` all the time, in an event and in `_EVEN` releases.
 
         In a few releases in a row it may spend more than they do; in the long run it spends two thirds of it, or what
-        the quietest level spends. The numbers were chosen by simulation: `python -m benchmarks.adaptive_level`.
+        the quiet level spends: the next quieter one, since who says too little in quiet times notices too late. The
+        numbers were chosen by simulation: `python -m benchmarks.adaptive_level`.
         """
         fixed = Fraction(clip_norm) ** 2 / sigmas[level] ** 2
-        quiet = Fraction(units(Fraction(clip_norm) ** 2 / sigmas[0] ** 2), UNIT)
+        below = max(0, level - 1)
+        quiet = Fraction(units(Fraction(clip_norm) ** 2 / sigmas[below] ** 2), UNIT)
         refill = max(Fraction(0), _LASTING * fixed - quiet)
         depth = _EVEN * (fixed - quiet - refill)
         return cls(
@@ -163,20 +179,21 @@ class LevelRule:
             threshold=Fraction(1, 2),
             steepness=Fraction(3) / depth,
             memory=Fraction(12),
+            quiet=below,
         )
 
     def document(self) -> dict[str, Any]:
         """For JSON: fractions as text."""
         numbers = {name: str(getattr(self, name)) for name in _NUMBERS}
-        return {"directions": [list(row) for row in self.directions], **numbers}
+        return {"directions": [list(row) for row in self.directions], "quiet": self.quiet, **numbers}
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> LevelRule:
         """Read what `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
-        if set(document) != {"directions", *_NUMBERS}:
+        if set(document) != {"directions", "quiet", *_NUMBERS}:
             raise ValueError(f"adaptive_level has the fields {sorted(document)}")
         rows = tuple(tuple(int(value) for value in row) for row in document["directions"])
-        return cls(rows, *(Fraction(document[name]) for name in _NUMBERS))
+        return cls(rows, *(Fraction(document[name]) for name in _NUMBERS), quiet=int(document["quiet"]))
 
 
 _NUMBERS = ("event_cap", "depth", "refill", "threshold", "steepness", "memory")
@@ -190,8 +207,9 @@ class AdaptiveLevel:
     """
 
     def __init__(self, rule: LevelRule, clip_norm: int, sigmas: Sequence[Fraction], releases: int) -> None:
-        self.limits = limits = Limits(clip_norm, tuple(sigmas), releases, rule.event_cap, rule.depth, rule.refill)
-        self.costs, self.releases = limits.costs, releases
+        bounds = rule.event_cap, rule.depth, rule.refill, rule.quiet
+        self.limits = limits = Limits(clip_norm, tuple(sigmas), releases, *bounds)
+        self.costs, self.releases, self._quiet = limits.costs, releases, limits.costs[rule.quiet]
         self._cap, self._depth, self._refill = (
             math.floor(limit * UNIT) for limit in (rule.event_cap, rule.depth, rule.refill)
         )
@@ -218,13 +236,13 @@ class AdaptiveLevel:
     def level(self) -> int:
         """The level of the next release: index into the levels, 0 the quietest. It is a function of the past alone.
 
-        The level is the most that bucket and event allow where there is evidence enough, and the quietest otherwise.
+        The level is the most that bucket and event allow: of all levels where there is evidence enough, else of those
+        up to the quiet one.
         """
         needed = self._threshold + math.ceil((self._depth - self._bucket) * self._steepness)
-        if max(self._evidence) <= needed:
-            return 0
-        left = min(self._cap - sum(self._recent), self._bucket + self.costs[0])
-        return max((k for k, cost in enumerate(self.costs) if cost <= left), default=0)
+        costs = self.costs if max(self._evidence) > needed else self.costs[: self.limits.quiet + 1]
+        left = min(self._cap - sum(self._recent), self._bucket + self._quiet)
+        return max((k for k, cost in enumerate(costs) if cost <= left), default=0)
 
     def advance(self, level: int, z: npt.NDArray[np.int16] | None) -> None:
         """Take the release that was charged at `level`.
@@ -243,7 +261,7 @@ class AdaptiveLevel:
     def follow(self, level: int, z: npt.NDArray[np.int16] | None) -> None:
         """Do as `advance` without the check: for a witness, whose own state is a bound and not the device's."""
         spent = self.costs[level]
-        self._bucket = min(self._depth, max(0, self._bucket + self.costs[0] + self._refill - spent))
+        self._bucket = min(self._depth, max(0, self._bucket + self._quiet + self._refill - spent))
         self._recent.append(spent)
         if z is None:
             return

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from wire.errors import NoiseError
-from wire.privacy.noise_table import theta
 
 __all__ = ["NoiseCheck"]
 
@@ -25,20 +24,22 @@ class NoiseCheck:
     """Raises NoiseError when a release shows that its noise is missing; the process must then stop.
 
     Three lower-tail tests: on |z|^2, on |z - previous z|^2 (a stuck buffer), and on the sum of |z|^2 over an event
-    (noise too small). With sound noise each fails with probability at most 2^-40 a release, for ANY codes. By Chernoff:
-    for a discrete Gaussian X, any real u, any t > 0, and theta(s) = sum over the integers z of exp(-z^2 / (2 s^2)),
-        E exp(-t (X + u)^2) <= g(t) exp(-k u^2)
-        with k = t / (1 + 2 t sigma^2) and g(t) = theta(sigma sqrt(k / t)) / theta(sigma)
-    (complete the square; a shifted theta sum is never above the centred one, by Poisson summation). So u = 0 is worst,
-    and a difference of two releases has g(t) g(k). A threshold is the largest over a grid of t.
+    (noise too small). With sound noise each fails with probability at most 2^-40 a release, for ANY integer codes that
+    were made without knowledge of the noise. By Chernoff, P(sum of squares < c) <= e^(t c) times the product over the
+    coordinates of E exp(-t (X + u)^2), where X is the noise and u the code's integer; for any t > 0
+
+        E exp(-t (X + u)^2) <= E exp(-t X^2):  u = 0 is worst.
+
+    Proof. P(X = k) is symmetric in k and falls with |k|, and so does e^(-t k^2): each is a mixture of uniform
+    distributions on {-a, ..., a}. The expectation at u is their convolution at u. The convolution of two such uniform
+    ones at u counts the points that {-a, ..., a} and {u - b, ..., u + b} share, most at u = 0; so does the mixture.
+    In z - previous z the noise is X - X', again symmetric and falling with |k| by the same argument. A threshold is the
+    largest over a grid of t.
     """
 
     def __init__(self, sigma: Fraction, n: int, releases: int) -> None:
-        variance = float(sigma) ** 2
-        rates = np.logspace(-3, 3, 121) / (2 * variance)
-        again = rates / (1 + 2 * rates * variance)  # k
-        log_g = [np.log([theta(variance / (1 + 2 * t * variance)) for t in ts]) for ts in (rates, again)]
-        once, twice = log_g[0] - math.log(theta(variance)), sum(log_g) - 2 * math.log(theta(variance))
+        rates = np.logspace(-3, 3, 121) / (2 * float(sigma) ** 2)
+        once, twice = (_log_means(law, rates) for law in _laws(float(sigma)))
         totals = (n * once, n * twice, n * releases * once)
         self.thresholds = [max(0.0, float(((-_FALSE_STOP - total) / rates).max())) for total in totals]
         self._squares: deque[float] = deque(maxlen=releases)
@@ -55,3 +56,21 @@ class NoiseCheck:
         for found, least, why in zip((square, change, event), self.thresholds, _WHY, strict=True):
             if found < least:
                 raise NoiseError(f"{why}: {found:.0f} is below {least:.0f}; do not trust this sampler or engine")
+
+
+def _laws(sigma: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """P(X = k) and P(X - X' = k) for k = 0, 1, ...; what lies beyond 9 sigma is counted at its edge."""
+    last = math.ceil(9 * sigma) + 1
+    inside = np.array([0.0, *(math.erf((k + 0.5) / (sigma * math.sqrt(2))) for k in range(last)), 1.0])
+    half = np.diff(inside) / 2  # of |X| = 0, 1, ..., last; one sign
+    half[0] *= 2
+    whole = np.concatenate([half[:0:-1], half])
+    power = np.abs(np.fft.rfft(whole, 2 * len(whole))) ** 2  # of the autocorrelation
+    return half, np.maximum(np.fft.irfft(power)[: len(whole)], 0.0)
+
+
+def _log_means(law: npt.NDArray[np.float64], rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """ln E exp(-t X^2) for every t of `rates`, on the safe side by far more than floating point may lose."""
+    squares, weights = np.arange(len(law)) ** 2.0, np.concatenate([law[:1], 2 * law[1:]])
+    means = np.array([float(weights @ np.exp(-t * squares)) for t in rates])
+    return np.asarray(np.log(means) + 1e-9)

@@ -1,11 +1,13 @@
-"""The noise table: the cumulative distribution of |X|, X discrete Gaussian, in 128-bit fixed point.
+"""The noise table: the cumulative distribution of |X|, X rounded Gaussian, in 128-bit fixed point.
 
-    P(X = k) proportional to exp(-k^2 / (2 sigma^2));   entry j = floor(2^128 P(|X| <= j))
+    X = round(g), g normal of mean 0 and deviation sigma;   entry j = floor(2^128 P(|X| <= j))
+    P(|X| <= j) = P(|g| < j + 1/2) = erf((j + 1/2) / (sigma sqrt 2))
 
-With U uniform on 128 bits, the magnitude is the number of entries <= U; the sign is an independent fair bit.
+A code mu is an integer, so mu + X = round(mu + g): post-processing of the Gaussian mechanism. With U uniform on 128
+bits, the magnitude is the number of entries <= U; the sign is an independent fair bit.
 Built offline (`calibration.noise`, mpmath), pinned by its hash in the manifest, used by `edge_runtime.gate.sampler`.
 
-File layout, little-endian: magic `VSNOISE1`, sigma's numerator and denominator (uint64 each), J (uint64),
+File layout, little-endian: magic `VSNOISE2`, sigma's numerator and denominator (uint64 each), J (uint64),
 then J high words and J low words (uint64). A file holds one table, or several back to back: that of the profile first,
 then those of the other levels at which a release may be made.
 """
@@ -25,9 +27,9 @@ import numpy.typing as npt
 from wire.errors import NoiseError
 from wire.files import write_whole
 
-__all__ = ["NoiseTable", "theta"]
+__all__ = ["NoiseTable"]
 
-_MAGIC = b"VSNOISE1"
+_MAGIC, _FORMER = b"VSNOISE2", b"VSNOISE1"  # the former tables are those of the discrete Gaussian
 _HEADER = struct.Struct("<8sQQQ")
 _MAX_ENTRIES = 1 << 20
 
@@ -69,10 +71,9 @@ class NoiseTable:
 
     def check(self) -> None:
         """Raise NoiseError unless the entries are the distribution of sigma, which no hash can show."""
-        sigma, magnitudes = float(self.sigma), np.arange(len(self.high))
-        weights = np.exp(-(magnitudes**2) / (2 * sigma**2)) * np.where(magnitudes == 0, 1.0, 2.0)
-        expected = np.cumsum(weights) / theta(sigma**2)
-        cut = int(self.high[-1]) != 2**64 - 1 or int(self.low[-1]) < 2**64 - 2 * len(magnitudes)
+        halves = (np.arange(len(self.high)) + 0.5) / (float(self.sigma) * math.sqrt(2.0))
+        expected = np.array([math.erf(half) for half in halves])
+        cut = int(self.high[-1]) != 2**64 - 1 or int(self.low[-1]) < 2**64 - 2 * len(halves)
         if cut or np.abs(self.high / 2.0**64 - expected).max() > 1e-12:
             raise NoiseError(f"noise table: not the distribution of sigma {self.sigma}; run calibration.noise")
 
@@ -121,6 +122,11 @@ class NoiseTable:
         if len(data) < _HEADER.size:
             raise NoiseError(f"noise table: {len(data)} bytes are too few; run calibration.noise")
         magic, numerator, denominator, entries = _HEADER.unpack_from(data)
+        if magic == _FORMER:
+            raise NoiseError(
+                "noise table: it is of the discrete Gaussian, this software draws the rounded one; run "
+                "calibration.noise, then build the engine again: python -m export.build_engine"
+            )
         if magic != _MAGIC or denominator == 0 or not 0 < entries <= _MAX_ENTRIES:
             raise NoiseError("noise table: the header is not one of ours; run calibration.noise")
         if len(data) < _HEADER.size + 16 * entries:
@@ -129,9 +135,3 @@ class NoiseTable:
             )
         words = np.frombuffer(data, "<u8", 2 * entries, _HEADER.size).astype(np.uint64)
         return cls(Fraction(numerator, denominator), words[:entries], words[entries:])
-
-
-def theta(variance: float) -> float:
-    """Sum exp(-z^2 / (2 variance)) over the integers z: the total weight of a discrete Gaussian."""
-    magnitudes = np.arange(1, int(14 * math.sqrt(variance)) + 12)
-    return 1.0 + 2.0 * float(np.exp(-(magnitudes**2) / (2 * variance)).sum())

@@ -29,14 +29,14 @@ from tests.support.services import PATIENCE_S, ROOT, Listener, until
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, ConfigError, ManifestError, NoiseError, PrivacyError
 from wire.privacy.budget import Budget, Terms
-from wire.privacy.certificate import PROFILES, Certificate, bits, sigma_for
+from wire.privacy.certificate import PASSED, PROFILES, Certificate, bits, sigma_for
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FeatureMessage, features_size
 
 C, N, R = 64, 64, 8
-SIGMAS = tuple(sigma_for(C, shift, R) for shift in PROFILES.values())  # strict, balanced, detailed
+SIGMAS = tuple(sigma_for(C, PROFILES[name], R) for name in ("strict", "balanced", "detailed"))
 PRICES = tuple(Fraction(C) ** 2 / sigma**2 for sigma in SIGMAS)
 TOWARDS = np.where(np.arange(N) % 3 == 0, 8, -8)  # a direction of norm C
 OTHER = np.where(np.arange(N) < 8, -TOWARDS, TOWARDS)  # one not far from it
@@ -78,6 +78,39 @@ def test_no_z_makes_a_span_spend_more_than_its_bound(
         worst = max(sum(costs[at : at + span]) for at in range(len(costs) - span + 1))
         assert worst <= device.most(span) * 10**12
     assert device.most(R) <= rule.event_cap
+
+
+@settings(max_examples=150, deadline=None)
+@given(streams, st.lists(st.booleans(), min_size=120, max_size=120), st.booleans())
+def test_levels_below_the_quiet_one_refund_nothing(strengths: list[int], ordered: list[bool], tight: bool) -> None:
+    """Four levels: an operator's `ultra` in between makes room for no more than the limits, and a stream begins there."""
+    sigmas = (sigma_for(C, PROFILES["ultra"], R), *SIGMAS)
+    rule = LevelRule.around(RULE.directions, C, sigmas, 2, R)
+    rule = dataclasses.replace(rule, threshold=Fraction(0), depth=rule.depth if tight else Fraction(100))
+    device, costs = AdaptiveLevel(rule, C, sigmas, R), []
+    assert rule.quiet == 1 and device.level == 0
+    for seed, (strength, ultra) in enumerate(zip(strengths, ordered, strict=False)):
+        level = 0 if ultra else device.level
+        costs.append(device.costs[level])
+        device.advance(level, None if strength == 0 else release(strength, seed))
+    for span in range(1, len(costs) + 1):
+        worst = max(sum(costs[at : at + span]) for at in range(len(costs) - span + 1))
+        assert worst <= device.most(span) * 10**12
+
+
+def test_in_quiet_times_the_rule_keeps_its_quiet_level() -> None:
+    """The next quieter profile than the engine's own, although there is a quieter one."""
+    sigmas = (sigma_for(C, PROFILES["ultra"], R), *SIGMAS)
+    device = AdaptiveLevel(LevelRule.around(RULE.directions, C, sigmas, 2, R), C, sigmas, R)
+    levels = [0] * 120
+    for seed in range(120):
+        levels[seed] = device.level
+        device.advance(levels[seed], release(-60, seed))
+    assert set(levels[:3]) == {0} and set(levels[R:]) == {1}
+    for quiet in (-1, 3):
+        with pytest.raises(ManifestError, match="quiet is"):
+            dataclasses.replace(device.limits, quiet=quiet)
+    assert LevelRule.of(LevelRule.around(RULE.directions, C, sigmas, 2, R).document()).quiet == 1
 
 
 @settings(max_examples=50, deadline=None)
@@ -290,10 +323,11 @@ def test_the_certificate_of_the_adaptive_level_bounds_what_each_span_spends() ->
         assert found.reveals(span, 2)["S"] == pytest.approx((2 * float(limits.most(span))) ** 0.5, rel=1e-5)
     assert found.reveals(1)["S"] > fixed.reveals(1)["S"] and found.reveals(R)["S"] <= fixed.reveals(R)["S"]
     assert found.reveals(3605)["bits"] < 0.67 * fixed.reveals(3605)["bits"]
-    seconds = found.time_to_vacuous_s(1000)
-    seen = found.releases_touched(seconds)
-    assert found.chance(seen, 1e-3) < 1.0 == found.chance(seen + 1, 1e-3)
-    assert seconds > fixed.time_to_vacuous_s(1000) - 3
+    for level in PASSED:
+        seconds = found.time_in_view_s(1000, level)
+        seen = found.releases_touched(seconds)
+        assert seconds == 0.0 or found.chance(seen, 1e-3) <= level < found.chance(seen + 1, 1e-3)
+        assert seconds > fixed.time_in_view_s(1000, level) - 3
 
 
 def test_a_certificate_of_other_limits_is_refused() -> None:

@@ -143,5 +143,6 @@ def test_a_manifest_covers_the_certificates_of_its_own_levels_that_reveal_no_mor
         assert manifest.covers(own.at(sigma).to_json().encode()) is covered
     other = Certificate(64, own.sigma, own.n, 2.0, own.receptive_field_s)
     assert not manifest.covers(other.to_json().encode())
-    assert not manifest.covers(own.to_json().encode().replace(b"6.49", b"3.49"))
+    edited = own.to_json().encode().replace(b"6.43489", b"3.43489")
+    assert edited != own.to_json().encode() and not manifest.covers(edited)
     assert not manifest.covers(b"\xff")
