@@ -76,13 +76,13 @@ def test_what_was_heard_is_believed_as_often_as_it_is_true() -> None:
 
 
 def test_the_jacobian_is_the_derivative_of_the_code() -> None:
-    """Against a small step of the pixels along the pattern that the first row shows, in double precision's place."""
+    """Against a small step of the pixels along the pattern of its first row; a large one would pass steps of the box."""
     family = checkpoint.load(CHECKPOINT)
-    window = made_windows(CONFIG.window, 14)[-1]
+    window = made_windows(CONFIG.window, 12)[-1]
     found = dfil.jacobian(family, window)
     assert found.shape == (CONFIG.rank, window.size) and float(np.abs(found).max()) > 0.0
     pattern = found[0] / np.linalg.norm(found[0])
-    tower, desensitizer, step = family.tower.for_export(), family.desensitizer.eval(), 4.0
+    tower, desensitizer, step = family.tower.for_export(), family.desensitizer.eval(), 0.1
     plane = desensitizer.plane
     assert plane is not None
     frames = torch.as_tensor(window[None]).float()
@@ -90,7 +90,7 @@ def test_the_jacobian_is_the_derivative_of_the_code() -> None:
     with torch.no_grad():
         ends = [plane @ desensitizer(tower(frames + sign * step * along)).flatten() for sign in (1.0, -1.0)]
     measured = float((ends[0] - ends[1])[0]) / (2 * step)
-    assert measured == pytest.approx(float(np.linalg.norm(found[0])), rel=0.1)
+    assert measured == pytest.approx(float(np.linalg.norm(found[0])), rel=0.02)
 
 
 def test_scenes_of_the_reconstruction_command_are_bounded_by_their_prior(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +99,7 @@ def test_scenes_of_the_reconstruction_command_are_bounded_by_their_prior(capsys:
     for scene in figures["scenes"]:
         assert scene["kappa"] < scene["gamma"]["release"] < scene["gamma"]["event"] < 1.0
         bound = measures.rebuild_bound(BALANCED.s_event, scene["kappa"])
-        assert scene["gamma"]["event"] == pytest.approx(bound, rel=1e-9)
+        assert bound <= scene["gamma"]["event"] <= bound + 1e-5, "rounded up, and little"
 
 
 def test_the_trade_off_picture_shows_each_profile() -> None:
