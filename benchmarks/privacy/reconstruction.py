@@ -33,6 +33,10 @@ def scenes() -> dict[str, float]:
     }
 
 
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
+
+
 def _measure(args: argparse.Namespace) -> Report:
     profile, certificates = of_checkpoint(args.checkpoint)
     certificate = certificates[profile]
@@ -51,7 +55,7 @@ def _measure(args: argparse.Namespace) -> Report:
     return Report(None, figures, rows, notes)
 
 
-COMMAND = Benchmark("reconstruction", __doc__, "nothing: these are bounds", add_checkpoint, _measure)
+COMMAND = Benchmark("reconstruction", __doc__, "nothing: these are bounds", _options, _measure)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.main())

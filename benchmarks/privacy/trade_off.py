@@ -8,6 +8,7 @@ noise? Nothing is measured: no test of any kind lies below its curve.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping
 
@@ -37,7 +38,11 @@ def draw(profile: str, certificates: Mapping[str, Certificate]) -> str:
     return chart(curves, along, Axis("misses (type II error), at least", 0.0, 1.0, _TICKS), marks={})
 
 
-COMMAND = Picture("trade_off", __doc__, add_checkpoint, lambda args: draw(*of_checkpoint(args.checkpoint)))
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
+
+
+COMMAND = Picture("trade_off", __doc__, _options, lambda args: draw(*of_checkpoint(args.checkpoint)))
 
 if __name__ == "__main__":
     sys.exit(COMMAND.main())

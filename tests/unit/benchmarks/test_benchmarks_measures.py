@@ -76,7 +76,7 @@ def test_what_was_heard_is_believed_as_often_as_it_is_true() -> None:
 
 
 def test_the_jacobian_is_the_derivative_of_the_code() -> None:
-    """Against a small step of the pixels along the pattern of its first row; a large one would pass steps of the box."""
+    """Against a small step of the pixels along the pattern of its first row; a large one would pass the steps in it."""
     family = checkpoint.load(CHECKPOINT)
     window = made_windows(CONFIG.window, 12)[-1]
     found = dfil.jacobian(family, window)
