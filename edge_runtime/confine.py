@@ -135,9 +135,12 @@ def protect_gate() -> list[Holds]:
 def share_out_cores() -> tuple[set[int], set[int]]:
     """Share out the cores that this process may use when it first asks: (the gate's, the others').
 
-    The gate gets the last one alone; with fewer than three, everybody gets all.
+    The gate gets the last one alone; with fewer than three, everybody gets all. A gate that was started on one of
+    several cores, as its unit does, has it for itself.
     """
     cores = os.sched_getaffinity(0)
+    if len(cores) == 1 and (os.cpu_count() or 1) > 2:
+        return cores, set(range(os.cpu_count() or 1)) - cores
     gate = {max(cores)} if len(cores) > 2 else cores
     return gate, cores - gate or cores
 

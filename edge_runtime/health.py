@@ -2,7 +2,8 @@
 
     / (HTML)   /health (JSON)   /metrics (Prometheus)        systemd: READY, WATCHDOG over $NOTIFY_SOCKET
 
-The page is on the loopback interface unless configured otherwise. Only the loop feeds the watchdog.
+The page is on the loopback interface unless configured otherwise; edge_runtime/page_server.py serves it. Only the loop
+feeds the watchdog.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import html
 import json
 import os
 import socket
-import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wire.errors import ConfigError
+
+if TYPE_CHECKING:  # most devices have no page
+    from edge_runtime.page_server import Answer, PageServer
 
 __all__ = ["Health", "Stats", "chip_figures", "notify"]
 
@@ -50,70 +54,71 @@ class Health:
 
     Args:
         listen: "host:port", ":port" (loopback), or "": no page.
-        parts: Name -> what gives its figures.
+        parts: Name -> what gives its figures. A text is one of a fixed table, never words that came from
+            a camera or a network.
         stalled_s: /health answers 503 when the last beat is older, in seconds.
 
     Raises:
         ConfigError: Nothing can listen there.
     """
 
-    def __init__(self, listen: str, parts: Mapping[str, Callable[[], Mapping[str, float]]], stalled_s: float) -> None:
+    def __init__(
+        self, listen: str, parts: Mapping[str, Callable[[], Mapping[str, float | str]]], stalled_s: float
+    ) -> None:
         self._parts, self._stalled_s, self._beat_at = parts, stalled_s, time.monotonic()
-        self.port, self.close = _serve(listen, self._page) if listen else (0, lambda: None)
+        self._server = _serve(listen, self._page) if listen else None
+        self.port = self._server.port if self._server else 0
+
+    def close(self) -> None:
+        """Stop serving."""
+        if self._server:
+            self._server.close()
 
     def beat(self) -> None:
         """Feed the watchdog: the loop released a slot."""
         self._beat_at = time.monotonic()
         notify("WATCHDOG=1")
 
-    def figures(self) -> dict[str, Mapping[str, float]]:
+    def figures(self) -> dict[str, Mapping[str, float | str]]:
         """Part -> name -> value, now."""
-        process = {"beat_age_s": round(time.monotonic() - self._beat_at, 3), **chip_figures()}
+        process = {"beat_age_s": round(self._beat_age_s(), 3), **chip_figures()}
         return {**{name: part() for name, part in self._parts.items()}, "process": process}
 
-    def _page(self, path: str) -> tuple[int, str, str]:
-        """(HTTP status, content type, body) of a path."""
+    def _beat_age_s(self) -> float:
+        return time.monotonic() - self._beat_at
+
+    def _page(self, path: str) -> Answer:
         parts = self.figures()
         flat = [(part, name, value) for part, values in parts.items() for name, value in values.items()]
         if path == "/health":
-            alive = parts["process"]["beat_age_s"] < self._stalled_s
+            alive = self._beat_age_s() < self._stalled_s
             return (200 if alive else 503), "application/json", json.dumps({"alive": alive, **parts})
         if path == "/metrics":
-            return 200, "text/plain; version=0.0.4", "".join(f"veilsight_{p}_{n} {v:g}\n" for p, n, v in flat)
+            return 200, "text/plain; version=0.0.4", "".join(f"veilsight_{p}_{n}{_metric(v)}\n" for p, n, v in flat)
         if path == "/":
-            rows = "".join(f"<tr><td>{html.escape(p)}<td>{html.escape(n)}<td>{v:g}" for p, n, v in flat)
+            rows = "".join(f"<tr><td>{html.escape(p)}<td>{html.escape(n)}<td>{_shown(v)}" for p, n, v in flat)
             return 200, "text/html", f"<!doctype html><title>Veilsight</title><h1>Veilsight</h1><table>{rows}</table>"
         return 404, "text/plain", "there are /, /health and /metrics\n"
 
 
-def _serve(listen: str, page: Callable[[str], tuple[int, str, str]]) -> tuple[int, Callable[[], None]]:
-    """Serve `page` at "host:port" or ":port" (loopback); returns the port and a function that stops it."""
-    # Imported only where a page is served: most devices have none.
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+def _metric(value: float | str) -> str:
+    """What follows a name in Prometheus' text format: a number, or 1 for a text, which is its label."""
+    return f"{{text={json.dumps(value)}}} 1" if isinstance(value, str) else f" {value:g}"
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, kind, body = page(self.path)
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.end_headers()
-            self.wfile.write(body.encode())
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
+def _shown(value: float | str) -> str:
+    return html.escape(value) if isinstance(value, str) else f"{value:g}"
+
+
+def _serve(listen: str, page: Callable[[str], Answer]) -> PageServer:
+    """Serve `page` at "host:port" or ":port" (loopback)."""
+    from edge_runtime.page_server import PageServer
 
     host, _, port = listen.rpartition(":")
     try:
-        server = ThreadingHTTPServer((host or "127.0.0.1", int(port)), Handler)
+        return PageServer(host or "127.0.0.1", int(port), page)
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(f"[health] listen is {listen!r}: {error}; use 127.0.0.1:8080, or leave it out") from error
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-
-    stop = contextlib.ExitStack()
-    stop.callback(server.server_close)
-    stop.callback(server.shutdown)
-    return int(server.server_address[1]), stop.close
 
 
 def chip_figures() -> dict[str, float]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from edge_runtime.config import load_config
 from firmware_configs.boards import BOARDS, Board, board
+from firmware_configs.units import ENABLED, drop_ins
 from wire.arguments import former_name
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.artifact.signature import SIGNATURE
@@ -32,7 +33,6 @@ __all__ = ["Entry", "Step", "edge_config", "main", "overlay", "packages", "steps
 
 _HERE = Path(__file__).resolve().parent
 _CONSTRAINTS = _HERE.parent / "constraints" / "edge-py310.txt"
-_UNITS = ("veilsight-install.service", "veilsight-edge.service", "veilsight-power.service")
 _PIP = "pip==25.3"  # installed from a wheel: the device's own Python has none
 
 # Ubuntu and JetPack packages that the image does not contain.
@@ -53,7 +53,7 @@ source = "0"                           # the first USB camera; or csi://0, rtsp:
 [engine]
 folder = "/opt/veilsight/engine"
 signer = "/etc/veilsight/signer.pub"   # whose signature the engine must have
-cache = "/var/lib/veilsight/engine"    # where the engine files of this device are made
+cache = "/var/lib/veilsight-engine"    # where the engine files of this device are made
 backend = "onnxruntime"                # or "tensorrt", once JetPack's TensorRT and PyCUDA are installed
 
 [broker]
@@ -132,15 +132,12 @@ def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicK
         if file.is_file():
             name = file.relative_to(base).as_posix()
             found[name] = Entry(file.read_bytes(), 0o755 if "/bin/" in name else 0o644)
-    for unit in _UNITS:
+    for unit in ENABLED:
         found[f"etc/systemd/system/multi-user.target.wants/{unit}"] = Entry(link=f"/etc/systemd/system/{unit}")
     # Ubuntu's crash collector would keep the memory of a crashed process, pictures included.
     found["etc/systemd/system/apport.service"] = Entry(link="/dev/null")
-    allow = "".join(f"DeviceAllow={device} rw\n" for device in row.gpu_devices)
-    memory = f"# Half of the board: building engine files takes more than running them.\nMemoryMax={row.ram_gb // 2}G\n"
-    found["etc/systemd/system/veilsight-edge.service.d/10-board.conf"] = Entry(
-        f"# The GPU of {row.name}, Jetson Linux {row.l4t}.\n[Service]\n{allow}{memory}".encode()
-    )
+    for name, text in drop_ins(row, config).items():
+        found[f"etc/systemd/system/{name}"] = Entry(text.encode())
     found["etc/veilsight/board.env"] = Entry(
         f"VEILSIGHT_BOARD={row.name}\nVEILSIGHT_POWER_MODE={row.power_mode}\n".encode(), 0o640
     )
@@ -155,7 +152,7 @@ def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicK
         manifest.check(engine)
         for name in (*FILES.values(), *manifest.external, "manifest.json", SIGNATURE):
             found[f"opt/veilsight/engine/{name}"] = Entry((engine / name).read_bytes())
-        found["etc/veilsight/signer.pub"] = Entry(f"{signer.hex}\n".encode(), 0o640)
+        found["etc/veilsight/signer.pub"] = Entry(f"{signer.hex}\n".encode())
     return dict(sorted(found.items()))
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from familial.data.clips import Clip
     from familial.model.family import Family
 
-__all__ = ["COMMAND", "Clips", "Points", "label_alone", "picture"]
+__all__ = ["COMMAND", "Clips", "Points", "called_risks", "encoded_clips", "label_alone", "picture"]
 
 _SHIFTS = (1.0, 2.0, 3.0, 4.0, 6.0, math.inf)
 _FOLDS = 3
@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> tuple[Points, dict[str, Any], list[str]]:
     from familial.model import checkpoint
 
     family = checkpoint.load(args.checkpoint)
-    clips = _encoded(family, args.data, args.rendered)
+    clips = encoded_clips(family, args.data, args.rendered)
     found = {shift: _at(family, clips, shift, args.noise_samples) for shift in _SHIFTS}
     count = args.noise_samples
     notes = [f"{len(clips.rows)} clips, {count} noise samples, thresholds from other folds", *_of_places(clips)]
@@ -154,7 +154,8 @@ def label_alone(rows: Sequence[Clip], truth: Sequence[int], least: int = 4) -> t
     return (sum(best) / len(kept) if kept else 0.0), len(kept)
 
 
-def _encoded(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
+def encoded_clips(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
+    """The clean codes of the manifests' clips; without manifests, of so many rendered clips that training never saw."""
     from familial.data.clips import UNSCORED, Clip, read_clip, read_manifests
     from familial.data.sources import rendered_clips
     from familial.data.splits import clip_seeds
@@ -217,29 +218,35 @@ def _exact(z: torch.Tensor, label_prototypes: torch.Tensor, sigma: float, releas
     return np.asarray(scores.softmax(dim=1).numpy(), np.float64)
 
 
-def _f1(clips: Clips, found: Sequence[npt.NDArray[np.float64]]) -> float:
-    """Mean risk F1 over noise samples, of label probabilities (D, L) of each clip.
+def called_risks(clips: Clips, found: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.int64]:
+    """Which clips are called a risk, 0 or 1 int64 (N, D), of label probabilities (D, L) of each clip.
 
     The decision threshold of each fold is the best of the other folds.
     """
     import numpy as np
 
     from familial.data.clips import grouped_folds
-    from familial.evaluate.metrics import risk_metrics
     from familial.evaluate.score_calibration import fit_decision_threshold
 
-    folds = grouped_folds(clips.rows, _FOLDS)
+    folds = np.array(grouped_folds(clips.rows, _FOLDS))
     thresholds = []
     for fold in range(_FOLDS):
-        others = [index for index, where in enumerate(folds) if where != fold]
+        others = np.flatnonzero(folds != fold).tolist()
         pairs = [(clips.truth[i], row, clips.rows[i].set) for i in others for row in found[i]]
         thresholds.append(fit_decision_threshold(*zip(*pairs, strict=True)))
-    risks = list(range(1, found[0].shape[1]))
-    scores = []
-    for sample in range(len(found[0])):
-        called = [int(1.0 - rows[sample][0] >= thresholds[fold]) for rows, fold in zip(found, folds, strict=True)]
-        scores.append(risk_metrics([int(label > 0) for label in clips.truth], called, risks)["f1"])
-    return float(np.mean(scores))
+    risk = 1.0 - np.stack(found)[:, :, 0]
+    return np.asarray(risk >= np.array(thresholds)[folds][:, None], np.int64)
+
+
+def _f1(clips: Clips, found: Sequence[npt.NDArray[np.float64]]) -> float:
+    """Mean risk F1 over noise samples, of label probabilities (D, L) of each clip."""
+    import numpy as np
+
+    from familial.evaluate.metrics import risk_metrics
+
+    called, risks = called_risks(clips, found), list(range(1, found[0].shape[1]))
+    truth = [int(label > 0) for label in clips.truth]
+    return float(np.mean([risk_metrics(truth, sample.tolist(), risks)["f1"] for sample in called.T]))
 
 
 def _leaks(path: Path) -> dict[str, dict[float, float]]:

@@ -36,6 +36,7 @@ from calibration.audit.attacks.base import Piece, Plan, Setting
 from calibration.audit.attacks.registry import ATTACKS, attack_of
 from calibration.audit.campaign import FULL, QUICK, run, tasks
 from calibration.audit.findings import STATUSES, beyond_certificate, bound, number, why
+from calibration.audit.origin import origin
 from calibration.audit.report import write_page
 from familial.data.clips import UNSCORED, read_manifests
 from familial.model.checkpoint import checkpoint_hash
@@ -120,6 +121,7 @@ def audit(request: Request) -> dict[str, Any]:
             "S_event": float(round_up(certificate.s_event, 6)),
         },
         "plan": dataclasses.asdict(plan),
+        "origin": origin(request.data, manifest.labels, request.faces or _beside(request.data)),
         "minutes": round((time.monotonic() - started) / 60, 1),
         "pictures": pictures,
     }
@@ -331,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--html", type=Path, metavar="OUT", help="the page for people")
-    parser.add_argument("--quick", action="store_true", help="two levels of S, fewer people: about 5 minutes")
+    parser.add_argument("--quick", action="store_true", help="two levels of S, fewer people: 5 minutes on two cores")
     parser.add_argument("--only", nargs="+", default=(), choices=ATTACKS, metavar="ATTACK", help=", ".join(ATTACKS))
     workers = parser.add_argument("--workers", type=at_least_one, default=min(2, os.cpu_count() or 1), help="processes")
     former_name(parser, "--jobs", workers)

@@ -23,20 +23,16 @@ from typing import Any
 
 from calibration.audit.attacks.registry import ATTACKS, attack_of
 from calibration.audit.drawing import Axis, Curve, Dot, chart, rows_chart
-from calibration.audit.findings import beyond_certificate, bound, number, why
+from calibration.audit.findings import bound, number, why
+from calibration.audit.statement import STATUS, head, layers, promise, signature
+from calibration.audit.style import STYLE
 from wire.errors import DataError, VeilsightError
 from wire.files import write_whole
-from wire.privacy.certificate import Certificate, guess_bound, round_up
+from wire.privacy.certificate import Certificate, guess_bound
 
 __all__ = ["main", "page", "write_page"]
 
 _COLOURS = ("#0b5d7a", "#b4541a", "#4a7a2c", "#7b3f8c", "#555555")
-_STATUS = {
-    "holds": ("#1f7a4d", "holds"),
-    "broken": ("#b3261e", "broken"),
-    "not testable": ("#6b6b6b", "not testable: at this S the certificate itself allows 99 % or more"),
-    "attack failed its control": ("#a86400", "attack failed its control: it says nothing"),
-}
 
 
 def write_page(found: Mapping[str, Any], path: Path) -> None:
@@ -60,90 +56,20 @@ def page(found: Mapping[str, Any]) -> str:
     """
     try:
         parts = [
-            _head(found),
-            _promise(found),
+            head(found),
+            promise(found),
+            layers(found),
             _over_s(found),
             _over_time(found),
             *_attacks(found),
             _pictures(found),
             _all_rows(found),
+            signature(found),
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"not the document of calibration.audit ({error!r}); run the audit again") from error
     title = "<title>Veilsight: privacy audit</title>"
-    return f'<!doctype html><html lang="en"><meta charset="utf-8">{title}<style>{_STYLE}</style>' + "\n".join(parts)
-
-
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-def _head(found: Mapping[str, Any]) -> str:
-    rows, engine = found["attacks"], found["engine"]
-    counts = {status: sum(row["status"] == status for row in rows) for status in _STATUS}
-    said = "".join(
-        f'<li><b style="color:{_STATUS[status][0]}">{count}</b> {escape(_STATUS[status][1])}</li>'
-        for status, count in counts.items()
-        if count
-    )
-    verdict = ("passed", "#1f7a4d") if found["passed"] else ("not passed", "#b3261e")
-    if not found["complete"]:
-        verdict = (f"{verdict[0]}, incomplete", verdict[1])
-    skipped = "".join(f"<li>{escape(part['name'])}: {escape(part['why'])}</li>" for part in found["skipped"])
-    left = f"<p>Not done, so nothing is said about it:</p><ul>{skipped}</ul>" if skipped else ""
-    beyond = found["beyond_limit_where_not_testable"]
-    more = "<p>Where the certificate excludes nothing, an attack can be compared with its preset limit alone. Beyond "
-    more = f"{more}it went: {escape('; '.join(beyond))}.</p>" if beyond else ""
-    return (
-        f'<header><h1>Privacy audit: <span style="color:{verdict[1]}">{verdict[0]}</span></h1>'
-        f"<p>Engine {escape(engine['model'])} ({escape(engine['family'])}, {escape(engine['precision'])}, profile "
-        f"{escape(engine['profile'])}, S = {engine['S_event']:g} per event); "
-        f"the {escape(found['plan']['name'])} audit, {len(rows)} attacks.</p><p>{_meaning(found)}</p>"
-        f"<ul>{said}</ul>{left}{more}</header>"
-    )
-
-
-def _meaning(found: Mapping[str, Any]) -> str:
-    """Return the outcome in a sentence or two, for readers who stop here."""
-    rows = found["attacks"]
-    if any(map(beyond_certificate, rows)):
-        return "An attack went beyond what is certified: the promise below does not hold of this engine. Stop using it."
-    if any(row["status"] == "broken" for row in rows):
-        return (
-            "No attack went beyond what is certified, so the promise below holds. But at least one went beyond the "
-            "stricter limit that we set ourselves beforehand: this network reveals more than it should."
-        )
-    if not found["passed"]:
-        return "No attack went beyond its limit, but some would not find what is there: the audit proves nothing."
-    return (
-        "No attack went beyond what is certified, nor beyond the stricter limit that we set ourselves beforehand, and "
-        "each found what was planted for it. A better attack may exist; the promise below holds against that one, too."
-    )
-
-
-def _promise(found: Mapping[str, Any]) -> str:
-    document = found["certificate"]
-    times = document["time_to_vacuous_s"]["1"]  # one camera
-    gone = ", ".join(f"1 in {int(m):,} after {_span(seconds)}" for m, seconds in times.items())
-    unproved = "".join(f"<li>{escape(text)}</li>" for text in document["not_proved"])
-    named = {name: round_up(document[name]["name_one_of"]["1000"]) for name in ("release", "event")}
-    bits = {name: round_up(document[name]["bits"]) for name in ("release", "event")}
-    return f"""<section><h2>What is promised</h2>
-<p>Whatever the network does, and whoever looks: one release ({document["inputs"]["slot_s"]:g} s) reveals at most
-{bits["release"]} bits about the scene, one event ({document["event"]["releases"]} releases) at most
-{bits["event"]} bits. From an event, one of 1,000 equally likely people is named with a chance of at most
-{named["event"]}; from a release, of at most {named["release"]}.</p>
-<p>The promise ends. For somebody who stays in view, no bound is left on naming {gone}.</p>
-<p>It assumes that {escape(document["assumes"])}. The sampler's distance from ideal noise, at most
-2<sup>{math.ceil(document["log2_tau"])}</sup> over the device's life, is in these chances.
-Not proved:</p><ul>{unproved}</ul></section>"""
-
-
-def _span(seconds: float) -> str:
-    """Return a time in view in words, rounded down: no bound may be said to hold for longer than it does."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{math.floor(seconds / size)} {unit}"
-    return "one glance" if seconds < 1 else f"{math.floor(seconds)} seconds"
+    return f'<!doctype html><html lang="en"><meta charset="utf-8">{title}<style>{STYLE}</style>' + "\n".join(parts)
 
 
 # --- certificate ------------------------------------------------------------------------------------------------------
@@ -168,7 +94,7 @@ def _over_s(found: Mapping[str, Any]) -> str:
         "S is the largest norm of a code over the standard deviation of its noise. All chances follow from this one "
         "number; over several releases its square adds."
     )
-    return f"<section><h2>The certificate over S</h2><p>{text}</p>{drawn}</section>"
+    return f'<section class="keep"><h2>The certificate over S</h2><p>{text}</p>{drawn}</section>'
 
 
 def _over_time(found: Mapping[str, Any]) -> str:
@@ -202,8 +128,9 @@ def _over_time(found: Mapping[str, Any]) -> str:
         marks={},
     )
     return (
-        f"<section><h2>The certificate over time</h2><p>For one person in view without a break, every release "
-        f"that their picture can touch counted ({certificate.receptive_field_s:g} s of receptive field included).</p>"
+        '<section class="keep"><h2>The certificate over time</h2><p>For one person in view without a break, every '
+        f"release that their picture can touch counted ({certificate.receptive_field_s:g} s of receptive field "
+        "included).</p>"
         f"{drawn}</section>"
     )
 
@@ -219,9 +146,16 @@ def _attacks(found: Mapping[str, Any]) -> Iterator[str]:
         if not rows:
             continue
         shown = [row for row in rows if None not in (row["value"], *row["ci"])]  # what is no number is in the table
-        drawn = "".join((_lines(shown) if attack.name == "averaging" else _dots(shown, attack.name)) if shown else ())
-        content = f"<p>{escape(attack.text)}</p>{_reasons(rows)}{drawn}{_controls(rows)}"
-        yield f"<section><h2>{escape(attack.title)}</h2>{content}</section>"
+        drawn = list((_lines(shown) if attack.name == "averaging" else _dots(shown, attack.name)) if shown else ())
+        intro = f"<h2>{escape(attack.title)}</h2><p>{escape(attack.text)}</p>{_reasons(rows)}"
+        yield f"<section>{_kept(intro, drawn)}{_controls(rows)}</section>"
+
+
+def _kept(intro: str, charts: Sequence[str]) -> str:
+    """Return a heading with its charts; in print the heading stays with the first, and no chart is cut."""
+    first, *others = charts or [""]
+    more = "".join(f'<div class="keep">{drawn}</div>' for drawn in others)
+    return f'<div class="keep">{intro}{first}</div>{more}'
 
 
 def _reasons(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -257,7 +191,7 @@ def _dots(rows: Sequence[Mapping[str, Any]], attack: str) -> Iterator[str]:
                     numbers["chance"],
                     numbers["limit"],
                     numbers["certificate"],
-                    *_STATUS[row["status"]],
+                    *STATUS[row["status"]],
                 )
             )
         yield rows_chart(lines, kind, 1.2 if relative else 1.0)
@@ -318,11 +252,12 @@ def _pictures(found: Mapping[str, Any]) -> str:
         )
         reads = "a release" if view == "release" else "an event"
         parts.append(f'<h3>From {reads}</h3><table class="pictures">{lines}</table>')
-    return (
-        "<section><h2>Reconstructions</h2><p>Rendered people in rendered rooms, from clips that the attacker did not "
+    intro = (
+        "<h2>Reconstructions</h2><p>Rendered people in rendered rooms, from clips that the attacker did not "
         "enrol. Compare what is decoded with the prior alone, which was fed no release at all, and with the control, a "
-        f"code that was made to hold the picture.</p>{''.join(parts)}</section>"
+        "code that was made to hold the picture.</p>"
     )
+    return f"<section>{_kept(intro, parts)}</section>"
 
 
 _COLUMNS = (
@@ -341,10 +276,10 @@ _COLUMNS = (
 
 
 def _all_rows(found: Mapping[str, Any]) -> str:
-    head = "".join(f"<th>{name}" for name in _COLUMNS)
+    columns = "".join(f"<th>{name}" for name in _COLUMNS)
     lines = []
     for row in found["attacks"]:
-        colour, _ = _STATUS[row["status"]]
+        colour, _ = STATUS[row["status"]]
         low, high = (number(end) for end in row["ci"])
         control = row["control"]
         lines.append(
@@ -360,21 +295,10 @@ def _all_rows(found: Mapping[str, Any]) -> str:
         "Intervals: 95 %, whole clips or people drawn anew; Clopper and Pearson's for planted codes; 99 % for S."
     )
     return (
-        f"<section><h2>Every attack</h2><p>{rules}</p><details><summary>{len(lines)} rows</summary>"
-        f"<table><tr>{head}</tr>{''.join(lines)}</table></details></section>"
+        f'<section class="rows"><h2>Every attack</h2><p>{rules}</p>'
+        f'<input type="checkbox" id="all"><label for="all">show all {len(lines)} rows</label>'
+        f"<table><thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody></table></section>"
     )
-
-
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#1d2327;max-width:62rem;margin:2rem auto;padding:0 1rem;background:#fff}
-h1{font-size:1.8rem;margin:.2rem 0}h2{font-size:1.3rem;margin:2.2rem 0 .3rem}h3{font-size:1rem;margin:1rem 0 .2rem}
-svg{width:100%;height:auto;display:block}
-table{border-collapse:collapse;font-size:.8rem}td,th{padding:.15rem .5rem;text-align:left;vertical-align:top}
-tr:nth-child(even) td{background:#f5f6f7}.pictures td,.pictures th{padding:.1rem .15rem;vertical-align:middle}
-.pictures th{font-weight:400;max-width:11rem}
-.pictures img{width:72px;height:72px;image-rendering:pixelated;display:block}
-.note{font-size:.9rem;color:#444}summary{cursor:pointer}.why{color:#b3261e;font-size:.9rem}
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -69,7 +69,7 @@ class Journal:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
                 f"{path}: unreadable ({error!r}); restore it from a backup. Without one, give every device a new key "
-                "and register it (docs/subscribe.md, A new key), then name another folder in [state] dir: under the "
+                "and register it (docs/bridge.md), then name another folder in [state] dir: under the "
                 "old keys, recordings would be read as new"
             ) from error
         return cls(path, records)

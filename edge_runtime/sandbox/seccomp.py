@@ -40,7 +40,7 @@ _ENOSYS: Instruction = (_RETURN, 0, 0, 0x00050000 | errno.ENOSYS)
 
 _CLONE_THREAD = 0x00010000
 _O_TMPFILE = 0o20000000
-_MAP_SHARED_ANONYMOUS = 0x21
+_MAP_SHARED_OF_NO_FILE = 0x21  # both bits of linux/mman.h
 _PR_SET_NAME, _PR_SET_VMA = 15, 0x53564D41
 _PR_GETTERS = (2, 3, 16, 39)  # of: parent-death signal, dumpable, name, no_new_privs
 # F_SETOWN, F_SETSIG, F_SETOWN_EX: the kernel would signal that process. F_SETLK and its kin, F_SETLEASE, F_NOTIFY:
@@ -56,7 +56,7 @@ class Allowed:
     Attributes:
         families: Of sockets that may be made (AF_*); none: no socket.
         devices: Whether device nodes are opened, for which opening a file for writing is left to Landlock.
-        shared_memory: Whether memory that no limit counts (shared, anonymous) may be had.
+        shared_memory: Whether memory that no limit counts (shared, of no file) may be had.
     """
 
     families: tuple[int, ...] = ()
@@ -101,7 +101,7 @@ def _limited(allowed: Allowed, pid: int) -> dict[str, list[Instruction]]:
         "ioctl": _all_but(1, _IOCTL_DENIED),
         "socket": _only(0, allowed.families),
     }
-    shared = _MAP_SHARED_ANONYMOUS
+    shared = _MAP_SHARED_OF_NO_FILE
     limit = [_argument(3), (_AND, 0, 0, shared), (_IF_EQUAL, 0, 1, shared), _EPERM, _ALLOW]
     return {**blocks, "mmap": [_ALLOW] if allowed.shared_memory else limit}
 

@@ -3,9 +3,8 @@ import { createPublicKey, verify } from "node:crypto";
 import { createInterface } from "node:readline";
 import { veilsight } from "./veilsight.mjs"; // generated from wire/protocol/veilsight.proto by `npm install`
 
-const ed25519 = Buffer.from("302a300506032b6570032100", "hex"); // what a DER public key of this kind begins with
-const der = (hex) => Buffer.concat([ed25519, Buffer.from(hex, "hex")]);
-const asKey = (hex) => createPublicKey({ key: der(hex), format: "der", type: "spki" });
+const ed25519 = "302a300506032b6570032100"; // what a DER public key of this kind begins with
+const asKey = (hex) => createPublicKey({ key: Buffer.from(ed25519 + hex, "hex"), format: "der", type: "spki" });
 const [device, bridge] = process.argv.slice(2).map(asKey);
 const { Signed, Features, Verdict, Alert } = veilsight.v1;
 const norm = (z) => Math.hypot(...Array.from({ length: z.length / 2 }, (_, i) => Buffer.from(z).readInt16LE(2 * i)));
@@ -18,14 +17,18 @@ const topics = {
   "verdict/cloud": ["verdict", bridge, Verdict, (m) => `${verdict(m)} "${m.sentence}"`],
   alert: ["alert", bridge, Alert, (m) => `${m.label} ${m.raised ? "raised" : "cleared"} ${m.probability.toFixed(2)}`],
 };
+const old = (m) => (m.late || Date.now() / 1000 - m.timeS > 180 ? " LATE: not now" : ""); // 120 s, and a minute
 for await (const line of createInterface({ input: process.stdin })) {
   const [topic, payload] = line.split(" ");
-  const [kind, key, type, tell] = topics[topic.split("/").slice(4).join("/")] ?? [];
+  const [, , site, camera, ...name] = topic.split("/");
+  const [kind, key, type, tell] = topics[name.join("/")] ?? [];
   if (!kind) continue; // state and certificate are JSON: no example needed
   try {
     const { body, signature } = Signed.decode(Buffer.from(payload, "hex"));
-    const genuine = verify(null, Buffer.concat([Buffer.from(`veilsight/v1/${kind}\0`), body]), key, signature);
-    console.log(topic, genuine ? tell(type.decode(body)) : "REFUSED: not signed by the key of its writer");
+    const context = Buffer.from(`veilsight/v2/${kind}\0${site}\0${camera}\0`);
+    const genuine = verify(null, Buffer.concat([context, body]), key, signature);
+    const said = genuine && type.decode(body);
+    console.log(topic, genuine ? tell(said) + old(said) : "REFUSED: not signed for this camera by its writer");
   } catch (error) {
     console.log(topic, `REFUSED: ${error.message}`);
   }

@@ -42,6 +42,7 @@ CLIPS = {
     "frontier":       SeedRange(8_200_000, 8_300_000, "clips of benchmarks.frontier"),
     "attributes":     SeedRange(8_300_000, 8_400_000, "clips of benchmarks.attributes"),
     "adaptive_level": SeedRange(8_400_000, 8_500_000, "clips of benchmarks.adaptive_level"),
+    "dfil":           SeedRange(8_500_000, 8_600_000, "clips of benchmarks.dfil"),
 }
 """Use -> seeds of `render_clip`."""
 

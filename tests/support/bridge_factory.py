@@ -1,10 +1,12 @@
-"""What the bridge's tests share: a manifest, sealed releases, a member without a model, a bridge without MQTT."""
+"""What the bridge's tests share: a manifest, sealed messages, a member without a model, a bridge without MQTT."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +22,10 @@ from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest, WindowSpec
 from wire.privacy.certificate import sigma_for
 from wire.protocol.keys import DeviceKey
-from wire.protocol.message import FeatureMessage
+from wire.protocol.message import Alert, FeatureMessage, Verdict, open_alert, open_verdict
+from wire.protocol.state import seal_state
 
-__all__ = ["DEVICE", "OTHER", "FakeMember", "Harness", "make_manifest", "release"]
+__all__ = ["DEVICE", "OTHER", "FakeMember", "Harness", "a_state", "make_manifest", "release"]
 
 DEVICE, OTHER = DeviceKey(b"d" * 32), DeviceKey(b"o" * 32)
 
@@ -55,10 +58,22 @@ def release(
     manifest: EngineManifest,
     key: DeviceKey = DEVICE,
     flags: int = 0,
+    time_s: int = 0,
+    camera: str = "door",
 ) -> bytes:
-    """A sealed release whose every coordinate is `value`."""
+    """A sealed release of lab/`camera` whose every coordinate is `value`."""
     z = np.full(manifest.n, value, np.int16)
-    return FeatureMessage(boot_id=boot, slot=slot, model_id=manifest.model_id, flags=flags, z=z).seal(key)
+    message = FeatureMessage(boot_id=boot, slot=slot, model_id=manifest.model_id, flags=flags, z=z, time_s=time_s)
+    return message.seal(key, "lab", camera)
+
+
+def a_state(
+    status: str, boot: int = 1, count: int = 1, *, key: DeviceKey = DEVICE, camera: str = "door", **fields: Any
+) -> bytes:
+    """A sealed state of lab/`camera`; `certificate` is the payload that it names."""
+    certificate = hashlib.sha256(fields.pop("certificate", b"")).hexdigest()
+    made = {"status": status, "reason": "end of source", "boot_id": boot, "count": count, "certificate": certificate}
+    return seal_state({**made, "blind": False, "watching": True, **fields}, key, "lab", camera)
 
 
 class FakeMember:
@@ -81,7 +96,11 @@ class FakeMember:
 
 
 class Harness:
-    """A bridge with two cameras, lab/door and lab/hall, which keeps everything it publishes and prints."""
+    """A bridge with two cameras, lab/door and lab/hall, which keeps everything it publishes and prints.
+
+    Attributes:
+        now_s: What its clock says.
+    """
 
     def __init__(
         self,
@@ -94,6 +113,7 @@ class Harness:
         self.member = FakeMember()
         self.key = DeviceKey(b"b" * 32)
         self.published: list[tuple[str, bytes]] = []
+        self.now_s = 0.0
         self.people, self.programs = io.StringIO(), io.StringIO()
         cameras = (CameraConfig("lab", "door", DEVICE.public.hex), CameraConfig("lab", "hall", OTHER.public.hex))
         self.bridge = Bridge(
@@ -105,12 +125,23 @@ class Harness:
             lambda topic, payload, qos, retain: self.published.append((topic, payload)),
             Timeline(self.people, self.programs),
             reference,
+            lambda: self.now_s,
         )
 
     def send(self, *payloads: bytes, camera: str = "lab/door", name: str = "features", retained: bool = False) -> None:
         """Hand messages in, each as a batch of its own."""
         for payload in payloads:
             self.bridge.handle([Inbound(camera, name, payload, retained)])
+
+    def verdicts(self, camera: str = "door") -> list[Verdict]:
+        """Everything that was published as a verdict on a camera, verified."""
+        sent = [payload for topic, payload in self.published if topic.endswith(f"/{camera}/verdict/cloud")]
+        return [open_verdict(p, self.key.public, "lab", camera, self.manifest.model_id) for p in sent]
+
+    def alerts(self, camera: str = "door") -> list[Alert]:
+        """Everything that was published as an alert on a camera, verified."""
+        sent = [payload for topic, payload in self.published if topic.endswith(f"/{camera}/alert")]
+        return [open_alert(p, self.key.public, "lab", camera, self.manifest.model_id) for p in sent]
 
     @property
     def spans(self) -> list[tuple[int, int]]:

@@ -27,10 +27,10 @@ from wire.protocol.document import read_document, seal_document
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.topics import parse_topic, topic
 
-__all__ = ["Command", "Inbox", "Orders", "main", "open_command"]
+__all__ = ["Command", "Inbox", "Orders", "Waiting", "main", "open_command"]
 
 _LOG = logging.getLogger("veilsight.command")
-_FORMER = ("camera", "number", "profile", "signature")
+_FORMER = ("camera", "number", "profile")
 _WAITING = 8  # commands in the inbox
 _CHECKED_A_SECOND = 200  # signatures; about 3 % of a small board's core
 

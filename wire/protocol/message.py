@@ -219,7 +219,7 @@ def coarse_time(unix_s: float) -> int:
     A device reads its clock before it asks the eye for the slot: read after it, a minute that passes meanwhile would
     tell how long the eye took.
     """
-    return max(0, int(unix_s)) // _COARSE_S * _COARSE_S % (1 << 32)
+    return min(max(0, int(unix_s)), (1 << 32) - 1) // _COARSE_S * _COARSE_S
 
 
 def features_size(n: int) -> int:

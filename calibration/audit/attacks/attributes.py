@@ -46,7 +46,7 @@ def _run(bench: Bench) -> Iterator[Finding]:
             value=outcome.value,
             interval=outcome.interval,
             chance=0.5,
-            certificate=auc_bound(*bench.shift_and_slack(shift)),
+            certificate=auc_bound(bench.total_shift(shift, bench.releases)),
             limit=ATTRIBUTE_LIMIT,
             beyond=outcome.value > ATTRIBUTE_LIMIT,
             control=Control(control.value, ATTRIBUTE_CONTROL, "AUC where the code is trained to tell"),

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.audit import classifiers
-from calibration.audit.bounds import rounding_slack
 from calibration.audit.classifiers import Effort, Outcome
 from calibration.audit.findings import Finding
 from calibration.audit.targets import GALLERIES, WINDOWS, Gallery
@@ -166,11 +165,6 @@ class Bench:
     def total_shift(self, shift: float, releases: int) -> float:
         """Return S of `releases` releases at S = `shift` per event."""
         return float(self.manifest.clip_norm / self.sigma(shift)) * math.sqrt(releases)
-
-    def shift_and_slack(self, shift: float) -> tuple[float, float]:
-        """Return S of what this piece reads, and how far its noise is from a rounded Gaussian's."""
-        slack = rounding_slack(float(self.sigma(shift)), self.releases * self.manifest.n)
-        return self.total_shift(shift, self.releases), slack
 
     def leaky_codes(self, gallery: Gallery, label: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
         """Return the gallery's codes from a desensitizer trained to leak `label`; trained once a process."""

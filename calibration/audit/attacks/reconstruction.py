@@ -90,7 +90,7 @@ def _findings(
         value=found.matched,
         interval=found.matched_interval,
         chance=0.5,
-        certificate=pair_bound(*bench.shift_and_slack(shift)),
+        certificate=pair_bound(total),
         limit=0.5,
         beyond=found.matched_gain[0] > 0.0,
         control=controls[1],

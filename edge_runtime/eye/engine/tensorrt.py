@@ -102,7 +102,7 @@ def load_cuda() -> Any:
     except cuda.Error as error:
         raise EngineError(
             f"CUDA finds no device it can use ({error}); in the unit the GPU's nodes are DeviceAllow= lines of "
-            "veilsight-edge.service.d/10-board.conf, and the user is in the groups video and render"
+            "veilsight-eye.service.d/10-board.conf, and the user is in the groups video and render"
         ) from error
     if count < 1:
         raise EngineError("CUDA finds no device; load NVIDIA's driver, or set [engine] backend = 'onnxruntime'")

@@ -83,7 +83,7 @@ class SnippetTower(Tower):
         return self._look(frames)[0]
 
     def _look(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.no_grad():
+        with torch.set_grad_enabled(frames.requires_grad and torch.is_grad_enabled()):  # nothing in it is learned
             x, geometry = moving_parts(frames.float(), self.crop)
         x = torch.relu(self.norms[0](self.stem(x.contiguous(memory_format=torch.channels_last))))
         for conv, norm in zip(self.convs, list(self.norms)[1:], strict=True):

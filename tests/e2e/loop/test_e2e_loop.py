@@ -100,7 +100,7 @@ def test_forged_messages_stop_nothing(rig: Rig, tmp_path: Path) -> None:
     client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
     client.connect("127.0.0.1", rig.broker.port)
     client.loop_start()
-    manifest, key = rig.manifest, rig.key("camera")
+    manifest, key, here = rig.manifest, rig.key("camera"), ("site", "camera")
     with Listener(rig.broker) as listener, rig.bridge(exit_when_offline=True) as bridge:
         bridge.wait_for_line("ready", PATIENCE_S)
         with rig.edge(str(clip)) as edge:
@@ -116,10 +116,10 @@ def test_forged_messages_stop_nothing(rig: Rig, tmp_path: Path) -> None:
                 real + b"x",
                 bytes(len(real)),
                 bytes(100_000),
-                FeatureMessage(boot, 10_000, manifest.model_id, 0, z).seal(thief),
-                FeatureMessage(boot, 10_001, manifest.model_id ^ 1, 0, z).seal(key),
-                FeatureMessage(boot, 10_002, manifest.model_id, 4, z).seal(key),
-                FeatureMessage(0, 10_003, manifest.model_id, 0, z).seal(key),
+                FeatureMessage(boot, 10_000, manifest.model_id, 0, z).seal(thief, *here),
+                FeatureMessage(boot, 10_001, manifest.model_id ^ 1, 0, z).seal(key, *here),
+                FeatureMessage(boot, 10_002, manifest.model_id, 4, z).seal(key, *here),
+                FeatureMessage(0, 10_003, manifest.model_id, 0, z).seal(key, *here),
             ):
                 client.publish(features, payload, qos=1)
             client.publish(topic("site", "camera", "state"), b'{"status": 7}', qos=1)
@@ -188,5 +188,5 @@ def test_the_retained_messages_describe_the_camera(rig: Rig, tmp_path: Path) -> 
     assert set(retained) == {"state", "certificate"} and all(r.retained for r in retained.values())
     state = json.loads(retained["state"].payload)
     assert state["public_key"] == rig.key("camera").public.hex
-    assert state["model_id"] == rig.manifest.model_id
+    assert int(state["model_id"], 16) == rig.manifest.model_id
     assert retained["certificate"].payload == rig.manifest.certificate().to_json().encode()

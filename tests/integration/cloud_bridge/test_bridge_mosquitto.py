@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +18,13 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloud_bridge.ingest.transport import Inbound, MqttTransport
-from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
+from tests.support.bridge_factory import DEVICE, OTHER, Harness, a_state, make_manifest, release
 from tests.support.services import PATIENCE_S, ROOT, Broker, free_port, until
 from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError
 from wire.mqtt import BrokerConfig
 from wire.protocol.keys import PublicKey
-from wire.protocol.message import MAX_PAYLOAD, open_verdict
+from wire.protocol.message import MAX_PAYLOAD, coarse_time, open_verdict
 
 BASE = "veilsight/v1/lab/door"
 
@@ -107,7 +108,8 @@ def test_the_process_reads_a_stream_refuses_bad_messages_and_ends_by_itself(
     mosquitto: int, tmp_path: Path, checkpoint: tuple[Path, EngineManifest]
 ) -> None:
     folder, manifest = checkpoint
-    good = [release(slot, slot, manifest=manifest) for slot in range(10)]
+    now_s = coarse_time(time.time())
+    good = [release(slot, slot, manifest=manifest, time_s=now_s) for slot in range(10)]
     bad = [
         good[0],
         good[1][:-1],
@@ -119,21 +121,23 @@ def test_the_process_reads_a_stream_refuses_bad_messages_and_ends_by_itself(
     lines = tmp_path / "lines.json"
     config = write_config(tmp_path, mosquitto, folder)
     with Peer(mosquitto) as peer:
-        stale = {"status": "offline", "boot_id": 0, "reason": "an earlier run"}
-        peer.publish("state", json.dumps(stale).encode(), retain=True)
+        peer.publish("state", a_state("offline", boot=0, reason="an earlier run"), retain=True)
         with bridge_process(config, "--json-lines", str(lines)) as process:
             assert process.stdout is not None
             ready = process.stdout.readline()
             assert ready.startswith("ready: 1 camera")
-            peer.publish("certificate", manifest.certificate().to_json().encode(), retain=True)
+            certificate = manifest.certificate().to_json().encode()
+            peer.publish("state", a_state("online", certificate=certificate), retain=True)
+            peer.publish("certificate", certificate, retain=True)
             peer.publish("features", *good[:4], *bad, *good[4:])
-            peer.publish("state", json.dumps({"status": "offline", "boot_id": 1}).encode(), retain=True)
+            peer.publish("state", a_state("offline", count=2, certificate=certificate), retain=True)
             out, err = process.communicate(timeout=PATIENCE_S)
-        assert (process.returncode, err) == (0, "")
+        assert process.returncode == 0, err
+        assert [line.split(": ")[0] for line in err.splitlines()] == ["WARNING cloud_bridge"] and "forged" in err
         public = PublicKey.parse(str(tmp_path / "state" / "bridge.key.pub"))
         assert public.hex in ready
         until(lambda: peer.got.qsize() >= 3)
-        verdicts = [open_verdict(peer.got.get()[1], public, manifest.model_id) for _ in range(3)]
+        verdicts = [open_verdict(peer.got.get()[1], public, "lab", "door", manifest.model_id) for _ in range(3)]
     assert [(v.first_slot, v.last_slot, v.present) for v in verdicts] == [(k, k + 7, (True,) * 8) for k in range(3)]
     assert out.splitlines()[-1].startswith(
         "received 16, refused: duplicate 1, forged 1, malformed 1, model 1, oversized 1"

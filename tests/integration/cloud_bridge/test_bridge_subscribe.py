@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import pytest
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest
 from tests.support.services import PATIENCE_S, ROOT, find
 from wire.protocol.keys import DeviceKey
-from wire.protocol.message import Alert, FeatureMessage, Verdict
+from wire.protocol.message import Alert, FeatureMessage, Verdict, coarse_time
 
 EXAMPLE = ROOT / "examples" / "subscribe"
 MANIFEST = make_manifest()
 BRIDGE = DeviceKey(b"b" * 32)
 BASE = "veilsight/v1/lab/door"
+HERE = ("lab", "door")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,7 @@ def verdict(member: str, sentence: str) -> Verdict:
         sentence=sentence,
         start_s=0.0,
         end_s=8.0,
+        time_s=coarse_time(time.time()),
     )
 
 
@@ -56,22 +59,31 @@ def messages() -> list[tuple[str, bytes, str]]:
     """(topic, payload, what the example prints for it) of each message."""
     z = np.zeros(MANIFEST.n, np.int16)
     z[:2] = (-300, 400)
-    features = FeatureMessage(2**40, 2**60, MANIFEST.model_id, 0, z)
-    alert = Alert(2**40, 7, MANIFEST.model_id, True, "fall", 0.75, "a person falls", 8.0)
-    refused = "REFUSED: not signed by the key of its writer"
+    now_s = coarse_time(time.time())
+    features = FeatureMessage(2**40, 2**60, MANIFEST.model_id, 0, z, time_s=now_s)
+    alert = Alert(2**40, 7, MANIFEST.model_id, True, "fall", 0.75, "a person falls", 8.0, now_s)
+    refused = "REFUSED: not signed for this camera by its writer"
     edge, quiet = verdict("edge", ""), {"normal": 0.75, "fall": 0.125, "fight": 0.125}
     unusual = replace(verdict("cloud", "a person walks"), ood_p_value=0.01, unsure=True)
-    flipped = bytearray(edge.seal(DEVICE))
+    flipped = bytearray(edge.seal(DEVICE, *HERE))
     flipped[20] ^= 1
     return [
-        ("features", features.seal(DEVICE), f"slot {2**60} |z| 500.0"),
-        ("verdict/edge", edge.seal(DEVICE), "fall 0.75"),
-        ("verdict/cloud", verdict("cloud", "a person falls").seal(BRIDGE), 'fall 0.75 "a person falls"'),
-        ("verdict/cloud", unusual.seal(BRIDGE), 'fall 0.75 "a person walks"'),
-        ("verdict/cloud", replace(unusual, probabilities=quiet).seal(BRIDGE), 'unsure 0.75 "a person walks"'),
-        ("alert", alert.seal(BRIDGE), "fall raised 0.75"),
-        ("features", features.seal(OTHER), refused),
-        ("verdict/cloud", edge.seal(DEVICE), refused),
+        ("features", features.seal(DEVICE, *HERE), f"slot {2**60} |z| 500.0"),
+        ("verdict/edge", edge.seal(DEVICE, *HERE), "fall 0.75"),
+        ("verdict/cloud", verdict("cloud", "a person falls").seal(BRIDGE, *HERE), 'fall 0.75 "a person falls"'),
+        ("verdict/cloud", unusual.seal(BRIDGE, *HERE), 'fall 0.75 "a person walks"'),
+        (
+            "verdict/cloud",
+            replace(unusual, probabilities=quiet).seal(BRIDGE, *HERE),
+            'unsure 0.75 "a person walks"',
+        ),
+        ("alert", alert.seal(BRIDGE, *HERE), "fall raised 0.75"),
+        ("alert", replace(alert, time_s=now_s - 600).seal(BRIDGE, *HERE), "fall raised 0.75 LATE: not now"),
+        ("verdict/edge", replace(edge, time_s=0).seal(DEVICE, *HERE), "fall 0.75 LATE: not now"),
+        ("verdict/cloud", replace(unusual, late=True).seal(BRIDGE, *HERE), 'fall 0.75 "a person walks" LATE: not now'),
+        ("features", features.seal(OTHER, *HERE), refused),
+        ("features", features.seal(DEVICE, "lab", "hall"), refused),
+        ("verdict/cloud", edge.seal(DEVICE, *HERE), refused),
         ("verdict/edge", bytes(flipped), refused),
     ]
 
@@ -109,7 +121,7 @@ def test_another_language_reads_our_messages_and_refuses_forged_ones(node: str, 
 
 def test_the_example_is_short() -> None:
     code = [line for line in (EXAMPLE / "subscribe.mjs").read_text().splitlines() if line.strip()]
-    assert len(code) <= 32
+    assert len(code) <= 34
 
 
 def test_the_page_shows_the_example_as_it_is() -> None:

@@ -161,7 +161,7 @@ def a_torn_ledger(folder: Path) -> str:
 def a_damaged_command(folder: Path) -> str:
     (folder / "state").mkdir()
     (folder / "state" / "command.json").write_bytes(Command("lab/door", 1, "strict").seal(DeviceKey(bytes(32))))
-    return "set [privacy] operator_key, and delete the file"
+    return "commands under the old key then stay refused"
 
 
 def other_noise(folder: Path) -> str:

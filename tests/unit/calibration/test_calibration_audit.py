@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import html
 import json
 import os
@@ -24,8 +25,10 @@ from calibration.audit.attacks.registry import ATTACKS
 from calibration.audit.auditor import Request, audit, main
 from calibration.audit.campaign import FULL, QUICK
 from calibration.audit.classifiers import Effort
+from calibration.audit.origin import origin
 from calibration.audit.report import main as report_main
 from calibration.audit.report import page
+from calibration.audit.statement import could_be_tested
 from calibration.audit.targets import Gallery, faces, places
 from familial.data.clips import Clip
 from tests.support.engine_factory import make_engine
@@ -325,10 +328,85 @@ def test_the_exit_status_separates_a_limit_from_the_certificate(
     assert json.loads((tmp_path / "a" / "audit.json").read_text())["passed"] is (status == 0)
 
 
+def quiet(made: Made, **changes: Any) -> dict[str, Any]:
+    """The audit's document where every row holds, with changes."""
+    rows = [row | {"status": "holds", "beyond_limit": False, "ci": [0.0, 0.0]} for row in made.found["attacks"]]
+    kept = {"attacks": rows, "passed": True, "complete": True, "skipped": [], "beyond_limit_where_not_testable": []}
+    return made.found | kept | changes
+
+
+def headline(text: str) -> str:
+    """The words of the page's headline, with its colour."""
+    found = re.search(r"<h1>(.*?)</h1>", text, re.S)
+    assert found
+    return found[1]
+
+
+def test_a_headline_is_green_only_where_nothing_is_beyond_anything(made: Made) -> None:
+    text = page(quiet(made))
+    assert "passed</span>" in headline(text) and "#1f7a4d" in headline(text)
+    assert "nor beyond the stricter limit" in text
+
+
+def test_an_attack_beyond_our_own_limit_makes_the_headline_amber(made: Made) -> None:
+    """Passed, since nothing beyond a bound can be shown there; but the headline says it, and the rows are named."""
+    text = page(quiet(made, beyond_limit_where_not_testable=["place, from an event, S = 3"]))
+    assert "passed, but one attack went beyond our own limit" in headline(text) and "#a86400" in headline(text)
+    assert "nor beyond the stricter limit" not in text and "<li>place, from an event, S = 3: not testable</li>" in text
+
+
+def test_the_first_sentence_says_at_which_s_anything_was_testable(made: Made) -> None:
+    rows = [
+        {"attack": "naming", "S_event": 1.0, "status": "holds"},
+        {"attack": "norm", "S_event": 3, "status": "holds"},
+    ]
+    rows += [{"attack": "naming", "S_event": 3.0, "status": status} for status in ("not testable", "holds", "broken")]
+    assert could_be_tested(rows).endswith("at all: at S = 1, all 1 attacks; at S = 3, 2 of 3 attacks.")
+    text = page(made.found)
+    assert html.escape(could_be_tested(made.found["attacks"])) in text.partition("</h1>")[2].partition("</p>")[0]
+
+
+def test_the_page_says_what_a_privacy_officer_must_know(made: Made) -> None:
+    text = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page(made.found))))
+    for words in ("Residents are not hidden", "The gate alone", "an eye that forgets", "one bit an hour", "signature"):
+        assert words in text, words
+    assert "numbers of a release, an event, an hour, a day" in text
+
+
+def test_the_page_says_when_with_what_and_on_which_clips(made: Made) -> None:
+    text, origin = page(made.found), made.found["origin"]
+    lists = {part["list"]: part for part in origin["data"]}
+    path = made.request.data[0]
+    assert lists["manifest.csv"]["sha256_list"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert lists["manifest.csv"]["files"] == 16 and set(lists) == {"manifest.csv", "faces"}
+    for part in origin["data"]:
+        assert part["sha256"] in text
+    assert origin["date"] in text and origin["versions"]["veilsight"] in text
+
+
+def test_another_clip_behind_the_same_list_is_another_hash(tmp_path: Path) -> None:
+    path = write_clips(tmp_path)
+    before = origin([path], ("normal",), None)["data"][0]
+    clip = tmp_path / "0-0.mp4"
+    clip.write_bytes(clip.read_bytes()[:-1] + b"x")
+    after = origin([path], ("normal",), None)["data"][0]
+    assert before["sha256_list"] == after["sha256_list"] and before["sha256"] != after["sha256"]
+
+
+def test_the_printed_page_has_every_row_open_and_headings_with_their_charts(made: Made) -> None:
+    """Rows are hidden by a rule for screens alone; each attack's heading and first chart are in one uncut block."""
+    text = page(made.found)
+    assert "@page{size:A4" in text and "@media screen{#all:not(:checked)~table{display:none}}" in text
+    assert text.count("display:none") == 2 and "<details" not in text
+    for attack in ATTACKS.values():
+        block = text.partition(f'<div class="keep"><h2>{html.escape(attack.title)}</h2>')[2]
+        assert "<svg" in block.partition("</div>")[0], attack.name
+
+
 def test_an_incomplete_audit_says_so(made: Made) -> None:
-    found = {**made.found, "passed": True, "complete": False, "skipped": [{"name": "faces", "why": "none there"}]}
+    found = quiet(made, complete=False, skipped=[{"name": "faces", "why": "none there"}])
     assert "\nPASSED, INCOMPLETE (1 skipped)" in module._table(found)
-    assert "passed, incomplete" in page(found)
+    assert "passed, incomplete" in headline(page(found))
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from wire.errors import CertificateError, DataError
 from wire.privacy.certificate import GALLERIES, PASSED, PROFILES, Certificate, guess_bound, round_up
 
 ROOT = Path(__file__).resolve().parents[3]
-CURE = "run: python -m calibration.bounds --write README.md docs/*.md"
-PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "log.md")]
+CURE = "run: python -m calibration.bounds --write README.md docs/*.md docs/assurance/*.md"
+PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name != "log.md")]
 
 
 # --- rounding ---------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def test_an_alert_stays_raised_over_a_restart() -> None:
 
 def test_a_camera_that_sends_noise_alone_is_blind_once() -> None:
     book = AlertBook(RULE, [])
-    turned = [book.blind(spent) for spent in (False, True, True, False, False)]
+    turned = [book.condition(BLIND, spent) for spent in (False, True, True, False, False)]
     assert [[(c.label, c.raised) for c in row] for row in turned] == [[], [(BLIND, True)], [], [(BLIND, False)], []]
 
 

@@ -16,8 +16,8 @@ from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import run
 from cloud_bridge.ingest.transport import Inbound, Mailbox
 from familial.evaluate.ood_detector import ReferenceDistribution
-from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
-from wire.protocol.message import FLAG_SPENT, MAX_PAYLOAD, open_alert, open_verdict
+from tests.support.bridge_factory import DEVICE, OTHER, Harness, a_state, make_manifest, release
+from wire.protocol.message import FLAG_SPENT, MAX_PAYLOAD, open_verdict
 from wire.protocol.topics import parse_topic
 
 MANIFEST = make_manifest(slot_s=0.5)
@@ -33,10 +33,6 @@ def at(slot: int, value: int = 0, boot: int = 1, flags: int = 0) -> bytes:
     return release(slot, value, boot=boot, flags=flags, manifest=MANIFEST)
 
 
-def state(status: str, boot: int = 1) -> bytes:
-    return json.dumps({"status": status, "boot_id": boot, "reason": "end of source"}).encode()
-
-
 def names(harness: Harness) -> list[str]:
     return [parts[2] for topic, _ in harness.published if (parts := parse_topic(topic))]
 
@@ -46,7 +42,7 @@ def test_a_fall_becomes_verdicts_and_an_alert_that_clears(harness: Harness) -> N
     harness.send(*(at(slot, value) for slot, value in enumerate(falls)))
     assert harness.spans == [(k, k + 7) for k in range(7)]
     assert names(harness) == [*["verdict/cloud"] * 3, "alert", *["verdict/cloud"] * 3, "alert", "verdict/cloud"]
-    alerts = [open_alert(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if t.endswith("alert")]
+    alerts = harness.alerts()
     assert [(a.label, a.raised, a.slot, a.at_s) for a in alerts] == [("fall", True, 9, 5.0), ("fall", False, 12, 6.5)]
     assert alerts[0].sentence == "someone lies on the floor"
 
@@ -55,7 +51,7 @@ def test_a_verdict_carries_its_span_and_is_signed_by_the_bridge(harness: Harness
     harness.send(*(at(slot, 30) for slot in (0, 1, 3, 5, 6, 7)))
     topic, payload = harness.published[0]
     assert topic == "veilsight/v1/lab/door/verdict/cloud"
-    verdict = open_verdict(payload, harness.key.public, MANIFEST.model_id)
+    verdict = open_verdict(payload, harness.key.public, "lab", "door", MANIFEST.model_id)
     assert (verdict.start_s, verdict.end_s, verdict.first_slot, verdict.last_slot) == (0.0, 4.0, 0, 7)
     assert verdict.present == (True, True, False, True, False, True, True, True)
     assert (verdict.member, verdict.label) == ("cloud", "normal")
@@ -64,35 +60,45 @@ def test_a_verdict_carries_its_span_and_is_signed_by_the_bridge(harness: Harness
 
 def test_events_of_all_cameras_are_read_in_one_forward(harness: Harness) -> None:
     batch = [Inbound("lab/door", "features", at(slot), False) for slot in range(8)]
-    batch += [Inbound("lab/hall", "features", release(slot, manifest=MANIFEST, key=OTHER), False) for slot in range(8)]
+    batch += [
+        Inbound("lab/hall", "features", release(slot, manifest=MANIFEST, key=OTHER, camera="hall"), False)
+        for slot in range(8)
+    ]
     harness.bridge.handle(batch)
     assert harness.member.batches == [2]
 
 
 def test_offline_reads_what_is_left_once(harness: Harness) -> None:
     harness.send(at(0), at(1), at(3))
-    harness.send(state("offline"), state("offline"), name="state")
-    assert harness.spans == [(0, 3)]
+    harness.send(a_state("offline"), a_state("offline"), name="state")
+    harness.bridge.settle()
+    assert harness.spans == [] and not harness.bridge.sessions["lab/door"].ended  # slot 2 may still come
+    harness.now_s = 6.0
+    harness.bridge.settle()
+    harness.bridge.settle()
+    assert harness.spans == [(0, 3)] and harness.bridge.sessions["lab/door"].ended
 
 
 def test_an_offline_of_an_older_start_is_ignored(harness: Harness) -> None:
     harness.send(at(0, boot=5))
-    harness.send(state("offline", boot=4), name="state")
-    assert harness.spans == [] and not harness.bridge.finished
+    harness.send(a_state("offline", boot=4), name="state")
+    assert harness.spans == [] and harness.bridge.stats()["refused"] == {"replayed": 1} and not harness.bridge.finished
 
 
 def test_the_bridge_is_finished_when_every_camera_is_offline(harness: Harness) -> None:
-    harness.send(state("offline"), name="state")
+    hall = {"key": OTHER, "camera": "hall"}
+    harness.send(a_state("offline"), name="state")
     assert not harness.bridge.finished
-    harness.send(state("offline"), name="state", camera="lab/hall")
+    harness.send(a_state("offline", **hall), name="state", camera="lab/hall")
     assert harness.bridge.finished
-    harness.send(state("online"), name="state", camera="lab/hall")
+    harness.send(a_state("online", count=2, **hall), name="state", camera="lab/hall")
     assert not harness.bridge.finished
 
 
 def test_a_retained_offline_of_an_earlier_run_does_not_end_this_one(harness: Harness) -> None:
-    for camera in ("lab/door", "lab/hall"):
-        harness.send(state("offline", boot=7), name="state", camera=camera, retained=True)
+    for key, camera in ((DEVICE, "door"), (OTHER, "hall")):
+        payload = a_state("offline", boot=7, key=key, camera=camera)
+        harness.send(payload, name="state", camera=f"lab/{camera}", retained=True)
     assert not harness.bridge.finished
 
 
@@ -102,12 +108,14 @@ def test_a_retained_offline_of_an_earlier_run_does_not_end_this_one(harness: Har
         b"{",
         b"[]",
         b"\xff",
-        b'{"status": "offline"}',
-        b'{"status": "gone", "boot_id": 1}',
-        b'{"status": "offline", "boot_id": -1}',
-        b'{"status": ["offline"], "boot_id": 1}',
-        b'{"status": "offline", "boot_id": true}',
-        b"[" * 10_000,
+        b'{"schema": 2, "status": "offline"}',
+        b'{"schema": true, "status": "offline"}',
+        b"[" * 1000,
+        b'{"a": ' * 100 + b"1" + b"}" * 100,
+        b'{"schema": ' + b"2" * 1000 + b"}",
+        b'{"schema": 2, "schema": 2}',
+        b'{"schema": NaN}',
+        b'{"schema": 1e999}',
     ],
 )
 def test_a_malformed_state_is_counted(harness: Harness, payload: bytes) -> None:
@@ -118,14 +126,17 @@ def test_a_malformed_state_is_counted(harness: Harness, payload: bytes) -> None:
 def test_a_foreign_certificate_stops_its_camera_with_an_error_until_the_right_one_comes(
     harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    harness.send(b'{"of": "another engine"}', name="certificate")
+    foreign, ours = b'{"of": "another engine"}', MANIFEST.certificate().to_json().encode()
+    harness.send(a_state("online", certificate=foreign), name="state")
+    harness.send(foreign, name="certificate")
     assert "its certificate is not that of engine" in caplog.text
     harness.send(*(at(slot) for slot in range(8)))
     assert harness.spans == []
-    harness.send(*(release(slot, manifest=MANIFEST, key=OTHER) for slot in range(8)), camera="lab/hall")
+    harness.send(*(release(slot, manifest=MANIFEST, key=OTHER, camera="hall") for slot in range(8)), camera="lab/hall")
     assert harness.spans == [(0, 7)]
     assert harness.bridge.stats()["refused_by_camera"] == {"lab/door": {"untrusted": 9}}
-    harness.send(MANIFEST.certificate().to_json().encode(), name="certificate")
+    harness.send(a_state("online", count=2, certificate=ours), name="state")
+    harness.send(ours, name="certificate")
     harness.send(*(at(slot) for slot in range(8)))
     assert harness.spans == [(0, 7), (0, 7)]
 
@@ -137,7 +148,9 @@ def test_a_certificate_of_the_version_before_is_refused_with_the_cure(
     document = json.loads(MANIFEST.certificate().to_json())
     document["version"] = 2
     document["inputs"]["reach_s"] = document["inputs"].pop("receptive_field_s")
-    harness.send(json.dumps(document).encode(), name="certificate")
+    former = json.dumps(document).encode()
+    harness.send(a_state("online", certificate=former), name="state")
+    harness.send(former, name="certificate")
     cure = "version is 2, this software reads version 3; build the engine again: python -m export.build_engine"
     assert cure in caplog.text
     harness.send(at(0))
@@ -146,7 +159,8 @@ def test_a_certificate_of_the_version_before_is_refused_with_the_cure(
 
 @pytest.mark.parametrize("payload", [b"[" * 10_000, b"\xff", b'{"version": 3, "inputs": {"slot_s": 1e999}}', b"3"])
 def test_a_malformed_certificate_stops_only_its_camera(harness: Harness, payload: bytes) -> None:
-    harness.send(payload, name="certificate")
+    harness.send(payload, name="certificate")  # before the state that names it
+    harness.send(a_state("online", certificate=payload), name="state")
     harness.send(at(0))
     assert harness.bridge.stats()["refused"] == {"untrusted": 2}
 
@@ -161,7 +175,7 @@ def test_unknown_cameras_share_one_counter(harness: Harness) -> None:
 def test_a_spent_budget_is_a_blind_alert_and_no_verdict(harness: Harness) -> None:
     harness.send(*(at(slot) for slot in range(8)), *(at(slot, flags=FLAG_SPENT) for slot in range(8, 12)), at(12))
     assert names(harness) == ["verdict/cloud", "alert", "alert", "verdict/cloud"]
-    alerts = [open_alert(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if t.endswith("alert")]
+    alerts = harness.alerts()
     assert [(a.label, a.raised) for a in alerts] == [("blind", True), ("blind", False)]
 
 
@@ -185,10 +199,12 @@ def test_the_journal_is_durable_before_an_event_is_read(tmp_path: Path) -> None:
     harness.member.read = lambda events: (_ for _ in ()).throw(RuntimeError("power cut"))  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         harness.send(at(7))
-    assert json.loads((tmp_path / "journal.json").read_text())["lab/door"] == {
+    assert json.loads((tmp_path / "journal.json").read_text())["cameras"]["lab/door"][DEVICE.public.hex] == {
         "boot_id": 1,
         "next_slot": 8,
         "raised": [],
+        "state_boot_id": -1,
+        "state_count": -1,
     }
 
 
@@ -209,12 +225,13 @@ MESSAGES = [at(slot, value, boot) for boot in (1, 2) for slot, value in ((s, v) 
 MESSAGES += [b"", b"\0" * 40_000, at(3)[:-5], release(3, manifest=MANIFEST, key=OTHER)]
 ITEMS = [Inbound("lab/door", "features", payload, False) for payload in MESSAGES]
 ITEMS += [
-    Inbound("lab/door", "state", state(status, boot), kept)
+    Inbound("lab/door", "state", a_state(status, boot, count), kept)
     for status in ("online", "offline")
     for boot in (1, 2, 3)
+    for count in ((0, 1) if status == "offline" else (1, 2))
     for kept in (False, True)
 ]
-ITEMS += [Inbound("lab/door", "state", b"{", False), Inbound("lab/nobody", "state", state("offline"), False)]
+ITEMS += [Inbound("lab/door", "state", b"{", False), Inbound("lab/nobody", "state", a_state("offline"), False)]
 ITEMS += [Inbound("lab/door", "certificate", text, True) for text in (b"x", MANIFEST.certificate().to_json().encode())]
 
 
@@ -260,8 +277,8 @@ def test_the_bridge_ends_when_all_cameras_are_offline_or_on_a_stop(tmp_path: Pat
     mailbox = Mailbox(["lab/door", "lab/hall"])
     stop = threading.Event()
     mailbox.put(Inbound("lab/door", "features", at(0), False))
-    for camera in ("lab/door", "lab/hall"):
-        mailbox.put(Inbound(camera, "state", state("offline"), False))
+    for key, camera in ((DEVICE, "door"), (OTHER, "hall")):
+        mailbox.put(Inbound(f"lab/{camera}", "state", a_state("offline", key=key, camera=camera), False))
     run(harness.bridge, mailbox.take, True, stop.is_set)
     assert harness.spans == [(0, 0)]
     stop.set()
@@ -281,7 +298,7 @@ def reference_at(centre: float) -> ReferenceDistribution:
 def test_out_of_distribution_a_normal_verdict_is_unsure_and_a_risk_stays_a_risk(tmp_path: Path) -> None:
     harness = Harness(tmp_path, MANIFEST, RULE, reference_at(5.0))
     harness.send(*(at(slot) for slot in range(9)), *(at(slot, 90) for slot in range(9, 12)))
-    verdicts = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
+    verdicts = harness.verdicts()
     assert [verdict.says for verdict in verdicts] == ["unsure", "unsure", "fall", "fall", "fall"]
     assert [verdict.label for verdict in verdicts[:2]] == ["normal", "normal"]
     assert all(verdict.unsure and verdict.ood_p_value == pytest.approx(1 / 200) for verdict in verdicts)
@@ -296,7 +313,7 @@ def test_a_known_scene_is_not_unsure_and_without_a_reference_there_is_no_p_value
     for folder, reference, expected in (("a", reference_at(0.0), 1.0), ("b", None, None)):
         harness = Harness(tmp_path / folder, MANIFEST, RULE, reference)
         harness.send(*(at(slot) for slot in range(8)))
-        verdict = open_verdict(harness.published[0][1], harness.key.public, MANIFEST.model_id)
+        verdict = open_verdict(harness.published[0][1], harness.key.public, "lab", "door", MANIFEST.model_id)
         assert (verdict.ood_p_value, verdict.unsure, verdict.says) == (expected, False, "normal")
 
 
@@ -306,7 +323,9 @@ def test_the_ood_score_restarts_with_the_device(tmp_path: Path) -> None:
     harness.send(*(at(slot) for slot in range(8)))
     harness.send(*(at(slot, boot=2) for slot in (0, 1, 2)), *(at(slot, 0, 2, FLAG_SPENT) for slot in (3, 4, 5)))
     harness.send(at(7, boot=2))
-    harness.send(state("offline", boot=2), name="state")
-    verdicts = [open_verdict(p, harness.key.public, MANIFEST.model_id) for t, p in harness.published if "verdict" in t]
+    harness.send(a_state("offline", boot=2), name="state")
+    harness.now_s = 6.0
+    harness.bridge.settle()
+    verdicts = harness.verdicts()
     assert [verdict.boot_id for verdict in verdicts] == [1, 2]
     assert verdicts[0].unsure and verdicts[1].ood_p_value is None

@@ -14,6 +14,7 @@ from cloud_bridge.ingest.session import REASONS, CameraSession
 from cloud_bridge.store.journal import CameraRecord, Journal
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest, release
 from wire.errors import ConfigError
+from wire.protocol import veilsight_pb2 as pb
 from wire.protocol.message import FLAG_SPENT
 
 MANIFEST = make_manifest()
@@ -27,6 +28,15 @@ def make_session(record: CameraRecord | None = None, reorder_slots: int = 2) -> 
 
 def at(slot: int, boot: int = 1, **how: int) -> bytes:
     return release(slot, slot % 1000, boot=boot, manifest=MANIFEST, **how)  # type: ignore[arg-type]  # flags alone
+
+
+def former_release() -> bytes:
+    """A release as the version before signed it: no time, no names."""
+    body = pb.Features(
+        schema=1, boot_id=1, slot=1, model_id=MANIFEST.model_id, flags=0, z=bytes(2 * MANIFEST.n), level=0
+    ).SerializeToString()
+    signature = DEVICE.sign(b"veilsight/v1/features\0" + body)
+    return pb.Signed(body=body, signature=signature).SerializeToString()
 
 
 def feed(session: CameraSession, *payloads: bytes) -> list[Release]:
@@ -53,6 +63,9 @@ def test_a_stream_in_order_comes_out_at_once() -> None:
         (at(1) + b"\0", "oversized"),
         (b"\0" * 100_000, "oversized"),
         (release(1, manifest=MANIFEST, key=OTHER), "forged"),
+        (release(1, manifest=MANIFEST, camera="hall"), "forged"),
+        (former_release(), "schema"),
+        (at(1, time_s=61), "values"),
         (bytes([at(1)[0] ^ 1]) + at(1)[1:], "malformed"),
         (at(1)[:-1] + bytes([at(1)[-1] ^ 1]), "forged"),
         (release(1, manifest=OTHER_MODEL), "model"),
@@ -105,9 +118,9 @@ def test_the_spent_flag_is_kept() -> None:
 
 def test_nothing_read_before_a_restart_is_read_again(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "journal.json")
-    feed(make_session(journal.record(DOOR)), *(at(slot) for slot in range(4)))
+    feed(make_session(journal.record(DOOR, DEVICE.public.hex)), *(at(slot) for slot in range(4)))
     journal.save()
-    again = make_session(Journal.open(tmp_path / "journal.json").record(DOOR))
+    again = make_session(Journal.open(tmp_path / "journal.json").record(DOOR, DEVICE.public.hex))
     assert slots(feed(again, *(at(slot) for slot in range(6)))) == [4, 5]
     assert again.refused == {"replayed": 4}
     assert feed(again, at(9, boot=0)) == []
@@ -115,25 +128,36 @@ def test_nothing_read_before_a_restart_is_read_again(tmp_path: Path) -> None:
 
 def test_slots_missed_between_two_starts_are_a_gap(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "journal.json")
-    feed(make_session(journal.record(DOOR)), at(0))
+    feed(make_session(journal.record(DOOR, DEVICE.public.hex)), at(0))
     journal.save()
-    again = make_session(Journal.open(tmp_path / "journal.json").record(DOOR))
+    again = make_session(Journal.open(tmp_path / "journal.json").record(DOOR, DEVICE.public.hex))
     assert [(r.slot, r.gap) for r in feed(again, at(10))] == [(10, 9)]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": {}}', '{"a": {"boot_id": "x", "next_slot": 0, "raised": []}}'])
+DAMAGED = {"boot_id": "x", "next_slot": 0, "raised": [], "state_boot_id": 0, "state_count": 0}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "3", "null", '{"a": {}}', '{"version": 3, "cameras": {}}', '{"version": 2}', "[" * 10_000),
+        *('{"version": 2, "cameras": []}', '{"version": 2, "cameras": {"lab/door": []}}'),
+        json.dumps({"version": 2, "cameras": {"lab/door": {"ab": DAMAGED}}}),
+    ],
+)
 def test_a_damaged_journal_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "journal.json").write_text(text)
-    with pytest.raises(ConfigError, match="delete it"):
+    with pytest.raises(ConfigError, match="under the old keys, recordings would be read as new"):
         Journal.open(tmp_path / "journal.json")
 
 
 def test_the_journal_is_replaced_atomically(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "journal.json")
-    journal.record(DOOR).boot_id = 7
+    journal.record(DOOR, DEVICE.public.hex).boot_id = 7
     journal.save()
-    assert json.loads((tmp_path / "journal.json").read_text())[DOOR]["boot_id"] == 7
+    assert json.loads((tmp_path / "journal.json").read_text())["cameras"][DOOR][DEVICE.public.hex]["boot_id"] == 7
     assert [path.name for path in tmp_path.iterdir()] == ["journal.json"]
+    assert (tmp_path / "journal.json").stat().st_mode & 0o777 == 0o600
 
 
 POOL = [at(slot, boot) for boot in (1, 2, 3) for slot in (*range(12), 2**63, 2**64 - 1)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import socket
 import threading
@@ -22,9 +22,12 @@ from tests.support.services import PATIENCE_S, Broker, Listener, free_port, unti
 from tests.support.timekeeping import Wakeups
 from wire.errors import BrokerError, ConfigError
 from wire.protocol.event import EventWindow
+from wire.protocol.keys import DeviceKey
 from wire.protocol.message import FLAG_SPENT
+from wire.protocol.state import open_state
 
 STATE = {"boot_id": 7, "slot_s": 1.0}
+KEY, OPERATOR = DeviceKey(b"d" * 32), DeviceKey(b"o" * 32)
 
 
 def config_of(folder: Path, port: int, **broker: Any) -> Config:
@@ -32,14 +35,17 @@ def config_of(folder: Path, port: int, **broker: Any) -> Config:
 
 
 def test_state_and_certificate_come_first_and_offline_last(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
-    with Publisher(config_of(tmp_path, mosquitto, required=True), STATE, b"the certificate") as publisher:
+    with Publisher(config_of(tmp_path, mosquitto, required=True), KEY, STATE, b"the certificate") as publisher:
         publisher.send("features", b"one")
         publisher.reason = "end of source"
     until(lambda: len(listener.messages) >= 4)
     names = [topic.removeprefix("veilsight/v1/lab/door/") for topic, _, _ in listener.messages]
     assert names == ["state", "certificate", "features", "state"]
     assert listener.states() == [("online", ""), ("offline", "end of source")]
-    assert json.loads(listener.of("state")[0]) == {"status": "online", "reason": "", **STATE}
+    first, last = (open_state(payload, KEY.public, "lab", "door") for payload in listener.of("state"))
+    assert (first.online, first.boot_id, first.blind, first.watching, last.online) == (True, 7, False, True, False)
+    assert (first.count, last.count) == (1, 2) and first.fields["slot_s"] == 1.0
+    assert first.certificate == hashlib.sha256(b"the certificate").hexdigest()
     late = Listener(mosquitto)
     until(lambda: len(late.messages) >= 2)
     assert sorted(name for name, _, retained in late.messages if retained) == [
@@ -51,7 +57,7 @@ def test_state_and_certificate_come_first_and_offline_last(tmp_path: Path, mosqu
 
 
 def test_the_last_will_is_published_when_the_process_dies(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
-    publisher = Publisher(config_of(tmp_path, mosquitto, required=True), STATE, b"c")
+    publisher = Publisher(config_of(tmp_path, mosquitto, required=True), KEY, STATE, b"c")
     publisher.__enter__()
     publisher.send("features", b"one")
     publisher.flush(5)
@@ -64,7 +70,7 @@ def test_the_last_will_is_published_when_the_process_dies(tmp_path: Path, mosqui
 
 
 def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: Broker) -> None:
-    with Publisher(config_of(tmp_path, broker.port, required=True), STATE, b"c") as publisher:
+    with Publisher(config_of(tmp_path, broker.port, required=True), KEY, STATE, b"c") as publisher:
         publisher.send("features", b"before")
         assert publisher.flush(PATIENCE_S)
         broker.stop()
@@ -91,7 +97,7 @@ def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: 
 
 
 def test_the_queue_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
-    publisher = Publisher(config_of(tmp_path, free_port(), queue=10), STATE, b"c")
+    publisher = Publisher(config_of(tmp_path, free_port(), queue=10), KEY, STATE, b"c")
     for k in range(25):
         publisher.send("features", bytes([k]))
     assert [message.payload for message in publisher._client._queue] == [bytes([k]) for k in range(15, 25)]
@@ -102,7 +108,7 @@ def test_the_queue_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
 def test_a_wrong_address_is_named_with_its_cure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     caplog.set_level(logging.WARNING)
-    with Publisher(config_of(tmp_path, port), STATE, b"c"):
+    with Publisher(config_of(tmp_path, port), KEY, STATE, b"c"):
         until(lambda: "cannot be reached" in caplog.text)
     assert f"broker 127.0.0.1:{port} cannot be reached; start it, or correct [broker] url" in caplog.text
 
@@ -111,7 +117,7 @@ def test_a_required_broker_that_is_not_there_is_an_error(tmp_path: Path, monkeyp
     monkeypatch.setattr(publisher_module, "_PATIENCE_S", 0.5)
     port = free_port()
     with pytest.raises(BrokerError, match=rf"127\.0\.0\.1:{port} cannot be reached"):
-        Publisher(config_of(tmp_path, port, required=True), STATE, b"c").__enter__()
+        Publisher(config_of(tmp_path, port, required=True), KEY, STATE, b"c").__enter__()
 
 
 @pytest.mark.parametrize(
@@ -128,14 +134,14 @@ def test_a_required_broker_that_is_not_there_is_an_error(tmp_path: Path, monkeyp
 )
 def test_a_malformed_address_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match=r"^\[broker\] url .*mqtt://HOST") as caught:
-        Publisher(config_of(tmp_path, 1, url=url), STATE, b"c")
+        Publisher(config_of(tmp_path, 1, url=url), KEY, STATE, b"c")
     assert "secret" not in str(caught.value)
 
 
 def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
     config = config_of(tmp_path, 1, username="me", password_file="none.txt")
     with pytest.raises(ConfigError, match=r"none\.txt"):
-        Publisher(config, STATE, b"c").__enter__()
+        Publisher(config, KEY, STATE, b"c").__enter__()
 
 
 def test_the_client_falls_back_to_mqtt_3_1_1(tmp_path: Path) -> None:
@@ -157,7 +163,7 @@ def test_the_client_falls_back_to_mqtt_3_1_1(tmp_path: Path) -> None:
             peer.close()
 
     threading.Thread(target=serve, daemon=True).start()
-    publisher = Publisher(config_of(tmp_path, server.getsockname()[1]), STATE, b"c")
+    publisher = Publisher(config_of(tmp_path, server.getsockname()[1]), KEY, STATE, b"c")
     publisher.__enter__()
     until(lambda: publisher._client.sessions)
     assert versions[:2] == [5, 4]
@@ -167,8 +173,8 @@ def test_the_client_falls_back_to_mqtt_3_1_1(tmp_path: Path) -> None:
 
 def test_a_message_holds_its_slot_and_whether_it_was_granted() -> None:
     z = np.arange(4, dtype=np.int16)
-    assert fill_message(1, 2, Charge(3, True), z).flags == 0
-    spent = fill_message(1, 2, Charge(3, False), z)
+    assert fill_message(1, 2, Charge(3, True), z, 0, 0, 60).flags == 0
+    spent = fill_message(1, 2, Charge(3, False), z, 0, 0, 60)
     assert (spent.boot_id, spent.model_id, spent.slot, spent.flags) == (1, 2, 3, FLAG_SPENT)
 
 
@@ -177,7 +183,7 @@ def test_a_verdict_spans_its_event(tmp_path: Path) -> None:
     event = EventWindow(8, 4, 16)
     for slot in (0, 1, 4):
         event.push(slot, np.ones(64, np.int16))
-    verdict = fill_verdict(9, manifest, event, {"normal": 0.75, "fall": 0.25})
+    verdict = fill_verdict(9, manifest, event, {"normal": 0.75, "fall": 0.25}, 60)
     assert (verdict.first_slot, verdict.last_slot, verdict.start_s, verdict.end_s) == (0, 4, 0.0, 2.5)
     assert verdict.present == (False, False, False, True, True, False, False, True)
     assert (verdict.member, verdict.sentence, verdict.label) == ("edge", "", "normal")

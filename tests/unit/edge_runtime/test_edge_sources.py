@@ -76,8 +76,9 @@ class FakeCamera:
         return self.given[-1]
 
     def __iter__(self) -> Iterator[Any]:
-        for self.offered in range(self.frames):
+        for _ in range(self.frames):
             time.sleep(0.01)
+            self.offered += 1
             yield 0.0, self.picture
 
 

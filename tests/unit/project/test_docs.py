@@ -74,3 +74,42 @@ class TestPage:
     def test_it_is_read_in_minutes(self, page: Path) -> None:
         count = len(page.read_text().split())
         assert count <= WORDS, f"{count} words, {WORDS} at most: move what only some readers need to a page of its own"
+
+
+# --- the pages for those who sign -------------------------------------------------------------------------------------
+
+ASSURANCE = ROOT / "docs" / "assurance"
+BLANK = "`____`"
+
+
+def words_of(page: Path) -> str:
+    """The page's text with every run of spaces and line breaks as one space."""
+    return re.sub(r"\s+", " ", page.read_text())
+
+
+def test_whoever_signs_finds_every_page() -> None:
+    overview = (ASSURANCE / "README.md").read_text()
+    pages = {path.name for path in ASSURANCE.glob("*.md")} - {"README.md"}
+    assert pages == {"dpia.md", "eu-ai-act.md", "iso-iec-27559.md", "nist-sp-800-226.md"}
+    assert all(f"]({name})" in overview for name in pages)
+
+
+@pytest.mark.parametrize("name", ["dpia.md", "eu-ai-act.md", "iso-iec-27559.md"])
+def test_a_template_has_blanks_and_names_its_public_text(name: str) -> None:
+    text = (ASSURANCE / name).read_text()
+    assert text.count(BLANK) >= 10 and "\nSource: [" in text
+
+
+@pytest.mark.parametrize(
+    "heading", ["(a) What is done", "(b) Necessity", "(c) Risks", "(d) Measures", "Rights", "What remains"]
+)
+def test_the_assessment_has_every_part_that_the_law_asks_for(heading: str) -> None:
+    assert f"\n## {heading}" in (ASSURANCE / "dpia.md").read_text()
+
+
+def test_those_who_sign_are_told_the_worst_first() -> None:
+    """What must not be missed: residents, personal data, and that epsilon is weak."""
+    assert "Residents are not hidden" in words_of(ASSURANCE / "README.md")
+    assert "residents are not hidden" in words_of(ASSURANCE / "nist-sp-800-226.md").lower()
+    assert "Assume that the releases are personal data" in words_of(ASSURANCE / "dpia.md")
+    assert "**That is weak**" in words_of(ASSURANCE / "nist-sp-800-226.md")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,16 @@ from tests.support.simulated_disk import PowerCut, SimulatedDisk
 from wire import files
 from wire.errors import ConfigError, LedgerError, MessageError
 from wire.protocol import command
-from wire.protocol.command import MAX_COMMAND, Command, Orders, main, open_command
+from wire.protocol.command import Command, Inbox, Orders, main, open_command
+from wire.protocol.document import MAX_DOCUMENT
 from wire.protocol.keys import DeviceKey, PublicKey
 
 KEY, OTHER = DeviceKey(bytes(range(32))), DeviceKey(bytes(32))
 HERE = "ward-3/corridor"
 PROFILES = ["strict", "balanced"]
-names = st.text(max_size=20)
+letters = "abcXYZ019"
+names = st.builds(str.__add__, st.sampled_from(letters), st.text(f"{letters}_.-", max_size=62))
+plain = st.text(st.characters(exclude_characters="{}[", exclude_categories=["Cs"]), max_size=20)
 
 
 def reason(payload: bytes, camera: str = HERE) -> str:
@@ -42,8 +46,9 @@ def order(number: int, profile: str = "strict", camera: str = HERE, key: DeviceK
 
 
 @settings(deadline=None)
-@given(names, st.integers(1, 2**63 - 1), names)
-def test_a_sealed_command_is_read_back(camera: str, number: int, profile: str) -> None:
+@given(names, names, st.integers(1, 2**63 - 1), plain)
+def test_a_sealed_command_is_read_back(site: str, name: str, number: int, profile: str) -> None:
+    camera = f"{site}/{name}"
     command = Command(camera, number, profile)
     assert open_command(command.seal(KEY), KEY.public, camera) == command
 
@@ -56,7 +61,7 @@ def test_no_changed_byte_gives_another_command(data: st.DataObject) -> None:
     try:
         assert open_command(bytes(payload), KEY.public, HERE) == Command(HERE, 17, "strict")
     except MessageError as error:
-        assert error.reason in ("malformed", "forged", "misdirected")
+        assert error.reason in ("malformed", "forged", "schema")
 
 
 @settings(deadline=None)
@@ -73,13 +78,18 @@ def test_random_bytes_are_refused(data: bytes) -> None:
         (order(1).replace(b"strict", b"detail"), "forged"),
         (order(0), "malformed"),
         (order(2**63), "malformed"),
-        (order(1) + b" " * MAX_COMMAND, "oversized"),
-        (json.dumps({"camera": HERE, "number": 1, "profile": "strict"}).encode(), "malformed"),
-        (json.dumps({**json.loads(order(1)), "more": 1}).encode(), "malformed"),
+        (order(1) + b" " * MAX_DOCUMENT, "oversized"),
+        (json.dumps({"schema": 2, "camera": HERE, "number": 1, "profile": "strict"}).encode(), "malformed"),
+        (json.dumps({"more": 1, **json.loads(order(1))}).encode(), "malformed"),
         (json.dumps({**json.loads(order(1)), "number": True}).encode(), "malformed"),
         (json.dumps({**json.loads(order(1)), "number": 1.0}).encode(), "malformed"),
+        (json.dumps({**json.loads(order(1)), "camera": "a"}).encode(), "malformed"),
         (json.dumps({**json.loads(order(1)), "signature": "00"}).encode(), "malformed"),
         (json.dumps({**json.loads(order(1)), "signature": ["0"]}).encode(), "malformed"),
+        (json.dumps({"camera": HERE, "number": 1, "profile": "strict", "signature": "0" * 128}).encode(), "schema"),
+        (order(1).replace(b'"schema": 2', b'"schema": 3'), "schema"),
+        (order(1).replace(b'"number": 1', b'"number": ' + b"1" * 30), "malformed"),
+        (order(1).replace(b'"number": 1', b'"number": {"a": 1}'), "malformed"),
         (b"[" * 900, "malformed"),
         (b"[]", "malformed"),
         (b'"signature"', "malformed"),
@@ -146,8 +156,63 @@ def test_a_first_profile_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"{}", b"rubbish", order(1, key=OTHER), order(1, camera="ward-3/hall")])
 def test_a_damaged_stored_command_fails_closed_and_names_the_cure(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "command.json").write_bytes(text)
-    with pytest.raises(LedgerError, match=r"command\.json.*restore it, or delete it"):
+    with pytest.raises(LedgerError, match=r"command\.json.*commands under the old key then stay refused"):
         orders(tmp_path)
+
+
+def test_a_stored_command_of_the_version_before_names_its_own_cure(tmp_path: Path) -> None:
+    old = {"camera": HERE, "number": 1, "profile": "strict", "signature": "0" * 128}
+    (tmp_path / "command.json").write_text(json.dumps(old))
+    with pytest.raises(LedgerError, match="delete it and send the command again: none of the former schema"):
+        orders(tmp_path)
+
+
+def inbox(clock: Callable[[], float] = lambda: 0.0) -> Inbox:
+    return Inbox(KEY.public, HERE, clock)
+
+
+def test_rubbish_pushes_no_command_out(tmp_path: Path) -> None:
+    """Forged, misdirected, malformed and old ones, many more than can wait."""
+    waiting, found = inbox(), orders(tmp_path)
+    waiting.put(order(1000))
+    for number in range(40):
+        for junk in (
+            order(2000 + number, key=OTHER),
+            order(number + 1, camera="ward-3/hall"),
+            b"rubbish",
+            order(number + 1),
+        ):
+            waiting.put(junk)
+    assert len(waiting) == 8 and waiting.dropped == 120
+    found.obey(waiting)
+    assert (found.number, found.profile, len(waiting)) == (1000, "strict", 0)
+
+
+def test_the_work_of_a_second_is_bounded_and_the_next_second_is_new() -> None:
+    now = [5.0]
+    waiting = inbox(lambda: now[0])
+    for _ in range(10_000):
+        waiting.put(b"rubbish")
+    waiting.put(order(1))
+    assert len(waiting) == 0 and waiting.dropped == 10_001
+    now[0] = 6.0
+    waiting.put(order(1))
+    assert len(waiting) == 1
+
+
+def test_commands_wait_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    waiting, found = inbox(), orders(tmp_path)
+    for number in (3, 1, 2):
+        waiting.put(order(number, "balanced" if number == 3 else "strict"))
+    found.obey(waiting)
+    assert (found.number, found.profile) == (3, "balanced")
+    assert found.figures() == {"obeyed": 3}
+
+
+def test_without_an_operator_nothing_waits() -> None:
+    waiting = Inbox(None, HERE)
+    waiting.put(order(1))
+    assert len(waiting) == 0
 
 
 @settings(deadline=None, max_examples=60)

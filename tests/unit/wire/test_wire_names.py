@@ -13,7 +13,7 @@ from wire import errors
 from wire.errors import ConfigError, DeviceKeyError, VeilsightError
 from wire.protocol import veilsight_pb2 as pb
 from wire.protocol.keys import DeviceKey, PublicKey
-from wire.protocol.topics import TOPICS, Source, parse_topic, topic
+from wire.protocol.topics import TOPICS, Source, parse_topic, signed_context, topic
 
 letters = "abcXYZ019"
 names = st.builds(str.__add__, st.sampled_from(letters), st.text(f"{letters}_.-", max_size=62))
@@ -31,6 +31,20 @@ def test_a_name_that_would_change_the_topic_is_refused(bad: str) -> None:
         topic(bad, "door", "features")
     with pytest.raises(ConfigError, match="letters, digits"):
         topic("lab", bad, "features")
+
+
+def test_what_is_signed_names_one_camera_and_one_kind() -> None:
+    contexts = {
+        signed_context(kind, site, camera)
+        for kind in ("features", "verdict", "alert", "state", "command")
+        for site, camera in (("a", "b"), ("b", "a"), ("ab", "c"), ("a", "bc"))
+    }
+    assert len(contexts) == 20
+    assert not any(one != other and other.startswith(one) for one in contexts for other in contexts)
+    assert signed_context("state", "lab", "door") == b"veilsight/v2/state\0lab\0door\0"
+    for site, camera in (("+", "door"), ("lab", "+"), ("lab\0", "door"), ("lab", ""), ("a/b", "c")):
+        with pytest.raises(ConfigError):
+            signed_context("state", site, camera)
 
 
 @settings(deadline=None)
@@ -69,6 +83,8 @@ def test_a_devices_messages_depend_on_the_scene_through_z_alone() -> None:
         for field, source in row.fields.items()
         if source is Source.Z
     }
+    watch = {f"{n}.{f}" for n, row in TOPICS.items() for f, source in row.fields.items() if source is Source.WATCH}
+    assert watch == {"state.watching"}  # at most one bit an hour, from a hostile eye alone
     of_past_z = {"features.level", "features.flags", "state.blind"}
     assert scene == {"features.z", "verdict/edge.probabilities", "verdict/edge.sentence"} | of_past_z
 
