@@ -242,6 +242,11 @@ def _shout(times: int) -> Callable[[_Talk, int], None]:
     return say
 
 
+def _shout_ahead(talk: _Talk, slot: int) -> None:
+    """Say the secret of every slot, in a record of another slot."""
+    talk.link.send(talk.record(slot + 1, talk.axis(talk.clip_norm * (2 * secret(slot) - 1))))
+
+
 def _hesitate(talk: _Talk, slot: int) -> None:
     """In time, but later than otherwise."""
     time.sleep(0.02)
@@ -287,10 +292,11 @@ CONVERSATIONS: Mapping[str, Callable[[_Talk, int], object]] = {
     "hesitates": _hesitate,
     "shouts": _shout(1),
     "overshouts": _shout(3),
+    "shouts-ahead": _shout_ahead,
     "says-last": _send(lambda t, slot: [t.record(slot, last=True)]),
 }
 """Name -> what it says in a slot whose secret is 1."""
-_ALWAYS = (CONVERSATIONS["shouts"], CONVERSATIONS["overshouts"])  # and otherwise as well
+_ALWAYS = [CONVERSATIONS[name] for name in ("shouts", "overshouts", "shouts-ahead")]  # and otherwise as well
 
 if __name__ == "__main__":
     sys.exit(main())

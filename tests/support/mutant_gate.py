@@ -1,4 +1,7 @@
-"""The real gate with one fault planted in it while it runs: `python -m tests.support.mutant_gate NAME [--eye ...] ...`."""
+"""The real gate with one fault planted in it while it runs.
+
+python -m tests.support.mutant_gate FAULT --eye MODULE:NAME --config edge.toml
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 from benchmarks.privacy import hostile_gate
 from edge_runtime.capture.clock import SlotClock
-from edge_runtime.gate import clients, core
+from edge_runtime.gate import children, clients, core
 from edge_runtime.gate import loop as loop_module
 from edge_runtime.gate.clients import EyeClient
 from edge_runtime.gate.loop import Loop
@@ -162,6 +165,15 @@ def _end_with_the_eye() -> None:
     EyeClient._missed = ends  # type: ignore[method-assign]
 
 
+def _keep_what_is_printed() -> None:
+    start = children.subprocess.Popen
+
+    def started(*command: Any, **options: Any) -> Any:
+        return start(*command, **{**options, "stdout": None, "stderr": None})
+
+    children.subprocess.Popen = started  # type: ignore[misc, assignment]
+
+
 FAULTS: Mapping[str, Callable[[], None]] = {
     "none": lambda: None,
     "the clip is skipped": lambda: _without("clip"),
@@ -181,6 +193,7 @@ FAULTS: Mapping[str, Callable[[], None]] = {
     "a release as soon as the code is there": _release_at_once,
     "a record of any slot is read": _read_any_slot,
     "a live camera ends when the eye says so": _obey_last,
+    "what the eye prints is kept": _keep_what_is_printed,
     "the gate ends with the eye": _end_with_the_eye,
 }
 """Name -> what plants it."""
