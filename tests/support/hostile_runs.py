@@ -39,7 +39,8 @@ LIVE = "rtsp://127.0.0.1:9/none"
 SLOT_S = 0.1
 _AT_ONCE = 6
 _DELAYED_S = 20.0  # from the question to the listener, on the busiest machine
-_OWN = ("boot_id", "started_at", "public_key", "signature", "count", "status", "reason")  # of each run's state
+_OWN = {"boot_id", "started_at", "public_key", "signature", "count", "status", "reason", "model_id"}
+"""Fields of the state that are of each run alone."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Play:
         eye: "MODULE:NAME"; "" for the product's own.
         reader: Likewise.
         gate: Its command line up to the gate's own options, in place of the real one's.
+        engine: Another engine folder than the arena's.
+        tap: Whether every byte on its connection is kept.
     """
 
     eye: str = ""
@@ -58,6 +61,7 @@ class Play:
     windows: int = 14
     speed: float = 1.0
     gate: Sequence[str] = ()
+    engine: Path | None = None
     tap: bool = False
 
 
@@ -90,25 +94,38 @@ class Run:
 
 @dataclass
 class Arena:
-    """A broker, a listener, an engine, and places to attack."""
+    """A broker, a listener, an engine, and places to attack.
+
+    Attributes:
+        engine: Arguments of `make_engine`.
+        built: An engine folder in its place.
+        caught: What attacks have sent.
+    """
 
     folder: Path
     engine: dict[str, Any] = field(default_factory=dict)
+    built: Path | None = None
     rig: Rig = field(init=False)
     caught: list[bytes] = field(default_factory=list)
 
     def __enter__(self) -> Arena:
-        made = {"slot_s": SLOT_S, **self.engine}
-        make_engine(self.folder / "engine", **made)
+        if self.built is None:
+            make_engine(self.folder / "engine", **{"slot_s": SLOT_S, **self.engine})
         self._stack = ExitStack()
         self._broker = self._stack.enter_context(EmbeddedBroker(self.folder))
         self._listener = self._stack.enter_context(Listener(self._broker))
-        self.rig = Rig(self.folder, self._broker, self.folder / "engine")
+        self.rig = Rig(self.folder, self._broker, self.built or self.folder / "engine")
         self._open_targets()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def left(self, *inputs: Path) -> dict[str, bytes]:
+        """Every file that its processes left: name -> bytes; inputs: files and folders that were put there."""
+        found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
+        ours = (path for path in found if not any(path.is_relative_to(each) for each in (*inputs, self.rig.engine)))
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in ours}
 
     def play(self, plays: Mapping[str, Play]) -> dict[str, Run]:
         """Run gates, name of the camera -> how, a few at a time."""
@@ -118,11 +135,13 @@ class Arena:
     def _play(self, camera: str, how: Play) -> Run:
         with ExitStack() as stack:
             tap = stack.enter_context(Tap(self._broker, keep=True)) if how.tap else None
+            rig = Rig(self.folder, self._broker, how.engine or self.rig.engine)
             more = {"windows": how.windows, "speed": how.speed, "broker": tap}
-            config = self.rig.edge_config(how.source, camera=camera, **more)  # type: ignore[arg-type]  # of each its own
+            config = rig.edge_config(how.source, camera=camera, **more)  # type: ignore[arg-type]  # of each its own
             summary, log = self.folder / f"{camera}.json", self.folder / f"{camera}.log"
             command = [*(how.gate or hostile_gate(how.eye, how.reader)), "--config", str(config)]
-            environment = child_env(OMP_NUM_THREADS="1", TMPDIR=str(self.folder / "tmp"))
+            home = {name: str(self.folder / "home") for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR")}
+            environment = child_env(OMP_NUM_THREADS="1", **home)
             gate = stack.enter_context(Child(camera, [*command, "--summary", str(summary)], log, environment))
             status = gate.wait(PATIENCE_S)
         self._listener.wait_for(lambda records: self._is_over(records, camera), PATIENCE_S if status == 0 else 1.0)
@@ -131,7 +150,7 @@ class Arena:
         state = self.folder / f"{camera}-state"
         files = {path.name: path.read_bytes() for path in sorted(state.rglob("*")) if path.is_file()}
         sent = bytes(tap.sent) if tap else b""
-        heard, key = self.rig.hear(ours, camera), self.rig.key(camera)
+        heard, key = rig.hear(ours, camera), rig.key(camera)
         return Run(camera, status, log.read_text(), ours, heard, figures, files, sent, key)
 
     @staticmethod
@@ -140,7 +159,7 @@ class Arena:
 
     def _open_targets(self) -> None:
         """Listen where an attack may connect; what comes is in `caught`."""
-        (self.folder / "tmp").mkdir()
+        (self.folder / "home").mkdir()
         (self.folder / "spare").write_text("of the gate")
         self.name = f"veilsight-{self.folder.name}-{id(self)}"
         ends = [socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
@@ -224,8 +243,8 @@ def _looks(run: Run) -> dict[str, Any]:
     states = [{k: v for k, v in fields.items() if k not in _OWN} for _, fields in run.heard.states]
     status = [(fields["status"], fields["reason"], fields["count"]) for _, fields in run.heard.states]
     return {
-        "fields": {(m.flags, m.level, m.model_id) for m in features},
-        "boots": len({m.boot_id for m in features}),
+        "fields": {(m.flags, m.level) for m in features},
+        "starts": len({(m.boot_id, m.model_id) for m in features}),
         "topics": topics,
         "states": states,
         "status": status,
