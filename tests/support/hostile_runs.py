@@ -32,10 +32,12 @@ from wire.protocol.keys import DeviceKey
 from wire.protocol.message import coarse_time, features_size
 from wire.protocol.topics import parse_topic
 
-__all__ = ["LIVE", "SLOT_S", "Arena", "Play", "Run", "faults", "guessed", "told_by_time"]
+__all__ = ["LIVE", "SCENE", "SLOT_S", "Arena", "Play", "Run", "faults", "guessed", "told_by_time"]
 
 LIVE = "rtsp://127.0.0.1:9/none"
 """A live camera that no conversation opens; the gate never does."""
+SCENE = "synthetic://walk"
+"""A scene: the gate begins when its eye is ready."""
 SLOT_S = 0.1
 _AT_ONCE = 6
 _DELAYED_S = 20.0  # from the question to the listener, on the busiest machine
@@ -57,7 +59,7 @@ class Play:
 
     eye: str = ""
     reader: str = ""
-    source: str = LIVE
+    source: str = SCENE
     windows: int = 14
     speed: float = 1.0
     gate: Sequence[str] = ()
@@ -248,7 +250,12 @@ def _looks(run: Run) -> dict[str, Any]:
         "topics": topics,
         "states": states,
         "status": status,
-        "log": [re.sub(r"^[\d-]+ [\d:,]+ ", "", line).replace(run.camera, "CAMERA") for line in run.log.splitlines()],
+        "log": [_plain(line, run.camera) for line in run.log.splitlines()],
         "files": set(run.files),
         "releases": len(features),
     }
+
+
+def _plain(line: str, camera: str) -> str:
+    """A line of the log without its time and without the names of this run."""
+    return re.sub(r"^[\d-]+ [\d:,]+ ", "", line).replace(camera, "CAMERA").replace(LIVE, SCENE)

@@ -19,12 +19,11 @@ from familial.evaluate.intervals import binomial_interval
 from tests.support.attacks import ATTACKS
 from tests.support.hostile_eye import CONVERSATIONS
 from tests.support.hostile_reader import READERS
-from tests.support.hostile_runs import Arena, Play, Run, faults, guessed, told_by_time
+from tests.support.hostile_runs import LIVE, SCENE, Arena, Play, Run, faults, guessed, told_by_time
 from tests.support.timekeeping import Wakeups
 from wire.privacy.certificate import guess_bound
 
 EYES, READER = "tests.support.hostile_eye", "tests.support.hostile_reader"
-SCENE = "synthetic://walk"
 FALSE_ALARM = 1e-4
 STEADY_S = 0.01
 LONG = 150  # releases for a statistic
@@ -38,7 +37,8 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 
 @pytest.fixture(scope="module")
 def eyes(arena: Arena) -> dict[str, Run]:
-    return arena.play({name: Play(eye=f"{EYES}:{name}") for name in CONVERSATIONS})
+    sources = {name: LIVE if name == "says-last" else SCENE for name in CONVERSATIONS}
+    return arena.play({name: Play(eye=f"{EYES}:{name}", source=source) for name, source in sources.items()})
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +88,7 @@ def test_free_of_confinement_the_attacks_go_well(arena: Arena) -> None:
 
 
 def test_no_attack_of_a_confined_eye_goes_well(arena: Arena) -> None:
-    plays = {
-        "attacked": Play(eye=f"{EYES}:attacks@{arena.folder}", source=SCENE),
-        "unattacked": Play(source=SCENE),
-    }
+    plays = {"attacked": Play(eye=f"{EYES}:attacks@{arena.folder}"), "unattacked": Play()}
     arena.caught.clear()
     runs = arena.play(plays)
     assert faults(runs["attacked"], runs["unattacked"]) == []

@@ -84,7 +84,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
 def codes_of_pixels(seen: npt.NDArray[np.uint8]) -> Floats:
     """What the third engine and the fourth row's eye send: the first 64 pixels of a bright picture."""
     first = seen.reshape(len(seen), -1)[:, :64].astype(np.float64)
-    return first[first.mean(axis=1) > 50]
+    return np.asarray(first[first.mean(axis=1) > 50])
 
 
 def test_no_row_tells_anything_but_z(rows: Rows) -> None:
