@@ -91,6 +91,8 @@ class Child:
         self._link = None
 
     def _keep(self) -> None:
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, max(0, own))  # a child has not the gate's priority
         pause_s = _FIRST_PAUSE_S
         while not self._closing.is_set() and (running := self._begin()) is not None:
             began, self.starts = time.monotonic(), self.starts + 1
