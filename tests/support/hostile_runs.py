@@ -75,6 +75,7 @@ class Run:
         status: The gate's exit status.
         log: What it wrote to standard output and error.
         sent: Bytes on its connection, where it was tapped.
+        released: When the kernel got each release, where it was tapped.
         files: Name -> bytes of what it keeps.
     """
 
@@ -86,6 +87,7 @@ class Run:
     figures: Mapping[str, Any]
     files: Mapping[str, bytes]
     sent: bytes
+    released: list[float]
     key: DeviceKey
 
     @property
@@ -151,9 +153,9 @@ class Arena:
         figures = json.loads(summary.read_text()) if summary.is_file() else {}
         state = self.folder / f"{camera}-state"
         files = {path.name: path.read_bytes() for path in sorted(state.rglob("*")) if path.is_file()}
-        sent = bytes(tap.sent) if tap else b""
+        sent, released = (bytes(tap.sent), tap.released) if tap else (b"", [])
         heard, key = rig.hear(ours, camera), rig.key(camera)
-        return Run(camera, status, log.read_text(), ours, heard, figures, files, sent, key)
+        return Run(camera, status, log.read_text(), ours, heard, figures, files, sent, released, key)
 
     @staticmethod
     def _is_over(records: Sequence[Record], camera: str) -> bool:
@@ -218,7 +220,8 @@ def guessed(run: Run) -> tuple[int, int]:
 
 def told_by_time(run: Run, speed: float = 1.0) -> tuple[float, tuple[float, float]]:
     """Area under the ROC curve of the releases' lateness as a test of the secret, and its interval."""
-    at, slots = np.array([at for at, _ in run.heard.features]), np.array(run.slots)
+    slots = np.array(run.slots)
+    at = np.array(run.released if len(run.released) == len(slots) else [at for at, _ in run.heard.features])
     late = at - slots * SLOT_S / speed
     positive = np.array([bool(secret(slot)) for slot in run.slots])
     return auc_interval(late, positive, np.arange(len(slots)), np.zeros(len(slots), np.int64), seed=0)
