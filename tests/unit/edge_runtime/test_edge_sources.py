@@ -64,12 +64,14 @@ def played(config: Config, slots: int = 1000) -> list[np.ndarray[Any, Any]]:
 class FakeCamera:
     """A live camera: `frames` frames at 100 a second, then it is gone. It keeps the pictures that it gave."""
 
-    def __init__(self, frames: int) -> None:
-        self.frames = frames
+    def __init__(self, frames: int, moving: bool = True) -> None:
+        self.frames, self.moving, self.noise = frames, moving, np.random.default_rng()
         self.given: list[np.ndarray[Any, Any]] = []
 
     def picture(self) -> np.ndarray[Any, Any]:
         self.given.append(np.full((48, 64, 3), 200, np.uint8))
+        if self.moving:  # a sensor has noise
+            self.given[-1][:] += self.noise.integers(0, 20, (48, 64, 1), np.uint8)
         return self.given[-1]
 
     def __iter__(self) -> Iterator[Any]:
@@ -225,6 +227,22 @@ def test_a_live_camera_that_vanishes_leaves_black_windows_and_comes_back(
     assert camera.reconnects >= 1
     assert "rtsp://***@cam/1: no more frames" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_frozen_camera_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its one picture is in windows for as long as a picture is held, and never again; then the process is told."""
+    fake = FakeCamera(10_000, moving=False)
+    monkeypatch.setattr(camera_module, "open_frames", lambda *_: iter(fake))
+    clock = SlotClock(0.2, 0.05)
+    clock.start()
+    seen = []
+    with Camera(config_of(tmp_path, "0"), SPEC, clock, lost_after_s=2.0) as camera:
+        with pytest.raises(CameraLost, match="no frame for"):
+            for window in camera.windows():
+                seen.append(bool(window.frames.any()))
+        assert camera.frames == 1 and camera.figures()["repeated"] > 10
+    assert True in seen and not any(seen[seen.index(True) + int(SPEC.receptive_field_s / SPEC.slot_s) + 1 :])
+    assert not any(picture.any() for picture in fake.given)  # what is not kept is overwritten too
 
 
 def test_big_pictures_are_overwritten_and_dense_ones_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
