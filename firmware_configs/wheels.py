@@ -1,6 +1,6 @@
 """The Python packages of an image: exact versions, and for each the hashes of the files that pip may take.
 
-constraints/edge-py310.txt (versions) + constraints/edge-aarch64.sha256 (hashes) --> lines for pip --require-hashes
+constraints/edge-py310.txt (versions) + constraints/edge-aarch64-hashes.txt (hashes) --> lines for pip --require-hashes
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INSTALLER = "pip==25.3"  # goes into the image as a wheel: the device's own Pyth
 BUILD_TOOL = "setuptools==84.2.1"  # makes the wheel of our own package, on the host that flashes
 
 _FOLDER = Path(__file__).resolve().parent.parent / "constraints"
-_PINS, _HASHES = _FOLDER / "edge-py310.txt", _FOLDER / "edge-aarch64.sha256"
+_PINS, _HASHES = _FOLDER / "edge-py310.txt", _FOLDER / "edge-aarch64-hashes.txt"
 _LINE = re.compile(r"([0-9a-f]{64})  (([A-Za-z0-9_.]+)-([A-Za-z0-9_.!+]+)-[^-]+-[^-]+-[^-]+\.whl)")
 
 

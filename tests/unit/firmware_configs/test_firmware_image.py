@@ -28,7 +28,7 @@ from wire.protocol.keys import DeviceKey
 NAMES = [row.name for row in BOARDS]
 SIGNER = DeviceKey(bytes(range(32)))
 UNITS = "etc/systemd/system"
-HASHES = ROOT / "constraints" / "edge-aarch64.sha256"
+HASHES = ROOT / "constraints" / "edge-aarch64-hashes.txt"
 HARDENING = {
     "Type": "notify",
     "NoNewPrivileges": "yes",
