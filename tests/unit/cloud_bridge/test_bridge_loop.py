@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_an_offline_of_an_older_start_is_ignored(harness: Harness) -> None:
 
 
 def test_the_bridge_is_finished_when_every_camera_is_offline(harness: Harness) -> None:
-    hall = {"key": OTHER, "camera": "hall"}
+    hall: dict[str, Any] = {"key": OTHER, "camera": "hall"}
     harness.send(a_state("offline"), name="state")
     assert not harness.bridge.finished
     harness.send(a_state("offline", **hall), name="state", camera="lab/hall")
