@@ -18,4 +18,5 @@ def release(code: npt.NDArray[np.int16] | None, noise: npt.NDArray[np.int32], cl
         given = code.astype(np.int64)
         if int((given * given).sum()) <= clip_norm**2:
             mu = given
-    return np.clip(mu + noise, -32768, 32767).astype(np.int16)
+    z: npt.NDArray[np.int16] = np.clip(mu + noise, -32768, 32767).astype(np.int16)
+    return z
