@@ -193,7 +193,8 @@ class LevelRule:
         if set(document) != {"directions", "quiet", *_NUMBERS}:
             raise ValueError(f"adaptive_level has the fields {sorted(document)}")
         rows = tuple(tuple(int(value) for value in row) for row in document["directions"])
-        return cls(rows, *(Fraction(document[name]) for name in _NUMBERS), quiet=int(document["quiet"]))
+        numbers = {name: Fraction(document[name]) for name in _NUMBERS}
+        return cls(rows, **numbers, quiet=int(document["quiet"]))
 
 
 _NUMBERS = ("event_cap", "depth", "refill", "threshold", "steepness", "memory")

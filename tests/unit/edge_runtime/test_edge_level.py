@@ -83,7 +83,7 @@ def test_no_z_makes_a_span_spend_more_than_its_bound(
 @settings(max_examples=150, deadline=None)
 @given(streams, st.lists(st.booleans(), min_size=120, max_size=120), st.booleans())
 def test_levels_below_the_quiet_one_refund_nothing(strengths: list[int], ordered: list[bool], tight: bool) -> None:
-    """Four levels: an operator's `ultra` in between makes room for no more than the limits, and a stream begins there."""
+    """Four levels: an operator's `ultra` in between makes no room beyond the limits; a stream begins there."""
     sigmas = (sigma_for(C, PROFILES["ultra"], R), *SIGMAS)
     rule = LevelRule.around(RULE.directions, C, sigmas, 2, R)
     rule = dataclasses.replace(rule, threshold=Fraction(0), depth=rule.depth if tight else Fraction(100))

@@ -1,7 +1,7 @@
 """The certificate's formulas against Google's accountant, and against small mechanisms enumerated completely.
 
-A mechanism of one to three coordinates is small enough to be written out: every code, every outcome, its probability, and
-the optimal attacker. No bound may be below what that attacker reaches, nor far above it.
+A mechanism of one to three coordinates is small enough to be written out: every code, every outcome, its probability,
+and the optimal attacker. No bound may be below what that attacker reaches, nor far above it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def test_no_placement_of_people_in_the_ball_beats_the_bound(n: int, clip_norm: i
 def test_no_prior_over_scenes_beats_the_bound(shares: list[int], dice: Any, sigma: float) -> None:
     """Scenes of any likelihood, any codes: the best guess is bounded by that of the likeliest scene without looking.
 
-    The same with a public bit about the scene beside the release, such as a hostile eye's `watching`: the prior doubles.
+    The same with a bit about the scene beside the release, such as a hostile eye's `watching`: the prior doubles.
     """
     table = {code: outcomes(code, sigma, 2) for code in ball(2, 1)}
     weights = np.array(shares) / sum(shares)
@@ -107,7 +107,9 @@ def test_a_level_that_was_chosen_on_the_way_is_paid_by_its_sum(people: int) -> N
     spent = [clip_norm**2 / 36 + clip_norm**2 / sigma**2 for sigma in (2.0, 6.0)]
     for codes in itertools.product((-3, 3), repeat=people):
         second = [np.stack([line(mu, sigma, largest) for mu in codes]) for sigma in (2.0, 6.0)]
-        rows = [np.einsum("ma,mb->mab", first[:, where], law) for where, law in zip((louder, ~louder), second)]
+        rows = [
+            np.einsum("ma,mb->mab", first[:, where], law) for where, law in zip((louder, ~louder), second, strict=True)
+        ]
         found = sum(float(part.max(axis=0).sum()) for part in rows) / people
         assert found <= guess_bound(math.sqrt(max(spent)), 1 / people)
 
@@ -184,7 +186,7 @@ def test_mutual_information_is_below_the_bits(clip_norm: int, sigma: float) -> N
 
 @pytest.mark.parametrize(("clip_norm", "sigma"), [(1, 0.8), (3, 2.0), (8, 8.0), (40, 20.0)])
 def test_two_scenes_are_as_close_as_eps_and_delta_say(clip_norm: int, sigma: float) -> None:
-    """delta(eps) of the enumerated +C against -C, both ways: below the formula, and near it where the lattice is fine."""
+    """delta(eps) of the enumerated +C against -C, both ways: below the formula, near it on a fine lattice."""
     shift = clip_norm / sigma
     ends = [outcomes((mu,), sigma, clip_norm) for mu in (-clip_norm, clip_norm)]
     for eps in (0.0, 0.5, 1.0, 3.0):
