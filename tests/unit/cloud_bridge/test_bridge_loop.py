@@ -152,7 +152,7 @@ def test_a_certificate_of_the_version_before_is_refused_with_the_cure(
     former = json.dumps(document).encode()
     harness.send(a_state("online", certificate=former), name="state")
     harness.send(former, name="certificate")
-    cure = "version is 2, this software reads version 3; build the engine again: python -m export.build_engine"
+    cure = "version is 2, this software reads version 4; build the engine again: python -m export.build_engine"
     assert cure in caplog.text
     harness.send(at(0))
     assert harness.bridge.stats()["refused"] == {"untrusted": 2}
