@@ -64,7 +64,7 @@ class Link:
     def send(self, data: bytes | npt.NDArray[np.uint8]) -> bool:
         """Send a datagram; False where the other side is gone or does not read."""
         try:
-            self._socket.send(data)
+            self._socket.send(data if isinstance(data, bytes) else data.data)
         except OSError:
             return False
         return True
@@ -78,7 +78,7 @@ class Link:
         until = time.monotonic() + timeout_s
         while True:
             try:
-                return self._socket.recv_into(into)
+                return self._socket.recv_into(into.data)
             except BlockingIOError:
                 left = until - time.monotonic()
                 if left <= 0 or not self._wait(left):
