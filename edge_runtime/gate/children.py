@@ -65,8 +65,10 @@ class Child:
 
     def link(self, timeout_s: float = 0.0) -> Link | None:
         """The socket to the newest child; None while none is there. For one thread, which alone closes sockets."""
+        if self._fresh.empty() and (self._link is not None or not timeout_s):
+            return self._link
         with contextlib.suppress(Empty):
-            fresh = self._fresh.get(timeout=timeout_s) if timeout_s and self._link is None else self._fresh.get_nowait()
+            fresh = self._fresh.get(timeout=timeout_s)
             self._drop()
             self._link = fresh
         return self._link
