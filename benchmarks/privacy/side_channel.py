@@ -5,9 +5,11 @@
 The listener has everything that a network shows: on which topics messages came in a slot, when, how long each was,
 every field but z and the signature (a message holds nothing else: it is canonical, or it does not open), and the slots
 without any message. Runs: an idle machine, a loaded one, a budget that is spent on the way, a live stream whose
-frames come in time, in bursts or not at all. A logistic regression and a forest of random trees learn from some slots
-and name the others; a channel is closed where the lower end of the exact confidence interval of their share is not
-above the share of the commonest scene.
+frames come in time, in bursts or not at all, and hostile eyes that load the processor, sleep or die when it is dark, on
+an idle machine and beside eight busy processes. For those the release times are judged alone, too: the area under their
+ROC curve as a test of darkness, with its interval. A logistic regression and a forest of random trees learn from some
+slots and name the others; a channel is closed where the lower end of the exact confidence interval of their share is
+not above the share of the commonest scene.
 
 Controls: the same classifiers on sizes and times that were tampered with, down to the smallest change that they find,
 and on a process that was made to wait before it publishes a dark scene. The verdict is a function of z and is not
@@ -17,6 +19,7 @@ compared with chance: it is computed again from the published z.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 import time
@@ -29,7 +32,14 @@ import numpy as np
 
 from benchmarks.harness import Rig, add_engine, engine_folder, running_rig
 from benchmarks.listener import Listener
-from benchmarks.privacy.side_channel_classifiers import FALSE_ALARM, Finding, classify_slots, worst
+from benchmarks.privacy.side_channel_classifiers import (
+    FALSE_ALARM,
+    LAGS_OF_AN_EYE,
+    Finding,
+    classify_slots,
+    told_by_time,
+    worst,
+)
 from benchmarks.privacy.side_channel_streams import SCENES, Labels, Stream, load, start, write_clip
 from benchmarks.privacy.side_channel_view import Seen, observe, recomputed, tampered
 from benchmarks.runner import Benchmark, Report
@@ -40,6 +50,8 @@ from wire.privacy.certificate import bits
 __all__ = ["COMMAND", "planted_delays"]
 
 _DELAYS_MS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+_EYES = ("loads", "sleeps", "dies-by-division")
+_LOAD = 8
 _SLOT_S = 0.25  # a slot of the runs that play a file takes at least so long
 
 
@@ -75,7 +87,7 @@ class _Campaign:
         self.clip = write_clip(
             self.folder / "clip.mp4", self.labels, self.slot_s, 10.0 if self.slot_s >= 1 else 25.0, self.rng
         )
-        self.followed = [0, 0]
+        self.followed, self.areas = [0, 0], dict[str, tuple[float, tuple[float, float]]]()
 
     def play(self, camera: str, **how: Any) -> Seen:
         """The clip through the edge process."""
@@ -92,6 +104,15 @@ class _Campaign:
         for k, count in enumerate(recomputed(records, self.rig, camera)):
             self.followed[k] += count
         return observe(records, self.rig, camera, self.slot_s, speed)
+
+    def hostile(self, eye: str, busy: int) -> list[Finding]:
+        """The clip before a hostile eye, with so many busy processes; what its release times tell is in `areas`."""
+        name = f"{eye}-{busy}"
+        with load(busy) if busy else contextlib.nullcontext():
+            seen = self.play(name, eye=eye, windows=self.slots)
+        dark = _is_dark(self.labels)
+        self.areas[name] = told_by_time(seen, dark == 1)
+        return classify_slots(seen, dark, lags=LAGS_OF_AN_EYE)
 
     def spend(self) -> str:
         """Configuration with a budget for an hour that a third of the run's releases spend."""
@@ -131,7 +152,15 @@ def _report(campaign: _Campaign) -> Report:
     for kind, runs, words in (("runs", found, ("LEAKS", "closed")), ("controls", controls, ("found", "MISSED"))):
         figures[kind] = {name: _figures(all_found) for name, all_found in runs.items()}
         rows += [_row(name, worst(all_found), words) for name, all_found in runs.items()]
+    figures["auc_of_times"] = {
+        name: {"auc": round(area, 4), "ci": [round(low, 4), round(high, 4)]}
+        for name, (area, (low, high)) in campaign.areas.items()
+    }
     notes = [
+        "AUC of release times, dark or not: "
+        + ", ".join(
+            f"{name} {area:.3f} ({low:.3f} to {high:.3f})" for name, (area, (low, high)) in campaign.areas.items()
+        ),
         f"{same} of {all_verdicts} verdicts follow from the published z",
         f"the least delay of one scene's releases that the classifiers still find: {least} ms",
         f"intervals are exact, either end passed with probability {FALSE_ALARM:g} at most; shown is the worst of all "
@@ -151,6 +180,9 @@ def _runs(campaign: _Campaign, idle: Seen) -> dict[str, list[Finding]]:
     spent = campaign.play("spent", extra=campaign.spend())
     found["budget spent on the way"] = classify_slots(spent, campaign.labels)
     found["after it was spent"] = classify_slots(spent, campaign.labels, spent.spent)
+    for eye in _EYES:
+        found[f"an eye that {eye} in the dark"] = campaign.hostile(eye, 0)
+        found[f"the same at load {_LOAD}: {eye}"] = campaign.hostile(eye, _LOAD)
     stream, scenes, arrivals = campaign.stream()
     found["live stream: scene"] = classify_slots(stream, scenes)
     found["live stream: arrival of frames"] = classify_slots(stream, arrivals)
@@ -167,7 +199,7 @@ def _controls(campaign: _Campaign, idle: Seen) -> dict[str, list[Finding]]:
         "control: a byte more for a crowd": classify_slots(larger, labels, lags=(0,)),
         "control: no release for a crowd": classify_slots(silent, labels, lags=(0,)),
         "control: a process that waits in the dark": classify_slots(
-            campaign.play("leaky", leaky=True), _is_dark(labels)
+            campaign.play("leaky", eye="tells"), _is_dark(labels)
         ),
     }
 

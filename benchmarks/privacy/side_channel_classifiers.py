@@ -15,14 +15,16 @@ import numpy.typing as npt
 
 from benchmarks.privacy.side_channel_streams import Labels
 from benchmarks.privacy.side_channel_view import Floats, Seen
-from familial.evaluate.intervals import binomial_interval
+from familial.evaluate.intervals import auc_interval, binomial_interval
 
-__all__ = ["FALSE_ALARM", "Finding", "classify_slots", "forest", "logistic", "worst"]
+__all__ = ["FALSE_ALARM", "LAGS_OF_AN_EYE", "Finding", "classify_slots", "forest", "logistic", "told_by_time", "worst"]
 
 FALSE_ALARM = 1e-4
 """Probability that the lower end of a confidence interval is above the true share."""
 
 _LAGS = (0, 1, 2, 5)  # a file is decoded ahead: a later scene's load may delay what is released now
+LAGS_OF_AN_EYE = (-2, -1, 0, 1)
+"""For what an eye did: it acts when it sees a scene, and dies or loads the processor into later slots."""
 _FOLDS, _TREES, _DEPTH = 5, 30, 4
 
 
@@ -99,7 +101,7 @@ class Finding:
 
     Attributes:
         classifier: its name.
-        lag: it named the scene of so many slots later.
+        lag: it named the scene of so many slots later; below 0: earlier.
         count: of slots.
         share: of them that it named.
         low: lower end of the exact interval of the share.
@@ -130,13 +132,13 @@ def classify_slots(
         seen: the table of the run.
         labels: int64 (slots,), the scene of each slot; -1 for unknown.
         keep: bool (slots,), the slots to use; None: all.
-        lags: how many slots later the scene to be named is.
+        lags: how many slots later the scene to be named is; below 0: earlier.
     """
     found = []
     for lag in lags:
         usable = np.zeros(len(seen.rows), bool)
-        there = min(len(seen.rows), len(labels) - lag)
-        usable[:there] = labels[lag : lag + there] >= 0
+        first, there = max(0, -lag), min(len(seen.rows), len(labels) - lag)
+        usable[first:there] = labels[first + lag : there + lag] >= 0
         if keep is not None:
             usable &= keep
         at = np.flatnonzero(usable)
@@ -151,6 +153,17 @@ def classify_slots(
             low, high = binomial_interval(right, len(y), 1.0 - 2.0 * FALSE_ALARM)
             found.append(Finding(name, lag, len(y), right / len(y), low, high, float(np.bincount(y).max() / len(y))))
     return found
+
+
+def told_by_time(seen: Seen, positive: npt.NDArray[np.bool_]) -> tuple[float, tuple[float, float]]:
+    """Area under the ROC curve of the releases' lateness as a test of a scene, and its interval.
+
+    positive: bool (slots,), the slots of that scene; slots beyond its end are left out.
+    """
+    late = seen.rows[: len(positive), seen.columns.index("features: late")]
+    there = ~np.isnan(late)
+    truth, groups = positive[: len(late)][there], np.arange(int(there.sum()))
+    return auc_interval(late[there], truth, groups, np.zeros(len(groups), np.int64), seed=0)
 
 
 def worst(found: Sequence[Finding]) -> Finding:

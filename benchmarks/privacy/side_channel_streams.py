@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from benchmarks.broker import child_env
 from benchmarks.harness import Child, Rig
+from benchmarks.privacy.hostile_gate import hostile_gate
 from familial.synth.disk import save_video
 
 __all__ = ["ARRIVALS", "SCENES", "Labels", "Pixels", "Stream", "frames_of", "load", "start", "write_clip"]
@@ -33,22 +34,6 @@ Pixels = npt.NDArray[np.uint8]
 SCENES = ("empty", "dark", "switched", "crowd")
 ARRIVALS = ("regular", "bursts", "stalled")
 _SIZE = (240, 320)
-
-# Loaded into the control's process by PYTHONPATH: it waits before it publishes the release of a dark scene.
-_LEAK = """
-import time
-from edge_runtime.eye import encoder
-from edge_runtime.uplink import publisher
-encode, send, dark = encoder.Encoder.encode, publisher.Publisher.send, [False]
-def look(self, window, *rest):
-    dark[0] = window.frames[0, -4:-1].mean() < 40
-    return encode(self, window, *rest)
-def wait(self, name, payload):
-    time.sleep(0.08 * (dark[0] and name == "features"))
-    send(self, name, payload)
-encoder.Encoder.encode, publisher.Publisher.send = look, wait
-"""
-_RUN_FIRST = "sitecustomize.py"  # the name under which Python runs it before all else
 
 
 def frames_of(scene: str, count: int, rng: np.random.Generator) -> Iterator[Pixels]:
@@ -142,9 +127,10 @@ class Stream:
 
 
 @contextlib.contextmanager
-def load() -> Iterator[None]:
-    """Twice as many busy processes as there are cores, for the block."""
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 2))]
+def load(processes: int = 0) -> Iterator[None]:
+    """So many busy processes for the block; 0: twice as many as there are cores."""
+    count = processes or 2 * (os.cpu_count() or 2)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
     finally:
@@ -154,16 +140,18 @@ def load() -> Iterator[None]:
 
 
 def start(
-    rig: Rig, source: str, camera: str, *, speed: float = 1.0, windows: int = 0, extra: str = "", leaky: bool = False
+    rig: Rig, source: str, camera: str, *, speed: float = 1.0, windows: int = 0, extra: str = "", eye: str = ""
 ) -> Child:
-    """The edge process on `source`; extra: more of its TOML; leaky: made to wait before it publishes a dark scene."""
+    """The device on `source`.
+
+    Args:
+        extra: More of its TOML.
+        eye: A behaviour of `scene_eyes.py`, for a hostile eye in place of the device's own; "tells" also breaks the
+            gate, which is then made to wait before it publishes a dark scene.
+    """
     config = rig.edge_config(source, camera=camera, speed=speed, windows=windows)
     config.write_text(config.read_text() + extra)
-    env = child_env(OMP_NUM_THREADS="1")
-    if leaky:
-        (rig.folder / "leaky").mkdir(exist_ok=True)
-        (rig.folder / "leaky" / _RUN_FIRST).write_text(_LEAK)
-        env["PYTHONPATH"] = f"{rig.folder / 'leaky'}{os.pathsep}{env['PYTHONPATH']}"
-    return Child(
-        camera, [sys.executable, "-m", "edge_runtime", "--config", str(config)], rig.folder / f"{camera}.log", env
-    )
+    hostile = hostile_gate(eye=f"benchmarks.privacy.scene_eyes:{eye}", leaky=eye == "tells")
+    command = hostile if eye else [sys.executable, "-m", "edge_runtime"]
+    log = rig.folder / f"{camera}.log"
+    return Child(camera, [*command, "--config", str(config)], log, child_env(OMP_NUM_THREADS="1"))

@@ -1,6 +1,7 @@
-"""Breaches of the promise while a device runs: engine or sampler are broken in place, and z shows it.
+"""Breaches of the promise while a device runs.
 
-breach, plant, error, says = PLANTED["a noise sample used twice"]
+breach, plant, error, says = PLANTED["a noise sample used twice"]    engine or sampler, broken in place: z shows it
+breach, eye, judge = PLAYED["the code is logged"]                    the real gate, with that fault of `mutant_gate.py`
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from wire.errors import ManifestError, NoiseError
 from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
 
-__all__ = ["PLANTED", "Bench"]
+__all__ = ["PLANTED", "PLAYED", "Bench"]
 
 
 @dataclasses.dataclass
@@ -150,3 +151,30 @@ PLANTED: dict[str, tuple[str, Callable[[Bench], None], type[Exception], str]] = 
     "bits that never came: measured on z": ("reused noise", _no_bits, NoiseError, "did not reach"),
 }
 """Name -> (breach, what is done, the error that must be raised, what it says)."""
+
+PLAYED: dict[str, tuple[str, str, str]] = {
+    "no noise": ("half sigma", "silent", "stops"),
+    "half sigma": ("half sigma", "silent", "stops"),
+    "noise is used again": ("reused noise", "silent", "stops"),
+    "the clip is skipped": ("clip skipped", "overshouts", "z"),
+    "a record of any slot is read": ("a code of another slot", "shouts-ahead", "z"),
+    "the code is logged": ("words kept", "silent", "looks"),
+    "a miss is logged": ("words kept", "silent", "looks"),
+    "the code is written": ("words kept", "silent", "looks"),
+    "what the eye prints is kept": ("words kept", "prints", "looks"),
+    "a bit in the flags": ("a bit in another field", "silent", "looks"),
+    "a bit in the time": ("a bit in another field", "silent", "looks"),
+    "a bit in the boot": ("a bit in another field", "silent", "looks"),
+    "the eye's word is in the state": ("a bit in the state", "words", "looks"),
+    "not watching is told at once": ("a bit in the state", "silent", "looks"),
+    "no release without a code": ("a slot without a release", "silent", "looks"),
+    "a shorter release without a code": ("a release of another size", "silent", "looks"),
+    "a live camera ends when the eye says so": ("an end by the eye", "says-last", "looks"),
+    "the gate ends with the eye": ("an end by the eye", "dies-by-division", "looks"),
+    "a release as soon as the code is there": ("a time of the eye's", "hesitates", "time"),
+}
+"""Fault of `mutant_gate.py` -> (breach, behaviour of the eye, what notices it).
+
+stops: the gate itself, before anything leaves that breaks the promise. looks: `faults` of `hostile_runs.py`. z: the
+likelihood-ratio test. time: the times of the releases.
+"""

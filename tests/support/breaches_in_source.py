@@ -40,6 +40,9 @@ class Written:
 
 NOISE, LOOP = "edge_runtime/gate/sampler.py", "edge_runtime/gate/loop.py"
 T_NOISE, T_LOOP = "tests/unit/edge_runtime/test_edge_sampler.py", "tests/unit/edge_runtime/test_edge_loop.py"
+CORE, CLIENTS = "edge_runtime/gate/core.py", "edge_runtime/gate/clients.py"
+T_CORE, T_CLIENTS = "tests/unit/edge_runtime/test_edge_core.py", "tests/unit/edge_runtime/test_edge_clients.py"
+T_PROMISES = "tests/unit/edge_runtime/test_edge_promises.py"
 SEND = r'( +)self\.publisher\.send\("features", payload\)\n'
 
 WRITTEN: dict[str, Written] = {
@@ -77,7 +80,7 @@ WRITTEN: dict[str, Written] = {
         "noise in floats",
         NOISE,
         ((r"return whole(\.astype\(np\.int32\))", r"return np.rint(1.01 * whole)\1"),),
-        f"{T_NOISE}::test_the_magnitude_turns_where_the_discrete_gaussian_says",
+        f"{T_NOISE}::test_the_magnitude_turns_where_the_rounded_gaussian_says",
     ),
     "numpy's generator fills the bits": Written(
         "numpy's generator",
@@ -91,28 +94,86 @@ WRITTEN: dict[str, Written] = {
         ),
         f"{T_NOISE}::test_bits_come_from_the_kernel_and_noise_from_the_sampler",
     ),
-    "a failed window is run again with a fresh noise sample": Written(
-        "a retry with fresh noise",
-        LOOP,
-        (
-            (
-                r"( +)(z = encoder\.encode\(.*\))( if charge\.granted else None)\n",
-                r"\1\2\3\n\1if z is None and charge.granted:\n\1    \2\n",
-            ),
-        ),
-        f"{T_LOOP}::test_an_engine_failure_is_filled_with_noise_alone_and_charged",
-    ),
     "a release is sent again under other noise": Written(
         "a retry with fresh noise",
         LOOP,
         (
             (
-                r"( +)(payload) = (fill_message\(.*?)z(, .*)\n",
-                r"\1\2 = \3z\4\n\1again = \3noise.draw().alone()\4\n",
+                SEND,
+                r'\1self.publisher.send("features", payload)\n'
+                r"\1with self.noise[level].draw() as sample:\n"
+                r"\1    again = release(None, sample, manifest.clip_norm)\n"
+                r"\1made = fill_message(self.boot_id, manifest.model_id, charge, again, level, flags, time_s)\n"
+                r'\1self.publisher.send("features", made.seal(self.key, *self.names))\n',
             ),
-            (SEND, r'\1self.publisher.send("features", payload)\n\1self.publisher.send("features", again)\n'),
         ),
         f"{T_LOOP}::test_every_slot_is_released_with_its_number_and_read_as_events",
+    ),
+    "the clip is skipped": Written(
+        "clip skipped",
+        CORE,
+        ((r"    mu \*= int\(mu @ mu\) <= clip_norm \* clip_norm\n", ""),),
+        f"{T_CORE}::test_every_small_case_is_as_the_rule_says",
+    ),
+    "the code is released without noise": Written(
+        "half sigma",
+        CORE,
+        ((r"    mu \+= noise\n", ""),),
+        f"{T_CORE}::test_every_small_case_is_as_the_rule_says",
+    ),
+    "the code is not wiped": Written(
+        "what is used is kept",
+        CORE,
+        ((r"\(a, mu, noise\)", "(mu, noise)"),),
+        f"{T_CORE}::test_any_code_is_moved_by_the_noise_and_by_at_most_c",
+    ),
+    "the noise is not wiped": Written(
+        "what is used is kept",
+        CORE,
+        ((r"\(a, mu, noise\)", "(a, mu)"),),
+        f"{T_CORE}::test_any_code_is_moved_by_the_noise_and_by_at_most_c",
+    ),
+    "what came of a slot that is lost is not wiped": Written(
+        "what is used is kept",
+        CLIENTS,
+        ((r"self\._record\.fill\(0\)\n( +)if gone", r"if gone"),),
+        f"{T_CLIENTS}::test_what_is_no_record_of_the_slot_is_no_code",
+    ),
+    "a record of another slot is read": Written(
+        "a code of another slot",
+        CORE,
+        ((r' or int\(record\[:8\]\.view\("<u8"\)\[0\]\) != slot', ""),),
+        f"{T_CORE}::test_a_record_of_another_slot_is_none[6]",
+    ),
+    "the code is released where the budget is spent": Written(
+        "a code that was not granted",
+        LOOP,
+        ((r"code if charge\.granted else None", "code"),),
+        f"{T_PROMISES}::test_a_release_of_a_spent_budget_is_the_noise_itself",
+    ),
+    "the clock is read after the eye": Written(
+        "a bit in another field",
+        LOOP,
+        ((r"(flags, time_s\)\.seal)", "flags, coarse_time(time.time())).seal"),),
+        f"{T_PROMISES}::test_the_time_in_a_release_is_read_before_the_eye_is_asked",
+    ),
+    "a release goes out as soon as its code is there": Written(
+        "a time of the eye's",
+        LOOP,
+        ((r"clock\.wait\(deadline\)", "clock.wait(clock.end(slot))"),),
+        f"{T_PROMISES}::test_a_release_is_handed_over_at_its_deadline",
+    ),
+    "not watching is told at once": Written(
+        "a bit in the state",
+        "edge_runtime/gate/watching.py",
+        ((r"self\._at \+ self\._hour", "self._at + 1"),),
+        f"{T_CLIENTS}::test_watching_changes_at_fixed_slots_alone_whatever_the_eye_does",
+    ),
+    "a live camera ends when the eye says so": Written(
+        "an end by the eye",
+        CLIENTS,
+        ((r"self\._follows and self\._said\.last", "self._said.last"),),
+        f"{T_CLIENTS}::test_only_a_source_that_can_end_may_say_so",
     ),
     "a slot is charged after it is published": Written(
         "a charge after publish",

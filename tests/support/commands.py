@@ -18,7 +18,8 @@ from tests.support.source_tree import PACKAGES, module_name, python_files
 __all__ = ["commands", "parser_of"]
 
 _IS_COMMAND = re.compile(r'^if __name__ == "__main__":', re.MULTILINE)
-_NO_COMMAND = {"benchmarks.broker"}  # a broker in a process of its own, which other commands start
+# Processes that other commands start: a broker, and a gate and eyes that are hostile.
+_NO_COMMAND = {"benchmarks.broker", "benchmarks.hostile_gate", "benchmarks.scene_eyes"}
 
 
 class _Found(BaseException):

@@ -84,7 +84,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         with (
             start(rig, clip, "sound") as sound,
             start(rig, clip, "spent", extra=budget) as spent,
-            start(rig, clip, "leaky", leaky=True) as leaky,
+            start(rig, clip, "leaky", eye="tells") as leaky,
             start(rig, stream.url, "live", windows=LIVE) as live,
         ):
             processes = (sound, spent, leaky, live)

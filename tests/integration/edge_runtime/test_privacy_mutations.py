@@ -2,6 +2,7 @@
 
     GRAPHS    broken in the graph:     what the proof says
     PLANTED   broken while it runs:    what must be raised, and by what
+    PLAYED    broken in the real gate, with a hostile eye:  the judgement that must find it
     WRITTEN   broken in the source, in a copy of it:  the test that must fail
 
 A mutation whose place in the source is gone fails, too, so that the list cannot become outdated unnoticed.
@@ -10,6 +11,7 @@ A mutation whose place in the source is gone fails, too, so that the list cannot
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -17,17 +19,36 @@ import pytest
 
 from export.proof.structure import load_graph
 from export.proof.verify_graph import prove_graph
-from tests.support.breaches_at_run_time import PLANTED, Bench
+from familial.evaluate.intervals import binomial_interval
+from tests.support.breaches_at_run_time import PLANTED, PLAYED, Bench
 from tests.support.breaches_in_graph import GRAPHS
 from tests.support.breaches_in_source import WRITTEN, Written, copy_of_the_code, mutate, run_tests
 from tests.support.engine_factory import make_engine
+from tests.support.hostile_runs import Arena, Play, Run, faults, guessed, told_by_time
+from tests.support.mutant_gate import FAULTS, mutant_gate
 from tests.support.services import ROOT
+from tests.support.timekeeping import Wakeups
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import GraphError
+from wire.privacy.certificate import guess_bound
+
+STEADY_S = 0.01
+"""How late a thread of this process may wake, one time in twenty, where times are judged."""
 
 BREACHES = (
     "half sigma",
     "reused noise",
+    "clip skipped",
+    "what is used is kept",
+    "a code of another slot",
+    "a code that was not granted",
+    "words kept",
+    "a bit in another field",
+    "a bit in the state",
+    "a slot without a release",
+    "a release of another size",
+    "an end by the eye",
+    "a time of the eye's",
     "noise in floats",
     "numpy's generator",
     "a retry with fresh noise",
@@ -69,6 +90,48 @@ def test_a_planted_breach_stops_the_process(name: str, tmp_path: Path, monkeypat
 
 
 @pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Arena, dict[str, Run], float]]:
+    """fault -> what came of it; "" -> an honest run; "sound ..." -> the eyes of a statistic on the gate as it is."""
+    eyes = {"": "honest", **{fault: eye for fault, (_, eye, _) in PLAYED.items()}}
+    eyes |= {f"sound {eye}": eye for _, eye, judge in PLAYED.values() if judge in ("z", "time")}
+    plays = {}
+    for number, (fault, eye) in enumerate(eyes.items()):
+        name, own = f"tests.support.hostile_eye:{eye}", fault if fault in PLAYED else "none"
+        statistic = fault.startswith("sound") or PLAYED.get(fault, ("", "", ""))[2] in ("z", "time")
+        plays[f"c{number}"] = Play(gate=mutant_gate(own, name), windows=60 if statistic else 12)
+    with Arena(tmp_path_factory.mktemp("played")) as arena:
+        with Wakeups() as wakeups:
+            runs = arena.play(plays)
+        yield arena, dict(zip(eyes, runs.values(), strict=True)), wakeups.late_s
+
+
+def told_by_z(arena: Arena, run: Run, eye: str) -> bool:
+    """Whether z tells more than it may: the bound of two scenes, or nothing where no code of the eye's is a slot's."""
+    bound = guess_bound(float(arena.rig.manifest.clip_norm / arena.rig.manifest.sigma), 0.5)
+    return binomial_interval(*guessed(run), 0.999)[0] > (0.5 if eye == "shouts-ahead" else bound)
+
+
+@pytest.mark.parametrize("fault", PLAYED)
+def test_a_fault_of_the_gate_is_found_in_what_leaves(played: tuple[Arena, dict[str, Run], float], fault: str) -> None:
+    arena, runs, late_s = played
+    (_, eye, judge), run, honest = PLAYED[fault], runs[fault], runs[""]
+    if judge == "stops":
+        assert run.status == 3 and "ERROR" in run.log and len(run.slots) < arena.rig.manifest.event_releases
+        return
+    if judge == "looks":
+        assert faults(run, honest) != []
+        return
+    sound = runs[f"sound {eye}"]
+    assert faults(run, honest) == faults(sound, honest) == ["releases: 60 and not 12"]  # it takes a statistic
+    if judge == "z":
+        assert told_by_z(arena, run, eye) and not told_by_z(arena, sound, eye)
+        return
+    if late_s > STEADY_S:
+        pytest.skip(f"this machine is too busy to keep time: {late_s * 1e3:.0f} ms late one time in twenty")
+    assert told_by_time(run)[1][0] > 0.5 and told_by_time(sound)[1][0] <= 0.5
+
+
+@pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
     """name -> (exit status, output) of its test on the mutated source; "" -> of all of them on the unchanged one."""
     folder = tmp_path_factory.mktemp("mutants")
@@ -102,8 +165,11 @@ def test_a_mutation_that_no_longer_applies_is_an_error() -> None:
 
 
 def test_every_breach_is_planted() -> None:
-    planted = {breach for breach, *_ in (*GRAPHS.values(), *PLANTED.values())} | {m.breach for m in WRITTEN.values()}
+    planted = {breach for breach, *_ in (*GRAPHS.values(), *PLANTED.values(), *PLAYED.values())} | {
+        m.breach for m in WRITTEN.values()
+    }
     assert planted == set(BREACHES)
+    assert PLAYED.keys() == FAULTS.keys() - {"none"}
     measured = [name for name, (breach, *_) in PLANTED.items() if breach == "half sigma" and "measured on z" in name]
     pinned = [name for name, (breach, *_) in PLANTED.items() if breach == "half sigma" and name not in measured]
     assert measured and pinned  # a wrong sigma is caught by hashes and tables, and by measuring z

@@ -1,0 +1,124 @@
+"""The real gate with hostile eyes and readers: whatever they do, nothing but z is another in what leaves.
+
+An honest run is the measure: every other one must have its slots, sizes, fields, state, log and files
+(`tests/support/hostile_runs.py`). What z may tell is held against the bound, what times may tell against chance.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.broker import child_env
+from familial.evaluate.intervals import binomial_interval
+from tests.support.attacks import ATTACKS
+from tests.support.hostile_eye import CONVERSATIONS
+from tests.support.hostile_reader import READERS
+from tests.support.hostile_runs import Arena, Play, Run, faults, guessed, told_by_time
+from tests.support.timekeeping import Wakeups
+from wire.privacy.certificate import guess_bound
+
+EYES, READER = "tests.support.hostile_eye", "tests.support.hostile_reader"
+SCENE = "synthetic://walk"
+FALSE_ALARM = 1e-4
+STEADY_S = 0.01
+LONG = 150  # releases for a statistic
+
+
+@pytest.fixture(scope="module")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with Arena(tmp_path_factory.mktemp("hostile")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def eyes(arena: Arena) -> dict[str, Run]:
+    return arena.play({name: Play(eye=f"{EYES}:{name}") for name in CONVERSATIONS})
+
+
+@pytest.fixture(scope="module")
+def readers(arena: Arena) -> dict[str, Run]:
+    plays = {name: Play(eye=f"{EYES}:honest", reader=f"{READER}:{name}") for name in READERS}
+    plays["attacks"] = Play(eye=f"{EYES}:honest", reader=f"{READER}:attacks@{arena.folder}")
+    return arena.play(plays)
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_whatever_an_eye_says_or_does_only_z_can_tell(eyes: dict[str, Run], name: str) -> None:
+    run = eyes[name]
+    assert faults(run, eyes["honest"]) == []
+    assert {verdict.last_slot for _, verdict in run.heard.of("edge")} <= set(run.slots)
+
+
+@pytest.mark.parametrize("name", [*READERS, "attacks"])
+def test_whatever_a_reader_says_or_does_only_verdicts_can_tell(
+    eyes: dict[str, Run], readers: dict[str, Run], name: str
+) -> None:
+    run = readers[name]
+    assert faults(run, eyes["honest"]) == []
+    said = [verdict.probabilities for _, verdict in run.heard.of("edge")]
+    if name == "lies":
+        assert said and all(each == {"normal": 0.0, "fall": 1.0, "fight": 0.0} for each in said)
+    elif name == "attacks":
+        assert said  # it answers only where no attack went well
+    else:
+        assert said == []
+
+
+def test_free_of_confinement_the_attacks_go_well(arena: Arena) -> None:
+    """So that what fails in a confined child fails by its confinement."""
+    command = [sys.executable, "-m", EYES, "--attack", str(arena.folder)]
+    (arena.folder / "camera-state").mkdir(exist_ok=True)
+    (arena.folder / "camera.key").touch()
+    done = subprocess.run(command, env=child_env(), capture_output=True, text=True, timeout=60, check=True)
+    lacking = set(ATTACKS) - set(json.loads(done.stdout.splitlines()[-1]))
+    assert lacking <= {"the gate's memory", "the gate is traced"}  # the kernel may keep those from anybody
+    for place in (Path("/tmp"), Path("/dev/shm")):
+        (place / arena.name).unlink()
+    (Path("/tmp") / f"{arena.name}-folder").rmdir()
+    (arena.folder / "camera-state" / "planted").unlink()
+    (arena.folder / "engine" / "planted").unlink()
+    assert arena.caught
+    arena.caught.clear()
+
+
+def test_no_attack_of_a_confined_eye_goes_well(arena: Arena) -> None:
+    plays = {
+        "attacked": Play(eye=f"{EYES}:attacks@{arena.folder}", source=SCENE),
+        "unattacked": Play(source=SCENE),
+    }
+    arena.caught.clear()
+    runs = arena.play(plays)
+    assert faults(runs["attacked"], runs["unattacked"]) == []
+    eye = runs["attacked"].figures["eye"]
+    assert eye["says"] == "watching" and eye["answered"] > 7  # it says otherwise as soon as an attack went well
+    assert arena.caught == []
+    left = [place / arena.name for place in (Path("/tmp"), Path("/dev/shm"))]
+    left += [Path("/tmp") / f"{arena.name}-folder", arena.folder / "engine" / "planted"]
+    assert not any(path.exists() for path in left)
+
+
+@pytest.mark.slow
+def test_z_tells_as_much_as_the_bound_and_no_more(arena: Arena) -> None:
+    """The best test of the best code: between two scenes whose codes are +C and -C, it is right with Phi(S)."""
+    run = arena.play({"loud": Play(eye=f"{EYES}:shouts", windows=LONG, speed=3.0)})["loud"]
+    manifest = arena.rig.manifest
+    bound = guess_bound(float(manifest.clip_norm / manifest.sigma), 0.5)
+    low, high = binomial_interval(*guessed(run), 1.0 - 2.0 * FALSE_ALARM)
+    assert low <= bound <= high
+
+
+@pytest.mark.slow
+def test_release_times_do_not_tell_the_secret(arena: Arena) -> None:
+    names = ("hesitates", "loads", "late", "dies-by-division")
+    with Wakeups() as wakeups:
+        runs = arena.play({f"timed-{name}": Play(eye=f"{EYES}:{name}", windows=LONG) for name in names})
+    if wakeups.late_s > STEADY_S:
+        pytest.skip(f"this machine is too busy to keep time: {wakeups.late_s * 1e3:.0f} ms late one time in twenty")
+    told = {camera: told_by_time(run) for camera, run in runs.items()}
+    assert {camera: found for camera, found in told.items() if not found[1][0] <= 0.5 <= found[1][1]} == {}
