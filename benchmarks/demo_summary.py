@@ -145,6 +145,8 @@ def show(document: Mapping[str, Any], n: int) -> None:
         ("left the box", f"{document['published_bytes']} bytes: {by_topic}"),
         ("a window", f"{document['bytes_per_window']:g} bytes: {n} noised integers, signed"),
         *_bounds(document),
+        ("beside it", "whether the eye watches, said at most once an hour: a bit from a hostile eye, none from ours"),
+        ("who guarantees", "release, event, hour, day: the gate alone; a moment: also that the eye forgets"),
         *zip(["not proved", *[""] * 99], document["not_proved"], strict=False),
     ]
     for name, key in (("to the features", "latency_ms"), ("to the verdict", "cloud_latency_ms")):

@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,9 @@ def serve(config: Config) -> dict[str, Any]:
             raise CameraError(f"{masked(config.camera_source)}: {eye.says}; to see why, add --check")
         reader = ReaderClient(_child("reader", config, clock, sockets), manifest.labels)
         stack.callback(reader.close)
-        parts = {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
-        parts |= {"eye": eye.figures, "reader": reader.figures, "commands": orders.figures, "clock": clock.figures}
+        parts: dict[str, Callable[[], Mapping[str, float | str]]] = {"eye": eye.figures, "reader": reader.figures}
+        parts |= {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
+        parts |= {"commands": orders.figures, "clock": clock.figures}
         health = Health(config.health_listen, parts, stalled_s=10 + 10 * clock.slot_s)
         stack.callback(health.close)
         log.info("%s: %s, profile %s", _camera_name(config), masked(config.camera_source), orders.profile)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import time
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,8 @@ class Link:
     """One end of the socket."""
 
     def __init__(self, end: socket.socket) -> None:
-        self._socket = end
+        self._socket, self._poll = end, select.poll()
+        self._poll.register(end, select.POLLIN)
         end.setblocking(False)
 
     @classmethod
@@ -64,7 +64,7 @@ class Link:
     def send(self, data: bytes | npt.NDArray[np.uint8]) -> bool:
         """Send a datagram; False where the other side is gone or does not read."""
         try:
-            self._socket.send(data)
+            self._socket.send(data if isinstance(data, bytes) else data.data)
         except OSError:
             return False
         return True
@@ -75,16 +75,12 @@ class Link:
         Returns:
             Its length in bytes; a longer one fills `into`. 0: the other side is gone. -1: nothing came in time.
         """
-        until = time.monotonic() + timeout_s
-        while True:
-            try:
-                return self._socket.recv_into(into)
-            except BlockingIOError:
-                left = until - time.monotonic()
-                if left <= 0 or not self._wait(left):
-                    return -1
-            except OSError:
-                return 0
+        if not self._poll.poll(timeout_s * 1000):
+            return -1
+        try:
+            return self._socket.recv_into(into.data)
+        except OSError:
+            return 0
 
     def drain(self, into: npt.NDArray[np.uint8]) -> bool:
         """Drop what has come so far, by way of `into`; False where the other side is gone or never stops sending."""
@@ -95,15 +91,10 @@ class Link:
 
     def newest(self, into: npt.NDArray[np.uint8], timeout_s: float) -> int:
         """Receive the last datagram of those that wait, as `receive`; older ones are dropped."""
-        length = self.receive(into, timeout_s)
-        while length > 0 and self._wait(0.0):
-            length = self.receive(into)
-        return length
-
-    def _wait(self, seconds: float) -> bool:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        length = newer = self.receive(into, timeout_s)
+        while newer > 0:
+            length, newer = newer, self.receive(into)
+        return newer if newer == 0 else length
 
     def close(self) -> None:
         """Close this end; the other side then receives 0."""

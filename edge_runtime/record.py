@@ -89,7 +89,7 @@ class Question:
     @classmethod
     def read(cls, data: npt.NDArray[np.uint8]) -> Question:
         """Read what `to_bytes` wrote, uint8 (at least QUESTION_BYTES,)."""
-        return cls(*_QUESTION.unpack_from(data))
+        return cls(*_QUESTION.unpack_from(data.data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +111,13 @@ class Said:
 
 def read_said(record: npt.NDArray[np.uint8]) -> Said:
     """Read the header of a record, uint8 (at least HEADER_BYTES,); numbers beyond the tables become their last."""
-    slot, word, pace, last = _HEADER.unpack_from(record)
+    slot, word, pace, last = _HEADER.unpack_from(record.data)
     return Said(slot, min(word, len(WORDS) - 1), min(pace, len(PACES) - 1), last == 1)
 
 
 def write_said(record: npt.NDArray[np.uint8], said: Said) -> None:
     """Write the header of a record, uint8 (HEADER_BYTES + 2 n,)."""
-    _HEADER.pack_into(record, 0, said.slot, said.word, said.pace, said.last)
+    _HEADER.pack_into(record.data, 0, said.slot, said.word, said.pace, said.last)
 
 
 def event_bytes(event: EventWindow) -> bytes:
@@ -128,7 +128,7 @@ def event_bytes(event: EventWindow) -> bytes:
 def read_event(data: npt.NDArray[np.uint8], into: EventWindow) -> None:
     """Fill `into` with what `event_bytes` wrote, uint8 (event_size(into),)."""
     releases = len(into.present)
-    (into.last_slot,) = _SLOT.unpack_from(data)
+    (into.last_slot,) = _SLOT.unpack_from(data.data)
     into.present[:] = data[_SLOT.size : _SLOT.size + releases] == 1
     into.z.flat[:] = data[_SLOT.size + releases : event_size(into)].copy().view("<i4")
 

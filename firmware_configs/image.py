@@ -23,6 +23,7 @@ from pathlib import Path
 from edge_runtime.config import load_config
 from firmware_configs.boards import BOARDS, Board, board
 from firmware_configs.units import ENABLED, drop_ins
+from firmware_configs.wheels import BUILD_TOOL, INSTALLER, hashed, pins
 from wire.arguments import former_name
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.artifact.signature import SIGNATURE
@@ -32,8 +33,9 @@ from wire.protocol.keys import PublicKey
 __all__ = ["Entry", "Step", "edge_config", "main", "overlay", "packages", "steps", "write"]
 
 _HERE = Path(__file__).resolve().parent
-_CONSTRAINTS = _HERE.parent / "constraints" / "edge-py310.txt"
-_PIP = "pip==25.3"  # installed from a wheel: the device's own Python has none
+_PIP = ("python3", "-m", "pip")
+_FIXED = ("--quiet", "--only-binary=:all:", "--no-deps", "--require-hashes")
+_OFFLINE = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
 
 # Ubuntu and JetPack packages that the image does not contain.
 _APT_CSI = ("nvidia-opencv",)
@@ -100,13 +102,9 @@ def packages(row: Board, config: str) -> dict[str, list[str]]:
     Returns:
         "pip": pinned Python packages; "apt": JetPack packages to add on the device.
     """
-    if not _CONSTRAINTS.is_file():
-        raise ConfigError(f"{_CONSTRAINTS} is missing; run this from a checkout of the project")
     csi = str(tomllib.loads(config).get("camera", {}).get("source", "")).startswith("csi")
-    lines = (line.strip() for line in _CONSTRAINTS.read_text().splitlines())
-    pins = [line for line in lines if line and not line.startswith("#")]
     return {
-        "pip": [pin for pin in pins if not (csi and pin.startswith("opencv"))],
+        "pip": [pin for pin in pins() if not (csi and pin.startswith("opencv"))],
         "apt": [*(_APT_CSI if csi else ()), *_APT_TENSORRT],
     }
 
@@ -143,7 +141,8 @@ def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicK
     )
     found["etc/veilsight/edge.toml"] = Entry(config.encode(), 0o640)
     wanted = packages(row, config)
-    found["opt/veilsight/requirements.txt"] = Entry("".join(f"{pin}\n" for pin in wanted["pip"]).encode())
+    found["opt/veilsight/requirements.txt"] = Entry(hashed(wanted["pip"]).encode())
+    found["opt/veilsight/installer.txt"] = Entry(hashed([INSTALLER]).encode())
     found["opt/veilsight/apt.txt"] = Entry("".join(f"{name}\n" for name in wanted["apt"]).encode())
     if engine is not None:
         if signer is None:
@@ -160,7 +159,6 @@ def steps(row: Board) -> tuple[Step, ...]:
     """Return the flash plan, in order: board support package, root file system, drivers, our files, flash."""
     major, revision = row.release
     platforms = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
-    wheels = ("python3", "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--no-deps")
     return (
         Step("NVIDIA's board support package", ("tar", "xf", "$bsp", "-C", "$work")),
         Step("NVIDIA's root file system", ("as_root", "tar", "xpf", "$rootfs", "-C", "$l4t/rootfs")),
@@ -173,19 +171,24 @@ def steps(row: Board) -> tuple[Step, ...]:
         Step(
             f"the device's Python packages, for Python {row.python} on aarch64",
             (
-                *wheels,
+                *_PIP,
+                "download",
+                *_FIXED,
                 *(f"--platform={name}" for name in platforms),
                 f"--python-version={row.python}",
                 "--dest=$work/wheels",
-                "-r",
-                "$here/overlay/opt/veilsight/requirements.txt",
-                _PIP,
+                "--requirement=$here/overlay/opt/veilsight/requirements.txt",
+                "--requirement=$here/overlay/opt/veilsight/installer.txt",
             ),
+        ),
+        Step(
+            "what builds our own package",
+            (*_PIP, "install", *_FIXED, "--target=$work/build", "--requirement=$here/build.txt"),
         ),
         Step("remove modules of an earlier build", ("rm", "-rf", "$source/build/lib")),
         Step(
-            "our own package",
-            ("python3", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir=$work/wheels", "$source"),
+            "our own package, with nothing else from an index",
+            ("env", "PYTHONPATH=$work/build", *_PIP, "wheel", *_OFFLINE, "--wheel-dir=$work/wheels", "$source"),
         ),
         Step(
             "our files over the root file system",
@@ -240,6 +243,7 @@ def write(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
     entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, engine, signer).items()}
+    entries["build.txt"] = Entry(hashed([BUILD_TOOL]).encode())
     entries["flash_plan.json"] = Entry(_plan(row, config, engine).encode())
     entries["flash.sh"] = Entry(_flash_script(row).encode(), 0o755)
     written = []

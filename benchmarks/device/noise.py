@@ -1,8 +1,8 @@
 """`python -m benchmarks.noise`: time of a noise sample, as the device makes it, against OpenDP's sampler.
 
 Ours is the gate's sampler: it takes a fresh key and the table, hands a sample out once and overwrites it. OpenDP's is
-its exact discrete Gaussian on a vector of as many integers, at the same sigma, through its Python interface. Both run
-in one process on one thread, in turns.
+its exact discrete Gaussian on a vector of as many integers, at the same sigma, through its Python interface: a peer in
+speed, of nearly the same law (ours is the rounded Gaussian). Both run in one process on one thread, in turns.
 
 The second part tests whether the time of a sample depends on its values: Welch's t between the times of small and of
 large noise, interleaved at random (the method of dudect, https://eprint.iacr.org/2016/1123). The control is a search

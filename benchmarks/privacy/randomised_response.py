@@ -23,7 +23,7 @@ from benchmarks.harness import add_checkpoint
 from benchmarks.privacy.frontier import Clips, called_risks, encoded_clips
 from benchmarks.runner import Benchmark, Report
 from calibration.measures import best_response, response_bits
-from wire.arguments import at_least_one
+from wire.arguments import at_least_one, former_name
 from wire.privacy.certificate import PROFILES, bits, round_up
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv")
     parser.add_argument("--rendered", type=at_least_one, default=150, help="clips to render where there is no --data")
-    parser.add_argument("--noise-samples", type=at_least_one, default=10, metavar="N", help="draws at each S")
+    count = parser.add_argument(
+        "--noise-samples", type=at_least_one, default=10, metavar="N", help="noise samples at each S"
+    )
+    former_name(parser, "--draws", count)
 
 
 def _measure(args: argparse.Namespace) -> Report:
@@ -64,13 +67,13 @@ def _measure(args: argparse.Namespace) -> Report:
     for shift, point in zip(_SHIFTS, points, strict=True):
         cells = [_cell(point[side]) for side in _SIDES]
         told = f"{point['label bits']:.2f}"
-        certified = round_up(bits(shift))
+        certified = round_up(bits(shift, family.config.event_releases * family.config.n))
         rows.append((f"{shift:g}", profiles.get(shift, ""), certified, told, *cells))
     rows.append(("no noise", "", "no limit", "", *(_cell(clean[key]) for key in ("z, cloud member", "label", "label"))))
     own = points[_SHIFTS.index(PROFILES[family.config.profile])]
     count = args.noise_samples
     notes = [
-        f"{len(clips.rows)} clips, {count} draws; risk F1 with 95 % intervals over groups of clips and draws; then AUC",
+        f"{len(clips.rows)} clips, {count} noise samples; risk F1, 95 % interval over groups of clips and samples, AUC",
         f"calling every clip a risk has F1 {_always(clips):.3f}",
         f"a moment touches {touched} labels of {family.config.event_releases} releases each",
     ]

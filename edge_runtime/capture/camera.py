@@ -3,8 +3,9 @@
     source --frames--> picture --shrink, overwrite--> FrameBuffer --a slot is asked for--> Window
 
 A file or a synthetic scene is played on the release clock, decoded a little ahead. A live camera is read as fast as it
-delivers: the newest frame wins, frames that come too densely are dropped and counted. A live camera that fails is
-opened again and again, while its slots go on with black frames.
+delivers: the newest frame wins, frames that come too densely are dropped and counted, and pictures that were delivered
+before are not kept as new (stillness.py). A live camera that fails is opened again and again, while its slots go on
+with black frames.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.capture.sources import LIVE, Frame, Picture, backend_of, masked, open_frames
+from edge_runtime.capture.stillness import Stillness
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.eye.window import FrameBuffer, Window
 from wire.artifact.manifest import WindowSpec
@@ -66,7 +68,8 @@ class Camera:
         if self._live and clock.speed != 1.0:
             raise CameraError(f"[camera] speed is {clock.speed}; a live camera has no other speed than 1.0")
         self._ahead_s = max(1.0, clock.speed / 4)  # how far files are decoded ahead
-        self._buffer, self._kept_s = FrameBuffer(spec, self._ahead_s), spec.receptive_field_s + spec.slot_s
+        self._buffer, self._stillness = FrameBuffer(spec, self._ahead_s), Stillness()
+        self._kept_s = spec.receptive_field_s + spec.slot_s
         self._opened = self._open_early(backend)
         self._thread = threading.Thread(target=self._follow if self._live else self._play, name="capture", daemon=True)
         self._end_s, self._alive_at, self.frames = math.inf, time.monotonic(), 0
@@ -95,6 +98,7 @@ class Camera:
         self._clock.stop.set()
         self._thread.join(timeout=2.0)  # a read that hangs ends with the process
         self._buffer.wipe()
+        self._stillness.wipe()
 
     def window(self, slot: int) -> Window:
         """The window of `slot`, whose end has come."""
@@ -164,6 +168,10 @@ class Camera:
         picture = fetch() if self._buffer.wants(at_s) else None
         if picture is None:
             return
-        self._buffer.push(at_s, shrink(picture, self._spec.height, self._spec.width))
+        small = shrink(picture, self._spec.height, self._spec.width)
+        if self._live and not self._stillness.is_new(small, at_s):
+            picture[:] = 0  # an old picture is no sign that the camera lives
+            return
+        self._buffer.push(at_s, small)
         picture[:] = 0
         self._alive_at, self.frames = time.monotonic(), self.frames + 1

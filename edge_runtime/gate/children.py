@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from edge_runtime.confine import clean_environment
+from edge_runtime.confine import clean_environment, share_out_cores
 from edge_runtime.link import Link
 
 __all__ = ["CHILDREN", "Child", "Running", "accepted", "inherited_sockets", "spawned"]
@@ -30,6 +30,7 @@ CHILDREN: Mapping[str, str] = {"eye": "edge_runtime.eye.process", "reader": "edg
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a child confines itself while it has one thread
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONG_LIFE_S = 0.25, 30.0, 60.0
+_CHILD_NICE = 5  # a child that starts or works must not delay a release
 _FIRST_DESCRIPTOR = 3  # of those that systemd passes
 
 
@@ -65,8 +66,10 @@ class Child:
 
     def link(self, timeout_s: float = 0.0) -> Link | None:
         """The socket to the newest child; None while none is there. For one thread, which alone closes sockets."""
+        if self._fresh.empty() and (self._link is not None or not timeout_s):
+            return self._link
         with contextlib.suppress(Empty):
-            fresh = self._fresh.get(timeout=timeout_s) if timeout_s and self._link is None else self._fresh.get_nowait()
+            fresh = self._fresh.get(timeout=timeout_s)
             self._drop()
             self._link = fresh
         return self._link
@@ -91,8 +94,9 @@ class Child:
         self._link = None
 
     def _keep(self) -> None:
-        own = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, 0, max(0, own))  # a child has not the gate's priority
+        own = threading.get_native_id()  # a child inherits cores and priority of the thread that starts it
+        os.sched_setaffinity(own, share_out_cores()[1])
+        os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _CHILD_NICE))
         pause_s = _FIRST_PAUSE_S
         while not self._closing.is_set() and (running := self._begin()) is not None:
             began, self.starts = time.monotonic(), self.starts + 1

@@ -79,17 +79,20 @@ class EyeClient:
         until = time.monotonic() + timeout_s
         link, record = self._child.link(), self._record
         if link is None or not link.drain(record):  # none is there, or it is gone, or it never stops sending
-            return self._missed(gone=link is not None)
+            self._miss(gone=link is not None)
+            return None
         link.send(Question(slot, self.zero_s).to_bytes())
         for _ in range(_TRIES):
             length = link.receive(record, max(0.0, until - time.monotonic()))
             if length <= 0:
-                return self._missed(gone=length == 0)
+                self._miss(gone=length == 0)
+                return None
             code = read_code(record, length, slot, self._n)
             if code is not None:
                 return self._answered(code)
             self.counts["malformed"] += length != len(record) - 1
-        return self._missed(gone=False)
+        self._miss(gone=False)
+        return None
 
     @property
     def watching(self) -> bool:
@@ -121,7 +124,7 @@ class EyeClient:
         self.counts["answered"] += 1
         return code
 
-    def _missed(self, gone: bool) -> None:
+    def _miss(self, gone: bool) -> None:
         self.counts["missed"] += 1
         self._silent += 1
         self._record.fill(0)

@@ -74,11 +74,11 @@ FORBIDDEN: Mapping[str, str] = {
 """Operators met in practice -> why they are refused. All others are refused for not being in OPERATORS."""
 
 MOST_NODES = 20_000
-"""Nodes of a graph, at most; the largest family has about 3,000."""
+"""Nodes of a graph, at most."""
 MOST_ELEMENTS = 2**28
 """Elements of one tensor, at most: 1 GB in float32."""
 MOST_BYTES = 2**34
-"""Bytes of all stored constants, at most; the largest family has 8 GB."""
+"""Bytes of all stored constants of a graph, at most: 16 GiB."""
 
 _STORED: Mapping[str, int] = {
     **dict.fromkeys(["Clip", "Expand", "Gather", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"], 1),

@@ -38,7 +38,7 @@ from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import GraphError, VeilsightError
 from wire.protocol.keys import PublicKey
 
-__all__ = ["main", "prove_folder", "prove_graph"]
+__all__ = ["check_graph", "main", "prove_folder", "prove_graph"]
 
 _PARTS = ("encode", "decide")
 
@@ -60,8 +60,15 @@ def prove_graph(part: str, model: onnx.ModelProto, manifest: EngineManifest, fol
     """
     if manifest.opset != OPSET:
         raise GraphError(f"{FILES[part]}: the manifest says opset {manifest.opset}, this proof knows {OPSET}")
-    graph, interface = Graph(model, FILES[part]), manifest.graphs()[part]
-    inputs, outputs = interface["inputs"], interface["outputs"]
+    interface = manifest.graphs()[part]
+    return check_graph(model, FILES[part], interface["inputs"], interface["outputs"], folder)
+
+
+def check_graph(
+    model: onnx.ModelProto, file: str, inputs: Signature, outputs: Signature, folder: Path | str = ""
+) -> list[str]:
+    """Do as `prove_graph` for a graph of any interface; file: its name, for messages."""
+    graph = Graph(model, file)
     check_unambiguous(graph, inputs, outputs)
     check_kinds(graph)
     shapes = static_shapes(graph, outputs)

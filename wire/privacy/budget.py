@@ -4,6 +4,9 @@
 
 The budget of an event can be kept by the cadence only, because its releases are made at fixed slots. The budgets of an
 hour and of a day can also be kept by a cut-off: once one is spent, releases are noise alone and nothing is observed.
+Such a cut-off is a filter of Gaussian differential privacy: while the sum of S^2 stays within a limit B, whatever chose
+the terms on the way, all releases together are one Gaussian mechanism of shift sqrt(B) (docs/proofs.md). Bits are
+S^2 / (2 ln 2) here, never below what the certificate says of so many coordinates.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -91,7 +92,7 @@ class DeviceKey:
 
     @classmethod
     def load(cls, path: Path | str) -> DeviceKey:
-        """Read the 32-byte key at `path` (mode 0600).
+        """Read the 32-byte key at `path` (mode 0600), and see that its public half is beside it where that is possible.
 
         Raises:
             FileNotFoundError: There is none.
@@ -106,7 +107,11 @@ class DeviceKey:
             raise DeviceKeyError(f"device key {file}: {error.strerror}") from error
         if mode & 0o077:
             raise DeviceKeyError(f"device key {file}: mode {mode:04o} lets others read it; chmod 600 {file}")
-        return cls(seed)
+        key = cls(seed)
+        with suppress(OSError):  # a key may lie where nothing can be written
+            if not key._public_is_there(file):
+                key._save_public(file)
+        return key
 
     @classmethod
     def load_or_make(cls, path: Path | str) -> DeviceKey:
@@ -119,7 +124,6 @@ class DeviceKey:
             key.save(path)
         except FileExistsError:  # another process made one in the meantime
             key = cls.load(path)
-            key._save_public(Path(path))
         return key
 
     def save(self, path: Path | str) -> None:
@@ -138,6 +142,12 @@ class DeviceKey:
             raise
         except OSError as error:
             raise DeviceKeyError(f"device key {file}: {error.strerror}; make its folder writable") from error
+
+    def _public_is_there(self, file: Path) -> bool:
+        try:
+            return read_trusted(Path(f"{file}.pub")) == f"{self.public.hex}\n".encode()
+        except OSError:
+            return False
 
     def _save_public(self, file: Path) -> None:
         write_durably(Path(f"{file}.pub"), f"{self.public.hex}\n".encode(), mode=0o644)

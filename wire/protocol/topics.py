@@ -22,6 +22,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from wire.errors import ConfigError
 
@@ -168,6 +169,7 @@ def topic(site: str, camera: str, name: str) -> str:
     return f"{PREFIX}/{site}/{camera}/{name}"
 
 
+@lru_cache(maxsize=4096)
 def signed_context(kind: str, site: str, camera: str) -> bytes:
     """Return what is signed before a body, so that a signature is valid for one kind of message of one camera alone.
 

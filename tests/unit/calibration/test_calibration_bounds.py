@@ -170,7 +170,7 @@ def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 # --- README and docs --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_bounds_in_the_docs_are_what_the_certificate_says_now(page: Path, made: dict[str, str]) -> None:
     text = page.read_text()
     assert fill(text, made, page.name) == text, CURE
@@ -188,7 +188,7 @@ def test_the_promise_is_generated_wherever_it_is_made(page: str, names: set[str]
     assert names <= there, f"{page}: put <!-- bounds:NAME --> <!-- /bounds --> of {sorted(names - there)}; {CURE}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_bound_in_the_docs_is_rounded_down(page: Path) -> None:
     """These were: 6.49128 as 6.49, 0.723043 as 0.723, 0.0293054 as 0.029, 0.197106 as 0.197."""
     said = re.search(r"(6\.49) bits|(?:at most|chance of|p <=) (6\.49|0\.723|0\.029|0\.197)\b", page.read_text())

@@ -92,6 +92,17 @@ def test_a_stream_that_comes_back_to_now_is_read_as_now_from_there(harness: Harn
     assert NOON + 300 - (NOON + first_now) <= 120 + 60
 
 
+def test_verdicts_in_a_row_are_not_counted_over_what_was_late(harness: Harness) -> None:
+    """One verdict of a fall, an hour of held-back quiet, one verdict of a fall: two, but not in a row."""
+    live(harness, 8, value=90)
+    harness.now_s = NOON + 3600
+    harness.send(at(8))
+    harness.send(at(9, 90, made_s=NOON + 3600))
+    assert ("fall", True) not in turns(harness)
+    harness.send(at(10, 90, made_s=NOON + 3600))
+    assert turns(harness)[-1] == ("fall", True)
+
+
 def test_the_end_of_a_short_stream_is_late_where_it_is_read_long_after(harness: Harness) -> None:
     """Releases in no event yet are read when the next start comes: their age counts then, not when they came."""
     live(harness, 3, value=90)

@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_an_offline_of_an_older_start_is_ignored(harness: Harness) -> None:
 
 
 def test_the_bridge_is_finished_when_every_camera_is_offline(harness: Harness) -> None:
-    hall = {"key": OTHER, "camera": "hall"}
+    hall: dict[str, Any] = {"key": OTHER, "camera": "hall"}
     harness.send(a_state("offline"), name="state")
     assert not harness.bridge.finished
     harness.send(a_state("offline", **hall), name="state", camera="lab/hall")
@@ -151,7 +152,7 @@ def test_a_certificate_of_the_version_before_is_refused_with_the_cure(
     former = json.dumps(document).encode()
     harness.send(a_state("online", certificate=former), name="state")
     harness.send(former, name="certificate")
-    cure = "version is 2, this software reads version 3; build the engine again: python -m export.build_engine"
+    cure = "version is 2, this software reads version 4; build the engine again: python -m export.build_engine"
     assert cure in caplog.text
     harness.send(at(0))
     assert harness.bridge.stats()["refused"] == {"untrusted": 2}

@@ -79,7 +79,7 @@ def test_an_input_of_another_shape_or_type_is_refused(folder: Path) -> None:
     with pytest.raises(EngineError, match=r"the run failed: frames is uint8 \(1, 3, 32, 32\), expected uint8"):
         engine.encode(np.zeros((1, 3, 32, 32), np.uint8))
     with pytest.raises(EngineError, match="frames is int16"):
-        engine.encode(frames().astype(np.int16))  # type: ignore[arg-type]  # on purpose
+        engine.encode(frames().astype(np.int16))
 
 
 def test_what_a_runtime_says_of_a_failed_run_is_not_passed_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -361,7 +361,7 @@ def scripted(device: Device, seed: int) -> list[int]:
         z = release(8 if slot % 10 > 5 else -8, 1000 * seed + slot, 92.0)  # enough for every level
         return NoiseSample(z.astype(np.int32))
 
-    device.eye.code = no_code  # type: ignore[method-assign,assignment]  # a test's shorthand
+    device.eye.code = no_code  # type: ignore[method-assign]  # a test's shorthand
     for sampler in device.samplers:
         sampler.draw = draw  # type: ignore[method-assign]  # likewise
     device.run(40)

@@ -183,7 +183,7 @@ def test_a_verdict_spans_its_event(tmp_path: Path) -> None:
     event = EventWindow(8, 4, 16)
     for slot in (0, 1, 4):
         event.push(slot, np.ones(64, np.int16))
-    verdict = fill_verdict(9, manifest, event, {"normal": 0.75, "fall": 0.25}, 60)
+    verdict = fill_verdict(9, manifest, event.span(), {"normal": 0.75, "fall": 0.25}, 60)
     assert (verdict.first_slot, verdict.last_slot, verdict.start_s, verdict.end_s) == (0, 4, 0.0, 2.5)
     assert verdict.present == (False, False, False, True, True, False, False, True)
     assert (verdict.member, verdict.sentence, verdict.label) == ("edge", "", "normal")

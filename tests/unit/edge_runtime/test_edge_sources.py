@@ -18,6 +18,7 @@ import pytest
 
 from edge_runtime.capture import camera as camera_module
 from edge_runtime.capture import sources as source_module
+from edge_runtime.capture import stillness
 from edge_runtime.capture.camera import Camera, shrink
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.capture.sources import backend_of, masked, open_frames
@@ -67,12 +68,14 @@ def played(config: ChildSettings, slots: int = 1000) -> list[np.ndarray[Any, Any
 class FakeCamera:
     """A live camera: `frames` frames at 100 a second, then it is gone. It keeps the pictures that it gave."""
 
-    def __init__(self, frames: int) -> None:
-        self.frames, self.offered = frames, 0
+    def __init__(self, frames: int, moving: bool = True) -> None:
+        self.frames, self.moving, self.noise, self.offered = frames, moving, np.random.default_rng(), 0
         self.given: list[np.ndarray[Any, Any]] = []
 
     def picture(self) -> np.ndarray[Any, Any]:
         self.given.append(np.full((48, 64, 3), 200, np.uint8))
+        if self.moving:  # a sensor has noise
+            self.given[-1][:] += self.noise.integers(0, 20, (48, 64, 1), np.uint8)
         return self.given[-1]
 
     def __iter__(self) -> Iterator[Any]:
@@ -227,6 +230,24 @@ def test_a_live_camera_that_vanishes_leaves_black_windows_and_comes_back(
     assert bright[-1]
     assert not cameras  # it was opened again
     assert camera.name == "rtsp://***@cam/1"
+
+
+def test_a_frozen_camera_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its one picture is in windows for as long as it counts as still, and never again; then the eye gives up."""
+    monkeypatch.setattr(stillness, "STILL_S", 0.5)
+    fake = FakeCamera(10_000, moving=False)
+    monkeypatch.setattr(camera_module, "open_frames", lambda *_: iter(fake))
+    clock = SlotClock(0.2, 0.05)
+    clock.start()
+    seen = []
+    with Camera(config_of(tmp_path, "0", lost_after_s=2.0), SPEC, clock) as camera:
+        for slot in clock.slots():
+            if camera.lost:
+                break
+            seen.append(bool(camera.window(slot).frames.any()))
+    longest = (0.5 + SPEC.receptive_field_s) / SPEC.slot_s
+    assert True in seen and not any(seen[seen.index(True) + int(longest) + 1 :])
+    assert not any(picture.any() for picture in fake.given)  # what is not kept is overwritten too
 
 
 def test_big_pictures_are_overwritten_and_dense_ones_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from export.proof.structure import check_structure
+from export.proof.verify_graph import check_graph
 from export.trace import trace_module
 from familial.model.config import FamilyConfig, VisionSpec, nano
 from familial.model.family import Family
@@ -105,7 +105,7 @@ def test_the_tower_exports_to_allowed_operators(base: Any) -> None:
     pixels, grid = processor_pixels(frames[0], tower.vision)
     graph = trace_module(_Tokens(tower), {"frames": frames}, "tokens", "tower")
     shape = (1, *tower.tokens(frames).shape[1:])
-    check_structure(graph, "tower", {"frames": ("uint8", tuple(frames.shape))}, {"tokens": ("float32", shape)})
+    check_graph(graph, "tower", {"frames": ("uint8", tuple(frames.shape))}, {"tokens": ("float32", shape)})
     found = {node.op_type for node in graph.graph.node}
     assert not found & {"NonZero", "ScatterND", "ScatterElements", "IsNaN", "RandomNormal", "Gather", "If", "Loop"}
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -13,9 +15,10 @@ import pytest
 
 from export.install import main as install
 from firmware_configs.boards import BOARDS, Board, board
-from firmware_configs.image import EDGE_TOML, edge_config, main, overlay, steps, write
+from firmware_configs.image import EDGE_TOML, edge_config, main, overlay, packages, steps, write
+from firmware_configs.wheels import INSTALLER, hashed, pins
 from tests.support.engine_factory import make_engine, put_weights_outside
-from tests.support.services import PATIENCE_S
+from tests.support.services import PATIENCE_S, ROOT
 from wire.artifact.manifest import EngineManifest, sha256_file
 from wire.artifact.signature import sign_manifest
 from wire.errors import ConfigError
@@ -24,6 +27,7 @@ from wire.protocol.keys import DeviceKey
 NAMES = [row.name for row in BOARDS]
 SIGNER = DeviceKey(bytes(range(32)))
 UNITS = "etc/systemd/system"
+HASHES = ROOT / "constraints" / "edge-aarch64-hashes.txt"
 
 
 def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -56,6 +60,21 @@ def test_an_unknown_board_is_refused_with_the_known_ones(tmp_path: Path, capsys:
     assert main(["--board", "nano", "--out", str(tmp_path / "out")]) == 2
     assert "'nano'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "most"), [("veilsight-power", 20), ("veilsight-install", 20)])
+def test_a_unit_is_exposed_to_little(name: str, most: int, tmp_path: Path) -> None:
+    """Tenths of systemd's own exposure level, of 100; without a sandbox it is 96."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, None)
+    unit_file = tmp_path / "out" / "overlay" / UNITS / f"{name}.service"
+    command = [analyze, "security", "--no-pager", "--offline=true", f"--threshold={most}", str(unit_file)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    if "unrecognized option" in result.stderr:
+        pytest.skip("this systemd-analyze judges no file")
+    assert result.returncode == 0, result.stdout[-200:] + result.stderr
 
 
 def test_the_same_input_gives_the_same_bytes(row: Board, tmp_path: Path) -> None:
@@ -105,8 +124,13 @@ def test_the_flash_script_refuses_to_run_without_its_parts(tmp_path: Path) -> No
     assert "--bsp" in result.stderr
 
 
-def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run flash.sh --run on a made board support package whose scripts only log that they ran."""
+def flash(
+    tmp_path: Path, release: str, *more: str, typed: str = ""
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run flash.sh --run on a made board support package whose scripts only log that they ran.
+
+    openssl and chpasswd log what they read: the password and its hash.
+    """
     write(board("orin-nano"), tmp_path / "out", EDGE_TOML, None)
     (tmp_path / "out/overlay/opt/veilsight/engine").mkdir()
     (tmp_path / "out/overlay/opt/veilsight/engine/manifest.json").write_text("{}")
@@ -116,6 +140,9 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
     rootfs.mkdir(parents=True)
     made = {
         l4t / "tools/l4t_flash_prerequisites.sh": log,
+        l4t / "tools/l4t_create_default_user.sh": log,
+        tmp_path / "tools/openssl": log + f"cat >{tmp_path}/hashed\necho '$6$salt$hash'\n",
+        tmp_path / "tools/chpasswd": log + f"cat >{tmp_path}/set\n",
         l4t / "apply_binaries.sh": log + f"echo '# {release}, GCID: 1' >rootfs/etc/nv_tegra_release\n",
         l4t / "tools/kernel_flash/l4t_initrd_flash.sh": log,
         l4t / "rootfs/README": "",
@@ -132,28 +159,92 @@ def flash(tmp_path: Path, release: str) -> tuple[subprocess.CompletedProcess[str
     subprocess.run(["tar", "cf", tmp_path / "rootfs.tar", "-C", tmp_path / "made/rootfs", "etc"], check=True)
     options = ["--bsp", "bsp.tar", "--rootfs", "rootfs.tar", "--source", "checkout", "--work", "unpacked"]
     result = subprocess.run(
-        [str(tmp_path / "out" / "flash.sh"), "--run", *options],
+        [str(tmp_path / "out" / "flash.sh"), "--run", *options, *more],
         cwd=tmp_path,
         env={"PATH": f"{tmp_path}/tools:/usr/bin:/bin"},
+        input=typed,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
         check=False,
     )
-    return result, (tmp_path / "log").read_text().splitlines()
+    log_file = tmp_path / "log"
+    return result, log_file.read_text().splitlines() if log_file.exists() else []
 
 
 def test_with_run_the_script_copies_the_overlay_before_it_flashes(tmp_path: Path) -> None:
     result, log = flash(tmp_path, "R36 (release), REVISION: 4.4")
     assert result.returncode == 0, result.stderr
-    order = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", "python3", "python3", "lsusb", "l4t_initrd_flash.sh"]
+    order = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", *["python3"] * 3, "lsusb", "l4t_initrd_flash.sh"]
     assert [line.split()[0] for line in log] == order
+    downloads = [line for line in log if " pip download " in line or " pip install " in line]
+    assert len(downloads) == 2 and all("--require-hashes" in line and "--no-deps" in line for line in downloads)
+    assert "pip wheel --quiet --no-deps --no-index --no-build-isolation" in log[4]
     assert "-c bootloader/generic/cfg/flash_t234_qspi.xml --showlogs --network usb0 jetson-orin-nano-devkit" in log[-1]
     unpacked = tmp_path / "unpacked" / "Linux_for_Tegra" / "rootfs"
     assert (unpacked / "opt/veilsight/wheels/a.whl").is_file()
     assert (unpacked / UNITS / "multi-user.target.wants/veilsight-gate.service").is_symlink()
     assert (unpacked / "opt/veilsight/bin/install").stat().st_mode & 0o777 == 0o755
     assert (unpacked / "etc").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("way", ["file", "typed"])
+def test_the_admins_password_is_on_no_command_line(tmp_path: Path, way: str) -> None:
+    secret = "it's a 'secret' $HOME \\n"
+    (tmp_path / "password").write_text(secret + "\n")
+    more = ["--admin", "ops", *(["--password-file", "password"] if way == "file" else [])]
+    result, log = flash(tmp_path, "R36 (release), REVISION: 4.4", *more, typed=secret + "\n")
+    assert result.returncode == 0, result.stderr
+    assert "secret" not in "\n".join(log) + result.stdout
+    assert (tmp_path / "hashed").read_text() == secret + "\n"
+    assert (tmp_path / "set").read_text() == "ops:$6$salt$hash\n"
+    made = next(line for line in log if line.startswith("l4t_create_default_user.sh -u ops -p "))
+    throwaway = made.split()[4]
+    assert len(throwaway) >= 20 and "--accept-license" in made
+    names = [line.split()[0] for line in log]
+    assert names.index("openssl") < names.index("chpasswd") < names.index("l4t_initrd_flash.sh")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--admin", "ops"], "the password of ops is empty"),
+        (["--admin", "ops", "--password-file", "empty"], "empty"),
+        (["--admin", "ops", "--password-file", "nowhere"], "nowhere"),
+        (["--admin", "ops:x"], "expected a-z"),
+    ],
+)
+def test_no_user_without_a_name_and_a_password(tmp_path: Path, more: list[str], says: str) -> None:
+    (tmp_path / "empty").touch()
+    result, log = flash(tmp_path, "R36 (release), REVISION: 4.4", *more, typed="\n")
+    assert result.returncode != 0 and says in result.stderr
+    assert log == []
+
+
+def test_every_package_is_pinned_to_the_hashes_of_its_files(row: Board) -> None:
+    found = overlay(row, EDGE_TOML, None)
+    lines = found["opt/veilsight/requirements.txt"].data + found["opt/veilsight/installer.txt"].data
+    assert len(lines.decode().splitlines()) == len(packages(row, EDGE_TOML)["pip"]) + 1
+    for line in lines.decode().splitlines():
+        assert re.fullmatch(r"[A-Za-z0-9_-]+==[0-9.]+( --hash=sha256:[0-9a-f]{64})+", line), line
+
+
+def test_each_python_of_a_board_has_a_wheel_of_every_package() -> None:
+    """By the tags in the names of the wheels whose hashes are known."""
+    names = [line.split()[1] for line in HASHES.read_text().splitlines() if not line.startswith("#")]
+    for version in {row.python.replace(".", "") for row in BOARDS}:
+        for pin in [*pins(), INSTALLER]:
+            name, _, number = pin.lower().replace("-", "_").partition("==")
+            tags = [each.split("-")[2:4] for each in names if each.lower().startswith(f"{name}-{number}-")]
+            assert any(
+                python == f"cp{version}" or "py3" in python or (abi == "abi3" and int(python[3:]) <= int(version[1:]))
+                for python, abi in tags
+            ), (pin, version)
+
+
+def test_a_package_without_a_known_hash_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no hash of numpy==1\.26\.5; make the file again"):
+        hashed(["numpy==1.26.5"])
 
 
 def test_another_release_is_never_flashed(tmp_path: Path) -> None:

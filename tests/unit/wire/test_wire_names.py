@@ -101,6 +101,33 @@ def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert PublicKey.parse(f"{file}.pub") == key.public == PublicKey.parse(key.public.hex)
 
 
+@pytest.mark.parametrize("beside", [None, "", "0" * 64 + "\n"], ids=["missing", "half", "another's"])
+def test_the_public_half_is_made_from_the_key_where_it_is_not_its_own(tmp_path: Path, beside: str | None) -> None:
+    file, public = tmp_path / "device.key", tmp_path / "device.key.pub"
+    key = DeviceKey.load_or_make(file)
+    public.unlink()
+    if beside is not None:
+        public.write_text(beside)
+    assert DeviceKey.load_or_make(file).public == key.public == PublicKey.parse(str(public))
+
+
+def test_a_public_half_that_is_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    file, public, target = tmp_path / "device.key", tmp_path / "device.key.pub", tmp_path / "target"
+    key = DeviceKey.load_or_make(file)
+    target.write_text("untouched")
+    public.unlink()
+    public.symlink_to(target)
+    DeviceKey.load_or_make(file)
+    assert target.read_text() == "untouched" and not public.is_symlink() and PublicKey.parse(str(public)) == key.public
+
+
+def test_a_key_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    DeviceKey.load_or_make(tmp_path / "real.key")
+    (tmp_path / "device.key").symlink_to(tmp_path / "real.key")
+    with pytest.raises(DeviceKeyError, match="symbolic link"):
+        DeviceKey.load_or_make(tmp_path / "device.key")
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o620])
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     file = tmp_path / "device.key"
