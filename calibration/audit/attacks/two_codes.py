@@ -12,8 +12,8 @@ from calibration.audit.findings import Control, Finding
 
 __all__ = ["TWO_CODES"]
 
-_CONTROL_TRIALS = 20_000
-_BEYOND, _BEYOND_TRIALS = 3, 4_000
+_CONTROL_TRIALS = 8_000
+_BEYOND, _BEYOND_TRIALS = 3, 2_000
 
 
 def _pieces(setting: Setting) -> list[Piece]:
