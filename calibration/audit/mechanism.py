@@ -100,7 +100,7 @@ def trials_needed(s_release: float) -> int:
     return math.ceil(((2.0 * _Z + math.sqrt(2.0) * _POWER) * deviation / margin) ** 2)
 
 
-def two_codes(manifest: EngineManifest, sigma: Fraction, trials: int, *, times: int = 1) -> Bound:
+def two_codes(manifest: EngineManifest, sigma: Fraction, trials: int, *, length: int = 0) -> Bound:
     """Distinguish +C from -C on one coordinate, the next one for every trial, from one release of the device each.
 
     The likelihood ratio of two Gaussians grows with that coordinate of z alone, so its sign is the test. An error rate
@@ -110,11 +110,10 @@ def two_codes(manifest: EngineManifest, sigma: Fraction, trials: int, *, times: 
         manifest: of the engine.
         sigma: of the noise. Less than the claim's is the control: a mechanism with too little noise must be detected.
         trials: a side.
-        times: the eye says `times` C instead, which the gate must not let out of the ball.
+        length: of the codes that the eye says; 0: C. Longer ones must not leave the gate.
     """
     n, coin = manifest.n, np.random.default_rng(5)
-    longest = min(times * manifest.clip_norm, np.iinfo(np.int16).max)
-    plus = np.eye(n, dtype=np.int16) * np.int16(longest)
+    plus = np.eye(n, dtype=np.int16) * np.int16(min(length or manifest.clip_norm, 2**15 - 1))
     trial = np.arange(trials)
     index = np.stack([trial % n, n + trial % n], axis=1).reshape(-1)  # a trial of +C, one of -C, and so on
     wrong, even = [0, 0], [0, 0]

@@ -12,8 +12,8 @@ from calibration.audit.findings import Control, Finding
 
 __all__ = ["TWO_CODES"]
 
-_CONTROL_TRIALS = 20_000
-_BEYOND, _BEYOND_TRIALS = 3, 4_000
+_CONTROL_TRIALS = 8_000
+_BEYOND, _BEYOND_TRIALS = 3, 2_000
 
 
 def _pieces(setting: Setting) -> list[Piece]:
@@ -33,9 +33,10 @@ def _run(bench: Bench) -> Iterator[Finding]:
     )
     shares = {"share_of_claim": round(found.low / claim, 4), "half_noise_share": round(halved.low / claim, 4)}
     yield _finding(bench, "+C against -C, through the device", found, control, shares)
-    wide = replace(manifest, clip_norm=_BEYOND * manifest.clip_norm)
-    beyond = mechanism.two_codes(manifest, sigma, _BEYOND_TRIALS, times=_BEYOND)
-    let_out = mechanism.two_codes(wide, sigma, _BEYOND_TRIALS, times=_BEYOND)
+    length = _BEYOND * manifest.clip_norm
+    wide = replace(manifest, clip_norm=length, levels={}, adaptive_level=None)
+    beyond = mechanism.two_codes(manifest, sigma, _BEYOND_TRIALS, length=length)
+    let_out = mechanism.two_codes(wide, sigma, _BEYOND_TRIALS, length=length)
     control = Control(let_out.low / claim, 1.0, "the lower bound over the claim, by a gate whose ball is too large")
     yield _finding(bench, f"codes of {_BEYOND} C, through the device", beyond, control, {})
 
