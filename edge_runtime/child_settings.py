@@ -42,7 +42,7 @@ class ChildSettings:
 
     @classmethod
     def of(cls, config: Config, cores: set[int], camera: bool, zero_s: float = 0.0) -> ChildSettings:
-        """The settings of the eye, or, without `camera`, of the reader. Raises DeviceKeyError for an unusable signer."""
+        """The settings of the eye, or, without `camera`, of the reader. Raises DeviceKeyError: no key of a signer."""
         names = {field.name for field in fields(cls)}
         taken = {name: value for name, value in vars(config).items() if name in names}
         if config.engine_signer:  # the key itself: a child may not reach the file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,16 @@ from tests.support.engine_factory import make_edge_config
 from wire.errors import ConfigError
 from wire.protocol.keys import DeviceKey
 
-SECRETS = {"broker": {"username": "the-user", "password_file": "the-password"}, "privacy": {"profile": "the-profile"}}
+SECRETS: dict[str, dict[str, Any]] = {
+    "broker": {"username": "the-user", "password_file": "the-password"},
+    "privacy": {"profile": "the-profile"},
+}
 
 
-def settings(folder: Path, camera: bool, **sections: dict[str, object]) -> ChildSettings:
+def settings(folder: Path, camera: bool, signer: str = "") -> ChildSettings:
     source = "rtsp://me:camera-secret@cam/1"
-    config = make_edge_config(folder, engine="/engines/nano", source=source, **{**SECRETS, **sections})
-    return ChildSettings.of(load_config(config), {2, 0}, camera, 12.5)
+    config = load_config(make_edge_config(folder, engine="/engines/nano", source=source, **SECRETS))
+    return ChildSettings.of(dataclasses.replace(config, engine_signer=signer), {2, 0}, camera, 12.5)
 
 
 def test_they_come_back_as_they_were_sent(tmp_path: Path) -> None:
@@ -43,7 +47,7 @@ def test_a_child_learns_of_camera_and_engine_alone(tmp_path: Path) -> None:
 def test_the_signer_is_sent_as_a_key_since_the_child_may_not_read_its_file(tmp_path: Path) -> None:
     key = DeviceKey(bytes(range(32))).public
     (tmp_path / "signer.pub").write_text(key.hex + "\n")
-    made = settings(tmp_path, camera=True, engine={"signer": str(tmp_path / "signer.pub")})
+    made = settings(tmp_path, camera=True, signer=str(tmp_path / "signer.pub"))
     assert made.engine_signer == key.hex
 
 
