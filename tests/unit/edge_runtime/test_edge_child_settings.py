@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,15 +14,15 @@ from tests.support.engine_factory import make_edge_config
 from wire.errors import ConfigError
 from wire.protocol.keys import DeviceKey
 
-SECRETS: dict[str, dict[str, Any]] = {
-    "broker": {"username": "the-user", "password_file": "the-password"},
-    "privacy": {"profile": "the-profile"},
-}
+BROKER = {"username": "the-user", "password_file": "the-password"}
+PRIVACY = {"profile": "the-profile"}
 
 
 def settings(folder: Path, camera: bool, signer: str = "") -> ChildSettings:
     source = "rtsp://me:camera-secret@cam/1"
-    config = load_config(make_edge_config(folder, engine="/engines/nano", source=source, **SECRETS))
+    config = load_config(
+        make_edge_config(folder, engine="/engines/nano", source=source, broker=BROKER, privacy=PRIVACY)
+    )
     return ChildSettings.of(dataclasses.replace(config, engine_signer=signer), {2, 0}, camera, 12.5)
 
 
