@@ -3,8 +3,9 @@
     |-- clips, first weights --|-- stages 1 and 2, with their validation --|-- clip stage --|-- calibration --|
     began                                                                          reserved for the end       minutes
 
-What the end needs is measured before stage 1 begins (`Pace`), on one clip, so that every clip can be read in the clip
-stage and the held-out ones at the end. A stage that is late takes from the next one, never from the whole.
+What the end needs is measured before stage 1 and every half minute (`Pace`), on one clip, so that every clip can be
+read in the clip stage and the held-out ones at the end. A stage that is late takes from the next one, never from the
+whole.
 """
 
 from __future__ import annotations
@@ -79,6 +80,10 @@ class Pace:
     slot_s: float
     event_s: float
 
+    def slower(self, other: Pace) -> Pace:
+        """Return the slower of both, each by itself."""
+        return Pace(max(self.slot_s, other.slot_s), max(self.event_s, other.event_s))
+
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
@@ -104,7 +109,7 @@ def reserve(
         clip_slots: slots of all clips that the clip stage encodes at least once.
         calibration: slots and events that the calibration reads.
         pace: as measured.
-        left: seconds that are left of the budget; the end gets half of them at most.
+        left: seconds that were left of the budget when stage 1 began; the end gets half of them at most.
     """
     ends = _SPARE * (calibration[0] * pace.slot_s + calibration[1] * pace.event_s)
     ends = min(ends, _MOST_CALIBRATION * left)

@@ -29,7 +29,7 @@ from familial.model.code_space import prototypes
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.model.towers.base import Seen
-from familial.train.budget import Budget, Reserve, minutes_text, reserve
+from familial.train.budget import Budget, Pace, Reserve, minutes_text, reserve
 from familial.train.clip_stage import clip_stage_clips, train_on_clips
 from familial.train.config import TrainConfig, label_shares
 from familial.train.memory import require_training_memory
@@ -87,22 +87,21 @@ def train(
         family = family.to(train_config.device)
         average = copy.deepcopy(family).eval().requires_grad_(False)
         validation = ValidationSet(average, validation_clips, train_config)
-        training = _Training(family, average, source, validation, out, resume)
-        kept = training.reserve(budget)
-        training.run(training.clock(budget, kept.total))
-        _whole_clips(training, budget, kept)
+        training = _Training(family, average, source, validation, out, resume, budget)
+        training.run()
+        _whole_clips(training, budget)
         average.config, scores = validation.calibrated(average, _CALIBRATION * budget.left, budget.now)
     checkpoint.save(average.cpu(), out)
     print(f"{training.step} steps in {budget.spent / 60:.1f} min; checkpoint in {out}, curve in {training.curve.path}")
     return Trained(average, scores)
 
 
-def _whole_clips(training: _Training, budget: Budget, kept: Reserve) -> None:
+def _whole_clips(training: _Training, budget: Budget) -> None:
     """The clip stage, in what is left of the budget before the calibration."""
     config = training.config
     if not config.clip_stage:
         return
-    seconds = budget.left - (kept.total - kept.clip_stage)
+    seconds = budget.left - (training.kept.total - training.kept.clip_stage)
     if config.steps:
         seconds = min(seconds, config.clip_stage * budget.total)
     shares, clips = label_shares(training.family.config.labels), training.source.clips
@@ -119,10 +118,21 @@ class _Training:
         validation: scores now and then.
         out: folder of the checkpoint.
         resume: go on from the saved state of this folder.
+        budget: of the whole training.
+
+    Attributes:
+        kept: of the budget, for the end.
     """
 
     def __init__(
-        self, family: Family, average: Family, source: BatchSource, validation: ValidationSet, out: Path, resume: bool
+        self,
+        family: Family,
+        average: Family,
+        source: BatchSource,
+        validation: ValidationSet,
+        out: Path,
+        resume: bool,
+        budget: Budget,
     ) -> None:
         config, folder = family.config, run_folder(out)
         self.family, self.average, self.source, self.validation = family, average, source, validation
@@ -136,29 +146,31 @@ class _Training:
         self.step, self.curve = self.first, Curve(folder / "curve.csv", fresh=self.first == 0)
         self.label_prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
 
-    def reserve(self, budget: Budget) -> Reserve:
-        """Plan the end of the training, and say what comes; the pace is measured on a clip."""
         budget.was_spent(self.spent)
-        clips, spec = self.source.clips, self.family.config.window
-        pace = pace_of(self.average, clips[0], budget.now)
+        self.budget, self.pace, self.left = budget, Pace(0.0, 0.0), budget.left
+        self.kept = self._reserve()
+
+    def _reserve(self) -> Reserve:
+        """Plan the end of the training by the slowest pace that was measured on a clip, now or before."""
+        clips, spec, budget = self.source.clips, self.family.config.window, self.budget
+        self.pace = self.pace.slower(pace_of(self.average, clips[0], budget.now))
         count = sum(slots(clip.footage.duration, spec) for clip in clip_stage_clips(clips))
-        kept = reserve(budget.total, self.config.clip_stage, count, self.validation.cost(), pace, budget.left)
+        return reserve(budget.total, self.config.clip_stage, count, self.validation.cost(), self.pace, self.left)
+
+    def _say_plan(self) -> None:
+        budget, kept = self.budget, self.kept
         times = [minutes_text(each) for each in (max(0.0, budget.left - kept.total), kept.clip_stage, kept.calibration)]
         print(
             f"budget: {minutes_text(budget.total)}, of which {minutes_text(budget.spent)} are gone; at most {times[0]} "
             f"for stages 1 and 2, {times[1]} for whole clips, {times[2]} for calibration",
             flush=True,
         )
-        return kept
 
-    def clock(self, budget: Budget, kept: float) -> Clock:
-        """Begin the clock of stages 1 and 2; `kept` seconds are for the end."""
-        clock = Clock(self.config, budget, self.first, self.spent)
-        clock.start(kept)
-        return clock
-
-    def run(self, clock: Clock) -> None:
+    def run(self) -> None:
         """Train until the clock says so; say which clips were never drawn."""
+        self._say_plan()
+        clock = Clock(self.config, self.budget, self.first, self.spent)
+        clock.kept = self.kept.total
         adapter_ready = self.config.warm_start or (self.first > 0 and clock.stage == 2)
         self.family.train()
         while clock.done < 1.0:
@@ -181,6 +193,8 @@ class _Training:
             if self.curve.due():
                 self.curve.show(self.curve.scores(lambda: self.validation.scores(self.average)))
                 self.state.save(clock.step, clock.spent)
+                self.kept = self._reserve()  # the machine may have become slower
+                clock.kept = self.kept.total
         self.step = clock.step
         missed = len(self.source.clips) - len(self.drawn)
         if missed and not self.first:

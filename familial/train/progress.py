@@ -47,15 +47,14 @@ class Clock:
         budget: of the whole training.
         step: steps that were made before this process.
         spent: seconds that they took.
+
+    Attributes:
+        kept: seconds of the budget that are for what comes after these stages; may change at any time.
     """
 
     def __init__(self, config: TrainConfig, budget: Budget, step: int, spent: float) -> None:
         self.config, self.budget, self.step, self.kept = config, budget, step, 0.0
         self._first, self._spent_before, self._began = step, spent, budget.now()
-
-    def start(self, kept: float) -> None:
-        """Begin stages 1 and 2 now; `kept` seconds of the budget are for what comes after them."""
-        self.kept, self._began = kept, self.budget.now()
 
     @property
     def spent(self) -> float:

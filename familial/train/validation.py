@@ -135,7 +135,8 @@ class ValidationSet:
             samples = source.samples(batch, _EVENTS, [train.seed, 2, first], 1.0)
             if len(samples.labels):
                 parts.append(_exit_logits(family, _codes(family, source, batch), samples))
-            if parts and late():
+            seen = {bool(label) for _, _, labels in parts for label in labels > 0}
+            if len(seen) == 2 and late():  # not before both risk and normal are there: nothing could be fitted
                 break
         if not parts:
             return torch.zeros(2, 0, len(source.config.labels)), torch.zeros(0, dtype=torch.int64)
