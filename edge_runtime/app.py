@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.capture.address import LIVE, backend_of, masked
 from edge_runtime.capture.clock import SlotClock
-from edge_runtime.capture.sources import LIVE, backend_of, check_source, masked
+from edge_runtime.capture.sources import check_source
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.config import Config, load_config
 from edge_runtime.confine import protect_gate, report, share_out_cores

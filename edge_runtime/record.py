@@ -22,7 +22,9 @@ from wire.protocol.event import EventWindow
 
 __all__ = [
     "BEGIN",
+    "CAMERA_DAMAGED",
     "CAMERA_FAILED",
+    "CAMERA_LATE",
     "CAMERA_SILENT",
     "ENGINE_FAILED",
     "ENGINE_STOPPED",
@@ -49,11 +51,14 @@ WORDS = (
     "the engine failed",
     "the camera cannot be opened",
     "the engine cannot be loaded",
+    "pictures are decoded too late; let the camera send a smaller stream",
+    "some pictures cannot be decoded",
     "it is not confined",
 )
 """What the eye can say of itself, by number; any other number reads as the last."""
 
-CAMERA_SILENT, TOO_SLOW, ENGINE_STOPPED, CAMERA_FAILED, ENGINE_FAILED, NOT_CONFINED = range(1, 7)
+CAMERA_SILENT, TOO_SLOW, ENGINE_STOPPED, CAMERA_FAILED, ENGINE_FAILED = range(1, 6)
+CAMERA_LATE, CAMERA_DAMAGED, NOT_CONFINED = range(6, 9)
 
 PACES = ("none", "1 to 4", "5 to 9", "10 to 14", "15 to 19", "20 to 24", "25 or more")
 """Frames a second that the camera gave, by number."""
