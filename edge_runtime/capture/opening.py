@@ -2,8 +2,8 @@
 
     source --FFmpeg, V4L2 or GStreamer--> capture        or CameraError: refused, not there, unreachable, damaged
 
-FFmpeg tells its reasons on standard output or error alone. While it opens, both are a pipe of ours. Of what it writes we
-take which of the known reasons it names, and nothing else: its lines may hold the address.
+FFmpeg tells its reasons on standard output or error alone. While it opens, both are a pipe of ours. Of what it writes
+we take which of the known reasons it names, and nothing else: its lines may hold the address.
 """
 
 from __future__ import annotations
