@@ -249,8 +249,14 @@ class Ledger:
 
     def close(self) -> None:
         """Write what was spent exactly; without this the whole reserved block counts as spent."""
-        self._write(self._book)
-        os.close(self._lock_file)
+        try:
+            self._write(self._book)
+        except LedgerError as error:
+            if not durable.disk_is_full(error):
+                raise
+            log.error("%s; the block that was reserved counts as spent", error)
+        finally:
+            os.close(self._lock_file)
 
     def _read(self) -> _Book:
         """Read what is on disk, which must be this key's."""
