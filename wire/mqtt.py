@@ -129,7 +129,7 @@ class MqttClient:
         self._told: set[str] = set()  # topics of which a refusal was logged
         self._most = self._suspect = 0  # bytes that the broker takes (0: any); of a message that may be too long
         self._broke: ReasonCode | None = None  # why the last session ended, until the caller's thread has seen it
-        self._began, self._short, self._taken_over = 0.0, 0, 0
+        self._began, self._short, self._taken_over, self._doubled = 0.0, 0, 0, False
         self._ready, self._failed = threading.Event(), threading.Event()
         self._problem, self._refused, self._logged_at = _UNREACHED, False, -1e9
         self._greeted = 0  # the session that was greeted last
@@ -358,12 +358,19 @@ class MqttClient:
             self._short = self._short + 1 if time.monotonic() - self._began < _SHORT_S else 0
             _choose_pauses(client, self._short)
             self._broke = code
-            self._taken_over += code.value == _TAKEN_OVER
-            if code.value == _TAKEN_OVER and self._taken_over == 2:
-                log.error(
-                    "%s", f"another client is {self._client_id}, too: two devices have one key, or two processes run"
-                )
+            self._suspect_double(code)
             self._fail(f"has closed the connection, or it broke ({code})")
+
+    def _suspect_double(self, code: ReasonCode) -> None:
+        """Say once that another client may have our name: after the second takeover, or short session in a row.
+
+        Brokers of MQTT 3.1.1, and some of MQTT 5, give no reason when they end a connection for that.
+        """
+        self._taken_over += code.value == _TAKEN_OVER
+        if max(self._taken_over, self._short) == 2 and not self._doubled:
+            self._doubled = True
+            name = self._client_id
+            log.error("connections as %s break at once: have two devices one key, or do two processes run?", name)
 
     def _fall_back(self, client: mqtt.Client) -> None:
         """Try MQTT 3.1.1, once; where the broker does not speak that either, only report it."""

@@ -255,8 +255,7 @@ class Ledger:
             if not durable.disk_is_full(error):
                 raise
             log.error("%s; the block that was reserved counts as spent", error)
-        finally:
-            os.close(self._lock_file)
+        os.close(self._lock_file)
 
     def _read(self) -> _Book:
         """Read what is on disk, which must be this key's."""
