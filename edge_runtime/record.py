@@ -33,6 +33,7 @@ __all__ = [
     "QUESTION_BYTES",
     "READY",
     "TOO_SLOW",
+    "WATCHES",
     "WORDS",
     "Question",
     "Said",
@@ -59,6 +60,8 @@ WORDS = (
 
 CAMERA_SILENT, TOO_SLOW, ENGINE_STOPPED, CAMERA_FAILED, ENGINE_FAILED = range(1, 6)
 CAMERA_LATE, CAMERA_DAMAGED, NOT_CONFINED = range(6, 9)
+WATCHES = (0, CAMERA_DAMAGED)
+"""Words of an eye that sees: a picture that cannot be decoded now and then leaves the others."""
 
 PACES = ("none", "1 to 4", "5 to 9", "10 to 14", "15 to 19", "20 to 24", "25 or more")
 """Frames a second that the camera gave, by number."""
