@@ -101,7 +101,7 @@ TOPICS: Mapping[str, TopicRow] = {
         {**_MESSAGE, "slot": Source.CLOCK, "flags": Source.Z, "z": Source.Z, "level": Source.Z},
     ),
     "verdict/edge": TopicRow(
-        "edge", 1, False, "Verdict of the edge member, one a slot, always the same size", _VERDICT
+        "edge", 1, False, "Verdict of the edge member, one a slot while it watches, always the same size", _VERDICT
     ),
     "state": TopicRow(
         "edge",
