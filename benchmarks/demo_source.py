@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.broker import ROOT
-from edge_runtime.capture.sources import backend_of, masked, open_frames
+from edge_runtime.capture.address import backend_of, masked
+from edge_runtime.capture.sources import open_frames
 from wire.errors import CameraError
 
 __all__ = ["CLIP", "Played", "check_source", "played", "rendered_clip"]

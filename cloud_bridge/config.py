@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.ingest.freshness import IngestRule
+from wire.broker import BrokerConfig
 from wire.errors import ConfigError, DeviceKeyError
-from wire.mqtt import BrokerConfig
 from wire.protocol.keys import PublicKey
 from wire.protocol.topics import topic
 from wire.settings import FileOrText, FilePath, faults, keys_of, parse_toml, refuse

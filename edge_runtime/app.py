@@ -2,6 +2,8 @@
 
     python -m edge_runtime --config edge.toml            --check: say what can be opened and which confinements hold
 
+Under systemd its lines go to the journal with their priority.
+
 It starts the eye and the reader as processes of their own, or takes those that systemd started. It opens no camera, no
 picture and no graph itself. Exit codes: 0 the source ended or a stop was asked for, 2 configuration or input, 3 a
 privacy check failed, 1 anything unforeseen.
@@ -19,12 +21,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from edge_runtime.capture.address import LIVE, backend_of, masked, tells_secrets
 from edge_runtime.capture.clock import SlotClock
-from edge_runtime.capture.sources import LIVE, backend_of, check_source, masked
+from edge_runtime.capture.sources import check_source
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.config import Config, load_config
 from edge_runtime.confine import protect_gate, report, share_out_cores
@@ -34,12 +37,14 @@ from edge_runtime.gate.ledger import Ledger, open_key
 from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats, notify
+from edge_runtime.journal import start_log
 from edge_runtime.link import MAX_SETTINGS
 from edge_runtime.memory import give_back
 from edge_runtime.uplink.publisher import Publisher
 from wire import __version__
 from wire.artifact.manifest import EngineManifest
-from wire.errors import CameraError, PrivacyError, VeilsightError
+from wire.errors import CameraError, ConfigError, PrivacyError, VeilsightError
+from wire.files import disk_is_full
 from wire.privacy.budget import Budget, Terms
 from wire.protocol.command import Orders
 from wire.protocol.keys import DeviceKey, PublicKey
@@ -47,22 +52,29 @@ from wire.protocol.keys import DeviceKey, PublicKey
 __all__ = ["check", "main", "serve"]
 
 log = logging.getLogger("veilsight")
+_SPACE_S = 20.0  # between two looks at a full disk
+_Part = TypeVar("_Part")
 _READY_S = 60.0  # for an eye to open a file and its engine
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the process and return its exit code."""
     parser = argparse.ArgumentParser(prog="edge_runtime", description="camera -> noised feature tensor -> MQTT")
+    parser.add_argument("--version", action="version", version=f"veilsight {__version__}")
     parser.add_argument("--config", required=True, help="edge.toml")
-    parser.add_argument("--source", help="instead of [camera] source")
+    parser.add_argument("--source", help="instead of [camera] source; without a password")
     parser.add_argument("--engine", help="instead of [engine] folder")
     parser.add_argument("--broker", help="instead of [broker] url")
     parser.add_argument("--summary", help="write local figures to this JSON file at the end; they are never published")
     parser.add_argument("--check", action="store_true", help="publish nothing: say what opens, and what confines it")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_log(given.log_level)
     flags = {"camera_source": given.source, "engine_folder": given.engine, "broker_url": given.broker}
     try:
+        if given.source and tells_secrets(given.source):
+            cure = "every user of this machine can read it there; write it into [camera] source"
+            raise ConfigError(f"--source: no user, password or query belongs on a command line: {cure}")
         config = load_config(given.config, {name: value for name, value in flags.items() if value})
         if given.check:
             return check(config)
@@ -116,9 +128,10 @@ def serve(config: Config) -> dict[str, Any]:
         sockets = inherited_sockets()
         eye = EyeClient(_child("eye", config, clock, sockets), manifest.n, follows=not live)
         stack.callback(eye.close)
-        key = open_key(config.device_key, state_dir)
+        key = _with_space(clock, lambda: open_key(config.device_key, state_dir))
         noise = [Sampler(table, manifest.n) for table in manifest.tables(config.engine_folder)]
-        ledger = Ledger(state_dir, terms.price, clock.slot_s, *terms.cut_off, key_id=key.public.hex)
+        own_book = (state_dir, terms.price, clock.slot_s, *terms.cut_off)
+        ledger = _with_space(clock, lambda: Ledger(*own_book, key_id=key.public.hex))
         stack.callback(ledger.close)
         orders = _orders(config, terms, state_dir)
         boot_id = ledger.boots << 32 | secrets.randbits(32)
@@ -145,7 +158,22 @@ def serve(config: Config) -> dict[str, Any]:
         eye.begin(clock.zero_s)
         with publisher:
             publisher.reason = loop.run(config.run_windows)
+            notify("STOPPING=1")
         return {**health.figures(), "cpu_s": round(time.process_time(), 3)}
+
+
+def _with_space(clock: SlotClock, open_part: Callable[[], _Part]) -> _Part:
+    """Open key or ledger; where the disk is full, wait for space, and tell systemd so."""
+    while True:
+        try:
+            return open_part()
+        except VeilsightError as error:
+            if not disk_is_full(error):
+                raise
+            log.error("%s; waiting for space", error)
+            notify(f"EXTEND_TIMEOUT_USEC={round(3e6 * _SPACE_S)}")
+            if clock.stop.wait(_SPACE_S):
+                raise
 
 
 def _child(name: str, config: Config, clock: SlotClock, sockets: Mapping[str, socket.socket]) -> Child:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_runtime.capture.sources import backend_of
+from edge_runtime.capture.address import backend_of
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.confine import Holds, confine_child, report
 from edge_runtime.eye.engine.base import Engine

@@ -6,7 +6,7 @@ The eye learns its camera, its engine and the clock; the reader its engine. Neit
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
 from edge_runtime.config import Config
 from wire.errors import ConfigError
@@ -30,7 +30,7 @@ class ChildSettings:
     engine_signer: str
     engine_cache: str
     engine_cuda_graph: bool
-    camera_source: str
+    camera_source: str = field(repr=False)  # it may hold a password
     camera_loop: bool
     camera_speed: float
     camera_timeout_s: float
@@ -43,7 +43,7 @@ class ChildSettings:
     @classmethod
     def of(cls, config: Config, cores: set[int], camera: bool, zero_s: float = 0.0) -> ChildSettings:
         """The settings of the eye, or, without `camera`, of the reader. Raises DeviceKeyError: no key of a signer."""
-        names = {field.name for field in fields(cls)}
+        names = {item.name for item in fields(cls)}
         taken = {name: value for name, value in vars(config).items() if name in names}
         if config.engine_signer:  # the key itself: a child may not reach the file
             taken["engine_signer"] = PublicKey.parse(config.engine_signer).hex

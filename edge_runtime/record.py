@@ -22,7 +22,9 @@ from wire.protocol.event import EventWindow
 
 __all__ = [
     "BEGIN",
+    "CAMERA_DAMAGED",
     "CAMERA_FAILED",
+    "CAMERA_LATE",
     "CAMERA_SILENT",
     "ENGINE_FAILED",
     "ENGINE_STOPPED",
@@ -31,6 +33,7 @@ __all__ = [
     "QUESTION_BYTES",
     "READY",
     "TOO_SLOW",
+    "WATCHES",
     "WORDS",
     "Question",
     "Said",
@@ -49,11 +52,16 @@ WORDS = (
     "the engine failed",
     "the camera cannot be opened",
     "the engine cannot be loaded",
+    "pictures are decoded too late; let the camera send a smaller stream",
+    "some pictures cannot be decoded",
     "it is not confined",
 )
 """What the eye can say of itself, by number; any other number reads as the last."""
 
-CAMERA_SILENT, TOO_SLOW, ENGINE_STOPPED, CAMERA_FAILED, ENGINE_FAILED, NOT_CONFINED = range(1, 7)
+CAMERA_SILENT, TOO_SLOW, ENGINE_STOPPED, CAMERA_FAILED, ENGINE_FAILED = range(1, 6)
+CAMERA_LATE, CAMERA_DAMAGED, NOT_CONFINED = range(6, 9)
+WATCHES = (0, CAMERA_DAMAGED)
+"""Words of an eye that sees: a picture that cannot be decoded now and then leaves the others."""
 
 PACES = ("none", "1 to 4", "5 to 9", "10 to 14", "15 to 19", "20 to 24", "25 or more")
 """Frames a second that the camera gave, by number."""

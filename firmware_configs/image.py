@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from edge_runtime.config import load_config
 from firmware_configs.boards import BOARDS, Board, board
@@ -28,11 +30,21 @@ from wire.arguments import former_name
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.artifact.signature import SIGNATURE
 from wire.errors import ConfigError, VeilsightError
+from wire.files import read_trusted
 from wire.protocol.keys import PublicKey
+from wire.settings import refuse
 
-__all__ = ["Entry", "Step", "edge_config", "main", "overlay", "packages", "steps", "write"]
+__all__ = ["Entry", "Step", "edge_config", "main", "named_files", "overlay", "packages", "steps", "write"]
 
 _HERE = Path(__file__).resolve().parent
+_ETC = PurePosixPath("/etc/veilsight")
+_SIGNER = _ETC / "signer.pub"  # written from --signer
+_HEX = re.compile(r"[0-9a-fA-F]{64}")  # a key in place of its file
+_NAMED = (
+    *(("broker", key) for key in ("password_file", "ca", "cert", "key")),
+    *(("privacy", "operator_key"), ("engine", "signer")),
+)
+"""Section and key of edge.toml that name a file."""
 _PIP = ("python3", "-m", "pip")
 _FIXED = ("--quiet", "--only-binary=:all:", "--no-deps", "--require-hashes")
 _OFFLINE = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
@@ -109,7 +121,45 @@ def packages(row: Board, config: str) -> dict[str, list[str]]:
     }
 
 
-def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicKey | None = None) -> dict[str, Entry]:
+def named_files(config: str, folder: Path) -> dict[str, Entry]:
+    """Collect the files that an edge.toml names, for the folder of the configuration on the device.
+
+    Args:
+        config: Text of edge.toml.
+        folder: Where it lies on this host. A name there stands for the same name below /etc/veilsight on the device.
+
+    Returns:
+        Path inside the root file system -> file, mode 0640 as edge.toml.
+
+    Raises:
+        ConfigError: A file is missing, or is named where the image puts none.
+    """
+    document, found, problems = tomllib.loads(config), dict[str, Entry](), list[str]()
+    for section, key in _NAMED:
+        text = str(document.get(section, {}).get(key, ""))
+        name = _ETC / text  # an absolute path stays as it is
+        if not text or name == _SIGNER or _HEX.fullmatch(text):
+            continue
+        if name.parent != _ETC:
+            problems.append(
+                f"[{section}] {key} is {text!r}; name a file in {_ETC}, and put it beside the configuration"
+            )
+            continue
+        try:
+            found[str(name)[1:]] = Entry(read_trusted(folder / name.name), 0o640)
+        except OSError as error:
+            problems.append(f"[{section}] {key}: {folder / name.name}: {error.strerror}; put it there")
+    refuse("--camera-config", problems)
+    return found
+
+
+def overlay(
+    row: Board,
+    config: str,
+    engine: Path | None = None,
+    signer: PublicKey | None = None,
+    named: Mapping[str, Entry] = MappingProxyType({}),
+) -> dict[str, Entry]:
     """Collect all files that are copied over NVIDIA's root file system.
 
     Args:
@@ -117,6 +167,7 @@ def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicK
         config: Text of edge.toml.
         engine: A signed engine folder; None: the overlay has no engine.
         signer: Who must have signed it.
+        named: What `named_files` found.
 
     Returns:
         Path inside the root file system -> file or link, sorted by path.
@@ -139,6 +190,7 @@ def overlay(row: Board, config: str, engine: Path | None = None, signer: PublicK
     found["etc/veilsight/board.env"] = Entry(
         f"VEILSIGHT_BOARD={row.name}\nVEILSIGHT_POWER_MODE={row.power_mode}\n".encode(), 0o640
     )
+    found |= named
     found["etc/veilsight/edge.toml"] = Entry(config.encode(), 0o640)
     wanted = packages(row, config)
     found["opt/veilsight/requirements.txt"] = Entry(hashed(wanted["pip"]).encode())
@@ -230,7 +282,12 @@ def _plan(row: Board, config: str, engine: Path | None) -> str:
 
 
 def write(
-    row: Board, out: Path, config: str, engine: Path | None = None, signer: PublicKey | None = None
+    row: Board,
+    out: Path,
+    config: str,
+    engine: Path | None = None,
+    signer: PublicKey | None = None,
+    named: Mapping[str, Entry] = MappingProxyType({}),
 ) -> list[Path]:
     """Write overlay, plan and script under `out`; arguments as of `overlay`.
 
@@ -242,7 +299,7 @@ def write(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
-    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, engine, signer).items()}
+    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, engine, signer, named).items()}
     entries["build.txt"] = Entry(hashed([BUILD_TOOL]).encode())
     entries["flash_plan.json"] = Entry(_plan(row, config, engine).encode())
     entries["flash.sh"] = Entry(_flash_script(row).encode(), 0o755)
@@ -286,13 +343,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         row = board(args.board)
         config = edge_config(args.camera_config)
         signer = PublicKey.parse(args.signer) if args.signer else None
+        named = named_files(config, args.camera_config.parent) if args.camera_config else {}
         if args.dry_run:
-            for name, entry in overlay(row, config, args.engine, signer).items():
+            for name, entry in overlay(row, config, args.engine, signer, named).items():
                 print(f"overlay/{name}" + (f" -> {entry.link}" if entry.link else f" ({len(entry.data)} bytes)"))
             for step in steps(row):
                 print(f"# {step.why}\n{' '.join(map(_quote, step.run))}")
             return 0
-        written = write(row, args.out, config, args.engine, signer)
+        written = write(row, args.out, config, args.engine, signer, named)
     except VeilsightError as error:
         print(f"firmware_configs.image: {error}", file=sys.stderr)
         return 2

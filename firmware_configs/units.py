@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import tomllib
-from urllib.parse import urlsplit
 
-from edge_runtime.capture.sources import backend_of
+from edge_runtime.capture.address import backend_of, host_of
 from firmware_configs.boards import Board
-from wire.errors import ConfigError
+from wire.errors import CameraError, ConfigError
 
 __all__ = ["ENABLED", "drop_ins"]
 
@@ -71,7 +70,10 @@ def drop_ins(row: Board, config: str) -> dict[str, str]:
 
 def _address(source: str) -> str:
     """The IP address of a stream's camera."""
-    host = urlsplit(source).hostname or ""
+    try:
+        host = host_of(source)
+    except CameraError as error:
+        raise ConfigError(str(error)) from error
     try:
         address = ipaddress.ip_address(host)
     except ValueError as error:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "disk_is_full",
     "load_counts",
     "make_folder",
     "read_trusted",
@@ -32,6 +33,7 @@ __all__ = [
     "write_whole",
 ]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MOST = 1 << 20  # bytes of a trusted file: keys, counts, commands and journals are shorter
 
 
@@ -88,6 +90,12 @@ def write_durably(path: Path, content: bytes, mode: int = 0o600, replace: bool =
         finally:
             os.unlink(beside)
     _sync(path.parent)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or the one that it was raised from, is that no space is left."""
+    found = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(found, OSError) and found.errno in _FULL
 
 
 def make_folder(folder: Path) -> None:

@@ -12,123 +12,37 @@ from __future__ import annotations
 
 import logging
 import random
-import re
-import ssl
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
-from wire.errors import BrokerError, ConfigError
-from wire.files import read_trusted
-from wire.settings import FilePath
+from wire.broker import BrokerConfig
+from wire.errors import BrokerError
 
 if TYPE_CHECKING:
     from paho.mqtt import client as mqtt
     from paho.mqtt.reasoncodes import ReasonCode
 
-__all__ = ["BrokerConfig", "Message", "MqttClient"]
+__all__ = ["Message", "MqttClient"]
 
 log = logging.getLogger("veilsight.mqtt")
 
-_URL = re.compile(r"mqtts?://(?:\[[0-9a-fA-F:.]+\]|[^@/:\[\]]+)(?::([0-9]{1,5}))?/?")
-_PORTS = {"mqtt": 1883, "mqtts": 8883}
 _MAX_PACKET = 256 * 1024  # bytes; a broker that speaks MQTT 5 withholds longer messages
 _UNACKNOWLEDGED = 20  # messages of QoS 1 on the wire at once: no common broker allows fewer
 _CONNECT_S = 5.0
+_CLOSE_S = 1.0
 _KEEPALIVE_S = 30
 _LOG_EVERY_S = 60.0
-_UNSUPPORTED_VERSION = 132  # reason code of CONNACK
+_SHORT_S = 30.0  # a session that ends sooner makes the pause before the next one longer
+_HEADERS = 16  # bytes of a PUBLISH besides topic and payload, at most
+_SMALL = 1024  # bytes of a message that no common broker refuses for its size
+_UNSUPPORTED_VERSION, _TAKEN_OVER, _TOO_LARGE = 132, 142, 149  # reason codes of MQTT 5
 _UNREACHED = "cannot be reached; start it, or correct [broker] url"
 _NO_MQTT = "closes the connection; it speaks neither MQTT 5 nor 3.1.1"
 _NO_SUBACK = "does not answer our subscriptions; look into the broker's log"
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerConfig:
-    """Where the broker is, and how we log in.
-
-    Attributes:
-        url: `mqtt://HOST[:PORT]`, or `mqtts://HOST[:PORT]` for TLS.
-        username: User name; "" for none.
-        password_file: File whose first line is the password; "" for none.
-        ca: PEM file of the authority that signed the broker's certificate; "" for the system's authorities.
-        cert: PEM file of our own certificate, for mutual TLS.
-        key: PEM file of that certificate's key.
-
-    Raises:
-        ConfigError: A value is malformed, or the values contradict each other.
-    """
-
-    url: str = "mqtt://127.0.0.1:1883"
-    username: str = ""
-    password_file: FilePath = ""
-    ca: FilePath = ""
-    cert: FilePath = ""
-    key: FilePath = ""
-
-    def __post_init__(self) -> None:
-        if "@" in self.url:
-            raise ConfigError(
-                "url holds a user or a password; write mqtt://HOST[:PORT], and use username and password_file"
-            )
-        match = _URL.fullmatch(self.url)
-        if match is None:
-            raise ConfigError(f"url is {self.url!r}; write mqtt://HOST[:PORT], or mqtts://HOST[:PORT] for TLS")
-        if match[1] and not 1 <= int(match[1]) <= 65535:
-            raise ConfigError(f"url is {self.url!r}; write mqtt://HOST[:PORT], where ports are 1 to 65535")
-        if bool(self.cert) != bool(self.key):
-            raise ConfigError("cert and key belong together; give both, or neither")
-        if (self.ca or self.cert) and not self.tls:
-            raise ConfigError(f"ca, cert and key are for TLS, but url is {self.url!r}; write mqtts://")
-
-    @property
-    def host(self) -> str:
-        """Name or address of the broker."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        """TCP port; 1883, or 8883 with TLS, where the URL has none."""
-        parts = urlsplit(self.url)
-        return parts.port or _PORTS[parts.scheme]
-
-    @property
-    def tls(self) -> bool:
-        """Whether the connection is encrypted."""
-        return urlsplit(self.url).scheme == "mqtts"
-
-    def password(self) -> str | None:
-        """Read the password, without the line's end; None where no file is named. Raises ConfigError."""
-        if not self.password_file:
-            return None
-        try:
-            return read_trusted(Path(self.password_file)).decode().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"[broker] password_file {self.password_file} cannot be read ({error})") from error
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """Load the TLS files; None without TLS. Raises ConfigError."""
-        if not self.tls:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the certificate and the host name
-        try:
-            for file in filter(None, (self.ca, self.cert, self.key)):
-                read_trusted(Path(file))  # no symbolic link, nothing that others may write
-            if self.cert:
-                context.load_cert_chain(self.cert, self.key)
-            if self.ca:
-                context.load_verify_locations(self.ca)
-            else:
-                context.load_default_certs()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"[broker] ca, cert or key cannot be used ({error})") from error
-        return context
 
 
 class Message(NamedTuple):
@@ -139,18 +53,35 @@ class Message(NamedTuple):
     qos: int
     retain: bool
 
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, at most."""
+        return len(self.payload) + len(self.topic.encode()) + _HEADERS
+
+
+class _OnWire(NamedTuple):
+    """A message that paho has and the broker has not acknowledged."""
+
+    info: mqtt.MQTTMessageInfo
+    message: Message
+    client: mqtt.Client
+
 
 class MqttClient:
     """A connection to one broker. `open` starts it, `close` ends it; between them it reconnects for ever.
 
     The pause before each new attempt doubles from 0.5 to 1.5 seconds up to 15 to 30; both bounds are chosen at random.
+    It grows as well where connections are made and break at once. What the broker refuses for its size is not sent
+    again: the message is left out, with a word in the log.
 
     Attributes:
         sessions: Connections made so far.
         connected: Whether the broker has accepted the current connection.
-        sent: Messages handed to the network.
+        sent: Messages that the broker has accepted; at QoS 0, that left.
         sent_bytes: Bytes of their payloads.
         dropped: Messages dropped because the queue was full, the oldest first.
+        refused: Messages that the broker has not accepted, such as by its access list (told by MQTT 5 alone).
+        too_long: Messages left out since the broker takes none of their size.
     """
 
     def __init__(
@@ -193,11 +124,16 @@ class MqttClient:
         self._subscriptions, self._receive, self._inbound_bytes = list(subscriptions), receive, inbound_bytes
         self._keep_trying = keep_trying
         self._queue: deque[Message] = deque()
-        self._in_flight: deque[mqtt.MQTTMessageInfo] = deque()
+        self._in_flight: deque[_OnWire] = deque()
+        self._reasons: dict[int, ReasonCode] = {}  # of messages that the broker refused, by number
+        self._told: set[str] = set()  # topics of which a refusal was logged
+        self._most = self._suspect = 0  # bytes that the broker takes (0: any); of a message that may be too long
+        self._broke: ReasonCode | None = None  # why the last session ended, until the caller's thread has seen it
+        self._began, self._short, self._taken_over, self._doubled = 0.0, 0, 0, False
         self._ready, self._failed = threading.Event(), threading.Event()
         self._problem, self._refused, self._logged_at = _UNREACHED, False, -1e9
         self._greeted = 0  # the session that was greeted last
-        self.sessions = self.sent = self.sent_bytes = self.dropped = 0
+        self.sessions = self.sent = self.sent_bytes = self.dropped = self.refused = self.too_long = 0
         self.connected = False
 
     # --- the caller's thread
@@ -217,9 +153,8 @@ class MqttClient:
         return self._ready.is_set()
 
     def close(self) -> None:
-        """Disconnect; what still waits is lost (see `flush`)."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        """Disconnect, within a second; what still waits is lost (see `flush`)."""
+        _retire(self._client).join(_CLOSE_S)
 
     def send(self, message: Message) -> None:
         """Queue a message and return at once; drops the oldest one where the queue is full."""
@@ -235,8 +170,10 @@ class MqttClient:
         Returns:
             How many messages the broker has not acknowledged.
         """
-        while self._in_flight and self._in_flight[0].is_published():
-            self._in_flight.popleft()
+        while self._in_flight and self._in_flight[0].info.is_published():
+            self._settle(self._in_flight.popleft())
+        if self._broke is not None:
+            self._learn()
         if self.connected and self._greeted != self.sessions:
             self._greeted = self.sessions
             for message in self._greeting():
@@ -263,14 +200,64 @@ class MqttClient:
         return f"broker {self._broker.host}:{self._broker.port} {self._problem}"
 
     def _publish(self, message: Message) -> None:
-        info = self._client.publish(*message)
-        self.sent, self.sent_bytes = self.sent + 1, self.sent_bytes + len(message.payload)
+        if 0 < self._most < message.size:
+            self.too_long += 1
+            cure = "raise what it takes (max_packet_size, message_size_limit)"
+            what = f"takes no {message.size} bytes: this message is left out; {cure}"
+            self._tell(message.topic, what)
+            return
+        client = self._client
+        info = client.publish(*message)
         if info.rc <= 0:
-            self._in_flight.append(info)
+            self._in_flight.append(_OnWire(info, message, client))
         # Otherwise the connection broke a moment ago. paho keeps a message of QoS 1 and sends it when it is back, but
         # `info` reports the error for ever; a message of QoS 0 is lost, as QoS 0 allows.
 
+    def _settle(self, done: _OnWire) -> None:
+        """Count a message that the broker has answered."""
+        reason = self._reasons.pop(done.info.mid, None)
+        if reason is None:
+            self.sent, self.sent_bytes = self.sent + 1, self.sent_bytes + len(done.message.payload)
+            return
+        self.refused += 1
+        self._tell(done.message.topic, f"refuses our message ({reason}); look into its access list and its log")
+
+    def _tell(self, topic: str, what: str) -> None:
+        """Log once for each topic what the broker does with its messages."""
+        if topic not in self._told:
+            self._told.add(topic)
+            log.error("broker %s:%d: %s: %s", self._broker.host, self._broker.port, topic, what)
+
+    def _learn(self) -> None:
+        """Find out whether the last session ended because of the size of a message, which is then left out.
+
+        MQTT 5 may say so. Otherwise it is the longest message that was not acknowledged, where two short sessions in a
+        row ended with it. After a long session everything is tried again.
+        """
+        reason, self._broke = self._broke, None
+        waiting = [sent.message for sent in self._in_flight if not sent.info.is_published()]
+        size = max((message.size for message in waiting), default=0)
+        if not self._short or size <= _SMALL:
+            self._suspect, self._most = 0, self._most if self._short else 0
+            return
+        known = reason is not None and reason.value == _TOO_LARGE
+        guilty, self._suspect = known or size == self._suspect, size
+        if not guilty:
+            return
+        self._most = size - 1
+        # A new paho client, since this one would send it again and again. What the greeting says anew is not kept.
+        self._queue.extendleft(message for message in reversed(waiting) if not message.retain and message.size < size)
+        self._in_flight.clear()
+        self._reasons.clear()
+        self._replace(self._client, five=self._speaks_five)
+
     # --- both threads: a new paho client
+
+    @property
+    def _speaks_five(self) -> bool:
+        from paho.mqtt.enums import MQTTProtocolVersion
+
+        return self._client.protocol == MQTTProtocolVersion.MQTTv5
 
     @property
     def _has_properties(self) -> bool:
@@ -296,7 +283,7 @@ class MqttClient:
         client.connect_timeout = _CONNECT_S
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_connect_fail, client.on_subscribe = self._on_connect_fail, self._on_subscribe
-        client.on_message = self._on_message
+        client.on_message, client.on_publish = self._on_message, self._on_publish
         _choose_pauses(client)
         only_five = self._properties() if five and not probe and self._has_properties else {}
         client.connect_async(self._broker.host, self._broker.port, keepalive=_KEEPALIVE_S, **only_five)
@@ -327,9 +314,11 @@ class MqttClient:
         elif self._probing:
             self._replace(client, five=True)
         else:
+            self._most = getattr(properties, "MaximumPacketSize", self._most)
             self._welcome(client)
 
     def _welcome(self, client: mqtt.Client) -> None:
+        self._began = time.monotonic()
         self.sessions, self._refused = self.sessions + 1, False
         self._problem = _NO_SUBACK if self._subscriptions else ""
         self.connected = True
@@ -337,8 +326,8 @@ class MqttClient:
             client.subscribe(self._subscriptions)
         else:
             self._ready.set()
-        if self.sessions > 1:
-            log.warning("broker %s:%d: connected again", self._broker.host, self._broker.port)
+        again, level = (" again", logging.WARNING) if self.sessions > 1 else ("", logging.INFO)
+        log.log(level, "broker %s:%d: connected%s", self._broker.host, self._broker.port, again)
 
     def _on_subscribe(self, client: mqtt.Client, data: Any, mid: int, codes: list[ReasonCode], properties: Any) -> None:
         for (topic, _), code in zip(self._subscriptions, codes, strict=False):
@@ -351,6 +340,10 @@ class MqttClient:
         if self._receive is not None:
             self._receive(message.topic, bytes(message.payload[: self._inbound_bytes + 1]), message.retain)
 
+    def _on_publish(self, client: mqtt.Client, data: Any, mid: int, code: ReasonCode, properties: Any) -> None:
+        if client is self._client and code.is_failure:
+            self._reasons[mid] = code  # before paho counts the message as published
+
     def _on_connect_fail(self, client: mqtt.Client, data: Any) -> None:
         if client is self._client:
             self._fail(f"{_UNREACHED} ({sys.exc_info()[1]})")  # paho calls this while it handles the exception
@@ -362,8 +355,22 @@ class MqttClient:
         if not was_connected and not self._refused:  # it closed the connection without a CONNACK
             self._fall_back(client)
         elif was_connected and code.is_failure:
-            _choose_pauses(client)
+            self._short = self._short + 1 if time.monotonic() - self._began < _SHORT_S else 0
+            _choose_pauses(client, self._short)
+            self._broke = code
+            self._suspect_double(code)
             self._fail(f"has closed the connection, or it broke ({code})")
+
+    def _suspect_double(self, code: ReasonCode) -> None:
+        """Say once that another client may have our name: after the second takeover, or short session in a row.
+
+        Brokers of MQTT 3.1.1, and some of MQTT 5, give no reason when they end a connection for that.
+        """
+        self._taken_over += code.value == _TAKEN_OVER
+        if max(self._taken_over, self._short) == 2 and not self._doubled:
+            self._doubled = True
+            name = self._client_id
+            log.error("connections as %s break at once: have two devices one key, or do two processes run?", name)
 
     def _fall_back(self, client: mqtt.Client) -> None:
         """Try MQTT 3.1.1, once; where the broker does not speak that either, only report it."""
@@ -376,8 +383,7 @@ class MqttClient:
 
     def _replace(self, client: mqtt.Client, five: bool) -> None:
         self._dial(five)
-        client.disconnect()
-        client.loop_stop()
+        _retire(client)
 
     def _fail(self, problem: str) -> None:
         """Remember what is wrong, and log it at most once a minute."""
@@ -390,9 +396,21 @@ class MqttClient:
         log.warning("%s; trying again, %d messages wait", self.complaint, len(self._queue))
 
 
-def _choose_pauses(client: mqtt.Client) -> None:
-    """Choose the bounds of the pauses between attempts at random; the next pause is then the lower bound."""
-    client.reconnect_delay_set(random.uniform(0.5, 1.5), random.uniform(15, 30))  # type: ignore[arg-type]  # floats work
+def _choose_pauses(client: mqtt.Client, short: int = 0) -> None:
+    """Choose the bounds of the pauses between attempts at random, after `short` short sessions in a row.
+
+    The next pause is then the lower bound.
+    """
+    first, most = random.uniform(0.5, 1.5) * 2 ** min(short, 5), random.uniform(15, 30)
+    client.reconnect_delay_set(min(first, most), most)  # type: ignore[arg-type]  # floats work
+
+
+def _retire(client: mqtt.Client) -> threading.Thread:
+    """End a paho client without waiting for its thread, which may be connecting; returns the thread that waits."""
+    client.disconnect()
+    waiting = threading.Thread(target=client.loop_stop, name="mqtt-end", daemon=True)
+    waiting.start()
+    return waiting
 
 
 def _require_paho() -> None:

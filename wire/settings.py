@@ -147,7 +147,9 @@ def _section(table: Mapping[str, Any], keys: Mapping[str, Key], where: str) -> I
         if key is None:
             yield f"{where} {name} is unknown; {_nearest(name, keys, where + ' {}')}"
         elif type(value) is not key.kind and not (key.kind is float and type(value) is int):
-            yield f"{where} {name} is {value!r}; expected {key.kind.__name__}"
+            secret = isinstance(value, (list, dict)) or "://" in str(value) or "@" in str(value)  # perhaps an address
+            shown = f"a {type(value).__name__}" if secret else repr(value)
+            yield f"{where} {name} is {shown}; expected {key.kind.__name__}"
         elif isinstance(value, (int, float)) and not (0 <= value < math.inf and (value or key.note != "positive")):
             yield f"{where} {name} is {value}; expected a number {'above' if key.note else 'of at least'} 0"
 

@@ -13,8 +13,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from wire.broker import BrokerConfig
 from wire.errors import BrokerError
-from wire.mqtt import BrokerConfig, Message, MqttClient
+from wire.mqtt import Message, MqttClient
 from wire.protocol.message import MAX_PAYLOAD
 
 __all__ = ["Inbound", "Mailbox", "MqttTransport", "Publish", "Receive"]

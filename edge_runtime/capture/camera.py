@@ -3,15 +3,15 @@
     source --frames--> picture --shrink, overwrite--> FrameBuffer --a slot is asked for--> Window
 
 A file or a synthetic scene is played on the release clock, decoded a little ahead. A live camera is read as fast as it
-delivers: the newest frame wins, frames that come too densely are dropped and counted, and pictures that were delivered
-before are not kept as new (stillness.py). A live camera that fails is opened again and again, while its slots go on
-with black frames.
+delivers, or as its time stamps say where a server sends ahead of time (HTTP); frames that come too densely are dropped,
+and pictures that were delivered before are not kept as new (stillness.py). A live camera that fails is opened again and
+again, while its slots go on with black frames; one that refuses our password is asked again only after minutes, so that
+it does not lock the account.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import random
 import threading
@@ -20,8 +20,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from edge_runtime.capture.clock import SlotClock
-from edge_runtime.capture.sources import LIVE, Frame, Picture, backend_of, masked, open_frames
+from edge_runtime.capture.address import LIVE, backend_of, is_http, masked
+from edge_runtime.capture.clock import SlotClock, StreamClock
+from edge_runtime.capture.opening import LoginRefused
+from edge_runtime.capture.sources import Frame, Picture, open_frames, unreadable
 from edge_runtime.capture.stillness import Stillness
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.eye.window import FrameBuffer, Window
@@ -30,7 +32,9 @@ from wire.errors import CameraError
 
 __all__ = ["Camera", "shrink"]
 
-log = logging.getLogger("veilsight.camera")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0  # before a live camera is opened again
+_LOGIN_PAUSE_S = 300.0  # twice as long again and again, up to three times, where it refuses our password
+_TOLD_S = 30.0  # for so long it is told that frames came late or damaged
 
 
 def shrink(picture: Picture, height: int, width: int) -> Picture:
@@ -52,8 +56,9 @@ class Camera:
         clock: The release clock; it runs when the camera is entered.
 
     Attributes:
-        name: The source without user and password.
+        name: The source without what may be secret.
         frames: Pictures that were kept so far.
+        problem: Why the last attempt to open a live camera failed, for the check of an installation; "" where none did.
 
     Raises:
         CameraError: The source is a file without a readable frame, or cannot be opened on this machine.
@@ -72,7 +77,8 @@ class Camera:
         self._kept_s = spec.receptive_field_s + spec.slot_s
         self._opened = self._open_early(backend)
         self._thread = threading.Thread(target=self._follow if self._live else self._play, name="capture", daemon=True)
-        self._end_s, self._alive_at, self.frames = math.inf, time.monotonic(), 0
+        self._end_s, self._alive_at, self.frames, self.problem = math.inf, time.monotonic(), 0, ""
+        self._refused, self._late_at, self._damaged_at = False, -math.inf, -math.inf
 
     def _open_early(self, backend: str) -> Iterator[Frame] | None:
         """Find out before the loop starts that a file has no frame, or that OpenCV lacks GStreamer.
@@ -115,15 +121,31 @@ class Camera:
 
     @property
     def lost(self) -> bool:
-        """Whether a live camera was silent for so long that a new process may help."""
-        return 0 < self._lost_after_s < self.silent_s
+        """Whether a live camera was silent for so long that a new process may help; none changes a wrong password."""
+        return 0 < self._lost_after_s < self.silent_s and not self._refused
+
+    @property
+    def late(self) -> bool:
+        """Whether pictures came later than their time stamps say: this machine decodes them too slowly."""
+        return time.monotonic() - self._late_at < _TOLD_S
+
+    @property
+    def damaged(self) -> bool:
+        """Whether pictures could not be decoded, a moment ago."""
+        return time.monotonic() - self._damaged_at < _TOLD_S
 
     def first_frame(self, timeout_s: float) -> str:
-        """Wait for the first picture, for the check of an installation; returns what came, in words."""
+        """Wait for the first picture, for the check of an installation; returns what came, in words.
+
+        Raises:
+            CameraError: None came; the message says why.
+        """
         until = time.monotonic() + timeout_s
-        while not self.frames and time.monotonic() < until:
+        while not (self.frames or self.problem) and time.monotonic() < until:
             time.sleep(0.05)
-        return f"{self.name}: {'pictures come' if self.frames else f'no picture within {timeout_s:g} s'}"
+        if not self.frames:
+            raise CameraError(self.problem or f"{self.name}: no picture within {timeout_s:g} s")
+        return f"{self.name}: pictures come"
 
     def _frames(self) -> Iterator[Frame]:
         return open_frames(self._source, self._timeout_s, self._spec.height, self._spec.width)
@@ -142,7 +164,7 @@ class Camera:
                         break
                     step_s = begin_s + at_s - last_s or step_s
                     last_s = begin_s + at_s
-                    if last_s > self._clock.now() - self._kept_s:
+                    if picture is unreadable or last_s > self._clock.now() - self._kept_s:
                         self._keep(picture, last_s)
                 begin_s = last_s + step_s
         finally:
@@ -150,26 +172,46 @@ class Camera:
 
     def _follow(self) -> None:
         """Read a live camera until the process stops; open it again whenever it fails, with growing, random pauses."""
-        pause_s = 0.5
+        pause_s = _FIRST_PAUSE_S
         while not self._clock.stop.is_set():
             before = self.frames
             try:
-                for _, picture in self._frames():
-                    if self._clock.stop.is_set():
-                        return
-                    self._keep(picture, self._clock.now())
+                self._read(StreamClock(is_http(self._source)))
+                self._refused, pause_s = False, min(_LONGEST_PAUSE_S, pause_s * 2)
+            except LoginRefused as error:
+                pause_s = min(3 * _LOGIN_PAUSE_S, pause_s + _LOGIN_PAUSE_S) if self._refused else _LOGIN_PAUSE_S
+                self._refused, self.problem = True, str(error)
             except CameraError as error:
-                log.info("%s; trying again", error)  # seen in a check alone
-            pause_s = 0.5 if self.frames > before else min(30.0, pause_s * 2)
-            self._clock.stop.wait(pause_s * random.uniform(0.5, 1.5))
+                pause_s = _FIRST_PAUSE_S if self._refused else min(_LONGEST_PAUSE_S, pause_s * 2)
+                self._refused, self.problem = False, str(error)
+            if self.frames > before:
+                pause_s = _FIRST_PAUSE_S
+            self._clock.stop.wait(pause_s * random.uniform(1.0 if self._refused else 0.5, 1.5))
+
+    def _read(self, stream: StreamClock) -> None:
+        """Read a live camera until it ends, or until its pictures come so late that it must be opened again."""
+        clock = self._clock
+        for at_s, picture in self._frames():
+            now_s = clock.now()
+            taken_s = stream.place(at_s, now_s, time.thread_time())
+            if stream.late:
+                self._late_at = time.monotonic()
+            if stream.give_up(time.thread_time()):
+                return
+            if not clock.wait(taken_s):  # at once, but for a picture that came ahead of its time
+                return
+            self._keep(picture, taken_s)
 
     def _keep(self, fetch: Callable[[], Picture | None], at_s: float) -> None:
         """Decode a frame, store it small and grey, and overwrite the picture."""
-        picture = fetch() if self._buffer.wants(at_s) else None
+        if fetch is not unreadable and not self._buffer.wants(at_s):
+            return
+        picture = fetch()
         if picture is None:
+            self._damaged_at = time.monotonic()
             return
         small = shrink(picture, self._spec.height, self._spec.width)
-        if self._live and not self._stillness.is_new(small, at_s):
+        if self._live and not self._stillness.is_new(small, self._clock.now()):
             picture[:] = 0  # an old picture is no sign that the camera lives
             return
         self._buffer.push(at_s, small)

@@ -1,4 +1,4 @@
-"""The two clocks of capture: the release clock, which every slot follows, and the clock of a video's frames.
+"""The clocks of capture: the release clock, which every slot follows, and those of a video's and a stream's frames.
 
 Times are seconds on the release clock: monotonic, 0 where slot 0 begins.
 """
@@ -10,7 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 
-__all__ = ["FrameClock", "SlotClock"]
+__all__ = ["FrameClock", "SlotClock", "StreamClock"]
+
+_LATE_S = 2.0  # behind a stream's own clock, which buffers and networks do not explain
+_PATIENCE_S = 5.0  # of lateness without a break, before something is done about it
+_DRIFT = 1e-3  # a camera's clock may run slower than ours by this share
+_BUSY = 0.5  # share of a core from which the decoder is what is slow, and not the stream's clock
 
 
 class SlotClock:
@@ -97,3 +102,61 @@ class FrameClock:
         if not math.isnan(step_s):
             self._time_s += step_s if 0.0 < step_s < 10.0 else self._period_s
         return self._time_s
+
+
+class StreamClock:
+    """Places the frames of a network stream on the release clock by the stream's own time stamps.
+
+    A frame that was decoded late keeps the time at which it was taken: slow decoding leaves frames out of windows, and
+    never shows a slow motion. What arrives fastest is taken to be on time, so a constant delay changes nothing.
+
+    Args:
+        paced: The server may send ahead of time (HTTP): the first frame is on time, and later ones wait for theirs.
+
+    Attributes:
+        late_s: How far the last frame was behind, in seconds.
+    """
+
+    def __init__(self, paced: bool) -> None:
+        self._paced, self.late_s = paced, 0.0
+        self._ahead_s, self._now_s, self._trusted = math.nan, math.nan, True  # release clock less the stream's
+        self._since_s, self._busy_s = 0.0, 0.0  # when frames were last on time, and this thread's CPU time then
+
+    def place(self, at_s: float, now_s: float, busy_s: float) -> float:
+        """When a frame was taken, on the release clock; after `now_s` where it came ahead of its time.
+
+        Args:
+            at_s: By the stream's clock, in seconds; NaN: it has none.
+            now_s: On the release clock.
+            busy_s: CPU time of the thread that decodes.
+        """
+        if math.isnan(at_s) or not self._trusted:
+            self.late_s = 0.0
+            return now_s
+        ahead_s = now_s - at_s
+        if math.isnan(self._ahead_s):
+            self._ahead_s = ahead_s
+        elif not self._paced:
+            self._ahead_s = min(ahead_s, self._ahead_s + _DRIFT * (now_s - self._now_s))
+        self._now_s, self.late_s = now_s, max(0.0, ahead_s - self._ahead_s)
+        if not self.late:
+            self._since_s, self._busy_s = now_s, busy_s
+        return self._ahead_s + at_s
+
+    @property
+    def late(self) -> bool:
+        """Whether the last frame was further behind than buffers and networks explain."""
+        return self.late_s > _LATE_S
+
+    def give_up(self, busy_s: float) -> bool:
+        """Whether frames have been late for so long that the stream must be opened again, in the present.
+
+        A server that waits for us cannot be caught up by that: its frames are on time from here on. Nor can a stream
+        whose clock is slow while the decoder is idle: it is not believed any more.
+        """
+        waited_s = self._now_s - self._since_s
+        if not self.late or waited_s <= _PATIENCE_S:
+            return False
+        self._trusted = busy_s - self._busy_s >= _BUSY * waited_s
+        self._ahead_s = math.nan
+        return self._trusted and not self._paced

@@ -28,6 +28,8 @@ from edge_runtime.link import Link
 from edge_runtime.memory import give_back
 from edge_runtime.record import (
     BEGIN,
+    CAMERA_DAMAGED,
+    CAMERA_LATE,
     CAMERA_SILENT,
     ENGINE_STOPPED,
     PACES,
@@ -92,7 +94,14 @@ class Eye:
 
     def _word(self) -> int:
         """Index into WORDS."""
-        return CAMERA_SILENT if self._camera.silent_s > _SILENT_S else TOO_SLOW if self._slow else 0
+        camera = self._camera
+        holds = (
+            (CAMERA_SILENT, camera.silent_s > _SILENT_S),
+            (TOO_SLOW, self._slow),
+            (CAMERA_LATE, camera.late),
+            (CAMERA_DAMAGED, camera.damaged),
+        )
+        return next((word for word, does in holds if does), 0)
 
     def _filled(self, said: Said) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         write_said(self._record, said)
@@ -126,7 +135,7 @@ def _open(child: ChildProcess) -> None:
             Eye(camera, engine, clock).serve(child.link)
             return
         with camera:
-            child.say(f"camera: {camera.first_frame(settings.camera_timeout_s)}")
+            child.say(f"camera: {camera.first_frame(1.5 * settings.camera_timeout_s)}")
 
 
 if __name__ == "__main__":

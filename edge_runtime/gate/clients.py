@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edge_runtime.gate.children import Child
 from edge_runtime.gate.core import HEADER_BYTES, read_code
-from edge_runtime.record import BEGIN, PACES, READY, WORDS, Question, Said, event_bytes, read_said
+from edge_runtime.record import BEGIN, PACES, READY, WATCHES, WORDS, Question, Said, event_bytes, read_said
 from wire.protocol.event import EventSpan, EventWindow
 
 __all__ = ["EyeClient", "ReaderClient"]
@@ -96,8 +96,8 @@ class EyeClient:
 
     @property
     def watching(self) -> bool:
-        """Whether the last question was answered, and the eye says that nothing is wrong."""
-        return self._silent == 0 and self._said.word == 0
+        """Whether the last question was answered, and the eye says that it sees."""
+        return self._silent == 0 and self._said.word in WATCHES
 
     @property
     def says(self) -> str:

@@ -16,6 +16,7 @@ number, the costs, the budgets and what the ledger held at the start.
 from __future__ import annotations
 
 import fcntl
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from wire.protocol.keys import DeviceKey
 
 __all__ = ["Charge", "Ledger", "open_key", "start_ledger"]
 
+log = logging.getLogger("veilsight.ledger")
 _BLOCK = 120  # slots that one write covers
 _NONE = Fraction(0)
 _NAME = "ledger.json"
@@ -164,6 +166,7 @@ class Ledger:
         self._price, self._hour, self._day = units(price), slots_an_hour(slot_s), 24 * slots_an_hour(slot_s)
         self._budgets = {"hour_spent": units(per_hour), "day_spent": units(per_day)}
         self._slot, self._left, self._written = -1, 0, 0  # last slot charged; units that the disk covers; its slots
+        self._full = False  # the disk, when it was last written to
         self._lock_file = _lock(Path(folder))
         try:
             self._book = self._read()
@@ -180,6 +183,8 @@ class Ledger:
             slot: Greater than any before; the slots in between are charged as well.
             costs: Units of S^2 above 0; none: the ledger's price.
 
+        Where the disk is full, nothing is granted until there is space: noise alone costs nothing.
+
         Raises:
             LedgerError: The disk fails, or the arguments are not as above; the process must stop.
         """
@@ -194,8 +199,25 @@ class Ledger:
         self._left -= self._book["spent"] - before
         if self._left < 0 or self._book["slots"] - self._written >= _BLOCK:
             self._left = max(0, min([(_BLOCK - 1) * cost, *(left for left in self._remaining() if left is not None)]))
-            self._write(self._plus(_BLOCK - 1, self._left))
+            cost = self._reserve(cost)
         return Charge(slot, cost > 0, cost)
+
+    def _reserve(self, cost: int) -> int:
+        """Write the block of which the slot just charged is the first; returns its cost, 0 where the disk is full."""
+        try:
+            self._write(self._plus(_BLOCK - 1, self._left))
+        except LedgerError as error:
+            if not durable.disk_is_full(error):
+                raise
+            if not self._full:
+                log.error("%s; until then every release is noise alone", error)
+            self._book = self._plus(-(cost > 0), -cost)  # it is not granted, so it reveals nothing
+            self._left, self._full = -1, True  # the next one tries again
+            return 0
+        if self._full:
+            log.warning("%s: there is space again", self._file)
+        self._full = False
+        return cost
 
     def _pass(self, costs: tuple[int, ...]) -> int:
         """Charge one slot in memory; returns its cost, 0 where no budget is left for it."""
@@ -227,7 +249,12 @@ class Ledger:
 
     def close(self) -> None:
         """Write what was spent exactly; without this the whole reserved block counts as spent."""
-        self._write(self._book)
+        try:
+            self._write(self._book)
+        except LedgerError as error:
+            if not durable.disk_is_full(error):
+                raise
+            log.error("%s; the block that was reserved counts as spent", error)
         os.close(self._lock_file)
 
     def _read(self) -> _Book:

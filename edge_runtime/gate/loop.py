@@ -110,7 +110,7 @@ class Loop:
             self._publish_verdict(time_s)
             if charge.granted:  # a release of noise alone by the budget is no evidence: it counts as missing
                 event.push(slot, z, manifest.weights[level])
-                if event.whole:
+                if event.whole and watches:  # else it is noise: a verdict would say what nobody saw
                     self.reader.ask(event)
             self.health.beat()
             if self.eye.ended or self.stats.counts["windows"] == windows:

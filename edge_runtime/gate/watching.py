@@ -2,14 +2,19 @@
 
 An eye that is down, late or without a picture is covered like any other: its slots are released as noise. Somebody must
 learn of it all the same. So `state.watching` is set at fixed slots alone, an hour apart: whether at least half of the
-slots before were answered. An honest eye decides nothing by it; a hostile one says at most one bit an hour.
+slots before were answered. An honest eye decides nothing by it; a hostile one says at most one bit an hour. The log
+says it at the same slots, and nothing else of the eye.
 """
 
 from __future__ import annotations
 
+import logging
+
 from wire.privacy.budget import slots_an_hour
 
 __all__ = ["FIRST_S", "Watching"]
+
+log = logging.getLogger("veilsight.watching")
 
 FIRST_S = 60.0
 """Seconds after slot 0 at which the rule is applied for the first time; then once an hour."""
@@ -37,6 +42,7 @@ class Watching:
         """Take whether `slot` was answered; slots that the device missed count as not answered. Returns `holds`."""
         while slot >= self._at:  # the first slot after the span: the span is over, whatever was missed of it
             self.holds = 2 * self._answered >= self._span
+            log.info("the camera is %s", "watched" if self.holds else "NOT watched: the local page or --check says why")
             self._at, self._span, self._answered = self._at + self._hour, self._next_span, 0
         self._answered += answered and slot >= self._at - self._span
         return self.holds

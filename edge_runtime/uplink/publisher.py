@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +21,9 @@ import numpy.typing as npt
 from edge_runtime.config import Config
 from edge_runtime.gate.ledger import Charge
 from wire.artifact.manifest import EngineManifest
+from wire.broker import BrokerConfig
 from wire.errors import BrokerError, ConfigError
-from wire.mqtt import BrokerConfig, Message, MqttClient
+from wire.mqtt import Message, MqttClient
 from wire.protocol.command import Inbox
 from wire.protocol.document import MAX_DOCUMENT
 from wire.protocol.event import EventSpan
@@ -34,6 +36,8 @@ __all__ = ["Publisher", "Release", "fill_message", "fill_verdict"]
 
 log = logging.getLogger("veilsight.publisher")
 _PATIENCE_S = 5.0
+_FAREWELL_S = 1.2  # for what waits, and again for the last state: a stop ends in time, whatever the broker does
+_CLOCK_SET_S = 60  # a wall clock that jumps by more was set
 Release = npt.NDArray[np.int16]
 """A noised code, int16 (n,)."""
 
@@ -88,12 +92,13 @@ class Publisher:
         self._seal, self._count = (key, site, camera), 0
         digest = hashlib.sha256(certificate).hexdigest()
         self._state: Mapping[str, Any] = {"blind": False, "watching": True, **state, "certificate": digest}
+        self._began = time.monotonic()
         self._topics = {name: topic(site, camera, name) for name in TOPICS}
         operator = config.privacy_operator_key
         self.reason, self.commands = "error", Inbox(PublicKey.parse(operator) if operator else None, f"{site}/{camera}")
         self._client = MqttClient(
             _broker(config),
-            f"veilsight-{site}-{camera}",
+            f"veilsight-{site}-{camera}-{key.public.hex[:8]}",  # devices of one name do not end each other's connection
             queue=config.broker_queue,
             will=self._message("state", self._state_bytes("offline", "connection lost")),  # count 0
             greeting=self._birth,
@@ -111,9 +116,9 @@ class Publisher:
 
     def __exit__(self, *_: object) -> None:
         client = self._client
-        if client.connected and client.flush(_PATIENCE_S):
+        if client.connected and client.flush(_FAREWELL_S):
             self.send("state", self._state_bytes("offline", self.reason))
-        if not client.flush(_PATIENCE_S if client.connected else 0.0):
+        if not client.flush(_FAREWELL_S if client.connected else 0.0):
             log.warning("%d messages were not delivered", client.waiting)
         client.close()
 
@@ -122,7 +127,10 @@ class Publisher:
         self._client.send(self._message(name, payload))
 
     def update_state(self, **fields: Any) -> None:
-        """Set fields of the state, and publish it if one of them has changed."""
+        """Set fields of the state, and publish it if one of them has changed, or if the wall clock was set."""
+        started_at = round(time.time() - (time.monotonic() - self._began))
+        if abs(started_at - self._state.get("started_at", started_at)) > _CLOCK_SET_S:
+            fields["started_at"] = started_at
         if fields.items() <= self._state.items():
             return
         self._state = {**self._state, **fields}
@@ -140,6 +148,8 @@ class Publisher:
             "sent": client.sent,
             "bytes": client.sent_bytes,
             "dropped": client.dropped,
+            "refused": client.refused,
+            "too_long": client.too_long,
             "connected": client.connected,
             "queued": client.waiting,
             "reconnects": max(0, client.sessions - 1),

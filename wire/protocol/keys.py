@@ -107,6 +107,9 @@ class DeviceKey:
             raise DeviceKeyError(f"device key {file}: {error.strerror}") from error
         if mode & 0o077:
             raise DeviceKeyError(f"device key {file}: mode {mode:04o} lets others read it; chmod 600 {file}")
+        if len(seed) != _SEED_BYTES:
+            cure = "restore it; or delete it, and ledger.json in state_dir with it: the next start makes both"
+            raise DeviceKeyError(f"device key {file}: {len(seed)} bytes, expected {_SEED_BYTES}; {cure}")
         key = cls(seed)
         with suppress(OSError):  # a key may lie where nothing can be written
             if not key._public_is_there(file):

@@ -7,6 +7,8 @@ noised data, whose processing reveals nothing more; WATCH is the one exception, 
 build and configuration, HARDWARE by the device and its network, COMMAND by its operator; CLOCK follows from the slot's
 number (and from what the ledger held at the start). With the adaptive privacy level, what a release costs follows from
 past z, and so does the slot from which a budget is spent; without it `flags` and `blind` are functions of the clock.
+A disk on which nothing more can be charged counts as a spent budget, and no edge verdict is written while `watching`
+does not hold.
 There are no other topics: tests compare the messages with this table.
 
 Site and camera are part of what is signed (`signed_context`), though not of the message: what is moved from one
@@ -99,7 +101,7 @@ TOPICS: Mapping[str, TopicRow] = {
         {**_MESSAGE, "slot": Source.CLOCK, "flags": Source.Z, "z": Source.Z, "level": Source.Z},
     ),
     "verdict/edge": TopicRow(
-        "edge", 1, False, "Verdict of the edge member, one a slot, always the same size", _VERDICT
+        "edge", 1, False, "Verdict of the edge member, one a slot while it watches, always the same size", _VERDICT
     ),
     "state": TopicRow(
         "edge",

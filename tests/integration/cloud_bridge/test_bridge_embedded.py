@@ -11,7 +11,7 @@ import pytest
 
 from cloud_bridge.ingest.transport import MqttTransport
 from tests.support.services import PATIENCE_S, free_port, wait_for_port
-from wire.mqtt import BrokerConfig
+from wire.broker import BrokerConfig
 
 SERVE = """
 import asyncio, sys

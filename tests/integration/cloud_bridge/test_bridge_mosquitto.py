@@ -21,8 +21,8 @@ from cloud_bridge.ingest.transport import Inbound, MqttTransport
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, a_state, make_manifest, release
 from tests.support.services import PATIENCE_S, ROOT, Broker, free_port, until
 from wire.artifact.manifest import EngineManifest
+from wire.broker import BrokerConfig
 from wire.errors import BrokerError
-from wire.mqtt import BrokerConfig
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import MAX_PAYLOAD, coarse_time, open_verdict
 

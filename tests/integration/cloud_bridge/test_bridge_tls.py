@@ -17,8 +17,8 @@ from cryptography.x509.oid import NameOID
 
 from cloud_bridge.ingest.transport import MqttTransport
 from tests.support.services import PATIENCE_S, Broker, find
+from wire.broker import BrokerConfig
 from wire.errors import BrokerError, ConfigError
-from wire.mqtt import BrokerConfig
 
 TOPIC = "veilsight/v1/lab/door/features"
 

@@ -398,3 +398,15 @@ def test_slots_that_were_missed_count_as_not_answered() -> None:
     for slot in range(0, 60, 3):
         rule.note(slot, True)
     assert not rule.note(60, True)
+
+
+@pytest.mark.parametrize("word", range(len(WORDS)))
+def test_an_eye_watches_where_it_sees_all_but_a_picture(word: int) -> None:
+    eye = EyeClient.__new__(EyeClient)
+    eye._silent, eye._said = 0, Said(1, word)
+    assert eye.watching == (eye.says in ("watching", "some pictures cannot be decoded"))
+
+
+def test_what_an_eye_can_say_are_six_bits() -> None:
+    """docs/architecture.md promises so."""
+    assert len(WORDS) * len(PACES) <= 2**6

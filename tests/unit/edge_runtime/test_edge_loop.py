@@ -148,6 +148,16 @@ def test_not_watching_is_said_at_its_hour(tmp_path: Path) -> None:
     assert said == [slot < 5 for slot in slots]
 
 
+def test_no_verdict_is_written_while_the_device_is_not_watching(tmp_path: Path) -> None:
+    """47 verdicts "normal", 3 "fight" and a fall were read from noise alone."""
+    for watching in (True, False):
+        device = Device(tmp_path / str(watching), slot_s=12.0)
+        device.eye.watching = watching
+        device.run(14)
+        verdicts = [payload for name, payload, _ in device.publisher.sent if name == "verdict/edge"]
+        assert len(device.features()) == 14 and bool(verdicts) == watching
+
+
 def test_every_release_is_charged_before_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And before its noise is drawn."""
     device = Device(tmp_path)

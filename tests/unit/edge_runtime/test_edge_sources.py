@@ -19,9 +19,10 @@ import pytest
 from edge_runtime.capture import camera as camera_module
 from edge_runtime.capture import sources as source_module
 from edge_runtime.capture import stillness
+from edge_runtime.capture.address import backend_of, masked
 from edge_runtime.capture.camera import Camera, shrink
 from edge_runtime.capture.clock import SlotClock
-from edge_runtime.capture.sources import backend_of, masked, open_frames
+from edge_runtime.capture.sources import open_frames
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.config import load_config
 from tests.support.engine_factory import make_edge_config
@@ -82,7 +83,7 @@ class FakeCamera:
         for _ in range(self.frames):
             time.sleep(0.01)
             self.offered += 1
-            yield 0.0, self.picture
+            yield math.nan, self.picture
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,8 @@ def test_the_uri_chooses_the_backend(source: str, backend: str) -> None:
 
 
 def test_passwords_are_masked() -> None:
-    assert masked("rtsp://me:secret@cam:554/1?token=x") == "rtsp://***@cam:554/1"
+    assert masked("rtsp://me:secret@cam:554/user=me&password=secret?token=x") == "rtsp://cam:554"
+    assert masked("udp://@:5000") == "udp://:5000"
     assert masked("clip.mp4") == "clip.mp4"
 
 
@@ -177,8 +179,8 @@ def test_unusable_timestamps_fall_back_to_the_frame_rate(tmp_path: Path, monkeyp
         def __getattr__(self, name: str) -> Any:
             return getattr(self.inner, name)
 
-    real = source_module._open_capture
-    monkeypatch.setattr(source_module, "_open_capture", lambda *given: Odd(real(*given)))
+    real = source_module.open_capture
+    monkeypatch.setattr(source_module, "open_capture", lambda *given: Odd(real(*given)))
     times = [at for at, _ in open_frames(str(clip), 1.0, 24, 24)]
     assert times == pytest.approx([k * 0.04 for k in range(10)])
 
@@ -229,7 +231,7 @@ def test_a_live_camera_that_vanishes_leaves_black_windows_and_comes_back(
     assert not all(bright)
     assert bright[-1]
     assert not cameras  # it was opened again
-    assert camera.name == "rtsp://***@cam/1"
+    assert camera.name == "rtsp://cam"
 
 
 def test_a_frozen_camera_counts_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

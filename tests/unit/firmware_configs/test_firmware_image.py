@@ -403,3 +403,62 @@ def test_a_second_boot_installs_nothing(tmp_path: Path) -> None:
     before = tree(home)
     subprocess.run(["bash", str(home / "bin" / "install")], check=True, timeout=PATIENCE_S)
     assert tree(home) == before
+
+
+# --- files that the configuration names ------------------------------------------------------------------------------
+
+
+def with_files(folder: Path, **broker: str) -> Path:
+    """An edge.toml whose [broker] names files."""
+    keys = "".join(f'{key} = "{value}"\n' for key, value in broker.items())
+    text = EDGE_TOML.replace('"mqtt://127.0.0.1:1883"', '"mqtts://127.0.0.1"') + keys
+    (folder / "edge.toml").write_text(text)
+    return folder / "edge.toml"
+
+
+def test_files_that_the_configuration_names_are_in_the_image(tmp_path: Path) -> None:
+    """They were missing, without a word, and the device did not connect."""
+    for name, content in (("password", "open sesame\n"), ("ca.pem", "an authority")):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    config = with_files(tmp_path, username="me", password_file="/etc/veilsight/password", ca="ca.pem")
+    assert main(["--board", "thor", "--out", str(tmp_path / "image"), "--camera-config", str(config)]) == 0
+    placed = tmp_path / "image/overlay/etc/veilsight"
+    assert (placed / "password").read_text() == "open sesame\n" and (placed / "ca.pem").read_text() == "an authority"
+    assert {(placed / name).stat().st_mode & 0o777 for name in ("password", "ca.pem", "edge.toml")} == {0o640}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing", "No such file"),
+        ("/home/me/password", "name a file in /etc/veilsight"),
+        ("../password", "name a file in /etc/veilsight"),
+        ("writable", "chmod 600"),
+    ],
+)
+def test_a_file_that_the_image_cannot_hold_is_refused(
+    tmp_path: Path, name: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "writable").write_text("open sesame")
+    (tmp_path / "writable").chmod(0o666)
+    config = with_files(tmp_path, username="me", password_file=name)
+    assert main(["--board", "thor", "--out", str(tmp_path / "image"), "--camera-config", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert says in said and "[broker] password_file" in said and "sesame" not in said
+    assert not (tmp_path / "image").exists()
+
+
+def test_a_camera_whose_address_cannot_be_parsed_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "edge.toml").write_text(EDGE_TOML.replace('source = "0"', 'source = "rtsp://me:1/Secret@10.0.0.7/x"'))
+    arguments = ["--board", "thor", "--out", str(tmp_path / "image"), "--camera-config", str(tmp_path / "edge.toml")]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "cannot be parsed" in said and "Secret" not in said and "me:" not in said
+
+
+def test_the_gate_wants_the_time_to_be_set(tmp_path: Path) -> None:
+    unit = overlay(board("thor"), EDGE_TOML)["etc/systemd/system/veilsight-gate.service"].data.decode()
+    assert any(line.startswith("Wants=") and "time-sync.target" in line for line in unit.splitlines())
