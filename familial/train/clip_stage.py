@@ -122,7 +122,8 @@ def _encoded(
 ) -> list[_EncodedClip]:
     """Encode the clips: first each as it is, then augmented versions. spent: the share of the time that has gone."""
     mixed = [clips[index] for index in rng.permutation(len(clips))]
-    chosen, found = clip_stage_clips(mixed), list[_EncodedClip]()
+    found = list[_EncodedClip]()
+    chosen = sorted(clip_stage_clips(mixed), key=lambda clip: clip.truth is not None)  # rendered ones last
     for clip in chosen:
         if found and spent() > _PLAIN_UNTIL:
             print(f"clip stage: time for {len(found)} of {len(chosen)} clips; give more --minutes for all", flush=True)

@@ -3,6 +3,7 @@ grow, memory is asked for, and a card is written."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -219,13 +220,13 @@ def test_tensorboard_gets_the_curve_where_it_is_installed(
 
         def flush(self) -> None: ...
 
-    monkeypatch.setattr(board.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     board.Board(tmp_path / "tensorboard", fresh=True).add({"step": 1, "clean": 0.5})
     assert "pip install 'veilsight[tensorboard]'" in capsys.readouterr().out and not rows
     fake = ModuleType("torch.utils.tensorboard")
     fake.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    monkeypatch.setattr(board.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     board.Board(tmp_path / "tensorboard", fresh=True).add({"step": 3, "done": 0.1, "clean": 0.5, "val_edge": 0.7})
     assert rows == [("training/clean", 0.5, 3), ("validation/edge", 0.7, 3)]
 
@@ -249,7 +250,8 @@ def test_cards_are_valid_on_the_hub_and_one_written_by_hand_stays(tmp_path: Path
 
 def test_licence_and_base_of_an_adopted_folder_are_those_it_states(tmp_path: Path) -> None:
     base, out = tmp_path / "Qwen3-VL-2B-Instruct", tmp_path / "out"
-    base.mkdir(), out.mkdir()
+    base.mkdir()
+    out.mkdir()
     card = Card("familial.model.adopt", _config(), base=base)
     write_card(out, card)
     found = ModelCard.load(out / "README.md").data.to_dict()
