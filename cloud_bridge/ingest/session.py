@@ -258,9 +258,7 @@ class CameraSession:
         """Take one release from the camera's allowance; count the message where there is none left."""
         if self._allowance.take(self._now_s):
             return True
-        self._refuse_for(
-            MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more")
-        )
+        self._refuse_for(MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more"))
         return False
 
     def _put_in_order(self, message: FeatureMessage) -> list[Release]:

@@ -79,6 +79,7 @@ MAX_CERTIFICATE = 64 * 1024
 
 _DEPTH, _VALUES = 8, 4000  # of the document: 6 and about 900
 _SHOWN = 80  # characters of what somebody else wrote that an error shows
+_WIDEST = Fraction(2) ** 40  # of sigma
 _MOST_S = 86400.0  # of a slot and a receptive field
 _LONGEST_YEARS = 1000.0
 _MOST_RELEASES = 100_000  # of an event
@@ -143,6 +144,8 @@ class Certificate:
             )
         if self.sigma <= 0:
             raise CertificateError(f"sigma is {self.sigma}; it must be positive: run calibration.noise")
+        if not 1 / _WIDEST <= self.sigma <= _WIDEST:
+            raise CertificateError(f"sigma is {float(self.sigma):g}; it must be 2^-40 to 2^40: run calibration.noise")
         if not (self.slot_s > 0 and self.receptive_field_s >= self.slot_s):
             raise CertificateError(
                 f"slot_s is {self.slot_s}, receptive_field_s is {self.receptive_field_s}; "
