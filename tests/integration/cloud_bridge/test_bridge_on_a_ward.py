@@ -92,7 +92,7 @@ def test_retained_rubbish_neither_stops_the_bridge_nor_silences_a_camera(
                 peer.publish(name, *NASTY)
             slots = range(8 * number, 8 * number + 8)
             peer.publish("features", *some(manifest, slots))
-            until(lambda last=slots[-1]: last in [v.last_slot for v in peer.verdicts(BRIDGE, manifest)])
+            wait_for(peer, "lab/door/verdict/cloud", 1 + 8 * number)
             stopped(process)
 
 

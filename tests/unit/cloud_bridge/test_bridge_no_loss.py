@@ -47,7 +47,7 @@ def test_a_batch_is_acknowledged_after_its_verdicts_and_the_journal(harness: Har
     flush, save = harness.link.flush, harness.bridge._journal.save
     harness.link.flush = lambda: steps.append("flush") or flush()  # type: ignore[method-assign,func-returns-value]
     harness.bridge._journal.save = lambda: steps.append("save") or save()  # type: ignore[method-assign,func-returns-value]
-    harness.link.acknowledge = lambda _: steps.append("acknowledge")  # type: ignore[method-assign]
+    harness.link.acknowledge = lambda receipts: steps.append("acknowledge")  # type: ignore[method-assign]
     harness.link.publish = lambda *_: steps.append("publish")  # type: ignore[method-assign]
     harness.bridge.handle(items(range(8)))
     assert steps == ["publish", "flush", "save", "acknowledge"]
