@@ -206,7 +206,7 @@ class Rig:
             "bridge.toml",
             {
                 "broker": {"url": f"mqtt://127.0.0.1:{self.broker.port}"},
-                "model": {"checkpoint": str(self.checkpoint), "engine": str(self.engine)},
+                "model": {"checkpoint": str(self.checkpoint), "engine": str(self.engine), "sentence_every_s": 0},
                 "state": {"dir": str(self.folder / "bridge")},
                 "run": {"exit_when_offline": exit_when_offline},
             },

@@ -80,7 +80,7 @@ def moment(engine: Path, checkpoint: Path, seed: int = _SEED) -> Moment:
         if raised:
             end_s = (slot + 1) * manifest.window.slot_s
             frame = clip.frames[np.flatnonzero(clip.times_s <= end_s)[-1]]
-            return Moment(frame, end_s, z, verdict.probabilities, verdict.sentence, raised[0])
+            return Moment(frame, end_s, z, verdict.probabilities, member.describe([read])[0], raised[0])
     raise DataError(f"no alert is raised on the demo's clip under the noise of seed {seed}; give another --seed")
 
 

@@ -13,20 +13,24 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
 from cloud_bridge.config import BridgeConfig
+from cloud_bridge.documents import BridgeStatus
 from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
-from cloud_bridge.store.journal import Journal
+from cloud_bridge.store.journal import Journal, own_folder
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
+from wire.mqtt import Message, Receipt
 from wire.protocol.keys import DeviceKey
+from wire.protocol.message import coarse_time
 from wire.protocol.topics import TOPICS, parse_topic, topic
 
 __all__ = ["main"]
@@ -55,34 +59,48 @@ def _serve(config: BridgeConfig, json_lines: str | None) -> None:
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_folder(Path(config.state.dir)))
+        timeline = Timeline(sys.stdout, _open(stack, json_lines))
+        counts = _run(config, timeline, stop)
+        timeline.stats(counts)
+
+
+def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dict[str, Any]:
+    """Load, connect and serve; returns the counts."""
     manifest = EngineManifest.load(config.model.engine)
     folder = Path(config.state.dir)
     journal = Journal.open(folder / "journal.json")
     key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
-    mailbox = Mailbox(camera.name for camera in config.cameras)
+    mailbox, status = Mailbox(camera.name for camera in config.cameras), BridgeStatus(key, len(config.cameras))
 
-    def receive(name: str, payload: bytes, retained: bool) -> None:
-        parts = parse_topic(name)
-        if parts is not None:
-            mailbox.put(Inbound(f"{parts[0]}/{parts[1]}", parts[2], payload, retained))
+    def hold(name: str, payload: bytes, retained: bool, receipt: Receipt) -> None:
+        site, camera, last = parse_topic(name) or ("", "", "")
+        dropped = mailbox.put(Inbound(f"{site}/{camera}", last, payload, retained, receipt))
+        if dropped is not None and dropped.receipt is not None:
+            transport.acknowledge([dropped.receipt])
 
-    topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
-    transport = MqttTransport(config.broker, f"vsb-{key.public.hex[:16]}", topics, receive)
+    def greeting() -> list[Message]:
+        return [status.online(_now()), *bridge.open_alerts()]
 
     def take(timeout_s: float) -> list[Inbound]:
         transport.pump()
         return mailbox.take(timeout_s)
 
-    with contextlib.ExitStack() as stack:
-        timeline = Timeline(sys.stdout, _open(stack, json_lines))
-        bridge = Bridge(config, manifest, member, key, journal, transport.publish, timeline, reference)
-        with transport:
-            timeline.note(f"ready: {len(config.cameras)} camera(s) on {config.broker.url}, bridge key {key.public.hex}")
-            run(bridge, take, config.run.exit_when_offline, stop.is_set)
-        dropped = sum(mailbox.dropped.values())
-        timeline.stats({**bridge.stats(), "dropped": dropped, "unpublished": transport.unpublished})
+    topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
+    transport = MqttTransport(config.broker, f"vsb-{key.public.hex[:16]}", topics, hold, status.will(_now()), greeting)
+    bridge = Bridge(config, manifest, member, key, journal, transport, timeline, reference)
+    with transport:
+        timeline.note(f"ready: {len(config.cameras)} camera(s) on {config.broker.url}, bridge key {key.public.hex}")
+        run(bridge, take, config.run.exit_when_offline, stop.is_set)
+        transport.publish(*status.offline("stopped", _now()))
+    return {**bridge.stats(), "dropped": sum(mailbox.dropped.values()), "unpublished": transport.unpublished}
+
+
+def _now() -> int:
+    return coarse_time(time.time())
 
 
 def _open(stack: contextlib.ExitStack, json_lines: str | None) -> TextIO | None:

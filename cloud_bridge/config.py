@@ -1,9 +1,9 @@
 """The bridge's TOML file as typed sections; wire/settings.py reads it and reports all faults at once.
 
     [broker]     url, username, password_file, ca, cert, key
-    [model]      checkpoint, engine, threads
+    [model]      checkpoint, engine, threads, sentence_every_s
     [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them), clock_behind_s
-    [ingest]     max_age_s
+    [ingest]     max_age_s, stale_after_s, burst, rate
     [alerts]     raise_at, raise_for, clear_at, clear_for, unsure_below
     [state]      dir
     [run]        exit_when_offline
@@ -24,7 +24,7 @@ from cloud_bridge.ingest.freshness import IngestRule
 from wire.broker import BrokerConfig
 from wire.errors import ConfigError, DeviceKeyError
 from wire.protocol.keys import PublicKey
-from wire.protocol.topics import topic
+from wire.protocol.topics import BRIDGES, topic
 from wire.settings import FileOrText, FilePath, faults, keys_of, parse_toml, refuse
 
 __all__ = ["BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
@@ -38,11 +38,14 @@ class ModelConfig:
         checkpoint: Folder of the checkpoint.
         engine: Engine folder whose manifest names that checkpoint.
         threads: torch's threads; 0: torch decides.
+        sentence_every_s: A camera's verdicts have a sentence when an alert changes, and otherwise once in so many
+            seconds of its stream; 0: all of them.
     """
 
     checkpoint: FilePath = "checkpoints/nano"
     engine: FilePath = "build/engines/nano"
     threads: int = 0
+    sentence_every_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class CameraConfig:
     def __post_init__(self) -> None:
         if "+" in (self.site, self.camera):
             raise ConfigError("site and camera name one camera each; '+' stands for many")
+        if self.site == BRIDGES:
+            raise ConfigError(f"site is {BRIDGES!r}, under which bridges publish their status; choose another name")
         topic(self.site, self.camera, "features")
         try:
             PublicKey.parse(self.public_key)

@@ -11,7 +11,9 @@ from wire.protocol.message import Alert, Verdict
 __all__ = ["fill_alert", "fill_verdict"]
 
 
-def fill_verdict(manifest: EngineManifest, event: Event, reading: Reading, unsure_below: float, time_s: int) -> Verdict:
+def fill_verdict(
+    manifest: EngineManifest, event: Event, reading: Reading, sentence: str, unsure_below: float, time_s: int
+) -> Verdict:
     """Make the cloud member's verdict on an event; unsure where its OOD p-value is below `unsure_below`."""
     slot_s = manifest.window.slot_s
     return Verdict(
@@ -22,7 +24,7 @@ def fill_verdict(manifest: EngineManifest, event: Event, reading: Reading, unsur
         member="cloud",
         present=tuple(bool(here) for here in event.present),
         probabilities=reading.probabilities,
-        sentence=reading.sentence,
+        sentence=sentence,
         start_s=event.first_slot * slot_s,
         end_s=(event.last_slot + 1) * slot_s,
         ood_p_value=event.ood_p_value,

@@ -1,4 +1,7 @@
-"""Prints verdicts and alerts: a line for people, and a line of JSON for programs. Times count from slot 0."""
+"""Prints verdicts and alerts: a line for people, and a line of JSON for programs. Times count from slot 0.
+
+In JSON, boot ids are 16 hex digits: as numbers of 64 bits, many readers would round them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from cloud_bridge.alerts.lifecycle import BLIND, LATE, NOT_WATCHING
+from cloud_bridge.alerts.lifecycle import CONDITIONS
 from wire.protocol.message import Alert, Verdict, trace_id
 
 __all__ = ["Timeline"]
@@ -30,15 +33,16 @@ class Timeline:
         missing = len(verdict.present) - sum(verdict.present)
         note = f"  ({missing} of {len(verdict.present)} releases missing)" if missing else ""
         note += "  (late: not now)" if verdict.late else ""
+        words = f"  {verdict.sentence}" if verdict.sentence else ""
         self._say(
             f"{_clock(verdict.start_s)}-{_clock(verdict.end_s)}  {camera}  {verdict.says:<8}"
-            f"{verdict.probability:4.2f} |{'#' * full}{'.' * (_BAR - full)}|  {verdict.sentence}{note}"
+            f"{verdict.probability:4.2f} |{'#' * full}{'.' * (_BAR - full)}|{words}{note}"
         )
         self._write(
             type="verdict",
             camera=camera,
             member=verdict.member,
-            boot_id=verdict.boot_id,
+            boot_id=f"{verdict.boot_id:016x}",
             first_slot=verdict.first_slot,
             last_slot=verdict.last_slot,
             start_s=verdict.start_s,
@@ -59,12 +63,12 @@ class Timeline:
     def alert(self, camera: str, alert: Alert) -> None:
         """Print one marked line; with the reason where the alert is about the camera, and not about a risk."""
         turn = "RAISED" if alert.raised else "cleared"
-        reason = f"  {alert.sentence}" if alert.label in (BLIND, LATE, NOT_WATCHING) and alert.sentence else ""
+        reason = f"  {alert.sentence}" if alert.label in CONDITIONS and alert.sentence else ""
         self._say(f"{_clock(alert.at_s)}  {camera}  >>> ALERT {alert.label} {turn} ({alert.probability:.2f}){reason}")
         self._write(
             type="alert",
             camera=camera,
-            boot_id=alert.boot_id,
+            boot_id=f"{alert.boot_id:016x}",
             slot=alert.slot,
             at_s=alert.at_s,
             raised=alert.raised,

@@ -1,7 +1,7 @@
 """The MQTT client of device and cloud: a connection that reconnects by itself, behind a bounded queue.
 
     caller's thread:   send --> bounded queue --pump--> at most `in_flight` messages in paho --> broker
-    network thread:    broker --> payload cut to its bound --> receive (must return at once)
+    network thread:    broker --> payload cut to its bound --> receive, or hold (must return at once)
 
 It speaks MQTT 5 where the broker does and 3.1.1 otherwise. One thread of the caller sends, pumps and flushes; the
 network thread never publishes and never waits. paho-mqtt is imported when a client is made, so this module loads
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from paho.mqtt import client as mqtt
     from paho.mqtt.reasoncodes import ReasonCode
 
-__all__ = ["Message", "MqttClient"]
+__all__ = ["Message", "MqttClient", "Receipt"]
 
 log = logging.getLogger("veilsight.mqtt")
 
 _MAX_PACKET = 256 * 1024  # bytes; a broker that speaks MQTT 5 withholds longer messages
 _UNACKNOWLEDGED = 20  # messages of QoS 1 on the wire at once: no common broker allows fewer
+_UNREAD = 65_535  # messages that the broker may send before we acknowledge one (MQTT 5; its own bound may be lower)
 _CONNECT_S = 5.0
 _CLOSE_S = 1.0
 _KEEPALIVE_S = 30
@@ -39,6 +40,7 @@ _LOG_EVERY_S = 60.0
 _SHORT_S = 30.0  # a session that ends sooner makes the pause before the next one longer
 _HEADERS = 16  # bytes of a PUBLISH besides topic and payload, at most
 _SMALL = 1024  # bytes of a message that no common broker refuses for its size
+_SHOWN = 3  # topics that a complaint names
 _UNSUPPORTED_VERSION, _TAKEN_OVER, _TOO_LARGE = 132, 142, 149  # reason codes of MQTT 5
 _UNREACHED = "cannot be reached; start it, or correct [broker] url"
 _NO_MQTT = "closes the connection; it speaks neither MQTT 5 nor 3.1.1"
@@ -65,6 +67,13 @@ class _OnWire(NamedTuple):
     info: mqtt.MQTTMessageInfo
     message: Message
     client: mqtt.Client
+
+
+class Receipt(NamedTuple):
+    """Names a message that came and is not acknowledged yet. session: the connection; mid: its number there."""
+
+    session: int
+    mid: int
 
 
 class MqttClient:
@@ -96,6 +105,7 @@ class MqttClient:
         greeting: Callable[[], Iterable[Message]] = tuple,
         subscriptions: Sequence[tuple[str, int]] = (),
         receive: Callable[[str, bytes, bool], None] | None = None,
+        hold: Callable[[str, bytes, bool, Receipt], None] | None = None,
         inbound_bytes: int = 0,
         keep_trying: bool = True,
     ) -> None:
@@ -111,6 +121,8 @@ class MqttClient:
             greeting: What is published first after every connection.
             subscriptions: (topic filter, QoS) of what we receive.
             receive: Called with (topic, payload, retained) on the network thread; it must return at once.
+            hold: In place of `receive`: called with a receipt, too. The broker sends the message again after every new
+                connection until `acknowledge` was called with it.
             inbound_bytes: Longest payload that is meant to arrive; a longer one is cut to one byte more.
             keep_trying: False: the first failure before the first connection ends `wait`.
 
@@ -122,7 +134,7 @@ class MqttClient:
         self._queue_size, self._window, self._session_s = queue, in_flight, session_s
         self._will, self._greeting = will, greeting
         self._subscriptions, self._receive, self._inbound_bytes = list(subscriptions), receive, inbound_bytes
-        self._keep_trying = keep_trying
+        self._hold, self._keep_trying = hold, keep_trying
         self._queue: deque[Message] = deque()
         self._in_flight: deque[_OnWire] = deque()
         self._reasons: dict[int, ReasonCode] = {}  # of messages that the broker refused, by number
@@ -188,6 +200,15 @@ class MqttClient:
         while self.pump() and time.monotonic() < give_up:
             time.sleep(0.005)
         return not self.waiting
+
+    def acknowledge(self, receipts: Iterable[Receipt]) -> None:
+        """Tell the broker that these messages need not come again. Any thread may call it.
+
+        Those of a connection that is gone are left out: the broker has sent the messages again, under new receipts.
+        """
+        for receipt in receipts:
+            if receipt.session == self.sessions and receipt.mid:
+                self._client.ack(receipt.mid, 1)
 
     @property
     def waiting(self) -> int:
@@ -271,7 +292,10 @@ class MqttClient:
         version = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
         name = self._client_id + ("p" if probe else "")
         clean = None if five else not self._session_s
-        self._client = client = mqtt.Client(CallbackAPIVersion.VERSION2, name, clean_session=clean, protocol=version)
+        held = self._hold is not None
+        self._client = client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, name, clean_session=clean, protocol=version, manual_ack=held
+        )
         self._probing = probe
         if self._broker.username:
             client.username_pw_set(self._broker.username, self._password)
@@ -296,6 +320,7 @@ class MqttClient:
 
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
         properties.MaximumPacketSize = _MAX_PACKET
+        properties.ReceiveMaximum = _UNREAD
         if not self._session_s:
             return {"properties": properties}
         properties.SessionExpiryInterval = self._session_s
@@ -330,15 +355,28 @@ class MqttClient:
         log.log(level, "broker %s:%d: connected%s", self._broker.host, self._broker.port, again)
 
     def _on_subscribe(self, client: mqtt.Client, data: Any, mid: int, codes: list[ReasonCode], properties: Any) -> None:
-        for (topic, _), code in zip(self._subscriptions, codes, strict=False):
-            if code.is_failure:
-                log.error("broker %s refuses our subscription to %s (%s)", self._broker.url, topic, code)
-        self._problem = ""
+        refused = [
+            f"{topic} ({code})" for (topic, _), code in zip(self._subscriptions, codes, strict=False) if code.is_failure
+        ]
+        if refused:
+            self._problem = f"refuses our subscription to {', '.join(refused[:_SHOWN])}; let its access list read there"
+            log.error("%s", self.complaint)
+        if refused and not self._keep_trying:
+            self._failed.set()
+            return
+        self._problem = self._problem if refused else ""
         self._ready.set()
 
     def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
-        if self._receive is not None:
-            self._receive(message.topic, bytes(message.payload[: self._inbound_bytes + 1]), message.retain)
+        payload, receipt = bytes(message.payload[: self._inbound_bytes + 1]), Receipt(self.sessions, message.mid)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # from a broker that does not check it
+            topic = ""
+        if self._hold is not None:
+            self._hold(topic, payload, message.retain, receipt)
+        elif self._receive is not None:
+            self._receive(topic, payload, message.retain)
 
     def _on_publish(self, client: mqtt.Client, data: Any, mid: int, code: ReasonCode, properties: Any) -> None:
         if client is self._client and code.is_failure:

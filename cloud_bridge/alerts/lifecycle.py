@@ -5,12 +5,13 @@ probabilities of an event --rule--> count of verdicts in a row, per label --> ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from cloud_bridge.alerts.rules import AlertRule
 
-__all__ = ["BLIND", "LATE", "NOT_WATCHING", "AlertBook", "AlertChange"]
+__all__ = ["BLIND", "CONDITIONS", "LATE", "NOT_WATCHING", "STALE", "AlertBook", "AlertChange"]
 
 BLIND = "blind"
 """The alert for a camera that sends noise alone, because its budget is spent."""
@@ -20,6 +21,12 @@ LATE = "late"
 
 NOT_WATCHING = "not watching"
 """The alert for a camera whose device says that its eye does not answer: no risk would be seen."""
+
+STALE = "stale"
+"""The alert for a camera of which nothing comes: what is open was true when it was last seen."""
+
+CONDITIONS = (BLIND, LATE, NOT_WATCHING, STALE)
+"""The alerts about a camera itself; all others are risks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +45,32 @@ class AlertBook:
     change nothing and begin both counts anew.
     """
 
-    def __init__(self, rule: AlertRule, raised: list[str]) -> None:
-        """Begin with what is raised. raised: the caller's durable list of labels; it is kept current."""
+    def __init__(self, rule: AlertRule, raised: list[str], in_a_row: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Begin with what is raised.
+
+        Args:
+            rule: When alerts turn.
+            raised: The caller's durable list of labels; it is kept current.
+            in_a_row: As `in_a_row` was at a graceful end.
+        """
         self._rule = rule
         self._raised = raised
-        self._in_a_row: dict[str, int] = {}  # label -> verdicts in a row that ask for a change
+        self._in_a_row = dict(in_a_row)
+
+    @property
+    def raised(self) -> Sequence[str]:
+        """Labels of the alerts that are raised, the oldest first."""
+        return self._raised
+
+    @property
+    def risk(self) -> bool:
+        """Whether a risk is raised."""
+        return any(label not in CONDITIONS for label in self._raised)
+
+    @property
+    def in_a_row(self) -> dict[str, int]:
+        """Label -> verdicts in a row that ask for a change."""
+        return dict(self._in_a_row)
 
     def update(self, probabilities: Mapping[str, float]) -> list[AlertChange]:
         """Take the probabilities of the next event and return what changes.
@@ -58,7 +86,7 @@ class AlertBook:
         self._in_a_row.clear()
 
     def condition(self, label: str, holds: bool) -> list[AlertChange]:
-        """Raise `label` (BLIND, LATE, NOT_WATCHING) once it holds, clear it once it does not; no verdict decides it."""
+        """Raise `label` (one of CONDITIONS) once it holds, clear it once it does not; no verdict decides it."""
         return self._turn(label, 1.0 if holds else 0.0) if holds != (label in self._raised) else []
 
     def _step(self, label: str, p: float) -> list[AlertChange]:

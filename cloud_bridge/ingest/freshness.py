@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from wire.settings import Positive
 
-__all__ = ["Freshness", "IngestRule"]
+__all__ = ["Allowance", "Freshness", "IngestRule"]
 
 _LOG = logging.getLogger("cloud_bridge")
 _COARSE_S = 60  # a stated time is up to this much too early
@@ -29,9 +29,33 @@ class IngestRule:
     Attributes:
         max_age_s: A message whose time differs from this machine's by more is late. A device keeps its newest messages
             while the broker is away; those older than this come too late for an alert.
+        stale_after_s: A camera of which nothing came for so long is stale.
+        burst: Releases that a camera may send at once, after an outage.
+        rate: Releases that it may send in each slot's time in the long run; more than 1 for a source that is played
+            faster than life. What is beyond is refused.
     """
 
     max_age_s: Positive = 120.0
+    stale_after_s: Positive = 30.0
+    burst: Positive = 600.0
+    rate: Positive = 2.0
+
+
+class Allowance:
+    """How many more releases a camera may send now. It keeps a genuine camera that floods from taking all the time."""
+
+    def __init__(self, rule: IngestRule, slot_s: float) -> None:
+        self._burst, self._per_s = rule.burst, rule.rate / slot_s
+        self._left, self._then_s = rule.burst, 0.0
+
+    def take(self, now_s: float) -> bool:
+        """Take one, at `now_s` of this machine's clock; False where there is none."""
+        passed = max(0.0, now_s - self._then_s)
+        self._left, self._then_s = min(self._burst, self._left + passed * self._per_s), now_s
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
 
 class Freshness:

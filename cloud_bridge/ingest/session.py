@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cloud_bridge.ingest.events import Event, EventReader, Release
-from cloud_bridge.ingest.freshness import Freshness, IngestRule
+from cloud_bridge.ingest.freshness import Allowance, Freshness, IngestRule
 from cloud_bridge.store.journal import CameraRecord
 from familial.evaluate.ood_detector import OodDetector
 from wire.artifact.manifest import EngineManifest
@@ -49,7 +49,8 @@ REASONS: Mapping[str, str] = {
     "level": "at a level that this model does not have, or that its rule cannot have chosen",
     "shape": "z of another length",
     "model": "made by another model",
-    "values": "values that cannot be",
+    "values": "values that cannot be, such as a slot beyond the device's life",
+    "flood": "more than the slots that have passed: the camera sends too fast",
     "clock": "its time is long before that of the slot before it: the clock was set back",
     "replayed": "an older boot id, a slot read long ago, or a state older than the newest",
     "duplicate": "a slot that was read a moment ago",
@@ -57,7 +58,10 @@ REASONS: Mapping[str, str] = {
 }
 """Reason why a message is refused -> explanation."""
 
-_LOGGED = ("schema", "forged")  # reasons whose first message is logged: somebody has to act
+_LOGGED = ("schema", "forged", "flood")  # reasons whose first message is logged: somebody has to act
+_REGISTER = (
+    ". If the device was given a new key, register it: put the line of its <key>.pub into [[cameras]] public_key"
+)
 _QUIET_S = 5.0  # after an offline, before a slot that is missing is given up
 _RECENT = 256  # slots within which a repeated one counts as a duplicate, and a late one as late
 
@@ -86,6 +90,7 @@ class CameraSession:
         received: Features messages that came, refused ones included.
         refused: Reason (a key of REASONS) -> messages.
         gaps: Slots that were given up as missing.
+        fresh_s: When its last new release came, by this machine's clock; 0: none since the start.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class CameraSession:
         detector: OodDetector | None = None,
         reorder_slots: int = 2,
         freshness: Freshness | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         """Continue after the last slot in `record`.
 
@@ -108,12 +114,16 @@ class CameraSession:
             detector: Computes the OOD p-value of events; None: they have none.
             reorder_slots: A missing slot is given up when one that many later has come; 0: nothing is waited for.
             freshness: Says what is now; None: by the default rule.
+            allowance: Says how many releases may come; None: by the default rule.
         """
         site, _, name = camera.partition("/")
         self._names = (site, name)
         self._freshness = freshness or Freshness(camera, IngestRule())
-        self._now_s = self._heard_s = 0.0
+        self._allowance = allowance or Allowance(IngestRule(), manifest.window.slot_s)
+        self._slots = manifest.certificate().lifetime_releases
+        self._now_s = self._heard_s = self.fresh_s = 0.0
         self._named = ""  # sha256 of the certificate that the newest state names
+        self._complained = ""  # sha256 of the certificate about which the log was told
         self._unnamed = b""  # a certificate that came before a state
         self._camera, self._public, self._manifest, self._record = camera, public, manifest, record
         self._model = (manifest.n, manifest.model_id, len(manifest.sigmas))
@@ -127,6 +137,12 @@ class CameraSession:
         self._reader = EventReader(camera, *shape, manifest.weights, detector)
         self.received = self.gaps = 0
         self.refused: Counter[str] = Counter()
+        self._resume()
+
+    @property
+    def offline(self) -> bool:
+        """The device says that it is offline, or a Last Will does, and nothing came since."""
+        return self._offline
 
     @property
     def ended(self) -> bool:
@@ -171,18 +187,30 @@ class CameraSession:
     def _refuse_for(self, error: MessageError) -> None:
         """Count a refused message; log the first of a reason that somebody must act upon."""
         if error.reason in _LOGGED and not self.refused[error.reason]:
-            _LOG.warning(
-                "%s: a message is refused (%s). If the device was given a new key, register it: put the line of its "
-                "<key>.pub into [[cameras]] public_key",
-                self._camera,
-                error,
-            )
+            cure = _REGISTER if error.reason == "forged" else ""
+            _LOG.warning("%s: a message is refused (%s)%s", self._camera, error, cure)
         self.refuse(error.reason)
 
     def drain(self) -> Taken:
         """Read everything that is left, in order, waiting for nothing."""
         releases, events, _ = self._read(self._in_order(0))
         return Taken(releases, events + self._dated(self._reader.flush()))
+
+    def close(self) -> Taken:
+        """Read, in order, what waits for a missing slot, and keep the releases of the window in the record."""
+        taken = self._read(self._in_order(0))
+        self._record.window = {"model": f"{self._manifest.model_id:016x}", **self._reader.saved()}
+        return taken
+
+    def _resume(self) -> None:
+        """Go on with the window of a graceful end, where there was one under this model."""
+        window, self._record.window = self._record.window, {}
+        if window.get("model") != f"{self._manifest.model_id:016x}":
+            return
+        try:
+            self._reader.resume(window, self._record.boot_id)
+        except (KeyError, TypeError, ValueError) as error:
+            _LOG.warning("%s: its last releases cannot be used (%r); events begin anew", self._camera, error)
 
     # --- features
 
@@ -197,8 +225,13 @@ class CameraSession:
         except MessageError as error:
             self._refuse_for(error)
             return []
+        if message.slot >= self._slots:
+            self.refuse("values")
+            return []
         if message.boot_id < self._record.boot_id:
             self._refuse_replay()
+            return []
+        if not self._is_new(message) or not self._may_send():
             return []
         before: list[Release] = []
         if message.boot_id > self._record.boot_id:
@@ -206,19 +239,33 @@ class CameraSession:
             self._restart(message.boot_id, message.slot)
         return before + self._put_in_order(message)
 
-    def _put_in_order(self, message: FeatureMessage) -> list[Release]:
-        slot = message.slot
+    def _is_new(self, message: FeatureMessage) -> bool:
+        """Return whether a release was neither read nor given up; else count it."""
+        slot, record = message.slot, self._record
+        if message.boot_id > record.boot_id:
+            return True
         if slot in self._pending or slot in self._recent:
             self.refuse("duplicate")
-        elif slot >= self._record.next_slot:
-            self._offline, self._heard_s = False, self._now_s  # whatever a Last Will said
-            self._pending[slot] = message
-            return self._in_order(self._reorder_slots)
+        elif slot >= record.next_slot:
+            return True
         elif self._recent and slot > self._recent[0]:
             self.refuse("late")
         else:
             self._refuse_replay()
-        return []
+        return False
+
+    def _may_send(self) -> bool:
+        """Take one release from the camera's allowance; count the message where there is none left."""
+        if self._allowance.take(self._now_s):
+            return True
+        self._refuse_for(MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more"))
+        return False
+
+    def _put_in_order(self, message: FeatureMessage) -> list[Release]:
+        self._offline = False  # whatever a Last Will said
+        self._heard_s = self.fresh_s = self._now_s
+        self._pending[message.slot] = message
+        return self._in_order(self._reorder_slots)
 
     def _refuse_replay(self) -> None:
         self.refuse("replayed")
@@ -334,6 +381,9 @@ class CameraSession:
         if self._trusted:
             return
         self.refuse("untrusted")
+        if self._complained == self._named:
+            return
+        self._complained = self._named
         _LOG.error(
             "%s: its certificate is not that of engine %016x (%s); its messages are refused until it publishes the "
             "right one (is the engine on the device the one in [model] engine?)",
@@ -346,7 +396,7 @@ class CameraSession:
 def _describe(certificate: bytes) -> str:
     """Describe a certificate that is not ours; one of another schema version says how to replace it."""
     try:
-        found = Certificate.from_json(certificate.decode())
-    except (CertificateError, UnicodeDecodeError) as error:
+        found, _ = Certificate.read(certificate)
+    except CertificateError as error:
         return str(error)
     return f"it is that of another engine, with S = {round_up(found.s_release, 4)} a release"

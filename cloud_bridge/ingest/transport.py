@@ -1,9 +1,11 @@
 """The bridge's MQTT connection, and the mailbox between the network thread and the main thread.
 
     broker --network thread--> Mailbox.put (never waits) | Mailbox.take --main thread--> the bridge --publish--> broker
+    broker <--acknowledge-- what was read, whose verdicts the broker has, and which the journal records
 
 The MQTT client is in wire/mqtt.py. The session survives short interruptions: the broker keeps what cameras send
-meanwhile. There is no `$share`: one consumer per camera keeps its messages in order.
+meanwhile, and sends again what was not acknowledged. There is no `$share`: one consumer per camera keeps its messages
+in order.
 """
 
 from __future__ import annotations
@@ -11,26 +13,27 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from wire.broker import BrokerConfig
 from wire.errors import BrokerError
-from wire.mqtt import Message, MqttClient
+from wire.mqtt import Message, MqttClient, Receipt
+from wire.privacy.certificate import MAX_CERTIFICATE
 from wire.protocol.message import MAX_PAYLOAD
 
-__all__ = ["Inbound", "Mailbox", "MqttTransport", "Publish", "Receive"]
+__all__ = ["Hold", "Inbound", "Link", "Mailbox", "MqttTransport"]
 
 _CONNECT_S = 10.0  # for the broker to accept us and our subscriptions
 _DRAIN_S = 5.0  # for the acknowledgements still open at the end
+_COMMIT_S = 1.0  # for the acknowledgements of one batch
 _SESSION_S = 3600  # for which the broker keeps our session (MQTT 5)
 _QUEUE = 10_000
 _IN_FLIGHT = 1024
 
-Publish = Callable[[str, bytes, int, bool], None]
-"""(topic, payload, qos, retain): returns at once; delivery is the transport's work."""
+_BATCH = 64  # messages that are read before anything is published
 
-Receive = Callable[[str, bytes, bool], None]
-"""(topic, payload, retained): called on the network's thread; must not wait."""
+Hold = Callable[[str, bytes, bool, Receipt], None]
+"""(topic, payload, retained, receipt): called on the network's thread; must not wait."""
 
 
 class Inbound(NamedTuple):
@@ -41,41 +44,71 @@ class Inbound(NamedTuple):
         name: Last part of the topic.
         payload: Its bytes.
         retained: It was there before the bridge subscribed.
+        receipt: What the broker is to be told once the message is dealt with; None: nothing.
     """
 
     camera: str
     name: str
     payload: bytes
     retained: bool
+    receipt: Receipt | None = None
+
+
+class Link(Protocol):
+    """What the bridge needs of its connection."""
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+        """Queue a message and return at once; delivery is the transport's work."""
+
+    def flush(self) -> bool:
+        """Wait a moment until the broker has everything; False where it has not."""
+
+    def acknowledge(self, receipts: Iterable[Receipt]) -> None:
+        """Tell the broker that these messages were dealt with."""
 
 
 class Mailbox:
-    """A bounded queue for each camera: a flood of one camera drops the oldest messages of that camera only."""
+    """A bounded queue for each camera, read in turns.
 
-    def __init__(self, cameras: Iterable[str], depth: int = 512) -> None:
+    A flood of one camera drops the oldest messages of that camera only, and delays those of another by no more than
+    one batch.
+    """
+
+    def __init__(self, cameras: Iterable[str], depth: int = 1024) -> None:
         self._queues = {name: deque[Inbound]() for name in ("", *cameras)}
+        self._turns = deque[str]()  # cameras with messages, the next one first
         self._depth = depth
         self._ready = threading.Condition()
         self.dropped: Counter[str] = Counter()
 
-    def put(self, item: Inbound) -> None:
-        """Add a message; never waits. A payload longer than any valid message is cut, and later refused for it."""
+    def put(self, item: Inbound) -> Inbound | None:
+        """Add a message and return the one that it drops; never waits.
+
+        A payload longer than any valid message is cut, and later refused for it.
+        """
         name = item.camera if item.camera in self._queues else ""
-        queue = self._queues[name]
+        queue, dropped = self._queues[name], None
+        most = MAX_CERTIFICATE if item.name == "certificate" else MAX_PAYLOAD
         with self._ready:
             if len(queue) >= self._depth:
-                queue.popleft()
+                dropped = queue.popleft()
                 self.dropped[name] += 1
-            queue.append(item._replace(payload=item.payload[: MAX_PAYLOAD + 1]))
+            if not queue:
+                self._turns.append(name)
+            queue.append(item._replace(payload=item.payload[: most + 1]))
             self._ready.notify()
+        return dropped
 
     def take(self, timeout_s: float) -> list[Inbound]:
-        """Take all waiting messages, camera by camera in order of arrival; [] where none arrives within `timeout_s`."""
+        """Take the next batch, a message of each camera in turn; [] where none arrives within `timeout_s`."""
+        items = list[Inbound]()
         with self._ready:
-            self._ready.wait_for(lambda: any(self._queues.values()), timeout_s)
-            items = [item for queue in self._queues.values() for item in queue]
-            for queue in self._queues.values():
-                queue.clear()
+            self._ready.wait_for(lambda: bool(self._turns), timeout_s)
+            while self._turns and len(items) < _BATCH:
+                name = self._turns.popleft()
+                items.append(self._queues[name].popleft())
+                if self._queues[name]:
+                    self._turns.append(name)
         return items
 
 
@@ -90,8 +123,15 @@ class MqttTransport:
     """
 
     def __init__(
-        self, config: BrokerConfig, client_id: str, topics: Sequence[tuple[str, int]], receive: Receive
+        self,
+        config: BrokerConfig,
+        client_id: str,
+        topics: Sequence[tuple[str, int]],
+        hold: Hold,
+        will: Message | None = None,
+        greeting: Callable[[], Iterable[Message]] = tuple,
     ) -> None:
+        """Prepare the connection; the arguments are as those of `MqttClient`."""
         self.unpublished = 0
         self._client = MqttClient(
             config,
@@ -100,8 +140,10 @@ class MqttTransport:
             in_flight=_IN_FLIGHT,
             session_s=_SESSION_S,
             subscriptions=topics,
-            receive=receive,
-            inbound_bytes=MAX_PAYLOAD,
+            hold=hold,
+            will=will,
+            greeting=greeting,
+            inbound_bytes=MAX_CERTIFICATE,
             keep_trying=False,
         )
 
@@ -125,6 +167,14 @@ class MqttTransport:
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
         """Queue a message; while the broker is away it waits here, up to a bound; beyond, the oldest is lost."""
         self._client.send(Message(topic, payload, qos, retain))
+
+    def flush(self) -> bool:
+        """Wait a moment until the broker has everything; False where it has not."""
+        return self._client.connected and self._client.flush(_COMMIT_S)
+
+    def acknowledge(self, receipts: Iterable[Receipt]) -> None:
+        """Tell the broker that these messages were dealt with."""
+        self._client.acknowledge(receipts)
 
     def pump(self) -> None:
         """Send what waited while the broker was away; call it regularly while nothing is published."""

@@ -1,7 +1,9 @@
 """The durable state of the bridge: per camera and key the last boot id and slot it has read, and the raised alerts.
 
-One small JSON file, replaced atomically, mode 0600. It is written BEFORE what it records is acted on, so that a message
-that was read once is refused after any restart; a crash in between loses verdicts, and never reads a release twice.
+One small JSON file, replaced atomically, mode 0600. It is written once the broker has the verdicts on what it records,
+and before the broker is told that the messages need not come again. So a crash repeats verdicts (their boot id and last
+slot are the same), and loses none of messages that were acknowledged. A message that the journal records is refused
+after any restart. A graceful end also keeps the releases of each camera's window.
 
 A record belongs to a key as well. A device whose ledger was made anew counts from 1 again, and has a new key: once that
 key is registered (`[[cameras]] public_key`), the camera has a new record. The old one stays, and nothing that was
@@ -10,9 +12,12 @@ signed with the old key is ever read again. No entry is ever to be deleted: reco
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +25,10 @@ from typing import Any
 from wire.errors import ConfigError
 from wire.files import make_folder, read_trusted, write_durably
 
-__all__ = ["CameraRecord", "Journal"]
+__all__ = ["CameraRecord", "Journal", "own_folder"]
 
 _LOG = logging.getLogger("cloud_bridge")
-_VERSION = 2
+_VERSION = 3  # 3 has the windows; one of version 2 is read, too
 _FORMER = {"boot_id", "next_slot", "raised"}  # fields of a record of version 1, which knew no keys
 _MOST = 1 << 28  # bytes of the file
 
@@ -38,6 +43,8 @@ class CameraRecord:
         raised: Labels of the alerts that are raised.
         state_boot_id: Of the newest state; -1: none was ever read.
         state_count: Its number within that start.
+        window: What a graceful end has kept of the stream (`CameraSession.close`); empty otherwise.
+        in_a_row: As `AlertBook` counts, at a graceful end; empty otherwise.
     """
 
     boot_id: int = -1
@@ -45,9 +52,35 @@ class CameraRecord:
     raised: list[str] = field(default_factory=list)
     state_boot_id: int = -1
     state_count: int = -1
+    window: dict[str, Any] = field(default_factory=dict)
+    in_a_row: dict[str, int] = field(default_factory=dict)
 
 
 _Records = dict[str, dict[str, CameraRecord]]  # `site/camera` -> public key, hex -> record
+
+
+@contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Keep other bridges out of a state folder for the block. Raises ConfigError where one is in it."""
+    file = folder / "bridge.lock"
+    try:
+        make_folder(folder)
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; make [state] dir writable") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.write(lock, b"%d" % os.getpid())
+        yield
+    except BlockingIOError as error:
+        owner = os.read(lock, 20).decode(errors="replace")
+        raise ConfigError(
+            f"[state] dir {folder} is in use by another bridge (process {owner}); stop that one, or give each bridge "
+            "its own [state] dir and its own cameras: two on one state would read every message twice"
+        ) from error
+    finally:
+        os.close(lock)
 
 
 class Journal:
@@ -109,7 +142,7 @@ def _read(found: Any) -> _Records:
     """Records of a parsed file. One of version 1 gives none: its messages are of schema 1, and refused for that."""
     if "version" not in found and all(set(row) == _FORMER for row in found.values()):
         return {}
-    if found["version"] != _VERSION:
+    if found["version"] not in (2, _VERSION):
         raise ValueError(f"version {found['version']!r}, expected {_VERSION}")
     return {
         str(camera): {str(key): _record(row) for key, row in keys.items()} for camera, keys in found["cameras"].items()
@@ -118,4 +151,9 @@ def _read(found: Any) -> _Records:
 
 def _record(row: Mapping[str, Any]) -> CameraRecord:
     numbers = {name: int(row[name]) for name in ("boot_id", "next_slot", "state_boot_id", "state_count")}
-    return CameraRecord(raised=[str(label) for label in row["raised"]], **numbers)
+    window, in_a_row = row.get("window", {}), row.get("in_a_row", {})
+    if not isinstance(window, dict) or not all(type(count) is int for count in in_a_row.values()):
+        raise ValueError("window or in_a_row is not what a graceful end has written")
+    return CameraRecord(
+        raised=[str(label) for label in row["raised"]], window=window, in_a_row=dict(in_a_row), **numbers
+    )

@@ -15,19 +15,26 @@ const topics = {
   features: ["features", device, Features, (m) => `slot ${m.slot} |z| ${norm(m.z).toFixed(1)}`],
   "verdict/edge": ["verdict", device, Verdict, verdict],
   "verdict/cloud": ["verdict", bridge, Verdict, (m) => `${verdict(m)} "${m.sentence}"`],
+  "alert/open": ["alert/open", bridge, JSON, (m) => `open: ${m.open || "none"}`],
+  bridge: ["bridge", bridge, JSON, (m) => `${m.status} ${m.reason}`.trim()],
   alert: ["alert", bridge, Alert, (m) => `${m.label} ${m.raised ? "raised" : "cleared"} ${m.probability.toFixed(2)}`],
+};
+const unpack = (payload, type) => {
+  if (type !== JSON) return Signed.decode(payload);
+  const [body, signature] = payload.subarray(0, 1024).toString().split(', "signature": "'); // signed without this
+  return { body: Buffer.from(`${body}}`), signature: Buffer.from(signature.slice(0, 128), "hex") };
 };
 const old = (m) => (m.late || Date.now() / 1000 - m.timeS > 180 ? " LATE: not now" : ""); // 120 s, and a minute
 for await (const line of createInterface({ input: process.stdin })) {
   const [topic, payload] = line.split(" ");
   const [, , site, camera, ...name] = topic.split("/");
   const [kind, key, type, tell] = topics[name.join("/")] ?? [];
-  if (!kind) continue; // state and certificate are JSON: no example needed
+  if (!kind) continue; // state is read as the other JSON documents are
   try {
-    const { body, signature } = Signed.decode(Buffer.from(payload, "hex"));
+    const { body, signature } = unpack(Buffer.from(payload, "hex"), type);
     const context = Buffer.from(`veilsight/v2/${kind}\0${site}\0${camera}\0`);
     const genuine = verify(null, Buffer.concat([context, body]), key, signature);
-    const said = genuine && type.decode(body);
+    const said = genuine && (type === JSON ? JSON.parse(body) : type.decode(body));
     console.log(topic, genuine ? tell(said) + old(said) : "REFUSED: not signed for this camera by its writer");
   } catch (error) {
     console.log(topic, `REFUSED: ${error.message}`);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import Bridge
-from cloud_bridge.config import BridgeConfig, CameraConfig
+from cloud_bridge.config import BridgeConfig, CameraConfig, ModelConfig
 from cloud_bridge.inference.member import Reading
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.transport import Inbound
@@ -20,12 +20,14 @@ from cloud_bridge.store.journal import Journal
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest, WindowSpec
+from wire.mqtt import Message, Receipt
 from wire.privacy.certificate import sigma_for
+from wire.protocol.document import read_document
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, FeatureMessage, Verdict, open_alert, open_verdict
 from wire.protocol.state import seal_state
 
-__all__ = ["DEVICE", "OTHER", "FakeMember", "Harness", "a_state", "make_manifest", "release"]
+__all__ = ["DEVICE", "OTHER", "FakeLink", "FakeMember", "Harness", "a_state", "make_manifest", "release"]
 
 DEVICE, OTHER = DeviceKey(b"d" * 32), DeviceKey(b"o" * 32)
 
@@ -81,6 +83,7 @@ class FakeMember:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.described: list[Event] = []
         self.batches: list[int] = []
 
     def read(self, events: Sequence[Event]) -> list[Reading]:
@@ -92,7 +95,36 @@ class FakeMember:
     def _one(event: Event) -> Reading:
         newest = int(np.flatnonzero(event.present)[-1])
         p = float(np.clip(event.z[newest, 0, 0] / 100.0, 0.0, 1.0))
-        return Reading({"normal": 1.0 - p, "fall": p, "fight": 0.0}, "someone lies on the floor" if p > 0.5 else "")
+        return Reading({"normal": 1.0 - p, "fall": p, "fight": 0.0})
+
+    def describe(self, events: Sequence[Event]) -> list[str]:
+        """Count what it is asked for, too."""
+        self.described += events
+        return ["someone lies on the floor" if self._one(e).probabilities["fall"] > 0.5 else "" for e in events]
+
+
+class FakeLink:
+    """A broker that keeps everything, in the order of what happens.
+
+    Attributes:
+        sent: Messages that were published.
+        acknowledged: Receipts that came back.
+        away: Whether it has lost the connection.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.acknowledged: list[Receipt] = []
+        self.away = False
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+        self.sent.append(Message(topic, payload, qos, retain))
+
+    def flush(self) -> bool:
+        return not self.away
+
+    def acknowledge(self, receipts: Iterable[Receipt]) -> None:
+        self.acknowledged += receipts
 
 
 class Harness:
@@ -108,25 +140,40 @@ class Harness:
         manifest: EngineManifest,
         rule: AlertRule | None = None,
         reference: ReferenceDistribution | None = None,
+        sentences_s: float = 0.0,
     ) -> None:
         self.manifest = manifest
         self.member = FakeMember()
         self.key = DeviceKey(b"b" * 32)
-        self.published: list[tuple[str, bytes]] = []
+        self.link = FakeLink()
         self.now_s = 0.0
         self.people, self.programs = io.StringIO(), io.StringIO()
         cameras = (CameraConfig("lab", "door", DEVICE.public.hex), CameraConfig("lab", "hall", OTHER.public.hex))
         self.bridge = Bridge(
-            BridgeConfig(cameras=cameras, alerts=rule or AlertRule()),
+            BridgeConfig(cameras=cameras, alerts=rule or AlertRule(), model=ModelConfig(sentence_every_s=sentences_s)),
             manifest,
             self.member,
             self.key,
             Journal.open(folder / "journal.json"),
-            lambda topic, payload, qos, retain: self.published.append((topic, payload)),
+            self.link,
             Timeline(self.people, self.programs),
             reference,
             lambda: self.now_s,
         )
+
+    @property
+    def published(self) -> list[tuple[str, bytes]]:
+        """Verdicts and alerts that were published: topic, payload."""
+        return [(m.topic, m.payload) for m in self.link.sent if not m.topic.endswith("/alert/open")]
+
+    def open_alerts(self, camera: str = "door") -> list[str]:
+        """Everything that was published as the open alerts of a camera, verified."""
+        found = [m for m in self.link.sent if m.topic == f"veilsight/v1/lab/{camera}/alert/open"]
+        documents = [read_document(message.payload) for message in found]
+        for document, message in zip(documents, found, strict=True):
+            document.verify("alert/open", self.key.public, "lab", camera)
+            assert message.retain
+        return [document.fields["open"] for document in documents]
 
     def send(self, *payloads: bytes, camera: str = "lab/door", name: str = "features", retained: bool = False) -> None:
         """Hand messages in, each as a batch of its own."""

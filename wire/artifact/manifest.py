@@ -243,11 +243,16 @@ class EngineManifest:
         if hashlib.sha256(certificate).hexdigest() == self.hashes["certificate"]:
             return True
         try:
-            found = Certificate.from_json(certificate.decode())
-        except (ManifestError, UnicodeDecodeError):
+            found, document = Certificate.read(certificate)
+        except ManifestError:
             return False
+        return found in self.accepted and not found.difference(document)
+
+    @property
+    def accepted(self) -> list[Certificate]:
+        """The certificates of no less noise than this engine's own, and that of its level rule."""
         noisier = [self.certificate().at(sigma) for sigma in self.sigmas[: self.level + 1]]
-        return found in (noisier if self.adaptive_level is None else [*noisier, self.certificate(adaptive_level=True)])
+        return noisier if self.adaptive_level is None else [*noisier, self.certificate(adaptive_level=True)]
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -25,18 +25,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
+from wire.bounded_json import read_json
 from wire.errors import CertificateError
 from wire.privacy.certificate_words import NOT_PROVED, words
 from wire.privacy.gaussian_dp import bits, eps_at_delta, guess_bound, round_up, zcdp_rho
-from wire.privacy.level_rule import Limits
+from wire.privacy.level_rule import Limits, exact
 
 __all__ = [
     "ATTRIBUTES",
     "CAMERAS",
     "GALLERIES",
     "INCIDENTS_S",
+    "MAX_CERTIFICATE",
     "NOT_PROVED",
     "PASSED",
     "PROFILES",
@@ -71,6 +74,15 @@ CAMERAS = (1, 2, 4)
 INCIDENTS_S = (2, 10, 60)
 """Lengths of an incident in seconds, for which the certificate is worked out."""
 
+MAX_CERTIFICATE = 64 * 1024
+"""Upper bound on the bytes of a certificate; a longer one is refused unread."""
+
+_DEPTH, _VALUES = 8, 4000  # of the document: 6 and about 900
+_SHOWN = 80  # characters of what somebody else wrote that an error shows
+_WIDEST = Fraction(2) ** 40  # of sigma
+_MOST_S = 86400.0  # of a slot and a receptive field
+_LONGEST_YEARS = 1000.0
+_MOST_RELEASES = 100_000  # of an event
 _SIGMA_GRID = 64  # sigma is a multiple of 1/64: exact as a fraction, and rounded up costs less than 1/60 %
 _TABLE_BITS = 128
 _VERSION = 4  # of the document: 4 has the bounds of Gaussian differential privacy, and says unit and adversary
@@ -132,13 +144,21 @@ class Certificate:
             )
         if self.sigma <= 0:
             raise CertificateError(f"sigma is {self.sigma}; it must be positive: run calibration.noise")
+        if not 1 / _WIDEST <= self.sigma <= _WIDEST:
+            raise CertificateError(f"sigma is {float(self.sigma):g}; it must be 2^-40 to 2^40: run calibration.noise")
         if not (self.slot_s > 0 and self.receptive_field_s >= self.slot_s):
             raise CertificateError(
                 f"slot_s is {self.slot_s}, receptive_field_s is {self.receptive_field_s}; "
                 "0 < slot_s <= receptive_field_s must hold"
             )
-        if self.event_releases < 1:
-            raise CertificateError(f"event_releases is {self.event_releases}; it must be at least 1")
+        if not 1 <= self.event_releases <= _MOST_RELEASES:
+            raise CertificateError(f"event_releases is {self.event_releases}; it must be 1 to {_MOST_RELEASES}")
+        if not (self.receptive_field_s <= _MOST_S and self.slot_s >= 1.0 / _MOST_S):
+            raise CertificateError(
+                f"slot_s is {self.slot_s}, receptive_field_s is {self.receptive_field_s}; a day is the most"
+            )
+        if not 0 < self.lifetime_years <= _LONGEST_YEARS:
+            raise CertificateError(f"lifetime_years is {self.lifetime_years}; it must be above 0, up to 1,000")
         rule = self.adaptive_level
         same = rule is None or (rule.clip_norm, rule.releases) == (self.clip_norm, self.event_releases)
         if rule and not (same and self.sigma in rule.sigmas):
@@ -283,36 +303,69 @@ class Certificate:
         Raises:
             CertificateError: The document is of another version, or a number in it is not what its inputs give.
         """
-        try:
-            found = json.loads(text)
-            if found["version"] != _VERSION:
-                raise CertificateError(
-                    f"certificate: version is {found['version']!r}, this software reads version {_VERSION}; {_CURE}"
-                )
-            given = found["inputs"]
-            certificate = cls(
-                clip_norm=_integer(given, "clip_norm"),
-                sigma=Fraction(given["sigma"]),
-                n=_integer(given, "n"),
-                slot_s=float(given["slot_s"]),
-                receptive_field_s=float(given["receptive_field_s"]),
-                event_releases=_integer(given, "event_releases"),
-                lifetime_years=float(given["lifetime_years"]),
-                adaptive_level=Limits.of(given["adaptive_level"]) if "adaptive_level" in given else None,
-            )
-        except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-            raise CertificateError(f"certificate: unreadable ({error!r}); {_CURE}") from error
-        difference = _first_difference(certificate.document(), found, "certificate")
+        certificate, found = cls.read(text.encode())
+        difference = certificate.difference(found)
         if difference:
             raise CertificateError(f"{difference}; a certificate is computed, never edited: {_CURE}")
         return certificate
 
+    @classmethod
+    def read(cls, payload: bytes) -> tuple[Certificate, dict[str, Any]]:
+        """Read the inputs of a certificate that anybody may have written; nothing is computed from them.
+
+        Returns:
+            What the inputs are, and the whole document, of which no other number may be believed (`difference`).
+
+        Raises:
+            CertificateError: It is no certificate, of another version, or its inputs are out of range.
+        """
+        try:
+            found = read_json(payload, MAX_CERTIFICATE, _DEPTH, _VALUES)
+            if found["version"] != _VERSION:
+                version = str(found["version"])[:_SHOWN]
+                raise CertificateError(
+                    f"certificate: version is {version}, this software reads version {_VERSION}; {_CURE}"
+                )
+            given = found["inputs"]
+            certificate = cls(
+                clip_norm=_integer(given, "clip_norm"),
+                sigma=exact(given["sigma"]),
+                n=_integer(given, "n"),
+                slot_s=_real(given, "slot_s"),
+                receptive_field_s=_real(given, "receptive_field_s"),
+                event_releases=_integer(given, "event_releases"),
+                lifetime_years=_real(given, "lifetime_years"),
+                adaptive_level=Limits.of(given["adaptive_level"]) if "adaptive_level" in given else None,
+            )
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise CertificateError(f"certificate: unreadable ({repr(error)[:_SHOWN]}); {_CURE}") from error
+        return certificate, found
+
+    def difference(self, found: Any) -> str:
+        """Say where `found` is not this certificate's document; "" where it is. Floats agree to 1e-4."""
+        try:
+            return _first_difference(_expected(self), found, "certificate")
+        except ArithmeticError as error:
+            raise CertificateError(f"certificate: its inputs give no bounds ({error}); {_CURE}") from error
+
+
+@lru_cache(maxsize=16)
+def _expected(certificate: Certificate) -> dict[str, Any]:
+    return certificate.document()
+
 
 def _integer(given: Mapping[str, Any], name: str) -> int:
     value = given[name]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} is {value!r}, not an integer")
+    if type(value) is not int:
+        raise ValueError(f"{name} is no integer")
     return value
+
+
+def _real(given: Mapping[str, Any], name: str) -> float:
+    value = given[name]
+    if type(value) not in (int, float):
+        raise ValueError(f"{name} is no number")
+    return float(value)
 
 
 def _up(value: float, more: float = 0.0) -> float:
@@ -322,7 +375,7 @@ def _up(value: float, more: float = 0.0) -> float:
 
 
 def _first_difference(expected: Any, found: Any, path: str) -> str:
-    """Where `found` is not what was `expected`, in words; empty where it is. Floats agree to 1e-4."""
+    """Where `found` is not what was `expected`, in words; empty where it is."""
     if isinstance(expected, Mapping):
         if not isinstance(found, Mapping) or set(expected) != set(found):
             return f"{path}: the fields are not {sorted(expected)}"
@@ -332,4 +385,4 @@ def _first_difference(expected: Any, found: Any, path: str) -> str:
         same = math.isclose(expected, found, rel_tol=1e-4, abs_tol=1e-12)
     else:
         same = type(expected) is type(found) and expected == found
-    return "" if same else f"{path} is {found!r}, but C, sigma and the cadence give {expected!r}"
+    return "" if same else f"{path} is {repr(found)[:_SHOWN]}, but C, sigma and the cadence give {expected!r}"

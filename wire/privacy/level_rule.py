@@ -13,6 +13,7 @@ docs/adaptive-level.md proves it). The rule uses integers only, so that every ma
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ import numpy.typing as npt
 
 from wire.errors import ManifestError, PrivacyError
 
-__all__ = ["UNIT", "AdaptiveLevel", "LevelRule", "Limits", "Witness", "units"]
+__all__ = ["UNIT", "AdaptiveLevel", "LevelRule", "Limits", "Witness", "exact", "units"]
 
 UNIT = 10**12
 """S^2 is charged in integer units of 10^-12."""
 
+_FRACTION = re.compile(r"[0-9]{1,100}(/[0-9]{1,100})?")
+_MOST_LEVELS = 16
 _NAT = 1 << 20  # evidence in integer units of 2^-20 nat
 _LASTING = Fraction(2, 3)  # of the fixed profile's S^2: what the adaptive privacy level spends in the long run
 _EVEN = 15  # releases: an incident of ten seconds with a receptive field of five
@@ -38,6 +41,13 @@ _CURE = "build the engine again: python -m export.build_engine"
 def units(s_squared: Fraction) -> int:
     """Convert the S^2 of a release to units, rounded up."""
     return math.ceil(s_squared * UNIT)
+
+
+def exact(text: Any) -> Fraction:
+    """Read a fraction as `str` writes it. Raises ValueError: Fraction would take "1e10000000", and hours for it."""
+    if type(text) is not str or not _FRACTION.fullmatch(text):
+        raise ValueError("not a fraction of two integers")
+    return Fraction(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +114,18 @@ class Limits:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Limits:
-        """Read what `document` wrote. Raises KeyError, TypeError or ValueError where it is something else."""
-        sigmas = tuple(Fraction(sigma) for sigma in document["sigmas"])
-        cap, depth, refill = (Fraction(document[name]) for name in ("event_cap", "depth", "refill"))
-        clip_norm, releases, quiet = (int(document[name]) for name in ("clip_norm", "releases", "quiet"))
+        """Read what `document` wrote, which anybody may have written.
+
+        Raises KeyError, TypeError or ValueError where it is something else.
+        """
+        levels = document["sigmas"]
+        if type(levels) is not list or len(levels) > _MOST_LEVELS:
+            raise ValueError("sigmas is no list of a few levels")
+        sigmas = tuple(exact(sigma) for sigma in levels)
+        cap, depth, refill = (exact(document[name]) for name in ("event_cap", "depth", "refill"))
+        clip_norm, releases, quiet = (document[name] for name in ("clip_norm", "releases", "quiet"))
+        if not all(type(number) is int for number in (clip_norm, releases, quiet)):
+            raise ValueError("clip_norm, releases or quiet is no integer")
         return cls(clip_norm, sigmas, releases, cap, depth, refill, quiet)
 
     def most(self, releases: int) -> Fraction:

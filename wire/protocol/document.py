@@ -10,12 +10,12 @@ came over the network is bounded in bytes, depth and digits before it is parsed.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from wire.bounded_json import read_json
 from wire.errors import ConfigError, MessageError
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.topics import SCHEMA, signed_context
@@ -25,7 +25,6 @@ __all__ = ["MAX_DOCUMENT", "Document", "check_schema", "read_document", "seal_do
 MAX_DOCUMENT = 1024
 """Upper bound on the bytes of a document; a longer one is refused unread."""
 
-_MAX_DIGITS = 20
 _MAX_FIELDS = 32
 _SEALED = re.compile(rb'(\{.*), "signature": "([0-9a-f]{128})"\}', re.DOTALL)
 
@@ -95,38 +94,8 @@ def check_schema(schema: int) -> None:
 
 
 def _parse(body: bytes) -> dict[str, Any]:
-    """Parse a flat JSON object. A brace or bracket is nowhere else, in texts neither."""
-    if body.count(b"{") != 1 or b"[" in body or not body.startswith(b"{"):
-        raise MessageError("malformed", "not a flat JSON object")
+    """Parse a flat JSON object."""
     try:
-        found = json.loads(
-            body.decode(), parse_int=_integer, parse_float=_number, parse_constant=_refuse, object_pairs_hook=_once
-        )
+        return read_json(body, MAX_DOCUMENT, depth=1, values=_MAX_FIELDS)
     except ValueError as error:
         raise MessageError("malformed", f"not a flat JSON object ({error})") from error
-    if not isinstance(found, dict):
-        raise MessageError("malformed", "not a JSON object")
-    return found
-
-
-def _integer(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError("a number without end")
-    return value
-
-
-def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs) or len(pairs) > _MAX_FIELDS:
-        raise ValueError("a field twice, or too many")
-    return found

@@ -28,9 +28,12 @@ from functools import lru_cache
 
 from wire.errors import ConfigError
 
-__all__ = ["PREFIX", "SCHEMA", "TOPICS", "Source", "TopicRow", "parse_topic", "signed_context", "topic"]
+__all__ = ["BRIDGES", "PREFIX", "SCHEMA", "TOPICS", "Source", "TopicRow", "parse_topic", "signed_context", "topic"]
 
 PREFIX = "veilsight/v1"
+
+BRIDGES = "bridges"
+"""In the place of a site, before the name of a bridge; no site may have this name."""
 
 SCHEMA = 2
 """Of every signed message and document; others are refused, with the cure."""
@@ -156,6 +159,36 @@ TOPICS: Mapping[str, TopicRow] = {
             "probability": Source.Z,
             "sentence": Source.Z,
             "at_s": Source.CLOCK,
+        },
+    ),
+    "alert/open": TopicRow(
+        "cloud",
+        1,
+        True,
+        "Signed JSON: the labels of all alerts that are open now, for whoever subscribes later",
+        {
+            "schema": Source.CONSTANT,
+            "time_s": Source.HARDWARE,
+            "count": Source.Z,
+            "open": Source.Z,
+            "signature": Source.HARDWARE,
+        },
+    ),
+    "bridge": TopicRow(
+        "cloud",
+        1,
+        True,
+        "Signed JSON of a bridge, under the site `bridges`: online, or offline with the reason (also the Last Will)",
+        {
+            "schema": Source.CONSTANT,
+            "status": Source.HARDWARE,
+            "reason": Source.HARDWARE,
+            "count": Source.HARDWARE,
+            "time_s": Source.HARDWARE,
+            "cameras": Source.CONSTANT,
+            "software": Source.CONSTANT,
+            "public_key": Source.CONSTANT,
+            "signature": Source.HARDWARE,
         },
     ),
 }

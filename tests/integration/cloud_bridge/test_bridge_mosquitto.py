@@ -19,12 +19,15 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloud_bridge.ingest.transport import Inbound, MqttTransport
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, a_state, make_manifest, release
+from tests.support.bridge_process import save_checkpoint
 from tests.support.services import PATIENCE_S, ROOT, Broker, free_port, until
 from wire.artifact.manifest import EngineManifest
 from wire.broker import BrokerConfig
 from wire.errors import BrokerError
+from wire.mqtt import Receipt
+from wire.privacy.certificate import MAX_CERTIFICATE
 from wire.protocol.keys import PublicKey
-from wire.protocol.message import MAX_PAYLOAD, coarse_time, open_verdict
+from wire.protocol.message import coarse_time, open_verdict
 
 BASE = "veilsight/v1/lab/door"
 
@@ -92,16 +95,7 @@ def bridge_process(config: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> tuple[Path, EngineManifest]:
-    """An untrained nano, and a manifest that names it, saved in tmp_path."""
-    from familial.model.checkpoint import checkpoint_hash, save
-    from familial.model.config import nano
-    from familial.model.family import Family
-
-    folder = tmp_path / "checkpoint"
-    save(Family(nano(("<pad>", "<end>", "<normal>", "<fall>", "<fight>", "nothing"))), folder)
-    manifest = make_manifest(checkpoint=checkpoint_hash(folder))
-    manifest.save(tmp_path)
-    return folder, manifest
+    return save_checkpoint(tmp_path)
 
 
 def test_the_process_reads_a_stream_refuses_bad_messages_and_ends_by_itself(
@@ -179,8 +173,9 @@ def test_a_broker_that_dies_and_returns_loses_no_message(broker: Broker, tmp_pat
     harness = Harness(tmp_path / "state", manifest)
     inbox: queue.Queue[Inbound] = queue.Queue()
 
-    def receive(topic: str, payload: bytes, retained: bool) -> None:
+    def receive(topic: str, payload: bytes, retained: bool, receipt: Receipt) -> None:
         inbox.put(Inbound("lab/door", "features", payload, retained))
+        transport.acknowledge([receipt])
 
     def serve(slots: range) -> None:
         with Peer(broker.port) as peer:
@@ -203,12 +198,12 @@ def test_a_broker_that_dies_and_returns_loses_no_message(broker: Broker, tmp_pat
 def test_messages_that_come_while_the_bridge_restarts_are_kept(mosquitto: int) -> None:
     manifest, got = make_manifest(), queue.Queue[bytes]()
     config, topics = BrokerConfig(f"mqtt://127.0.0.1:{mosquitto}"), [(f"{BASE}/features", 1)]
-    with MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)):
+    with MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained, receipt: got.put(payload)):
         pass
     sent = [release(slot, manifest=manifest) for slot in range(3)]
     with Peer(mosquitto) as peer:
         peer.publish("features", *sent)
-    with MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)):
+    with MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained, receipt: got.put(payload)):
         assert [got.get(timeout=PATIENCE_S) for _ in sent] == sent
 
 
@@ -217,8 +212,8 @@ def test_a_message_beyond_the_packet_size_does_not_reach_the_bridge(mosquitto: i
     got = queue.Queue[bytes]()
     config, topics = BrokerConfig(f"mqtt://127.0.0.1:{mosquitto}"), [(f"{BASE}/features", 1)]
     with (
-        MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained: got.put(payload)),
+        MqttTransport(config, "vsb-test", topics, lambda topic, payload, retained, receipt: got.put(payload)),
         Peer(mosquitto) as peer,
     ):
-        peer.publish("features", bytes(1_000_000), bytes(MAX_PAYLOAD), b"end")
-        assert [len(got.get(timeout=PATIENCE_S)), got.get(timeout=PATIENCE_S)] == [MAX_PAYLOAD, b"end"]
+        peer.publish("features", bytes(1_000_000), bytes(MAX_CERTIFICATE), b"end")
+        assert [len(got.get(timeout=PATIENCE_S)), got.get(timeout=PATIENCE_S)] == [MAX_CERTIFICATE, b"end"]

@@ -12,6 +12,7 @@ import numpy as np
 import paho.mqtt.publish as publish
 import pytest
 
+from cloud_bridge.documents import BridgeStatus, fill_open_alerts
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest
 from tests.support.services import PATIENCE_S, ROOT, find
 from wire.protocol.keys import DeviceKey
@@ -81,6 +82,9 @@ def messages() -> list[tuple[str, bytes, str]]:
         ("alert", replace(alert, time_s=now_s - 600).seal(BRIDGE, *HERE), "fall raised 0.75 LATE: not now"),
         ("verdict/edge", replace(edge, time_s=0).seal(DEVICE, *HERE), "fall 0.75 LATE: not now"),
         ("verdict/cloud", replace(unusual, late=True).seal(BRIDGE, *HERE), 'fall 0.75 "a person walks" LATE: not now'),
+        ("alert/open", fill_open_alerts(["fall", "stale"], now_s, BRIDGE, *HERE), "open: fall, stale"),
+        ("alert/open", fill_open_alerts([], now_s, BRIDGE, *HERE), "open: none"),
+        ("alert/open", fill_open_alerts([], now_s, OTHER, *HERE), refused),
         ("features", features.seal(OTHER, *HERE), refused),
         ("features", features.seal(DEVICE, "lab", "hall"), refused),
         ("verdict/cloud", edge.seal(DEVICE, *HERE), refused),
@@ -95,7 +99,7 @@ def test_another_language_reads_our_messages_and_refuses_forged_ones(node: str, 
     sent = messages()
     with (
         subprocess.Popen(
-            [*subscriber, "-C", str(len(sent) + 2), "-W", str(round(PATIENCE_S))], stdout=subprocess.PIPE
+            [*subscriber, "-C", str(len(sent) + 3), "-W", str(round(PATIENCE_S))], stdout=subprocess.PIPE
         ) as listening,
         subprocess.Popen(
             [node, "subscribe.mjs", DEVICE.public.hex, BRIDGE.public.hex],
@@ -110,18 +114,22 @@ def test_another_language_reads_our_messages_and_refuses_forged_ones(node: str, 
             (f"{BASE}/state", b'{"status": "online"}', 1, False),
             (f"{BASE}/features", b"\xff\xff", 1, False),
         ]
+        status = BridgeStatus(BRIDGE, 1)
+        will = status.will(coarse_time(time.time()))
+        batch += [(will.topic, will.payload, 1, False)]
         batch += [(f"{BASE}/{name}", payload, 1, False) for name, payload, _ in sent]
         publish.multiple(batch, port=mosquitto)
         out, err = reading.communicate(timeout=PATIENCE_S)
     assert err == ""
     lines = out.splitlines()
     assert lines[0].startswith(f"{BASE}/features REFUSED: ")
-    assert lines[1:] == [f"{BASE}/{name} {says}" for name, _, says in sent]
+    assert lines[1] == f"{will.topic} offline connection lost"
+    assert lines[2:] == [f"{BASE}/{name} {says}" for name, _, says in sent]
 
 
 def test_the_example_is_short() -> None:
     code = [line for line in (EXAMPLE / "subscribe.mjs").read_text().splitlines() if line.strip()]
-    assert len(code) <= 34
+    assert len(code) <= 42
 
 
 def test_the_page_shows_the_example_as_it_is() -> None:

@@ -78,7 +78,7 @@ def config(broker: Broker, folder: Path, **changes: str) -> BrokerConfig:
 
 def test_messages_pass_under_tls_with_certificate_and_password(secured: Broker, tmp_path: Path) -> None:
     got = queue.Queue[bytes]()
-    with MqttTransport(config(secured, tmp_path), "t", [(TOPIC, 1)], lambda t, payload, r: got.put(payload)) as link:
+    with MqttTransport(config(secured, tmp_path), "t", [(TOPIC, 1)], lambda _t, payload, *_: got.put(payload)) as link:
         link.publish(TOPIC, b"one", 1, False)
         assert got.get(timeout=PATIENCE_S) == b"one"
     assert "sesame" not in repr(config(secured, tmp_path))

@@ -194,21 +194,6 @@ def test_a_replay_after_a_restart_is_refused_and_alerts_stay_raised(
     assert names(second).count("alert") == 0 and names(second).count("verdict/cloud") == 3
 
 
-def test_the_journal_is_durable_before_an_event_is_read(tmp_path: Path) -> None:
-    harness = Harness(tmp_path, MANIFEST)
-    harness.send(*(at(slot) for slot in range(7)))
-    harness.member.read = lambda events: (_ for _ in ()).throw(RuntimeError("power cut"))  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError):
-        harness.send(at(7))
-    assert json.loads((tmp_path / "journal.json").read_text())["cameras"]["lab/door"][DEVICE.public.hex] == {
-        "boot_id": 1,
-        "next_slot": 8,
-        "raised": [],
-        "state_boot_id": -1,
-        "state_count": -1,
-    }
-
-
 def test_the_timeline_prints_verdicts_and_alerts(harness: Harness) -> None:
     harness.send(*(at(slot, 90) for slot in (0, 1, 2, 3, 4, 5, 7, 8)))
     lines = harness.people.getvalue().splitlines()

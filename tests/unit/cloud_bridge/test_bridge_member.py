@@ -36,13 +36,16 @@ def events(count: int) -> list[Event]:
     ]
 
 
-def test_a_reading_is_a_distribution_over_the_labels_and_a_sentence(checkpoint: Path) -> None:
+def test_a_reading_is_a_distribution_over_the_labels_and_words_are_of_the_vocabulary(checkpoint: Path) -> None:
     member = FamilyMember.load(checkpoint, make_manifest(checkpoint=checkpoint_hash(checkpoint)))
     readings = member.read(events(3))
     for reading in readings:
         assert list(reading.probabilities) == ["normal", "fall", "fight"]
         assert sum(reading.probabilities.values()) == pytest.approx(1.0)
-        assert set(reading.sentence.split()) <= set(WORDS)
+    sentences = member.describe(events(70))
+    assert len(sentences) == 70 and all(set(sentence.split()) <= set(WORDS) for sentence in sentences)
+    assert sentences[69] == member.describe([events(70)[69]])[0]
+    assert member.describe([]) == []
 
 
 def test_an_event_is_read_alike_alone_and_in_a_batch(checkpoint: Path) -> None:

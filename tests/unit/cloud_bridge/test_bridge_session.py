@@ -140,7 +140,7 @@ DAMAGED = {"boot_id": "x", "next_slot": 0, "raised": [], "state_boot_id": 0, "st
 @pytest.mark.parametrize(
     "text",
     [
-        *("{", "[]", "3", "null", '{"a": {}}', '{"version": 3, "cameras": {}}', '{"version": 2}', "[" * 10_000),
+        *("{", "[]", "3", "null", '{"a": {}}', '{"version": 4, "cameras": {}}', '{"version": 2}', "[" * 10_000),
         *('{"version": 2, "cameras": []}', '{"version": 2, "cameras": {"lab/door": []}}'),
         json.dumps({"version": 2, "cameras": {"lab/door": {"ab": DAMAGED}}}),
     ],

@@ -6,6 +6,7 @@ The tests of its users, the device's publisher and the bridge's transport, cover
 from __future__ import annotations
 
 import logging
+import queue
 import random
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from tests.support.services import Broker, free_port, until
 from wire.broker import BrokerConfig
 from wire.errors import BrokerError, ConfigError
-from wire.mqtt import Message, MqttClient
+from wire.mqtt import Message, MqttClient, Receipt
 
 TOPIC = "veilsight/v1/lab/door/features"
 
@@ -189,6 +190,49 @@ def test_a_refused_subscription_is_logged(caplog: pytest.LogCaptureFixture) -> N
     codes = [ReasonCode(PacketTypes.SUBACK, identifier=code) for code in (135, 1)]  # not authorised; granted
     client._on_subscribe(None, None, 1, codes, None)  # type: ignore[arg-type]  # as paho calls it
     assert caplog.text.count("refuses our subscription") == 1 and f"to {TOPIC} (Not authorized)" in caplog.text
+    assert client.wait(1)  # a device goes on without its commands
+
+
+def test_without_keep_trying_a_refused_subscription_ends_the_wait() -> None:
+    """Whoever only reads is not ready while it can hear nothing."""
+    client = MqttClient(BrokerConfig(), "t", subscriptions=[(TOPIC, 1), ("other", 1)], keep_trying=False)
+    codes = [ReasonCode(PacketTypes.SUBACK, identifier=code) for code in (1, 135)]
+    client._on_subscribe(None, None, 1, codes, None)  # type: ignore[arg-type]  # as paho calls it
+    assert not client.wait(60)
+    assert "refuses our subscription to other (Not authorized); let its access list read there" in client.complaint
+
+
+def test_what_is_held_comes_again_until_it_is_acknowledged(broker: Broker) -> None:
+    """After a new connection the broker sends what was not acknowledged, and nothing else."""
+    got = queue.Queue[tuple[bytes, Receipt]]()
+    config = BrokerConfig(f"mqtt://127.0.0.1:{broker.port}")
+
+    def connect() -> MqttClient:
+        client = MqttClient(
+            config,
+            "t",
+            session_s=600,
+            subscriptions=[(TOPIC, 1)],
+            hold=lambda _t, payload, _r, receipt: got.put((payload, receipt)),
+            inbound_bytes=10,
+        )
+        client.open()
+        assert client.wait(10)
+        return client
+
+    client = connect()
+    for number in range(50):  # more than the 20 that a broker keeps in flight by default
+        client.send(message(b"%d" % number))
+    assert client.flush(10)
+    came = [got.get(timeout=60) for _ in range(50)]
+    client.acknowledge(receipt for payload, receipt in came if payload != b"7")
+    client.acknowledge([Receipt(client.sessions + 1, came[7][1].mid)])  # of no connection of ours
+    client.send(message(b"end"))
+    assert client.flush(10) and got.get(timeout=60)[0] == b"end"
+    client.close()
+    client = connect()
+    assert {got.get(timeout=60)[0] for _ in range(2)} == {b"7", b"end"}
+    client.close()
 
 
 def test_without_keep_trying_the_first_failure_ends_the_wait() -> None:

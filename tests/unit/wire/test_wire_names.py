@@ -89,8 +89,9 @@ def test_a_devices_messages_depend_on_the_scene_through_z_alone() -> None:
     assert scene == {"features.z", "verdict/edge.probabilities", "verdict/edge.sentence"} | of_past_z
 
 
-def test_only_state_and_certificate_are_retained() -> None:
-    assert {name for name, row in TOPICS.items() if row.retain} == {"state", "certificate"}
+def test_what_holds_until_it_changes_is_retained_and_nothing_else() -> None:
+    kept = {name for name, row in TOPICS.items() if row.retain}
+    assert kept == {"state", "certificate", "alert/open", "bridge"}
 
 
 def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
