@@ -109,6 +109,16 @@ def test_two_centres_of_one_body_are_one_person() -> None:
     assert decode(heads).found == 1
 
 
+@pytest.mark.parametrize(
+    ("row", "column", "inside"), [(20, 24, True), (20, 35, True), (20, 36, False), (10, 30, True), (30, 30, False)]
+)
+def test_a_box_ends_before_its_far_sides(row: int, column: int, inside: bool) -> None:
+    heads = with_person(empty(), 20, 30)  # its box: rows 10 to 30, columns 24 to 36
+    heads["heat"][...] = 0
+    heads["heat"][0, 0, row, column] = 1
+    assert (decode(heads).keypoints[0, 0, 2] > 0) == inside
+
+
 def test_nobody_is_no_error() -> None:
     people = decode(empty())
     assert people.found == 0 and not people.scores.any()
