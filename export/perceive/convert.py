@@ -67,7 +67,7 @@ def convert(weights: bytes, height: int = 192, width: int = 256) -> ModelProto:
 
     Raises:
         ConfigError: A side is no multiple of 32.
-        GraphError: The file is another network, or the graph is refused.
+        GraphError: The file is no such network, or the graph is refused.
     """
     inputs, outputs = interface(height, width)
     model = _Conversion(read_network(weights), height, width).model(inputs, outputs)
