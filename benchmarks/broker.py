@@ -34,6 +34,7 @@ __all__ = ["ROOT", "Broker", "EmbeddedBroker", "Mosquitto", "Tap", "child_env", 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's root, where `python -m PACKAGE` finds our packages."""
 
+_SO_TIMESTAMPING, _BY_THE_KERNEL = 37, 1 << 3 | 1 << 4  # of linux/net_tstamp.h: as received, in software
 _START_S = 20.0
 _STOP_S = 5.0
 
@@ -141,15 +142,22 @@ class Mosquitto(_BrokerProcess):
         return [self._binary, "-c", str(self._config)]
 
 
+def _seconds(stamp: bytes) -> float:
+    """The first of a `struct scm_timestamping`."""
+    seconds, nanoseconds = struct.unpack_from("qq", stamp)
+    return float(seconds + nanoseconds * 1e-9)
+
+
 class Tap:
     """Relays connections on its own `port` to a broker and counts what passes in each direction.
 
     `up` is from the client to the broker, `down` the other way. Counts are over all connections since the start.
-    With `keep`, `sent` holds every byte that clients sent, in the order it came.
+    With `keep`, `sent` holds every byte that clients sent, in the order it came, and `released` when the kernel got
+    each release: unlike the time at which a listener is told of it, it owes nothing to other processes here.
     """
 
     def __init__(self, broker: Broker, keep: bool = False) -> None:
-        self.sent = bytearray()
+        self.sent, self.released = bytearray(), list[float]()
         self._keep = keep
         self._broker = broker
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -200,18 +208,22 @@ class Tap:
 
     def _pump(self, client: socket.socket, upstream: socket.socket) -> None:
         routes = {client: (upstream, "up"), upstream: (client, "down")}
+        if self._keep:
+            client.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _BY_THE_KERNEL)
         while not self._stopping.is_set():
             ready, _, _ = select.select(list(routes), [], [], 0.1)
             for source in ready:
                 target, way = routes[source]
                 try:
-                    data = source.recv(65536)
+                    data, beside, _, _ = source.recvmsg(65536, 1024)
                     if not data:
                         return
                     with self._lock:  # before it is relayed: whoever receives it finds it counted
                         self._counts.update({f"bytes_{way}": len(data), f"chunks_{way}": 1})
                         if self._keep and way == "up":
                             self.sent += data
+                            stamps = [_seconds(stamp) for _, kind, stamp in beside if kind == _SO_TIMESTAMPING]
+                            self.released += stamps[:1] * data.count(b"/features")
                     target.sendall(data)
                 except OSError:
                     return

@@ -91,7 +91,7 @@ def check(config: Config) -> int:
     for name, camera in (("eye", True), ("reader", False)):
         print(f"\n{name}", flush=True)
         running = spawned(name, ("--check",))()
-        running.link.send(_settings(config, camera, 0.0))
+        running.link.send(ChildSettings.of(config, share_out_cores()[1], camera).to_bytes())
         text = np.zeros(MAX_SETTINGS, np.uint8)
         while (length := running.link.receive(text, _READY_S)) > 0:
             print(text[:length].tobytes().decode(errors="replace"))
@@ -151,12 +151,8 @@ def serve(config: Config) -> dict[str, Any]:
 def _child(name: str, config: Config, clock: SlotClock, sockets: Mapping[str, socket.socket]) -> Child:
     """The eye or the reader: the one that systemd started where it gave us a socket, else one that we spawn."""
     begin = accepted(sockets[name], clock.stop) if name in sockets else spawned(name)
-    return Child(name, begin, lambda: _settings(config, name == "eye", clock.zero_s))
-
-
-def _settings(config: Config, camera: bool, zero_s: float) -> bytes:
-    """What a child is told, for the datagram."""
-    return ChildSettings.of(config, share_out_cores()[1], camera, zero_s).to_bytes()
+    cores = set() if name in sockets else share_out_cores()[1]  # a unit has chosen its cores itself
+    return Child(name, begin, lambda: ChildSettings.of(config, cores, name == "eye", clock.zero_s).to_bytes())
 
 
 def _public_key(text: str) -> PublicKey | None:

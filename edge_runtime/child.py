@@ -113,13 +113,13 @@ def _confine(settings: ChildSettings, link: Link) -> list[Holds]:
     """Confine this process to its socket, its engine and its camera."""
     source = settings.camera_source.removeprefix("file://")
     backend = backend_of(source) if source else ""
-    readable = [Path(settings.engine_folder), *(Path(path) for path in (settings.engine_cache, settings.engine_signer))]
+    readable = [Path(settings.engine_folder), *([Path(settings.engine_cache)] if settings.engine_cache else [])]
     readable += [Path(source)] if backend == "file" else []
     patterns = _CAMERA_NODES if backend in ("v4l2", "gstreamer") else ()
     patterns += _GPU_NODES if settings.engine_backend == "tensorrt" or backend == "gstreamer" else ()
     devices = [path for pattern in patterns for path in Path("/").glob(pattern)]
     return confine_child(
-        [path.absolute() for path in readable if str(path) != "." and path.exists()],
+        [path.absolute() for path in readable if path.exists()],
         network=backend == "stream",
         memory_bytes=0 if settings.engine_backend == "tensorrt" else settings.run_memory_mb << 20,
         devices=devices,

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 
 from edge_runtime.config import Config
 from wire.errors import ConfigError
+from wire.protocol.keys import PublicKey
 
 __all__ = ["ChildSettings"]
 
@@ -41,9 +42,11 @@ class ChildSettings:
 
     @classmethod
     def of(cls, config: Config, cores: set[int], camera: bool, zero_s: float = 0.0) -> ChildSettings:
-        """The settings of the eye, or, without `camera`, of the reader."""
+        """The settings of the eye, or, without `camera`, of the reader. Raises DeviceKeyError: no key of a signer."""
         names = {field.name for field in fields(cls)}
         taken = {name: value for name, value in vars(config).items() if name in names}
+        if config.engine_signer:  # the key itself: a child may not reach the file
+            taken["engine_signer"] = PublicKey.parse(config.engine_signer).hex
         if not camera:
             taken["camera_source"] = ""
         return cls(**taken, cores=tuple(sorted(cores)), zero_s=zero_s)

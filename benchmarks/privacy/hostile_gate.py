@@ -61,10 +61,16 @@ def _replace(hostile: dict[str, str]) -> None:
         behaviour = ("--behaviour", hostile[name].partition(":")[2]) if name in hostile else ()
         return children.spawned(name, (*behaviour, *extra))
 
-    app.spawned = spawn
+    _put(app, "spawned", spawn)
+
+
+def _put(where: object, name: str, what: object) -> None:
+    """Replace a part of the product."""
+    setattr(where, name, what)
 
 
 def _leak() -> None:
+    """Make the gate wait where the eye says so."""
     ask, send = EyeClient.code, Publisher.send
     waits = [False]
 
@@ -77,7 +83,8 @@ def _leak() -> None:
         time.sleep(LEAK_S * (waits[0] and name == "features"))
         send(publisher, name, payload)
 
-    EyeClient.code, Publisher.send = look, wait  # type: ignore[method-assign]  # the fault that the control plants
+    _put(EyeClient, "code", look)
+    _put(Publisher, "send", wait)
 
 
 if __name__ == "__main__":

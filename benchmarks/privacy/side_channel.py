@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.broker import Tap
 from benchmarks.harness import Rig, add_engine, engine_folder, running_rig
 from benchmarks.listener import Listener
 from benchmarks.privacy.side_channel_classifiers import (
@@ -41,7 +42,7 @@ from benchmarks.privacy.side_channel_classifiers import (
     worst,
 )
 from benchmarks.privacy.side_channel_streams import SCENES, Labels, Stream, load, start, write_clip
-from benchmarks.privacy.side_channel_view import Seen, observe, recomputed, tampered
+from benchmarks.privacy.side_channel_view import Seen, by_the_kernel, observe, recomputed, tampered
 from benchmarks.runner import Benchmark, Report
 from wire.arguments import at_least_one
 from wire.errors import VeilsightError
@@ -108,8 +109,9 @@ class _Campaign:
     def hostile(self, eye: str, busy: int) -> list[Finding]:
         """The clip before a hostile eye, with so many busy processes; what its release times tell is in `areas`."""
         name = f"{eye}-{busy}"
-        with load(busy) if busy else contextlib.nullcontext():
-            seen = self.play(name, eye=eye, windows=self.slots)
+        with load(busy) if busy else contextlib.nullcontext(), Tap(self.rig.broker, keep=True) as tap:
+            heard = self.play(name, eye=eye, windows=self.slots, broker=tap)
+            seen = by_the_kernel(heard, tap.released, self.slot_s / self.speed)
         dark = _is_dark(self.labels)
         self.areas[name] = told_by_time(seen, dark == 1)
         return classify_slots(seen, dark, lags=LAGS_OF_AN_EYE)

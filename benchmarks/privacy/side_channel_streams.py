@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.broker import child_env
+from benchmarks.broker import Broker, child_env
 from benchmarks.harness import Child, Rig
 from benchmarks.privacy.hostile_gate import hostile_gate
 from familial.synth.disk import save_video
@@ -140,16 +140,25 @@ def load(processes: int = 0) -> Iterator[None]:
 
 
 def start(
-    rig: Rig, source: str, camera: str, *, speed: float = 1.0, windows: int = 0, extra: str = "", eye: str = ""
+    rig: Rig,
+    source: str,
+    camera: str,
+    *,
+    speed: float = 1.0,
+    windows: int = 0,
+    extra: str = "",
+    eye: str = "",
+    broker: Broker | None = None,
 ) -> Child:
     """The device on `source`.
 
     Args:
         extra: More of its TOML.
+        broker: In place of the rig's.
         eye: A behaviour of `scene_eyes.py`, for a hostile eye in place of the device's own; "tells" also breaks the
             gate, which is then made to wait before it publishes a dark scene.
     """
-    config = rig.edge_config(source, camera=camera, speed=speed, windows=windows)
+    config = rig.edge_config(source, camera=camera, speed=speed, windows=windows, broker=broker)
     config.write_text(config.read_text() + extra)
     hostile = hostile_gate(eye=f"benchmarks.privacy.scene_eyes:{eye}", leaky=eye == "tells")
     command = hostile if eye else [sys.executable, "-m", "edge_runtime"]

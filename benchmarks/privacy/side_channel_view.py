@@ -18,7 +18,7 @@ from edge_runtime.eye.engine.onnx import OnnxEngine
 from wire.protocol.event import EventWindow
 from wire.protocol.topics import parse_topic
 
-__all__ = ["Floats", "Seen", "observe", "recomputed", "tampered"]
+__all__ = ["Floats", "Seen", "by_the_kernel", "observe", "recomputed", "tampered"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -100,6 +100,20 @@ def recomputed(records: Sequence[Record], rig: Rig, camera: str) -> tuple[int, i
 
 def _close(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
     return one.keys() == other.keys() and all(abs(one[label] - other[label]) < 1e-6 for label in one)
+
+
+def by_the_kernel(seen: Seen, released: Sequence[float], step_s: float) -> Seen:
+    """The same run with the times at which the kernel got the releases, in order, for those of the listener.
+
+    A listener on the device's own processor is delayed by what the eye does there, and on the network by nothing.
+    """
+    late = seen.columns.index("features: late")
+    slots = np.flatnonzero(~np.isnan(seen.rows[:, late]))
+    rows, at = seen.rows.copy(), np.full(len(seen.rows), np.nan)
+    at[slots] = released
+    rows[:, late] = at - np.arange(len(at)) * step_s - released[0]
+    rows[1:, seen.columns.index("features: interval")] = np.diff(at)
+    return Seen(seen.columns, rows, seen.begin, seen.spent)
 
 
 def tampered(seen: Seen, column: str, where: npt.NDArray[np.bool_], by: float) -> Seen:

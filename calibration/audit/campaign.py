@@ -2,8 +2,8 @@
 
     Plan + galleries --tasks()--> independent pieces of work --run()--> findings (+ pictures of rendered people)
 
-Each piece runs in a process of its own, needs nothing but the setting, and gives the same rows for the same seed; only
-the mechanism's rows vary, since their noise comes from the device's sampler and so from the operating system.
+Each piece runs in a process of its own, needs nothing but the setting, and gives the same rows for the same seed; but
+rows of the device vary, since its noise comes from the operating system, and the times of side channels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from calibration.audit.findings import Finding
 
 __all__ = ["ATTACKS_VERSION", "FULL", "QUICK", "run", "tasks"]
 
-ATTACKS_VERSION = 3
+ATTACKS_VERSION = 4
 """Part of the key under which finished pieces are kept. Raise it when a piece would give other rows for the same
 engine, plan and galleries: a change of an attack, of a bound, an interval or a limit, of the core's reference in
 familial/model/desensitizer.py, of the sampler or of a certificate's arithmetic."""
@@ -39,6 +39,7 @@ QUICK = Plan(
     trials=1_000,
     frames=60,
     averaged=(1, 100),
+    slots=300,
 )
 """The short audit, at most six minutes of two cores. Places have all their clips: with few, a row near its limit is a
 coin toss."""

@@ -6,7 +6,10 @@ The rule, in this order:
 
 1. If the control failed, the row says nothing about the defence.
 2. If the certificate is 0.99 or more, there is nothing to test.
-3. If the value exceeds the preset limit, or the whole interval lies beyond the certificate, the promise is broken.
+3. If the whole interval lies beyond the certificate, the promise is broken; else it holds.
+
+A value beyond the preset limit, which is stricter and our own, breaks no promise: `beyond_limit` says it, whether the
+certificate could be tested or not, and `BEYOND` is what tables and the page show in place of the status.
 """
 
 from __future__ import annotations
@@ -20,14 +23,15 @@ from wire.privacy.certificate import round_up
 
 __all__ = [
     "ATTRIBUTE_LIMIT",
+    "BEYOND",
     "NAMING_LIMIT",
     "STATUSES",
     "VACUOUS",
     "Control",
     "Finding",
-    "beyond_certificate",
     "bound",
     "number",
+    "shown",
     "why",
 ]
 
@@ -39,6 +43,9 @@ VACUOUS = 0.99
 """From this value on, a certificate excludes nothing that could be tested."""
 STATUSES = ("broken", "attack failed its control", "not testable", "holds")
 """Outcomes of a row, the worst first."""
+
+BEYOND = "beyond our own limit"
+"""What is shown of a row that holds, or cannot be tested, and lies beyond the preset limit."""
 
 _DIGITS = 5
 
@@ -107,7 +114,7 @@ class Finding:
             return "attack failed its control"
         if self.probability and self.certificate >= VACUOUS:
             return "not testable"
-        return "broken" if self.beyond or self.interval[0] > self.certificate else "holds"
+        return "broken" if self.interval[0] > self.certificate else "holds"
 
     def document(self) -> dict[str, Any]:
         """Return the row as JSON, in five significant digits; the certificate is rounded up."""
@@ -145,13 +152,13 @@ def bound(value: float) -> str:
     return round_up(value, 4)
 
 
-def beyond_certificate(row: Mapping[str, Any]) -> bool:
-    """Return whether a row (a `Finding.document`) lies beyond the certificate, not only beyond a preset limit."""
-    return bool(row["status"] == "broken" and row["ci"][0] > row["certificate"])
+def shown(row: Mapping[str, Any]) -> str:
+    """Return what is shown as the outcome of a row (a `Finding.document`): its status, or `BEYOND`."""
+    return BEYOND if row["beyond_limit"] and row["status"] in ("holds", "not testable") else str(row["status"])
 
 
 def why(row: Mapping[str, Any]) -> str:
-    """Return in words why a row (a `Finding.document`) does not hold, and what to do; empty where it holds."""
+    """Return in words what is wrong with a row (a `Finding.document`), and what to do; empty where nothing is."""
     if row["status"] == "attack failed its control":
         control = row["control"]
         if control["succeeded"]:
@@ -160,14 +167,15 @@ def why(row: Mapping[str, Any]) -> str:
             f"its control reached {number(control['value'])}, {control['needed']:g} is needed ({control['what']}): "
             "the attack would not find what is there, so it says nothing; repair the attack, or give it more clips"
         )
-    if row["status"] != "broken":
-        return ""
-    if beyond_certificate(row):
+    if row["status"] == "broken":
         return (
             f"the whole interval lies beyond what is certified, {bound(row['certificate'])}: noise, core or "
             "certificate is wrong, whatever the network is; do not use this engine"
         )
+    if shown(row) != BEYOND:
+        return ""
     return (
-        f"beyond the preset limit of {number(row['limit'])}, within the certificate of {bound(row['certificate'])}: "
-        "the promise holds, but this network reveals more than we allow; train it further, or choose a stricter profile"
+        f"beyond our own limit of {number(row['limit'])}, within the certificate of {bound(row['certificate'])}: the "
+        "promise holds, but this device reveals more than we want; train the network further, or choose a stricter "
+        "profile"
     )

@@ -1,6 +1,6 @@
-"""The mechanism itself, without a network that might not leak: planted codes through the REAL cores.
+"""The mechanism itself, without a network that might not leak: codes of a planted eye through the device as it runs.
 
-encode.onnx --cut at its core's float input--> mu --the gate's release, noise of the real Sampler--> z
+planted codes --device.py: socket, core, sampler, signed payloads--> z, as a subscriber opens it
 +C against -C, likelihood-ratio test, Clopper and Pearson --> a lower bound on S, compared with the claim
 one of M planted codes, matched filter                    --> how often it is named, compared with the certificate
 encode.onnx with hostile weights, hostile frames --> |mu|, compared with C   (test harness only)
@@ -21,9 +21,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.noise import build_table
-from edge_runtime.gate.core import release
-from edge_runtime.gate.sampler import Sampler
+from calibration.audit.device import releases
 from export.parity import made_windows
 from export.precision.network import Network
 from export.proof.structure import load_graph
@@ -36,7 +34,6 @@ __all__ = [
     "MADE_WINDOWS",
     "TIGHT",
     "Bound",
-    "Core",
     "hostile_norms",
     "match_filter",
     "trials_needed",
@@ -53,7 +50,6 @@ MADE_WINDOWS = 24
 _POWER = NormalDist().inv_cdf(0.999)  # how surely a sound mechanism is audited above TIGHT
 _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2.0)
 _NORMAL = NormalDist()
-_CHUNK = 4096
 _WEIGHTS = ("as trained", "random", "too long", "overflowing", "infinite", "not a number")
 _ERRORS = tuple(
     kind
@@ -72,65 +68,11 @@ def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
         raise EngineError(f"audit: ONNX Runtime cannot load the graph ({error})") from error
 
 
-class Core:
-    """From the float input of an engine's integer core to z, for many codes at once: that core, then the gate's.
-
-    The nodes and constants are the file's own; only the first dimension, which is 1 in the file, is left open.
-    """
-
-    def __init__(self, folder: Path, manifest: EngineManifest) -> None:
-        model = load_graph(folder / FILES["encode"])
-        (name,) = Network(model).code
-        nodes, kind = _after(model, name), _float_kind(model, name)
-        read = {value for node in nodes for value in node.input}
-        constants = [tensor for tensor in model.graph.initializer if tensor.name in read]
-        nodes = [*(node for node in model.graph.node if node.op_type == "Constant" and node.output[0] in read), *nodes]
-        shape: list[str | int | None] = ["batch", manifest.tokens, manifest.width]
-        graph = helper.make_graph(
-            nodes,
-            "core",
-            [helper.make_tensor_value_info(name, kind, shape)],
-            [helper.make_tensor_value_info("mu", TensorProto.INT32, shape)],
-            constants,
-        )
-        made = helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version)
-        self._session, self._input = _open(made), name
-        self._dtype = helper.tensor_dtype_to_np_dtype(kind)
-        self.manifest = manifest
-
-    def __call__(self, x: npt.NDArray[np.floating], noise: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """x float (B, K, d), noise int32 (B, K, d) -> z int32 (B, K, d)."""
-        mu = self._session.run(["mu"], {self._input: x.astype(self._dtype)})[0].astype(np.int16)
-        z = np.empty(noise.shape, np.int32)
-        for index, code in enumerate(mu):
-            z[index] = release(code.reshape(-1), noise[index].reshape(-1), self.manifest.clip_norm).reshape(code.shape)
-        return z
-
-
-def _after(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
-    """Return the nodes between `name` and mu, in order, without those that make constants."""
-    wanted, kept = {"mu"}, list[onnx.NodeProto]()
-    for node in reversed(model.graph.node):
-        if wanted.intersection(node.output) and name not in node.output and node.op_type != "Constant":
-            kept.append(node)
-            wanted.update(node.input)
-    return kept[::-1]
-
-
 def _float_kind(model: onnx.ModelProto, name: str) -> int:
     """Return the ONNX element type that the core reads: float32 or float16."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     found = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
     return int(found.get(name, TensorProto.FLOAT))
-
-
-def _noise_samples(sampler: Sampler, count: int, shape: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """Return int32 (count, K, d) of fresh noise samples of the real sampler."""
-    noise = np.empty((count, *shape), np.int32)
-    for row in noise:
-        with sampler.draw() as drawn:
-            row[:] = drawn.reshape(shape)
-    return noise
 
 
 # --- two codes --------------------------------------------------------------------------------------------------------
@@ -158,35 +100,34 @@ def trials_needed(s_release: float) -> int:
     return math.ceil(((2.0 * _Z + math.sqrt(2.0) * _POWER) * deviation / margin) ** 2)
 
 
-def two_codes(core: Core, sigma: Fraction, trials: int, *, gain: int = 1) -> Bound:
-    """Distinguish x = +C from x = -C on one coordinate, the next one for every trial, from one release each.
+def two_codes(manifest: EngineManifest, sigma: Fraction, trials: int, *, length: int = 0) -> Bound:
+    """Distinguish +C from -C on one coordinate, the next one for every trial, from one release of the device each.
 
     The likelihood ratio of two Gaussians grows with that coordinate of z alone, so its sign is the test. An error rate
     of at most a and one of at most b show a distance of at least -Phi^-1(a) - Phi^-1(b) in sigmas, which is 2 S.
 
     Args:
-        core: of the engine.
-        sigma: of the noise.
+        manifest: of the engine.
+        sigma: of the noise. Less than the claim's is the control: a mechanism with too little noise must be detected.
         trials: a side.
-        gain: divides the noise, for the control: a mechanism with too little noise must be detected.
+        length: of the codes that the eye says; 0: C. Longer ones must not leave the gate.
     """
-    manifest = core.manifest
-    shape, n = (manifest.tokens, manifest.width), manifest.n
-    sampler = Sampler(build_table(sigma), n)
-    coin = np.random.default_rng(5)
-    errors = []
-    for sign in (1.0, -1.0):
-        wrong = 0
-        for first in range(0, trials, _CHUNK):
-            count = min(_CHUNK, trials - first)
-            at = (first + np.arange(count)) % n
-            x = np.zeros((count, n), np.float32)
-            x[np.arange(count), at] = sign * manifest.clip_norm
-            z = core(x.reshape(count, *shape), _noise_samples(sampler, count, shape) // gain).reshape(count, n)
-            seen = sign * z[np.arange(count), at]
-            wrong += int((seen < 0).sum()) + int(coin.binomial(int((seen == 0).sum()), 0.5))
-        errors.append((wrong, *binomial_interval(wrong, trials, CONFIDENCE)))
-    half = [[_quantile(rate) for rate in (wrong / trials, high, low)] for wrong, low, high in errors]
+    n, coin = manifest.n, np.random.default_rng(5)
+    plus = np.eye(n, dtype=np.int16) * np.int16(min(length or manifest.clip_norm, 2**15 - 1))
+    trial = np.arange(trials)
+    index = np.stack([trial % n, n + trial % n], axis=1).reshape(-1)  # a trial of +C, one of -C, and so on
+    wrong, even = [0, 0], [0, 0]
+
+    def hear(slot: int, z: npt.NDArray[np.int16]) -> None:
+        side = slot % 2
+        seen = int(z[slot // 2 % n]) * (1 - 2 * side)
+        wrong[side] += seen < 0
+        even[side] += seen == 0
+
+    releases(manifest, sigma, np.concatenate([plus, -plus]), index, hear)
+    errors = [count + int(coin.binomial(ties, 0.5)) for count, ties in zip(wrong, even, strict=True)]
+    ends = [(count / trials, *binomial_interval(count, trials, CONFIDENCE)) for count in errors]
+    half = [[_quantile(rate) for rate in (found, high, low)] for found, low, high in ends]
     value, low, high = (-(a + b) / 2.0 for a, b in zip(*half, strict=True))
     return Bound(value, low, high, trials)
 
@@ -199,37 +140,28 @@ def _quantile(rate: float) -> float:
 
 
 def match_filter(
-    core: Core, sigma: Fraction, galleries: tuple[int, ...], trials: int, seed: int = 17
+    manifest: EngineManifest, sigma: Fraction, galleries: tuple[int, ...], trials: int, seed: int = 17
 ) -> Iterator[tuple[int, int]]:
     """Yield (M, hits of `trials`): one of M planted codes is named by the largest likelihood from an event's releases.
 
-    The codes are random directions of norm just below C, about as far apart as so many can be; the attacker knows them
-    as the core makes them. The noise is the real sampler's, summed over the releases of an event.
+    The codes are random directions of norm just below C, about as far apart as so many can be. A planted eye says the
+    same code for a whole event; the attacker knows all M codes and adds the event's releases, as a subscriber reads
+    them.
     """
-    manifest, rng = core.manifest, np.random.default_rng(seed)
-    shape, n, releases = (manifest.tokens, manifest.width), manifest.n, manifest.event_releases
-    drawn = rng.normal(size=(max(galleries), n)).astype(np.float32)
-    x = drawn / np.linalg.norm(drawn, axis=1, keepdims=True) * (manifest.clip_norm - 0.5)
-    quiet = np.zeros((_CHUNK, *shape), np.int32)
-    known = np.concatenate(
-        [
-            core(x[i : i + _CHUNK].reshape(-1, *shape), quiet[: len(x[i : i + _CHUNK])]).reshape(-1, n)
-            for i in range(0, len(x), _CHUNK)
-        ]
-    ).astype(np.float32)
-    sampler = Sampler(build_table(sigma), n)
-    truths = {among: rng.integers(among, size=trials) for among in galleries}
-    totals = {among: np.zeros((trials, n), np.int64) for among in galleries}
-    for _ in range(releases):  # each gallery's releases go through the core; they share the noise
-        noise = _noise_samples(sampler, trials, shape)
-        for among, truth in truths.items():
-            totals[among] += core(x[truth].reshape(-1, *shape), noise).reshape(trials, n)
-    for among, truth in truths.items():
-        codes = known[:among]
-        weight = 0.5 * releases * (codes * codes).sum(axis=1)
-        hits = 0
+    n, count = manifest.n, manifest.event_releases
+    for among in galleries:
+        rng = np.random.default_rng([seed, among])
+        drawn = rng.normal(size=(among, n)).astype(np.float32)
+        known = np.trunc(drawn / np.linalg.norm(drawn, axis=1, keepdims=True) * manifest.clip_norm)  # towards 0
+        truth, totals = rng.integers(among, size=trials), np.zeros((trials, n), np.int64)
+
+        def hear(slot: int, z: npt.NDArray[np.int16], totals: npt.NDArray[np.int64] = totals) -> None:
+            totals[slot // count] += z
+
+        releases(manifest, sigma, known[truth].astype(np.int16), np.arange(trials * count) // count, hear)
+        weight, hits = 0.5 * count * (known * known).sum(axis=1), 0
         for i in range(0, trials, 256):
-            score = totals[among][i : i + 256].astype(np.float32) @ codes.T - weight
+            score = totals[i : i + 256].astype(np.float32) @ known.T - weight
             hits += int((score.argmax(axis=1) == truth[i : i + 256]).sum())
         yield among, hits
 

@@ -23,8 +23,8 @@ from typing import Any
 
 from calibration.audit.attacks.registry import ATTACKS, attack_of
 from calibration.audit.drawing import Axis, Curve, Dot, chart, rows_chart
-from calibration.audit.findings import bound, number, why
-from calibration.audit.statement import STATUS, head, layers, promise, signature
+from calibration.audit.findings import bound, number, shown, why
+from calibration.audit.statement import AT_ANY_S, STATUS, head, layers, promise, signature
 from calibration.audit.style import STYLE
 from wire.errors import DataError, VeilsightError
 from wire.files import write_whole
@@ -181,7 +181,7 @@ def _dots(rows: Sequence[Mapping[str, Any]], attack: str) -> Iterator[str]:
             unit = row["certificate"] if relative else 1.0
             numbers = {key: row[key] / unit for key in ("value", "chance", "certificate", "limit")}
             low, high = (end / unit for end in row["ci"])
-            label = row["name"] if attack == "norm" else f"{row['name']}, S = {row['S_event']:g}"
+            label = row["name"] if attack in AT_ANY_S else f"{row['name']}, S = {row['S_event']:g}"
             lines.append(
                 Dot(
                     label,
@@ -191,7 +191,7 @@ def _dots(rows: Sequence[Mapping[str, Any]], attack: str) -> Iterator[str]:
                     numbers["chance"],
                     numbers["limit"],
                     numbers["certificate"],
-                    *STATUS[row["status"]],
+                    *STATUS[shown(row)],
                 )
             )
         yield rows_chart(lines, kind, 1.2 if relative else 1.0)
@@ -279,19 +279,21 @@ def _all_rows(found: Mapping[str, Any]) -> str:
     columns = "".join(f"<th>{name}" for name in _COLUMNS)
     lines = []
     for row in found["attacks"]:
-        colour, _ = STATUS[row["status"]]
+        colour, _ = STATUS[shown(row)]
         low, high = (number(end) for end in row["ci"])
         control = row["control"]
         lines.append(
-            f'<tr><td style="color:{colour}">{escape(row["status"])}<td>{escape(row["name"])}<td>{row["S_event"]:g}'
+            f'<tr><td style="color:{colour}">{escape(shown(row))}<td>{escape(row["name"])}<td>{row["S_event"]:g}'
             f"<td>{row['releases']}<td>{escape(row['metric'])}<td>{number(row['value'])}<td>{low} .. {high}"
             f"<td>{number(row['chance'])}<td>{bound(row['certificate'])}<td>{number(row['limit'])}"
             f"<td>{number(control['value'])} ({control['needed']:g})</tr>"
         )
     rules = (
-        "An attack is <b>broken</b> where its value lies beyond the preset limit, or its whole interval beyond the "
-        "certificate; <b>not testable</b> where the certificate allows 0.99 or more; it <b>failed its control</b> "
-        "where the same attack could not find what was put there for it; else the promise <b>holds</b> against it. "
+        "The promise is <b>broken</b> where an attack's whole interval lies beyond the certificate; <b>not "
+        "testable</b> where the certificate allows 0.99 or more, or does not cover it; the attack <b>failed its "
+        "control</b> where it could not find what was put there for it; else the promise <b>holds</b>. <b>Beyond our "
+        "own limit</b> is where a row that holds, or is not testable, lies beyond the stricter limit that we set "
+        "beforehand. "
         "Intervals: 95 %, whole clips or people drawn anew; Clopper and Pearson's for planted codes; 99 % for S."
     )
     return (

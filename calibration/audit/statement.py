@@ -14,19 +14,24 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from calibration.audit.findings import beyond_certificate, number
+from calibration.audit.findings import BEYOND, bound, number, shown
 from wire.privacy.certificate import round_up
 
-__all__ = ["STATUS", "Verdict", "head", "layers", "promise", "signature", "could_be_tested", "verdict"]
+__all__ = ["AT_ANY_S", "STATUS", "Verdict", "head", "layers", "promise", "signature", "could_be_tested", "verdict"]
 
 _GREEN, _AMBER, _RED = "#1f7a4d", "#a86400", "#b3261e"
 STATUS = {
     "holds": (_GREEN, "holds"),
-    "broken": (_RED, "broken"),
-    "not testable": ("#6b6b6b", "not testable: at this S the certificate itself allows 99 % or more"),
-    "attack failed its control": (_AMBER, "attack failed its control: it says nothing"),
+    "broken": (_RED, "broken: beyond the certificate"),
+    BEYOND: (_AMBER, "beyond our own limit; nothing was found beyond the certificate"),
+    "not testable": ("#6b6b6b", "not testable: the certificate allows 99 % or more, or does not cover this"),
+    "attack failed its control": (_RED, "attack failed its control: it says nothing"),
 }
-"""Status of a row -> its colour and its words."""
+"""What is shown of a row (`findings.shown`) -> its colour and its words."""
+
+
+AT_ANY_S = ("norm", "side channels")
+"""Attacks that are not about z."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +50,27 @@ def verdict(found: Mapping[str, Any]) -> Verdict:
 
 
 def _outcome(found: Mapping[str, Any]) -> Verdict:
-    rows = found["attacks"]
-    beyond = found["beyond_limit_where_not_testable"]
-    if any(map(beyond_certificate, rows)):
+    beyond = found["beyond_own_limit"]
+    if any(row["status"] == "broken" for row in found["attacks"]):
         return Verdict(
             _RED,
             "not passed",
             "An attack went beyond what is certified: the promise below does not hold of this engine. Stop using it.",
         )
-    if any(row["status"] == "broken" for row in rows):
-        return Verdict(
-            _AMBER,
-            "not passed: beyond our own limit",
-            "No attack went beyond what is certified, so the promise below holds. But at least one went beyond the "
-            "stricter limit that we set ourselves beforehand: this network reveals more than it should.",
-        )
     if not found["passed"]:
         return Verdict(
             _RED,
             "not passed",
-            "No attack went beyond its limit, but some would not find what is there: the audit proves nothing.",
+            "No attack went beyond what is certified, but some would not find what is there: the audit proves nothing.",
         )
     if beyond:
-        count = "one attack" if len(beyond) == 1 else f"{len(beyond)} attacks"
+        count = "one attack" if beyond == 1 else f"{beyond} attacks"
         return Verdict(
             _AMBER,
             f"passed, but {count} went beyond our own limit",
-            "No attack went beyond what is certified, so the promise below holds. Where the certificate excludes "
-            f"nothing, an attack can be held against our own limit alone, and {count} went beyond it. They are named "
-            "below; nothing is proved against them.",
+            f"No attack went beyond what is certified, so the promise below holds. But {count} went beyond the "
+            "stricter limit that we set ourselves beforehand: this device reveals more than we want. They are named "
+            "below, and nothing is proved against them but the certificate.",
         )
     return Verdict(
         _GREEN,
@@ -85,7 +82,7 @@ def _outcome(found: Mapping[str, Any]) -> Verdict:
 
 def could_be_tested(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return in a sentence at which S how many attacks could be tested against the certificate at all."""
-    parts, held = [], [row for row in rows if row["attack"] != "norm"]  # which is about the code, at any S
+    parts, held = [], [row for row in rows if row["attack"] not in AT_ANY_S]
     for level in sorted({row["S_event"] for row in held}):
         mine = [row for row in held if row["S_event"] == level]
         could = sum(row["status"] != "not testable" for row in mine)
@@ -100,15 +97,17 @@ def could_be_tested(rows: Sequence[Mapping[str, Any]]) -> str:
 def head(found: Mapping[str, Any]) -> str:
     """Return the headline, the first sentence, the outcome, and where the numbers come from."""
     rows, engine, outcome = found["attacks"], found["engine"], verdict(found)
-    counts = {status: sum(row["status"] == status for row in rows) for status in STATUS}
+    counts = {status: sum(shown(row) == status for row in rows) for status in STATUS}
     said = "".join(
         f'<li><b style="color:{STATUS[status][0]}">{count}</b> {escape(STATUS[status][1])}</li>'
         for status, count in counts.items()
         if count
     )
-    beyond = [_beyond(row) for row in rows if row["status"] == "broken"]
-    beyond += [f"{name}: not testable" for name in found["beyond_limit_where_not_testable"]]
-    more = "<p>Beyond our own limit:</p>" + _list(beyond) if beyond else ""
+    more = "".join(
+        f"<p>{words}:</p>{_list([_beyond(row) for row in rows if shown(row) == which])}"
+        for words, which in (("Beyond the certificate", "broken"), ("Beyond our own limit", BEYOND))
+        if any(shown(row) == which for row in rows)
+    )
     skipped = [f"{part['name']}: {part['why']}" for part in found["skipped"]]
     left = "<p>Not done, so nothing is said about it:</p>" + _list(skipped) if skipped else ""
     return (
@@ -123,8 +122,9 @@ def head(found: Mapping[str, Any]) -> str:
 
 
 def _beyond(row: Mapping[str, Any]) -> str:
-    what = "the certificate" if beyond_certificate(row) else f"our limit of {number(row['limit'])}"
-    return f"{row['name']}, S = {row['S_event']:g}: {number(row['value'])}, beyond {what}"
+    certified = "not testable" if row["status"] == "not testable" else f"certified {bound(row['certificate'])}"
+    found = f"{number(row['value'])} (our limit {number(row['limit'])}, {certified})"
+    return f"{row['name']}, S = {row['S_event']:g}: {found}"
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -169,12 +169,12 @@ PLAYED: dict[str, tuple[str, str, str]] = {
     "not watching is told at once": ("a bit in the state", "silent", "looks"),
     "no release without a code": ("a slot without a release", "silent", "looks"),
     "a shorter release without a code": ("a release of another size", "silent", "looks"),
-    "a live camera ends when the eye says so": ("an end by the eye", "says-last", "looks"),
+    "a live camera ends when the eye says so": ("an end by the eye", "says-last", "ends"),
     "the gate ends with the eye": ("an end by the eye", "dies-by-division", "looks"),
     "a release as soon as the code is there": ("a time of the eye's", "hesitates", "time"),
 }
 """Fault of `mutant_gate.py` -> (breach, behaviour of the eye, what notices it).
 
 stops: the gate itself, before anything leaves that breaks the promise. looks: `faults` of `hostile_runs.py`. z: the
-likelihood-ratio test. time: the times of the releases.
+likelihood-ratio test. time: the times of the releases. ends: how many there are.
 """

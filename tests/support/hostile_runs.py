@@ -32,10 +32,12 @@ from wire.protocol.keys import DeviceKey
 from wire.protocol.message import coarse_time, features_size
 from wire.protocol.topics import parse_topic
 
-__all__ = ["LIVE", "SLOT_S", "Arena", "Play", "Run", "faults", "guessed", "told_by_time"]
+__all__ = ["LIVE", "SCENE", "SLOT_S", "Arena", "Play", "Run", "faults", "guessed", "told_by_time"]
 
 LIVE = "rtsp://127.0.0.1:9/none"
 """A live camera that no conversation opens; the gate never does."""
+SCENE = "synthetic://walk"
+"""A scene: the gate begins when its eye is ready."""
 SLOT_S = 0.1
 _AT_ONCE = 6
 _DELAYED_S = 20.0  # from the question to the listener, on the busiest machine
@@ -57,7 +59,7 @@ class Play:
 
     eye: str = ""
     reader: str = ""
-    source: str = LIVE
+    source: str = SCENE
     windows: int = 14
     speed: float = 1.0
     gate: Sequence[str] = ()
@@ -73,6 +75,7 @@ class Run:
         status: The gate's exit status.
         log: What it wrote to standard output and error.
         sent: Bytes on its connection, where it was tapped.
+        released: When the kernel got each release, where it was tapped.
         files: Name -> bytes of what it keeps.
     """
 
@@ -84,6 +87,7 @@ class Run:
     figures: Mapping[str, Any]
     files: Mapping[str, bytes]
     sent: bytes
+    released: list[float]
     key: DeviceKey
 
     @property
@@ -149,9 +153,9 @@ class Arena:
         figures = json.loads(summary.read_text()) if summary.is_file() else {}
         state = self.folder / f"{camera}-state"
         files = {path.name: path.read_bytes() for path in sorted(state.rglob("*")) if path.is_file()}
-        sent = bytes(tap.sent) if tap else b""
+        sent, released = (bytes(tap.sent), tap.released) if tap else (b"", [])
         heard, key = rig.hear(ours, camera), rig.key(camera)
-        return Run(camera, status, log.read_text(), ours, heard, figures, files, sent, key)
+        return Run(camera, status, log.read_text(), ours, heard, figures, files, sent, released, key)
 
     @staticmethod
     def _is_over(records: Sequence[Record], camera: str) -> bool:
@@ -216,7 +220,8 @@ def guessed(run: Run) -> tuple[int, int]:
 
 def told_by_time(run: Run, speed: float = 1.0) -> tuple[float, tuple[float, float]]:
     """Area under the ROC curve of the releases' lateness as a test of the secret, and its interval."""
-    at, slots = np.array([at for at, _ in run.heard.features]), np.array(run.slots)
+    slots = np.array(run.slots)
+    at = np.array(run.released if len(run.released) == len(slots) else [at for at, _ in run.heard.features])
     late = at - slots * SLOT_S / speed
     positive = np.array([bool(secret(slot)) for slot in run.slots])
     return auc_interval(late, positive, np.arange(len(slots)), np.zeros(len(slots), np.int64), seed=0)
@@ -248,7 +253,12 @@ def _looks(run: Run) -> dict[str, Any]:
         "topics": topics,
         "states": states,
         "status": status,
-        "log": [re.sub(r"^[\d-]+ [\d:,]+ ", "", line).replace(run.camera, "CAMERA") for line in run.log.splitlines()],
+        "log": [_plain(line, run.camera) for line in run.log.splitlines()],
         "files": set(run.files),
         "releases": len(features),
     }
+
+
+def _plain(line: str, camera: str) -> str:
+    """A line of the log without its time and without the names of this run."""
+    return re.sub(r"^[\d-]+ [\d:,]+ ", "", line).replace(camera, "CAMERA").replace(LIVE, SCENE)

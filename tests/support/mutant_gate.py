@@ -5,17 +5,19 @@ python -m tests.support.mutant_gate FAULT --eye MODULE:NAME --config edge.toml
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.privacy import hostile_gate
 from edge_runtime.capture.clock import SlotClock
-from edge_runtime.gate import children, clients, core
+from edge_runtime.gate import clients, core
 from edge_runtime.gate import loop as loop_module
 from edge_runtime.gate.clients import EyeClient
-from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import NoiseSample, Sampler
+from edge_runtime.gate.watching import Watching
+from edge_runtime.uplink import publisher
 from edge_runtime.uplink.publisher import Publisher
 
 __all__ = ["FAULTS", "main", "mutant_gate"]
@@ -34,6 +36,12 @@ def main(argv: Sequence[str]) -> int:
     return hostile_gate.main(argv[1:])
 
 
+def _put(where: object, name: str, what: object) -> None:
+    """Replace a part of the product, which must be there: a mutant that changes nothing would prove nothing."""
+    getattr(where, name)
+    setattr(where, name, what)
+
+
 def _without(name: str) -> None:
     """Replace the core by one without a step."""
     release = core.release
@@ -47,7 +55,7 @@ def _without(name: str) -> None:
             noise //= 2
         return release(code, noise, clip_norm)
 
-    loop_module.release = broken
+    _put(loop_module, "release", broken)
 
 
 def _reuse() -> None:
@@ -57,7 +65,7 @@ def _reuse() -> None:
         kept.append(kept[0] if kept else draw(sampler).take().copy())
         return NoiseSample(kept[0].copy())
 
-    Sampler.draw = stale  # type: ignore[method-assign]  # the planted fault; so are those below
+    _put(Sampler, "draw", stale)
 
 
 def _listen(then: Callable[[EyeClient, Any], Any]) -> None:
@@ -70,7 +78,7 @@ def _listen(then: Callable[[EyeClient, Any], Any]) -> None:
         then(eye, found)
         return found
 
-    EyeClient.code = code  # type: ignore[method-assign]
+    _put(EyeClient, "code", code)
 
 
 def _log_the_code() -> None:
@@ -78,7 +86,7 @@ def _log_the_code() -> None:
 
 
 def _log_misses() -> None:
-    _listen(lambda eye, found: found is None and loop_module.log.warning("the eye is late"))
+    _listen(lambda eye, found: loop_module.log.warning("the eye is late") if found is None else None)
 
 
 def _write_the_code() -> None:
@@ -97,7 +105,7 @@ def _state_dir() -> str:
 def _say_a_bit(field: str, step: int) -> None:
     """Say in another field of the release whether a code came."""
     _listen(lambda eye, found: None)
-    fill = loop_module.fill_message
+    fill = publisher.fill_message
 
     def filled(boot_id: int, model_id: int, charge: Any, z: Any, level: int, flags: int, time_s: int) -> Any:
         bit = step * (_heard[0] is None)
@@ -105,73 +113,80 @@ def _say_a_bit(field: str, step: int) -> None:
         given[field] += bit
         return fill(given["boot_id"], given["model_id"], charge, z, given["level"], given["flags"], given["time_s"])
 
-    loop_module.fill_message = filled
+    _put(loop_module, "fill_message", filled)
 
 
 def _words_in_the_state() -> None:
     update, ask = Publisher.update_state, list[EyeClient]()
     _listen(lambda eye, found: ask.append(eye))
 
-    def updated(publisher: Publisher, **fields: Any) -> None:
-        update(publisher, **fields, software=f"veilsight: {ask[-1].says}")
+    def updated(own: Publisher, **fields: Any) -> None:
+        update(own, **fields, software=f"veilsight: {ask[-1].says}")
 
-    Publisher.update_state = updated  # type: ignore[method-assign]
+    _put(Publisher, "update_state", updated)
 
 
 def _watching_at_once() -> None:
-    loop_module.Watching.note = lambda rule, slot, answered: answered  # type: ignore[method-assign, assign]
+    _put(Watching, "note", lambda rule, slot, answered: answered)
 
 
 def _no_release_without_a_code() -> None:
     _listen(lambda eye, found: None)
     send = Publisher.send
 
-    def sent(publisher: Publisher, name: str, payload: bytes) -> None:
+    def sent(own: Publisher, name: str, payload: bytes) -> None:
         if name != "features" or _heard[0] is not None:
-            send(publisher, name, payload)
+            send(own, name, payload)
 
-    Publisher.send = sent  # type: ignore[method-assign]
+    _put(Publisher, "send", sent)
 
 
 def _shorter_without_a_code() -> None:
     _listen(lambda eye, found: None)
     send = Publisher.send
 
-    def sent(publisher: Publisher, name: str, payload: bytes) -> None:
-        send(publisher, name, payload if name != "features" or _heard[0] is not None else payload[:-1])
+    def sent(own: Publisher, name: str, payload: bytes) -> None:
+        send(own, name, payload if name != "features" or _heard[0] is not None else payload[:-1])
 
-    Publisher.send = sent  # type: ignore[method-assign]
+    _put(Publisher, "send", sent)
 
 
 def _release_at_once() -> None:
-    SlotClock.deadline = SlotClock.end  # type: ignore[method-assign]
-    Loop._patience = lambda loop, deadline: 0.05  # type: ignore[method-assign]
+    """Not at the deadline, which lies half a slot after the slot's end, but when everything is done."""
+    wait = SlotClock.wait
+
+    def hurried(clock: SlotClock, until: float) -> bool:
+        return wait(clock, clock.now() if 0.25 < until / clock.slot_s % 1 < 0.75 else until)
+
+    _put(SlotClock, "wait", hurried)
 
 
 def _read_any_slot() -> None:
-    real = clients.read_code
-    clients.read_code = lambda record, received, slot, n: real(record, received, int(record[:8].view("<u8")[0]), n)
+    def read(record: Any, received: int, slot: int, n: int) -> Any:
+        return core.read_code(record, received, int(record[:8].view("<u8")[0]), n)
+
+    _put(clients, "read_code", read)
 
 
 def _obey_last() -> None:
     follow = EyeClient.__init__
-    EyeClient.__init__ = lambda eye, child, n, follows: follow(eye, child, n, True)  # type: ignore[method-assign]
+    _put(EyeClient, "__init__", lambda eye, child, n, follows: follow(eye, child, n, True))
 
 
 def _end_with_the_eye() -> None:
     def ends(eye: EyeClient, gone: bool) -> None:
         raise SystemExit(5)
 
-    EyeClient._missed = ends  # type: ignore[method-assign]
+    _put(EyeClient, "_miss", ends)
 
 
 def _keep_what_is_printed() -> None:
-    start = children.subprocess.Popen
+    start: Any = subprocess.Popen
 
     def started(*command: Any, **options: Any) -> Any:
         return start(*command, **{**options, "stdout": None, "stderr": None})
 
-    children.subprocess.Popen = started  # type: ignore[misc, assignment]
+    _put(subprocess, "Popen", started)
 
 
 FAULTS: Mapping[str, Callable[[], None]] = {

@@ -64,6 +64,7 @@ class Plan:
         trials: of the matched filter.
         frames: windows tried against |mu|.
         averaged: numbers of releases to average.
+        slots: of each device that runs with a hostile eye.
         seed: of everything that is drawn.
     """
 
@@ -79,6 +80,7 @@ class Plan:
     trials: int = 2_000
     frames: int = 400
     averaged: tuple[int, ...] = (1, 10, 100, 1_000)
+    slots: int = 900
     seed: int = 1
 
 

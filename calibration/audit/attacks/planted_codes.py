@@ -21,9 +21,9 @@ def _pieces(setting: Setting) -> list[Piece]:
 
 def _run(bench: Bench) -> Iterator[Finding]:
     manifest, shift, trials = bench.manifest, bench.piece.shift, bench.plan.trials
-    core, sizes = mechanism.Core(bench.setting.engine, manifest), bench.plan.galleries
-    loud = dict(mechanism.match_filter(core, bench.sigma(CONTROL_SHIFT), sizes, _CONTROL_TRIALS))
-    for among, hits in mechanism.match_filter(core, bench.sigma(shift), sizes, trials):
+    sizes = bench.plan.galleries
+    loud = dict(mechanism.match_filter(manifest, bench.sigma(CONTROL_SHIFT), sizes, _CONTROL_TRIALS))
+    for among, hits in mechanism.match_filter(manifest, bench.sigma(shift), sizes, trials):
         bound = naming_bound(bench.total_shift(shift, manifest.event_releases), among)
         interval = binomial_interval(hits, trials)
         yield Finding(
@@ -46,8 +46,8 @@ def _run(bench: Bench) -> Iterator[Finding]:
 PLANTED_CODES = Attack(
     name="matched filter",
     title="Planted codes",
-    text="The best case for an attacker: everyone has a code of their own, as far apart as possible, and the attacker "
-    "has the list.",
+    text="The best case for an attacker: everyone has a code of their own, as far apart as possible, which a hostile "
+    "eye says to the real gate over its socket; the attacker has the list, and reads the signed messages.",
     galleries=frozenset(),
     pieces=_pieces,
     run=_run,

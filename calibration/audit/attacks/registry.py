@@ -11,6 +11,7 @@ from calibration.audit.attacks.hostile_weights import HOSTILE_WEIGHTS
 from calibration.audit.attacks.naming import NAMING
 from calibration.audit.attacks.planted_codes import PLANTED_CODES
 from calibration.audit.attacks.reconstruction import RECONSTRUCTION
+from calibration.audit.attacks.side_channels import SIDE_CHANNELS
 from calibration.audit.attacks.two_codes import TWO_CODES
 from wire.errors import ConfigError
 
@@ -18,7 +19,16 @@ __all__ = ["ATTACKS", "attack_of"]
 
 ATTACKS: Mapping[str, Attack] = {
     attack.name: attack
-    for attack in (TWO_CODES, HOSTILE_WEIGHTS, PLANTED_CODES, NAMING, ATTRIBUTES, RECONSTRUCTION, AVERAGING)
+    for attack in (
+        TWO_CODES,
+        PLANTED_CODES,
+        SIDE_CHANNELS,
+        HOSTILE_WEIGHTS,
+        NAMING,
+        ATTRIBUTES,
+        RECONSTRUCTION,
+        AVERAGING,
+    )
 }
 """Name -> attack."""
 

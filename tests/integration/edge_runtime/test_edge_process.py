@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +233,67 @@ def test_an_eye_that_is_killed_again_and_again_costs_no_slot(
     assert len(slots) == 60
     assert slots == sorted(set(slots))
     assert len({len(payload) for payload in sent}) == 1
+
+
+@contextlib.contextmanager
+def units_of(name: str, path: Path) -> Iterator[None]:
+    """A child as its unit starts it: again whenever it ends, with the unit's environment and nothing of ours."""
+    unit = (ROOT / f"firmware_configs/overlay/etc/systemd/system/veilsight-{name}.service").read_text()
+    lines = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("Environment=")]
+    variables = dict(pair.split("=", 1) for line in lines for pair in line.split())
+    environment = {**variables, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", f"edge_runtime.{name}.process", "--socket", str(path)]
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.is_set():
+            subprocess.run(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
+            stop.wait(0.1)
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    yield
+    stop.set()
+    thread.join(PATIENCE_S)
+
+
+def test_children_that_systemd_starts_connect_to_the_sockets_that_it_gave_to_the_gate(
+    tmp_path: Path, mosquitto: int, listener: Listener
+) -> None:
+    """As on a device: the gate starts nobody. One that ends is accepted again."""
+    make_engine(tmp_path / "engine", slot_s=0.2)
+    config = make_edge_config(tmp_path, engine=tmp_path / "engine", port=mosquitto, windows=60)
+    summary = tmp_path / "summary.json"
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        for name in ("eye", "reader"):
+            socket_ = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            socket_.bind(str(tmp_path / f"{name}.sock"))
+            socket_.listen(1)
+            sockets.append(socket_)
+        passed = " ".join(f"{3 + k}<&{each.fileno()}" for k, each in enumerate(sockets))
+        run = subprocess.Popen(
+            ["bash", "-c", f'LISTEN_PID=$$ exec {sys.executable} -m edge_runtime "$@" {passed}', "gate"]
+            + ["--config", str(config), "--summary", str(summary)],
+            cwd=ROOT,
+            env={**os.environ, "LISTEN_FDS": "2", "LISTEN_FDNAMES": "eye:reader"},
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=[each.fileno() for each in sockets],
+        )
+        for name in ("eye", "reader"):
+            stack.enter_context(units_of(name, tmp_path / f"{name}.sock"))
+        until(lambda: len(listener.of("features")) >= 10)
+        assert children(run.pid, "edge_runtime") == []
+        (eye,) = children(os.getpid(), "edge_runtime.eye.process")
+        os.kill(eye, signal.SIGKILL)
+        _, output = run.communicate(timeout=PATIENCE_S)
+        assert run.returncode == 0, output
+    figures = json.loads(summary.read_text())
+    assert len(listener.of("features")) == figures["loop"]["windows"] == 60
+    assert figures["eye"]["answered"] > 20
+    assert figures["eye"]["starts"] >= 2
+    assert len(listener.of("verdict/edge")) > 20
 
 
 def children(parent: int, module: str) -> list[int]:

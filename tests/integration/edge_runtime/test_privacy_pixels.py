@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from tests.support.hostile_runs import Arena, Play, Run, faults
@@ -71,7 +72,9 @@ def _clean_up(arena: Arena) -> None:
     (Path("/tmp") / f"{arena.name}-folder").rmdir()
 
 
-def _look(runs: dict[str, Run], files: dict[str, bytes], seen: Floats, pattern: Floats, codes: Floats) -> None:  # type: ignore[valid-type]
+def _look(
+    runs: dict[str, Run], files: dict[str, bytes], seen: npt.NDArray[np.uint8], pattern: Floats, codes: Floats
+) -> None:
     own = runs["own"]
     assert own.status == 0, own.log
     assert 0.7 * len(codes) < len(own.slots) <= len(codes)  # all, except slots that a busy machine missed
@@ -86,7 +89,7 @@ def _look(runs: dict[str, Run], files: dict[str, bytes], seen: Floats, pattern: 
     # The same detector, on what was sent with one leak put into it.
     released = codes[own.slots]
     z = np.stack([m.z for _, m in own.heard.features]).astype(float)
-    for leak in (seen[7].tobytes(), zlib.compress(seen[7].tobytes()), released[2].astype("<i2").tobytes()):  # type: ignore[attr-defined]
+    for leak in (seen[7].tobytes(), zlib.compress(seen[7].tobytes()), released[2].astype("<i2").tobytes()):
         assert leaks(own.sent[:700] + leak + own.sent[700:], secrets)
     # Two releases with the same noise would differ by their codes alone.
     pairs = [(z[a] - z[b], released[a] - released[b]) for a in range(len(z)) for b in range(a)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import html
@@ -25,10 +24,11 @@ from calibration.audit.attacks.registry import ATTACKS
 from calibration.audit.auditor import Request, audit, main
 from calibration.audit.campaign import FULL, QUICK
 from calibration.audit.classifiers import Effort
+from calibration.audit.findings import BEYOND, shown
 from calibration.audit.origin import origin
 from calibration.audit.report import main as report_main
 from calibration.audit.report import page
-from calibration.audit.statement import could_be_tested
+from calibration.audit.statement import AT_ANY_S, could_be_tested
 from calibration.audit.targets import Gallery, faces, places
 from familial.data.clips import Clip
 from tests.support.engine_factory import make_engine
@@ -48,7 +48,9 @@ SMALL = Plan(
     trials=100,
     frames=5,
     averaged=(1, 100),
+    slots=40,
 )
+UNTRAINED = {"mechanism", "norm", "matched filter", "side channels"}
 SHADES = (40, 90, 140, 190)
 
 
@@ -107,7 +109,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_every_attack_is_made_at_every_level(made: Made) -> None:
     rows = made.found["attacks"]
     assert {row["attack"] for row in rows} == set(ATTACKS)
-    for attack in set(ATTACKS) - {"norm"}:
+    for attack in set(ATTACKS) - set(AT_ANY_S):
         assert {row["S_event"] for row in rows if row["attack"] == attack} == {2.0, 3.0}
     keys = {"name", "metric", "value", "ci", "chance", "certificate", "limit", "control", "status"}
     assert all(keys <= set(row) for row in rows)
@@ -123,7 +125,7 @@ def test_a_row_states_chance_limit_and_certificate(made: Made) -> None:
             among = int(re.fullmatch(r"named right, 1 of (\d+)", row["metric"]).group(1))  # type: ignore[union-attr]
             assert row["limit"] == pytest.approx(2 / among, rel=1e-4)
             assert row["chance"] == pytest.approx(1 / among, rel=1e-4)
-        if row["metric"] == "AUC":
+        if row["metric"].startswith("AUC"):
             assert row["limit"] == 0.6
         if row["certificate"] >= 0.99 and row["attack"] not in ("mechanism", "norm"):
             assert row["status"] in ("not testable", "attack failed its control")
@@ -132,13 +134,25 @@ def test_a_row_states_chance_limit_and_certificate(made: Made) -> None:
 def test_the_audit_passes_where_its_rows_hold(made: Made) -> None:
     statuses = {row["status"] for row in made.found["attacks"]}
     assert made.found["passed"] == (statuses <= {"holds", "not testable"})
+    assert made.found["beyond_own_limit"] == [shown(row) for row in made.found["attacks"]].count(BEYOND)
     assert made.found["certificate"]["inputs"]["clip_norm"] == 64
     assert made.found["complete"] is (not made.found["skipped"])
 
 
 def test_untrained_attacks_hold(made: Made) -> None:
-    rows = [row for row in made.found["attacks"] if row["attack"] in ("mechanism", "norm", "matched filter")]
+    rows = [row for row in made.found["attacks"] if row["attack"] in UNTRAINED - {"side channels"}]
     assert {row["status"] for row in rows} <= {"holds", "not testable"}
+
+
+def test_hostile_eyes_say_nothing_but_by_z_and_a_leaky_gate_is_found(made: Made) -> None:
+    rows = [row for row in made.found["attacks"] if row["attack"] == "side channels"]
+    timed = [row for row in rows if row["metric"].startswith("AUC")]
+    assert len(timed) == 4 and len(rows) == 10
+    for row in timed:  # how well times are kept is the machine's matter
+        assert row["status"] in ("not testable", "attack failed its control") and row["certificate"] == 1.0
+    for row in rows:
+        if row not in timed:
+            assert (row["status"], row["value"], row["found"]) == ("holds", 0.0, []), row
 
 
 def test_a_finished_piece_is_not_made_again(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +227,7 @@ def test_attackers_are_trained_on_a_hundred_thousand_noised_windows() -> None:
 
 
 def test_rows_state_the_noised_windows_of_their_training(made: Made) -> None:
-    learned = [row for row in made.found["attacks"] if row["attack"] not in ("mechanism", "norm", "matched filter")]
+    learned = [row for row in made.found["attacks"] if row["attack"] not in UNTRAINED]
     fewest = min(SMALL.classifiers.windows, SMALL.decoders.windows)
     assert learned and all(row["noised_windows"] >= fewest for row in learned)
 
@@ -248,11 +262,10 @@ def test_the_page_holds_every_row_and_loads_nothing(made: Made, tmp_path: Path) 
 
 def shown_with(made: Made, **changes: Any) -> tuple[str, str]:
     """Table and page of the audit where one row is another."""
-    found = copy.deepcopy(made.found)
-    for row in found["attacks"]:
-        row |= {"status": "holds", "ci": [0.0, 0.0]}
+    found = quiet(made)
     found["attacks"][0] |= {"name": "the row", **changes}
     found["passed"] = found["attacks"][0]["status"] == "holds"
+    found["beyond_own_limit"] = int(found["passed"])
     return module._table(found), page(found)
 
 
@@ -261,9 +274,9 @@ def shown_with(made: Made, **changes: Any) -> tuple[str, str]:
     [
         ({"status": "broken", "ci": [0.5, 0.6], "certificate": 0.4}, "do not use this engine", "Stop using it"),
         (
-            {"status": "broken", "ci": [0.3, 0.35], "certificate": 0.4, "limit": 0.2},
-            "beyond the preset limit of 0.2, within the certificate of 0.4",
-            "this network reveals more than it should",
+            {"status": "holds", "ci": [0.3, 0.35], "certificate": 0.4, "limit": 0.2, "beyond_limit": True},
+            "beyond our own limit of 0.2, within the certificate of 0.4",
+            "this device reveals more than we want",
         ),
         (
             {
@@ -297,7 +310,8 @@ def shown_with(made: Made, **changes: Any) -> tuple[str, str]:
 )
 def test_rows_that_do_not_hold_are_explained(made: Made, changes: dict[str, Any], said: str, meaning: str) -> None:
     table, text = shown_with(made, **changes)
-    assert said in table and "\nNOT PASSED" in table
+    amber = changes["status"] == "holds"
+    assert said in table and ("\nPASSED, BUT BEYOND OUR OWN LIMIT" if amber else "\nNOT PASSED") in table
     assert said in html.unescape(text) and meaning in text
 
 
@@ -305,34 +319,36 @@ def test_rows_that_do_not_hold_are_explained(made: Made, changes: dict[str, Any]
     ("changes", "status"),
     [
         ({}, 0),
-        ({"status": "broken", "ci": [0.3, 0.35], "certificate": 0.4}, 1),
-        ({"status": "broken", "ci": [0.5, 0.6], "certificate": 0.4}, 3),
+        ({"beyond_limit": True}, 3),
+        ({"status": "not testable", "beyond_limit": True}, 3),
+        ({"status": "broken", "ci": [0.5, 0.6], "certificate": 0.4}, 1),
         (
             {
                 "status": "attack failed its control",
                 "control": {"value": 0.4, "needed": 0.5, "what": "", "succeeded": False},
             },
-            3,
+            1,
         ),
     ],
 )
-def test_the_exit_status_separates_a_limit_from_the_certificate(
+def test_the_exit_status_separates_our_own_limit_from_the_certificate(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], status: int
 ) -> None:
-    fine = {"status": "holds", "control": {"value": 1.0, "needed": 0.5, "what": "", "succeeded": True}}
-    rows = [row | fine for row in made.found["attacks"]]
-    rows[-1] |= changes
-    found = made.found | {"attacks": rows, "passed": not changes}
+    found = quiet(made)
+    found["attacks"][-1] |= changes
+    found |= {"passed": status != 1, "beyond_own_limit": int(status == 3)}
     monkeypatch.setattr(module, "audit", lambda request: found)
     assert main(["--data", "x.csv", "--json", str(tmp_path / "a" / "audit.json")]) == status
-    assert json.loads((tmp_path / "a" / "audit.json").read_text())["passed"] is (status == 0)
+    written = json.loads((tmp_path / "a" / "audit.json").read_text())
+    assert (written["passed"], written["beyond_own_limit"]) == (status != 1, int(status == 3))
 
 
 def quiet(made: Made, **changes: Any) -> dict[str, Any]:
-    """The audit's document where every row holds, with changes."""
-    rows = [row | {"status": "holds", "beyond_limit": False, "ci": [0.0, 0.0]} for row in made.found["attacks"]]
-    kept = {"attacks": rows, "passed": True, "complete": True, "skipped": [], "beyond_limit_where_not_testable": []}
-    return made.found | kept | changes
+    """The audit's document where every row holds and its control succeeded, with changes."""
+    fine = {"status": "holds", "beyond_limit": False, "ci": [0.0, 0.0]}
+    fine["control"] = {"value": 1.0, "needed": 0.5, "what": "", "succeeded": True}
+    kept = {"attacks": [row | fine for row in made.found["attacks"]], "passed": True, "complete": True, "skipped": []}
+    return made.found | kept | {"beyond_own_limit": 0} | changes
 
 
 def headline(text: str) -> str:
@@ -348,11 +364,19 @@ def test_a_headline_is_green_only_where_nothing_is_beyond_anything(made: Made) -
     assert "nor beyond the stricter limit" in text
 
 
-def test_an_attack_beyond_our_own_limit_makes_the_headline_amber(made: Made) -> None:
-    """Passed, since nothing beyond a bound can be shown there; but the headline says it, and the rows are named."""
-    text = page(quiet(made, beyond_limit_where_not_testable=["place, from an event, S = 3"]))
+@pytest.mark.parametrize(
+    ("status", "certified"), [("not testable", "our limit 0.067, not testable"), ("holds", "certified 0.8783")]
+)
+def test_an_attack_beyond_our_own_limit_makes_the_headline_amber(made: Made, status: str, certified: str) -> None:
+    """Passed, since the promise holds; but the headline says it, and the rows are named."""
+    found = quiet(made, beyond_own_limit=1)
+    row = {"name": "a place, from an event", "status": status, "beyond_limit": True, "value": 0.07, "limit": 0.067}
+    found["attacks"][3] |= row | {"certificate": 0.87821, "S_event": 3.0}
+    text = page(found)
     assert "passed, but one attack went beyond our own limit" in headline(text) and "#a86400" in headline(text)
-    assert "nor beyond the stricter limit" not in text and "<li>place, from an event, S = 3: not testable</li>" in text
+    named = re.search(r"Beyond our own limit:</p><ul><li>(.*?)</li></ul>", text)
+    assert "nor beyond the stricter limit" not in text and named
+    assert named[1].startswith("a place, from an event, S = 3: 0.07 (") and certified in named[1]
 
 
 def test_the_first_sentence_says_at_which_s_anything_was_testable(made: Made) -> None:

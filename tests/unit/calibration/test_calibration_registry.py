@@ -126,6 +126,7 @@ def test_every_attack_has_work_and_a_place_in_the_docs(setting: Setting, name: s
 def test_the_heaviest_attacks_start_first(setting: Setting) -> None:
     order = list(dict.fromkeys(piece.attack for piece in tasks(setting)))
     assert order == [
+        "side channels",
         "reconstruction",
         "mechanism",
         "matched filter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edge_runtime.gate.children import Child
 from edge_runtime.gate.sampler import NoiseSample
 from tests.support.edge_device import Device
+from tests.support.services import PATIENCE_S
 from wire.protocol.message import coarse_time
 
 
@@ -66,3 +69,19 @@ def test_a_release_is_handed_over_at_its_deadline(tmp_path: Path) -> None:
     device.run(10)
     assert set(device.times()) == {0.0}
     assert device.stats.counts["alone"] > 0
+
+
+def test_a_child_does_not_inherit_the_gates_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that starts children gives the gate's priority up first."""
+    given: list[int] = []
+    monkeypatch.setattr(os, "getpriority", lambda which, who: -5)
+    monkeypatch.setattr(os, "setpriority", lambda which, who, value: given.append(value))
+    seen: list[list[int]] = []
+
+    def begin() -> None:
+        seen.append([*given])
+
+    child = Child("eye", begin, lambda: b"{}")
+    child._thread.join(PATIENCE_S)
+    assert len(seen) == 1 and seen[0][0] > -5
+    child.close()
