@@ -60,7 +60,7 @@ setup(
     version=VERSION[1],  # type: ignore[index]  # a missing version must stop the build
     description="A camera that says what happens and limits, by a stated number, who it can be about.",
     license="Apache-2.0",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.10",
     # One directory on the path: a package made after the install is importable without installing again.
     package_dir={"": "."},

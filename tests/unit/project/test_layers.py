@@ -46,6 +46,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "benchmarks": {"cv2", "numpy", "onnxruntime", "paho", "torch", "transformers"},
     "benchmarks/broker.py": {"amqtt"},
     "benchmarks/device/noise.py": {"opendp"},
+    "benchmarks/device/perceive.py": {"onnx"},
 }
 # `export` reaches the family, and with it torch, through these files alone: the rest runs on a device.
 EXPORT_TRACING = {"export/parity.py", "export/trace.py"}
