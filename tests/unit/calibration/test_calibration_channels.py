@@ -14,8 +14,9 @@ from calibration.audit.channels import Heard, Play
 from calibration.audit.wiretap import CONNECT, DISCONNECT, GONE, PUBLISH, Packet, Wiretap
 from tests.support.engine_factory import make_engine
 from wire.artifact.manifest import EngineManifest
+from wire.broker import BrokerConfig
 from wire.errors import DataError
-from wire.mqtt import BrokerConfig, Message, MqttClient
+from wire.mqtt import Message, MqttClient
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import FeatureMessage, coarse_time
 

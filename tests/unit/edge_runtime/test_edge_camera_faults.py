@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -321,5 +322,9 @@ def test_a_film_that_ends_long_before_its_header_says_is_damaged(tmp_path: Path)
         camera = Camera(config_of(tmp_path, str(file)), SPEC, clock := SlotClock(0.2, 0.05, 100.0))
         clock.start()
         with camera:
-            until(lambda camera=camera: camera._end_s < math.inf, 60)
+            until(partial(_ended, camera), 60)
         assert camera.damaged == damaged
+
+
+def _ended(camera: Camera) -> bool:
+    return camera._end_s < math.inf

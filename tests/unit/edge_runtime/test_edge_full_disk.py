@@ -15,7 +15,6 @@ from edge_runtime import app
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.gate.ledger import Ledger, open_key
 from tests.support.edge_device import Device
-from wire import files
 from wire.errors import DeviceKeyError, LedgerError
 from wire.files import disk_is_full, load_counts, save_counts
 from wire.protocol.keys import DeviceKey
@@ -35,7 +34,7 @@ class Disk:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return write(file, data)
 
-        monkeypatch.setattr(files.os, "write", limited)
+        monkeypatch.setattr(os, "write", limited)
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ def test_another_fault_of_the_disk_still_stops_the_device(tmp_path: Path, monkey
     def broken(*_: Any) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(files.os, "write", broken)
+    monkeypatch.setattr(os, "write", broken)
     with pytest.raises(LedgerError, match="Input/output error"):
         ledger.charge(0)
 

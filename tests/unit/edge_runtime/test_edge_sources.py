@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from edge_runtime.capture import camera as camera_module
+from edge_runtime.capture import opening, stillness
 from edge_runtime.capture import sources as source_module
-from edge_runtime.capture import stillness
 from edge_runtime.capture.address import backend_of, masked
 from edge_runtime.capture.camera import Camera, shrink
 from edge_runtime.capture.clock import SlotClock
@@ -179,7 +179,7 @@ def test_unusable_timestamps_fall_back_to_the_frame_rate(tmp_path: Path, monkeyp
         def __getattr__(self, name: str) -> Any:
             return getattr(self.inner, name)
 
-    real = source_module.open_capture
+    real = opening.open_capture
     monkeypatch.setattr(source_module, "open_capture", lambda *given: Odd(real(*given)))
     times = [at for at, _ in open_frames(str(clip), 1.0, 24, 24)]
     assert times == pytest.approx([k * 0.04 for k in range(10)])
