@@ -30,7 +30,7 @@ from wire.protocol.event import EventWindow
 
 __all__ = ["MOST_WORK", "EdgeMember", "Program"]
 
-MOST_WORK = 2**38
+MOST_WORK = 2**36
 """Work of one run, at most: a multiplication of a product counts 1, an element that is read or written 16."""
 
 _ELEMENT = 16

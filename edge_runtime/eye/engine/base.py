@@ -1,10 +1,11 @@
-"""What every engine is: frames -> code, event -> probabilities; and the self-test before the first slot.
+"""What every engine is: frames -> code, event -> logits; and the self-test before the first slot.
 
     encode(frames) -> mu        decide(z of 8 releases, which are present) -> label logits
 
-An engine runs the very bytes whose hashes the manifest holds. It opens only the graphs that its process needs: the eye
-has `encode`, the reader `decide`. It keeps nothing between runs, and what it says about a failed run is a fixed
-sentence with the error's type: a runtime's own text may hold pixels.
+An engine runs the very bytes whose hashes the manifest holds. It opens only the graphs that are asked for: the eye has
+`encode`; an engine runs `decide` in measurements, and on a device `edge_runtime/reader/member.py` does. It keeps
+nothing between runs, and what it says about a failed run is a fixed sentence with the error's type: a runtime's own
+text may hold pixels.
 
 The backends are in `onnx.py` and `tensorrt.py`, the choice between them in `registry.py`.
 """
@@ -23,7 +24,6 @@ import numpy.typing as npt
 
 from wire.artifact.manifest import EngineManifest
 from wire.errors import EngineError, PrivacyError
-from wire.protocol.event import EventWindow
 
 __all__ = ["PARTS", "REBUILD", "Engine", "self_test"]
 
@@ -98,14 +98,6 @@ class Engine(ABC):
         if mu.min() < _INT16.min or mu.max() > _INT16.max:
             raise EngineError(f"encode: the code does not fit int16; {REBUILD}")
         return mu.astype(np.int16).reshape(-1)
-
-    def decide(self, event: EventWindow) -> Mapping[str, float]:
-        """Label -> probability (a softmax of the logits) for the releases of an event. Raises EngineError."""
-        logits = self.run_decide(event.z[None], event.present[None])[0].astype(np.float64)
-        if not np.isfinite(logits).all():
-            raise EngineError("decide: the logits are not finite")
-        weights = np.exp(logits - logits.max())
-        return dict(zip(self.manifest.labels, (weights / weights.sum()).tolist(), strict=True))
 
 
 def self_test(engine: Engine) -> None:

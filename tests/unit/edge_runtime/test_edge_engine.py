@@ -23,7 +23,6 @@ from tests.support.engine_factory import BROKEN_CORES, make_engine, put_weights_
 from tests.support.services import PATIENCE_S, ROOT
 from wire.artifact.manifest import EngineManifest, sha256_file
 from wire.errors import ConfigError, EngineError, ManifestError, PrivacyError
-from wire.protocol.event import EventWindow
 
 
 @pytest.fixture
@@ -112,26 +111,6 @@ def test_denormal_numbers_count_as_zero_where_the_eye_runs(folder: Path) -> None
     command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_verdicts_are_a_distribution_over_the_labels(folder: Path) -> None:
-    engine = OnnxEngine(folder)
-    event = EventWindow(8, 4, 16)
-    event.push(0, np.arange(64, dtype=np.int16))
-    probabilities = engine.decide(event)
-    assert tuple(probabilities) == engine.manifest.labels
-    assert sum(probabilities.values()) == pytest.approx(1.0)
-
-
-def test_logits_that_are_not_finite_are_no_verdict(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = OnnxEngine(folder)
-    event = EventWindow(8, 4, 16)
-    for bad in (np.nan, np.inf):
-        monkeypatch.setattr(engine, "run_decide", lambda *_, bad=bad: np.array([[0, bad, 0]], np.float32))
-        with pytest.raises(EngineError, match="not finite"):
-            engine.decide(event)
-    monkeypatch.setattr(engine, "run_decide", lambda *_: np.array([[1e30, 0, 0]], np.float32))
-    assert list(engine.decide(event).values()) == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("name", ["encode.onnx", "decide.onnx", "noise_table.bin", "certificate.json"])
