@@ -75,6 +75,7 @@ setup(
         "rtx": RTX,
         "cloud": CLOUD,
         "train": TRAIN,
+        "tensorboard": ["tensorboard>=2.20"],  # the curve of a training as TensorBoard shows it
         "test": TEST,
     },
 )

@@ -33,7 +33,9 @@ LEAK_S = 0.03
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the gate and return its exit code."""
-    parser = argparse.ArgumentParser(prog="calibration.audit.planted_gate", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="calibration.audit.planted_gate", description="the gate with a planted eye, for audits", allow_abbrev=False
+    )
     parser.add_argument("--eye", required=True, metavar="NAME@KEY", help="how the eye behaves")
     parser.add_argument("--leaky", action="store_true", help="break the gate as well")
     given, own = parser.parse_known_args(argv)

@@ -1,17 +1,15 @@
-"""Clip manifests and clips: CSV rows -> checked entries -> small grey frames with times -> windows, slot by slot.
+"""Clips: rows of a manifest (`manifests`) -> small grey frames with times -> windows, slot by slot; splits by group.
 
-    manifest.csv: file,label,set,group,note    (file relative to the manifest; `uncertain` rows are not scored)
     clip --OpenCV--> frames u8 (T, H, W), times (T,) --WindowSpec.pick--> windows u8 (S, F, H, W), one per slot
 
 Small frames are cached under build/cache by the file's hash, the frame size and `FRAMES_VERSION`, so a clip is decoded
-once. Errors are DataError and name the manifest's line.
+once. Errors are DataError and name the file.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from familial.data.manifests import UNSCORED, Clip, read_manifests
 from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
 from wire.files import whole_file
@@ -44,34 +43,6 @@ CACHE = Path(__file__).resolve().parents[2] / "build" / "cache"
 FRAMES_VERSION = 1
 """Of the small grey frames: raise it whenever `small_grey` or the decoding gives other bytes for the same clip."""
 
-UNSCORED = "uncertain"
-"""The label of a row that is neither trained on nor scored."""
-
-_COLUMNS = ("file", "label", "set", "group")
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One row of a manifest.
-
-    Attributes:
-        file: where the clip lies.
-        name: its path as the manifest has it.
-        label: what it shows, or `UNSCORED`.
-        set: the data set it comes from.
-        group: clips of one group (a person, a room, a source video) are never on both sides of a split.
-        note: free text.
-        onset_s: seconds from the clip's start to where its label begins, where the manifest says it.
-    """
-
-    file: Path
-    name: str
-    label: str
-    set: str
-    group: str
-    note: str
-    onset_s: float | None = None
-
 
 @dataclass(frozen=True, slots=True)
 class Footage:
@@ -86,54 +57,6 @@ class Footage:
     frames: npt.NDArray[np.uint8]
     times: npt.NDArray[np.float64]
     duration: float
-
-
-def read_manifests(paths: Iterable[Path | str], labels: Sequence[str]) -> list[Clip]:
-    """Read the rows of all manifests, in order.
-
-    Raises:
-        DataError: a manifest without rows, a column that is missing, a label that is neither in `labels` nor
-            `uncertain`, a file that does not exist.
-    """
-    clips = [clip for path in paths for clip in _read(Path(path), labels)]
-    if not clips:
-        raise DataError("no clips: the manifests given have no rows")
-    return clips
-
-
-def _read(path: Path, labels: Sequence[str]) -> list[Clip]:
-    try:
-        with path.open(newline="", encoding="utf-8") as text:
-            rows = list(csv.DictReader(text))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not readable as a clip manifest ({error})") from error
-    clips = []
-    for line, row in enumerate(rows, start=2):
-        lacking = [name for name in _COLUMNS if not row.get(name)]
-        if lacking:
-            raise DataError(f"{path}:{line}: {', '.join(lacking)} missing; the header is file,label,set,group,note")
-        if row["label"] not in (*labels, UNSCORED):
-            raise DataError(f"{path}:{line}: label is {row['label']!r}, known are {', '.join(labels)} and {UNSCORED}")
-        file = path.parent / row["file"]
-        if not file.is_file():
-            raise DataError(f"{path}:{line}: file {row['file']} is missing (looked for {file})")
-        onset = _onset(row.get("onset_s"), f"{path}:{line}")
-        clips.append(Clip(file, row["file"], row["label"], row["set"], row["group"], row.get("note") or "", onset))
-    return clips
-
-
-def _onset(text: str | None, where: str) -> float | None:
-    """The optional column `onset_s`: seconds from the clip's start to where its label begins."""
-    if not text:
-        return None
-    cure = "give seconds from the clip's start, or leave it empty"
-    try:
-        onset = float(text)
-    except ValueError as error:
-        raise DataError(f"{where}: onset_s is {text!r}; {cure}") from error
-    if not 0.0 <= onset < 1e5:
-        raise DataError(f"{where}: onset_s is {onset}; {cure}")
-    return onset
 
 
 def small_grey(frame: npt.NDArray[np.uint8], spec: WindowSpec) -> npt.NDArray[np.uint8]:

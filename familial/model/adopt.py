@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from familial.model.adapter import ADAPTER
+from familial.model.card import Card, write_card
 from familial.model.checkpoint import plan_of, save_with
 from familial.model.config import FamilyConfig, VisionSpec
 from familial.model.family import Family
@@ -396,6 +397,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VeilsightError as error:
         print(f"familial.model.adopt: {error}", file=sys.stderr)
         return 1
+    print(write_card(args.out, Card("familial.model.adopt", config, base=args.base)), flush=True)
     words = "the base's tokenizer" if (args.base / "tokenizer.json").is_file() else "nothing: no tokenizer.json there"
     members = (EdgeMember(family), CloudMember(family))
     edge, cloud = (sum(weight.numel() for weight in member.parameters()) for member in members)

@@ -9,7 +9,7 @@ What `calibration` writes (noise, ranges, OOD reference) lies beside these files
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -96,8 +96,8 @@ def load(folder: Path | str, edge_only: bool = False) -> Family:
 def adopt(family: Family, base: Path | str) -> list[str]:
     """Copy the weights of the checkpoint `base` into `family` wherever name and shape agree.
 
-    Word embeddings are copied word by word, since vocabularies differ. Where the code of `family` has directions for
-    attributes and that of `base` has none, the labels' directions are copied.
+    Word embeddings are copied word by word and the edge's exit label by label, since both may differ. Where the code
+    of `family` has directions for attributes and that of `base` has none, the labels' directions are copied.
 
     Returns:
         The names of the weights that were left as they were.
@@ -109,17 +109,26 @@ def adopt(family: Family, base: Path | str) -> list[str]:
     for matrix in ("embed.weight", "head.weight"):
         if matrix not in mine or matrix not in theirs or theirs[matrix].shape[1] != mine[matrix].shape[1]:
             continue
-        rows = mine[matrix].detach().clone()
-        for index, word in enumerate(family.config.words):
-            if word in places:
-                rows[index] = theirs[matrix][places[word]]
-        taken[matrix] = rows
+        taken[matrix] = _rows(mine[matrix], theirs[matrix], family.config.words, places)
+    known = {label: index for index, label in enumerate(other.config.labels)}
+    for name in ("exit_head.weight", "exit_head.bias"):
+        if mine[name].shape != theirs[name].shape and mine[name].shape[1:] == theirs[name].shape[1:]:
+            taken[name] = _rows(mine[name], theirs[name], family.config.labels, known)
     if family.config.aside > other.config.aside == 0 and family.config.rank == other.config.rank:
         for name in ("desensitizer.outer.weight", "desensitizer.outer.bias"):
             if mine[name].shape[1:] == theirs[name].shape[1:]:
                 taken[name] = torch.cat((theirs[name], mine[name].detach()[len(theirs[name]) :]))
     family.load_state_dict(taken, strict=False)
     return sorted(set(mine) - set(taken))
+
+
+def _rows(mine: Tensor, theirs: Tensor, names: Sequence[str], known: Mapping[str, int]) -> Tensor:
+    """`mine` (N, ...), with the rows of `theirs` for each of the N names that is known there."""
+    rows = mine.detach().clone()
+    for index, name in enumerate(names):
+        if name in known:
+            rows[index] = theirs[known[name]]
+    return rows
 
 
 def _floats(family: Family) -> dict[str, Tensor]:

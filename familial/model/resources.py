@@ -22,13 +22,15 @@ def available_memory() -> int | None:
     return int(found["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in found else None
 
 
-def require_memory(needed: int, doing: str) -> None:
-    """Raise CheckpointError unless `needed` bytes of memory are available for `doing`."""
+_CURE = "end other programs, take a smaller base, or use a machine with more"
+
+
+def require_memory(needed: int, doing: str, cure: str = _CURE) -> None:
+    """Raise CheckpointError, with the cure, unless `needed` bytes of memory are available for `doing`."""
     there = available_memory()
     if there is not None and there < needed:
         raise CheckpointError(
-            f"{doing} needs {needed / _GB:.1f} GB of memory, {there / _GB:.1f} GB are available; "
-            "end other programs, take a smaller base, or use a machine with more"
+            f"{doing} needs {needed / _GB:.1f} GB of memory, {there / _GB:.1f} GB are available; {cure}"
         )
 
 

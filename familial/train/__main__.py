@@ -1,6 +1,6 @@
 """`python -m familial.train`: the command line of training.
 
-command line, or each run of a --recipe --> TrainConfig, clips, validation set --loop.train--> a checkpoint
+command line, or each run of a --recipe --> TrainConfig, `material` --loop.train--> a checkpoint with its card
 --folds N: N families, each of which leaves one part of the groups out, for `familial.evaluate --folds`
 """
 
@@ -10,28 +10,31 @@ import argparse
 import ctypes
 import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import cv2
 import torch
 
-from familial.data.clips import UNSCORED, Clip, grouped_folds, read_manifests
+from familial.data.clips import grouped_folds
 from familial.data.events import LabelledClip
-from familial.data.sources import manifest_clips, rendered_clips
-from familial.data.splits import clip_seeds
 from familial.model import checkpoint
+from familial.model.card import Card, write_card
 from familial.model.config import FamilyConfig, nano
 from familial.model.family import Family
 from familial.model.vocabulary import Vocabulary
+from familial.model.weights import without_weights
 from familial.train.attributes import with_attributes
+from familial.train.budget import Budget
 from familial.train.config import TrainConfig
+from familial.train.labels import with_labels
 from familial.train.loop import train
+from familial.train.material import Material, gather
+from familial.train.memory import require_weights_memory
 from familial.train.progress import run_folder
 from familial.train.recipe import FORMER_KEYS, trainings
 from wire.arguments import former_name
@@ -70,43 +73,50 @@ def run(argv: Sequence[str] | None = None) -> None:
 def _run(args: argparse.Namespace) -> None:
     """Make one training, or one for each fold."""
     _set_up_torch(args)
-    if not args.data and not args.rendered:
-        raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N or both")
     of_args = {name: getattr(args, name) for name in TrainConfig.__slots__ if name != "warm_start"}
     train_config, config = TrainConfig(**of_args, warm_start=args.base is not None), _family_config(args)
-    render = partial(rendered_clips, labels=config.labels, spec=config.window, processes=args.processes)
-    rendered = _with_progress(render(clip_seeds("training", args.rendered)), args.rendered)
-    validation = list(render(clip_seeds("held_out", args.rendered // 10)))
-    clips = read_manifests(args.data, config.labels) if args.data else []
-    clips = [clip for clip in clips if clip.label != UNSCORED]
-    real = manifest_clips(clips, config.labels, config.window)
+    budget = Budget(args.minutes * (args.folds if args.fold is None and args.folds else 1))
+    material = gather(args, config, budget)
     if args.folds:
-        _train_folds(args, train_config, config, rendered, validation, clips, real)
+        _train_folds(args, train_config, config, material, budget)
         return
-    every = [*rendered, *real]
-    train(_initial_family(every, config, args), every, validation or real, train_config, args.out, args.resume)
+    kept, held = material.split([True] * len(material.rows))
+    _train_one(args, train_config, config, kept, held, args.out, budget)
 
 
 def _train_folds(
+    args: argparse.Namespace, train_config: TrainConfig, config: FamilyConfig, material: Material, budget: Budget
+) -> None:
+    """Train one family for each fold, and write down which clips it left out.
+
+    What the clips took of the time is shared by all. Clips that are left out never calibrate their own probabilities.
+    """
+    fold_of = grouped_folds(material.rows, args.folds)
+    chosen = range(args.folds) if args.fold is None else [args.fold]
+    for fold in chosen:
+        out = args.out / f"fold-{fold}"
+        names = [row.name for row, where in zip(material.rows, fold_of, strict=True) if where == fold]
+        kept, held = material.split([where != fold for where in fold_of])
+        print(f"fold {fold}: {len(kept)} clips to train on, {len(names)} clips left out", flush=True)
+        own = Budget(budget.left / 60 / (len(chosen) - chosen.index(fold)))
+        _train_one(args, train_config, config, kept, held, out, own)
+        (out / "left_out.json").write_text(json.dumps(names, indent=0) + "\n")
+
+
+def _train_one(
     args: argparse.Namespace,
     train_config: TrainConfig,
     config: FamilyConfig,
-    rendered: Sequence[LabelledClip],
-    validation: Sequence[LabelledClip],
-    clips: Sequence[Clip],
-    real: Sequence[LabelledClip],
+    clips: Sequence[LabelledClip],
+    held: Sequence[LabelledClip],
+    out: Path,
+    budget: Budget,
 ) -> None:
-    """Train one family for each fold, and write down which clips it left out."""
-    fold_of = grouped_folds(clips, args.folds)
-    for fold in range(args.folds) if args.fold is None else [args.fold]:
-        out = args.out / f"fold-{fold}"
-        kept = [*rendered, *(clip for clip, where in zip(real, fold_of, strict=True) if where != fold)]
-        left = [clip for clip, where in zip(real, fold_of, strict=True) if where == fold]
-        print(f"fold {fold}: {len(kept)} clips to train on, {len(left)} clips left out", flush=True)
-        # calibrated on rendered clips, where there are any: left-out clips must not calibrate their own probabilities
-        train(_initial_family(kept, config, args), kept, validation or left, train_config, out, args.resume)
-        names = [clip.name for clip, where in zip(clips, fold_of, strict=True) if where == fold]
-        (out / "left_out.json").write_text(json.dumps(names, indent=0) + "\n")
+    """Train one family, and write its card."""
+    made = train(_initial_family(clips, config, args), clips, held, train_config, out, args.resume, budget)
+    sets = Counter(clip.set for clip in clips)
+    card = Card("familial.train", made.family.config, dict(sets), len(held), made.scores, args.base)
+    print(write_card(out, card), flush=True)
 
 
 def _set_up_torch(args: argparse.Namespace) -> None:
@@ -127,6 +137,8 @@ def _set_up_torch(args: argparse.Namespace) -> None:
 def _family_config(args: argparse.Namespace) -> FamilyConfig:
     """Return the sizes of the family: those of --base or of nano, as the options change them."""
     config = nano(("<pad>", "<end>")) if args.base is None else FamilyConfig.load(args.base / "config.json")
+    if args.labels is not None:
+        config = with_labels(config, args.labels.split(","))
     if args.attributes and not config.rank:
         raise ConfigError(
             f"--attributes: codes of {args.base} lie in all directions (rank 0), none is left for attributes"
@@ -141,24 +153,18 @@ def _family_config(args: argparse.Namespace) -> FamilyConfig:
 def _initial_family(clips: Sequence[LabelledClip], config: FamilyConfig, args: argparse.Namespace) -> Family:
     """Return a family with the words of all captions: fresh, or with the weights of --base."""
     words = Vocabulary.of_captions((clip.caption for clip in clips), config.labels, config.attributes).words
-    known = config.words if args.base is not None else ()
+    known = config.words if args.base is not None else ()  # begin with the special tokens, as `words` do
     config = replace(config, words=(*known, *(word for word in words if word not in known)))
     if args.decision_threshold is not None:
         config = replace(config, decision_threshold=args.decision_threshold)
+    with without_weights():
+        count = sum(weight.numel() for weight in Family(config).parameters())
+    require_weights_memory(count, f"training {count / 1e6:,.1f} M weights")
     family = Family(config)
     if args.base is not None:
         left = checkpoint.adopt(family, args.base)
         print(f"began from {args.base}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)
     return family
-
-
-def _with_progress(clips: Iterator[LabelledClip], total: int) -> list[LabelledClip]:
-    began, found = time.monotonic(), []
-    for clip in clips:
-        found.append(clip)
-        if len(found) % 200 == 0 or len(found) == total:
-            print(f"rendered {len(found)}/{total} in {time.monotonic() - began:.0f} s", flush=True)
-    return found
 
 
 class _Parser(argparse.ArgumentParser):
@@ -193,6 +199,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="MANIFEST.csv",
         help="clips: file,label,set,group,note",
     )
+    add("--held-out", type=float, default=0.2, metavar="SHARE", help="of these clips, where no rendered ones calibrate")
+    add("--labels", metavar="A,B,...", help="the base's, then new ones that your clips have")
     add("--rendered", type=int, default=0, metavar="N", help="clips to render and train on")
     add("--base", type=Path, metavar="DIR", help="begin from this checkpoint")
     add("--recipe", type=Path, metavar="FILE.toml", help="trainings one after the other; options win")
@@ -204,7 +212,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_hyperparameters(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--minutes", type=float, default=20.0, help="wall clock of one family")
+    add("--minutes", type=float, default=20.0, help="wall clock of one family, all of it: clips, stages, calibration")
     add("--steps", type=int, default=0, help="at most so many steps")
     add("--batch-size", type=int, default=16, metavar="N", help="sequences of 8 slots in a step")
     add("--samples-per-sequence", type=int, default=6, metavar="N", help="noisy events of each sequence in stage 2")

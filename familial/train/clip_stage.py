@@ -1,6 +1,6 @@
 """Stage 3: adapter, backbone and exits alone, on whole clips as they will be called; tower and codes are frozen.
 
-    clips --frozen tower, once plain and twice augmented--> codes of all slots --fresh noise--> all events of a clip
+    clips --frozen tower, all plain, then twice augmented--> codes of all slots --fresh noise--> all events of a clip
           --adapter, backbone--> odds --mean over the events--> the clip's label
 
 Reading codes is cheap, so this stage sees far more noise than the tower could pay for; and it learns what
@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +30,10 @@ from familial.model.vocabulary import FIRST_LABEL, PAD
 from familial.train.attributes import share_loss, slot_shares
 from familial.train.stages import NOTHING
 
-__all__ = ["clip_loss", "train_on_clips"]
+__all__ = ["clip_loss", "clip_stage_clips", "train_on_clips"]
 
-_MOST = 500  # clips that are encoded, chosen at random where there are more
+_MOST = 500  # clips, rendered or not, chosen at random where there are more; all others that are not rendered too
+_PLAIN_UNTIL, _AUGMENTED_UNTIL = 0.8, 0.5  # of the time
 _AUGMENTED = 2  # augmented versions of each
 _CLIPS = 24  # in a step
 _EVENTS = 12  # of a clip in a step
@@ -48,32 +49,36 @@ class _EncodedClip:
 
 
 def train_on_clips(
-    family: Family, clips: Sequence[LabelledClip], shares: Sequence[float], minutes: float, steps: int, seed: int
+    family: Family,
+    clips: Sequence[LabelledClip],
+    shares: Sequence[float],
+    seconds: float,
+    steps: int,
+    seed: int,
+    now: Callable[[], float] = time.monotonic,
 ) -> None:
     """Train adapter, backbone and exits of `family` in place.
 
-    At most half of the minutes goes into codes: with a slow tower, those of fewer clips are made.
+    Every clip is encoded as it is, of rendered ones at most `_MOST`; what is left of the first half of the time goes
+    into augmented versions.
 
     Args:
         family: the moving average of the weights; it is averaged on.
         clips: to train on.
         shares: how often each label is drawn.
-        minutes: of wall clock, at most; 0: nothing is trained.
+        seconds: of wall clock, at most; 0: nothing is trained.
         steps: at most so many; 0: no limit.
         seed: of clips and noise.
+        now: a clock in seconds.
     """
-    if minutes <= 0:
+    if seconds <= 0:
         return
-    began, rng = time.monotonic(), np.random.default_rng([seed, 3])
-    encoded = list[_EncodedClip]()
-    for index in rng.permutation(len(clips))[:_MOST]:
-        encoded.append(_encode(family, clips[index], rng))
-        if time.monotonic() - began > 30 * minutes:
-            break
+    began, rng = now(), np.random.default_rng([seed, 3])
+    encoded = _encoded(family, clips, rng, lambda: (now() - began) / seconds)
     cells = cells_of([each.clip for each in encoded], len(shares))
     reader, parameters = _trainable_copy(family)
     optimiser = torch.optim.AdamW(parameters, lr=_LR, weight_decay=0.05)
-    step, prepared, done = 0, time.monotonic(), 0.0
+    step, prepared, done = 0, now(), 0.0
     while done < 1.0:
         for group in optimiser.param_groups:
             group["lr"] = _LR * min(1.0, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * done))
@@ -89,10 +94,9 @@ def train_on_clips(
         with torch.no_grad():
             for mine, theirs in zip(family.parameters(), reader.parameters(), strict=True):
                 mine.lerp_(theirs, 1.0 - min(0.99, step / (step + 10)))
-        left = max(1e-3, 60 * minutes - (prepared - began))
-        done = max((time.monotonic() - prepared) / left, step / steps if steps else 0.0)
-    spent = (time.monotonic() - began) / 60
-    print(f"clip stage: {step} steps on {len(encoded)} whole clips in {spent:.1f} min", flush=True)
+        left = max(1e-3, seconds - (prepared - began))
+        done = max((now() - prepared) / left, step / steps if steps else 0.0)
+    print(f"clip stage: {step} steps on {len(encoded)} whole clips in {(now() - began) / 60:.1f} min", flush=True)
 
 
 def _trainable_copy(family: Family) -> tuple[Family, list[Tensor]]:
@@ -108,13 +112,33 @@ def _trainable_copy(family: Family) -> tuple[Family, list[Tensor]]:
     return reader, parameters
 
 
-def _encode(family: Family, clip: LabelledClip, rng: np.random.Generator) -> _EncodedClip:
-    footage, versions = clip.footage, [clip_codes(family, clip.footage)]
-    for _ in range(_AUGMENTED):
-        frames = np.ascontiguousarray(footage.frames)  # (T, H, W)
-        changed = augment(frames, sample_view(frames.shape[1], frames.shape[2], rng), rng)
-        versions.append(clip_codes(family, Footage(changed, footage.times, footage.duration)))
-    return _EncodedClip(clip, versions)
+def clip_stage_clips(clips: Sequence[LabelledClip]) -> list[LabelledClip]:
+    """Return those of `clips` that the stage encodes: `_MOST` of them, and all others that are not rendered."""
+    return [*clips[:_MOST], *(clip for clip in clips[_MOST:] if clip.truth is None)]
+
+
+def _encoded(
+    family: Family, clips: Sequence[LabelledClip], rng: np.random.Generator, spent: Callable[[], float]
+) -> list[_EncodedClip]:
+    """Encode the clips: first each as it is, then augmented versions. spent: the share of the time that has gone."""
+    mixed = [clips[index] for index in rng.permutation(len(clips))]
+    chosen, found = clip_stage_clips(mixed), list[_EncodedClip]()
+    for clip in chosen:
+        if found and spent() > _PLAIN_UNTIL:
+            print(f"clip stage: time for {len(found)} of {len(chosen)} clips; give more --minutes for all", flush=True)
+            break
+        found.append(_EncodedClip(clip, [clip_codes(family, clip.footage)]))
+    for each in found[:_MOST]:
+        if spent() > _AUGMENTED_UNTIL:
+            break
+        each.versions.extend(_augmented(family, each.clip.footage, rng) for _ in range(_AUGMENTED))
+    return found
+
+
+def _augmented(family: Family, footage: Footage, rng: np.random.Generator) -> Tensor:
+    frames = np.ascontiguousarray(footage.frames)  # (T, H, W)
+    changed = augment(frames, sample_view(frames.shape[1], frames.shape[2], rng), rng)
+    return clip_codes(family, Footage(changed, footage.times, footage.duration))
 
 
 def _batch(

@@ -16,26 +16,45 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from familial.data.clips import slots
 from familial.data.events import LabelledClip
 from familial.model import checkpoint
 from familial.model.code_space import prototypes
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.model.towers.base import Seen
-from familial.train.clip_stage import train_on_clips
+from familial.train.budget import Budget, Pace, Reserve, minutes_text, reserve
+from familial.train.clip_stage import clip_stage_clips, train_on_clips
 from familial.train.config import TrainConfig, label_shares
+from familial.train.memory import require_training_memory
 from familial.train.progress import Clock, Curve, State, run_folder
 from familial.train.sampling import BatchSource
 from familial.train.stages import TrainingHeads, captions_of, event_losses, noisy_events, window_losses
-from familial.train.validation import ValidationSet
+from familial.train.validation import ValidationSet, pace_of
 from wire.errors import CheckpointError
 
-__all__ = ["train"]
+__all__ = ["Trained", "train"]
+
+_CALIBRATION = 0.85  # of what is left at the end; the files take the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        family: the moving average of the weights, calibrated, on the CPU.
+        scores: of the validation set, as `ValidationSet.calibrated` gives them; empty without one.
+    """
+
+    family: Family
+    scores: dict[str, float]
 
 
 def train(
@@ -45,90 +64,159 @@ def train(
     train_config: TrainConfig,
     out: Path,
     resume: bool,
-) -> Family:
+    budget: Budget | None = None,
+) -> Trained:
     """Train on the config's device; write the checkpoint, and curve and resumable state under build/train.
 
     Args:
         family: is trained in place.
         clips: to train on.
-        validation_clips: to score and calibrate on.
+        validation_clips: to score and calibrate on; none of `clips`.
         train_config: how.
         out: folder of the checkpoint.
         resume: go on from the saved state of this folder.
-
-    Returns:
-        The moving average of the family, calibrated, on the CPU.
+        budget: of the whole training, begun with its first clip; None begins one now.
 
     Raises:
-        CheckpointError: the loss is not finite, or the saved state is of another training.
+        CheckpointError: the loss is not finite, the saved state is of another training, or memory is too small.
     """
+    budget = budget or Budget(train_config.minutes)
+    source = BatchSource(family.config, clips, train_config)
+    require_training_memory(family, source)
     with torch.device(train_config.device):  # whatever is made inside is made there
         family = family.to(train_config.device)
         average = copy.deepcopy(family).eval().requires_grad_(False)
-        _train(family, average, clips, validation_clips, train_config, out, resume)
-    return average
-
-
-def _train(
-    family: Family,
-    average: Family,
-    clips: Sequence[LabelledClip],
-    validation_clips: Sequence[LabelledClip],
-    train_config: TrainConfig,
-    out: Path,
-    resume: bool,
-) -> None:
-    config, heads, folder = family.config, TrainingHeads(family), run_folder(out)
-    parameters = [*family.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=train_config.lr, weight_decay=0.02, betas=(0.9, 0.98))
-    state = State(folder / "state.pt", {"family": family, "average": average, "heads": heads}, optimiser)
-    first, spent = state.load() if resume else state.discard()
-    curve, clock = Curve(folder / "curve.csv", fresh=first == 0), Clock(train_config, first, spent)
-    adapter_ready = train_config.warm_start or (first > 0 and clock.stage == 2)
-    with clock.paused():  # preparation takes no training time
-        source = BatchSource(config, clips, train_config)
         validation = ValidationSet(average, validation_clips, train_config)
-    label_prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)  # (L, K, d)
-    family.train()
-    while clock.done < 1.0:
-        stage = clock.stage
-        if stage == 2 and not adapter_ready:
-            adapter_ready = True
-            _point_adapters(family, average)
-        _set_lr(optimiser, train_config.lr * clock.lr_factor)
-        batch, seen, linked = source.batch(clock.step), list[Seen](), 0.0
-        frames = torch.as_tensor(batch.frames)  # u8 (B, T, H, W)
-        x = family.sequence_features(frames, source.index, train_config.bf16, seen)  # (B, R, K, d), before rounding
-        losses = window_losses(family, x, batch, label_prototypes, source.window_weights(batch))
-        losses |= heads.body_losses(seen, batch, train_config.bodies)
-        if stage == 2:
-            samples = source.samples(batch, train_config.samples_per_sequence, [train_config.seed, clock.step])
-            code = family.code(x.flatten(0, 1)).reshape(x.shape)  # rounded; the gradient passes straight through
-            z, present = noisy_events(code, samples, config.sigma)  # (N, R, K, d), (N, R)
-            weights, captions = source.sample_weights(samples), captions_of(clips, batch, samples)
-            losses |= event_losses(family, z, present, samples, batch, weights, captions)
-            losses["link"], linked = heads.adversary_loss(z, present, samples, batch, train_config.adversary)
-        total = sum(losses.values(), torch.zeros(()))
-        _refuse_non_finite(total.item(), clock.step, state.path)
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        clock.step += 1
-        _update_average(average, family, clock.step - first)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        curve.add(clock, values | ({"linked": linked} if "link" in values else {}))
-        if curve.due():
-            with clock.paused():
-                curve.show(validation.scores(average))
-                state.save(clock.step, clock.spent)
-    minutes, shares = train_config.clip_stage * train_config.minutes, label_shares(config.labels)
-    train_on_clips(average, clips, shares, minutes, train_config.clip_steps, train_config.seed)
-    with clock.paused():
-        average.config = validation.calibrated(average)
+        training = _Training(family, average, source, validation, out, resume, budget)
+        training.run()
+        _whole_clips(training, budget)
+        average.config, scores = validation.calibrated(average, _CALIBRATION * budget.left, budget.now)
     checkpoint.save(average.cpu(), out)
-    minutes = clock.spent / 60
-    print(f"{clock.step} steps in {minutes:.1f} min; checkpoint in {out}, curve in {curve.path}", flush=True)
+    print(f"{training.step} steps in {budget.spent / 60:.1f} min; checkpoint in {out}, curve in {training.curve.path}")
+    return Trained(average, scores)
+
+
+def _whole_clips(training: _Training, budget: Budget) -> None:
+    """The clip stage, in what is left of the budget before the calibration."""
+    config = training.config
+    if not config.clip_stage:
+        return
+    seconds = budget.left - (training.kept.total - training.kept.clip_stage)
+    if config.steps:
+        seconds = min(seconds, config.clip_stage * budget.total)
+    shares, clips = label_shares(training.family.config.labels), training.source.clips
+    train_on_clips(training.average, clips, shares, max(1.0, seconds), config.clip_steps, config.seed, budget.now)
+
+
+class _Training:
+    """Stages 1 and 2 of one training.
+
+    Args:
+        family: is trained.
+        average: the moving average of its weights.
+        source: of the batches.
+        validation: scores now and then.
+        out: folder of the checkpoint.
+        resume: go on from the saved state of this folder.
+        budget: of the whole training.
+
+    Attributes:
+        kept: of the budget, for the end.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        average: Family,
+        source: BatchSource,
+        validation: ValidationSet,
+        out: Path,
+        resume: bool,
+        budget: Budget,
+    ) -> None:
+        config, folder = family.config, run_folder(out)
+        self.family, self.average, self.source, self.validation = family, average, source, validation
+        self.config, self.heads, self.drawn = source.train, TrainingHeads(family), set[int]()
+        self.source.index = self.source.index.to(self.config.device)
+        self.parameters = [*family.parameters(), *self.heads.parameters()]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=self.config.lr, weight_decay=0.02, betas=(0.9, 0.98))
+        modules = {"family": family, "average": average, "heads": self.heads}
+        self.state = State(folder / "state.pt", modules, self.optimiser)
+        self.first, self.spent = self.state.load() if resume else self.state.discard()
+        self.step, self.curve = self.first, Curve(folder / "curve.csv", fresh=self.first == 0)
+        self.label_prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
+
+        budget.was_spent(self.spent)
+        self.budget, self.pace, self.left = budget, Pace(0.0, 0.0), budget.left
+        self.kept = self._reserve()
+
+    def _reserve(self) -> Reserve:
+        """Plan the end of the training by the slowest pace that was measured on a clip, now or before."""
+        clips, spec, budget = self.source.clips, self.family.config.window, self.budget
+        self.pace = self.pace.slower(pace_of(self.average, clips[0], budget.now))
+        count = sum(slots(clip.footage.duration, spec) for clip in clip_stage_clips(clips))
+        return reserve(budget.total, self.config.clip_stage, count, self.validation.cost(), self.pace, self.left)
+
+    def _say_plan(self) -> None:
+        budget, kept = self.budget, self.kept
+        times = [minutes_text(each) for each in (max(0.0, budget.left - kept.total), kept.clip_stage, kept.calibration)]
+        print(
+            f"budget: {minutes_text(budget.total)}, of which {minutes_text(budget.spent)} are gone; at most {times[0]} "
+            f"for stages 1 and 2, {times[1]} for whole clips, {times[2]} for calibration",
+            flush=True,
+        )
+
+    def run(self) -> None:
+        """Train until the clock says so; say which clips were never drawn."""
+        self._say_plan()
+        clock = Clock(self.config, self.budget, self.first, self.spent)
+        clock.kept = self.kept.total
+        adapter_ready = self.config.warm_start or (self.first > 0 and clock.stage == 2)
+        self.family.train()
+        while clock.done < 1.0:
+            stage = clock.stage
+            if stage == 2 and not adapter_ready:
+                adapter_ready = True
+                _point_adapters(self.family, self.average)
+            _set_lr(self.optimiser, self.config.lr * clock.lr_factor)
+            losses, linked = self._losses(clock.step, stage)
+            total = sum(losses.values(), torch.zeros(()))
+            _refuse_non_finite(total.item(), clock.step, self.state.path)
+            self.optimiser.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.optimiser.step()
+            clock.step += 1
+            _update_average(self.average, self.family, clock.step - self.first)
+            values = {name: float(value.detach()) for name, value in losses.items()}
+            self.curve.add(clock, values | ({"linked": linked} if "link" in values else {}))
+            if self.curve.due():
+                self.curve.show(self.curve.scores(lambda: self.validation.scores(self.average)))
+                self.state.save(clock.step, clock.spent)
+                self.kept = self._reserve()  # the machine may have become slower
+                clock.kept = self.kept.total
+        self.step = clock.step
+        missed = len(self.source.clips) - len(self.drawn)
+        if missed and not self.first:
+            print(f"stages 1 and 2: {missed} of {len(self.source.clips)} clips were never drawn; more --minutes would")
+
+    def _losses(self, step: int, stage: int) -> tuple[dict[str, Tensor], float]:
+        """The losses of one step, and the share that the adversary links right."""
+        family, source, config, linked = self.family, self.source, self.config, 0.0
+        batch, seen = source.batch(step), list[Seen]()
+        self.drawn.update(batch.clip.tolist())
+        frames = torch.as_tensor(batch.frames)  # u8 (B, T, H, W)
+        x = family.sequence_features(frames, source.index, config.bf16, seen)  # (B, R, K, d), before rounding
+        losses = window_losses(family, x, batch, self.label_prototypes, source.window_weights(batch))
+        losses |= self.heads.body_losses(seen, batch, config.bodies)
+        if stage == 2:
+            samples = source.samples(batch, config.samples_per_sequence, [config.seed, step])
+            code = family.code(x.flatten(0, 1)).reshape(x.shape)  # rounded; the gradient passes straight through
+            z, present = noisy_events(code, samples, family.config.sigma)  # (N, R, K, d), (N, R)
+            weights, captions = source.sample_weights(samples), captions_of(source.clips, batch, samples)
+            losses |= event_losses(family, z, present, samples, batch, weights, captions)
+            losses["link"], linked = self.heads.adversary_loss(z, present, samples, batch, config.adversary)
+        return losses, linked
 
 
 def _point_adapters(*families: Family) -> None:

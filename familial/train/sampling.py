@@ -21,9 +21,11 @@ from familial.data.events import Grid, LabelledClip
 from familial.model.config import FamilyConfig
 from familial.train.config import TrainConfig, label_shares
 
-__all__ = ["BatchSource"]
+__all__ = ["AHEAD", "BatchSource"]
 
-_AHEAD = 3  # batches that the thread prepares
+AHEAD = 3
+"""Batches that the thread prepares."""
+
 _ALL_RELEASES = 0.4  # share of the samples that have all releases of their sequence
 
 
@@ -58,7 +60,7 @@ class BatchSource(Dataset[SequenceBatch]):
                 self._arriving = iter(self._loader(step))
             frames, batch = next(self._arriving)
             return replace(batch, frames=frames.numpy())
-        for ahead in range(step, step + _AHEAD):
+        for ahead in range(step, step + AHEAD):
             if ahead not in self._coming:
                 self._coming[ahead] = self._thread.submit(self.__getitem__, ahead)
         return self._coming.pop(step).result()

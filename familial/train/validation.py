@@ -6,7 +6,9 @@ clips --> a fixed batch, without augmentation --noise--> shares right of windows
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from familial.data.batches import SampleBatch, SequenceBatch
+from familial.data.clips import Footage, slots
 from familial.data.events import LabelledClip
 from familial.evaluate.clip_inference import Probabilities, clip_codes, clip_probabilities, event_probabilities
 from familial.evaluate.score_calibration import (
@@ -29,13 +32,17 @@ from familial.model.config import FamilyConfig
 from familial.model.decoders.verdict import edge_exit
 from familial.model.encoder import Encoder
 from familial.model.family import Family
+from familial.train.budget import Pace
 from familial.train.config import TrainConfig
 from familial.train.sampling import BatchSource
 from familial.train.stages import noisy_events
 
-__all__ = ["ValidationSet"]
+__all__ = ["ValidationSet", "pace_of"]
 
 _NOISE_SAMPLES = 4  # of each whole clip
+_EVENTS = 12  # of each sequence, for temperature and bias
+_CHUNK = 4  # sequences in memory at once
+_THRESHOLD_SHARE = 0.5  # of the time of calibration
 
 
 class ValidationSet:
@@ -78,23 +85,91 @@ class ValidationSet:
         return found
 
     @torch.no_grad()
-    def calibrated(self, family: Family) -> FamilyConfig:
-        """Return the family's config, calibrated on the validation set, with the training's logit bias on top.
+    def calibrated(
+        self, family: Family, seconds: float = 1e9, now: Callable[[], float] = time.monotonic
+    ) -> tuple[FamilyConfig, dict[str, float]]:
+        """Return the family's config, calibrated, with the training's logit bias on top; and scores.
+
+        The scores are shares right of the events that it read, by the calibrated logits, named as those of `scores`.
 
         Temperature and bias make the probabilities of both exits likeliest on noisy events with all releases, risk and
         normal equally frequent. Where there is no validation set, or one without risks, they stay as they are.
+
+        Args:
+            family: whose weights are calibrated.
+            seconds: of wall clock, at most; where it is short, fewer events and clips are read.
+            now: a clock in seconds.
         """
-        config = family.config
+        config, end, scores = family.config, now() + seconds, dict[str, float]()
         if self._source is not None:
-            batch = self._source.sample(min(256, 8 * len(self._source.clips)), [self._train.seed, 1 << 29], plain=True)
-            samples = self._source.samples(batch, 12, [self._train.seed, 2], 1.0)
-            if len(set((samples.labels > 0).tolist())) == 2:
-                edge, cloud, labels = _exit_logits(family, _codes(family, self._source, batch), samples)
-                config = _with_fitted_scale(config, torch.stack((edge, cloud)), labels)
+            logits, labels = self._events(family, lambda: now() > end - _THRESHOLD_SHARE * seconds)
+            if len(set((labels > 0).tolist())) == 2:
+                config = _with_fitted_scale(config, logits, labels)
+                right = _calibrated(logits, family.config, config).argmax(dim=2) == labels
+                scores = dict(zip(("val_edge_full", "val_cloud_full"), right.float().mean(dim=1).tolist(), strict=True))
                 if self._train.decision_threshold is None:
-                    config = _with_fitted_threshold(config, family, self._source.clips)
+                    clips = _alternating(self._source.clips)
+                    config = _with_fitted_threshold(config, family, clips, lambda: now() > end)
+            else:
+                print("not calibrated: the held-out clips show no risk, or nothing else; the base's values stay")
         kept = self._train.decision_threshold is not None
-        return with_logit_bias(config, self._train.logit_bias, keep_threshold=kept)
+        return with_logit_bias(config, self._train.logit_bias, keep_threshold=kept), scores
+
+    def cost(self) -> tuple[int, int]:
+        """Return how many slots `calibrated` encodes, and how many events it reads."""
+        if self._source is None:
+            return 0, 0
+        clips, config = self._source.clips, self._source.config
+        each = [slots(clip.footage.duration, config.window) for clip in clips]
+        whole = sum(max(1, count - config.event_releases + 1) for count in each)
+        once = _sequences(len(clips))
+        return config.event_releases * once + sum(each), _EVENTS * once + _NOISE_SAMPLES * whole
+
+    def _events(self, family: Family, late: Callable[[], bool]) -> tuple[Tensor, Tensor]:
+        """Logits (2, N, L) of both exits on noisy events with all releases, and labels (N,); fewer where it is late."""
+        source, train, parts = self._source, self._train, list[tuple[Tensor, Tensor, Tensor]]()
+        if source is None:
+            raise ValueError("there is no validation set")
+        for first in range(0, _sequences(len(source.clips)), _CHUNK):  # frames of a few sequences at a time
+            batch = source.sample(_CHUNK, [train.seed, 1 << 29, first], plain=True)
+            samples = source.samples(batch, _EVENTS, [train.seed, 2, first], 1.0)
+            if len(samples.labels):
+                parts.append(_exit_logits(family, _codes(family, source, batch), samples))
+            seen = {bool(label) for _, _, labels in parts for label in labels > 0}
+            if len(seen) == 2 and late():  # not before both risk and normal are there: nothing could be fitted
+                break
+        if not parts:
+            return torch.zeros(2, 0, len(source.config.labels)), torch.zeros(0, dtype=torch.int64)
+        edge, cloud, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        return torch.stack((edge, cloud)), labels
+
+
+def _sequences(clips: int) -> int:
+    """How many sequences of so many clips are read for temperature and bias."""
+    return min(256, 8 * clips)
+
+
+def _alternating(clips: Sequence[LabelledClip]) -> list[LabelledClip]:
+    """The clips, one of each label in turn, so that the first of them show every label."""
+    seen, places = Counter[int](), list[tuple[int, int]]()
+    for clip in clips:
+        places.append((seen[clip.label], clip.label))
+        seen[clip.label] += 1
+    return [clips[index] for index in sorted(range(len(clips)), key=places.__getitem__)]
+
+
+def pace_of(family: Family, clip: LabelledClip, now: Callable[[], float]) -> Pace:
+    """Measure how long `family`, in eval mode, takes for a slot and for an event of `clip`."""
+    spec, footage = family.config.window, clip.footage
+    until = max(1, int(np.searchsorted(footage.times, 8 * spec.slot_s)))
+    short = Footage(footage.frames[:until], footage.times[:until], min(footage.duration, 8 * spec.slot_s))
+    clip_codes(family, short)  # the first call also prepares the libraries
+    began = now()
+    codes = clip_codes(family, short)  # (S, K, d)
+    encoded = now()
+    event_probabilities(family, codes[None].repeat(64, 1, 1, 1), "cloud")
+    events = 64 * max(1, len(codes) - family.config.event_releases + 1)
+    return Pace((encoded - began) / len(codes), 2.0 * (now() - encoded) / events)
 
 
 def _codes(family: Family, source: BatchSource, batch: SequenceBatch) -> Tensor:
@@ -111,9 +186,19 @@ def _exit_logits(family: Family, codes: Tensor, samples: SampleBatch) -> tuple[T
     return edge, cloud, torch.as_tensor(samples.labels)
 
 
+def _raw(logits: Tensor, config: FamilyConfig) -> Tensor:
+    """Logits (..., L) as they are without the calibration of `config`."""
+    return (logits - torch.tensor(config.label_bias)) * config.temperature
+
+
+def _calibrated(logits: Tensor, before: FamilyConfig, after: FamilyConfig) -> Tensor:
+    """Logits (..., L) made with the calibration of `before`, with that of `after`."""
+    return _raw(logits, before) / after.temperature + torch.tensor(after.label_bias)
+
+
 def _with_fitted_scale(config: FamilyConfig, logits: Tensor, labels: Tensor) -> FamilyConfig:
     """Return `config` with temperature and bias fitted on logits (2, N, L) of both exits, labels (N,)."""
-    raw = (logits - torch.tensor(config.label_bias)) * config.temperature  # without the present calibration
+    raw = _raw(logits, config)
     twice, risks = labels.repeat(2), len(config.labels) - 1
 
     def cross_entropies(temperature: float, bias: float) -> Probabilities:
@@ -131,12 +216,21 @@ def _with_fitted_scale(config: FamilyConfig, logits: Tensor, labels: Tensor) -> 
     return replace(made, decision_threshold=config.decision_threshold)
 
 
-def _with_fitted_threshold(config: FamilyConfig, average: Family, clips: Sequence[LabelledClip]) -> FamilyConfig:
-    """Return `config` with the decision threshold that is best on `clips`, each read whole, noise on."""
+def _with_fitted_threshold(
+    config: FamilyConfig, average: Family, clips: Sequence[LabelledClip], late: Callable[[], bool]
+) -> FamilyConfig:
+    """Return `config` with the decision threshold that is best on `clips`, each read whole, noise on.
+
+    Where it is late, the clips that were read until then decide; one of each label is read in any case.
+    """
     family = Family(config).eval()
     family.load_state_dict(average.state_dict())
     rows, truth = list[Probabilities](), list[int]()
-    for clip in clips:
+    least = len({clip.label for clip in clips})
+    for index, clip in enumerate(clips):
+        if index >= least and late():
+            print(f"decision threshold: time for {index} of {len(clips)} held-out clips", flush=True)
+            break
         z = clip_codes(family, clip.footage)[None].repeat(_NOISE_SAMPLES, 1, 1, 1)  # (D, S, K, d)
         rows += list(clip_probabilities(event_probabilities(family, z + rounded_gaussian(z, config.sigma), "cloud")))
         truth += [clip.label] * _NOISE_SAMPLES

@@ -37,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _put(where: object, name: str, what: object) -> None:
-    """Replace a part of the product."""
+    """Replace a part of the product, which must be there: a mutant that changes nothing would prove nothing."""
+    getattr(where, name)
     setattr(where, name, what)
 
 
@@ -176,7 +177,7 @@ def _end_with_the_eye() -> None:
     def ends(eye: EyeClient, gone: bool) -> None:
         raise SystemExit(5)
 
-    _put(EyeClient, "_missed", ends)
+    _put(EyeClient, "_miss", ends)
 
 
 def _keep_what_is_printed() -> None:

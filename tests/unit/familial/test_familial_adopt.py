@@ -56,6 +56,7 @@ def test_an_adopted_family_has_the_bases_weights(
 ) -> None:
     """Tower against the base's tower, blocks and norm against the base's decoder: 0.0 in the blocks."""
     assert run(made[0], tmp_path / "out", like, "--exit-block", exit_block, "--exit-at", "2") == 0
+    assert "pipeline_tag" in (tmp_path / "out" / "README.md").read_text()
     family, model = checkpoint.load(tmp_path / "out"), made[1]
     config = family.config
     assert (config.layers, config.kv_heads, config.head_dim, config.tied) == (3, 2, 16, False)

@@ -255,11 +255,11 @@ def test_the_clip_stage_trains_all_but_tower_and_desensitizer() -> None:
     with torch.no_grad():
         family.desensitizer.outer.weight *= 400
     before = {name: value.clone() for name, value in family.state_dict().items()}
-    train_on_clips(family, [_clip(0), _clip(1)], [0.5, 0.5, 0.0], minutes=5.0, steps=3, seed=1)
+    train_on_clips(family, [_clip(0), _clip(1)], [0.5, 0.5, 0.0], seconds=300.0, steps=3, seed=1)
     changed = {name for name, value in family.state_dict().items() if not torch.equal(value, before[name])}
     assert {f"{ADAPTER}.token.weight", "exit_head.weight", "embed.weight"} <= changed
     assert not any(name.startswith(("tower.", "desensitizer.")) for name in changed)
-    train_on_clips(family, [_clip(0)], [1.0, 0.0, 0.0], minutes=0.0, steps=0, seed=1)  # no time, no step
+    train_on_clips(family, [_clip(0)], [1.0, 0.0, 0.0], seconds=0.0, steps=0, seed=1)  # no time, no step
 
 
 def test_clips_without_known_event_labels_have_a_loss() -> None:

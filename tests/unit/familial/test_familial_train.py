@@ -216,7 +216,8 @@ def test_a_recipe_is_trained_run_by_run_and_resumes_where_it_stopped(
     stop[0] = 0
     assert train.main([*argv, "--resume"]) == 0
     said = capsys.readouterr().out
-    assert "run 1 of 2: made before" in said and "run 2 of 2: begins\nbegan from" in said and "4 steps in" in said
+    assert "run 1 of 2: made before" in said and "run 2 of 2: begins\nheld out: 3 of 9 clips" in said
+    assert "began from" in said and "4 steps in" in said
     fitted = float(said.split(", bias ")[1].split(" towards")[0])
     assert checkpoint.load(out).config.label_bias[1] == pytest.approx(fitted + 0.4)
     assert train.main([*argv, "--seed", "3", "--steps", "2"]) == 0  # the command line wins; nothing is left of before

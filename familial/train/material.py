@@ -1,0 +1,94 @@
+"""What a training learns from and what it is held against: rendered clips and those of manifests, split by group.
+
+options --rendered_clips, read_manifests--> Material: rendered, real --heldout--> to train on | to calibrate on
+
+Nothing is ever calibrated on what was trained on: held out are rendered clips of seeds of their own, or whole groups
+of the manifests' clips where there are none, or where labels are that nobody renders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from familial.data.clips import UNSCORED, Clip, read_manifests
+from familial.data.events import LabelledClip
+from familial.data.heldout import held_out, told
+from familial.data.sources import manifest_clips, rendered_clips
+from familial.data.splits import clip_seeds
+from familial.model.config import FamilyConfig
+from familial.train.budget import Budget, minutes_text
+from familial.train.labels import rendered_labels, tagged
+from wire.errors import ConfigError
+
+__all__ = ["Material", "gather"]
+
+_SAY_S = 10.0  # between lines of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """All clips of one command.
+
+    Attributes:
+        rendered: to train on.
+        validation: rendered clips that are held out.
+        rows: of the manifests.
+        real: their clips, in the same order.
+        share: of the manifests' clips that `split` holds out; 0: none.
+    """
+
+    rendered: Sequence[LabelledClip]
+    validation: Sequence[LabelledClip]
+    rows: Sequence[Clip]
+    real: Sequence[LabelledClip]
+    share: float
+
+    def split(self, chosen: Sequence[bool]) -> tuple[list[LabelledClip], list[LabelledClip]]:
+        """Part the clips into those to train on and those held out. chosen: which of the manifests' may be used."""
+        rows = [row for row, used in zip(self.rows, chosen, strict=True) if used]
+        real = [clip for clip, used in zip(self.real, chosen, strict=True) if used]
+        out = [False] * len(rows)
+        if self.share and rows:
+            out = held_out(rows, self.share)
+            print(told(rows, out), flush=True)
+        kept = [clip for clip, held in zip(real, out, strict=True) if not held]
+        held = [clip for clip, held in zip(real, out, strict=True) if held]
+        return [*self.rendered, *kept], [*self.validation, *held]
+
+
+def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Material:
+    """Render and decode what the options of `familial.train` ask for.
+
+    Raises:
+        ConfigError: nothing to train on, a share that is none, or clips that would take most of the time.
+        DataError: clips that are not as they should be.
+    """
+    if not args.data and not args.rendered:
+        raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N or both")
+    if not 0.0 <= args.held_out <= 0.5:
+        raise ConfigError(f"--held-out {args.held_out:g}: a share of the manifests' clips; give 0 to 0.5")
+    labels = config.labels
+    rows = [row for row in read_manifests(args.data, labels) if row.label != UNSCORED] if args.data else []
+    render = partial(rendered_clips, labels=labels, spec=config.window, processes=args.processes)
+    rendered = _with_progress(render(clip_seeds("training", args.rendered)), args.rendered, budget)
+    validation = list(render(clip_seeds("held_out", args.rendered // 10)))
+    rendered, validation = ([tagged(clip, labels) for clip in clips] for clips in (rendered, validation))
+    unseen = {row.label for row in rows} - rendered_labels(labels)
+    share = args.held_out if unseen or not validation else 0.0
+    return Material(rendered, validation, rows, manifest_clips(rows, labels, config.window), share)
+
+
+def _with_progress(clips: Iterator[LabelledClip], total: int, budget: Budget) -> list[LabelledClip]:
+    began, shown, found = time.monotonic(), time.monotonic(), list[LabelledClip]()
+    for clip in clips:
+        found.append(clip)
+        now = time.monotonic()
+        if now - shown > _SAY_S or len(found) == total:
+            shown, left = now, (now - began) * (total - len(found)) / len(found)
+            print(f"rendered {len(found)}/{total} in {now - began:.0f} s, about {minutes_text(left)} left", flush=True)
+        budget.refuse_slow(len(found), total, f"rendering {total} clips", "a smaller --rendered")
+    return found
