@@ -50,14 +50,14 @@ class ChildProcess:
     manifest: EngineManifest
     checks: bool
 
-    def open_engine(self, part: str) -> Engine:
-        """Open the graph `part` of the engine folder. Raises ConfigError, ManifestError, EngineError."""
+    def open_engine(self) -> Engine:
+        """Open `encode` of the engine folder. Raises ConfigError, ManifestError, EngineError."""
         # Not before: ONNX Runtime starts a thread when it is imported, which would not be confined.
         from edge_runtime.eye.engine.registry import EngineOptions, open_engine
 
         given = self.settings
         runtime = (given.engine_backend, given.engine_threads, given.engine_cache, given.engine_cuda_graph)
-        return open_engine(EngineOptions(given.engine_folder, *runtime), self.manifest, (part,))
+        return open_engine(EngineOptions(given.engine_folder, *runtime), self.manifest)
 
     def say(self, text: str) -> None:
         """Send a text of the check, which the gate prints."""
