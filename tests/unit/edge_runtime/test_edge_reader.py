@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from export.precision.network import open_session
 from tests.support.engine_factory import make_edge_config, make_engine, put_weights_outside
 from tests.support.reader_graphs import decide_graph, pinned
 from tests.support.services import PATIENCE_S, ROOT
+from tests.support.source_tree import imports
 from wire.artifact.manifest import EngineManifest
 from wire.errors import EngineError, ManifestError, VeilsightError
 from wire.protocol.event import EventWindow
@@ -311,3 +313,27 @@ def test_the_readers_process_holds_no_native_runtime(folder: Path, monkeypatch: 
     assert np.array_equal(verdict[8:20].view("<f4"), expected)
     running.link.close()
     assert started[0].wait(PATIENCE_S) == 0, "a native runtime is loaded, or the reader failed"
+
+
+ALLOWED = [
+    "__future__",
+    "collections",
+    "dataclasses",
+    "hashlib",
+    "math",
+    "numpy",
+    "pathlib",
+    "struct",
+    "types",
+    "typing",
+]
+OURS = ("edge_runtime.reader.", "wire.artifact.manifest.", "wire.errors.", "wire.protocol.event.")
+
+
+@pytest.mark.parametrize("name", ["onnx_file", "graph", "operators", "member"])
+def test_what_computes_a_verdict_has_no_clock_no_chance_and_no_thread(name: str) -> None:
+    file = ROOT / "edge_runtime" / "reader" / f"{name}.py"
+    found = {module for _, module in imports(file, file.read_text())}
+    others = {module for module in found if module.partition(".")[0] not in ALLOWED and not module.startswith(OURS)}
+    assert found and not others
+    assert not re.findall(r"np\.random|np\.ctypeslib|\bopen\(|globals\(", file.read_text())
