@@ -50,14 +50,14 @@ class ChildProcess:
     manifest: EngineManifest
     checks: bool
 
-    def open_engine(self, part: str) -> Engine:
-        """Open the graph `part` of the engine folder. Raises ConfigError, ManifestError, EngineError."""
+    def open_engine(self) -> Engine:
+        """Open `encode` of the engine folder. Raises ConfigError, ManifestError, EngineError."""
         # Not before: ONNX Runtime starts a thread when it is imported, which would not be confined.
         from edge_runtime.eye.engine.registry import EngineOptions, open_engine
 
         given = self.settings
         runtime = (given.engine_backend, given.engine_threads, given.engine_cache, given.engine_cuda_graph)
-        return open_engine(EngineOptions(given.engine_folder, *runtime), self.manifest, (part,))
+        return open_engine(EngineOptions(given.engine_folder, *runtime), self.manifest)
 
     def say(self, text: str) -> None:
         """Send a text of the check, which the gate prints."""
@@ -84,7 +84,7 @@ def run_child(name: str, argv: Sequence[str] | None, work: Callable[[ChildProces
         return _complain(name, error)
     confined = False
     try:
-        holds = _confine(settings, link)
+        holds = _confine(settings, link, networks=name == "eye")
         confined = True
         signer = PublicKey.parse(settings.engine_signer) if settings.engine_signer else None
         child = ChildProcess(link, settings, EngineManifest.load(settings.engine_folder, signer), given.check)
@@ -109,23 +109,25 @@ def _settings(link: Link) -> ChildSettings:
     return ChildSettings.read(data[:length].tobytes())
 
 
-def _confine(settings: ChildSettings, link: Link) -> list[Holds]:
-    """Confine this process to its socket, its engine and its camera."""
+def _confine(settings: ChildSettings, link: Link, networks: bool) -> list[Holds]:
+    """Confine this process to its socket, its engine and its camera; only one of `networks` has a GPU."""
     source = settings.camera_source.removeprefix("file://")
     backend = backend_of(source) if source else ""
     readable = [Path(settings.engine_folder), *([Path(settings.engine_cache)] if settings.engine_cache else [])]
     readable += [Path(source)] if backend == "file" else []
     patterns = _CAMERA_NODES if backend in ("v4l2", "gstreamer") else ()
-    patterns += _GPU_NODES if settings.engine_backend == "tensorrt" or backend == "gstreamer" else ()
+    gpu = networks and settings.engine_backend == "tensorrt"
+    patterns += _GPU_NODES if gpu or backend == "gstreamer" else ()
     devices = [path for pattern in patterns for path in Path("/").glob(pattern)]
     return confine_child(
         [path.absolute() for path in readable if path.exists()],
         network=backend == "stream",
-        memory_bytes=0 if settings.engine_backend == "tensorrt" else settings.run_memory_mb << 20,
+        memory_bytes=0 if gpu else settings.run_memory_mb << 20,
         devices=devices,
         keep=[link.descriptor],
         cores=settings.cores,
         unix_sockets=backend == "gstreamer",
+        processors=networks,
     )
 
 

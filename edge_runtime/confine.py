@@ -43,16 +43,24 @@ _VARIABLE_FAMILIES = ("LC_", "PYTHON", "OMP_", "OPENBLAS_", "CUDA_", "NVIDIA_", 
 _READABLE = (
     *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo"),
     *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/ssl/openssl.cnf"),
-    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys/vm", "/proc/sys/crypto"),
-    *("/sys/devices/system", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"),
+    *("/proc/self", "/proc/sys/vm", "/proc/sys/crypto", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"),
 )
+_READABLE_FOR_PROCESSORS = ("/proc/cpuinfo", "/sys/devices/system")  # which processors there are
 _READABLE_FOR_NETWORK = (
     *("/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services"),
     *("/etc/ssl/certs", "/usr/share/ca-certificates"),
 )
 _READABLE_FOR_DEVICES = (
     *("/proc/driver", "/proc/devices", "/proc/modules", "/sys/devices", "/sys/bus", "/sys/class", "/sys/module"),
-    *("/sys/dev", "/etc/nv_tegra_release", "/usr/local/cuda", "/opt/nvidia", "/usr/share/glvnd", "/etc/glvnd"),
+    *(
+        "/proc/meminfo",
+        "/sys/dev",
+        "/etc/nv_tegra_release",
+        "/usr/local/cuda",
+        "/opt/nvidia",
+        "/usr/share/glvnd",
+        "/etc/glvnd",
+    ),
 )
 
 
@@ -74,6 +82,7 @@ def confine_child(
     keep: Collection[int] = (),
     cores: Collection[int] = (),
     unix_sockets: bool = False,
+    processors: bool = True,
 ) -> list[Holds]:
     """Confine this process for the rest of its life: the eye or the reader, before it opens anything hostile.
 
@@ -88,6 +97,7 @@ def confine_child(
         keep: File descriptors that stay open; every other one is closed, and 0, 1, 2 become /dev/null.
         cores: Processor cores to run on, for good; none: those that it has.
         unix_sockets: Whether it may connect to local services; a CSI camera's Argus is one.
+        processors: Whether it may read what processors there are; a native runtime of networks asks for it.
 
     Returns:
         Each confinement, and whether it holds.
@@ -107,7 +117,7 @@ def confine_child(
         ("its memory is its own", _close_memory),
     ]
     found += [_tried(name, step) for name, step in steps]
-    paths = _paths(readable, network, bool(devices))
+    paths = _paths(readable, network, bool(devices), processors)
     found += _landlock(paths, [Path("/dev/null"), *devices], network)
     inet = (socket.AF_INET, socket.AF_INET6) if network else ()
     families = (*inet, *((socket.AF_UNIX,) if unix_sockets else ()))
@@ -284,14 +294,15 @@ def _close_memory() -> str:
     return ""
 
 
-def _paths(readable: Iterable[Path], network: bool, devices: bool) -> list[Path]:
+def _paths(readable: Iterable[Path], network: bool, devices: bool, processors: bool) -> list[Path]:
     """All that may be read: `readable`, Python, the two packages that run here, and what libraries want to know."""
     python = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__)]
     installed = [entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
     here = Path(__file__).resolve().parent
     ours = [here, here.parent / "wire"]
     libraries = [entry for entry in os.environ.get("LD_LIBRARY_PATH", "").split(":") if entry]
-    fixed = (*_READABLE, *(_READABLE_FOR_NETWORK if network else ()), *(_READABLE_FOR_DEVICES if devices else ()))
+    asked = {_READABLE_FOR_NETWORK: network, _READABLE_FOR_DEVICES: devices, _READABLE_FOR_PROCESSORS: processors}
+    fixed = [*_READABLE, *(path for paths, wanted in asked.items() if wanted for path in paths)]
     broad = {Path("/"), Path.home()}
     found = [Path(entry) for entry in (*python, *installed, *libraries, *fixed)]
     return [*readable, *ours, *(path for path in found if path.resolve() not in broad)]

@@ -29,7 +29,8 @@ from wire.privacy.certificate import round_up
 
 __all__ = ["build", "main"]
 
-_ENGINE_FILES = {*FILES.values(), *ENGINES.values(), "manifest.json", SIGNATURE, "parity.json", RECORD, "timing.cache"}
+_BESIDE = {"manifest.json", SIGNATURE, "parity.json", RECORD, "timing.cache", "decide.engine"}  # the last until 0.1
+_ENGINE_FILES = {*FILES.values(), *ENGINES.values(), *_BESIDE}
 _WEIGHTS_SUFFIX = ".weights"  # proof.structure's, which is not imported here: it brings ONNX
 
 

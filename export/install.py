@@ -24,6 +24,7 @@ from edge_runtime.eye.engine.base import Engine, self_test
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.engine.registry import BACKENDS, DEFAULT, check_backend
 from edge_runtime.eye.engine.tensorrt import Gpu, Libraries, TensorRtEngine, device_facts, load_libraries
+from edge_runtime.reader.member import EdgeMember
 from export.backends.builder import Options, Say, keep_or_make, say_line
 from export.bundle import unpack
 from export.installed import Allowed, Record, accept, remember
@@ -97,6 +98,7 @@ def install(
         self_test(engine)
     finally:
         engine.close()
+    EdgeMember(place.folder, manifest)  # a graph that the reader cannot run is refused here
     say(f"self-test  |mu| <= {manifest.clip_norm}, the same code twice: held through {place.backend}")
     if place.signer is not None and place.state is not None:
         release = signed_release(place.folder, place.signer)

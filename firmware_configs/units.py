@@ -31,12 +31,6 @@ PrivateNetwork=no
 IPAddressAllow={address}
 RestrictAddressFamilies=AF_INET AF_INET6
 """
-_GPU_FOR_READER = """\
-PrivateDevices=no
-PrivateUsers=no
-MemoryDenyWriteExecute=no
-SupplementaryGroups=video render
-"""
 
 
 def drop_ins(row: Board, config: str) -> dict[str, str]:
@@ -57,8 +51,6 @@ def drop_ins(row: Board, config: str) -> dict[str, str]:
     gpu = f"# The GPU of {row.name}, Jetson Linux {row.l4t}.\n[Service]\n{allow}"
     memory = f"# Half of the board: building engine files takes more than running them.\nMemoryMax={row.ram_gb // 2}G\n"
     found = {f"veilsight-{name}.service.d/10-board.conf": gpu + memory for name in ("eye", "engine")}
-    if document.get("engine", {}).get("backend") == "tensorrt":
-        found["veilsight-reader.service.d/10-board.conf"] = gpu + _GPU_FOR_READER
     source = str(document.get("camera", {}).get("source", ""))
     kind = backend_of(source)
     if kind == "stream":

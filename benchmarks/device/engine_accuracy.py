@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_runtime.eye.engine.base import Engine
+    from edge_runtime.reader.member import EdgeMember
     from familial.model.family import Family
 
 __all__ = ["EDGE_SAMPLES", "EngineRow", "WindowedClip", "compare", "read_windows"]
@@ -33,6 +34,7 @@ class EngineRow:
     folder: Path
     build_s: float
     engine: Engine
+    member: EdgeMember
     backend: str = "onnxruntime"
     latency: dict[str, list[float]] = field(default_factory=lambda: {"encode": [], "decide": []})
     found: dict[str, Any] = field(default_factory=dict)
@@ -55,8 +57,8 @@ class WindowedClip:
 class _Members:
     """Both members under the names that `familial.evaluate` asks for: the edge's runs in an engine."""
 
-    def __init__(self, family: Family, engine: Engine) -> None:
-        self.config, self.cloud_logits, self._engine = family.config, family.cloud_logits, engine
+    def __init__(self, family: Family, member: EdgeMember) -> None:
+        self.config, self.cloud_logits, self._member = family.config, family.cloud_logits, member
 
     def edge_logits(self, z: Tensor, present: Tensor) -> Tensor:
         """z float (B, R, K, d), whole numbers, present bool (B, R) -> label logits (B, L), event by event."""
@@ -64,7 +66,7 @@ class _Members:
 
         events = z.numpy().clip(-32768, 32767).astype(np.int32)
         there = present.numpy()
-        rows = [self._engine.run_decide(events[i : i + 1], there[i : i + 1]) for i in range(len(events))]
+        rows = [self._member.logits(events[i : i + 1], there[i : i + 1]) for i in range(len(events))]
         return torch.from_numpy(np.concatenate(rows))
 
 
@@ -111,7 +113,7 @@ def compare(rows: Sequence[EngineRow], checkpoint: Path, clips: Sequence[Windowe
             clean = torch.from_numpy(mu).float()[None]
             if noise is None:
                 noise = rounded_gaussian(clean.expand(samples, *clean.shape[1:]), sigma)
-            members = cast("Family", _Members(family, row.engine))
+            members = cast("Family", _Members(family, row.member))
             for member, count in (("cloud", samples), ("edge", min(samples, EDGE_SAMPLES))):
                 read = event_probabilities(members, clean + noise[:count], member)
                 hits = [clip_verdict(events, threshold)[0] == clip.label for events in read]

@@ -43,16 +43,18 @@ _MEMORY = """
 import sys
 import numpy as np
 from edge_runtime.eye.engine.onnx import OnnxEngine
+from edge_runtime.reader.member import EdgeMember
 def resident():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmRSS")).split()[1])
 before = resident()
 engine = OnnxEngine(sys.argv[1])
 m = engine.manifest
+member = EdgeMember(sys.argv[1], m)
 frames = np.zeros((1, m.window.frames, m.window.height, m.window.width), np.uint8)
 for _ in range(5):
     engine.run_encode(frames)
-    engine.run_decide(np.zeros((1, m.event_releases, m.tokens, m.width), np.int32),
-                      np.ones((1, m.event_releases), np.bool_))
+    member.logits(np.zeros((1, m.event_releases, m.tokens, m.width), np.int32),
+                  np.ones((1, m.event_releases), np.bool_))
 print(resident() - before)
 """
 
@@ -123,13 +125,15 @@ def _build(checkpoint: Path, out: Path, wanted: Inputs) -> EngineRow:
     from contextlib import redirect_stdout
 
     from edge_runtime.eye.engine.onnx import OnnxEngine
+    from edge_runtime.reader.member import EdgeMember
     from export.build_engine import build
 
     folder = out / f"{checkpoint.resolve().name}-{wanted.precision}"
     began = time.monotonic()
     with redirect_stdout(sys.stderr):
         build(checkpoint, folder, wanted)
-    return EngineRow(wanted.precision, folder, time.monotonic() - began, OnnxEngine(folder))
+    took, engine = time.monotonic() - began, OnnxEngine(folder)
+    return EngineRow(wanted.precision, folder, took, engine, EdgeMember(folder, engine.manifest))
 
 
 def _on_device(rows: Sequence[EngineRow]) -> tuple[list[EngineRow], str]:
@@ -153,7 +157,7 @@ def _on_device(rows: Sequence[EngineRow]) -> tuple[list[EngineRow], str]:
         make(libraries.trt, row.folder, manifest, cache, key, Options(), _ignore)
         took = time.monotonic() - began
         engine = TensorRtEngine(row.folder, manifest, cache, libraries=libraries)
-        made.append(EngineRow(row.precision, row.folder, took, engine, "tensorrt"))
+        made.append(EngineRow(row.precision, row.folder, took, engine, row.member, "tensorrt"))
         made[-1].found["bytes"] = sum((cache / name).stat().st_size for name in ENGINES.values())
     return made, ""
 
@@ -182,7 +186,7 @@ def _time(rows: Sequence[EngineRow], count: int) -> None:
             times = [time.perf_counter()]
             row.engine.run_encode(windows[number % len(windows)][None])
             times.append(time.perf_counter())
-            row.engine.run_decide(z, present)
+            row.member.logits(z, present)
             times.append(time.perf_counter())
             for part, begin, end in zip(_PARTS, times, times[1:], strict=False):
                 row.latency[part] += [1000 * (end - begin)] * (number >= 0)

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +49,7 @@ def serve(child: ChildProcess, encode: Encode) -> None:
     settings, manifest = child.settings, child.manifest
     clock = SlotClock(manifest.window.slot_s, settings.run_release_delay_s, settings.camera_speed)
     camera = Camera(settings, manifest.window, clock)
-    with closing(child.open_engine("encode")) as engine:
+    with closing(child.open_engine()) as engine:
         if settings.zero_s:
             clock.start(settings.zero_s)
         Eye(camera, _Turned(engine, encode), clock).serve(child.link)
@@ -68,13 +67,13 @@ class _Turned(Engine):
     """An open engine whose `encode` does something besides."""
 
     def __init__(self, engine: Engine, encode: Encode) -> None:
-        self.manifest, self.parts, self._engine, self._encode = engine.manifest, engine.parts, engine, encode
+        self.manifest, self._engine, self._encode = engine.manifest, engine, encode
 
     def encode(self, frames: Frames) -> Code:
         return self._encode(self._engine.encode, frames, self.manifest.clip_norm)
 
-    def _run(self, part: str, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        return self._engine.run(part, inputs)
+    def _run(self, frames: Frames) -> npt.NDArray[np.int32]:
+        return self._engine.run_encode(frames)
 
     def close(self) -> None:
         self._engine.close()

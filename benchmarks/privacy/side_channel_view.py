@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from benchmarks.harness import Rig
 from benchmarks.listener import Record
-from edge_runtime.eye.engine.onnx import OnnxEngine
+from edge_runtime.reader.member import EdgeMember
 from wire.protocol.event import EventWindow
 from wire.protocol.topics import parse_topic
 
@@ -85,14 +85,14 @@ def observe(records: Sequence[Record], rig: Rig, camera: str, slot_s: float, spe
 def recomputed(records: Sequence[Record], rig: Rig, camera: str) -> tuple[int, int]:
     """(verdicts whose probabilities follow from the published z of their releases, all verdicts that were heard)."""
     heard, manifest = rig.hear(records, camera), rig.manifest
-    engine, event = OnnxEngine(rig.engine), EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
+    member = EdgeMember(rig.engine, manifest)
+    event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
     said: dict[int, Mapping[str, float]] = {}
     for _, release in sorted(heard.features, key=lambda each: each[1].slot):
         if release.flags & 1:
             continue
         event.push(release.slot, release.z, manifest.weights[release.level])
-        said[release.slot] = engine.decide(event)
-    engine.close()
+        said[release.slot] = member.decide(event)
     mine = [verdict for _, verdict in heard.verdicts]
     same = [v for v in mine if _close(v.probabilities, said.get(v.last_slot, {}))]
     return len(same), len(mine)

@@ -242,7 +242,7 @@ def _encode_shot(job: tuple[Path, Shot]) -> tuple[npt.NDArray[np.int16], U8]:
     """Return clean codes int16 (S, n) and pictures of one shot's last windows, slot by slot as the device would."""
     folder, shot = job
     cv2.setNumThreads(1)
-    engine = _OPEN.get(folder) or _OPEN.setdefault(folder, OnnxEngine(folder, parts=("encode",)))
+    engine = _OPEN.get(folder) or _OPEN.setdefault(folder, OnnxEngine(folder))
     spec = engine.manifest.window
     footage = shot.footage(spec)
     first = round(_seconds(spec) / spec.slot_s) - WINDOWS

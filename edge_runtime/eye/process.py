@@ -126,7 +126,7 @@ def _open(child: ChildProcess) -> None:
     settings, manifest = child.settings, child.manifest
     clock = SlotClock(manifest.window.slot_s, settings.run_release_delay_s, settings.camera_speed)
     camera = Camera(settings, manifest.window, clock)
-    with closing(child.open_engine("encode")) as engine:
+    with closing(child.open_engine()) as engine:
         self_test(engine)
         if settings.zero_s or child.checks:
             clock.start(settings.zero_s)

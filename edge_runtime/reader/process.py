@@ -4,20 +4,21 @@
 
     python -m edge_runtime.reader.process --descriptor N | --socket /run/veilsight/reader.sock
 
-It keeps nothing: each event comes whole. It has no frames, noise, key or network, so whatever it answers is a function
-of what was published.
+It keeps nothing: each event comes whole. It has no frames, noise, key or network, and no native runtime of networks,
+which could hear the eye through the machine's load: `decide` runs in NumPy alone (`edge_runtime/reader/member.py`). So
+whatever it answers is a function of what was published, for any graph and any weights.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 
 import numpy as np
 
 from edge_runtime.child import ChildProcess, run_child
 from edge_runtime.memory import give_back
+from edge_runtime.reader.member import EdgeMember
 from edge_runtime.record import event_size, read_event, verdict_bytes
 from wire.errors import EngineError
 from wire.protocol.event import EventWindow
@@ -37,20 +38,20 @@ def _open(child: ChildProcess) -> None:
     manifest = child.manifest
     event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
     data = np.zeros(event_size(event) + 1, np.uint8)
-    with closing(child.open_engine("decide")) as engine:
-        if child.checks:
-            child.say("decide: opened")
-            return
-        give_back()
-        while (length := child.link.newest(data, _IDLE_S)) != 0:
-            if length != event_size(event):
-                continue
-            read_event(data, event)
-            try:
-                probabilities = engine.decide(event)
-            except EngineError:  # the gate counts an event without a verdict
-                continue
-            child.link.send(verdict_bytes(event.last_slot, list(probabilities.values())))
+    member = EdgeMember(child.settings.engine_folder, manifest)
+    if child.checks:
+        child.say("decide: opened")
+        return
+    give_back()
+    while (length := child.link.newest(data, _IDLE_S)) != 0:
+        if length != event_size(event):
+            continue
+        read_event(data, event)
+        try:
+            probabilities = member.decide(event)
+        except EngineError:  # the gate counts an event without a verdict
+            continue
+        child.link.send(verdict_bytes(event.last_slot, list(probabilities.values())))
 
 
 if __name__ == "__main__":

@@ -212,10 +212,10 @@ def _set_targets(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
 def make(
     trt: Any, folder: Path, manifest: EngineManifest, cache: Path, key: Mapping[str, str], options: Options, say: Say
 ) -> EngineRecord:
-    """Build both engine files into `cache` and record them in engine.json.
+    """Build the engine file of `encode` into `cache` and record it in engine.json.
 
-    The graphs are read from a private copy whose hashes were checked. A build that fails leaves no record, so its files
-    are never run.
+    The graph is read from a private copy whose hashes were checked. A build that fails leaves no record, so its file is
+    never run. `decide` needs none: the device's reader runs the graph itself.
 
     Args:
         trt: The module of TensorRT or TensorRT-RTX.

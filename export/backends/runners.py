@@ -1,7 +1,7 @@
 """Backends, by name: they make and run what an engine folder's graphs need. No torch.
 
     backend(name) -> Backend      backend.build(folder) makes what it needs beside the graphs and opens them
-                                  -> Runner: encode(frames) -> mu, decide(z, present) -> logits
+                                  -> Runner: encode(frames) -> mu
 
     onnxruntime    the graphs as they are, on the CPU
     tensorrt       engine files for the GPU of this machine, which also runs them
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.eye.engine import tensorrt  # our module; TensorRT itself is imported by load_libraries
+from edge_runtime.reader.member import EdgeMember
 from export.backends.builder import Options, Say, check_targets, load_rtx, make, say_line
 from export.precision.network import runtime_errors
 from wire.artifact.engine_record import EngineRecord, engine_key
@@ -33,7 +34,7 @@ _CURE = "build the engine again: python -m export.build_engine"
 
 
 class Runner(Protocol):
-    """Both graphs of one engine folder, open."""
+    """The graphs of one engine folder, open. `decide` runs as the device's reader runs it, whatever the backend."""
 
     def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """frames uint8 (1, F, H, W) -> mu int32 (1, K, d). Raises EngineError."""
@@ -92,7 +93,8 @@ class _OnnxRunner:
         options.intra_op_num_threads = 1  # so that sums are taken in one order, here and on the device
         options.log_severity_level = 4
         self._errors = runtime_errors(runtime)
-        self._sessions = {part: self._open(runtime, folder / FILES[part], options) for part in ("encode", "decide")}
+        self._session = self._open(runtime, folder / FILES["encode"], options)
+        self.decide = EdgeMember(folder, EngineManifest.load(folder)).logits
 
     def _open(self, runtime: Any, file: Path, options: Any) -> Any:
         try:
@@ -100,19 +102,12 @@ class _OnnxRunner:
         except self._errors as error:
             raise EngineError(f"{file.name}: ONNX Runtime cannot load it ({error}); {_CURE}") from error
 
-    def _run(self, part: str, inputs: Mapping[str, npt.NDArray[Any]]) -> Any:
-        try:
-            return self._sessions[part].run(None, dict(inputs))[0]
-        except self._errors as error:
-            raise EngineError(f"{FILES[part]}: the run failed ({error}); {_CURE}") from error
-
     def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        mu: npt.NDArray[np.int32] = self._run("encode", {"frames": frames})
+        try:
+            mu: npt.NDArray[np.int32] = self._session.run(None, {"frames": frames})[0]
+        except self._errors as error:
+            raise EngineError(f"{FILES['encode']}: the run failed ({error}); {_CURE}") from error
         return mu
-
-    def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = self._run("decide", {"z": z, "present": present})
-        return logits
 
 
 class _Engines:
@@ -159,7 +154,10 @@ class TensorRt(_Engines):
 
     def build(self, folder: Path, say: Say = say_line) -> Runner:
         """Make the engine files and open them with the device's own code."""
-        return _DeviceRunner(tensorrt.TensorRtEngine(folder, self._make(folder, say), libraries=self._libraries))
+        manifest = self._make(folder, say)
+        return _DeviceRunner(
+            tensorrt.TensorRtEngine(folder, manifest, libraries=self._libraries), EdgeMember(folder, manifest)
+        )
 
 
 class TensorRtRtx(_Engines):
@@ -180,16 +178,12 @@ class TensorRtRtx(_Engines):
 
 
 class _DeviceRunner:
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
+    def __init__(self, engine: Any, member: EdgeMember) -> None:
+        self._engine, self.decide = engine, member.logits
 
     def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         mu: npt.NDArray[np.int32] = self._engine.run_encode(frames)
         return mu
-
-    def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = self._engine.run_decide(z, present)
-        return logits
 
 
 BACKENDS: Mapping[str, Callable[[Options], Backend]] = {

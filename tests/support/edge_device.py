@@ -20,6 +20,7 @@ from edge_runtime.gate.ledger import Ledger, start_ledger
 from edge_runtime.gate.loop import Loop
 from edge_runtime.gate.sampler import Sampler
 from edge_runtime.health import Health, Stats
+from edge_runtime.reader.member import EdgeMember
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
 from tests.support.patient_clock import PatientClock
 from wire.errors import EngineError
@@ -86,10 +87,10 @@ class InnerEye:
 
 
 class InnerReader:
-    """A reader in this process; `decide` is the engine's, which a test may replace."""
+    """A reader in this process; `decide` is the member's, which a test may replace."""
 
-    def __init__(self, engine: OnnxEngine) -> None:
-        self.decide: Callable[[EventWindow], Mapping[str, float] | None] = engine.decide
+    def __init__(self, member: EdgeMember) -> None:
+        self.decide: Callable[[EventWindow], Mapping[str, float] | None] = member.decide
         self._answer: tuple[EventSpan, Mapping[str, float] | None] | None = None
 
     def ask(self, event: EventWindow) -> None:
@@ -136,7 +137,8 @@ class Device:
         self.ledger = Ledger(folder / "state", self.terms.price, slot_s, per_day=cut_off, key_id=KEY.public.hex)
         self.orders = Orders(folder / "state" / "command.json", OPERATOR.public, "lab/door", [*self.terms.profiles])
         self.camera = Camera(ChildSettings.of(config, set(), True), manifest.window, self.clock)
-        self.eye, self.reader = InnerEye(self.camera, self.engine), InnerReader(self.engine)
+        self.eye = InnerEye(self.camera, self.engine)
+        self.reader = InnerReader(EdgeMember(folder / "engine", manifest))
         own = (self.terms, self.orders, self.ledger, self.publisher, Health("", {}, 60.0), KEY, ("lab", "door"), 5)
         self.loop = Loop(manifest, self.clock, self.eye, self.reader, self.samplers, *own, self.stats)  # type: ignore[arg-type]  # fakes
 

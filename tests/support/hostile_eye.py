@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, _, folder = given.behaviour.removeprefix("free-").partition("@")
     if given.behaviour.startswith("free-"):  # what the confinement is for
-        frame._confine = lambda settings, link: []
+        frame._confine = lambda settings, link, networks: []
     if name in CONVERSATIONS:
         return _converse(own, CONVERSATIONS[name])
     targets = read_targets(Path(folder))

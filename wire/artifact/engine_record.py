@@ -20,7 +20,7 @@ from wire.files import write_whole
 
 __all__ = ["ENGINES", "RECORD", "EngineRecord", "engine_key"]
 
-ENGINES: Mapping[str, str] = {"encode": "encode.engine", "decide": "decide.engine"}
+ENGINES: Mapping[str, str] = {"encode": "encode.engine"}
 """Graph -> its engine file: exactly the bytes that the builder returned."""
 RECORD = "engine.json"
 _CURE = "make it again: python -m export.install"

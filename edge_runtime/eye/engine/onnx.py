@@ -7,16 +7,14 @@ thread follows. So a process of the networks opens its engine first, and no othe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from edge_runtime.eye.engine.base import PARTS, REBUILD, Engine
+from edge_runtime.eye.engine.base import REBUILD, Engine
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import EngineError
 
@@ -30,18 +28,17 @@ _DTYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(bool)": "
 
 
 class OnnxEngine(Engine):
-    """Graphs in ONNX Runtime sessions.
+    """`encode` in an ONNX Runtime session.
 
     Args:
         folder: The engine folder.
         threads: Of one run.
         manifest: The folder's manifest where it is loaded already.
-        parts: Which graphs are opened.
         denormals_as_zero: Where this is the process's first session: see above.
 
     Raises:
         ManifestError: A file is not the one that the manifest names.
-        EngineError: A graph cannot be loaded, or has another interface than the manifest says.
+        EngineError: The graph cannot be loaded, or has another interface than the manifest says.
     """
 
     def __init__(
@@ -49,39 +46,38 @@ class OnnxEngine(Engine):
         folder: Path | str,
         threads: int = 1,
         manifest: EngineManifest | None = None,
-        parts: Sequence[str] = PARTS,
         denormals_as_zero: bool = False,
     ) -> None:
-        super().__init__(folder, manifest, parts)
+        super().__init__(folder, manifest)
         self._zero = "1" if denormals_as_zero else "0"
-        self._sessions = {part: self._session(Path(folder), part, threads) for part in self.parts}
+        self._session = self._opened(Path(folder), threads)
 
-    def _session(self, folder: Path, part: str, threads: int) -> ort.InferenceSession:
-        name = FILES[part]
+    def _opened(self, folder: Path, threads: int) -> ort.InferenceSession:
+        name = FILES["encode"]
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.enable_cpu_mem_arena, options.log_severity_level = False, 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", self._zero)
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder.absolute()))
-        data = self.manifest.read_graph(folder, part)
+        data = self.manifest.read_graph(folder, "encode")
         try:
             session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except _ORT_ERRORS as error:
             raise EngineError(f"{name}: ONNX Runtime cannot load it ({error}); {REBUILD}") from error
-        expected = self.manifest.graphs()[part]
+        expected = self.manifest.graphs()["encode"]
         for kind, found in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
             has = {value.name: [_DTYPES.get(value.type, value.type), list(value.shape)] for value in found}
             if has != expected[kind]:
                 raise EngineError(f"{name}: {kind} are {has}, the manifest says {expected[kind]}; {REBUILD}")
         return session
 
-    def _run(self, part: str, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    def _run(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         try:
-            return np.asarray(self._sessions[part].run(None, dict(inputs))[0])
+            return np.asarray(self._session.run(None, {"frames": frames})[0])
         except _RUN_ERRORS as error:
             kind = type(error).__name__
-        raise EngineError(f"{part}: ONNX Runtime: the run failed ({kind})")  # not from the error: its text stays here
+        raise EngineError(f"encode: ONNX Runtime: the run failed ({kind})")  # not from the error: its text stays here
 
     def close(self) -> None:
-        del self._sessions
+        del self._session

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from edge_runtime.eye.engine.base import PARTS, Engine
+from edge_runtime.eye.engine.base import Engine
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.engine.tensorrt import TensorRtEngine
 from wire.artifact.manifest import EngineManifest
@@ -35,11 +35,9 @@ class EngineOptions:
     cuda_graph: bool = False
 
 
-BACKENDS: Mapping[str, Callable[[EngineOptions, EngineManifest, Sequence[str]], Engine]] = {
-    "onnxruntime": lambda options, manifest, parts: OnnxEngine(options.folder, options.threads, manifest, parts, True),
-    "tensorrt": lambda options, manifest, parts: TensorRtEngine(
-        options.folder, manifest, options.cache, options.cuda_graph, parts=parts
-    ),
+BACKENDS: Mapping[str, Callable[[EngineOptions, EngineManifest], Engine]] = {
+    "onnxruntime": lambda options, manifest: OnnxEngine(options.folder, options.threads, manifest, True),
+    "tensorrt": lambda options, manifest: TensorRtEngine(options.folder, manifest, options.cache, options.cuda_graph),
 }
 """Backend -> what opens an engine folder. TensorRT and CUDA are imported when it is called."""
 
@@ -50,12 +48,12 @@ def check_backend(name: str, key: str) -> None:
         raise ConfigError(f"{key} is {name!r}; expected {' or '.join(BACKENDS)}")
 
 
-def open_engine(options: EngineOptions, manifest: EngineManifest, parts: Sequence[str] = PARTS) -> Engine:
-    """Open the graphs `parts` of an engine folder.
+def open_engine(options: EngineOptions, manifest: EngineManifest) -> Engine:
+    """Open `encode` of an engine folder.
 
     Raises:
         ConfigError: There is no such backend.
         ManifestError, EngineError: The folder cannot be opened with it.
     """
     check_backend(options.backend, "[engine] backend")
-    return BACKENDS[options.backend](options, manifest, parts)
+    return BACKENDS[options.backend](options, manifest)

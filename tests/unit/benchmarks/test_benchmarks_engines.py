@@ -17,6 +17,7 @@ from benchmarks.device import engine_accuracy, engines
 from calibration.int8 import Material, calibrate
 from edge_runtime.eye.engine import tensorrt as engine_tensorrt
 from edge_runtime.eye.engine.onnx import OnnxEngine
+from edge_runtime.reader.member import EdgeMember
 from export import parity, trace
 from export.backends import builder
 from export.inputs import Inputs
@@ -42,7 +43,7 @@ class InMemory:
         mu: npt.NDArray[np.int32] = self._run["encode"]({"frames": frames})[0]
         return mu
 
-    def run_decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    def logits(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = self._run["decide"]({"z": z, "present": present})[0]
         return logits
 
@@ -59,8 +60,9 @@ def test_lower_precision_costs_a_point_at_most() -> None:
     rows = []
     for precision in ("fp32", "fp16", "int8"):
         graphs = {part: in_precision(part, model, precision, calibration) for part, model in traced.items()}
-        engine = cast(OnnxEngine, InMemory(graphs, manifest))
-        rows.append(engine_accuracy.EngineRow(precision, Path(precision), 0.0, engine))
+        both = InMemory(graphs, manifest)
+        opened = cast(OnnxEngine, both), cast(EdgeMember, both)
+        rows.append(engine_accuracy.EngineRow(precision, Path(precision), 0.0, *opened))
     clips = engine_accuracy.read_windows(NANO, [], 8)
     engine_accuracy.compare(rows, NANO, clips, samples=60)
     for row in rows:

@@ -133,6 +133,34 @@ def test_what_is_forbidden_fails_and_succeeds_unconfined(mode: str, start: Any, 
     assert all(reason[mode] in why for why in not_held), rows
 
 
+LOOKS = """
+import json, socket, sys
+from pathlib import Path
+from edge_runtime.confine import confine_child
+gate = socket.socket(fileno=int(sys.argv[1]))
+if sys.argv[2] != "free":
+    confine_child([], False, 1 << 30, keep=[gate.fileno()], processors=sys.argv[2] == "eye")
+def can_read(name):
+    try:
+        return bool(Path(name).read_bytes())
+    except PermissionError:
+        return False
+places = ("stat", "meminfo", "loadavg", "cpuinfo", "1/stat")
+found = {name: can_read(f"/proc/{name}") for name in places}
+found["processors"] = can_read("/sys/devices/system/cpu/online")
+gate.send(json.dumps(found).encode())
+"""
+
+
+@pytest.mark.skipif(not LANDLOCK, reason="this kernel has no Landlock")
+@pytest.mark.parametrize("name", ["free", "eye", "reader"])
+def test_what_others_do_on_the_machine_cannot_be_read(name: str, start: Any) -> None:
+    """Neither child reads the machine's load; the reader does not read what processors there are, either."""
+    found = json.loads(start("-c", LOOKS, "{socket}", name).record())
+    processors = {"cpuinfo": name != "reader", "processors": name != "reader"}
+    assert found == {**dict.fromkeys(("stat", "meminfo", "loadavg", "1/stat"), name == "free"), **processors}
+
+
 WORKS = """
 import json, socket, sys, threading
 from pathlib import Path

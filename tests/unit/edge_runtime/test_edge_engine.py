@@ -23,7 +23,6 @@ from tests.support.engine_factory import BROKEN_CORES, make_engine, put_weights_
 from tests.support.services import PATIENCE_S, ROOT
 from wire.artifact.manifest import EngineManifest, sha256_file
 from wire.errors import ConfigError, EngineError, ManifestError, PrivacyError
-from wire.protocol.event import EventWindow
 
 
 @pytest.fixture
@@ -55,23 +54,14 @@ def test_a_code_that_does_not_fit_is_an_error_that_names_no_number(
         assert str(abs(far)) not in str(refusal.value)
 
 
-def test_an_engine_opens_only_the_graphs_of_its_process(folder: Path) -> None:
+def test_an_engine_does_not_open_decide(folder: Path) -> None:
     (folder / "decide.onnx").write_bytes(b"no graph")
     document = json.loads((folder / "manifest.json").read_text())
     document["hashes"]["decide"] = sha256_file(folder / "decide.onnx")
     (folder / "manifest.json").write_text(json.dumps(document))
-    eye = OnnxEngine(folder, parts=("encode",))
+    eye = OnnxEngine(folder)
     self_test(eye)
     assert eye.encode(frames()).any()
-    with pytest.raises(EngineError, match="decide: this engine was opened for encode alone"):
-        eye.run_decide(np.zeros((1, 8, 4, 16), np.int32), np.ones((1, 8), np.bool_))
-
-
-def test_the_readers_engine_has_no_encode(folder: Path) -> None:
-    reader = OnnxEngine(folder, parts=("decide",))
-    self_test(reader)
-    with pytest.raises(EngineError, match="encode: this engine was opened for decide alone"):
-        reader.encode(frames())
 
 
 def test_an_input_of_another_shape_or_type_is_refused(folder: Path) -> None:
@@ -90,7 +80,7 @@ def test_what_a_runtime_says_of_a_failed_run_is_not_passed_on(folder: Path, monk
             raise failure
 
     engine = OnnxEngine(folder)
-    monkeypatch.setattr(engine, "_sessions", {"encode": Talks()})
+    monkeypatch.setattr(engine, "_session", Talks())
     for failure in (ort_errors.InvalidArgument("pixel 217"), RuntimeError("pixel 217"), MemoryError("pixel 217")):
         with pytest.raises(EngineError, match=rf"the run failed \({type(failure).__name__}\)$") as refusal:
             engine.encode(frames())
@@ -106,32 +96,12 @@ def test_denormal_numbers_count_as_zero_where_the_eye_runs(folder: Path) -> None
         "from wire.artifact.manifest import EngineManifest\n"
         "small = np.full(64, 1e-30, np.float32)\n"
         "assert (small * np.float32(1e-10)).any(), 'the control: before, they are kept'\n"
-        "engine = open_engine(EngineOptions(sys.argv[1]), EngineManifest.load(sys.argv[1]), ('encode',))\n"
+        "engine = open_engine(EngineOptions(sys.argv[1]), EngineManifest.load(sys.argv[1]))\n"
         "assert not (small * np.float32(1e-10)).view(np.uint32).any()\n"
     )
     command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_verdicts_are_a_distribution_over_the_labels(folder: Path) -> None:
-    engine = OnnxEngine(folder)
-    event = EventWindow(8, 4, 16)
-    event.push(0, np.arange(64, dtype=np.int16))
-    probabilities = engine.decide(event)
-    assert tuple(probabilities) == engine.manifest.labels
-    assert sum(probabilities.values()) == pytest.approx(1.0)
-
-
-def test_logits_that_are_not_finite_are_no_verdict(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = OnnxEngine(folder)
-    event = EventWindow(8, 4, 16)
-    for bad in (np.nan, np.inf):
-        monkeypatch.setattr(engine, "run_decide", lambda *_, bad=bad: np.array([[0, bad, 0]], np.float32))
-        with pytest.raises(EngineError, match="not finite"):
-            engine.decide(event)
-    monkeypatch.setattr(engine, "run_decide", lambda *_: np.array([[1e30, 0, 0]], np.float32))
-    assert list(engine.decide(event).values()) == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("name", ["encode.onnx", "decide.onnx", "noise_table.bin", "certificate.json"])
@@ -196,11 +166,11 @@ def test_a_graph_of_another_interface_is_refused(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_not_a_graph_are_refused(folder: Path) -> None:
-    (folder / "decide.onnx").write_bytes(b"no graph")
+    (folder / "encode.onnx").write_bytes(b"no graph")
     document = json.loads((folder / "manifest.json").read_text())
-    document["hashes"]["decide"] = sha256_file(folder / "decide.onnx")
+    document["hashes"]["encode"] = sha256_file(folder / "encode.onnx")
     (folder / "manifest.json").write_text(json.dumps(document))
-    with pytest.raises(EngineError, match=r"decide\.onnx: ONNX Runtime cannot load it"):
+    with pytest.raises(EngineError, match=r"encode\.onnx: ONNX Runtime cannot load it"):
         OnnxEngine(folder)
 
 
@@ -223,33 +193,24 @@ class Remembers:
     def __init__(self, inner: Any, how: str) -> None:
         self._inner, self._how, self._kept = inner, how, 0
 
-    def __call__(self, part: str, inputs: dict[str, Any]) -> Any:
-        made = self._inner(part, inputs).copy()
+    def __call__(self, given: npt.NDArray[np.uint8]) -> Any:
+        made = self._inner(given).copy()
         made.reshape(-1)[0] = self._kept
-        self._kept = int(inputs["frames"].max()) // 16 if self._how == "newest" else self._kept + 1
+        self._kept = int(given.max()) // 16 if self._how == "newest" else self._kept + 1
         return made
 
 
 @pytest.mark.parametrize("how", ["newest", "count"])
 def test_an_engine_that_remembers_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    engine = OnnxEngine(folder, parts=("encode",))
+    engine = OnnxEngine(folder)
     monkeypatch.setattr(engine, "_run", Remembers(engine._run, how))
     with pytest.raises(PrivacyError, match="depends on what was seen before|longer than C"):
         self_test(engine)
 
 
-def test_a_reader_that_remembers_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, count = OnnxEngine(folder, parts=("decide",)), iter(range(99))
-    monkeypatch.setattr(engine, "_run", lambda *_: np.full((1, 3), next(count), np.float32))
-    with pytest.raises(PrivacyError, match="depend on what was read before"):
-        self_test(engine)
-
-
-def test_the_options_choose_backend_and_graphs(folder: Path) -> None:
+def test_the_options_choose_the_backend(folder: Path) -> None:
     manifest = OnnxEngine(folder).manifest  # a session before, so that this process keeps its denormal numbers
-    assert open_engine(EngineOptions(str(folder)), manifest).parts == ("encode", "decide")
-    eye = open_engine(EngineOptions(str(folder), threads=2), manifest, parts=("encode",))
-    assert isinstance(eye, OnnxEngine) and eye.parts == ("encode",)
+    assert isinstance(open_engine(EngineOptions(str(folder), threads=2), manifest), OnnxEngine)
     with pytest.raises(ConfigError, match=r"\[engine\] backend is 'abacus'; expected onnxruntime or tensorrt"):
         open_engine(EngineOptions(str(folder), backend="abacus"), manifest)
     if importlib.util.find_spec("tensorrt") is None:

@@ -52,8 +52,6 @@ def test_it_computes_what_onnx_runtime_computes(folder: Path, world: World, cuda
     engine, other = opened(folder, world, cuda_graph), OnnxEngine(folder)
     for value in (0, 100, 255, 3):
         assert np.array_equal(engine.encode(frames(value)), other.encode(frames(value)))
-    z, present = np.arange(512, dtype=np.int32).reshape(1, 8, 4, 16), np.ones((1, 8), np.bool_)
-    assert np.array_equal(engine.run_decide(z, present), other.run_decide(z, present))
     assert ("launch" in world.log) == cuda_graph
     self_test(engine)
     engine.close()
@@ -71,7 +69,7 @@ def test_a_broken_core_in_an_engine_file_is_found(tmp_path: Path, world: World, 
 def test_memory_is_allocated_once_and_released_in_order(folder: Path, world: World) -> None:
     engine = opened(folder, world, cuda_graph=True)
     taken = world.allocations
-    assert taken == 2 * (2 + 3)  # on host and device: frames, mu; z, present, logits
+    assert taken == 2 * 2  # on host and device: frames, mu
     for _ in range(20):
         engine.encode(frames())
     assert world.allocations == taken
@@ -83,7 +81,7 @@ def test_memory_is_allocated_once_and_released_in_order(folder: Path, world: Wor
     runtime, detach = world.log.index("release runtime"), world.log.index("detach")
     contexts = [index for index, event in enumerate(world.log) if event == "release context"]
     assert world.log.index("free graph") < world.log.index("free device")
-    assert len(contexts) == 2 and last < contexts[1] < runtime < detach == len(world.log) - 1
+    assert len(contexts) == 1 and last < contexts[0] < runtime < detach == len(world.log) - 1
     assert contexts[0] < world.log.index("release engine")
 
 
@@ -91,22 +89,12 @@ def test_memory_is_allocated_once_and_released_in_order(folder: Path, world: Wor
 def test_every_buffer_is_overwritten_after_a_run(folder: Path, world: World, cuda_graph: bool) -> None:
     engine = opened(folder, world, cuda_graph)
     code = engine.encode(frames())
-    program = engine._programs["encode"]
+    program = engine._program
     assert code.any()
     for name in ("frames", "mu"):
         assert not program._host[name].any(), name
         assert not program._device[name].bytes.any(), name
     engine.close()
-
-
-def test_only_the_graphs_of_a_process_are_loaded(folder: Path, world: World) -> None:
-    make_plans(folder, folder.parent / "cache", world)
-    (folder.parent / "cache" / "decide.engine").unlink()
-    eye = TensorRtEngine(folder, None, folder.parent / "cache", False, world.libraries(), ("encode",))
-    assert world.allocations == 2 * 2 and eye.encode(frames()).any()
-    with pytest.raises(EngineError, match="decide: this engine was opened for encode alone"):
-        eye.run_decide(np.zeros((1, 8, 4, 16), np.int32), np.ones((1, 8), np.bool_))
-    eye.close()
 
 
 def _refused_shape(engine: TensorRtEngine, world: World) -> None:
@@ -126,7 +114,7 @@ def test_every_buffer_is_overwritten_when_a_run_fails(
 ) -> None:
     engine = opened(folder, world)
     how(engine, world)
-    program = engine._programs["encode"]
+    program = engine._program
     assert not any(program._host[name].any() or program._device[name].bytes.any() for name in ("frames", "mu"))
     world.execute_fails = False
     assert engine.encode(frames()).any()  # and the next run is sound
@@ -144,7 +132,7 @@ def test_a_broken_device_ends_the_process_instead_of_filling_slots(folder: Path,
 def test_what_tensorrt_says_of_a_failed_run_is_not_passed_on(folder: Path, world: World) -> None:
     """Its words could hold what the run read: they are forgotten, by this error and by the next one."""
     engine = opened(folder, world)
-    program = engine._programs["encode"]
+    program = engine._program
     program._logger.log(world.trt.ILogger.ERROR, "pixel 217")
     world.execute_fails = True
     with pytest.raises(EngineError) as refusal:
@@ -154,24 +142,23 @@ def test_what_tensorrt_says_of_a_failed_run_is_not_passed_on(folder: Path, world
     engine.close()
 
 
-def test_two_threads_run_the_two_graphs(folder: Path, world: World) -> None:
-    """Each has a stream of its own, and each thread pushes the context that it needs."""
+def test_two_threads_run_an_engine(folder: Path, world: World) -> None:
+    """One after the other, and each thread pushes the context that it needs."""
     engine, found = opened(folder, world), list[Any]()
-    assert len(world.streams) == 2
+    assert len(world.streams) == 1
 
     def encode() -> None:
         found.extend(engine.encode(frames()) for _ in range(50))
 
     thread = threading.Thread(target=encode)
     thread.start()
-    for _ in range(50):
-        engine.run_decide(np.zeros((1, 8, 4, 16), np.int32), np.ones((1, 8), np.bool_))
+    encode()
     thread.join()
-    assert len(found) == 50 and all(np.array_equal(z, found[0]) for z in found)
+    assert len(found) == 100 and all(np.array_equal(z, found[0]) for z in found)
     engine.close()
 
 
-@pytest.mark.parametrize("at", range(10))
+@pytest.mark.parametrize("at", range(4))
 def test_memory_that_runs_out_leaves_nothing_behind(folder: Path, world: World, at: int) -> None:
     make_plans(folder, folder.parent / "cache", world)
     world.fail_at = at
@@ -238,7 +225,7 @@ def test_an_engine_file_of_another_graph_is_refused(folder: Path, world: World) 
         opened(folder, world)
 
 
-@pytest.mark.parametrize("name", ["encode.engine", "decide.engine"])
+@pytest.mark.parametrize("name", ["encode.engine"])
 def test_an_engine_file_that_is_not_the_recorded_one_is_refused(folder: Path, world: World, name: str) -> None:
     opened(folder, world).close()
     file = folder.parent / "cache" / name

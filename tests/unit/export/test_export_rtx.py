@@ -111,8 +111,8 @@ def test_the_command_makes_them_and_uses_them_again(
     assert engine.why_stale(out, manifest) == ""
     other = engines.backend("tensorrt-rtx", Options(targets=("8.9",)))
     assert other.why_stale(out, manifest) == "compute_capability changed (8.6 8.9 -> 8.9)"
-    (out / "decide.engine").write_bytes(b"")
-    assert "decide.engine: not the file" in engine.why_stale(out, manifest)
+    (out / "encode.engine").write_bytes(b"")
+    assert "encode.engine: not the file" in engine.why_stale(out, manifest)
 
 
 def test_a_stale_engine_file_is_made_again_and_the_reason_reported(
@@ -140,8 +140,8 @@ def test_engine_files_carry_no_prefix(trt: Any, folder: Path, tmp_path: Path) ->
     """TensorRT's own tools can read the file itself; everything about it is in engine.json."""
     manifest = EngineManifest.load(folder)
     make(trt, folder, manifest, tmp_path, {}, OPTIONS, lambda text: None)
-    data, _ = build_engine_file(trt, folder / "decide.onnx", OPTIONS, lambda text: None)
-    assert (tmp_path / "decide.engine").read_bytes()[:16] == data[:16]
+    data, _ = build_engine_file(trt, folder / "encode.onnx", OPTIONS, lambda text: None)
+    assert (tmp_path / "encode.engine").read_bytes()[:16] == data[:16]
 
 
 def test_external_weights_are_built_from_verified_bytes(trt: Any, folder: Path, tmp_path: Path) -> None:
