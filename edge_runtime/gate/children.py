@@ -30,7 +30,7 @@ CHILDREN: Mapping[str, str] = {"eye": "edge_runtime.eye.process", "reader": "edg
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a child confines itself while it has one thread
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONG_LIFE_S = 0.25, 30.0, 60.0
-_CHILD_NICE = 5  # a child that starts or works must not delay a release
+_NICE = {"eye": 5, "reader": 0}  # the eye must not delay a release, nor a verdict
 _FIRST_DESCRIPTOR = 3  # of those that systemd passes
 
 
@@ -56,7 +56,7 @@ class Child:
     """
 
     def __init__(self, name: str, begin: Callable[[], Running | None], settings: Callable[[], bytes]) -> None:
-        self.starts, self._begin, self._settings = 0, begin, settings
+        self.starts, self._name, self._begin, self._settings = 0, name, begin, settings
         self._closing = threading.Event()
         self._running: Running | None = None
         self._link: Link | None = None
@@ -96,7 +96,7 @@ class Child:
     def _keep(self) -> None:
         own = threading.get_native_id()  # a child inherits cores and priority of the thread that starts it
         os.sched_setaffinity(own, share_out_cores()[1])
-        os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _CHILD_NICE))
+        os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE[self._name]))
         pause_s = _FIRST_PAUSE_S
         while not self._closing.is_set() and (running := self._begin()) is not None:
             began, self.starts = time.monotonic(), self.starts + 1
