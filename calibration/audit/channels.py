@@ -112,7 +112,8 @@ def _play(engine: Path, manifest: EngineManifest, folder: Path, tap: Wiretap, ho
             process.kill()
             status = process.wait()
     time.sleep(SLOT_S)  # for the last packets
-    packets = [packet for packet in tap.packets() if packet.client == f"veilsight-{_SITE}-{name}"]
+    client = f"veilsight-{_SITE}-{name}-{key.public.hex[:8]}"
+    packets = [packet for packet in tap.packets() if packet.client == client]
     figures = {} if status else json.loads((home / "summary.json").read_text())
     releases, different = _opened(packets, manifest, key, name)
     if len(releases) < slots // 4 or figures and not figures["eye"][_ACTED.get(how.eye, "answered")]:

@@ -152,7 +152,7 @@ ATTACKS: dict[str, Callable[[Targets, bytes], Any]] = {
     "memory with a name": lambda targets, pixels: os.close(os.memfd_create("pixels")),
     "a pidfd": lambda targets, pixels: os.close(os.pidfd_open(targets["gate"])),
     "the gate's priority": lambda targets, pixels: os.setpriority(os.PRIO_PROCESS, targets["gate"], 10),
-    "the gate's cores": lambda targets, pixels: os.sched_setaffinity(targets["gate"], {0}),
+    "the gate's cores": lambda targets, pixels: os.sched_setaffinity(targets["gate"], os.sched_getaffinity(0)),
     "a directory": lambda targets, pixels: os.mkdir(Path("/tmp") / (targets["abstract"] + "-folder")),
 }
 """Name -> the attack."""
