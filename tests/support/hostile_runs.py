@@ -261,5 +261,5 @@ def _looks(run: Run) -> dict[str, Any]:
 
 def _plain(line: str, camera: str) -> str:
     """A line of the log without its time and without the names of this run."""
-    plain = re.sub(r"127\.0\.0\.1:\d+", "BROKER", re.sub(r"^[\d-]+ [\d:,]+ ", "", line))
-    return plain.replace(camera, "CAMERA").replace(LIVE, SCENE)
+    plain = re.sub(r"^[\d-]+ [\d:,]+ ", "", line).replace(camera, "CAMERA").replace(LIVE, SCENE)
+    return re.sub(r"127\.0\.0\.1:\d+", "BROKER", plain)
