@@ -24,6 +24,7 @@ from benchmarks.broker import EmbeddedBroker, Tap, child_env
 from benchmarks.harness import SITE, Child, Rig
 from benchmarks.listener import Heard, Listener, Record
 from benchmarks.privacy.hostile_gate import hostile_gate
+from edge_runtime.capture.address import masked
 from familial.evaluate.intervals import auc_interval
 from tests.support.engine_factory import make_engine
 from tests.support.hostile_eye import secret
@@ -261,5 +262,5 @@ def _looks(run: Run) -> dict[str, Any]:
 
 def _plain(line: str, camera: str) -> str:
     """A line of the log without its time and without the names of this run."""
-    plain = re.sub(r"^[\d-]+ [\d:,]+ ", "", line).replace(camera, "CAMERA").replace(LIVE, SCENE)
+    plain = re.sub(r"^[\d-]+ [\d:,]+ ", "", line).replace(camera, "CAMERA").replace(masked(LIVE), SCENE)
     return re.sub(r"127\.0\.0\.1:\d+", "BROKER", plain)
