@@ -59,7 +59,8 @@ class Charge:
 
 
 _Book = dict[str, int]  # on disk, "slots" is at most the true number and all others are at least the true ones
-_EMPTY: _Book = {"boots": 0, "slots": 0, "releases": 0, "spent": 0, "hour_spent": 0, "day_spent": 0}
+_SUMS = ("spent", "hour_spent", "day_spent")
+_EMPTY: _Book = {"boots": 0, "slots": 0, "releases": 0, **dict.fromkeys(_SUMS, 0)}
 
 
 def open_key(path: Path | str, folder: Path | str) -> DeviceKey:
@@ -225,10 +226,15 @@ class Ledger:
             if self._book["slots"] % length == 0:
                 self._book[name], self._left = 0, -1  # a new hour has a block of its own
         self._book["slots"] += 1
-        fits = (cost for cost in costs if all(left is None or cost <= left for left in self._remaining()))
-        cost = next(fits, 0)
-        self._book = self._plus(cost > 0, cost)
+        cost = next((cost for cost in costs if self._fits(cost)), 0)
+        self._book["releases"] += cost > 0
+        for name in _SUMS:
+            self._book[name] += cost
         return cost
+
+    def _fits(self, cost: int) -> bool:
+        """Whether no budget forbids `cost`."""
+        return all(not budget or cost <= budget - self._book[name] for name, budget in self._budgets.items())
 
     def _remaining(self) -> list[int | None]:
         """What this hour and this day have left, in units; None where there is no budget."""
@@ -236,7 +242,7 @@ class Ledger:
 
     def _plus(self, releases: int, cost: int) -> _Book:
         """The book after `releases` more, which cost `cost` in all."""
-        more = {"releases": releases, "spent": cost, "hour_spent": cost, "day_spent": cost}
+        more = {"releases": releases, **dict.fromkeys(_SUMS, cost)}
         return {name: value + more.get(name, 0) for name, value in self._book.items()}
 
     def totals(self) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from fractions import Fraction
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -53,9 +54,15 @@ class NoiseCheck:
         change = float(step @ step)
         self._squares.append(square)
         event = sum(self._squares) if len(self._squares) == self._squares.maxlen else math.inf
-        for found, least, why in zip((square, change, event), self.thresholds, _WHY, strict=True):
-            if found < least:
-                raise NoiseError(f"{why}: {found:.0f} is below {least:.0f}; do not trust this sampler or engine")
+        once, twice, together = self.thresholds
+        if not (square >= once and change >= twice and event >= together):
+            self._refuse((square, change, event))
+
+    def _refuse(self, found: tuple[float, float, float]) -> NoReturn:
+        for value, least, why in zip(found, self.thresholds, _WHY, strict=True):
+            if not value >= least:
+                raise NoiseError(f"{why}: {value:.0f} is below {least:.0f}; do not trust this sampler or engine")
+        raise NoiseError(f"the noise is not a number: {found}; do not trust this sampler or engine")
 
 
 def _laws(sigma: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
