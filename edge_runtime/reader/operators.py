@@ -92,7 +92,8 @@ def _binary(run: Callable[[Array, Array], Array], types: str = "fi") -> Operator
 
 
 def _sigmoid(x: Array) -> Array:
-    return np.reciprocal(np.float32(1) + np.exp(-x))
+    made: Array = np.reciprocal(np.float32(1) + np.exp(-x))
+    return made
 
 
 def _pow(x: Array, exponent: Array) -> Array:
@@ -256,7 +257,8 @@ def _softmax_shape(node: Node, given: _Given) -> _Spec:
 
 
 def _transpose(node: Node, given: _Given) -> Array:
-    return _operand(node, given, 0).transpose(node.attributes.get("perm"))
+    made: Array = _operand(node, given, 0).transpose(node.attributes.get("perm"))
+    return made
 
 
 def _unsqueeze(node: Node, given: _Given) -> Array:
