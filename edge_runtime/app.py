@@ -107,6 +107,9 @@ def check(config: Config) -> int:
         text = np.zeros(MAX_SETTINGS, np.uint8)
         while (length := running.link.receive(text, _READY_S)) > 0:
             print(text[:length].tobytes().decode(errors="replace"))
+        if length < 0:
+            print(f"no answer within {_READY_S:g} s; it is ended")
+            running.end()
         statuses.append(running.wait())
     return 2 if any(statuses) else 0
 

@@ -95,20 +95,29 @@ class Child:
 
     def _keep(self) -> None:
         own = threading.get_native_id()  # a child inherits cores and priority of the thread that starts it
-        os.sched_setaffinity(own, share_out_cores()[1])
-        os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE[self._name]))
+        with contextlib.suppress(OSError):  # where a unit has chosen both, it may forbid the calls
+            os.sched_setaffinity(own, share_out_cores()[1])
+            os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE[self._name]))
         pause_s = _FIRST_PAUSE_S
-        while not self._closing.is_set() and (running := self._begin()) is not None:
-            began, self.starts = time.monotonic(), self.starts + 1
-            running.link.send(self._settings())
-            self._running = running
-            self._fresh.put(running.link)
-            if self._closing.is_set():
-                running.end()
-            running.wait()
+        while not self._closing.is_set():
+            began = time.monotonic()
+            with contextlib.suppress(OSError):  # no process, memory or descriptor left: tried again, after a pause
+                if (running := self._begin()) is None:
+                    return
+                self._attend(running)
             lived = time.monotonic() - began > _LONG_LIFE_S
             pause_s = _FIRST_PAUSE_S if lived else min(_LONGEST_PAUSE_S, 2 * pause_s)
             self._closing.wait(pause_s)
+
+    def _attend(self, running: Running) -> None:
+        """Hand the socket of a new child over, and wait until it has ended."""
+        self.starts += 1
+        running.link.send(self._settings())
+        self._running = running
+        self._fresh.put(running.link)
+        if self._closing.is_set():
+            running.end()
+        running.wait()
 
 
 def spawned(name: str, extra: tuple[str, ...] = ()) -> Callable[[], Running]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from edge_runtime.capture.camera import Camera
 from edge_runtime.capture.clock import SlotClock
@@ -18,7 +19,7 @@ from edge_runtime.config import load_config
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.gate.ledger import Ledger, start_ledger
 from edge_runtime.gate.loop import Loop
-from edge_runtime.gate.sampler import Sampler
+from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Health, Stats
 from edge_runtime.reader.member import EdgeMember
 from tests.support.engine_factory import make_edge_config, make_engine, make_noise_table
@@ -31,7 +32,7 @@ from wire.protocol.event import EventSpan, EventWindow
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import open_features
 
-__all__ = ["KEY", "OPERATOR", "SLOT_S", "Device", "FakePublisher", "InnerEye", "InnerReader"]
+__all__ = ["KEY", "OPERATOR", "SLOT_S", "Device", "FakePublisher", "InnerEye", "InnerReader", "drawn_by"]
 
 SLOT_S = 0.3
 KEY = DeviceKey(bytes(range(32)))
@@ -162,3 +163,17 @@ class Device:
         """Seconds from each release's deadline."""
         sent = [at for name, _, at in self.publisher.sent if name == "features"]
         return [at - self.clock.deadline(m.slot) for m, at in zip(self.features(), sent, strict=True)]
+
+
+def drawn_by(device: Device, monkeypatch: pytest.MonkeyPatch) -> list[npt.NDArray[np.int32]]:
+    """The noise samples that the device draws, as it goes on."""
+    drawn: list[npt.NDArray[np.int32]] = []
+    draw = device.noise.draw
+
+    def spy() -> NoiseSample:
+        sample = draw()
+        drawn.append(sample._array.copy())
+        return sample
+
+    monkeypatch.setattr(device.noise, "draw", spy)
+    return drawn

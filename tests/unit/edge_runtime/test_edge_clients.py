@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -239,6 +240,29 @@ def test_an_eye_that_does_not_read_delays_nothing() -> None:
             assert ask(eye, slot, 0.001) is None
         assert time.monotonic() - began < PATIENCE_S / 2
         stop.set()
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process, memory or descriptor left, and a unit that forbids to choose cores and priority."""
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    peer = Peer(lambda link, question: link.send(record(question.slot)))
+    failures = [OSError(11, "Resource temporarily unavailable"), OSError(24, "Too many open files")]
+
+    def begin() -> Running:
+        if failures:
+            raise failures.pop()
+        return peer.begin()
+
+    eye = EyeClient(Child("eye", begin, lambda: b"{}"), N, False)
+    until(lambda: eye._child.link() is not None)
+    assert not failures
+    assert ask(eye, 0) == CODE
+    eye.close()
+    peer.join()
 
 
 def test_only_a_source_that_can_end_may_say_so() -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from edge_runtime.eye.window import Window
 from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.health import Stats
-from tests.support.edge_device import KEY, OPERATOR, Device
+from tests.support.edge_device import KEY, OPERATOR, Device, drawn_by
 from tests.support.engine_factory import make_noise_table
 from tests.support.timekeeping import Wakeups
 from wire.errors import EngineError, LedgerError, NoiseError
@@ -105,15 +104,7 @@ def test_a_slot_without_a_code_is_filled_with_noise_alone_and_charged(tmp_path: 
 def test_a_release_is_the_code_plus_the_drawn_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And never the code of another slot."""
     device = Device(tmp_path)
-    drawn: list[npt.NDArray[np.int32]] = []
-    draw = device.noise.draw
-
-    def spy() -> NoiseSample:
-        sample = draw()
-        drawn.append(sample._array.copy())
-        return sample
-
-    monkeypatch.setattr(device.noise, "draw", spy)
+    drawn = drawn_by(device, monkeypatch)
     device.run(6)
     for message, noise in zip(device.features(), drawn, strict=True):
         mu = np.frombuffer(device.eye.codes[message.slot], np.int16)

@@ -7,29 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from edge_runtime.gate.children import Child
-from edge_runtime.gate.sampler import NoiseSample
-from tests.support.edge_device import Device
+from tests.support.edge_device import Device, drawn_by
 from tests.support.services import PATIENCE_S
 from wire.protocol.message import coarse_time
-
-
-def drawn_by(device: Device, monkeypatch: pytest.MonkeyPatch) -> list[npt.NDArray[np.int32]]:
-    """The noise samples that the device draws, as it goes on."""
-    drawn: list[npt.NDArray[np.int32]] = []
-    draw = device.noise.draw
-
-    def spy() -> NoiseSample:
-        sample = draw()
-        drawn.append(sample._array.copy())
-        return sample
-
-    monkeypatch.setattr(device.noise, "draw", spy)
-    return drawn
 
 
 def test_a_release_of_a_spent_budget_is_the_noise_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
