@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.eye.people import place
 from familial.data.clips import read_manifests
 from familial.data.labels import LABELS
 from familial.data.splits import clip_seeds
 from familial.synth.clip import render_clip
 from wire.errors import DataError
+from wire.people.decode import place
 
 __all__ = ["Frame", "fitted", "real_frames", "rendered_frames", "spread"]
 

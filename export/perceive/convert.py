@@ -2,7 +2,7 @@
 
     frame uint8 (1, H, W, 3) RGB --> MobileNetV2 --> feature pyramid, stride 4 --> six heads, float32 (1, C, H/4, W/4)
 
-What the original does behind the heads (peaks, gathers, arg max) is `edge_runtime.eye.people.decode`: indices that
+What the original does behind the heads (peaks, gathers, arg max) is `wire.people.decode.decode`: indices that
 come from pixels are not allowed in a graph of ours. Doubling a picture's sides (Resize) is two products with stored
 matrices. The graph is made from the operators that the heads depend on; any other kind is an error.
 """
@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edge_runtime.eye.people import HEADS, STRIDE
 from export.perceive.tflite import Network, Operator, Table, read_network
 from export.proof.structure import OPSET, Signature
 from export.proof.verify_graph import check_graph
 from wire.errors import ConfigError, GraphError
+from wire.people.decode import HEADS, STRIDE
 
 __all__ = ["FILE", "convert", "doubling", "interface"]
 
