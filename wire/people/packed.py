@@ -54,7 +54,7 @@ def pack(people: People, height: int, width: int) -> Packed:
     keypoints = people.keypoints[there].astype(np.float64)
     keypoints[..., :2] *= sides
     boxes = people.boxes[there].astype(np.float64) * np.tile(sides, 2)
-    flat = np.concatenate([keypoints.reshape(len(keypoints), -1), boxes, people.scores[there, None]], axis=1)
+    flat = np.concatenate([keypoints.reshape(-1, 3 * JOINTS), boxes, people.scores[there, None]], axis=1)
     low, high = -_REACH, 1.0 + _REACH
     rows[: len(flat)] = np.round(np.clip(np.nan_to_num(flat, nan=0.0), low, high) * UNIT)
     return rows
