@@ -206,7 +206,7 @@ class _Training:
         batch, seen = source.batch(step), list[Seen]()
         self.drawn.update(batch.clip.tolist())
         frames = torch.as_tensor(batch.frames)  # u8 (B, T, H, W)
-        x = family.sequence_features(frames, source.index, config.bf16, seen)  # (B, R, K, d), before rounding
+        x = family.sequence_features(frames, source.index, None, config.bf16, seen)  # (B, R, K, d), before rounding
         losses = window_losses(family, x, batch, self.label_prototypes, source.window_weights(batch))
         losses |= self.heads.body_losses(seen, batch, config.bodies)
         if stage == 2:
