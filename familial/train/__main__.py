@@ -145,6 +145,10 @@ def _family_config(args: argparse.Namespace) -> FamilyConfig:
         )
     if args.attributes and not config.attributes:
         config = with_attributes(config)
+    if args.tower is not None:
+        config = replace(config, tower=args.tower)
+    if args.freeze_motion and (config.tower != "fused" or args.base is None):
+        raise ConfigError("--freeze-motion: only with --base and a fused tower; give --tower fused")
     if args.context_frames is not None:
         config = replace(config, window=replace(config.window, context_frames=args.context_frames))
     return config
@@ -204,6 +208,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--rendered", type=int, default=0, metavar="N", help="clips to render and train on")
     add("--base", type=Path, metavar="DIR", help="begin from this checkpoint")
     add("--recipe", type=Path, metavar="FILE.toml", help="trainings one after the other; options win")
+    add("--tower", metavar="NAME", help="of a family whose base has another: fused adds people to a base of snippets")
+    add("--freeze-motion", action="store_true", help="of a fused tower, train the part that sees people alone")
     add("--context-frames", type=int, metavar="N", help="of a window; default: the base's, or 52")
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
     add("--folds", type=int, default=0, metavar="N", help="train N families, each leaving a part of the groups out")
