@@ -38,9 +38,11 @@ class Tower(nn.Module):
 
     Attributes:
         features: width of the output.
+        sees_people: it reads the window's people beside its frames.
     """
 
     features: int
+    sees_people: bool = False
 
     @classmethod
     def of_config(cls, config: FamilyConfig) -> Tower:
