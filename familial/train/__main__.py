@@ -22,6 +22,7 @@ import torch
 
 from familial.data.clips import grouped_folds
 from familial.data.events import LabelledClip
+from familial.data.people import PERCEIVE
 from familial.model import checkpoint
 from familial.model.card import Card, write_card
 from familial.model.config import FamilyConfig, nano
@@ -185,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="what computes, as torch names it: cpu, cuda")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches; default: a thread")
-    parser.add_argument("--processes", type=int, default=2, help="that render clips")
+    parser.add_argument("--processes", type=int, default=2, help="that render clips, and read others")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state of this --out")
     options = {option.dest: option for option in parser._actions}
     for old, new in FORMER_KEYS.items():
@@ -203,6 +204,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="MANIFEST.csv",
         help="clips: file,label,set,group,note",
     )
+    add("--perceive", type=Path, default=PERCEIVE, metavar="FILE", help="graph of the person network")
     add("--held-out", type=float, default=0.2, metavar="SHARE", help="of these clips, where no rendered ones calibrate")
     add("--labels", metavar="A,B,...", help="the base's, then new ones that your clips have")
     add("--rendered", type=int, default=0, metavar="N", help="clips to render and train on")

@@ -19,6 +19,7 @@ from familial.data.events import LabelledClip
 from familial.data.heldout import held_out, told
 from familial.data.sources import manifest_clips, rendered_clips
 from familial.data.splits import clip_seeds
+from familial.evaluate.footage import graph_for
 from familial.model.config import FamilyConfig
 from familial.train.budget import Budget, minutes_text
 from familial.train.labels import rendered_labels, tagged
@@ -79,7 +80,8 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
     rendered, validation = ([tagged(clip, labels) for clip in clips] for clips in (rendered, validation))
     unseen = {row.label for row in rows} - rendered_labels(labels)
     share = args.held_out if unseen or not validation else 0.0
-    return Material(rendered, validation, rows, manifest_clips(rows, labels, config.window), share)
+    real = manifest_clips(rows, labels, config.window, args.processes, graph_for(config, args.perceive))
+    return Material(rendered, validation, rows, real, share)
 
 
 def _with_progress(clips: Iterator[LabelledClip], total: int, budget: Budget) -> list[LabelledClip]:
