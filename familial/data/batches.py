@@ -22,6 +22,7 @@ from wire.people.packed import Packed
 
 __all__ = ["SampleBatch", "SequenceBatch", "cells_of", "sample_clip", "sample_events", "sample_sequences"]
 
+_NOBODY = 0.06  # of the sequences that show both: the person network finds nobody
 _BLIND = 0.08  # of the sequences: the frames are black, and people alone are seen
 
 
@@ -152,8 +153,10 @@ def _sequence(
     if with_people:
         found = people_at(clip.footage, start, last - grid.before_s, spec)
         people["people"] = found if view is None else changed_people(found, view, spec.width, rng)
-        if view is not None and rng.random() < _BLIND:
-            frames[:] = 0
+        if view is not None and frames.any() and found.any():
+            kind = rng.random()
+            people["people"][:] = 0 if kind < _NOBODY else people["people"]
+            frames[:] = 0 if kind > 1.0 - _BLIND else frames
     return {
         **people,
         "frames": frames,
