@@ -22,6 +22,7 @@ from familial.data.manifests import UNSCORED, Clip, read_manifests
 from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
 from wire.files import whole_file
+from wire.people.packed import Packed
 
 __all__ = [
     "CACHE",
@@ -52,11 +53,15 @@ class Footage:
         frames: u8 (T, H, W), small and grey.
         times: float64 (T,), seconds from the first frame.
         duration: seconds.
+        people: int16 (Tp, 6, VALUES) of `wire.people.packed`; None where the person network was not run.
+        people_times: float64 (Tp,), of the frames that they were found in, seconds from the first frame; None likewise.
     """
 
     frames: npt.NDArray[np.uint8]
     times: npt.NDArray[np.float64]
     duration: float
+    people: Packed | None = None
+    people_times: npt.NDArray[np.float64] | None = None
 
 
 def small_grey(frame: npt.NDArray[np.uint8], spec: WindowSpec) -> npt.NDArray[np.uint8]:

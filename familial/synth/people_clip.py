@@ -115,6 +115,7 @@ def _exact(
         length=np.clip(length, 1, _LIMIT).astype(np.int16),
         times_s=setting.times_s,
         shown=held.astype(np.int64),
+        sides=(round(h * step), round(w * step)),
         window=(round(top), round(side), round(h * step - top), round(w * step - side)),
         night=scene.light.night,
     )

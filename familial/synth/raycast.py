@@ -207,7 +207,7 @@ def still_depth(scene: Scene, fine: int = 2) -> NDArray[np.float32]:
         met = _meet(box, camera.position, ways, square, depth)
         if met is not None:
             depth[met.rays] = met.depth
-    return depth.reshape(h, fine, w, fine).mean((1, 3)).astype(np.float32)
+    return np.asarray(depth.reshape(h, fine, w, fine).mean((1, 3)), np.float32)
 
 
 def render_still(scene: Scene, fine: int = 2) -> Still:
