@@ -208,6 +208,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--held-out", type=float, default=0.2, metavar="SHARE", help="of these clips, where no rendered ones calibrate")
     add("--labels", metavar="A,B,...", help="the base's, then new ones that your clips have")
     add("--rendered", type=int, default=0, metavar="N", help="clips to render and train on")
+    add(
+        "--people",
+        type=int,
+        default=0,
+        metavar="N",
+        help="people without a picture to train on: key points",
+    )
     add("--base", type=Path, metavar="DIR", help="begin from this checkpoint")
     add("--recipe", type=Path, metavar="FILE.toml", help="trainings one after the other; options win")
     add("--tower", metavar="NAME", help="of a family whose base has another: fused adds people to a base of snippets")
