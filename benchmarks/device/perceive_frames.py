@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.capture.pictures import fit
 from familial.data.clips import read_manifests
 from familial.data.labels import LABELS
 from familial.data.splits import clip_seeds
 from familial.synth.clip import render_clip
 from wire.errors import DataError
-from wire.people.decode import place
 
 __all__ = ["Frame", "fitted", "real_frames", "rendered_frames", "spread"]
 
@@ -24,13 +24,8 @@ Frame = npt.NDArray[np.uint8]
 
 def fitted(picture: Frame, size: tuple[int, int]) -> Frame:
     """Resize a BGR picture into a frame of `size`, top left, with a black margin. Raises CameraError: too small."""
-    placed = place(picture.shape[0], picture.shape[1], size)
-    shrinks = placed.rows < picture.shape[0]
-    resized = cv2.resize(
-        picture, (placed.columns, placed.rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
     frame = np.zeros((*size, 3), np.uint8)
-    frame[: placed.rows, : placed.columns] = resized[..., ::-1]
+    fit(picture, frame)
     return frame
 
 
