@@ -92,7 +92,7 @@ def test_an_engine_that_sees_people_takes_both_inputs(seeing: Path) -> None:
     with pytest.raises(EngineError, match=r"the run failed: people is missing, expected int32 \(1, 16, 4, 56\)"):
         engine.encode(frames())
     with pytest.raises(EngineError, match="people is int16"):
-        engine.encode(frames(), people().astype(np.int16))  # type: ignore[arg-type]  # what is refused
+        engine.encode(frames(), people().astype(np.int16))
     with pytest.raises(EngineError, match=r"frame is uint8 \(1, 96, 64, 3\), expected uint8 \(1, 64, 96, 3\)"):
         engine.perceive(np.zeros((1, 96, 64, 3), np.uint8))
 

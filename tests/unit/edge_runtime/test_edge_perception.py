@@ -91,7 +91,8 @@ def tracks(window: Window) -> Packed:
     """int16 (T, TRACKS, VALUES)."""
     assert window.people is not None and window.people.shape == (1, SPEC.frames, TRACKS, VALUES)
     assert window.people.dtype == np.int32
-    return window.people[0].astype(np.int16)
+    made: Packed = window.people[0].astype(np.int16)
+    return made
 
 
 # --- which frames are seen --------------------------------------------------------------------------------------------
