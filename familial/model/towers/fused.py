@@ -34,6 +34,7 @@ class FusedTower(Tower):
 
     def __init__(self, motion: SnippetTower, people: PeopleTower) -> None:
         super().__init__()
+        self.frozen = False
         self.motion, self.people = motion, people
         self.features = motion.features + people.features
 
@@ -41,6 +42,19 @@ class FusedTower(Tower):
     def of_config(cls, config: FamilyConfig) -> FusedTower:
         """A motion tower as wide as the backbone, and a people tower of `people_width`."""
         return cls(SnippetTower.of_config(config), PeopleTower(config.people_width))
+
+    def freeze_motion(self) -> None:
+        """Train the people tower alone: the motion tower keeps its weights and its running means."""
+        self.frozen = True
+        self.motion.requires_grad_(False)
+        self.motion.eval()
+
+    def train(self, mode: bool = True) -> FusedTower:
+        """As every module's; a frozen motion tower stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.motion.eval()
+        return self
 
     def forward(self, frames: Tensor, people: Tensor) -> Tensor:
         """Frames u8 or float (B, F, H, W), tracks (B, F, P, VALUES) -> (B, features)."""
