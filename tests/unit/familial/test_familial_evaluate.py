@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from familial.data import clips as clips_module
 from familial.data.clips import Clip, Footage
 from familial.evaluate import __main__ as command
 from familial.evaluate.clip_inference import clip_probabilities, clip_verdict, first_verdicts
@@ -28,7 +27,7 @@ from familial.model import checkpoint
 from familial.model.config import nano
 from familial.model.family import Family
 from familial.model.vocabulary import Vocabulary
-from tests.support.clip_factory import LABELS, write_clips
+from tests.support.clip_factory import LABELS, cache_clips_in, write_clips
 from wire.errors import CheckpointError, ConfigError
 
 
@@ -40,8 +39,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.getbasetemp() / "cache" / "cache"
-    monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder, None))
-    monkeypatch.setattr(clips_module.fill_cache, "__defaults__", (folder, None, 1))
+    cache_clips_in(folder, monkeypatch)
 
 
 @pytest.fixture(scope="module")

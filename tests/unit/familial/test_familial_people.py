@@ -19,6 +19,7 @@ from familial.data.people import PeopleOfClip, PersonNetwork, fitted, person_net
 from familial.data.sources import manifest_clips
 from familial.model.config import nano
 from familial.synth.clip import render_clip
+from tests.support.clip_factory import cache_clips_in
 from wire.errors import CameraError, DataError, EngineError
 from wire.people.decode import MOST_ENLARGED
 from wire.people.packed import SCORE, UNIT, VALUES, nobody
@@ -170,8 +171,7 @@ def test_training_clips_keep_their_people_where_frames_are_thinned(
     tmp_path: Path, graph: Path, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, cache = film(tmp_path / "a.avi", rate=30.0), tmp_path / "cache"
-    monkeypatch.setattr(read_clip, "__defaults__", (cache, None))
-    monkeypatch.setattr(fill_cache, "__defaults__", (cache, None, 1))
+    cache_clips_in(cache, monkeypatch)
     (made,) = manifest_clips([Clip(file, "a", "fall", "home", "g", "")], ("normal", "fall"), SPEC, perceive=graph)
     whole: Footage = read_clip(file, SPEC, cache, graph)
     assert len(made.footage.frames) < len(whole.frames)
