@@ -58,12 +58,17 @@ def pose_features(people: Tensor) -> tuple[Tensor, Tensor]:
     where = torch.stack((middle[:, :, 0], middle[:, :, 1], bottom, *edge, level, score, size.expand_as(score)), dim=2)
     smooth, seen = _smooth(torch.cat((middle / size[:, :, None], torso, box), dim=2), there)
     moved = [_change(smooth, seen, lag) for lag in _LAGS]
-    limbs = torch.cat((y[:, :, list(_LIMBS)], x[:, :, list(_LIMBS)]), dim=2) / size[:, :, None]
-    limb_weight = weight[:, :, list(_LIMBS)].repeat(1, 1, 2, 1)
+    limbs = torch.cat((_joints(y, _LIMBS), _joints(x, _LIMBS)), dim=2) / size[:, :, None]
+    limb_weight = torch.cat((_joints(weight, _LIMBS),) * 2, dim=2)
     quick = [_limb_change(limbs, limb_weight, lag) for lag in _QUICK]
     others = _others(y, x, weight, middle, size, there)
     found = torch.cat((pose, where, box, torso, *moved, *quick, others), dim=2) * there[:, :, None]
     return torch.clamp(found, -_LIMIT, _LIMIT), there
+
+
+def _joints(values: Tensor, joints: tuple[int, ...]) -> Tensor:
+    """Some joints of (B, P, 17, F), by indices that a graph stores in its file."""
+    return values.index_select(2, torch.tensor(joints, device=values.device))
 
 
 def _size(high: Tensor, wide: Tensor, there: Tensor) -> Tensor:
@@ -74,18 +79,18 @@ def _size(high: Tensor, wide: Tensor, there: Tensor) -> Tensor:
 
 def _middle(y: Tensor, x: Tensor, weight: Tensor, box_y: Tensor, box_x: Tensor) -> Tensor:
     """The middle of the hips where they are seen, drawn to that of the box where they are not: (B, P, 2, F)."""
-    own = weight[:, :, list(_HIPS)]
+    own = _joints(weight, _HIPS)
     total = own.sum(dim=2) + 0.1
-    middle_y = ((y[:, :, list(_HIPS)] * own).sum(dim=2) + 0.1 * box_y) / total
-    middle_x = ((x[:, :, list(_HIPS)] * own).sum(dim=2) + 0.1 * box_x) / total
+    middle_y = ((_joints(y, _HIPS) * own).sum(dim=2) + 0.1 * box_y) / total
+    middle_x = ((_joints(x, _HIPS) * own).sum(dim=2) + 0.1 * box_x) / total
     return torch.stack((middle_y, middle_x), dim=2)
 
 
 def _mean_place(y: Tensor, x: Tensor, weight: Tensor, joints: tuple[int, ...], otherwise: Tensor) -> Tensor:
     """Mean place of some joints, drawn to `otherwise` (B, P, 2, F) where they are not seen."""
-    own = weight[:, :, list(joints)]
+    own = _joints(weight, joints)
     total = own.sum(dim=2) + 0.05
-    places = [(each[:, :, list(joints)] * own).sum(dim=2) for each in (y, x)]
+    places = [(_joints(each, joints) * own).sum(dim=2) for each in (y, x)]
     return (torch.stack(places, dim=2) + 0.05 * otherwise) / total[:, :, None]
 
 
