@@ -208,17 +208,27 @@ def windows(footage: Footage, ends: Sequence[float], spec: WindowSpec) -> npt.ND
     return np.ascontiguousarray(made)
 
 
-def grouped_folds(clips: Sequence[Clip], count: int) -> list[int]:
+def grouped_folds(clips: Sequence[Clip], count: int, whole_sets: bool = False) -> list[int]:
     """Assign each clip a fold 0..count-1, the same in every call.
 
     Groups stay whole, and each set and label spreads over the folds: groups are dealt, largest first, to the fold that
     has least of their set and label.
+
+    Args:
+        clips: rows of manifests.
+        count: of folds.
+        whole_sets: keep sets whole too: each fold leaves out sources that the others know.
+
+    Raises:
+        DataError: fewer than two folds, or fewer sets than folds where sets stay whole.
     """
     if count < 2:
         raise DataError(f"folds is {count}; at least 2 are needed")
     groups: dict[tuple[str, str], list[Clip]] = {}
     for clip in clips:
-        groups.setdefault((clip.set, clip.group), []).append(clip)
+        groups.setdefault((clip.set, "" if whole_sets else clip.group), []).append(clip)
+    if whole_sets and len(groups) < count:
+        raise DataError(f"folds is {count}, but there are {len(groups)} sets: give --folds {len(groups)} or less")
     load = [dict[tuple[str, str], int]() for _ in range(count)]
     fold_of: dict[tuple[str, str], int] = {}
     for key, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
@@ -230,7 +240,7 @@ def grouped_folds(clips: Sequence[Clip], count: int) -> list[int]:
         fold_of[key] = fold
         for kind in kinds:
             load[fold][kind] = load[fold].get(kind, 0) + 1
-    folds = [fold_of[clip.set, clip.group] for clip in clips]
+    folds = [fold_of[clip.set, "" if whole_sets else clip.group] for clip in clips]
     check_folds(clips, folds)
     return folds
 

@@ -92,7 +92,7 @@ def _train_folds(
 
     What the clips took of the time is shared by all. Clips that are left out never calibrate their own probabilities.
     """
-    fold_of = grouped_folds(material.rows, args.folds)
+    fold_of = grouped_folds(material.rows, args.folds, args.whole_sets)
     chosen = range(args.folds) if args.fold is None else [args.fold]
     for fold in chosen:
         out = args.out / f"fold-{fold}"
@@ -222,6 +222,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--context-frames", type=int, metavar="N", help="of a window; default: the base's, or 52")
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
     add("--folds", type=int, default=0, metavar="N", help="train N families, each leaving a part of the groups out")
+    add("--whole-sets", action="store_true", help="of --folds, leave whole sets out, not groups of clips alone")
     add("--fold", type=int, metavar="K", help="of --folds, train this one only")
 
 

@@ -125,8 +125,9 @@ class Execution(Tracked):
                 for name, (mode, dtype, shape) in self.engine.tensors.items()
                 if mode == "INPUT"
             }
-            (name,) = (name for name, (mode, *_) in self.engine.tensors.items() if mode == "OUTPUT")
-            memory[name][:] = np.ascontiguousarray(self.engine.session.run(None, values)[0]).reshape(-1).view(np.uint8)
+            names = [name for name, (mode, *_) in self.engine.tensors.items() if mode == "OUTPUT"]
+            for name, value in zip(names, self.engine.session.run(names, values), strict=True):
+                memory[name][:] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
 
         world.streams[handle].add(run)
         return True
