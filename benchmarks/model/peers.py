@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks.broker import child_env
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report, percentiles
+from wire.arguments import former_name
 from wire.errors import DataError, EngineError
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv")
     parser.add_argument("--peer", type=Path, required=True, metavar="PYTHON", help="a Python that has the peer")
     parser.add_argument("--clips", type=int, default=4, metavar="N", help="of each set and label (default 4); 0: all")
-    parser.add_argument("--noise-samples", type=int, default=5, metavar="N", help="of each clip (default 5)")
+    samples = parser.add_argument("--noise-samples", type=int, default=5, metavar="N", help="of each clip (default 5)")
+    former_name(parser, "--draws", samples)
     parser.add_argument("--perceive", type=Path, default=PERCEIVE, metavar="FILE", help="graph of the person network")
 
 

@@ -244,7 +244,8 @@ def test_a_longer_clip_is_not_more_likely_to_be_called_a_risk() -> None:
 
 def test_shares_of_first_verdicts_sum_to_one(untrained: Path) -> None:
     family = checkpoint.load(untrained)
-    frames = np.random.default_rng(0).integers(0, 255, (120, 96, 96), dtype=np.uint8)
+    spec = family.config.window
+    frames = np.random.default_rng(0).integers(0, 255, (120, spec.height, spec.width), dtype=np.uint8)
     footage = Footage(frames, np.arange(120) / 10, 12.0)
     found = first_verdicts(family, footage, 9.0, "edge", family.config.sigma, samples=40)
     assert found["in_time"] + found["early"] + found["late"] + found["never"] == pytest.approx(1.0)
