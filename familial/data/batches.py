@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from familial.data.events import UNKNOWN, Grid, LabelledClip, event_label, labels_now, release_label, sequence_frames
+from familial.data.people_clips import with_new_errors
 from familial.data.people_views import changed_people, people_at, tracks_of
 from familial.synth.truth import Truth, attribute
 from wire.artifact.manifest import WindowSpec
@@ -22,6 +23,7 @@ from wire.people.packed import Packed
 
 __all__ = ["SampleBatch", "SequenceBatch", "cells_of", "sample_clip", "sample_events", "sample_sequences"]
 
+_NOBODY = 0.06  # of the sequences that show both: the person network finds nobody
 _BLIND = 0.08  # of the sequences: the frames are black, and people alone are seen
 
 
@@ -129,7 +131,8 @@ def sample_sequences(
     cells, rows = cells_of(clips, len(shares)), list[dict[str, Any]]()
     for _ in range(count):
         index = sample_clip(cells, shares, rng)
-        rows.append({"clip": index, **_sequence(clips[index], grid, spec, rng, plain, with_people)})
+        clip = clips[index] if plain or not with_people else with_new_errors(clips[index], rng)
+        rows.append({"clip": index, **_sequence(clip, grid, spec, rng, plain, with_people)})
     truths = [row.pop("truth") for row in rows]
     truth = Truth(*(np.stack([getattr(each, name) for each in truths]) for name in Truth.__slots__))
     people = np.stack([row.pop("people") for row in rows]) if with_people else None
@@ -152,8 +155,10 @@ def _sequence(
     if with_people:
         found = people_at(clip.footage, start, last - grid.before_s, spec)
         people["people"] = found if view is None else changed_people(found, view, spec.width, rng)
-        if view is not None and rng.random() < _BLIND:
-            frames[:] = 0
+        if view is not None and frames.any() and found.any():
+            kind = rng.random()
+            people["people"][:] = 0 if kind < _NOBODY else people["people"]
+            frames[:] = 0 if kind > 1.0 - _BLIND else frames
     return {
         **people,
         "frames": frames,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from familial.data.clips import Footage
+from familial.synth.exact_people import ExactPeople
 from familial.synth.truth import Truth, unknown
 from wire.artifact.manifest import WindowSpec
 
@@ -70,6 +71,8 @@ class LabelledClip:
         set: the data set it comes from.
         annotations: every risk in it; None where only the clip's label is known.
         truth: what is known of every frame; None where the clip is real.
+        exact: where people are at `footage.people_times`, before the person network's errors; None where the clip is
+            real. `people_clips.with_new_errors` draws the errors anew.
     """
 
     footage: Footage
@@ -78,6 +81,7 @@ class LabelledClip:
     set: str
     annotations: tuple[Annotation, ...] | None
     truth: Truth | None = None
+    exact: ExactPeople | None = None
 
 
 def event_label(clip: LabelledClip, start: float, ends: Sequence[float], receptive_field_s: float) -> int:

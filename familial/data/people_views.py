@@ -23,7 +23,6 @@ __all__ = ["changed_people", "people_at", "tracks_of"]
 _SIDES = (0.75, 1.0)  # height and width of the picture in its larger side; a camera's other proportions shift a view
 _TILT, _STRETCH = 0.12, 1.1  # radians, either way; of width against height
 _LOST, _GONE, _SHAKEN, _DULLED = 0.3, 0.25, 0.5, 0.3  # how often each error is made
-_NOBODY = 0.06  # of the sequences: the network finds nobody at all
 
 
 def people_at(footage: Footage, start: float, instants: npt.NDArray[np.float64], spec: WindowSpec) -> Packed:
@@ -60,8 +59,6 @@ def changed_people(people: Packed, view: npt.NDArray[np.float64], side: int, rng
         side: of the small frames, pixels.
         rng: draws a tilt, a stretch and errors.
     """
-    if rng.random() < _NOBODY:
-        return nobody(len(people))
     made = moved(people, _tilted(_in_units(view, side), rng))
     if rng.random() < _LOST:
         made[rng.random(made.shape[:2]) < rng.uniform(0.05, 0.35)] = 0
