@@ -49,20 +49,12 @@ _NO_SUBACK = "does not answer our subscriptions; look into the broker's log"
 
 
 class Message(NamedTuple):
-    """A message to be published.
-
-    Attributes:
-        retain: The broker keeps it for later subscribers.
-        expires_s: The broker need not deliver it after so long (MQTT 5); 0: no limit.
-        tag: Of its sender, who knows it again when it is settled.
-    """
+    """A message to be published. retain: the broker keeps it for later subscribers."""
 
     topic: str
     payload: bytes
     qos: int
     retain: bool
-    expires_s: int = 0
-    tag: int = -1
 
     @property
     def size(self) -> int:
@@ -70,11 +62,19 @@ class Message(NamedTuple):
         return len(self.payload) + len(self.topic.encode()) + _HEADERS
 
 
+class _Queued(NamedTuple):
+    """A message with what only its sender knows of it."""
+
+    message: Message
+    tag: int = -1
+    expires_s: int = 0
+
+
 class _OnWire(NamedTuple):
     """A message that paho has, under the number `mid`, and the broker has not acknowledged."""
 
     mid: int
-    message: Message
+    what: _Queued
 
 
 class Receipt(NamedTuple):
@@ -115,7 +115,7 @@ class MqttClient:
         receive: Callable[[str, bytes, bool], None] | None = None,
         hold: Callable[[str, bytes, bool, Receipt], None] | None = None,
         inbound_bytes: int = 0,
-        settled: Callable[[Message], None] = lambda message: None,
+        settled: Callable[[int], None] = lambda tag: None,
         keep_trying: bool = True,
     ) -> None:
         """Prepare a client; nothing is connected yet.
@@ -133,8 +133,8 @@ class MqttClient:
             hold: In place of `receive`: called with a receipt, too. The broker sends the message again after every new
                 connection until `acknowledge` was called with it.
             inbound_bytes: Longest payload that is meant to arrive; a longer one is cut to one byte more.
-            settled: Called on the caller's thread with each message of QoS 1 that needs no more care: the broker has
-                accepted or refused it, or it was left out for its size.
+            settled: Called on the caller's thread with the tag of each message of QoS 1 that needs no more care: the
+                broker has accepted or refused it, or it was left out for its size.
             keep_trying: False: the first failure before the first connection ends `wait`.
 
         Raises:
@@ -146,7 +146,7 @@ class MqttClient:
         self._will, self._greeting = will, greeting
         self._subscriptions, self._receive, self._inbound_bytes = list(subscriptions), receive, inbound_bytes
         self._hold, self._settled, self._keep_trying = hold, settled, keep_trying
-        self._queue: deque[Message] = deque()
+        self._queue: deque[_Queued] = deque()
         self._in_flight: deque[_OnWire] = deque()
         self._answers: dict[int, ReasonCode | None] = {}  # of the broker, by number; None: accepted
         self._expiry: tuple[int, Properties | None] = (0, None)  # the last one that was asked for
@@ -180,12 +180,15 @@ class MqttClient:
         """Disconnect, within a second; what still waits is lost (see `flush`)."""
         _retire(self._client).join(_CLOSE_S)
 
-    def send(self, message: Message) -> None:
-        """Queue a message and return at once; drops the oldest one where the queue is full."""
+    def send(self, message: Message, tag: int = -1, expires_s: int = 0) -> None:
+        """Queue a message and return at once; drops the oldest one where the queue is full.
+
+        `tag` is given to `settled`. The broker need not deliver it after `expires_s` (MQTT 5 alone); 0: no limit.
+        """
         if len(self._queue) >= self._queue_size:
             self._queue.popleft()
             self.dropped += 1
-        self._queue.append(message)
+        self._queue.append(_Queued(message, tag, expires_s))
         self.pump()
 
     def pump(self) -> int:
@@ -201,7 +204,7 @@ class MqttClient:
         if self.connected and self._greeted != self.sessions:
             self._greeted = self.sessions
             for message in self._greeting():
-                self._publish(message)
+                self._publish(_Queued(message))
         while self.connected and self._queue and len(self._in_flight) < self._window:
             self._publish(self._queue.popleft())
         return self.waiting
@@ -237,29 +240,29 @@ class MqttClient:
         """What is wrong with the connection, and the cure."""
         return f"broker {self._broker.host}:{self._broker.port} {self._problem}"
 
-    def _publish(self, message: Message) -> None:
+    def _publish(self, what: _Queued) -> None:
+        message = what.message
         if 0 < self._most < message.size:
             self.too_long += 1
             cure = "raise what it takes (max_packet_size, message_size_limit)"
-            what = f"takes no {message.size} bytes: this message is left out; {cure}"
-            self._tell(message.topic, what)
-            self._settled(message)
+            self._tell(message.topic, f"takes no {message.size} bytes: this message is left out; {cure}")
+            self._settled(what.tag)
             return
-        expiry = self._expires(message.expires_s) if message.expires_s else None
+        expiry = self._expires(what.expires_s) if what.expires_s else None
         info = self._client.publish(message.topic, message.payload, message.qos, message.retain, expiry)
         if info.rc <= 0 or message.qos:
-            self._in_flight.append(_OnWire(info.mid, message))
+            self._in_flight.append(_OnWire(info.mid, what))
         # Where the connection broke a moment ago paho keeps a message of QoS 1, and sends it when it is back; one of
         # QoS 0 is lost, as QoS 0 allows.
 
     def _expires(self, seconds: int) -> Properties | None:
         """What asks the broker to forget a message after some seconds; only MQTT 5 can."""
-        from paho.mqtt.packettypes import PacketTypes
-        from paho.mqtt.properties import Properties
-
         if not self._speaks_five:
             return None
         if self._expiry[0] != seconds:
+            from paho.mqtt.packettypes import PacketTypes
+            from paho.mqtt.properties import Properties
+
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
             properties.MessageExpiryInterval = seconds
             self._expiry = (seconds, properties)
@@ -268,12 +271,12 @@ class MqttClient:
     def _settle(self, done: _OnWire) -> None:
         """Count a message that the broker has answered."""
         reason = self._answers.pop(done.mid)
-        self._settled(done.message)
+        self._settled(done.what.tag)
         if reason is None:
-            self.sent, self.sent_bytes = self.sent + 1, self.sent_bytes + len(done.message.payload)
+            self.sent, self.sent_bytes = self.sent + 1, self.sent_bytes + len(done.what.message.payload)
             return
         self.refused += 1
-        self._tell(done.message.topic, f"refuses our message ({reason}); look into its access list and its log")
+        self._tell(done.what.message.topic, f"refuses our message ({reason}); look into its access list and its log")
 
     def _tell(self, topic: str, what: str) -> None:
         """Log once for each topic what the broker does with its messages."""
@@ -288,8 +291,8 @@ class MqttClient:
         row ended with it. After a long session everything is tried again.
         """
         reason, self._broke = self._broke, None
-        waiting = [sent.message for sent in self._in_flight if sent.mid not in self._answers]
-        size = max((message.size for message in waiting), default=0)
+        waiting = [sent.what for sent in self._in_flight if sent.mid not in self._answers]
+        size = max((each.message.size for each in waiting), default=0)
         if not self._short or size <= _SMALL:
             self._suspect, self._most = 0, self._most if self._short else 0
             return
@@ -299,11 +302,11 @@ class MqttClient:
             return
         self._most = size - 1
         # A new paho client, since this one would send it again and again. What the greeting says anew is not kept.
-        kept = [message for message in waiting if not message.retain and message.size < size]
+        kept = [each for each in waiting if not each.message.retain and each.message.size < size]
         self._queue.extendleft(reversed(kept))
         for sent in self._in_flight:
-            if sent.message not in kept:
-                self._settled(sent.message)
+            if sent.what not in kept:
+                self._settled(sent.what.tag)
         self._in_flight.clear()
         self._answers.clear()
         self._replace(self._client, five=self._speaks_five)

@@ -115,7 +115,7 @@ class Publisher:
             subscriptions=[(self._topics["command"], TOPICS["command"].qos)] if operator else [],
             receive=lambda _topic, payload, _retained: self.commands.put(payload),
             inbound_bytes=MAX_DOCUMENT,
-            settled=lambda message: self.outbox.settle(message.tag),
+            settled=self._settled,
         )
 
     def __enter__(self) -> Publisher:
@@ -157,14 +157,18 @@ class Publisher:
                 return
             parcel = outbox.take()
             if parcel is not None:
-                client.send(self._parcel(parcel))
+                self._hand_over(parcel)
         if not outbox.behind:
             pace.rest(now_s)
 
-    def _parcel(self, parcel: Parcel) -> Message:
-        """The message that a parcel becomes, which the broker may forget when it is too old; in whole minutes."""
+    def _hand_over(self, parcel: Parcel) -> None:
+        """Give a parcel to the network. The broker may forget it when it is too old, in whole minutes."""
         left_s = max(_MINUTE_S, int(parcel.left_s) // _MINUTE_S * _MINUTE_S)
-        return self._message(parcel.name, parcel.message)._replace(expires_s=left_s, tag=parcel.number)
+        self._client.send(self._message(parcel.name, parcel.message), parcel.number, left_s)
+
+    def _settled(self, number: int) -> None:
+        if number >= 0:
+            self.outbox.settle(number)
 
     def update_state(self, **fields: Any) -> None:
         """Set fields of the state, and publish it if one of them has changed, or if the wall clock was set."""

@@ -1,4 +1,4 @@
-"""Outboxes of tests: clocks that a test sets, messages of three bytes and more, and a process that ends at any moment."""
+"""Outboxes of tests: clocks that a test sets, short messages, and a process that ends at any moment."""
 
 from __future__ import annotations
 

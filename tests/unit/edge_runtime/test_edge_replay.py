@@ -28,10 +28,11 @@ PER_S = 5
 class Network:
     """In place of `MqttClient`: a connection that a test makes and breaks; it notes what is sent, and when."""
 
-    def __init__(self, *_: Any, settled: Callable[[Message], None], in_flight: int = 64, **__: Any) -> None:
+    def __init__(self, *_: Any, settled: Callable[[int], None], in_flight: int = 64, **__: Any) -> None:
         self.connected, self.now_s, self.settled, self.most = True, 1000.0, settled, in_flight
         self.sent: list[tuple[float, Message]] = []
-        self.open_: list[Message] = []
+        self.shown: list[tuple[float, str, int, int, int]] = []
+        self.open_: list[int] = []
         self.sessions = self.sent_bytes = self.dropped = self.refused = self.too_long = 0
 
     @property
@@ -42,9 +43,10 @@ class Network:
     def room(self) -> int:
         return self.most - len(self.open_) if self.connected else 0
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, tag: int = -1, expires_s: int = 0) -> None:
         self.sent.append((self.now_s, message))
-        self.open_.append(message)
+        self.shown.append((self.now_s, message.topic, len(message.payload), expires_s, tag))
+        self.open_.append(tag)
 
     def pump(self) -> int:
         while self.connected and self.open_:
@@ -111,8 +113,7 @@ def test_what_is_sent_and_when_depends_on_the_connection_alone(
     for each in (0, 1):
         publisher, network = publisher_in(tmp_path / str(each), monkeypatch)
         play(publisher, network, outages(seed), scene(each + 10))
-        shown = [(at, m.topic, len(m.payload), m.expires_s, m.tag) for at, m in network.sent]
-        seen.append((shown, [m.payload for _, m in network.sent]))
+        seen.append((network.shown, [m.payload for _, m in network.sent]))
     assert seen[0][0] == seen[1][0] and len(seen[0][0]) == 1000
     assert seen[0][1] != seen[1][1]
 

@@ -142,14 +142,14 @@ def test_a_connection_that_breaks_between_check_and_send_raises_nothing() -> Non
         def publish(self, *_: Any) -> Info:
             return Info()
 
-    settled: list[Message] = []
+    settled: list[int] = []
     client = MqttClient(BrokerConfig(), "t", settled=settled.append)
     paho: Any = Paho()
     client._client, client.connected = paho, True  # a connection that has just gone
-    client.send(message(b"one"))
+    client.send(message(b"one"), tag=5)
     assert client.pump() == 1 and not settled  # it is not lost
     client._on_publish(paho, None, 7, ReasonCode(PacketTypes.PUBACK), None)
-    assert client.pump() == 0 and settled == [message(b"one")]
+    assert client.pump() == 0 and settled == [5]
 
 
 def test_pauses_between_attempts_grow(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
