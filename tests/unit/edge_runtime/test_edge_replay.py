@@ -16,6 +16,7 @@ from edge_runtime.config import load_config
 from edge_runtime.uplink import publisher as publisher_module
 from edge_runtime.uplink.pace import Pace
 from edge_runtime.uplink.publisher import Publisher
+from edge_runtime.uplink.segment import Stamp
 from tests.support.engine_factory import make_edge_config, make_engine
 from wire.mqtt import Message
 from wire.protocol.keys import DeviceKey
@@ -70,6 +71,7 @@ def publisher_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Publish
     publisher = Publisher(config, KEY, {"boot_id": 1}, b"c")
     network: Any = publisher._client
     monkeypatch.setattr(publisher_module.time, "monotonic", lambda: network.now_s)
+    publisher.outbox._now = lambda: Stamp(int(network.now_s), 0)
     return publisher, network
 
 
