@@ -168,11 +168,11 @@ def test_the_bridge_reads_all_of_a_long_outage_by_its_default_rule(
         release = FeatureMessage(1, slot, manifest.model_id, 0, z).seal(KEY, "lab", "door")
         return release, scene(0)(slot)[1]
 
-    play(publisher, network, [True] * 3000 + [False] * 700, contents)
+    play(publisher, network, [True] * 1500 + [False] * 350, contents)
     session = CameraSession("lab/door", KEY.public, manifest, CameraRecord())
     for at, payload in network.features():
         session.receive("features", payload, now_s=at)
-    assert (session.received, session.gaps, dict(session.refused)) == (3700, 0, {})
+    assert (session.received, session.gaps, dict(session.refused)) == (1850, 0, {})
 
 
 def test_a_pace_saves_up_a_second_and_no_more() -> None:
