@@ -10,13 +10,14 @@ import io
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from familial.data.clips import CACHE, FRAMES_VERSION, UNSCORED, Clip, Footage, read_clip, small_grey
+from familial.data.clips import CACHE, FRAMES_VERSION, UNSCORED, Clip, Footage, fill_cache, read_clip, small_grey
 from familial.data.events import Annotation, LabelledClip
 from familial.data.labels import SUDDEN, plain_caption
 from familial.data.people_clips import exact_bytes, read_exact, with_new_errors
@@ -35,22 +36,29 @@ _RENDER_SIZE, _RENDER_FPS = (120, 160), 12.0
 _MOST_FPS = 12.5
 
 
-def manifest_clips(clips: Sequence[Clip], labels: Sequence[str], spec: WindowSpec) -> list[LabelledClip]:
+def manifest_clips(
+    clips: Sequence[Clip],
+    labels: Sequence[str],
+    spec: WindowSpec,
+    processes: int = 1,
+    perceive: Path | None = None,
+) -> list[LabelledClip]:
     """Decode the clips of a manifest; rows labelled `uncertain` are left out.
 
     Args:
         clips: rows, as `read_manifests` gives them. What happens when is known where a row has an onset.
         labels: the family's; a clip's label becomes its index in them.
         spec: the frame size.
+        processes: how many read clips that are not in the cache yet.
+        perceive: graph of the person network; None: people are not looked for.
 
     Returns:
         The clips with at most `_MOST_FPS` frames a second and the plain caption of their label.
     """
-    found = []
-    for clip in clips:
-        if clip.label == UNSCORED:
-            continue
-        label, footage = labels.index(clip.label), _thinned(read_clip(clip.file, spec))
+    found, kept = [], [clip for clip in clips if clip.label != UNSCORED]
+    fill_cache([clip.file for clip in kept], spec, perceive=perceive, processes=processes)
+    for clip in kept:
+        label, footage = labels.index(clip.label), _thinned(read_clip(clip.file, spec, perceive=perceive))
         known = None
         if clip.onset_s is not None:
             known = (Annotation(label, clip.onset_s, footage.duration, clip.label in SUDDEN),)
@@ -65,7 +73,7 @@ def _thinned(footage: Footage) -> Footage:
         if index == 0 or time - last >= 1.0 / _MOST_FPS - 1e-6:
             kept.append(index)
             last = float(time)
-    return Footage(footage.frames[kept], footage.times[kept], footage.duration)
+    return replace(footage, frames=footage.frames[kept], times=footage.times[kept])
 
 
 def rendered_clips(

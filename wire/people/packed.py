@@ -48,7 +48,7 @@ def pack(people: People, height: int, width: int) -> Packed:
     Returns:
         int16 (6, VALUES), people of a score of LEAST or more first; then rows of zeros.
     """
-    rows = nobody(1)[0]
+    rows: Packed = nobody(1)[0]
     sides = np.array([height, width], np.float64) / max(height, width)
     there = people.scores >= LEAST
     keypoints = people.keypoints[there].astype(np.float64)
@@ -93,4 +93,5 @@ def moved(people: Packed, matrix: npt.NDArray[np.float64]) -> Packed:
     box = np.stack([corners_y.min(0), corners_x.min(0), corners_y.max(0), corners_x.max(0)], axis=-1)
     out = np.concatenate([made, box, people[..., SCORE:].astype(np.float64)], axis=-1)
     limited = np.clip(np.round(out), -_REACH * UNIT, (1.0 + _REACH) * UNIT)
-    return np.where(there[..., None], limited, 0).astype(np.int16)
+    made_rows: Packed = np.where(there[..., None], limited, 0).astype(np.int16)
+    return made_rows

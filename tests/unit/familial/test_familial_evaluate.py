@@ -40,7 +40,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.getbasetemp() / "cache" / "cache"
-    monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder,))
+    monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder, None))
+    monkeypatch.setattr(clips_module.fill_cache, "__defaults__", (folder, None, 1))
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.getbasetemp() / "road" / "cache"
     for module in (clips_module, sources_module, progress):
         monkeypatch.setattr(module, "CACHE", folder)
-    monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder,))
+    monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder, None))
+    monkeypatch.setattr(clips_module.fill_cache, "__defaults__", (folder, None, 1))
 
 
 def _config(labels: tuple[str, ...] = LABELS) -> FamilyConfig:
