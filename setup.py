@@ -38,7 +38,15 @@ CLOUD = [
     "paho-mqtt>=2.1,<3",
     "amqtt==0.12.*",  # the demo's embedded broker
 ]
-TRAIN = ["torch==2.13.0", "transformers==5.23.*", "safetensors>=0.6", "mpmath>=1.3", "scipy>=1.15", *CAMERA]
+TRAIN = [
+    "torch==2.13.0",
+    "transformers==5.23.*",
+    "safetensors>=0.6",
+    "mpmath>=1.3",
+    "scipy>=1.15",
+    "onnxruntime>=1.23",  # runs the person network on clips
+    *CAMERA,
+]
 TEST = [
     "pytest>=9",
     "pytest-timeout>=2.4",
