@@ -211,7 +211,9 @@ class _Training:
         frames = torch.as_tensor(batch.frames)  # u8 (B, T, H, W)
         tracks = tracks_tensor(batch)
         x = family.sequence_features(frames, source.index, tracks, config.bf16, seen)  # (B, R, K, d), before rounding
-        losses = window_losses(family, x, batch, self.label_prototypes, source.window_weights(batch))
+        weights = source.window_weights(batch)
+        losses = window_losses(family, x, batch, self.label_prototypes, weights)
+        losses |= self.heads.tower_losses(batch, weights)
         losses |= self.heads.body_losses(seen, batch, config.bodies)
         if stage == 2:
             samples = source.samples(batch, config.samples_per_sequence, [config.seed, step])
