@@ -95,11 +95,11 @@ class ErrorRates:
     stray: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.2)  # R, C: a joint of score 0.45 lies elsewhere, by level
     stray_s: float = 0.3
 
-    swap_all: tuple[float, float] = (0.015, 0.06)  # between R 0.12, 0.25 and C: face seen and upright; otherwise
+    swap_all: tuple[float, float] = (0.008, 0.03)  # between R 0.12, 0.25 and C: face seen and upright; otherwise
     swap_arms: float = 0.008  # R
     swap_legs: float = 0.02  # R
     swap_s: float = 0.8  # C
-    poor_swaps: float = 2.5  # C: times as many where the camera is poor
+    poor_swaps: float = 4.0  # C: times as many where the camera is poor
 
     merge_near: float = 0.3  # R: distance of two bodies' middles at which one may be lost
     merge: float = 0.6  # R
