@@ -16,7 +16,10 @@ from wire.people.decode import JOINTS, PEOPLE
 from wire.people.packed import BOX, SCORE, UNIT, VALUES, Packed, nobody
 from wire.people.tracks import form_tracks
 
-__all__ = ["made_frames", "made_people"]
+__all__ = ["EXTREME", "made_frames", "made_people"]
+
+EXTREME = 4
+"""So many windows of `made_people` come first that no camera gives."""
 
 # A standing figure in COCO's order, y and x in units of its height about its hips: nose, eyes, ears, shoulders, elbows,
 # wrists, hips, knees, ankles; left before right.
@@ -47,10 +50,8 @@ def made_frames(height: int, width: int, count: int) -> npt.NDArray[np.uint8]:
     shape = (height, width, 3)
     made = [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), rng.integers(0, 256, shape, dtype=np.uint8)]
     for _ in range(count - len(made)):
-        ground = (
-            rng.uniform(40, 200, 3)
-            + np.stack([rows * rng.uniform(-0.5, 0.5), columns * rng.uniform(-0.5, 0.5)]).sum(0)[..., None]
-        )
+        slope = rows * rng.uniform(-0.5, 0.5) + columns * rng.uniform(-0.5, 0.5)
+        ground = rng.uniform(40, 200, 3) + slope[..., None]
         for _ in range(int(rng.integers(1, 4))):
             middle, size = rng.uniform(0.1, 0.9, 2) * (height, width), rng.uniform(0.05, 0.3, 2) * height
             inside = ((rows - middle[0]) / size[0]) ** 2 + ((columns - middle[1]) / size[1]) ** 2 < 1

@@ -140,10 +140,10 @@ def _try_rule(
 def _played(family: Family, clip: Clip, whole: bool) -> tuple[torch.Tensor, float]:
     """Clean codes float (S, K, d) of the releases during which the clip plays, or all that still see it, and its onset
     in seconds."""
-    from familial.data.clips import read_clip
     from familial.evaluate.clip_inference import clip_codes
+    from familial.evaluate.footage import family_footage
 
-    footage = read_clip(clip.file, family.config.window)
+    footage = family_footage(clip.file, family.config)
     playing = max(1, math.ceil(footage.duration / family.config.window.slot_s))
     codes = clip_codes(family, footage)
     return codes if whole else codes[:playing], clip.onset_s or 0.0

@@ -32,7 +32,8 @@ class SeedRange:
 
 # fmt: off
 CLIPS = {
-    "training":       SeedRange(        0,   500_000, "clips that familial.train learns from"),
+    "training":       SeedRange(        0,   400_000, "clips that familial.train learns from"),
+    "fusion":         SeedRange(  400_000,   500_000, "clips of familial.train --freeze-motion: new to that tower"),
     "people":         SeedRange(  500_000,   900_000, "people without a picture that familial.train learns from"),
     "audit_people":   SeedRange(  900_000, 1_000_000, "rooms of the people whom calibration.audit tries to name"),
     "held_out":       SeedRange(1_000_000, 1_400_000, "clips on which familial.train scores and calibrates"),

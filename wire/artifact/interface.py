@@ -12,40 +12,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wire.errors import ManifestError
 from wire.people.decode import HEADS, STRIDE
 from wire.people.packed import VALUES
 from wire.people.tracks import TRACKS
 
-__all__ = ["GRAPHS", "MULTIPLE", "check_person_frame", "decide", "encode", "perceive"]
+__all__ = ["GRAPHS", "PERSON_FRAMES", "decide", "encode", "is_person_frame", "perceive"]
 
 GRAPHS: Mapping[str, str] = {"perceive": "perceive.onnx", "encode": "encode.onnx", "decide": "decide.onnx"}
 """Graph -> its file in an engine folder."""
-MULTIPLE = 32
-"""The sides of the person network's frame are multiples of this, by its five halvings."""
-
+_MULTIPLE = 32  # the person network halves a side five times
 _LARGEST = 2048  # pixels of a side
+PERSON_FRAMES = f"both sides must be multiples of {_MULTIPLE} up to {_LARGEST}, such as 192 x 256"
+"""Which frames the person network takes, in words."""
+
 _Graph = dict[str, dict[str, Any]]
 
 
-def check_person_frame(height: int, width: int, name: str, cure: str) -> None:
-    """Check the size of the person network's frame.
-
-    Args:
-        height: Pixels.
-        width: Pixels.
-        name: Of the field, for the message.
-        cure: What to do, for the message.
-
-    Raises:
-        ManifestError: A side is no multiple of MULTIPLE, or is too large.
-    """
-    for side in (height, width):
-        if not MULTIPLE <= side <= _LARGEST or side % MULTIPLE:
-            raise ManifestError(
-                f"{name} is {height} x {width}; both sides must be multiples of {MULTIPLE} up to {_LARGEST}, such as "
-                f"192 x 256; {cure}"
-            )
+def is_person_frame(height: int, width: int) -> bool:
+    """Whether the person network takes frames of this size, in pixels: see PERSON_FRAMES."""
+    return all(_MULTIPLE <= side <= _LARGEST and side % _MULTIPLE == 0 for side in (height, width))
 
 
 def perceive(height: int, width: int) -> _Graph:

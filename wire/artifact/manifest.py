@@ -189,8 +189,9 @@ class EngineManifest:
         missing = sorted({*self.files, "checkpoint", "calibration"} - set(self.hashes))
         if "perceive" in self.hashes and self.person_frame is None:
             raise ManifestError(f"hashes.perceive is there, but person_frame is null; {CURE}")
-        if self.person_frame is not None:
-            interface.check_person_frame(*self.person_frame, "person_frame", CURE)
+        if self.person_frame is not None and not interface.is_person_frame(*self.person_frame):
+            height, width = self.person_frame
+            raise ManifestError(f"person_frame is {height} x {width}; {interface.PERSON_FRAMES}; {CURE}")
         if missing:
             raise ManifestError(f"hashes: {', '.join(missing)} missing; {CURE}")
         for name in self.external:

@@ -21,6 +21,7 @@ from edge_runtime.child_settings import ChildSettings
 from edge_runtime.config import load_config
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.process import Eye
+from edge_runtime.eye.window import Window
 from edge_runtime.record import CAMERA_FAILED, ENGINE_STOPPED, TOO_SLOW, read_said
 from tests.support.engine_factory import make_edge_config, make_engine
 from tests.support.patient_clock import PatientClock
@@ -210,9 +211,14 @@ def test_an_eye_whose_network_is_late_says_that_it_is_too_slow(seeing: Eye, monk
 
 def test_an_eye_waits_for_its_network_until_the_deadline(seeing: Eye, monkeypatch: pytest.MonkeyPatch) -> None:
     waited = list[float]()
+
+    def complete(window: Window, timeout_s: float) -> bool:
+        waited.append(timeout_s)
+        return True
+
     assert seeing._perception is not None
     monkeypatch.setattr(seeing._clock, "left", lambda until: until)
-    monkeypatch.setattr(seeing._perception, "complete", lambda window, timeout_s: not waited.append(timeout_s))
+    monkeypatch.setattr(seeing._perception, "complete", complete)
     seeing._answer(0)
     assert waited == [seeing._clock.deadline(0)]
 

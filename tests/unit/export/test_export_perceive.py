@@ -22,8 +22,9 @@ from benchmarks.device.perceive import distances
 from benchmarks.device.perceive_frames import Frame, rendered_frames
 from benchmarks.device.perceive_original import Original, as_people
 from export.perceive import weights
-from export.perceive.__main__ import main, size_of
+from export.perceive.__main__ import main
 from export.perceive.convert import FILE, convert, doubling, interface
+from export.perceive.size import size_of
 from export.perceive.tflite import read_network
 from export.perceive.weights import read_weights
 from export.precision.network import open_session
