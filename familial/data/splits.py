@@ -45,6 +45,7 @@ CLIPS = {
     "attributes":     SeedRange(8_300_000, 8_400_000, "clips of benchmarks.attributes"),
     "adaptive_level": SeedRange(8_400_000, 8_500_000, "clips of benchmarks.adaptive_level"),
     "dfil":           SeedRange(8_500_000, 8_600_000, "clips of benchmarks.dfil"),
+    "detector":       SeedRange(8_600_000, 8_700_000, "clips of benchmarks.detector"),
 }
 """Use -> seeds of `render_clip`."""
 
