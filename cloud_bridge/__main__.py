@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import BridgeStatus
@@ -26,6 +27,7 @@ from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
 from cloud_bridge.store.journal import Journal, own_folder
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
+from familial.evaluate.sequential import AlertCalibration
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
 from wire.mqtt import Message, Receipt
@@ -74,6 +76,7 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
     key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
+    budget = _budget(config, manifest)
     mailbox, status = Mailbox(camera.name for camera in config.cameras), BridgeStatus(key, len(config.cameras))
 
     def hold(name: str, payload: bytes, retained: bool, receipt: Receipt) -> None:
@@ -91,12 +94,27 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
 
     topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
     transport = MqttTransport(config.broker, f"vsb-{key.public.hex[:16]}", topics, hold, status.will(_now()), greeting)
-    bridge = Bridge(config, manifest, member, key, journal, transport, timeline, reference)
+    bridge = Bridge(config, manifest, member, key, journal, transport, timeline, reference, budget=budget)
+    for line in budget.told() if budget else ():
+        timeline.note(line)
     with transport:
         timeline.note(f"ready: {len(config.cameras)} camera(s) on {config.broker.url}, bridge key {key.public.hex}")
         run(bridge, take, config.run.exit_when_offline, stop.is_set)
         transport.publish(*status.offline("stopped", _now()))
     return {**bridge.stats(), "dropped": sum(mailbox.dropped.values()), "unpublished": transport.unpublished}
+
+
+def _budget(config: BridgeConfig, manifest: EngineManifest) -> AlertBudget | None:
+    """The thresholds of `[alerts] false_per_day`; None where it is not given. Raises ConfigError, CheckpointError."""
+    if config.alerts.false_per_day is None:
+        return None
+    folder = config.model.checkpoint
+    calibration = AlertCalibration.load(folder, manifest)
+    shape = (manifest.labels, manifest.event_releases, manifest.window.slot_s)
+    budget = AlertBudget.of(config.alerts, calibration, *shape, folder)
+    if budget is not None:
+        budget.warn()
+    return budget
 
 
 def _now() -> int:

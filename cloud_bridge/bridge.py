@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.lifecycle import BLIND, LATE, NOT_WATCHING, STALE, AlertBook, AlertChange
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import fill_open_alerts
@@ -31,6 +32,7 @@ from cloud_bridge.messages import fill_alert, fill_verdict
 from cloud_bridge.store.journal import CameraRecord, Journal
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import OodDetector, ReferenceDistribution
+from familial.evaluate.sequential import Moment
 from wire.artifact.manifest import EngineManifest
 from wire.mqtt import Message, Receipt
 from wire.protocol.keys import DeviceKey
@@ -70,6 +72,7 @@ class Bridge:
         timeline: Timeline,
         reference: ReferenceDistribution | None = None,
         clock: Callable[[], float] = time.time,
+        budget: AlertBudget | None = None,
     ) -> None:
         """Continue every camera after the last slot in the journal.
 
@@ -83,6 +86,7 @@ class Bridge:
             timeline: Prints the same for people and programs.
             reference: The known scenes; None: verdicts have no OOD p-value.
             clock: Seconds since 1970.
+            budget: Of false alerts; None: by the counts of the alert rule.
         """
         self._manifest, self._member, self._key, self._journal = manifest, member, key, journal
         self._link, self._timeline, self._clock = link, timeline, clock
@@ -104,7 +108,7 @@ class Bridge:
             self.sessions[name] = CameraSession(
                 name, camera.public, manifest, record, detector, freshness=fresh, allowance=allowance
             )
-            self._books[name] = AlertBook(config.alerts, record.raised, record.in_a_row)
+            self._books[name] = AlertBook(config.alerts, record.raised, record.in_a_row, budget)
             self._records[name], record.in_a_row = record, {}
         self._began_s = clock()
         self._unknown = self.verdicts = self.alerts = 0
@@ -185,7 +189,9 @@ class Bridge:
         if event.late:
             book.pause()
             return []
-        return book.update(reading.probabilities)
+        present = sum(1 << k for k, there in enumerate(reversed(event.present.tolist())) if there)
+        at = Moment(event.boot_id, event.last_slot, present)
+        return book.update(reading.probabilities, reading.attributes, at)
 
     def _wants_words(self, event: Event, changes: Sequence[AlertChange]) -> bool:
         """Whether a verdict has a sentence: making one takes ten times as long as reading the event."""

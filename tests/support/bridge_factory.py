@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import Bridge
 from cloud_bridge.config import BridgeConfig, CameraConfig, ModelConfig
@@ -141,6 +142,7 @@ class Harness:
         rule: AlertRule | None = None,
         reference: ReferenceDistribution | None = None,
         sentences_s: float = 0.0,
+        budget: AlertBudget | None = None,
     ) -> None:
         self.manifest = manifest
         self.member = FakeMember()
@@ -159,6 +161,7 @@ class Harness:
             Timeline(self.people, self.programs),
             reference,
             lambda: self.now_s,
+            budget,
         )
 
     @property
