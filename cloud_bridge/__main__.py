@@ -23,7 +23,8 @@ from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import BridgeStatus
 from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
-from cloud_bridge.store.journal import Journal, own_folder
+from cloud_bridge.store.folder import own_folder
+from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest
@@ -70,33 +71,49 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
     """Load, connect and serve; returns the counts."""
     manifest = EngineManifest.load(config.model.engine)
     folder = Path(config.state.dir)
-    journal = Journal.open(folder / "journal.json")
     key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
+    store = Store.open(config.store, folder)
     mailbox, status = Mailbox(camera.name for camera in config.cameras), BridgeStatus(key, len(config.cameras))
+    left = threading.Event()  # a message was left to the broker, unread and not acknowledged
 
     def hold(name: str, payload: bytes, retained: bool, receipt: Receipt) -> None:
         site, camera, last = parse_topic(name) or ("", "", "")
-        dropped = mailbox.put(Inbound(f"{site}/{camera}", last, payload, retained, receipt))
-        if dropped is not None and dropped.receipt is not None:
+        dropped = mailbox.put(Inbound(f"{site}/{camera}", last, payload, retained, receipt, time.time()))
+        if dropped is None or dropped.receipt is None:
+            return
+        if bridge.trouble:
+            left.set()
+        else:
             transport.acknowledge([dropped.receipt])
 
     def greeting() -> list[Message]:
-        return [status.online(_now()), *bridge.open_alerts()]
+        return [status.online(_now(), bridge.trouble), *bridge.open_alerts()]
 
     def take(timeout_s: float) -> list[Inbound]:
-        transport.pump()
+        if left.is_set():
+            left.clear()
+            transport.renew()
         return mailbox.take(timeout_s)
 
+    def settled(message: Message) -> None:
+        bridge.publisher.settled(message)
+
+    def told(trouble: str) -> None:
+        transport.publish(status.online(_now(), trouble))
+
     topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
-    transport = MqttTransport(config.broker, f"vsb-{key.public.hex[:16]}", topics, hold, status.will(_now()), greeting)
-    bridge = Bridge(config, manifest, member, key, journal, transport, timeline, reference)
+    name, will = f"vsb-{key.public.hex[:16]}", status.will(_now())
+    transport = MqttTransport(config.broker, name, topics, hold, will, greeting, settled)
+    bridge = Bridge(config, manifest, member, key, store, transport, timeline, reference, told=told)
     with transport:
         timeline.note(f"ready: {len(config.cameras)} camera(s) on {config.broker.url}, bridge key {key.public.hex}")
         run(bridge, take, config.run.exit_when_offline, stop.is_set)
-        transport.publish(*status.offline("stopped", _now()))
-    return {**bridge.stats(), "dropped": sum(mailbox.dropped.values()), "unpublished": transport.unpublished}
+        transport.publish(status.offline("stopped", _now()))
+    counts = {**bridge.stats(), "dropped": sum(mailbox.dropped.values()), "unpublished": bridge.publisher.waiting}
+    store.close()
+    return counts
 
 
 def _now() -> int:

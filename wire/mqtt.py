@@ -108,6 +108,7 @@ class MqttClient:
         hold: Callable[[str, bytes, bool, Receipt], None] | None = None,
         inbound_bytes: int = 0,
         keep_trying: bool = True,
+        settled: Callable[[Message], None] = lambda message: None,
     ) -> None:
         """Prepare a client; nothing is connected yet.
 
@@ -125,6 +126,8 @@ class MqttClient:
                 connection until `acknowledge` was called with it.
             inbound_bytes: Longest payload that is meant to arrive; a longer one is cut to one byte more.
             keep_trying: False: the first failure before the first connection ends `wait`.
+            settled: Called on the caller's thread with each message that was sent and need not be sent again: the
+                broker has it, or has refused it for good.
 
         Raises:
             BrokerError: paho-mqtt is not installed.
@@ -134,7 +137,7 @@ class MqttClient:
         self._queue_size, self._window, self._session_s = queue, in_flight, session_s
         self._will, self._greeting = will, greeting
         self._subscriptions, self._receive, self._inbound_bytes = list(subscriptions), receive, inbound_bytes
-        self._hold, self._keep_trying = hold, keep_trying
+        self._hold, self._keep_trying, self._settled = hold, keep_trying, settled
         self._queue: deque[Message] = deque()
         self._in_flight: deque[_OnWire] = deque()
         self._reasons: dict[int, ReasonCode] = {}  # of messages that the broker refused, by number
@@ -226,16 +229,21 @@ class MqttClient:
             cure = "raise what it takes (max_packet_size, message_size_limit)"
             what = f"takes no {message.size} bytes: this message is left out; {cure}"
             self._tell(message.topic, what)
+            self._settled(message)
             return
         client = self._client
         info = client.publish(*message)
+        if info.rc > 0 and message.qos:
+            # The connection broke a moment ago. paho keeps a message of QoS 1 and sends it when it is back, but `info`
+            # would report the error for ever.
+            info.rc = 0  # type: ignore[assignment]  # paho's MQTT_ERR_SUCCESS
         if info.rc <= 0:
             self._in_flight.append(_OnWire(info, message, client))
-        # Otherwise the connection broke a moment ago. paho keeps a message of QoS 1 and sends it when it is back, but
-        # `info` reports the error for ever; a message of QoS 0 is lost, as QoS 0 allows.
+        # Otherwise a message of QoS 0 is lost, as QoS 0 allows.
 
     def _settle(self, done: _OnWire) -> None:
         """Count a message that the broker has answered."""
+        self._settled(done.message)
         reason = self._reasons.pop(done.info.mid, None)
         if reason is None:
             self.sent, self.sent_bytes = self.sent + 1, self.sent_bytes + len(done.message.payload)
@@ -266,8 +274,25 @@ class MqttClient:
         if not guilty:
             return
         self._most = size - 1
-        # A new paho client, since this one would send it again and again. What the greeting says anew is not kept.
-        self._queue.extendleft(message for message in reversed(waiting) if not message.retain and message.size < size)
+        # A new paho client, since this one would send it again and again.
+        self._begin_anew()
+
+    def renew(self) -> None:
+        """Connect anew, so that the broker sends again what was not acknowledged."""
+        if self.connected:
+            self.connected = False
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Replace the paho client. What was not acknowledged is sent again; what the greeting says anew is not."""
+        waiting = [sent for sent in self._in_flight if not sent.info.is_published()]
+        again = [sent.message for sent in waiting if not sent.message.retain]
+        for sent in self._in_flight:
+            if sent not in waiting:
+                self._settle(sent)
+            elif sent.message.retain:
+                self._settled(sent.message)
+        self._queue.extendleft(reversed(again))
         self._in_flight.clear()
         self._reasons.clear()
         self._replace(self._client, five=self._speaks_five)
