@@ -6,6 +6,8 @@
     [ingest]     max_age_s, stale_after_s, burst, rate
     [alerts]     false_per_day, long_lie_s, or raise_at, raise_for, clear_at, clear_for; unsure_below
     [state]      dir
+    [store]      url, password_file, keep_releases_days, keep_verdicts_days, keep_alerts_days, keep_audit_days
+    [api]        listen, tokens, cert, key, requests_per_s, burst
     [run]        exit_when_offline
 
 Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
@@ -20,7 +22,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
+from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.ingest.freshness import IngestRule
+from cloud_bridge.store.database import StoreConfig
 from wire.broker import BrokerConfig
 from wire.errors import ConfigError, DeviceKeyError
 from wire.protocol.keys import PublicKey
@@ -88,7 +92,7 @@ class CameraConfig:
 
 @dataclass(frozen=True, slots=True)
 class StateConfig:
-    """Where the bridge's own key and each camera's last slot are kept between starts."""
+    """Where the bridge's own key is, and the store where `[store] url` names none."""
 
     dir: FilePath = "build/bridge"
 
@@ -114,6 +118,8 @@ class BridgeConfig:
     ingest: IngestRule = IngestRule()
     alerts: AlertRule = AlertRule()
     state: StateConfig = StateConfig()
+    store: StoreConfig = StoreConfig()
+    api: ApiConfig = ApiConfig()
     run: RunConfig = RunConfig()
 
     @classmethod
@@ -145,6 +151,8 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "ingest": IngestRule,
     "alerts": AlertRule,
     "state": StateConfig,
+    "store": StoreConfig,
+    "api": ApiConfig,
     "run": RunConfig,
 }
 
