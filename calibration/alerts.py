@@ -152,24 +152,42 @@ def log_odds(probabilities: Floats, index: int, other: Floats) -> Floats:
     return np.array([score(one, two) for one, two in pairs])
 
 
-def calibrate(readings: Readings, family: Family, checkpoint: str, sigma: str, made_of: str) -> AlertCalibration:
+def calibrate(
+    readings: Readings, family: Family, checkpoint: str, sigma: str, made_of: str
+) -> tuple[AlertCalibration, dict[str, str]]:
     """Fit the law and the table of every risk.
 
-    Raises:
-        DataError: a risk has no clips, or does not raise its score.
+    Returns:
+        The tables, and label -> why it has none.
     """
     config = family.config
     releases, slot_s = config.event_releases, config.window.slot_s
-    scored = {label: _recorded(readings, label, label, config.labels) for label in config.labels[1:]}
-    laws = {label: fit(found, releases, slot_s) for label, found in scored.items()}
-    if LOW in config.attributes and "fall" in laws:
-        falls = _recorded(readings, LYING_STILL, "fall", config.labels)
-        low = _lows(readings, config.attributes.index(LOW))
-        armed = laws["fall"].at_most(ARMING_PER_DAY)
-        if armed is not None and falls.risks:
-            laws[LYING_STILL] = fit_lying(laws["fall"], falls, low, releases, slot_s, armed.threshold, LEAST_LIE_S)
+    laws, lacking = dict[str, ScoreLaw](), dict[str, str]()
+    for label in config.labels[1:]:
+        try:
+            laws[label] = fit(_recorded(readings, label, label, config.labels), releases, slot_s)
+        except DataError as error:
+            lacking[label] = str(error)
+    try:
+        laws[LYING_STILL] = _lying(readings, family, laws)
+    except DataError as error:
+        lacking[LYING_STILL] = str(error)
     hours = sum(len(labels) for labels, _ in readings.normal) * slot_s / 3600.0
-    return AlertCalibration(checkpoint, sigma, made_of, round(hours, 3), laws)
+    return AlertCalibration(checkpoint, sigma, made_of, round(hours, 3), laws), lacking
+
+
+def _lying(readings: Readings, family: Family, laws: Mapping[str, ScoreLaw]) -> ScoreLaw:
+    """The law of somebody who lies still. Raises DataError where it cannot be told."""
+    config, fall = family.config, laws.get("fall")
+    if LOW not in config.attributes:
+        raise DataError(f"the checkpoint has no attribute {LOW} (familial.train --attributes)")
+    armed = fall.at_most(ARMING_PER_DAY) if fall else None
+    if fall is None or armed is None:
+        raise DataError(f"falls have no threshold at {ARMING_PER_DAY:g} false alerts a day, after which one may lie")
+    falls = _recorded(readings, LYING_STILL, "fall", config.labels)
+    low = _lows(readings, config.attributes.index(LOW))
+    shape = (config.event_releases, config.window.slot_s)
+    return fit_lying(fall, falls, low, *shape, armed.threshold, LEAST_LIE_S)
 
 
 def _recorded(readings: Readings, kind: str, label: str, labels: Sequence[str]) -> Recorded:
@@ -221,9 +239,11 @@ def _run(args: argparse.Namespace) -> int:
     readings = record(family, float(sigma), blocks, risks, args.hours, shares, seed=args.seed)
     _say(f"{args.hours:g} camera-hours read", began)
     made_of = f"{args.rooms} rendered rooms, {args.risks} clips of each risk, seed {args.seed}"
-    made = calibrate(readings, family, checkpoint.checkpoint_hash(args.checkpoint), str(sigma), made_of)
+    made, lacking = calibrate(readings, family, checkpoint.checkpoint_hash(args.checkpoint), str(sigma), made_of)
     for label, law in made.laws.items():
         print("\n".join(_told(label, law)))
+    for label, why in lacking.items():
+        print(f"{label}: no table: {why}")
     print(f"wrote {made.save(args.checkpoint)}")
     return 0
 

@@ -184,7 +184,7 @@ def _halves(
     if table is not None:
         laws = [table, table]
     else:
-        laws = [dict(calibrate(read[1 - half], family, "", str(sigma), "").laws) for half in (0, 1)]
+        laws = [dict(calibrate(read[1 - half], family, "", str(sigma), "")[0].laws) for half in (0, 1)]
     made = [
         _Half([(*pair, kinds) for pair, kinds in zip(found.normal, found.kinds, strict=True)], found.risks, laws[half])
         for half, found in enumerate(read)
