@@ -483,7 +483,8 @@ class MqttClient:
         if quiet or time.monotonic() - self._logged_at < _LOG_EVERY_S:
             return
         self._logged_at = time.monotonic()
-        log.warning("%s; trying again, %d messages wait", self.complaint, len(self._queue))
+        waits = f", {len(self._queue)} messages wait" if self._queue else ""
+        log.warning("%s; trying again%s", self.complaint, waits)
 
 
 def _choose_pauses(client: mqtt.Client, short: int = 0) -> None:
