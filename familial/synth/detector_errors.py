@@ -18,7 +18,7 @@ from familial.synth.exact_people import ABSENT, SEEN, TURNED, ExactPeople, Frami
 from wire.people.decode import JOINTS, PEOPLE
 from wire.people.packed import BOX, LEAST, SCORE, UNIT, VALUES, Packed, nobody
 
-__all__ = ["DETECTOR_VERSION", "RATES", "ErrorRates", "detect", "draw_framing"]
+__all__ = ["DETECTOR_VERSION", "RATES", "ErrorRates", "Shown", "detect", "draw_framing"]
 
 DETECTOR_VERSION = 1
 """Raise it with any change after which the same people and random numbers give other detections."""
@@ -95,11 +95,11 @@ class ErrorRates:
     stray: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.2)  # R, C: a joint of score 0.45 lies elsewhere, by level
     stray_s: float = 0.3
 
-    swap_all: tuple[float, float] = (0.015, 0.06)  # between R 0.12, 0.25 and C: face seen and upright; otherwise
+    swap_all: tuple[float, float] = (0.008, 0.03)  # between R 0.12, 0.25 and C: face seen and upright; otherwise
     swap_arms: float = 0.008  # R
     swap_legs: float = 0.02  # R
     swap_s: float = 0.8  # C
-    poor_swaps: float = 2.5  # C: times as many where the camera is poor
+    poor_swaps: float = 4.0  # C: times as many where the camera is poor
 
     merge_near: float = 0.3  # R: distance of two bodies' middles at which one may be lost
     merge: float = 0.6  # R
@@ -141,7 +141,7 @@ def detect(people: ExactPeople, rng: Generator, framing: Framing | None = None, 
         int16 (T, 6, VALUES), surest first, zeros where nobody is found: as `wire.people.packed.pack` gives it.
     """
     view = draw_framing(people, rng) if framing is None else framing
-    scene = _Scene.of(people, view)
+    scene = Shown.of(people, view)
     noise = _Noise(people.times_s, rng)
     found, ease = _found(scene, people.night, noise, rates)
     parts = [found]
@@ -154,7 +154,7 @@ def detect(people: ExactPeople, rng: Generator, framing: Framing | None = None, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Scene:
+class Shown:
     """Exact people as a framing shows them, in units of its larger side.
 
     points (T, P, 17, 2) y, x; level (T, P, 17); length (T, P); rise (T, P) how far the trunk
@@ -171,7 +171,7 @@ class _Scene:
     pixels: float
 
     @classmethod
-    def of(cls, people: ExactPeople, view: Framing) -> _Scene:
+    def of(cls, people: ExactPeople, view: Framing) -> Shown:
         larger = max(view.height, view.width)
         points = (people.points - np.array([view.top, view.left])) / larger
         sides = np.array([view.height, view.width]) / larger
@@ -248,7 +248,7 @@ def _sigmoid(x: _Floats) -> _Floats:
     return np.asarray(1 / (1 + np.exp(-x)))
 
 
-def _found(scene: _Scene, night: bool, noise: _Noise, rates: ErrorRates) -> tuple[_Found, _Ease]:
+def _found(scene: Shown, night: bool, noise: _Noise, rates: ErrorRates) -> tuple[_Found, _Ease]:
     """Scores of people and joints, at the exact places; and how hard they are to place."""
     people, rng = scene.points.shape[1], noise.rng
     poor = bool(rng.random() < rates.poor_share)
@@ -273,7 +273,7 @@ def _found(scene: _Scene, night: bool, noise: _Noise, rates: ErrorRates) -> tupl
     return _Found(scene.points.copy(), scores, score), _Ease(poor, steady)
 
 
-def _spoil(scene: _Scene, found: _Found, ease: _Ease, noise: _Noise, rates: ErrorRates) -> None:
+def _spoil(scene: Shown, found: _Found, ease: _Ease, noise: _Noise, rates: ErrorRates) -> None:
     """Move joints: swaps, strays, jitter, the picture's edge. In place."""
     _swap(scene, found, rates.poor_swaps if ease.poor else 1.0, noise, rates)
     _stray(scene, found, ease, noise, rates)
@@ -289,7 +289,7 @@ def _spoil(scene: _Scene, found: _Found, ease: _Ease, noise: _Noise, rates: Erro
     found.points[:] = np.where(cut, inside, np.clip(found.points, 0, scene.sides))
 
 
-def _swap(scene: _Scene, found: _Found, often: float, noise: _Noise, rates: ErrorRates) -> None:
+def _swap(scene: Shown, found: _Found, often: float, noise: _Noise, rates: ErrorRates) -> None:
     """Take left for right: all of a body, its arms, or its legs. In place."""
     hard = scene.away | (scene.rise < 0.5)
     everything = noise.events(often * np.where(hard, rates.swap_all[1], rates.swap_all[0]), rates.swap_s)
@@ -302,7 +302,7 @@ def _swap(scene: _Scene, found: _Found, often: float, noise: _Noise, rates: Erro
             values[:, :, part][swaps] = other[swaps]
 
 
-def _stray(scene: _Scene, found: _Found, ease: _Ease, noise: _Noise, rates: ErrorRates) -> None:
+def _stray(scene: Shown, found: _Found, ease: _Ease, noise: _Noise, rates: ErrorRates) -> None:
     """Put joints on the other side's, on another person's, or beside the body. In place."""
     often = np.clip(0.45 / np.maximum(ease.joints, 0.1), 0.4, 3.0) ** 2
     strays = noise.events(np.asarray(rates.stray)[scene.level] * often, rates.stray_s)
@@ -321,7 +321,7 @@ def _stray(scene: _Scene, found: _Found, ease: _Ease, noise: _Noise, rates: Erro
     found.points[:] = np.where(borrows[..., None], others, found.points)
 
 
-def _nearest(scene: _Scene) -> tuple[npt.NDArray[np.int64] | None, _Floats]:
+def _nearest(scene: Shown) -> tuple[npt.NDArray[np.int64] | None, _Floats]:
     """The nearest other (T, P) and how far its middle is (T, P), in the larger one's length."""
     middle = scene.points[:, :, [5, 6, 11, 12]].mean(2)
     if middle.shape[1] < 2:
@@ -333,7 +333,7 @@ def _nearest(scene: _Scene) -> tuple[npt.NDArray[np.int64] | None, _Floats]:
     return apart.argmin(2), np.asarray(apart.min(2))
 
 
-def _merged(scene: _Scene, found: _Found, noise: _Noise, rates: ErrorRates) -> _Flags:
+def _merged(scene: Shown, found: _Found, noise: _Noise, rates: ErrorRates) -> _Flags:
     """Who (T, P) is lost because a surer person is so near."""
     nearest, apart = _nearest(scene)
     if nearest is None:
@@ -343,7 +343,7 @@ def _merged(scene: _Scene, found: _Found, noise: _Noise, rates: ErrorRates) -> _
     return noise.events(rates.merge * near, rates.merge_s) & weaker
 
 
-def _doubles(scene: _Scene, found: _Found, noise: _Noise, rates: ErrorRates) -> _Found:
+def _doubles(scene: Shown, found: _Found, noise: _Noise, rates: ErrorRates) -> _Found:
     """Second candidates for the same people: shifted, and of a low score."""
     there = noise.events(np.full(found.score.shape, rates.twice), 0.2)
     shift = noise.slow((found.score.shape[1], 1, 2), 0.3) * 0.08 * scene.length[..., None, None]
@@ -359,7 +359,7 @@ _FIGURE = (  # y, x of a standing figure's key points, in its height from its mi
 )
 
 
-def _ghosts(scene: _Scene, noise: _Noise, rates: ErrorRates) -> _Found:
+def _ghosts(scene: Shown, noise: _Noise, rates: ErrorRates) -> _Found:
     """Things that the network takes for a person now and then: they stand still."""
     rng, count = noise.rng, int(noise.rng.poisson(rates.ghosts))
     length = float(np.median(scene.length)) if scene.length.size else 0.4
@@ -375,7 +375,7 @@ def _ghosts(scene: _Scene, noise: _Noise, rates: ErrorRates) -> _Found:
     return _Found(points, joints, np.minimum(score, 0.5))
 
 
-def _packed(parts: list[_Found], scene: _Scene, rates: ErrorRates) -> Packed:
+def _packed(parts: list[_Found], scene: Shown, rates: ErrorRates) -> Packed:
     """Candidates -> int16 (T, 6, VALUES), surest first."""
     frames = len(scene.points)
     if not parts:
