@@ -44,6 +44,8 @@ CLIPS = {
     "frontier":       SeedRange(8_200_000, 8_300_000, "clips of benchmarks.frontier"),
     "attributes":     SeedRange(8_300_000, 8_400_000, "clips of benchmarks.attributes"),
     "adaptive_level": SeedRange(8_400_000, 8_500_000, "clips of benchmarks.adaptive_level"),
+    "alarms":         SeedRange(8_600_000, 8_700_000, "rooms and risks of benchmarks.alarms"),
+    "alerts":         SeedRange(8_700_000, 8_800_000, "rooms and risks of calibration.alerts"),
     "dfil":           SeedRange(8_500_000, 8_600_000, "clips of benchmarks.dfil"),
     "detector":       SeedRange(8_600_000, 8_700_000, "clips of benchmarks.detector"),
 }

@@ -103,10 +103,6 @@ def make_engine(
     sees = person_frame is not None
     onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng, sees), folder / FILES["encode"])
     onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
-    hashes = dict.fromkeys(HASHED, "") | {"checkpoint": hashlib.sha256(b"none").hexdigest()}
-    if person_frame is not None:
-        onnx.save(perceive_graph(*person_frame), folder / GRAPHS["perceive"])
-        hashes["perceive"] = sha256_file(folder / GRAPHS["perceive"])
     manifest = EngineManifest(
         family="test",
         labels=labels,
@@ -119,13 +115,22 @@ def make_engine(
         profile="balanced",
         precision="fp32",
         opset=OPSET,
-        hashes=hashes,
+        hashes=_first_hashes(folder, person_frame),
         tools={"engine_factory": "1"},
         levels=levels or {},
         adaptive_level=adaptive_level,
         person_frame=person_frame,
     )
     return _completed(folder, manifest)
+
+
+def _first_hashes(folder: Path, person_frame: tuple[int, int] | None) -> dict[str, str]:
+    """Write the person network's graph where there is one; the hashes that are known before the manifest is."""
+    hashes = dict.fromkeys(HASHED, "") | {"checkpoint": hashlib.sha256(b"none").hexdigest()}
+    if person_frame is not None:
+        onnx.save(perceive_graph(*person_frame), folder / GRAPHS["perceive"])
+        hashes["perceive"] = sha256_file(folder / GRAPHS["perceive"])
+    return hashes
 
 
 def _completed(folder: Path, manifest: EngineManifest) -> EngineManifest:

@@ -23,6 +23,7 @@ from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.process import Eye
 from edge_runtime.eye.window import Window
 from edge_runtime.record import CAMERA_FAILED, ENGINE_STOPPED, TOO_SLOW, read_said
+from familial.data.people import fitted
 from tests.support.engine_factory import make_edge_config, make_engine
 from tests.support.patient_clock import PatientClock
 from tests.support.services import PATIENCE_S, until
@@ -140,6 +141,14 @@ def test_a_picture_is_averaged_by_area_or_enlarged_and_grey_has_three_equal_colo
     assert np.array_equal(frame[..., 0], frame[..., 1]) and np.array_equal(frame[..., 0], frame[..., 2])
     fit(small, frame)
     assert np.array_equal(frame, cv2.resize(small, (128, 96), interpolation=cv2.INTER_LINEAR)[..., ::-1])
+
+
+@pytest.mark.parametrize("shape", [(480, 640, 3), (640, 480, 3), (96, 128), (60, 100, 3), (1080, 1920, 3), (97, 131)])
+def test_the_device_makes_the_frame_that_training_makes(shape: tuple[int, ...]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    frame = np.full((*FRAME, 3), 77, np.uint8)
+    fit(picture, frame)
+    assert np.array_equal(frame, fitted(picture, FRAME))
 
 
 def test_a_scene_is_drawn_large_enough(tmp_path: Path, engine: OnnxEngine) -> None:
