@@ -55,6 +55,8 @@ class ErrorRates:
     largest: float = 150.0  # R: what is larger is found less often where rendered, but not where real
     unseen: float = -0.4  # R: none of its key points seen
     lying: float = -1.0  # L -1.1, R -0.9: the trunk lies, or points at the camera
+    lying_spread: float = 0.5  # L: some are hardly found, some well
+    lying_s: float = 4.0  # H
     inverted: float = -0.3  # C
     between_people: float = 0.12  # H
     slow: float = 0.2  # C: within a person, over `slow_s`
@@ -258,6 +260,7 @@ def _found(scene: Shown, night: bool, noise: _Noise, rates: ErrorRates) -> tuple
     down = 1 - np.clip(scene.rise, 0, 1)
     own = rates.a_doubling * doublings + rates.unseen * unseen + rates.lying * down
     own += rates.inverted * np.clip(-scene.rise, 0, 1) + rates.between_people * rng.standard_normal(people)
+    own += rates.lying_spread * down * noise.smooth((people,), rates.lying_s)
     own += rates.slow * noise.slow((people,), rates.slow_s) + rates.fast * noise.slow((people,), rates.fast_s)
     joints = camera + own[..., None] + np.asarray(rates.joints) + np.asarray(rates.levels)[scene.level]
     joints += rates.joint_slow * noise.slow((people, JOINTS), rates.slow_s)
