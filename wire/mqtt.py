@@ -301,11 +301,24 @@ class MqttClient:
         if not guilty:
             return
         self._most = size - 1
-        # A new paho client, since this one would send it again and again. What the greeting says anew is not kept.
-        kept = [each for each in waiting if not each.message.retain and each.message.size < size]
+        # A new paho client, since this one would send it again and again.
+        self._begin_anew(size)
+
+    def renew(self) -> None:
+        """Connect anew, so that the broker sends again what we did not acknowledge."""
+        if self.connected:
+            self.connected = False
+            self._begin_anew()
+
+    def _begin_anew(self, size: int = 0) -> None:
+        """Replace the paho client. What waits is sent again, less what the greeting says anew, or has `size` bytes."""
+        waiting = [sent.what for sent in self._in_flight if sent.mid not in self._answers]
+        kept = [each for each in waiting if not each.message.retain and not 0 < size <= each.message.size]
         self._queue.extendleft(reversed(kept))
         for sent in self._in_flight:
-            if sent.what not in kept:
+            if sent.mid in self._answers:
+                self._settle(sent)
+            elif sent.what not in kept:
                 self._settled(sent.what.tag)
         self._in_flight.clear()
         self._answers.clear()

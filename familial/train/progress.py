@@ -109,6 +109,8 @@ class Curve:
         "now",
         "count",
         "tags",
+        "people",
+        "far",
         "pose",
         "outline",
         "edge",
