@@ -93,15 +93,16 @@ def make_engine(
         adaptive_level: The rule that chooses among them.
         person_frame: Height and width of the person network's frame: `perceive_graph`; `encode` then reads people.
     """
-    if core not in ("", TRAP, *BROKEN_CORES):
-        raise ValueError(core)
+    assert core in ("", TRAP, *BROKEN_CORES)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     window = WindowSpec(size, size, slot_s, 8, 8, context_step_s=slot_s / 2, hold_s=0.5)
     sigma = sigma_for(clip_norm, 3.0, event_releases) if sigma is None else sigma
     rng = np.random.default_rng(seed)
-    sees = person_frame is not None
-    onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng, sees), folder / FILES["encode"])
+    onnx.save(
+        _encode(window, tokens, width, clip_norm, gain, network, core, rng, bool(person_frame)),
+        folder / FILES["encode"],
+    )
     onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
     manifest = EngineManifest(
         family="test",
