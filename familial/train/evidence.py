@@ -22,8 +22,10 @@ from familial.model.family import Family
 from familial.model.towers.fused import FusedTower
 from familial.train.losses import agreement_loss, weak_logits_loss
 
-__all__ = ["LABEL_SHARE", "Evidence"]
+__all__ = ["LABEL_SHARE", "MOTION_SHARE", "Evidence"]
 
+MOTION_SHARE = 0.7
+"""Weight of the motion tower's log odds beside those of people: rendered frames make it surer than real ones do."""
 LABEL_SHARE = 0.25
 """Weight of the labels themselves on the code, beside the towers' evidence."""
 
@@ -66,7 +68,7 @@ class Evidence(nn.Module):
         found = {"far": 0.02 * torch.relu(length - _FAR).square().mean()}
         for name, logits in (("motion", motion), ("people", people)):
             found[name] = _labels_loss(logits, labels, hidden, weights)
-        said = torch.softmax((motion + people).detach(), dim=2)
+        said = torch.softmax((MOTION_SHARE * motion + people).detach(), dim=2)
         found["agree"] = agreement_loss(x.flatten(0, 1), said.flatten(0, 1), prototypes)
         return found
 

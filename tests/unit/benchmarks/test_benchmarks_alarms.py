@@ -12,9 +12,10 @@ import torch
 
 from benchmarks.model import alarms
 from calibration import alerts as command
-from calibration.alerts import Readings, Risk, calibrate, looped
+from calibration.alerts import calibrate
 from familial.evaluate import life
 from familial.evaluate.life import Block, Kind, strung
+from familial.evaluate.life_readings import Readings, Risk, looped
 from familial.evaluate.sequential import LYING_STILL, AlertCalibration
 from familial.model.checkpoint import save
 from familial.model.family import Family
