@@ -135,8 +135,9 @@ def _real(family: Family, data: Sequence[Path]) -> tuple[list[Block], list[Block
     """Clips of manifests: those of no risk by set, those of a risk by label, and falls whose end is looped."""
     from dataclasses import replace
 
-    from familial.data.clips import read_clip, read_manifests
+    from familial.data.clips import read_manifests
     from familial.evaluate.clip_inference import clip_codes
+    from familial.evaluate.footage import family_footage
     from familial.evaluate.life import Block
     from familial.evaluate.life_readings import looped
 
@@ -145,7 +146,7 @@ def _real(family: Family, data: Sequence[Path]) -> tuple[list[Block], list[Block
     for clip in read_manifests(data, config.labels):
         if clip.label not in config.labels:
             continue
-        footage = read_clip(clip.file, config.window)
+        footage = family_footage(clip.file, config)
         playing = max(1, math.ceil(footage.duration / slot_s))
         codes, source = clip_codes(family, footage), f"{clip.set} {clip.group}"
         if clip.label == config.labels[0]:

@@ -189,10 +189,9 @@ def _cut_short(clip: LabelledClip, rng: np.random.Generator) -> tuple[LabelledCl
     begin = rng.uniform(0.0, max(0.0, duration - length))
     if clip.annotations:
         risk = clip.annotations[int(rng.integers(len(clip.annotations)))]
-        until = risk.start + 1.2 if risk.sudden else max(risk.start, risk.end - length)
-        begin = rng.uniform(
-            max(0.0, risk.start - (length - 1.2 if risk.sudden else 0.4 * length)), max(0.0, until - 1.2)
-        )
+        lead = length - 1.2 if risk.sudden else 0.4 * length  # before it, at most: the risk must still be seen
+        first = max(0.0, risk.start - lead)
+        begin = rng.uniform(first, max(first, risk.start if risk.sudden else risk.end - length))
     end = min(duration, begin + length)
     footage, shown = clip.footage, clip.footage.times <= end
     frames = footage.frames[: int(shown.sum())] if len(footage.frames) else footage.frames
