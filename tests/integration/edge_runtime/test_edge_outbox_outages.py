@@ -96,7 +96,7 @@ def read_by_bridge(device: Device, payloads: list[bytes]) -> CameraSession:
     session = CameraSession("lab/door", device.key, device.manifest, CameraRecord())
     for each in payloads:
         session.receive("features", each, now_s=time.time())
-    session.close()
+    session.drain()
     return session
 
 
