@@ -13,26 +13,20 @@ import logging
 import signal
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
 from cloud_bridge.config import BridgeConfig
-from cloud_bridge.documents import BridgeStatus
 from cloud_bridge.inference.member import FamilyMember
-from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
+from cloud_bridge.service import Service
 from cloud_bridge.store.folder import own_folder
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
-from wire.mqtt import Message, Receipt
 from wire.protocol.keys import DeviceKey
-from wire.protocol.message import coarse_time
-from wire.protocol.topics import TOPICS, parse_topic, topic
 
 __all__ = ["main"]
 
@@ -75,49 +69,10 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
     store = Store.open(config.store, folder)
-    mailbox, status = Mailbox(camera.name for camera in config.cameras), BridgeStatus(key, len(config.cameras))
-    left = threading.Event()  # a message was left to the broker, unread and not acknowledged
-
-    def hold(name: str, payload: bytes, retained: bool, receipt: Receipt) -> None:
-        site, camera, last = parse_topic(name) or ("", "", "")
-        dropped = mailbox.put(Inbound(f"{site}/{camera}", last, payload, retained, receipt, time.time()))
-        if dropped is None or dropped.receipt is None:
-            return
-        if bridge.trouble:
-            left.set()
-        else:
-            transport.acknowledge([dropped.receipt])
-
-    def greeting() -> list[Message]:
-        return [status.online(_now(), bridge.trouble), *bridge.open_alerts()]
-
-    def take(timeout_s: float) -> list[Inbound]:
-        if left.is_set():
-            left.clear()
-            transport.renew()
-        return mailbox.take(timeout_s)
-
-    def settled(message: Message) -> None:
-        bridge.publisher.settled(message)
-
-    def told(trouble: str) -> None:
-        transport.publish(status.online(_now(), trouble))
-
-    topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
-    name, will = f"vsb-{key.public.hex[:16]}", status.will(_now())
-    transport = MqttTransport(config.broker, name, topics, hold, will, greeting, settled)
-    bridge = Bridge(config, manifest, member, key, store, transport, timeline, reference, told=told)
-    with transport:
-        timeline.note(f"ready: {len(config.cameras)} camera(s) on {config.broker.url}, bridge key {key.public.hex}")
-        run(bridge, take, config.run.exit_when_offline, stop.is_set)
-        transport.publish(status.offline("stopped", _now()))
-    counts = {**bridge.stats(), "dropped": sum(mailbox.dropped.values()), "unpublished": bridge.publisher.waiting}
-    store.close()
-    return counts
-
-
-def _now() -> int:
-    return coarse_time(time.time())
+    try:
+        return Service(config, manifest, member, key, store, timeline, reference).run(stop.is_set)
+    finally:
+        store.close()
 
 
 def _open(stack: contextlib.ExitStack, json_lines: str | None) -> TextIO | None:

@@ -1,6 +1,6 @@
 """The bridge: messages -> sessions -> events -> member -> verdicts and alerts. One thread does all of it.
 
-    for batch in mailbox:                       # run: at most 256 messages, a message of each camera in turn
+    for batch in mailbox:                       # run: at most 64 messages, a message of each camera in turn
         taken = session.receive(message, now)   # one session for each camera; pure
         for event, reading in member.read(...): # all cameras in one forward
             work += verdict, alerts
@@ -53,6 +53,7 @@ _LOG = logging.getLogger("cloud_bridge")
 
 _IDLE_S = 0.5  # the mailbox must be empty for so long before the bridge may end
 _DRAIN_S = 5.0  # for the outbox at the end
+_LOOK_S = 1.0  # between two counts
 _PAUSE_S = 0.5  # between attempts to write to the store
 _STALE_SLOTS = 10  # a camera is never stale before so many slots have passed
 _OFFLINE = "the device is offline, or has lost its connection"
@@ -68,6 +69,8 @@ class Bridge:
         sessions: `site/camera` -> the camera's session.
         publisher: Takes the outbox to the broker.
         trouble: Why the store cannot be written; "" where it can.
+        listeners: Called after each commit with (camera, verdict or alert, the alert's id or "").
+        health: The counts of a moment ago; any thread may look.
         verdicts: Verdicts made since the start.
         alerts: Alerts made since the start.
     """
@@ -105,7 +108,9 @@ class Bridge:
         self._stale_after_s = max(config.ingest.stale_after_s, _STALE_SLOTS * manifest.window.slot_s)
         self.publisher, self.trouble, self._tell = Publisher(store, link), "", told
         self._retention = Retention(config.store, store.engine)
-        self._work, self._told = Work(), list[tuple[str, Verdict | Alert]]()
+        self.listeners = list[Callable[[str, Verdict | Alert, str], None]]()
+        self.health, self._looked_s = dict[str, Any](), -_LOOK_S
+        self._work, self._told = Work(), list[tuple[str, Verdict | Alert, str]]()
         self._receipts = list[Receipt]()
         self._cameras = {camera.name: camera for camera in config.cameras}
         self.sessions: dict[str, CameraSession] = {}
@@ -177,11 +182,20 @@ class Bridge:
             self._commit()
 
     def rest(self) -> None:
-        """Do what is due while nothing comes: keep our place in the store, forget what is published or too old."""
+        """Do what is due while nothing comes: keep our place in the store, forget what is published."""
         self.publisher.pump()
         if self._store.resting or self.publisher.delivered > self._forgotten:
             self._commit()
+
+    def tidy(self) -> None:
+        """Delete some of what is too old, where that is due, and count what there is to know; call it regularly."""
         self._retention.step(self._clock())
+        self.look()
+
+    def look(self) -> None:
+        """Make `health` anew, where it is a second old."""
+        if time.monotonic() - self._looked_s >= _LOOK_S:
+            self.health, self._looked_s = {**self.stats(), "trouble": self.trouble}, time.monotonic()
 
     def close(self) -> None:
         """Make everything durable, and publish what is in the outbox as far as the broker takes it within 5 s."""
@@ -218,8 +232,10 @@ class Bridge:
         self._work, self._forgotten = Work(), delivered
         self._link.acknowledge(self._receipts)
         self._receipts.clear()
-        for camera, made in self._told:
+        for camera, made, number in self._told:
             self._timeline.show(camera, made)
+            for listener in self.listeners:
+                listener(camera, made, number)
         self._told.clear()
         self.publisher.add(numbered)
         self.publisher.pump()
@@ -324,7 +340,7 @@ class Bridge:
         self.verdicts += 1
         sealed = verdict.seal(self._key, *self._names(event.camera))
         self._work.verdict(record, verdict, self._message(event.camera, "verdict/cloud", sealed), now_s)
-        self._told.append((event.camera, verdict))
+        self._told.append((event.camera, verdict, ""))
 
     def _publish_alerts(self, changes: Sequence[tuple[str, int, int, AlertChange, str]]) -> None:
         """Publish alerts that change, and what is open after them. changes: camera, boot id, slot, change, sentence."""
@@ -334,8 +350,8 @@ class Bridge:
             self.alerts += 1
             record = self._work.records[camera] = self._records[camera]
             sealed = alert.seal(self._key, *self._names(camera))
-            self._work.alert(record, alert, self._message(camera, "alert", sealed), now_s)
-            self._told.append((camera, alert))
+            number = self._work.alert(record, alert, self._message(camera, "alert", sealed), now_s)
+            self._told.append((camera, alert, number))
         for camera in dict.fromkeys(change[0] for change in changes):
             self._work.outbox.append((self._records[camera].id, self._open_alerts(camera)))
 
@@ -367,6 +383,7 @@ def run(
     """
     while not stopped():
         if not bridge.retry():
+            bridge.look()
             time.sleep(_PAUSE_S)
             continue
         batch = take(_IDLE_S)
@@ -375,6 +392,7 @@ def run(
         else:
             bridge.settle()
             bridge.rest()
+        bridge.tidy()
         if not exit_when_offline:
             bridge.watch()
         elif not batch and bridge.finished:

@@ -7,6 +7,7 @@
     [alerts]     raise_at, raise_for, clear_at, clear_for, unsure_below
     [state]      dir
     [store]      url, password_file, keep_releases_days, keep_verdicts_days, keep_alerts_days, keep_audit_days
+    [api]        listen, tokens, cert, key, requests_per_s, burst
     [run]        exit_when_offline
 
 Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cloud_bridge.alerts.rules import AlertRule
+from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.ingest.freshness import IngestRule
 from cloud_bridge.store.database import StoreConfig
 from wire.broker import BrokerConfig
@@ -117,6 +119,7 @@ class BridgeConfig:
     alerts: AlertRule = AlertRule()
     state: StateConfig = StateConfig()
     store: StoreConfig = StoreConfig()
+    api: ApiConfig = ApiConfig()
     run: RunConfig = RunConfig()
 
     @classmethod
@@ -149,6 +152,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "alerts": AlertRule,
     "state": StateConfig,
     "store": StoreConfig,
+    "api": ApiConfig,
     "run": RunConfig,
 }
 

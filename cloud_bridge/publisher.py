@@ -32,7 +32,7 @@ class Publisher:
     def __init__(self, store: Store, link: Link) -> None:
         self._store, self._link = store, link
         self._held = deque[tuple[int, Message]]()  # (number, message), to be published next
-        self._sent = dict[int, tuple[int, Message]]()  # handed to the link, in order; by the object's identity
+        self._sent = deque[int]()  # numbers that were handed to the link, in order
         self._confirmed = set[int]()  # of `_sent`
         self._newest = self.delivered = 0
         self._behind = True  # the store has messages that are not held here
@@ -56,18 +56,18 @@ class Publisher:
             self._read_on()
         while self._held and len(self._sent) < _ON_THEIR_WAY:
             number, message = self._held.popleft()
-            self._sent[id(message)] = (number, message)
-            self._link.publish(message)
+            self._sent.append(number)
+            self._link.publish(message, number)
         self._link.pump()
 
-    def settled(self, message: Message) -> None:
-        """Take the broker's word that it has a message, of the outbox or not."""
-        if id(message) not in self._sent:
+    def settled(self, number: int) -> None:
+        """Take the broker's word that it has a message; a number that is not of the outbox means nothing."""
+        if number <= self.delivered:
             return
-        self._confirmed.add(id(message))
-        while self._sent and (first := next(iter(self._sent))) in self._confirmed:
-            self.delivered, _ = self._sent.pop(first)
-            self._confirmed.discard(first)
+        self._confirmed.add(number)
+        while self._sent and self._sent[0] in self._confirmed:
+            self.delivered = self._sent.popleft()
+            self._confirmed.discard(self.delivered)
 
     def _read_on(self) -> None:
         try:

@@ -62,8 +62,8 @@ class Link(Protocol):
     def connected(self) -> bool:
         """Whether there is a broker at the moment."""
 
-    def publish(self, message: Message) -> None:
-        """Queue a message and return at once. `settled` is told of it once the broker has it."""
+    def publish(self, message: Message, number: int = -1) -> None:
+        """Queue a message and return at once. `settled` is told its number once the broker has it."""
 
     def pump(self) -> None:
         """Send what waits, and hear what the broker has; call it regularly."""
@@ -104,6 +104,13 @@ class Mailbox:
             self._ready.notify()
         return dropped
 
+    def clear(self) -> None:
+        """Forget everything that was not taken."""
+        with self._ready:
+            self._turns.clear()
+            for queue in self._queues.values():
+                queue.clear()
+
     def take(self, timeout_s: float) -> list[Inbound]:
         """Take the next batch, a message of each camera in turn; [] where none arrives within `timeout_s`."""
         items = list[Inbound]()
@@ -132,7 +139,7 @@ class MqttTransport:
         hold: Hold,
         will: Message | None = None,
         greeting: Callable[[], Iterable[Message]] = tuple,
-        settled: Callable[[Message], None] = lambda message: None,
+        settled: Callable[[int], None] = lambda number: None,
     ) -> None:
         """Prepare the connection; the arguments are as those of `MqttClient`."""
         self._client = MqttClient(
@@ -171,9 +178,9 @@ class MqttTransport:
         """Whether there is a broker at the moment."""
         return self._client.connected
 
-    def publish(self, message: Message) -> None:
+    def publish(self, message: Message, number: int = -1) -> None:
         """Queue a message; beyond a bound the oldest is lost, which the publisher never reaches."""
-        self._client.send(message)
+        self._client.send(message, number)
 
     def flush(self) -> bool:
         """Wait some seconds until the broker has everything; False where it has not."""

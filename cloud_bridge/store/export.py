@@ -66,7 +66,7 @@ def export(
         with whole_file(file) as beside, reading(engine) as connection, _writer(beside, schema, text) as writer:
             rows = connection.execution_options(yield_per=_ROWS).execute(query)
             for part in rows.mappings().partitions():
-                written = [_plain(row) if text else dict(row) for row in part]
+                written = [_plain(dict(row)) if text else dict(row) for row in part]
                 writer.write_table(pa.Table.from_pylist(written, schema=schema))
                 count += len(written)
     except OSError as error:

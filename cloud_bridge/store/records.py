@@ -153,8 +153,8 @@ class Work:
         self.verdicts.append(row)
         self.outbox.append((record.id, message))
 
-    def alert(self, record: CameraRecord, alert: Alert, message: Message, made_s: float) -> None:
-        """Add a change of an alert, and what is published of it."""
+    def alert(self, record: CameraRecord, alert: Alert, message: Message, made_s: float) -> str:
+        """Add a change of an alert, and what is published of it; returns its id."""
         row = {
             "id": record.alert_id(alert),
             "camera_id": record.id,
@@ -171,6 +171,7 @@ class Work:
         }
         self.alerts.append(row)
         self.outbox.append((record.id, message))
+        return str(row["id"])
 
 
 def boot_text(boot_id: int) -> str:

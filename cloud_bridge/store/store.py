@@ -107,7 +107,7 @@ class Store:
             rows = connection.execute(sa.select(tables.cameras).order_by(tables.cameras.c.id)).mappings().all()
         for row in rows:
             try:
-                record = CameraRecord.of(row)
+                record = CameraRecord.of(dict(row))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise StoreError(
                     f"the store's record of camera {row['camera']} is damaged ({error!r}); restore the database from "

@@ -110,25 +110,26 @@ class FakeLink:
     Attributes:
         sent: Messages that were published.
         acknowledged: Receipts that came back.
-        settled: Told of each message that the broker has.
+        settled: Told the number of each message that the broker has.
         connected: Whether it is there.
     """
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
         self.acknowledged: list[Receipt] = []
-        self.settled: Callable[[Message], None] = lambda message: None
+        self.settled: Callable[[int], None] = lambda number: None
         self.connected = True
-        self._waiting: list[Message] = []
+        self._waiting: list[tuple[Message, int]] = []
 
-    def publish(self, message: Message) -> None:
-        self._waiting.append(message)
+    def publish(self, message: Message, number: int = -1) -> None:
+        self._waiting.append((message, number))
         self.pump()
 
     def pump(self) -> None:
         while self.connected and self._waiting:
-            self.sent.append(self._waiting.pop(0))
-            self.settled(self.sent[-1])
+            message, number = self._waiting.pop(0)
+            self.sent.append(message)
+            self.settled(number)
 
     def acknowledge(self, receipts: Iterable[Receipt]) -> None:
         self.acknowledged += receipts

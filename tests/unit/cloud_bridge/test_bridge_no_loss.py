@@ -59,7 +59,7 @@ def test_a_batch_is_acknowledged_and_published_after_the_commit(harness: Harness
     commit = store.commit
     store.commit = lambda *what: steps.append("commit") or commit(*what)  # type: ignore[method-assign,func-returns-value]
     link.acknowledge = lambda receipts: steps.append("acknowledge")  # type: ignore[method-assign]
-    link.publish = lambda message: steps.append("publish")  # type: ignore[method-assign]
+    link.publish = lambda *what: steps.append("publish")  # type: ignore[method-assign]
     harness.bridge.handle(items(range(8)))
     assert steps == ["commit", "acknowledge", "publish"]
 
