@@ -46,7 +46,15 @@ CLOUD = [
     "sse-starlette>=3.7,<4",
 ]
 CLIENT = ["httpx>=0.28,<1"]  # cloud_bridge/client.py
-TRAIN = ["torch==2.13.0", "transformers==5.23.*", "safetensors>=0.6", "mpmath>=1.3", "scipy>=1.15", *CAMERA]
+TRAIN = [
+    "torch==2.13.0",
+    "transformers==5.23.*",
+    "safetensors>=0.6",
+    "mpmath>=1.3",
+    "scipy>=1.15",
+    "onnxruntime>=1.23",  # runs the person network on clips
+    *CAMERA,
+]
 TEST = [
     *CLIENT,
     "pytest>=9",

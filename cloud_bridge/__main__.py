@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.service import Service
@@ -24,6 +25,7 @@ from cloud_bridge.store.folder import own_folder
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
+from familial.evaluate.sequential import AlertCalibration
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
 from wire.protocol.keys import DeviceKey
@@ -68,11 +70,27 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
     key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
+    budget = _budget(config, manifest)
+    for line in budget.told() if budget else ():
+        timeline.note(line)
     store = Store.open(config.store, folder)
     try:
-        return Service(config, manifest, member, key, store, timeline, reference).run(stop.is_set)
+        return Service(config, manifest, member, key, store, timeline, reference, budget).run(stop.is_set)
     finally:
         store.close()
+
+
+def _budget(config: BridgeConfig, manifest: EngineManifest) -> AlertBudget | None:
+    """The thresholds of `[alerts] false_per_day`; None where it is not given. Raises ConfigError, CheckpointError."""
+    if config.alerts.false_per_day is None:
+        return None
+    folder = config.model.checkpoint
+    calibration = AlertCalibration.load(folder, manifest)
+    shape = (manifest.labels, manifest.event_releases, manifest.window.slot_s)
+    budget = AlertBudget.of(config.alerts, calibration, *shape, folder)
+    if budget is not None:
+        budget.warn()
+    return budget
 
 
 def _open(stack: contextlib.ExitStack, json_lines: str | None) -> TextIO | None:

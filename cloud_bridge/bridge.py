@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.lifecycle import BLIND, LATE, NOT_WATCHING, STALE, AlertBook, AlertChange
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import fill_open_alerts
@@ -37,6 +38,7 @@ from cloud_bridge.store.retention import Retention
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import OodDetector, ReferenceDistribution
+from familial.evaluate.sequential import Moment
 from wire.artifact.manifest import EngineManifest
 from wire.errors import StoreAway
 from wire.mqtt import Message, Receipt
@@ -86,6 +88,7 @@ class Bridge:
         timeline: Timeline,
         reference: ReferenceDistribution | None = None,
         clock: Callable[[], float] = time.time,
+        budget: AlertBudget | None = None,
         told: Callable[[str], None] = lambda trouble: None,
     ) -> None:
         """Continue every camera where the store's last commit left it. Raises StoreError.
@@ -100,6 +103,7 @@ class Bridge:
             timeline: Prints the same for people and programs.
             reference: The known scenes; None: verdicts have no OOD p-value.
             clock: Seconds since 1970.
+            budget: Of false alerts; None: by the counts of the alert rule.
             told: Called with `trouble` when it begins and when it ends.
         """
         self._manifest, self._member, self._key, self._store = manifest, member, key, store
@@ -121,7 +125,7 @@ class Bridge:
         for name, camera in self._cameras.items():
             record = store.record(name, camera.public.hex)
             self.sessions[name] = self._session(name, config, reference, record)
-            self._books[name] = AlertBook(config.alerts, record.raised, record.in_a_row)
+            self._books[name] = AlertBook(config.alerts, record.raised, record.in_a_row, budget)
             self._records[name] = record
         store.commit(Work(records=dict(self._records)))
         self._began_s = clock()
@@ -289,7 +293,9 @@ class Bridge:
         if event.late:
             book.pause()
             return []
-        return book.update(reading.probabilities)
+        present = sum(1 << k for k, there in enumerate(reversed(event.present.tolist())) if there)
+        at = Moment(event.boot_id, event.last_slot, present)
+        return book.update(reading.probabilities, reading.attributes, at)
 
     def _wants_words(self, event: Event, changes: Sequence[AlertChange]) -> bool:
         """Whether a verdict has a sentence: making one takes ten times as long as reading the event."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import BridgeStatus
@@ -44,6 +45,7 @@ class Service:
         store: Store,
         timeline: Timeline,
         reference: ReferenceDistribution | None = None,
+        budget: AlertBudget | None = None,
     ) -> None:
         """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`."""
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
@@ -55,7 +57,7 @@ class Service:
         name, will = f"vsb-{key.public.hex[:16]}", self._status.will(_now())
         self._transport = MqttTransport(config.broker, name, topics, self._hold, will, self._greeting, self._settled)
         self.bridge = Bridge(
-            config, manifest, member, key, store, self._transport, timeline, reference, told=self._tell
+            config, manifest, member, key, store, self._transport, timeline, reference, budget=budget, told=self._tell
         )
 
     def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ WORDS = (
     "no new picture from the camera",
     "too slow for the slot",
     "the engine failed",
-    "the camera cannot be opened",
+    "the camera cannot be opened, or its pictures are too small",
     "the engine cannot be loaded",
     "pictures are decoded too late; let the camera send a smaller stream",
     "some pictures cannot be decoded",

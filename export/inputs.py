@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from export.graph_version import GRAPH_VERSION
+from export.perceive import size
 from export.precision.convert import calibration_hash
 from wire.artifact.checkpoint import checkpoint_hash
 from wire.artifact.manifest import EngineManifest
@@ -41,6 +42,7 @@ class Inputs:
         calibration: sha256 of calibration.json, hex; "" where the precision needs none.
         backend: The backend that the engine is compared in.
         tools: Name -> version of the packages that build; "graphs" is GRAPH_VERSION.
+        person_frame: Height and width of the person network's frame, pixels, for a family that sees people.
     """
 
     checkpoint: str
@@ -53,9 +55,12 @@ class Inputs:
     calibration: str
     backend: str
     tools: Mapping[str, str]
+    person_frame: tuple[int, int] = size.DEFAULT
 
     @classmethod
-    def read(cls, checkpoint: Path, precision: str, backend_name: str) -> Inputs:
+    def read(
+        cls, checkpoint: Path, precision: str, backend_name: str, person_frame: tuple[int, int] = size.DEFAULT
+    ) -> Inputs:
         """Read a checkpoint folder. Raises CheckpointError where a file is missing or noise.json contradicts itself."""
         noise = _Noise.read(checkpoint)
         return cls(
@@ -69,6 +74,7 @@ class Inputs:
             calibration=calibration_hash(checkpoint, precision),
             backend=backend_name,
             tools={**{name: _version(name) for name in _TOOLS}, "graphs": str(GRAPH_VERSION)},
+            person_frame=person_frame,
         )
 
 
@@ -145,6 +151,7 @@ def why_build(out: Path, wanted: Inputs) -> str:
         "precision": (manifest.precision, wanted.precision),
         "calibration": (manifest.hashes["calibration"], wanted.calibration),
         "backend": (ran_on, wanted.backend),
+        "person frame": (manifest.person_frame, manifest.person_frame and wanted.person_frame),
     }
     names = sorted({*manifest.tools, *wanted.tools})
     pairs |= {f"tool {name}": (manifest.tools.get(name), wanted.tools.get(name)) for name in names}

@@ -1,6 +1,6 @@
 """Checks that an engine computes what torch computes: codes integer by integer, logits by value.
 
-    code      the engine against the integer core in torch, on synthetic windows
+    code      the engine against the integer core in torch, on synthetic windows (and people)
     verdict   the label logits of both, on events of such codes as the gate releases them, some with gaps
     half      fp16 only: the largest magnitudes against float16's range, and the codes with every tensor rounded to it
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from edge_runtime.gate.core import release
 from edge_runtime.gate.sampler import Sampler
 from export.backends.runners import Runner
+from export.made_people import EXTREME, made_people
 from export.precision.convert import check_peaks
 from export.precision.half import FP16_MAX, half_tensors, rounded
 from export.precision.network import measure, open_session
@@ -37,7 +39,17 @@ from wire.privacy.noise_table import NoiseTable
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["TOLERANCES", "WINDOWS", "Tolerance", "compare", "compare_half", "made_windows", "words", "write"]
+__all__ = [
+    "TOLERANCES",
+    "WINDOWS",
+    "Tolerance",
+    "compare",
+    "compare_half",
+    "made_feeds",
+    "made_windows",
+    "words",
+    "write",
+]
 
 WINDOWS = 96
 _EVENTS = 32
@@ -125,9 +137,8 @@ def compare(family: Family, runner: Runner, table: NoiseTable, precision: str = 
         EngineError: A figure is beyond its tolerance; names both.
     """
     config, tolerance = family.config, TOLERANCES[precision]
-    windows = made_windows(config.window, _WINDOWS_LARGE) if _is_large(family) else made_windows(config.window)
     with torch.inference_mode():
-        codes, code = _codes(family, runner, windows, tolerance)
+        codes, code = _codes(family, runner, made_feeds(family), tolerance)
         verdict = _verdicts(family, runner, Sampler(table, config.tokens * config.width), codes, tolerance)
     report = {"code": code, "verdict": verdict}
     problems = [f"{part}: {problem}" for part, found in report.items() for problem in found["problems"]]
@@ -143,14 +154,29 @@ def _is_large(family: Family) -> bool:
     return sum(weight.numel() for weight in family.parameters()) > _LARGE
 
 
+def made_feeds(family: Family) -> list[dict[str, npt.NDArray[Any]]]:
+    """Inputs of `encode`, a window each: frames uint8 (1, F, H, W), and people int32 (1, F, P, VALUES) if it sees them.
+
+    The extreme people come twice: with extreme pictures, and with common ones.
+    """
+    spec = family.config.window
+    frames = made_windows(spec, _WINDOWS_LARGE) if _is_large(family) else made_windows(spec)
+    if not family.tower.sees_people:
+        return [{"frames": window[None]} for window in frames]
+    people = made_people(spec, len(frames))
+    people[-EXTREME:] = people[:EXTREME]
+    return [{"frames": window[None], "people": who[None]} for window, who in zip(frames, people, strict=True)]
+
+
 def _codes(
-    family: Family, runner: Runner, windows: npt.NDArray[np.uint8], tolerance: Tolerance
+    family: Family, runner: Runner, feeds: Sequence[Mapping[str, npt.NDArray[Any]]], tolerance: Tolerance
 ) -> tuple[npt.NDArray[np.int32], dict[str, Any]]:
     """mu of the engine, int32 (B, K, d), and how it differs from torch's."""
     config = family.config
     graph = EncodeGraph(family).eval()
-    ours = np.concatenate([runner.encode(window[None]) for window in windows])
-    theirs = torch.cat([graph(batch) for batch in torch.split(torch.from_numpy(windows), _BATCH)]).numpy()
+    ours = np.concatenate([runner.encode(**feed) for feed in feeds])
+    batches = [feeds[first : first + _BATCH] for first in range(0, len(feeds), _BATCH)]
+    theirs = torch.cat([graph(**_batch(feeds)) for feeds in batches]).numpy()
     apart = np.abs(ours.astype(np.int64) - theirs)
     norms = np.sqrt((ours.astype(np.int64) ** 2).sum(axis=(1, 2)))
     share = float((apart > 0).mean())
@@ -167,7 +193,7 @@ def _codes(
     if norms.max() > config.clip_norm:
         problems.append(f"|mu| reaches {norms.max():.2f}, C is {config.clip_norm}")
     return ours, {
-        "windows": len(windows),
+        "windows": len(feeds),
         "differences": {str(int(value)): int((apart == value).sum()) for value in np.unique(apart)},
         "off_by_one": share,
         "p50": p50,
@@ -178,6 +204,10 @@ def _codes(
         "zero_codes": int((norms == 0).sum()),
         "problems": problems,
     }
+
+
+def _batch(feeds: Sequence[Mapping[str, npt.NDArray[Any]]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.concatenate([feed[name] for feed in feeds])) for name in feeds[0]}
 
 
 def _cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -230,7 +260,7 @@ def compare_half(
 
     Args:
         family: The family that the graphs were traced from.
-        traced: "encode" and "decide" -> fp32 graph.
+        traced: "encode" and "decide" -> fp32 graph; others are not read.
         typed: Likewise, the fp16 graphs.
         table: Noise for the events.
         traced_in: Folder of the fp32 graphs' external weights.
@@ -244,8 +274,7 @@ def compare_half(
         EngineError: Codes or logits are further apart than TOLERANCES allow.
     """
     config, tolerance = family.config, TOLERANCES["fp16"]
-    frames = made_windows(config.window, _WINDOWS_LARGE) if _is_large(family) else made_windows(config.window)
-    windows = [{"frames": window[None]} for window in frames]
+    windows = made_feeds(family)
     run = open_session(traced["encode"], folder=traced_in)
     codes = np.concatenate([run(feed)[0] for feed in windows])
     z, present = _events(config, Sampler(table, config.tokens * config.width), codes)
@@ -281,10 +310,11 @@ def write(report: Mapping[str, Any], backend: str, folder: Path) -> None:
 
 
 def words(report: Mapping[str, Any]) -> list[str]:
-    """The report in two phrases, for the build's progress line."""
-    code, verdict = report["code"], report["verdict"]
+    """The report in phrases, for the build's progress line."""
+    code, verdict, people = report["code"], report["verdict"], report.get("people")
     apart = "off by one" if max(map(int, code["differences"])) <= 1 else f"p99 {code['p99']:g} units"
     return [
         f"codes of {code['windows']} windows equal but for {code['off_by_one']:.2%}, {apart}",
         f"logits within {verdict['logit_difference_max']:.0e}",
+        *([f"heads within {max(people['apart_p99'].values()):.0e}"] if people else []),
     ]

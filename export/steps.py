@@ -1,6 +1,8 @@
 """The steps of a build, in order; each prints one line. Imports torch (by trace.py and parity.py) and ONNX.
 
 load --> trace --> set precision --> write noise, certificate, manifest --> prove --> open --> compare --> check
+
+A family whose tower sees people has a third graph, `perceive`, which is made from the person network's own weights.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ from edge_runtime.gate.sampler import Sampler
 from export import parity, trace
 from export.backends.runners import Backend, Runner
 from export.inputs import Inputs
+from export.perceive.weights import FOLDER
+from export.person_network import compare_half_heads, compare_heads, person_graph
 from export.precision.convert import PRECISIONS, Calibration, in_precision
 from export.proof.structure import OPSET, WEIGHTS_SUFFIX, save_graph
 from export.proof.verify_graph import prove_folder, prove_graph
 from export.trace import Family
+from wire.artifact.interface import GRAPHS
 from wire.artifact.manifest import FILES, EngineManifest, sha256_file
 from wire.errors import CheckpointError
 from wire.privacy.certificate import Certificate
@@ -69,12 +74,14 @@ class Build:
         folder: An empty folder, which receives all files of the engine.
         inputs: Hashes and versions of the checkpoint when it was read; they go into the manifest.
         engine: The backend in which the graphs are opened and compared with torch.
+        weights: Where the person network's weights lie; read for a family that sees people.
     """
 
     checkpoint: Path
     folder: Path
     inputs: Inputs
     engine: Backend
+    weights: Path = FOLDER
     _progress: _Progress = field(default_factory=_Progress)
 
     def run(self) -> EngineManifest:
@@ -84,7 +91,7 @@ class Build:
         graphs, half = self._set_precision(family, traced, tables[0], weights_in)
         manifest = self._write_manifest(family, tables)
         self._prove(graphs, manifest)
-        self._compare(family, self._open(), tables[0], half)
+        self._compare(family, self._open(), tables[0], traced.get("perceive"), half)
         with self._progress.step("final check") as said:
             for _ in prove_folder(self.folder):
                 pass
@@ -123,7 +130,7 @@ class Build:
         return tables
 
     def _trace(self, family: Family) -> tuple[dict[str, ModelProto], Path | None]:
-        """Trace both graphs in fp32; returns them and the folder of their large weights (None: in the graphs)."""
+        """Make every graph in fp32; returns them and the folder of their large weights (None: in the graphs)."""
         precision = PRECISIONS[self.inputs.precision]
         folders = {"engine": self.folder, "aside": self.folder.with_name("traced"), "graph": None}
         weights_in = folders[precision.traced_weights]
@@ -132,11 +139,18 @@ class Build:
             if weights_in is not None:
                 weights_in.mkdir(exist_ok=True)
             traced = {
+                **self._person_network(family),
                 "encode": trace.trace_encode(family, weights_in and weights_in / f"encode{WEIGHTS_SUFFIX}"),
                 "decide": trace.trace_decide(family, weights_in and weights_in / f"decide{WEIGHTS_SUFFIX}"),
             }
             said += _sizes(traced)
         return traced, weights_in
+
+    def _person_network(self, family: Family) -> dict[str, ModelProto]:
+        """`perceive` in fp32, for a family that sees people. Raises CheckpointError where its weights are not there."""
+        if not family.tower.sees_people:
+            return {}
+        return {"perceive": person_graph(self.inputs.person_frame, self.weights)}
 
     def _set_precision(
         self, family: Family, traced: Mapping[str, ModelProto], table: NoiseTable, weights_in: Path | None
@@ -148,10 +162,12 @@ class Build:
             graphs, half = dict[str, Any](), dict[str, Any]()
             for part, graph in traced.items():
                 graphs[part] = in_precision(part, graph, inputs.precision, calibration, place)
-                save_graph(graphs[part], self.folder / FILES[part])
+                save_graph(graphs[part], self.folder / GRAPHS[part])
             said += _sizes(graphs)
             if inputs.precision == "fp16":
                 half = parity.compare_half(family, traced, graphs, table, place, str(self.folder))
+                if "perceive" in traced:
+                    half["perceive"] = compare_half_heads(traced["perceive"], graphs["perceive"])
             said += [f"{part} at most {found['peak']:.3g} in float16" for part, found in half.items()]
         return graphs, half
 
@@ -159,7 +175,8 @@ class Build:
         """Write noise tables, certificate, and the manifest that pins every file."""
         made, inputs, config = self.folder, self.inputs, family.config
         (made / FILES["noise_table"]).write_bytes(b"".join(table.to_bytes() for table in tables))
-        hashes = {part: sha256_file(made / FILES[part]) for part in ("encode", "decide", "noise_table")}
+        sees, names = family.tower.sees_people, {**GRAPHS, "noise_table": FILES["noise_table"]}
+        hashes = {part: sha256_file(made / name) for part, name in names.items() if sees or part != "perceive"}
         certificate = Certificate(
             clip_norm=config.clip_norm,
             sigma=inputs.sigma,
@@ -187,6 +204,7 @@ class Build:
             opset=OPSET,
             hashes=hashes,
             tools=inputs.tools,
+            person_frame=inputs.person_frame if sees else None,
             external={file.name: sha256_file(file) for file in sorted(made.glob(f"*{WEIGHTS_SUFFIX}"))},
         )
         manifest.save(made)
@@ -213,10 +231,13 @@ class Build:
             said.append(f"{engine.name} {engine.version}, {self.inputs.precision}")
         return runner
 
-    def _compare(self, family: Family, runner: Runner, table: NoiseTable, half: Mapping[str, Any]) -> None:
-        """Compare with torch and write parity.json."""
+    def _compare(
+        self, family: Family, runner: Runner, table: NoiseTable, exact: ModelProto | None, half: Mapping[str, Any]
+    ) -> None:
+        """Compare with torch, and the person network with its fp32 graph `exact`; write parity.json."""
         with self._progress.step(f"compare {self.engine.runs_in}, torch") as said:
             report = parity.compare(family, runner, table, self.inputs.precision)
+            report |= {"people": compare_heads(runner, exact, self.inputs.precision)} if exact is not None else {}
             report |= {"half": half} if half else {}
             parity.write({"ran_in": self.engine.runs_in, **report}, self.engine.name, self.folder)
             said += parity.words(report)
@@ -228,4 +249,4 @@ def _count(family: Family) -> int:
 
 
 def _sizes(graphs: Mapping[str, ModelProto]) -> list[str]:
-    return [f"{FILES[part]} {len(graph.graph.node)} nodes" for part, graph in graphs.items()]
+    return [f"{GRAPHS[part]} {len(graph.graph.node)} nodes" for part, graph in graphs.items()]

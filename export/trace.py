@@ -31,6 +31,8 @@ from familial.model.family import Family
 from familial.model.graphs import DecideGraph, EncodeGraph
 from familial.model.resources import require_disk, require_memory
 from wire.errors import CheckpointError, GraphError
+from wire.people.packed import VALUES
+from wire.people.tracks import TRACKS
 
 __all__ = [
     "Family",
@@ -80,8 +82,14 @@ def directions(config: FamilyConfig) -> list[list[int]]:
 
 
 def trace_encode(family: Family, beside: Path | None = None) -> ModelProto:
-    """frames uint8 (1, F, H, W) -> mu int32 (1, K, d). beside: as in `trace_module`."""
-    return trace_module(EncodeGraph(family), {"frames": _frames(family.config)}, "mu", "encode", beside)
+    """frames uint8 (1, F, H, W) -> mu int32 (1, K, d). beside: as in `trace_module`.
+
+    Where the tower `sees_people`, people int32 (1, F, TRACKS, VALUES) is a second input.
+    """
+    inputs = {"frames": _frames(family.config)}
+    if family.tower.sees_people:
+        inputs["people"] = torch.zeros(1, family.config.window.frames, TRACKS, VALUES, dtype=torch.int32)
+    return trace_module(EncodeGraph(family), inputs, "mu", "encode", beside)
 
 
 def trace_decide(family: Family, beside: Path | None = None) -> ModelProto:

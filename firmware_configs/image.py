@@ -27,7 +27,7 @@ from firmware_configs.boards import BOARDS, Board, board
 from firmware_configs.units import ENABLED, drop_ins
 from firmware_configs.wheels import BUILD_TOOL, INSTALLER, hashed, pins
 from wire.arguments import former_name
-from wire.artifact.manifest import FILES, EngineManifest
+from wire.artifact.manifest import EngineManifest
 from wire.artifact.signature import SIGNATURE
 from wire.errors import ConfigError, VeilsightError
 from wire.files import read_trusted
@@ -201,7 +201,7 @@ def overlay(
             raise ConfigError(f"--engine {engine}: who signed it? Give the public key of its signer with --signer")
         manifest = EngineManifest.load(engine, signer)
         manifest.check(engine)
-        for name in (*FILES.values(), *manifest.external, "manifest.json", SIGNATURE):
+        for name in (*manifest.files.values(), *manifest.external, "manifest.json", SIGNATURE):
             found[f"opt/veilsight/engine/{name}"] = Entry((engine / name).read_bytes())
         found["etc/veilsight/signer.pub"] = Entry(f"{signer.hex}\n".encode())
     return dict(sorted(found.items()))

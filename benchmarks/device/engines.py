@@ -140,7 +140,7 @@ def _on_device(rows: Sequence[EngineRow]) -> tuple[list[EngineRow], str]:
     """The same folders on this machine's GPU, built and opened as a device does; or none, and why in words."""
     from edge_runtime.eye.engine.tensorrt import Gpu, TensorRtEngine, device_facts, load_libraries
     from export.backends.builder import Options, make
-    from wire.artifact.engine_record import ENGINES, engine_key
+    from wire.artifact.engine_record import ENGINES, engine_key, engine_parts
 
     try:
         libraries = load_libraries()
@@ -158,7 +158,7 @@ def _on_device(rows: Sequence[EngineRow]) -> tuple[list[EngineRow], str]:
         took = time.monotonic() - began
         engine = TensorRtEngine(row.folder, manifest, cache, libraries=libraries)
         made.append(EngineRow(row.precision, row.folder, took, engine, row.member, "tensorrt"))
-        made[-1].found["bytes"] = sum((cache / name).stat().st_size for name in ENGINES.values())
+        made[-1].found["bytes"] = sum((cache / ENGINES[part]).stat().st_size for part in engine_parts(manifest))
     return made, ""
 
 

@@ -28,14 +28,14 @@ from benchmarks.device.perceive_frames import Frame, real_frames, rendered_frame
 from benchmarks.device.perceive_original import Original
 from benchmarks.runner import Benchmark, Report, percentiles
 from calibration.int8 import Part, choose_layers, choose_ranges
-from edge_runtime.eye.people import FOUND, People, decode
-from export.perceive.__main__ import size_of
 from export.perceive.convert import convert
+from export.perceive.size import size_of
 from export.perceive.weights import FOLDER, read_weights
 from export.precision.half import rounded, to_fp16
 from export.precision.network import open_session
 from export.precision.quantise import to_int8
 from wire.errors import ConfigError
+from wire.people.decode import FOUND, People, decode
 
 if TYPE_CHECKING:
     from onnx import ModelProto

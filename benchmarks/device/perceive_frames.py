@@ -9,29 +9,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.eye.people import place
 from familial.data.clips import read_manifests
 from familial.data.labels import LABELS
+from familial.data.people import fitted
 from familial.data.splits import clip_seeds
 from familial.synth.clip import render_clip
 from wire.errors import DataError
+from wire.people.decode import MOST_ENLARGED
 
-__all__ = ["Frame", "fitted", "real_frames", "rendered_frames", "spread"]
+__all__ = ["Frame", "real_frames", "rendered_frames", "spread"]
 
 Frame = npt.NDArray[np.uint8]
 """uint8 (H, W, 3) RGB, as the network reads it."""
-
-
-def fitted(picture: Frame, size: tuple[int, int]) -> Frame:
-    """Resize a BGR picture into a frame of `size`, top left, with a black margin. Raises CameraError: too small."""
-    placed = place(picture.shape[0], picture.shape[1], size)
-    shrinks = placed.rows < picture.shape[0]
-    resized = cv2.resize(
-        picture, (placed.columns, placed.rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    frame = np.zeros((*size, 3), np.uint8)
-    frame[: placed.rows, : placed.columns] = resized[..., ::-1]
-    return frame
 
 
 def rendered_frames(count: int, size: tuple[int, int], seeds: str = "engines") -> list[Frame]:
@@ -39,7 +28,7 @@ def rendered_frames(count: int, size: tuple[int, int], seeds: str = "engines") -
     frames: list[Frame] = []
     for clip_seed in clip_seeds(seeds, -(-count // 4)):
         clip = render_clip(clip_seed, size=size, fps=1.0, seconds=8.0)
-        frames += [fitted(clip.frames[index], size) for index in (1, 3, 5, 7)]
+        frames += [fitted(clip.frames[index], size, MOST_ENLARGED) for index in (1, 3, 5, 7)]
     return frames[:count]
 
 
@@ -47,7 +36,7 @@ def real_frames(manifests: Sequence[Path], per_clip: int, size: tuple[int, int])
     """(set, frame) for `per_clip` frames of every clip, evenly spread over it."""
     for clip in read_manifests(manifests, LABELS):
         for picture in spread(clip.file, per_clip):
-            yield clip.set, fitted(picture, size)
+            yield clip.set, fitted(picture, size, MOST_ENLARGED)
 
 
 def spread(file: Path, count: int) -> list[Frame]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.broker import child_env
 from benchmarks.device.perceive_frames import Frame
-from edge_runtime.eye.people import JOINTS, PEOPLE, People
 from wire.errors import EngineError
+from wire.people.decode import JOINTS, PEOPLE, People
 
 __all__ = ["Original", "as_people"]
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from benchmarks.privacy.hostile_gate import SIGN
 from edge_runtime.capture.camera import Camera
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.child import ChildProcess, run_child
-from edge_runtime.eye.engine.base import Engine
+from edge_runtime.eye.engine.base import Engine, Values
 from edge_runtime.eye.process import Eye
 
 __all__ = ["BEHAVIOURS", "Encode", "is_dark", "main", "serve"]
@@ -48,7 +49,7 @@ def serve(child: ChildProcess, encode: Encode) -> None:
     """Serve the gate as the product's eye does, with `encode` in the place of the engine's own."""
     settings, manifest = child.settings, child.manifest
     clock = SlotClock(manifest.window.slot_s, settings.run_release_delay_s, settings.camera_speed)
-    camera = Camera(settings, manifest.window, clock)
+    camera = Camera(settings, manifest.window, clock, manifest.person_frame)
     with closing(child.open_engine()) as engine:
         if settings.zero_s:
             clock.start(settings.zero_s)
@@ -69,11 +70,11 @@ class _Turned(Engine):
     def __init__(self, engine: Engine, encode: Encode) -> None:
         self.manifest, self._engine, self._encode = engine.manifest, engine, encode
 
-    def encode(self, frames: Frames) -> Code:
-        return self._encode(self._engine.encode, frames, self.manifest.clip_norm)
+    def encode(self, frames: Frames, people: npt.NDArray[np.int32] | None = None) -> Code:
+        return self._encode(partial(self._engine.encode, people=people), frames, self.manifest.clip_norm)
 
-    def _run(self, frames: Frames) -> npt.NDArray[np.int32]:
-        return self._engine.run_encode(frames)
+    def _run(self, part: str, inputs: Values) -> dict[str, npt.NDArray[Any]]:
+        return self._engine._run(part, inputs)
 
     def close(self) -> None:
         self._engine.close()

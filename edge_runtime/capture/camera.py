@@ -1,6 +1,7 @@
 """The camera: a capture thread that makes every picture small and grey at once, and the window of each slot.
 
     source --frames--> picture --shrink, overwrite--> FrameBuffer --a slot is asked for--> Window
+                               --fit--> the same in colour, for the person network where there is one
 
 A file or a synthetic scene is played on the release clock, decoded a little ahead. A live camera is read as fast as it
 delivers, or as its time stamps say where a server sends ahead of time (HTTP); frames that come too densely are dropped,
@@ -23,28 +24,21 @@ import numpy as np
 from edge_runtime.capture.address import LIVE, backend_of, is_http, masked
 from edge_runtime.capture.clock import SlotClock, StreamClock
 from edge_runtime.capture.opening import LoginRefused
+from edge_runtime.capture.pictures import fit, shrink
 from edge_runtime.capture.sources import Frame, Picture, open_frames, unreadable
 from edge_runtime.capture.stillness import Stillness
 from edge_runtime.child_settings import ChildSettings
+from edge_runtime.eye.sightings import Sightings
 from edge_runtime.eye.window import FrameBuffer, Window
 from wire.artifact.manifest import WindowSpec
 from wire.errors import CameraError
+from wire.people.decode import place
 
-__all__ = ["Camera", "shrink"]
+__all__ = ["Camera"]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0  # before a live camera is opened again
 _LOGIN_PAUSE_S = 300.0  # twice as long again and again, up to three times, where it refuses our password
 _TOLD_S = 30.0  # for so long it is told that frames came late or damaged
-
-
-def shrink(picture: Picture, height: int, width: int) -> Picture:
-    """Make a picture grey uint8 (height, width), squashed to that shape and averaged by area."""
-    if picture.shape == (height, width):
-        return picture
-    import cv2
-
-    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 class Camera:
@@ -54,17 +48,27 @@ class Camera:
         settings: What of `[camera]` it needs.
         spec: Which frames a window takes, and their size.
         clock: The release clock; it runs when the camera is entered.
+        person_frame: Height and width of the person network's frame; None: there is none.
 
     Attributes:
         name: The source without what may be secret.
         frames: Pictures that were kept so far.
-        problem: Why the last attempt to open a live camera failed, for the check of an installation; "" where none did.
+        problem: Why the last attempt to open a live camera failed, or why its pictures are no use, for the check of an
+            installation; "" where none did.
+        too_small: Whether its last picture was too small for the person network.
 
     Raises:
-        CameraError: The source is a file without a readable frame, or cannot be opened on this machine.
+        CameraError: The source is a file without a readable frame, cannot be opened on this machine, or has pictures
+            too small for the person network.
     """
 
-    def __init__(self, settings: ChildSettings, spec: WindowSpec, clock: SlotClock) -> None:
+    def __init__(
+        self,
+        settings: ChildSettings,
+        spec: WindowSpec,
+        clock: SlotClock,
+        person_frame: tuple[int, int] | None = None,
+    ) -> None:
         self._source, self._loop = settings.camera_source, settings.camera_loop
         self._timeout_s, self._lost_after_s = settings.camera_timeout_s, settings.camera_lost_after_s
         self._spec, self._clock = spec, clock
@@ -73,12 +77,13 @@ class Camera:
         if self._live and clock.speed != 1.0:
             raise CameraError(f"[camera] speed is {clock.speed}; a live camera has no other speed than 1.0")
         self._ahead_s = max(1.0, clock.speed / 4)  # how far files are decoded ahead
-        self._buffer, self._stillness = FrameBuffer(spec, self._ahead_s), Stillness()
+        self._buffer, self._stillness = FrameBuffer(spec, self._ahead_s, person_frame=person_frame), Stillness()
+        self._colour = None if person_frame is None else np.zeros((*person_frame, 3), np.uint8)
         self._kept_s = spec.receptive_field_s + spec.slot_s
         self._opened = self._open_early(backend)
         self._thread = threading.Thread(target=self._follow if self._live else self._play, name="capture", daemon=True)
         self._end_s, self._alive_at, self.frames, self.problem = math.inf, time.monotonic(), 0, ""
-        self._refused, self._late_at, self._damaged_at = False, -math.inf, -math.inf
+        self._refused, self.too_small, self._late_at, self._damaged_at = False, False, -math.inf, -math.inf
 
     def _open_early(self, backend: str) -> Iterator[Frame] | None:
         """Find out before the loop starts that a file has no frame, or that OpenCV lacks GStreamer.
@@ -92,8 +97,11 @@ class Camera:
         if self._live:
             return None
         first = next(frames, None)
-        if first is None or first[1]() is None:
+        picture = None if first is None else first[1]()
+        if first is None or picture is None:
             raise CameraError(f"{self.name}: no frame can be read; the file is empty or damaged")
+        if self._colour is not None:
+            place(picture.shape[0], picture.shape[1], (self._colour.shape[0], self._colour.shape[1]))
         return itertools.chain([first], frames)
 
     def __enter__(self) -> Camera:
@@ -105,6 +113,11 @@ class Camera:
         self._thread.join(timeout=2.0)  # a read that hangs ends with the process
         self._buffer.wipe()
         self._stillness.wipe()
+
+    @property
+    def sightings(self) -> Sightings | None:
+        """What the person network has to see, and has found; None where there is none."""
+        return self._buffer.sightings
 
     def window(self, slot: int) -> Window:
         """The window of `slot`, whose end has come."""
@@ -148,7 +161,8 @@ class Camera:
         return f"{self.name}: pictures come"
 
     def _frames(self) -> Iterator[Frame]:
-        return open_frames(self._source, self._timeout_s, self._spec.height, self._spec.width)
+        size = (self._spec.height, self._spec.width) if self._colour is None else self._colour.shape[:2]
+        return open_frames(self._source, self._timeout_s, *size)
 
     def _play(self) -> None:
         """Push the frames of a file or a scene, a little before they are due; then note when it ended.
@@ -214,6 +228,18 @@ class Camera:
         if self._live and not self._stillness.is_new(small, self._clock.now()):
             picture[:] = 0  # an old picture is no sign that the camera lives
             return
-        self._buffer.push(at_s, small)
+        self._push(at_s, small, picture)
         picture[:] = 0
-        self._alive_at, self.frames = time.monotonic(), self.frames + 1
+
+    def _push(self, at_s: float, small: Picture, picture: Picture) -> None:
+        """Store a frame, and in colour too where there is a person network; not one that is too small for it."""
+        if self._colour is not None:
+            try:
+                fit(picture, self._colour)
+            except CameraError as error:
+                self.too_small, self.problem = True, f"{self.name}: {error}"
+                return
+        self._buffer.push(at_s, small, self._colour, (picture.shape[0], picture.shape[1]))
+        if self._colour is not None:
+            self._colour.fill(0)
+        self._alive_at, self.frames, self.too_small = time.monotonic(), self.frames + 1, False

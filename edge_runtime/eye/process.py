@@ -1,6 +1,7 @@
 """The eye: the process that sees. It answers the gate with the code of a slot, and can reach nothing else.
 
     gate --Question--> the slot's window --encode--> code --Record--> gate, and both are wiped
+    camera --each frame that a window takes--> person network --> people, for the windows of a family that sees people
 
     python -m edge_runtime.eye.process --descriptor N | --socket /run/veilsight/eye.sock
 
@@ -15,7 +16,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 
 import numpy as np
 
@@ -23,12 +24,15 @@ from edge_runtime.capture.camera import Camera
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.child import ChildProcess, run_child
 from edge_runtime.eye.engine.base import Engine, self_test
+from edge_runtime.eye.perception import Perception
+from edge_runtime.eye.window import Window
 from edge_runtime.gate.core import HEADER_BYTES
 from edge_runtime.link import Link
 from edge_runtime.memory import give_back
 from edge_runtime.record import (
     BEGIN,
     CAMERA_DAMAGED,
+    CAMERA_FAILED,
     CAMERA_LATE,
     CAMERA_SILENT,
     ENGINE_STOPPED,
@@ -54,12 +58,14 @@ class Eye:
 
     Args:
         camera: Not entered yet; it is once the clock runs.
-        engine: With `encode`.
+        engine: With `encode`, and `perceive` where the camera keeps pictures for it.
         clock: The release clock; each question says when it began.
     """
 
     def __init__(self, camera: Camera, engine: Engine, clock: SlotClock) -> None:
         self._camera, self._engine, self._clock = camera, engine, clock
+        sightings = camera.sightings
+        self._perception = None if sightings is None else Perception(engine, sightings)
         n = engine.manifest.n
         self._record = np.zeros(HEADER_BYTES + 2 * n, np.uint8)
         self._code = self._record[HEADER_BYTES:].view("<i2")
@@ -75,7 +81,8 @@ class Eye:
                 return
             if length == QUESTION_BYTES:
                 self._clock.start(Question.read(question).zero_s)
-        with self._camera:
+        perceiving: AbstractContextManager[object] = self._perception or nullcontext()
+        with self._camera, perceiving:
             while not self._camera.lost and (length := link.newest(question, _IDLE_S)) != 0:
                 if length == QUESTION_BYTES and (slot := Question.read(question).slot) != BEGIN:
                     link.send(self._answer(slot))
@@ -84,18 +91,29 @@ class Eye:
     def _answer(self, slot: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
         """The record of `slot`: its code, or zeros and the word that says why."""
         began, word = time.monotonic(), self._word()
+        window = self._camera.window(slot)
         try:
-            with self._camera.window(slot) as frames:
-                self._code[:] = self._engine.encode(frames)
+            with window as frames:
+                if self._is_complete(window):
+                    self._code[:] = self._engine.encode(frames, window.people)
+                else:
+                    word = TOO_SLOW
         except EngineError:
             word = ENGINE_STOPPED
         self._slow = time.monotonic() - began > self._clock.slot_s / self._clock.speed
         return self._filled(Said(slot, word, self._frames_a_second(), self._camera.last(slot)))
 
+    def _is_complete(self, window: Window) -> bool:
+        """Wait for the people of a window, where there are some; False where they miss its slot's deadline."""
+        if self._perception is None:
+            return True
+        return self._perception.complete(window, self._clock.left(self._clock.deadline(window.slot)))
+
     def _word(self) -> int:
         """Index into WORDS."""
         camera = self._camera
         holds = (
+            (CAMERA_FAILED, camera.too_small),
             (CAMERA_SILENT, camera.silent_s > _SILENT_S),
             (TOO_SLOW, self._slow),
             (CAMERA_LATE, camera.late),
@@ -125,7 +143,7 @@ def _open(child: ChildProcess) -> None:
     """Open camera and engine, then serve the gate, or only report them where an installation is checked."""
     settings, manifest = child.settings, child.manifest
     clock = SlotClock(manifest.window.slot_s, settings.run_release_delay_s, settings.camera_speed)
-    camera = Camera(settings, manifest.window, clock)
+    camera = Camera(settings, manifest.window, clock, manifest.person_frame)
     with closing(child.open_engine()) as engine:
         self_test(engine)
         if settings.zero_s or child.checks:

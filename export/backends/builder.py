@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.eye.engine.tensorrt import make_logger
-from wire.artifact.engine_record import ENGINES, EngineRecord
-from wire.artifact.manifest import FILES, EngineManifest
+from wire.artifact.engine_record import ENGINES, EngineRecord, engine_parts
+from wire.artifact.interface import GRAPHS
+from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, EngineError
 from wire.files import write_whole
 
@@ -212,9 +213,9 @@ def _set_targets(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
 def make(
     trt: Any, folder: Path, manifest: EngineManifest, cache: Path, key: Mapping[str, str], options: Options, say: Say
 ) -> EngineRecord:
-    """Build the engine file of `encode` into `cache` and record it in engine.json.
+    """Build the engine files of `encode` (and `perceive`, if there) into `cache` and record them in engine.json.
 
-    The graph is read from a private copy whose hashes were checked. A build that fails leaves no record, so its file is
+    Graphs are read from a private copy whose hashes were checked. A build that fails leaves no record, so its files are
     never run. `decide` needs none: the device's reader runs the graph itself.
 
     Args:
@@ -237,9 +238,9 @@ def make(
         timing = cache / _TIMING_CACHE
         kept, hashes = timing.read_bytes() if timing.is_file() else b"", {}
         with manifest.open_verified(folder, cache) as copy:  # a device's temporary files are in memory
-            for part, name in ENGINES.items():
-                data, kept = build_engine_file(trt, copy / FILES[part], options, say, kept)
-                write_whole(cache / name, data)
+            for part in engine_parts(manifest):
+                data, kept = build_engine_file(trt, copy / GRAPHS[part], options, say, kept)
+                write_whole(cache / ENGINES[part], data)
                 hashes[part] = hashlib.sha256(data).hexdigest()
         if kept:
             write_whole(timing, kept)  # the next build on this device measures only what is new
@@ -253,7 +254,7 @@ def make(
 
 def _check_space(folder: Path, manifest: EngineManifest, cache: Path, options: Options) -> None:
     """Raise EngineError unless the disk holds a copy and engine files, and memory the weights twice and a workspace."""
-    names = (*(FILES[part] for part in ENGINES), *manifest.external)
+    names = (*(GRAPHS[part] for part in engine_parts(manifest)), *manifest.external)
     weights = sum((folder / name).stat().st_size for name in names)
     free = shutil.disk_usage(cache).free
     if free < 3 * weights:
@@ -286,7 +287,7 @@ def keep_or_make(
     try:
         record = EngineRecord.load(cache)
         reason = record.why_stale(key)
-        for part in () if reason else ENGINES:
+        for part in () if reason else engine_parts(manifest):
             record.read(cache, part)
     except EngineError as error:
         reason = str(error).split(";")[0]

@@ -1,7 +1,7 @@
 """Backends, by name: they make and run what an engine folder's graphs need. No torch.
 
     backend(name) -> Backend      backend.build(folder) makes what it needs beside the graphs and opens them
-                                  -> Runner: encode(frames) -> mu
+                                  -> Runner: perceive(frame) -> heads, encode(frames, people) -> mu
 
     onnxruntime    the graphs as they are, on the CPU
     tensorrt       engine files for the GPU of this machine, which also runs them
@@ -25,7 +25,8 @@ from edge_runtime.reader.member import EdgeMember
 from export.backends.builder import Options, Say, check_targets, load_rtx, make, say_line
 from export.precision.network import runtime_errors
 from wire.artifact.engine_record import EngineRecord, engine_key
-from wire.artifact.manifest import FILES, EngineManifest
+from wire.artifact.interface import GRAPHS
+from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, EngineError
 
 __all__ = ["BACKENDS", "Backend", "OnnxRuntime", "Runner", "TensorRt", "TensorRtRtx", "backend"]
@@ -36,8 +37,21 @@ _CURE = "build the engine again: python -m export.build_engine"
 class Runner(Protocol):
     """The graphs of one engine folder, open. `decide` runs as the device's reader runs it, whatever the backend."""
 
-    def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        """frames uint8 (1, F, H, W) -> mu int32 (1, K, d). Raises EngineError."""
+    def perceive(self, frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        """frame uint8 (1, H, W, 3) -> heads by name, float32 (1, C, H/4, W/4). Raises EngineError."""
+
+    def encode(
+        self, frames: npt.NDArray[np.uint8], people: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
+        """Make a code; raises EngineError.
+
+        Args:
+            frames: uint8 (1, F, H, W).
+            people: int32 (1, F, P, VALUES), for a family that sees them.
+
+        Returns:
+            mu int32 (1, K, d).
+        """
 
     def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         """z int32 (1, R, K, d), present bool (1, R) -> logits float32 (1, L). Raises EngineError."""
@@ -79,7 +93,7 @@ class OnnxRuntime:
         self.version: str = onnxruntime.__version__
 
     def build(self, folder: Path, say: Say = say_line) -> Runner:
-        """Open both graphs."""
+        """Open every graph."""
         return _OnnxRunner(self._runtime, folder)
 
     def why_stale(self, folder: Path, manifest: EngineManifest) -> str:
@@ -93,8 +107,10 @@ class _OnnxRunner:
         options.intra_op_num_threads = 1  # so that sums are taken in one order, here and on the device
         options.log_severity_level = 4
         self._errors = runtime_errors(runtime)
-        self._session = self._open(runtime, folder / FILES["encode"], options)
-        self.decide = EdgeMember(folder, EngineManifest.load(folder)).logits
+        manifest = EngineManifest.load(folder)
+        parts = [part for part in manifest.graphs() if part != "decide"]
+        self._sessions = {part: self._open(runtime, folder / GRAPHS[part], options) for part in parts}
+        self.decide = EdgeMember(folder, manifest).logits
 
     def _open(self, runtime: Any, file: Path, options: Any) -> Any:
         try:
@@ -102,11 +118,24 @@ class _OnnxRunner:
         except self._errors as error:
             raise EngineError(f"{file.name}: ONNX Runtime cannot load it ({error}); {_CURE}") from error
 
-    def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    def _run(self, part: str, feed: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
         try:
-            mu: npt.NDArray[np.int32] = self._session.run(None, {"frames": frames})[0]
+            made: list[Any] = self._sessions[part].run(None, feed)
         except self._errors as error:
-            raise EngineError(f"{FILES['encode']}: the run failed ({error}); {_CURE}") from error
+            raise EngineError(f"{GRAPHS[part]}: the run failed ({error}); {_CURE}") from error
+        return made
+
+    def perceive(self, frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        names = [value.name for value in self._sessions["perceive"].get_outputs()]
+        return dict(zip(names, self._run("perceive", {"frame": frame}), strict=True))
+
+    def encode(
+        self, frames: npt.NDArray[np.uint8], people: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
+        feed: dict[str, npt.NDArray[Any]] = {"frames": frames}
+        if people is not None:
+            feed["people"] = people
+        mu: npt.NDArray[np.int32] = self._run("encode", feed)[0]
         return mu
 
 
@@ -181,8 +210,14 @@ class _DeviceRunner:
     def __init__(self, engine: Any, member: EdgeMember) -> None:
         self._engine, self.decide = engine, member.logits
 
-    def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        mu: npt.NDArray[np.int32] = self._engine.run_encode(frames)
+    def perceive(self, frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        heads: dict[str, npt.NDArray[np.float32]] = self._engine.perceive(frame)
+        return heads
+
+    def encode(
+        self, frames: npt.NDArray[np.uint8], people: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
+        mu: npt.NDArray[np.int32] = self._engine.run_encode(*([frames] if people is None else [frames, people]))
         return mu
 
 

@@ -8,12 +8,12 @@ python -m export.perceive [--weights DIR] [--size 192x256] [--precision fp32|fp1
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from export.perceive.convert import FILE, convert, interface
+from export.perceive.size import size_of
 from export.perceive.weights import FOLDER, read_weights
 from export.precision.convert import in_precision
 from export.proof.structure import save_graph
@@ -21,17 +21,9 @@ from export.proof.verify_graph import check_graph
 from wire.errors import ConfigError, VeilsightError
 from wire.files import make_folder, whole_file
 
-__all__ = ["main", "size_of"]
+__all__ = ["main"]
 
 _OUT = FOLDER.parent / "perceive"
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """Height and width of "192x256". Raises ConfigError for any other form."""
-    if not re.fullmatch(r"[0-9]{1,4}x[0-9]{1,4}", text):
-        raise ConfigError(f"--size {text}: give HEIGHTxWIDTH in pixels, such as 192x256")
-    height, width = map(int, text.split("x"))
-    return height, width
 
 
 def main(argv: Sequence[str] | None = None) -> int:

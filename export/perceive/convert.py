@@ -2,7 +2,7 @@
 
     frame uint8 (1, H, W, 3) RGB --> MobileNetV2 --> feature pyramid, stride 4 --> six heads, float32 (1, C, H/4, W/4)
 
-What the original does behind the heads (peaks, gathers, arg max) is `edge_runtime.eye.people.decode`: indices that
+What the original does behind the heads (peaks, gathers, arg max) is `wire.people.decode.decode`: indices that
 come from pixels are not allowed in a graph of ours. Doubling a picture's sides (Resize) is two products with stored
 matrices. The graph is made from the operators that the heads depend on; any other kind is an error.
 """
@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edge_runtime.eye.people import HEADS, STRIDE
 from export.perceive.tflite import Network, Operator, Table, read_network
 from export.proof.structure import OPSET, Signature
 from export.proof.verify_graph import check_graph
+from wire.artifact.interface import GRAPHS, PERSON_FRAMES, is_person_frame, perceive
 from wire.errors import ConfigError, GraphError
 
 __all__ = ["FILE", "convert", "doubling", "interface"]
 
-FILE = "perceive.onnx"
+FILE = GRAPHS["perceive"]
 
 # Tensor of the pinned TFLite file -> head.
 _TENSORS: Mapping[int, str] = {
@@ -36,7 +36,6 @@ _TENSORS: Mapping[int, str] = {
     408: "regression",
 }
 _FRAME = 0  # the tensor that is the frame
-_MULTIPLE = 32  # of the frame's sides, by the five halvings of the network
 _IR_VERSION = 8  # what opset 18 came with
 _ACTIVATIONS = {0: "", 1: "Relu", 3: "Clip"}  # of the schema: none, RELU, RELU6
 _FROM_NHWC = (0, 3, 1, 2)
@@ -48,13 +47,13 @@ def interface(height: int, width: int) -> tuple[Signature, Signature]:
     """Inputs and outputs of the graph for frames of `height` x `width`.
 
     Raises:
-        ConfigError: A side is no multiple of 32.
+        ConfigError: The network takes no such frames.
     """
-    if height <= 0 or width <= 0 or height % _MULTIPLE or width % _MULTIPLE:
-        raise ConfigError(f"--size {height}x{width}: both sides must be multiples of {_MULTIPLE}, such as 192x256")
-    rows, columns = height // STRIDE, width // STRIDE
-    heads = {name: ("float32", (1, count, rows, columns)) for name, count in HEADS.items()}
-    return {"frame": ("uint8", (1, height, width, 3))}, heads
+    if not is_person_frame(height, width):
+        raise ConfigError(f"--size {height}x{width}: {PERSON_FRAMES}")
+    graph = perceive(height, width)
+    inputs, outputs = ({name: (kind, tuple(shape)) for name, (kind, shape) in graph[part].items()} for part in graph)
+    return inputs, outputs
 
 
 def convert(weights: bytes, height: int = 192, width: int = 256) -> ModelProto:
@@ -66,7 +65,7 @@ def convert(weights: bytes, height: int = 192, width: int = 256) -> ModelProto:
         width: Of the frames, pixels.
 
     Raises:
-        ConfigError: A side is no multiple of 32.
+        ConfigError: The network takes no such frames.
         GraphError: The file is no such network, or the graph is refused.
     """
     inputs, outputs = interface(height, width)

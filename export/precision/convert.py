@@ -142,18 +142,21 @@ class Precision:
         traced_weights: Where the large weights of the traced graph go: to the "engine" folder, "aside" to a folder
             that is deleted after the build, or into the "graph", which must be small enough then.
         disk_bytes: For each weight, what lies on the disk while the engine is built, at most.
+        perceive: The precision of the person network beside it.
     """
 
     convert: Callable[[ModelProto, Ranges | None, str], ModelProto]
     calibration: str
     traced_weights: str
     disk_bytes: int
+    perceive: str
 
 
 PRECISIONS: Mapping[str, Precision] = {
-    "fp32": Precision(_as_traced, "unused", "engine", 4),
-    "fp16": Precision(_halved, "optional", "aside", 4 + 2),
-    "int8": Precision(_quantised, "needed", "graph", 4),
+    "fp32": Precision(_as_traced, "unused", "engine", 4, "fp32"),
+    "fp16": Precision(_halved, "optional", "aside", 4 + 2, "fp16"),
+    # In int8 the person network is no faster, and its key points move by pixels (docs/perception.md).
+    "int8": Precision(_quantised, "needed", "graph", 4, "fp32"),
 }
 
 
@@ -169,7 +172,7 @@ def in_precision(
     """Convert a traced fp32 graph, which is not changed, to the graph that is proved and shipped.
 
     Args:
-        part: "encode" or "decide".
+        part: "encode", "decide" or "perceive".
         model: The fp32 graph.
         precision: A name of PRECISIONS.
         calibration: Needed for int8; for fp16 its peaks, where given, are checked against float16's range.
@@ -180,8 +183,9 @@ def in_precision(
     """
     if precision not in PRECISIONS:
         raise GraphError(f"{part}: precision {precision!r} is not known; available: {', '.join(PRECISIONS)}")
-    ranges = calibration.parts[part] if calibration is not None else None
-    return PRECISIONS[precision].convert(model, ranges, folder)
+    chosen = PRECISIONS[PRECISIONS[precision].perceive if part == "perceive" else precision]
+    ranges = calibration.parts.get(part) if calibration is not None else None
+    return chosen.convert(model, ranges, folder)
 
 
 def check_peaks(model: ModelProto, peaks: Mapping[str, float]) -> None:

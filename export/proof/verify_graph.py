@@ -1,11 +1,12 @@
 """Proves, from the ONNX files alone, what the networks' process is promised of its graphs. No torch.
 
-    encode   frames of one window -> mu          decide   z of one event -> label logits
+    perceive   one frame in colour -> heads (where the family sees people)
+    encode     frames, and people, of one window -> mu              decide   z of one event -> label logits
 
 What leaves a device is bounded by the gate, whatever a graph computes (`edge_runtime/gate/core.py`). Two promises need
 the graphs themselves, and this program proves them where an engine is built, packed and installed:
-- the eye forgets: a graph has no state, since nothing goes in but this window's frames and nothing comes out but its
-  code; no operator of it draws, loops or keeps anything from one run to the next;
+- the eye forgets: a graph has no state, since nothing goes in but this window's frames and people, and nothing comes
+  out but its code; no operator of it draws, loops or keeps anything from one run to the next;
 - a scene cannot stop or slow it in a known way, nor have pixels put into a runtime's error text
   (`export.proof.operators`).
 Whatever another reader of the file could understand differently is refused (`export.proof.structure`).
@@ -34,20 +35,19 @@ from export.proof.structure import (
     static_shapes,
 )
 from wire.arguments import former_name
-from wire.artifact.manifest import FILES, EngineManifest
+from wire.artifact.interface import GRAPHS
+from wire.artifact.manifest import EngineManifest
 from wire.errors import GraphError, VeilsightError
 from wire.protocol.keys import PublicKey
 
 __all__ = ["check_graph", "main", "prove_folder", "prove_graph"]
-
-_PARTS = ("encode", "decide")
 
 
 def prove_graph(part: str, model: onnx.ModelProto, manifest: EngineManifest, folder: Path | str = "") -> list[str]:
     """Prove one graph.
 
     Args:
-        part: "encode" or "decide".
+        part: A graph of the manifest: "encode", "decide", or "perceive" where it is there.
         model: The graph.
         manifest: Of its engine folder.
         folder: Where external weights lie.
@@ -59,9 +59,9 @@ def prove_graph(part: str, model: onnx.ModelProto, manifest: EngineManifest, fol
         GraphError: The graph is refused; names step, node and reason.
     """
     if manifest.opset != OPSET:
-        raise GraphError(f"{FILES[part]}: the manifest says opset {manifest.opset}, this proof knows {OPSET}")
+        raise GraphError(f"{GRAPHS[part]}: the manifest says opset {manifest.opset}, this proof knows {OPSET}")
     interface = manifest.graphs()[part]
-    return check_graph(model, FILES[part], interface["inputs"], interface["outputs"], folder)
+    return check_graph(model, GRAPHS[part], interface["inputs"], interface["outputs"], folder)
 
 
 def check_graph(
@@ -88,7 +88,7 @@ def _words(table: Signature) -> str:
 
 
 def prove_folder(folder: Path | str, signer: PublicKey | None = None) -> Iterator[str]:
-    """Compare an engine folder with its manifest, prove both graphs, and yield each sentence as it is proved.
+    """Compare an engine folder with its manifest, prove every graph, and yield each sentence as it is proved.
 
     Args:
         folder: The engine folder.
@@ -104,8 +104,8 @@ def prove_folder(folder: Path | str, signer: PublicKey | None = None) -> Iterato
     manifest.check(folder)
     yield f"every file has the hash that the manifest says; model {manifest.model_id:016x}"
     outside: set[str] = set()
-    for part in _PARTS:
-        model = load_graph(Path(folder) / FILES[part], manifest.hashes[part])
+    for part in manifest.graphs():
+        model = load_graph(Path(folder) / GRAPHS[part], manifest.hashes[part])
         outside |= external_files(model)
         yield from (f"{part}: {sentence}" for sentence in prove_graph(part, model, manifest, folder))
     if outside != set(manifest.external):

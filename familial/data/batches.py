@@ -1,6 +1,6 @@
 """Batches: which stretches of which clips a step learns from, balanced by label and by set and blind to length.
 
-clips --label, set, clip, stream start, last slot--> SequenceBatch: frames and labels of 8 slots (all parts learn)
+clips --label, set, clip, stream start, last slot--> SequenceBatch: frames, people and labels of 8 slots (all parts)
 SequenceBatch --which releases arrived--> SampleBatch: events of them, labelled        (adapter and backbone learn)
 """
 
@@ -15,10 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from familial.data.events import UNKNOWN, Grid, LabelledClip, event_label, labels_now, release_label, sequence_frames
+from familial.data.people_clips import with_new_errors
+from familial.data.people_views import changed_people, people_at, tracks_of
 from familial.synth.truth import Truth, attribute
 from wire.artifact.manifest import WindowSpec
+from wire.people.packed import Packed
 
 __all__ = ["SampleBatch", "SequenceBatch", "cells_of", "sample_clip", "sample_events", "sample_sequences"]
+
+_NOBODY = 0.1  # of the sequences that show both: the person network finds nobody
+_BLIND = 0.35  # of them: the frames are black. Rendered frames flatter the motion tower, which real ones mislead
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class SequenceBatch:
         clip: int64 (B,), index of each sequence's clip.
         start: float64 (B,), when the stream began, seconds of the clip's clock.
         last: float64 (B,), when the last slot ends, seconds of the clip's clock.
+        tracks: int16 (B, R, F, TRACKS, VALUES), the people of each window; None for a family that sees none.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -46,6 +53,7 @@ class SequenceBatch:
     clip: npt.NDArray[np.int64]
     start: npt.NDArray[np.float64]
     last: npt.NDArray[np.float64]
+    tracks: Packed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,7 @@ def sample_sequences(
     spec: WindowSpec,
     rng: np.random.Generator,
     plain: bool = False,
+    with_people: bool = False,
 ) -> SequenceBatch:
     """Draw a batch of sequences.
 
@@ -117,26 +126,41 @@ def sample_sequences(
         spec: of the windows.
         rng: draws everything.
         plain: leave the frames as they are, without augmentation.
+        with_people: the family sees people too.
     """
     cells, rows = cells_of(clips, len(shares)), list[dict[str, Any]]()
     for _ in range(count):
         index = sample_clip(cells, shares, rng)
-        rows.append({"clip": index, **_sequence(clips[index], grid, spec, rng, plain)})
+        clip = clips[index] if plain or not with_people else with_new_errors(clips[index], rng)
+        rows.append({"clip": index, **_sequence(clip, grid, spec, rng, plain, with_people)})
     truths = [row.pop("truth") for row in rows]
     truth = Truth(*(np.stack([getattr(each, name) for each in truths]) for name in Truth.__slots__))
-    return SequenceBatch(truth=truth, **{name: np.array([row[name] for row in rows]) for name in rows[0]})
+    people = np.stack([row.pop("people") for row in rows]) if with_people else None
+    tracks = None if people is None else tracks_of(people, grid.index)
+    return SequenceBatch(
+        truth=truth, tracks=tracks, **{name: np.array([row[name] for row in rows]) for name in rows[0]}
+    )
 
 
 def _sequence(
-    clip: LabelledClip, grid: Grid, spec: WindowSpec, rng: np.random.Generator, plain: bool
+    clip: LabelledClip, grid: Grid, spec: WindowSpec, rng: np.random.Generator, plain: bool, with_people: bool
 ) -> dict[str, Any]:
     """One row of a SequenceBatch, by field, of a stretch drawn from `clip`."""
     count, receptive_field_s = len(grid.index), spec.receptive_field_s
     start, last, hidden = _stretch(clip, spec, rng)
     ends = last - spec.slot_s * np.arange(count - 1, -1, -1)
     seen = (ends > start + spec.slot_s / 2) & (ends < clip.footage.duration + receptive_field_s - 0.5)
-    frames, truth = sequence_frames(clip, start, last, grid, spec, None if plain else rng)
+    frames, truth, view = sequence_frames(clip, start, last, grid, spec, None if plain else rng)
+    people = dict[str, Packed]()
+    if with_people:
+        found = people_at(clip.footage, start, last - grid.before_s, spec)
+        people["people"] = found if view is None else changed_people(found, view, spec.width, rng)
+        if view is not None and frames.any() and found.any():
+            kind = rng.random()
+            people["people"][:] = 0 if kind < _NOBODY else people["people"]
+            frames[:] = 0 if kind > 1.0 - _BLIND else frames
     return {
+        **people,
         "frames": frames,
         "labels": [
             release_label(clip, start, float(end), receptive_field_s) if there else UNKNOWN

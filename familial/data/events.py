@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from familial.data.clips import Footage
+from familial.synth.exact_people import ExactPeople
 from familial.synth.truth import Truth, unknown
 from wire.artifact.manifest import WindowSpec
 
@@ -70,6 +71,8 @@ class LabelledClip:
         set: the data set it comes from.
         annotations: every risk in it; None where only the clip's label is known.
         truth: what is known of every frame; None where the clip is real.
+        exact: where people are at `footage.people_times`, before the person network's errors; None where the clip is
+            real. `people_clips.with_new_errors` draws the errors anew.
     """
 
     footage: Footage
@@ -78,6 +81,7 @@ class LabelledClip:
     set: str
     annotations: tuple[Annotation, ...] | None
     truth: Truth | None = None
+    exact: ExactPeople | None = None
 
 
 def event_label(clip: LabelledClip, start: float, ends: Sequence[float], receptive_field_s: float) -> int:
@@ -214,7 +218,7 @@ class Grid:
 
 def sequence_frames(
     clip: LabelledClip, start: float, last: float, grid: Grid, spec: WindowSpec, rng: np.random.Generator | None
-) -> tuple[npt.NDArray[np.uint8], Truth]:
+) -> tuple[npt.NDArray[np.uint8], Truth, npt.NDArray[np.float64] | None]:
     """The frames of one sequence, as a window would pick them.
 
     Args:
@@ -226,7 +230,8 @@ def sequence_frames(
         rng: drops frames and changes them at random; None leaves them as they are.
 
     Returns:
-        Frames u8 (T, H, W), black where there is none, and what is known of each.
+        Frames u8 (T, H, W), black where there is none; what is known of each; and the view (2, 3) that was drawn. A
+        clip of people alone has no frames: all are black.
     """
     times, index = clip.footage.times, np.flatnonzero(clip.footage.times >= start - 1e-6)
     if rng is not None and rng.random() < 0.3:
@@ -235,12 +240,12 @@ def sequence_frames(
     picked = spec.held(times[index], last - grid.before_s)
     made = np.zeros((len(picked), spec.height, spec.width), np.uint8)
     there = picked >= 0
-    if there.any():
+    view = None if rng is None else sample_view(spec.height, spec.width, rng)
+    if there.any() and len(clip.footage.frames):
         used, places = np.unique(index[picked[there]], return_inverse=True)
         frames = np.ascontiguousarray(clip.footage.frames[used])
-        view = None if rng is None else sample_view(spec.height, spec.width, rng)
         made[there] = (frames if rng is None or view is None else augment(frames, view, rng))[places.reshape(-1)]
-        if clip.truth is not None:
-            known = clip.truth.at(np.where(there, index[picked], -1))
-            return made, known if view is None else known.moved(view, spec.height, spec.width)
-    return made, unknown(len(made))
+    if there.any() and clip.truth is not None:
+        known = clip.truth.at(np.where(there, index[picked], -1))
+        return made, known if view is None else known.moved(view, spec.height, spec.width), view
+    return made, unknown(len(made)), view

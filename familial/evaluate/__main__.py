@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from familial.data.clips import UNSCORED, read_manifests
+from familial.data.people import PERCEIVE
 from familial.evaluate.clip_inference import sigma_of
 from familial.evaluate.clip_scores import (
     FoldFamily,
@@ -92,7 +93,7 @@ def _score_all(trained: list[list[FoldFamily]], args: argparse.Namespace, sigma:
     clips = [clip for clip in read_manifests(args.data, config.labels) if clip.label != UNSCORED]
     found = []
     for families in trained:
-        scores = score_clips(families, clips, args.member, sigma, args.noise_samples)
+        scores = score_clips(families, clips, args.member, sigma, args.noise_samples, args.perceive, args.processes)
         own = ScoreCalibration(decision_threshold=families[0][0].config.decision_threshold)
         found.append(TrainingScores(scores, fit_folds(scores, config.labels) if args.folds else [own]))
     return found
@@ -144,6 +145,14 @@ def _parser() -> argparse.ArgumentParser:
     former_name(parser, "--draws", samples)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="that read clips for the first time")
+    parser.add_argument(
+        "--perceive",
+        type=Path,
+        default=PERCEIVE,
+        metavar="FILE",
+        help="graph of the person network, for a family that sees people (default: that of python -m export.perceive)",
+    )
     return parser
 
 

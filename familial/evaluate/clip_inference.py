@@ -20,6 +20,7 @@ from torch import Tensor
 
 from familial.data.clips import Footage, slots
 from familial.data.events import Grid
+from familial.data.people_views import people_at, tracks_of
 from familial.model.code_space import rounded_gaussian
 from familial.model.encoder import Encoder
 from familial.model.family import Family
@@ -83,9 +84,13 @@ def clip_codes(family: Family, footage: Footage) -> Tensor:
         grid = Grid.of(spec, min(_SLOTS, count - first))
         last = spec.slot_s * (first + len(grid.index))
         picked = spec.held(footage.times, last - grid.before_s)
-        frames = footage.frames[np.maximum(picked, 0)]  # (T, H, W)
-        frames[picked < 0] = 0
-        parts.append(encode.sequence(frames, grid.index))
+        frames = np.zeros((len(picked), spec.height, spec.width), np.uint8)
+        if len(footage.frames):  # a clip of people alone has none
+            frames[picked >= 0] = footage.frames[picked[picked >= 0]]
+        tracks = None
+        if family.tower.sees_people:
+            tracks = tracks_of(people_at(footage, 0.0, last - grid.before_s, spec)[None], grid.index)[0]
+        parts.append(encode.sequence(frames, grid.index, tracks))
     return torch.as_tensor(np.concatenate(parts)).float()
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from familial.data.clips import Clip, read_clip
+from familial.data.clips import Clip, fill_cache
+from familial.data.people import PERCEIVE
 from familial.evaluate.clip_inference import (
     RAREST,
     Probabilities,
@@ -23,6 +24,7 @@ from familial.evaluate.clip_inference import (
     decide,
     event_probabilities,
 )
+from familial.evaluate.footage import family_footage, graph_for
 from familial.evaluate.score_calibration import (
     ScoreCalibration,
     balanced_loss,
@@ -114,7 +116,13 @@ def load_folds(folder: Path) -> list[FoldFamily]:
 
 
 def score_clips(
-    families: Sequence[FoldFamily], clips: Sequence[Clip], member: str, sigma: float, samples: int
+    families: Sequence[FoldFamily],
+    clips: Sequence[Clip],
+    member: str,
+    sigma: float,
+    samples: int,
+    perceive: Path = PERCEIVE,
+    processes: int = 1,
 ) -> list[ClipScores]:
     """Score every clip.
 
@@ -124,21 +132,31 @@ def score_clips(
         member: "edge" or "cloud".
         sigma: of the noise, in lattice units; 0 adds none.
         samples: noise samples of each clip.
+        perceive: graph of the person network, for families that see people.
+        processes: how many read clips that are not in the cache yet.
+
+    Raises:
+        CheckpointError: a clip that no fold left out.
+        DataError: a clip that cannot be read.
+        EngineError: the families see people, and `perceive` is missing or not the person network's.
     """
-    found = []
+    config, found = families[0][0].config, []
+    fill_cache([clip.file for clip in clips], config.window, perceive=graph_for(config, perceive), processes=processes)
     for number, clip in enumerate(clips, 1):
-        found.append(_score(families, clip, member, sigma, samples))
+        found.append(_score(families, clip, member, sigma, samples, perceive))
         if sys.stderr.isatty():
             print(f"\r{number}/{len(clips)}", end="", file=sys.stderr, flush=True)
     return found
 
 
-def _score(families: Sequence[FoldFamily], clip: Clip, member: str, sigma: float, samples: int) -> ClipScores:
+def _score(
+    families: Sequence[FoldFamily], clip: Clip, member: str, sigma: float, samples: int, perceive: Path
+) -> ClipScores:
     fold = next((i for i, (_, names) in enumerate(families) if names is None or clip.name in names), None)
     if fold is None:
         raise CheckpointError(f"{clip.name} was left out of no fold: it would be scored by a family trained on it")
     family = families[fold][0]
-    footage = read_clip(clip.file, family.config.window)
+    footage = family_footage(clip.file, family.config, perceive)
     clean = clip_codes(family, footage)  # (S, K, d)
     z = clean[None].repeat(samples if sigma else 1, 1, 1, 1)
     if sigma:  # another profile's noise is scaled by its weight, as the bridge does

@@ -79,6 +79,7 @@ class FamilyConfig:
         tower: a name in `towers.registry.TOWERS`.
         channels: of the motion tower's convolutions.
         crop: side of the motion tower's crops, pixels.
+        people_width: of the people tower's convolutions, where the tower is "fused".
         rank: directions in which the labels' codes lie, 0 for all n. A code of few carries little but the verdict.
         attributes: what else the cloud says of an event without risk: the share of the time in which each holds. Their
             codes lie in further directions beside the labels' plane, one fewer than there are attributes.
@@ -115,6 +116,7 @@ class FamilyConfig:
     tower: str = "snippets"
     channels: tuple[int, ...] = (24, 48, 64, 64, 96, 96)
     crop: int = 56
+    people_width: int = 96
     rank: int = 0
     attributes: tuple[str, ...] = ()
     drop: float = 0.0

@@ -1,6 +1,7 @@
 """Windows -> clean codes, for training and evaluation alone. They stay in this process.
 
-windows u8 (S, F, H, W) --tower (folded), desensitizer--> x --integer core--> mu int16 (S, K, d)
+windows u8 (S, F, H, W)         --tower (folded), desensitizer--> x --integer core--> mu int16 (S, K, d)
+tracks int16 (S, F, P, VALUES)
 """
 
 from __future__ import annotations
@@ -30,15 +31,32 @@ class Encoder:
         self.clip_norm, self.chunk = family.config.clip_norm, chunk
 
     @torch.inference_mode()
-    def sequence(self, frames: npt.NDArray[np.uint8], index: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
-        """Frames u8 (T, H, W) and where each window's lie, int64 (S, F) -> clean codes int16 (S, K, d)."""
-        seen = self.tower.sequence(torch.as_tensor(frames[None]), torch.as_tensor(index))[0]
+    def sequence(
+        self,
+        frames: npt.NDArray[np.uint8],
+        index: npt.NDArray[np.int64],
+        people: npt.NDArray[np.int16] | None = None,
+    ) -> npt.NDArray[np.int16]:
+        """Encode S windows that share frames.
+
+        Args:
+            frames: u8 (T, H, W).
+            index: int64 (S, F), where each window's frames lie among the T.
+            people: int16 (S, F, P, VALUES), the tracks of each window, for a tower that sees them.
+
+        Returns:
+            Clean codes int16 (S, K, d).
+        """
+        tracks = None if people is None else torch.as_tensor(people[None])
+        seen = self.tower.sequence(torch.as_tensor(frames[None]), torch.as_tensor(index), tracks)[0]
         return np.asarray(integer_code(self.desensitizer(seen), self.clip_norm).cpu().numpy(), np.int16)
 
     @torch.inference_mode()
-    def __call__(self, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
-        parts = [
-            integer_code(self.desensitizer(self.tower(torch.as_tensor(windows[i : i + self.chunk]))), self.clip_norm)
-            for i in range(0, len(windows), self.chunk)
-        ]
+    def __call__(
+        self, windows: npt.NDArray[np.uint8], people: npt.NDArray[np.int16] | None = None
+    ) -> npt.NDArray[np.int16]:
+        parts = []
+        for first in range(0, len(windows), self.chunk):
+            seen = [torch.as_tensor(each[first : first + self.chunk]) for each in (windows, people) if each is not None]
+            parts.append(integer_code(self.desensitizer(self.tower(*seen)), self.clip_norm))
         return np.asarray(torch.cat(parts).cpu().numpy(), np.int16)

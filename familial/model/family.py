@@ -79,18 +79,32 @@ class Family(nn.Module):
 
     # --- frames to z: the edge's half
 
-    def features(self, frames: Tensor) -> Tensor:
-        """Frames u8 (B, F, H, W) -> x float (B, K, d), norm below C - 1; clean, so it never leaves the process."""
-        return cast(Tensor, self.desensitizer(self.tower(frames)))
+    def features(self, frames: Tensor, people: Tensor | None = None) -> Tensor:
+        """Compute the clean code before rounding; it never leaves the process.
+
+        Args:
+            frames: u8 (B, F, H, W).
+            people: int (B, F, P, VALUES), tracks, for a family whose tower `sees_people`.
+
+        Returns:
+            x float (B, K, d), norm below C - 1.
+        """
+        return cast(Tensor, self.desensitizer(self.tower(frames) if people is None else self.tower(frames, people)))
 
     def sequence_features(
-        self, frames: Tensor, index: Tensor, bf16: bool = False, also: list[Seen] | None = None
+        self,
+        frames: Tensor,
+        index: Tensor,
+        people: Tensor | None = None,
+        bf16: bool = False,
+        also: list[Seen] | None = None,
     ) -> Tensor:
         """Encode the R windows of B sequences in one call, as `Tower.sequence` does.
 
         Args:
             frames: u8 (B, T, H, W), all frames of a sequence, each once.
             index: int64 (R, F), the place of each window's frames among the T.
+            people: int (B, R, F, P, VALUES), the tracks of each window, for a tower that sees them.
             bf16: let the tower compute in bfloat16, for training.
             also: given to the tower, which may append what it `Seen`.
 
@@ -98,7 +112,7 @@ class Family(nn.Module):
             x float (B, R, K, d), as `features` gives it.
         """
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=bf16):
-            seen = self.tower.sequence(frames, index, also)
+            seen = self.tower.sequence(frames, index, people, also)
         seen = seen.float()
         x = self.desensitizer(seen.flatten(0, 1))
         return cast(Tensor, x.reshape(*seen.shape[:2], self.config.tokens, self.config.width))

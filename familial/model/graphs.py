@@ -1,6 +1,6 @@
 """The graphs: what export traces of a family. Shapes are fixed, one window or one event at a time.
 
-EncodeGraph   frames of one window --tower, desensitizer, integer core--> mu
+EncodeGraph   frames of one window (and people) --tower, desensitizer, integer core--> mu
 DecideGraph   z of one event, which of it arrived --adapter, shared blocks, edge exit--> label logits
 """
 
@@ -18,7 +18,10 @@ __all__ = ["DecideGraph", "EncodeGraph"]
 
 
 class EncodeGraph(nn.Module):
-    """encode.onnx: frames u8 (1, F, H, W) -> mu int32 (1, K, d), |mu| <= C, and nothing else."""
+    """encode.onnx: frames u8 (1, F, H, W) -> mu int32 (1, K, d), |mu| <= C, and nothing else.
+
+    A family whose tower `sees_people` also reads people int32 (1, F, P, VALUES), the tracks of the window.
+    """
 
     def __init__(self, family: Family) -> None:
         super().__init__()
@@ -26,12 +29,13 @@ class EncodeGraph(nn.Module):
         self.desensitizer = family.desensitizer
         self.clip_norm = family.config.clip_norm
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, people: Tensor | None = None) -> Tensor:
         """Compute mu.
 
-        Frames become floats before anything else, since TensorRT reads bytes by a Cast alone.
+        Frames and people become floats before anything else, since TensorRT reads bytes by a Cast alone.
         """
-        return integer_code(self.desensitizer(self.tower(frames.float())), self.clip_norm)
+        seen = self.tower(frames.float()) if people is None else self.tower(frames.float(), people.float())
+        return integer_code(self.desensitizer(seen), self.clip_norm)
 
 
 class DecideGraph(nn.Module):

@@ -19,25 +19,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from familial.synth.actions.base import LABELS
-from familial.synth.actions.catalogue import KINDS, SHARES, draw_kind, people_needed
+from familial.synth.actions.catalogue import KINDS, SHARES, action_of, draw_kind, people_needed
 from familial.synth.actions.plan import Plan, make_plan
 from familial.synth.actor import Actor
-from familial.synth.body import body_of
+from familial.synth.body import Body, body_of, with_first
 from familial.synth.command import folder_parser, frame_size, write_folder
 from familial.synth.disk import Row, save_truth, save_video
 from familial.synth.film import film, joints_of, shows_action
-from familial.synth.moving_objects import draw_objects
+from familial.synth.moving_objects import draw_objects, fallen
 from familial.synth.raycast import render_still
 from familial.synth.rendered_clip import Annotation, RenderedClip
 from familial.synth.scene import plain_scene
 from familial.synth.sensor import CLEAR
-from familial.synth.setting import FPS, draw_setting
+from familial.synth.setting import FPS, Setting, draw_setting
 from familial.synth.streams import Stream, stream
 from wire.errors import DataError
 
-__all__ = ["KINDS", "RenderedClip", "body_of", "clip_label", "demo_clip", "main", "render_clip"]
+__all__ = ["KINDS", "RenderedClip", "body_of", "clip_label", "demo_clip", "main", "plan_clip", "render_clip"]
 
 _ATTEMPTS = 6  # plans that are tried until the action is seen
 
@@ -69,26 +70,47 @@ def render_clip(
     Raises:
         ValueError: The kind is unknown, or `cast` has fewer people than it needs.
     """
+    setting = draw_setting(seed, size, fps, seconds)
+    scene, sensor, times, still = setting.scene, setting.sensor, setting.times_s, render_still(setting.scene)
+    plan, bodies = plan_clip(seed, kind, setting, still.depth, cast)
+    moments = sensor.moments(times)
+    objects = draw_objects(stream(seed, Stream.OBJECTS), scene, moments)
+    objects += fallen(stream(seed, Stream.THINGS), plan.things, moments)
+    joints = joints_of(plan.actors, moments)
+    return film(scene, still, sensor, plan, bodies, joints, times, stream(seed, Stream.ELECTRONICS), objects)
+
+
+def plan_clip(
+    seed: int, kind: str | None, setting: Setting, room_depth: NDArray[np.float32], cast: Sequence[int] = ()
+) -> tuple[Plan, list[Body]]:
+    """What happens in the clip of `seed`, and who is there.
+
+    Args:
+        seed: As in `render_clip`.
+        kind: The same.
+        setting: What the seed gives whatever happens.
+        room_depth: (H, W) metres to the empty room.
+        cast: As in `render_clip`.
+
+    Raises:
+        ValueError: As in `render_clip`.
+    """
     if kind is not None and kind not in KINDS and kind not in LABELS:
         raise ValueError(f"kind is {kind!r}: use one of {', '.join((*LABELS, *KINDS))}, or None")
     label = clip_label(seed) if kind is None else KINDS.get(kind, kind)
     kind = kind if kind in KINDS else draw_kind(stream(seed, Stream.KIND), label)
-    setting = draw_setting(seed, size, fps, seconds)
-    scene, sensor, times, need = setting.scene, setting.sensor, setting.times_s, people_needed(kind)
-    identities = list(cast) or list(setting.identities[: max(need, setting.count) if need else 0])
+    times, need = setting.times_s, people_needed(kind)
+    there = setting.identities[: max(need, setting.count) if need else 0]
+    identities = list(cast) or with_first(action_of(kind).who, there)
     if len(identities) < need:
         raise ValueError(f"cast has {len(identities)} people: {kind} needs {need}")
     bodies = [body_of(identity) for identity in identities]
-    still = render_still(scene)
+    seconds = float(times[-1] + times[1])
     for attempt in range(_ATTEMPTS):
-        rng = stream(seed, Stream.PLAN + attempt)
-        plan = make_plan(kind, bodies, scene.stage, rng, float(times[-1]) + 1 / fps)
-        if shows_action(scene, still, plan):
+        plan = make_plan(kind, bodies, setting.scene.stage, stream(seed, Stream.PLAN + attempt), seconds)
+        if shows_action(setting.scene, room_depth, plan):
             break
-    moments = sensor.moments(times)
-    objects = draw_objects(stream(seed, Stream.OBJECTS), scene, moments)
-    joints = joints_of(plan.actors, moments)
-    return film(scene, still, sensor, plan, bodies, joints, times, stream(seed, Stream.ELECTRONICS), objects)
+    return plan, bodies
 
 
 def demo_clip(

@@ -27,14 +27,14 @@ from familial.synth.skeleton import COCO, JOINT, JOINTS, Floats
 from familial.synth.streams import Person, stream
 from familial.synth.tags import Tag, read_tags, spans
 
-__all__ = ["film", "joints_of", "shows_action"]
+__all__ = ["film", "joints_of", "key_points", "planned_tags", "shows_action"]
 
 
 _PLANNED_TAGS = {"smoke": "smoking", "loiter": "loitering"}  # kind of action -> tag
 _CORE = [JOINT[n] for n in ("head", "chest", "pelvis", "knee_l", "knee_r", "ankle_l", "ankle_r")]
 
 
-def shows_action(scene: Scene, still: Still, plan: Plan) -> bool:
+def shows_action(scene: Scene, room_depth: NDArray[np.float32], plan: Plan) -> bool:
     """Whether the plan's leads are mostly in the picture, and not behind things or people, during the action."""
     if not plan.leads:
         return True
@@ -42,7 +42,7 @@ def shows_action(scene: Scene, still: Still, plan: Plan) -> bool:
     times = np.linspace(shown.start_s, max(shown.end_s, shown.start_s + 1.0) + 0.5, 8)
     joints = np.stack([perform(a, times)[:, _CORE] for a in plan.actors], 1)  # (8, P, 7, 3)
     pixels, depth = scene.camera.project(joints)
-    seen = scene.camera.sees(joints, still.depth)
+    seen = scene.camera.sees(joints, room_depth)
     for other in range(plan.leads, len(plan.actors)):
         away = np.linalg.norm(pixels[:, : plan.leads, :, None] - pixels[:, other, None, None], axis=-1)
         wide = 0.16 * scene.camera.focal_length / np.maximum(depth[:, other], 0.3)[:, None, None]
@@ -86,11 +86,11 @@ def film(
     electronics = Electronics(sensor, scene.camera.size, scene.light.night, rng, painter.room)
     frames, silhouettes = _expose(painter, electronics, sensor, times)
     joints = joints[sensor.exposures - 1 :: sensor.exposures]
-    points = _key_points(scene, sensor, joints)
+    points = key_points(scene, sensor, joints)
     areas = [np.count_nonzero(silhouettes == p + 1, axis=(1, 2)) for p in range(len(bodies))]
     shares = np.array(areas).reshape(len(bodies), len(times)).T / silhouettes[0].size
     seen = shares > SEEN
-    tags = read_tags(joints, [b.height for b in bodies], seen, times) + _planned_tags(plan, seen, times)
+    tags = read_tags(joints, [b.height for b in bodies], seen, times) + planned_tags(plan, seen, times)
     if sensor.held_frames is not None:
         frames, silhouettes, points = (
             frames[sensor.held_frames],
@@ -155,7 +155,7 @@ def _expose(
     return frames, silhouettes
 
 
-def _key_points(scene: Scene, sensor: Sensor, joints: Floats) -> Floats:
+def key_points(scene: Scene, sensor: Sensor, joints: Floats) -> Floats:
     """Pixels (T, P, 17, 2) of joints (T, P, J, 3), where an unsteady camera puts them."""
     points, _ = scene.camera.project(joints[:, :, list(COCO)])
     if sensor.shake is not None:
@@ -164,7 +164,7 @@ def _key_points(scene: Scene, sensor: Sensor, joints: Floats) -> Floats:
     return points
 
 
-def _planned_tags(plan: Plan, seen: NDArray[np.bool_], times: Floats) -> tuple[Tag, ...]:
+def planned_tags(plan: Plan, seen: NDArray[np.bool_], times: Floats) -> tuple[Tag, ...]:
     """Tags that no posture shows: what the plan's first person does, while seen (T, P)."""
     found = []
     for each in (a for a in plan.annotations if a.kind in _PLANNED_TAGS):

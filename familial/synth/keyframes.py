@@ -74,6 +74,10 @@ class KeyFrames:
         """How far the body is turned about its own length, in degrees."""
         return float(self._row[CHANNEL["spin"]])
 
+    def angle(self, channel: str) -> float:
+        """The present value of a channel."""
+        return float(self._row[CHANNEL[channel]])
+
     @property
     def lies(self) -> bool:
         """Whether the body is down."""
@@ -106,13 +110,20 @@ class KeyFrames:
         **values: float,
     ) -> None:
         """Move to `pose` (or stay in the present one) with `angles` and `values` on top, in `seconds`."""
-        target = self._row.copy()
-        if pose is not None:
-            target[3:] = posture_row(self.body, pose, flip)[3:]
-        set_channels(target, {**(angles or {}), **values})
+        target = self.target(pose, {**(angles or {}), **values}, flip=flip)
         n = max(1, round(seconds * RATE))
         u = _EASINGS[ease](np.arange(1, n + 1) / n)[:, None]
         self._write(self._row + u * (target - self._row))
+
+    def target(
+        self, pose: str | None = None, angles: Mapping[str, float] | None = None, *, flip: bool = False
+    ) -> Floats:
+        """The channels (C,) that `go` would end with."""
+        target = self._row.copy()
+        if pose is not None:
+            target[3:] = posture_row(self.body, pose, flip)[3:]
+        set_channels(target, angles or {})
+        return target
 
     def hold(self, seconds: float) -> None:
         """Keep the pose."""

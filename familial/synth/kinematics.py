@@ -15,7 +15,7 @@ from familial.synth.body import Body, radii
 from familial.synth.keyframes import KeyFrames
 from familial.synth.skeleton import CHANNEL, CHANNELS, JOINT, JOINTS, RATE, Floats
 
-__all__ = ["forward_kinematics", "perform"]
+__all__ = ["forward_kinematics", "perform", "posed", "present"]
 
 
 def perform(actor: KeyFrames, times_s: Floats) -> Floats:
@@ -27,6 +27,12 @@ def perform(actor: KeyFrames, times_s: Floats) -> Floats:
     high = np.minimum(low + 1, len(rows) - 1)
     part = (at - low)[:, None, None]
     return np.asarray(joints[low] * (1.0 - part) + joints[high] * part)
+
+
+def present(actor: KeyFrames) -> Floats:
+    """Where the joints are at the end of what is written: (J, 3) in metres, without sway."""
+    rows = _with_gait(actor.channels(), actor.body)
+    return np.asarray(_placed(forward_kinematics(rows, actor.body), rows, radii(actor.body))[-1])
 
 
 def _low_pass(x: Floats, width: int) -> Floats:
@@ -173,13 +179,30 @@ def _placed(joints: Floats, rows: Floats, flesh: Floats) -> Floats:
     hold = 1.0 - rows[:, CHANNEL["pin"], None]
     step = np.diff(rows[:, :2], axis=0) - 0.5 * (hold[1:] + hold[:-1]) * np.diff(ankles, axis=0)
     place = rows[0, :2] - ankles[0] + np.concatenate([np.zeros((1, 2)), np.cumsum(step, axis=0)])
+    out = joints.copy()
+    out[:, :, :2] += place[:, None]
+    out[:, :, 2] += (rows[:, CHANNEL["lift"]] - _bottom(joints, rows, flesh))[:, None]
+    return out
+
+
+def _bottom(joints: Floats, rows: Floats, flesh: Floats) -> Floats:
+    """Height (N,) of the lowest point that carries weight, of pelvis-centred joints."""
     bottom = joints[:, :, 2] - flesh
     # hands and elbows carry weight only when the body is down, so that reaching for the floor lifts no one
     upright = np.clip((60 - np.hypot(rows[:, CHANNEL["tip_f"]], rows[:, CHANNEL["tip_l"]])) / 30, 0, 1)
     reach = [JOINT[n] for n in ("hand_l", "hand_r", "wrist_l", "wrist_r", "elbow_l", "elbow_r", "tail")]
     bottom[:, reach] += upright[:, None]
     bottom[:, JOINT["tail"]] += 3.0
-    out = joints.copy()
-    out[:, :, :2] += place[:, None]
-    out[:, :, 2] += (rows[:, CHANNEL["lift"]] - bottom.min(axis=1))[:, None]
-    return out
+    return np.asarray(bottom.min(axis=1))
+
+
+def posed(rows: Floats, body: Body) -> Floats:
+    """Joints (N, J, 3) in metres of single postures, channels (N, C): the feet's middle at the place of each row.
+
+    No motion leads from one row to the next, so neither gait nor sway is added.
+    """
+    joints = forward_kinematics(rows, body)
+    ankles = joints[:, [JOINT["ankle_l"], JOINT["ankle_r"]], :2].mean(axis=1)
+    joints[:, :, :2] += (rows[:, :2] - ankles)[:, None]
+    joints[:, :, 2] += (rows[:, CHANNEL["lift"]] - _bottom(joints, rows, radii(body)))[:, None]
+    return joints

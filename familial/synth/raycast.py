@@ -17,7 +17,7 @@ from familial.synth.room import Box, Room
 from familial.synth.scene import Scene
 from familial.synth.skeleton import Floats
 
-__all__ = ["Still", "render_still"]
+__all__ = ["Still", "render_still", "still_depth"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,17 @@ def _pattern(name: str, u: Floats, v: Floats, pitch: float, first: Floats, secon
     return np.broadcast_to(first, (len(u), 3)).copy()
 
 
-def _cast_on_surfaces(room: Room, eye: Floats, ways: Floats) -> _Hits:
-    """Where rays (N, 3) from `eye` meet floor, walls or ceiling."""
+def _reach(room: Room, eye: Floats, ways: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """How far rays (N, 3) from `eye` go to floor, walls or ceiling, and across which axis that lies: (N,), (N,)."""
     top = np.array([room.width, room.depth, room.ceiling])
     safe = np.where(np.abs(ways) < 1e-6, 1e-6, ways)
     t = np.where(safe > 0, (top - eye) / safe, -eye / safe)
-    axis = t.argmin(1)
-    depth = t.min(1)
+    return t.min(1), t.argmin(1)
+
+
+def _cast_on_surfaces(room: Room, eye: Floats, ways: Floats) -> _Hits:
+    """Where rays (N, 3) from `eye` meet floor, walls or ceiling."""
+    depth, axis = _reach(room, eye, ways)
     points = eye + depth[:, None] * ways
     normals = np.eye(3)[axis]
     colours = np.broadcast_to(room.top, points.shape).copy()
@@ -120,8 +124,19 @@ def _wall_surface(room: Room, wall: int, u: Floats, z: Floats) -> tuple[Floats, 
     return tones, shine
 
 
-def _cast_on_box(box: Box, eye: Floats, ways: Floats, square: Floats, hits: _Hits) -> None:
-    """Put the box into what rays (N, 3) of squared lengths (N,) from `eye` hit, in place."""
+@dataclass(frozen=True, slots=True)
+class _BoxHits:
+    """Which rays meet a box before anything else: `rays` (n,), how far, on which axis' face, and where on the box."""
+
+    rays: NDArray[np.int64]
+    depth: Floats
+    axis: NDArray[np.int64]
+    local: Floats
+    turn: Floats
+
+
+def _meet(box: Box, eye: Floats, ways: Floats, square: Floats, depth: Floats) -> _BoxHits | None:
+    """Which rays (N, 3) of squared lengths (N,) from `eye` meet the box before `depth` (N,)."""
     c, s = math.cos(math.radians(box.yaw)), math.sin(math.radians(box.yaw))
     turn = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
     start = turn @ (eye - (box.x, box.y, (box.low + box.high) / 2))
@@ -131,20 +146,27 @@ def _cast_on_box(box: Box, eye: Floats, ways: Floats, square: Floats, hits: _Hit
     miss = (start @ start) - along**2 * square
     some = np.flatnonzero((miss < half @ half) & (along > 0))
     if not len(some):
-        return
+        return None
     way = ways[some] @ turn.T
     way = np.where(np.abs(way) < 1e-7, 1e-7, way)
     one, two = (-half - start) / way, (half - start) / way
     into, out = np.minimum(one, two), np.maximum(one, two).min(1)
     axis, t = into.argmax(1), into.max(1)
-    hit = (t < out) & (t > NEAR) & (t < hits.depth[some])
-    some, axis, t = some[hit], axis[hit], t[hit]
-    if not len(some):
+    hit = (t < out) & (t > NEAR) & (t < depth[some])
+    if not hit.any():
+        return None
+    return _BoxHits(some[hit], t[hit], axis[hit], start + t[hit][:, None] * way[hit], turn)
+
+
+def _cast_on_box(box: Box, eye: Floats, ways: Floats, square: Floats, hits: _Hits) -> None:
+    """Put the box into what rays (N, 3) of squared lengths (N,) from `eye` hit, in place."""
+    met = _meet(box, eye, ways, square, hits.depth)
+    if met is None:
         return
-    local = start + t[:, None] * way[hit]
-    hits.depth[some] = t
-    hits.points[some] = eye + t[:, None] * ways[some]
-    hits.normals[some] = turn[axis]
+    some, axis, local = met.rays, met.axis, met.local
+    hits.depth[some] = met.depth
+    hits.points[some] = eye + met.depth[:, None] * ways[some]
+    hits.normals[some] = met.turn[axis]
     u = np.where(axis == 0, local[:, 1], local[:, 0])
     v = np.where(axis == 2, local[:, 1], local[:, 2])
     shade = np.array([0.82, 0.9, 1.0])[axis][:, None]
@@ -173,6 +195,19 @@ def _add_texture(room: Room, points: Floats, bright: Floats) -> None:
     bright *= 1 + room.rough * rough
     if room.stains > 0.01:
         bright *= np.exp(room.stains * _stains(room.grain)[across.astype(np.int64) % 256, along.astype(np.int64) % 256])
+
+
+def still_depth(scene: Scene, fine: int = 2) -> NDArray[np.float32]:
+    """`render_still(scene, fine).depth` (H, W) in metres, without its picture: several times faster."""
+    room, camera = scene.room, scene.camera
+    (h, w), ways = camera.size, camera.rays(fine)
+    depth, _ = _reach(room, camera.position, ways)
+    square = (ways**2).sum(1)
+    for box in room.boxes:
+        met = _meet(box, camera.position, ways, square, depth)
+        if met is not None:
+            depth[met.rays] = met.depth
+    return np.asarray(depth.reshape(h, fine, w, fine).mean((1, 3)), np.float32)
 
 
 def render_still(scene: Scene, fine: int = 2) -> Still:

@@ -22,6 +22,7 @@ import torch
 
 from familial.data.clips import grouped_folds
 from familial.data.events import LabelledClip
+from familial.data.people import PERCEIVE
 from familial.model import checkpoint
 from familial.model.card import Card, write_card
 from familial.model.config import FamilyConfig, nano
@@ -91,7 +92,7 @@ def _train_folds(
 
     What the clips took of the time is shared by all. Clips that are left out never calibrate their own probabilities.
     """
-    fold_of = grouped_folds(material.rows, args.folds)
+    fold_of = grouped_folds(material.rows, args.folds, args.whole_sets)
     chosen = range(args.folds) if args.fold is None else [args.fold]
     for fold in chosen:
         out = args.out / f"fold-{fold}"
@@ -145,6 +146,10 @@ def _family_config(args: argparse.Namespace) -> FamilyConfig:
         )
     if args.attributes and not config.attributes:
         config = with_attributes(config)
+    if args.tower is not None:
+        config = replace(config, tower=args.tower)
+    if args.freeze_motion and (config.tower != "fused" or args.base is None):
+        raise ConfigError("--freeze-motion: only with --base and a fused tower; give --tower fused")
     if args.context_frames is not None:
         config = replace(config, window=replace(config.window, context_frames=args.context_frames))
     return config
@@ -181,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="what computes, as torch names it: cpu, cuda")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches; default: a thread")
-    parser.add_argument("--processes", type=int, default=2, help="that render clips")
+    parser.add_argument("--processes", type=int, default=2, help="that render clips, and read others")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state of this --out")
     options = {option.dest: option for option in parser._actions}
     for old, new in FORMER_KEYS.items():
@@ -199,14 +204,25 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="MANIFEST.csv",
         help="clips: file,label,set,group,note",
     )
+    add("--perceive", type=Path, default=PERCEIVE, metavar="FILE", help="graph of the person network")
     add("--held-out", type=float, default=0.2, metavar="SHARE", help="of these clips, where no rendered ones calibrate")
     add("--labels", metavar="A,B,...", help="the base's, then new ones that your clips have")
     add("--rendered", type=int, default=0, metavar="N", help="clips to render and train on")
+    add(
+        "--people",
+        type=int,
+        default=0,
+        metavar="N",
+        help="people without a picture to train on: key points",
+    )
     add("--base", type=Path, metavar="DIR", help="begin from this checkpoint")
     add("--recipe", type=Path, metavar="FILE.toml", help="trainings one after the other; options win")
+    add("--tower", metavar="NAME", help="of a family whose base has another: fused adds people to a base of snippets")
+    add("--freeze-motion", action="store_true", help="of a fused tower, train the part that sees people alone")
     add("--context-frames", type=int, metavar="N", help="of a window; default: the base's, or 52")
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")
     add("--folds", type=int, default=0, metavar="N", help="train N families, each leaving a part of the groups out")
+    add("--whole-sets", action="store_true", help="of --folds, leave whole sets out, not groups of clips alone")
     add("--fold", type=int, metavar="K", help="of --folds, train this one only")
 
 

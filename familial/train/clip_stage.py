@@ -13,7 +13,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from familial.data.batches import cells_of, sample_clip
 from familial.data.clips import Footage
 from familial.data.events import LabelledClip, augment, event_label, sample_view
+from familial.data.people_views import changed_people
 from familial.evaluate.clip_inference import clip_codes, events_of
 from familial.model.code_space import rounded_gaussian
 from familial.model.family import Family
@@ -138,8 +139,9 @@ def _encoded(
 
 def _augmented(family: Family, footage: Footage, rng: np.random.Generator) -> Tensor:
     frames = np.ascontiguousarray(footage.frames)  # (T, H, W)
-    changed = augment(frames, sample_view(frames.shape[1], frames.shape[2], rng), rng)
-    return clip_codes(family, Footage(changed, footage.times, footage.duration))
+    view = sample_view(frames.shape[1], frames.shape[2], rng)
+    people = footage.people if footage.people is None else changed_people(footage.people, view, frames.shape[2], rng)
+    return clip_codes(family, replace(footage, frames=augment(frames, view, rng), people=people))
 
 
 def _batch(

@@ -33,6 +33,7 @@ class TrainConfig:
         device: torch's name of what computes.
         workers: processes that prepare batches; 0: a thread.
         decision_threshold: from which risk a clip is called one; None: fitted on the validation set.
+        freeze_motion: the motion tower of a fused family keeps the weights of the base.
         logit_bias: added to the log odds of a risk once they are calibrated.
     """
 
@@ -52,6 +53,7 @@ class TrainConfig:
     workers: int = 0
     decision_threshold: float | None = None
     logit_bias: float = 0.0
+    freeze_motion: bool = False
 
     def __post_init__(self) -> None:
         if self.clip_stage < 0 or self.stage_1 < 0 or self.clip_stage >= 1 or self.stage_1 + self.clip_stage > 1:

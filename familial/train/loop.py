@@ -29,12 +29,13 @@ from familial.model.code_space import prototypes
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.model.towers.base import Seen
+from familial.model.towers.fused import FusedTower
 from familial.train.budget import Budget, Pace, Reserve, minutes_text, reserve
 from familial.train.clip_stage import clip_stage_clips, train_on_clips
 from familial.train.config import TrainConfig, label_shares
 from familial.train.memory import require_training_memory
 from familial.train.progress import Clock, Curve, State, run_folder
-from familial.train.sampling import BatchSource
+from familial.train.sampling import BatchSource, tracks_tensor
 from familial.train.stages import TrainingHeads, captions_of, event_losses, noisy_events, window_losses
 from familial.train.validation import ValidationSet, pace_of
 from wire.errors import CheckpointError
@@ -138,7 +139,9 @@ class _Training:
         self.family, self.average, self.source, self.validation = family, average, source, validation
         self.config, self.heads, self.drawn = source.train, TrainingHeads(family), set[int]()
         self.source.index = self.source.index.to(self.config.device)
-        self.parameters = [*family.parameters(), *self.heads.parameters()]
+        if isinstance(family.tower, FusedTower) and self.config.freeze_motion:
+            family.tower.freeze_motion()
+        self.parameters = [each for each in (*family.parameters(), *self.heads.parameters()) if each.requires_grad]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=self.config.lr, weight_decay=0.02, betas=(0.9, 0.98))
         modules = {"family": family, "average": average, "heads": self.heads}
         self.state = State(folder / "state.pt", modules, self.optimiser)
@@ -206,8 +209,11 @@ class _Training:
         batch, seen = source.batch(step), list[Seen]()
         self.drawn.update(batch.clip.tolist())
         frames = torch.as_tensor(batch.frames)  # u8 (B, T, H, W)
-        x = family.sequence_features(frames, source.index, config.bf16, seen)  # (B, R, K, d), before rounding
-        losses = window_losses(family, x, batch, self.label_prototypes, source.window_weights(batch))
+        tracks = tracks_tensor(batch)
+        x = family.sequence_features(frames, source.index, tracks, config.bf16, seen)  # (B, R, K, d), before rounding
+        weights = source.window_weights(batch)
+        losses = window_losses(family, x, batch, self.label_prototypes, weights)
+        losses |= self.heads.tower_losses(batch, weights)
         losses |= self.heads.body_losses(seen, batch, config.bodies)
         if stage == 2:
             samples = source.samples(batch, config.samples_per_sequence, [config.seed, step])

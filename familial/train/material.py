@@ -11,15 +11,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from familial.data.clips import UNSCORED, Clip, read_manifests
 from familial.data.events import LabelledClip
 from familial.data.heldout import held_out, told
+from familial.data.people_clips import people_clips
 from familial.data.sources import manifest_clips, rendered_clips
 from familial.data.splits import clip_seeds
+from familial.evaluate.footage import graph_for
 from familial.model.config import FamilyConfig
+from familial.model.towers.registry import tower_class
 from familial.train.budget import Budget, minutes_text
 from familial.train.labels import rendered_labels, tagged
 from wire.errors import ConfigError
@@ -67,28 +70,36 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
         ConfigError: nothing to train on, a share that is none, or clips that would take most of the time.
         DataError: clips that are not as they should be.
     """
-    if not args.data and not args.rendered:
-        raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N or both")
+    if not args.data and not args.rendered and not args.people:
+        raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N, --people N or several of them")
+    if args.people and not tower_class(config.tower).sees_people:
+        raise ConfigError(f"--people {args.people}: the tower {config.tower!r} sees no people; give --tower fused")
     if not 0.0 <= args.held_out <= 0.5:
         raise ConfigError(f"--held-out {args.held_out:g}: a share of the manifests' clips; give 0 to 0.5")
     labels = config.labels
     rows = [row for row in read_manifests(args.data, labels) if row.label != UNSCORED] if args.data else []
     render = partial(rendered_clips, labels=labels, spec=config.window, processes=args.processes)
-    rendered = _with_progress(render(clip_seeds("training", args.rendered)), args.rendered, budget)
+    use = "fusion" if args.freeze_motion else "training"  # features of clips that it knows flatter a frozen tower
+    rendered = _with_progress(render(clip_seeds(use, args.rendered)), args.rendered, budget)
+    alone = people_clips(clip_seeds("people", args.people), labels, config.window, args.processes)
+    rendered += [replace(clip, set="people") for clip in _with_progress(alone, args.people, budget, "people")]
     validation = list(render(clip_seeds("held_out", args.rendered // 10)))
     rendered, validation = ([tagged(clip, labels) for clip in clips] for clips in (rendered, validation))
     unseen = {row.label for row in rows} - rendered_labels(labels)
     share = args.held_out if unseen or not validation else 0.0
-    return Material(rendered, validation, rows, manifest_clips(rows, labels, config.window), share)
+    real = manifest_clips(rows, labels, config.window, args.processes, graph_for(config, args.perceive))
+    return Material(rendered, validation, rows, real, share)
 
 
-def _with_progress(clips: Iterator[LabelledClip], total: int, budget: Budget) -> list[LabelledClip]:
-    began, shown, found = time.monotonic(), time.monotonic(), list[LabelledClip]()
+def _with_progress(
+    clips: Iterator[LabelledClip], total: int, budget: Budget, option: str = "rendered"
+) -> list[LabelledClip]:
+    began, shown, found, since = time.monotonic(), time.monotonic(), list[LabelledClip](), budget.spent
     for clip in clips:
         found.append(clip)
         now = time.monotonic()
         if now - shown > _SAY_S or len(found) == total:
             shown, left = now, (now - began) * (total - len(found)) / len(found)
             print(f"rendered {len(found)}/{total} in {now - began:.0f} s, about {minutes_text(left)} left", flush=True)
-        budget.refuse_slow(len(found), total, f"rendering {total} clips", "a smaller --rendered")
+        budget.refuse_slow(len(found), total, f"rendering {total} clips", f"a smaller --{option}", since)
     return found

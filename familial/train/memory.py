@@ -14,7 +14,7 @@ from torch import Tensor
 
 from familial.model.family import Family
 from familial.model.resources import require_memory
-from familial.train.sampling import AHEAD, BatchSource
+from familial.train.sampling import AHEAD, BatchSource, tracks_tensor
 from familial.train.stages import captions_of, noisy_events
 
 __all__ = ["require_training_memory", "require_weights_memory", "training_bytes"]
@@ -53,7 +53,7 @@ def training_bytes(family: Family, source: BatchSource) -> int:
     family.eval()  # so that no running mean moves
     with ExitStack() as stack:
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor))
-        x = family.sequence_features(torch.as_tensor(batch.frames), source.index)
+        x = family.sequence_features(torch.as_tensor(batch.frames), source.index, tracks_tensor(batch))
         if len(samples.labels):
             z, present = noisy_events(family.code(x.flatten(0, 1)).reshape(x.shape), samples, config.sigma)
             captions = captions_of(source.clips, batch, samples)

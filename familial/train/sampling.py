@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from familial.data.batches import SampleBatch, SequenceBatch, sample_events, sample_sequences
 from familial.data.events import Grid, LabelledClip
 from familial.model.config import FamilyConfig
+from familial.model.towers.registry import tower_class
 from familial.train.config import TrainConfig, label_shares
 
-__all__ = ["AHEAD", "BatchSource"]
+__all__ = ["AHEAD", "BatchSource", "tracks_tensor"]
 
 AHEAD = 3
 """Batches that the thread prepares."""
@@ -41,6 +42,7 @@ class BatchSource(Dataset[SequenceBatch]):
     def __init__(self, config: FamilyConfig, clips: Sequence[LabelledClip], train: TrainConfig) -> None:
         self.config, self.clips, self.train, self.shares = config, clips, train, label_shares(config.labels)
         self.grid = Grid.of(config.window, config.event_releases)
+        self.sees_people = tower_class(config.tower).sees_people
         self.index = torch.as_tensor(self.grid.index)  # (R, frames of a window): which frame each release sees
         self._thread = ThreadPoolExecutor(1)
         self._windows = np.full(len(config.labels), 100.0)  # seen so far (L,); begins with a prior
@@ -51,7 +53,8 @@ class BatchSource(Dataset[SequenceBatch]):
     def sample(self, sequences: int, seed: list[int], *, plain: bool = False) -> SequenceBatch:
         """Sample a batch outside of the steps. plain: frames as they are, without augmentation."""
         rng = np.random.default_rng(seed)
-        return sample_sequences(self.clips, self.shares, sequences, self.grid, self.config.window, rng, plain)
+        window, people = self.config.window, self.sees_people
+        return sample_sequences(self.clips, self.shares, sequences, self.grid, window, rng, plain, people)
 
     def batch(self, step: int) -> SequenceBatch:
         """Return the batch of `step`; the next call is for the step after it."""
@@ -100,6 +103,11 @@ class BatchSource(Dataset[SequenceBatch]):
         """Sample `each` events of every sequence; a share `full` of them has all its releases."""
         rng = np.random.default_rng([*seed, 1])
         return sample_events(batch, self.clips, self.config.window, each, rng, full)
+
+
+def tracks_tensor(batch: SequenceBatch) -> Tensor | None:
+    """The tracks of a batch, int16 (B, R, F, TRACKS, VALUES), where the family sees people."""
+    return None if batch.tracks is None else torch.as_tensor(batch.tracks)
 
 
 def _split_frames(batch: SequenceBatch) -> tuple[Tensor, SequenceBatch]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from familial.data.batches import SampleBatch, SequenceBatch
-from familial.data.clips import Footage, slots
+from familial.data.clips import slots
 from familial.data.events import LabelledClip
 from familial.evaluate.clip_inference import Probabilities, clip_codes, clip_probabilities, event_probabilities
 from familial.evaluate.score_calibration import (
@@ -162,7 +162,8 @@ def pace_of(family: Family, clip: LabelledClip, now: Callable[[], float]) -> Pac
     """Measure how long `family`, in eval mode, takes for a slot and for an event of `clip`."""
     spec, footage = family.config.window, clip.footage
     until = max(1, int(np.searchsorted(footage.times, 8 * spec.slot_s)))
-    short = Footage(footage.frames[:until], footage.times[:until], min(footage.duration, 8 * spec.slot_s))
+    frames, times = footage.frames[:until], footage.times[:until]
+    short = replace(footage, frames=frames, times=times, duration=min(footage.duration, 8 * spec.slot_s))
     clip_codes(family, short)  # the first call also prepares the libraries
     began = now()
     codes = clip_codes(family, short)  # (S, K, d)
@@ -174,8 +175,10 @@ def pace_of(family: Family, clip: LabelledClip, now: Callable[[], float]) -> Pac
 
 def _codes(family: Family, source: BatchSource, batch: SequenceBatch) -> Tensor:
     """Return the codes float (B, R, K, d) of a batch."""
-    encode = Encoder(family)
-    return torch.as_tensor(np.stack([encode.sequence(frames, source.grid.index) for frames in batch.frames])).float()
+    encode, index = Encoder(family), source.grid.index
+    tracks = [None] * len(batch.frames) if batch.tracks is None else list(batch.tracks)
+    codes = [encode.sequence(frames, index, seen) for frames, seen in zip(batch.frames, tracks, strict=True)]
+    return torch.as_tensor(np.stack(codes)).float()
 
 
 def _exit_logits(family: Family, codes: Tensor, samples: SampleBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import Bridge
 from cloud_bridge.config import BridgeConfig, CameraConfig, ModelConfig
@@ -149,6 +150,7 @@ class Harness:
         rule: AlertRule | None = None,
         reference: ReferenceDistribution | None = None,
         sentences_s: float = 0.0,
+        budget: AlertBudget | None = None,
         store: StoreConfig | None = None,
     ) -> None:
         self.manifest = manifest
@@ -168,6 +170,7 @@ class Harness:
             Timeline(self.people, self.programs),
             reference,
             lambda: self.now_s,
+            budget,
         )
         self.link.settled = self.bridge.publisher.settled
 

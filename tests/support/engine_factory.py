@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
@@ -23,7 +24,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.perceive_graph import perceive_graph
+from wire.artifact.interface import GRAPHS
 from wire.artifact.manifest import FILES, EngineManifest, WindowSpec, sha256_file
+from wire.people.packed import UNIT, VALUES
+from wire.people.tracks import TRACKS
 from wire.privacy.certificate import sigma_for
 from wire.privacy.level_rule import LevelRule
 from wire.privacy.noise_table import NoiseTable
@@ -72,6 +77,7 @@ def make_engine(
     core: str = "",
     levels: Mapping[str, Fraction] | None = None,
     adaptive_level: LevelRule | None = None,
+    person_frame: tuple[int, int] | None = None,
 ) -> EngineManifest:
     """Write a whole engine folder and return its manifest; the same arguments write the same bytes.
 
@@ -85,6 +91,7 @@ def make_engine(
         core: "", TRAP or one of BROKEN_CORES.
         levels: Other profiles' noise, by name.
         adaptive_level: The rule that chooses among them.
+        person_frame: Height and width of the person network's frame: `perceive_graph`; `encode` then reads people.
     """
     if core not in ("", TRAP, *BROKEN_CORES):
         raise ValueError(core)
@@ -93,8 +100,13 @@ def make_engine(
     window = WindowSpec(size, size, slot_s, 8, 8, context_step_s=slot_s / 2, hold_s=0.5)
     sigma = sigma_for(clip_norm, 3.0, event_releases) if sigma is None else sigma
     rng = np.random.default_rng(seed)
-    onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng), folder / FILES["encode"])
+    sees = person_frame is not None
+    onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng, sees), folder / FILES["encode"])
     onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
+    hashes = dict.fromkeys(HASHED, "") | {"checkpoint": hashlib.sha256(b"none").hexdigest()}
+    if person_frame is not None:
+        onnx.save(perceive_graph(*person_frame), folder / GRAPHS["perceive"])
+        hashes["perceive"] = sha256_file(folder / GRAPHS["perceive"])
     manifest = EngineManifest(
         family="test",
         labels=labels,
@@ -107,10 +119,11 @@ def make_engine(
         profile="balanced",
         precision="fp32",
         opset=OPSET,
-        hashes=dict.fromkeys(HASHED, "") | {"checkpoint": hashlib.sha256(b"none").hexdigest()},
+        hashes=hashes,
         tools={"engine_factory": "1"},
         levels=levels or {},
         adaptive_level=adaptive_level,
+        person_frame=person_frame,
     )
     return _completed(folder, manifest)
 
@@ -219,8 +232,9 @@ def _encode(
     network: str,
     core: str,
     rng: np.random.Generator,
+    people: bool,
 ) -> onnx.ModelProto:
-    """frames uint8 (1, T, H, W) -> mu int32 (1, K, d)."""
+    """frames uint8 (1, T, H, W), with `people` also int32 (1, T, 4, 56) -> mu int32 (1, K, d)."""
     g = _Graph()
     n, cells = tokens * width, 4
     g.add("Cast", ["frames"], "grey", to=TensorProto.FLOAT)
@@ -232,7 +246,12 @@ def _encode(
     special = {"nan": np.nan, "infinite": np.inf, "huge": 1e30}.get(network)
     if special is not None:
         weights[:, ::2] = special
-    g.add("MatMul", ["pixels", g.constant("weights", weights)], "h")
+    g.add("MatMul", ["pixels", g.constant("weights", weights)], "h_frames" if people else "h")
+    inputs = {"frames": (TensorProto.UINT8, [1, window.frames, window.height, window.width])}
+    if people:
+        shape = [1, window.frames, TRACKS, VALUES]
+        inputs["people"] = (TensorProto.INT32, shape)
+        _add_people(g, math.prod(shape), n)
     if network == "linear":  # norm below C - 1, as the desensitizer gives it
         g.add("Mul", ["h", "h"], "h2")
         g.add("ReduceSum", ["h2", g.constant("axis", np.array([1], np.int64))], "norm2", keepdims=1)
@@ -246,9 +265,17 @@ def _encode(
     g.add("Reshape", [source, g.constant("code_shape", np.array([1, tokens, width], np.int64))], "x")
     _core(g, clip_norm, core)
     code = [1, tokens, width]
-    frames = [1, window.frames, window.height, window.width]
-    inputs = {"frames": (TensorProto.UINT8, frames)}
     return g.model("encode", inputs, {"mu": (TensorProto.INT32, code)})
+
+
+def _add_people(g: _Graph, numbers: int, n: int) -> None:
+    """h_frames + a linear map of the people -> h."""
+    rng = np.random.default_rng(numbers)
+    weights = rng.normal(size=(numbers, n)).astype(np.float32) * np.float32(16.0 / UNIT / np.sqrt(numbers * n))
+    g.add("Cast", ["people"], "places", to=TensorProto.FLOAT)
+    g.add("Reshape", ["places", "flat"], "row")
+    g.add("MatMul", ["row", g.constant("people_weights", weights)], "h_people")
+    g.add("Add", ["h_frames", "h_people"], "h")
 
 
 def _core(g: _Graph, clip_norm: int, core: str) -> None:

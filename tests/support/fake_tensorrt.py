@@ -22,8 +22,9 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_runtime.eye.engine.tensorrt import Gpu, Libraries, device_facts
-from wire.artifact.engine_record import ENGINES, EngineRecord, engine_key
-from wire.artifact.manifest import FILES, EngineManifest, sha256_file
+from wire.artifact.engine_record import ENGINES, EngineRecord, engine_key, engine_parts
+from wire.artifact.interface import GRAPHS
+from wire.artifact.manifest import EngineManifest, sha256_file
 
 __all__ = ["World", "make_plans"]
 
@@ -124,8 +125,9 @@ class Execution(Tracked):
                 for name, (mode, dtype, shape) in self.engine.tensors.items()
                 if mode == "INPUT"
             }
-            (name,) = (name for name, (mode, *_) in self.engine.tensors.items() if mode == "OUTPUT")
-            memory[name][:] = np.ascontiguousarray(self.engine.session.run(None, values)[0]).reshape(-1).view(np.uint8)
+            names = [name for name, (mode, *_) in self.engine.tensors.items() if mode == "OUTPUT"]
+            for name, value in zip(names, self.engine.session.run(names, values), strict=True):
+                memory[name][:] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
 
         world.streams[handle].add(run)
         return True
@@ -291,11 +293,12 @@ def make_plans(folder: Path, cache: Path, world: World) -> EngineRecord:
     """Write engine files of `folder` for this GPU, as the installer would."""
     manifest = EngineManifest.load(folder)
     cache.mkdir(parents=True, exist_ok=True)
-    for part, name in ENGINES.items():
+    engines = {part: ENGINES[part] for part in engine_parts(manifest)}
+    for part, name in engines.items():
         with contextlib.suppress(FileNotFoundError):
             (cache / name).unlink()
-        (cache / name).write_bytes((folder / FILES[part]).read_bytes())
+        (cache / name).write_bytes((folder / GRAPHS[part]).read_bytes())
     key = engine_key(manifest, "tensorrt", world.facts())
-    record = EngineRecord(key, {}, {part: sha256_file(cache / name) for part, name in ENGINES.items()})
+    record = EngineRecord(key, {}, {part: sha256_file(cache / name) for part, name in engines.items()})
     record.save(cache)
     return record

@@ -18,12 +18,18 @@ from wire.artifact.manifest import EngineManifest
 from wire.errors import EngineError
 from wire.files import write_whole
 
-__all__ = ["ENGINES", "RECORD", "EngineRecord", "engine_key"]
+__all__ = ["ENGINES", "RECORD", "EngineRecord", "engine_key", "engine_parts"]
 
-ENGINES: Mapping[str, str] = {"encode": "encode.engine"}
-"""Graph -> its engine file: exactly the bytes that the builder returned."""
+ENGINES: Mapping[str, str] = {"perceive": "perceive.engine", "encode": "encode.engine"}
+"""Graph -> its engine file: exactly the bytes that the builder returned. `perceive` only where the folder has it."""
 RECORD = "engine.json"
+_PARTS = {"encode"}  # of every record
 _CURE = "make it again: python -m export.install"
+
+
+def engine_parts(manifest: EngineManifest) -> tuple[str, ...]:
+    """The graphs of an engine folder that are run as engine files, in the order in which they are run."""
+    return tuple(part for part in ENGINES if part in manifest.graphs())
 
 
 def engine_key(manifest: EngineManifest, backend: str, device: Mapping[str, str]) -> dict[str, str]:
@@ -37,7 +43,7 @@ def engine_key(manifest: EngineManifest, backend: str, device: Mapping[str, str]
     external = "".join(f"{name} {sha256}\n" for name, sha256 in sorted(manifest.external.items()))
     return {
         "backend": backend,
-        **{part: manifest.hashes[part] for part in ENGINES},
+        **{part: manifest.hashes[part] for part in engine_parts(manifest)},
         "external": hashlib.sha256(external.encode()).hexdigest() if external else "",
         "precision": manifest.precision,
         "calibration": manifest.hashes["calibration"],
@@ -69,7 +75,7 @@ class EngineRecord:
         try:
             found = json.loads((folder / RECORD).read_text())
             tables = {str(name): {str(k): str(v) for k, v in table.items()} for name, table in found.items()}
-            if set(tables) != {"key", "options", "engines"} or set(tables["engines"]) != set(ENGINES):
+            if set(tables) != {"key", "options", "engines"} or not _PARTS <= set(tables["engines"]) <= set(ENGINES):
                 raise ValueError(f"holds {sorted(tables)}")
             return cls(**tables)
         except OSError as error:
@@ -85,6 +91,8 @@ class EngineRecord:
 
     def read(self, folder: Path, part: str) -> bytes:
         """Read `part`'s engine file. Raises EngineError unless it is the recorded one."""
+        if part not in self.engines:
+            raise EngineError(f"{folder / RECORD}: holds no engine file of {part}; {_CURE}")
         file = folder / ENGINES[part]
         try:
             data = file.read_bytes()

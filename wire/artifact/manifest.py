@@ -1,6 +1,7 @@
 """The engine manifest: what was built, from what, with which hashes; JSON beside the ONNX graphs.
 
     engine folder = encode.onnx + decide.onnx + noise_table.bin + certificate.json + manifest.json
+                    (+ perceive.onnx, the person network of a family that sees people)
                     (+ manifest.sig, external weights, parity.json, and engine.json with the engine files of a device)
 
 `EngineManifest.load(folder)` reads it, with its signer's signature where one is asked for; `.check(folder)` compares
@@ -14,9 +15,8 @@ import hashlib
 import json
 import math
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -26,6 +26,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wire.artifact import interface, pinned
+from wire.artifact.interface import GRAPHS
+from wire.artifact.pinned import CURE
 from wire.artifact.signature import SIGNATURE, check_signature
 from wire.errors import ManifestError
 from wire.files import write_whole
@@ -37,18 +40,17 @@ from wire.protocol.keys import PublicKey
 __all__ = ["FILES", "EngineManifest", "WindowSpec", "sha256_file"]
 
 FILES: Mapping[str, str] = {
-    "encode": "encode.onnx",
-    "decide": "decide.onnx",
+    "encode": GRAPHS["encode"],
+    "decide": GRAPHS["decide"],
     "noise_table": "noise_table.bin",
     "certificate": "certificate.json",
 }
-"""Part of an engine folder -> file name; each part's hash is in the manifest under the part's name."""
+"""Part of every engine folder -> file name; each part's hash is in the manifest under the part's name."""
 
 _MANIFEST = "manifest.json"
 _EXTERNAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
-_VERSION = 4  # of the schema: since 4 the graph `encode` reads no noise
+_VERSION = 5  # of the schema: since 5 there may be a graph `perceive`, whose people `encode` reads
 _CHUNK = 1 << 20
-_CURE = "build the engine again: python -m export.build_engine"
 _EPSILON_S = 1e-6  # times are sums of fractions of a second and of 1/fps: closer than a microsecond counts as equal
 
 
@@ -148,11 +150,13 @@ class EngineManifest:
         precision: fp32, fp16 or int8.
         opset: Of the ONNX graphs.
         hashes: sha256 hex of `checkpoint`, `encode`, `decide`, `noise_table`, `certificate`, and `calibration`
-            ("" where the precision needs none).
+            ("" where the precision needs none); of `perceive`, where there is a `person_frame`.
         tools: Name -> version of what built it.
         levels: Name -> sigma of the other profiles whose noise tables are in the folder.
         adaptive_level: The rule that may choose among all levels, or None.
         external: Name -> sha256 hex of each file of weights that the graphs keep outside themselves.
+        person_frame: Height and width of the person network's frame, pixels; None where the family sees no people.
+        requires: What a device must have to run this engine, such as "tensorrt" -> the least version.
 
     Raises:
         ManifestError: The fields contradict each other.
@@ -174,29 +178,41 @@ class EngineManifest:
     levels: Mapping[str, Fraction] = field(default_factory=dict)
     adaptive_level: LevelRule | None = None
     external: Mapping[str, str] = field(default_factory=dict)
+    person_frame: tuple[int, int] | None = None
+    requires: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ManifestError(f"labels are {list(self.labels)}; at least two different ones are needed; {_CURE}")
+            raise ManifestError(f"labels are {list(self.labels)}; at least two different ones are needed; {CURE}")
         if self.tokens < 1 or self.width < 1:
-            raise ManifestError(f"tokens is {self.tokens}, width is {self.width}; both must be at least 1; {_CURE}")
-        missing = sorted({*FILES, "checkpoint", "calibration"} - set(self.hashes))
+            raise ManifestError(f"tokens is {self.tokens}, width is {self.width}; both must be at least 1; {CURE}")
+        missing = sorted({*self.files, "checkpoint", "calibration"} - set(self.hashes))
+        if "perceive" in self.hashes and self.person_frame is None:
+            raise ManifestError(f"hashes.perceive is there, but person_frame is null; {CURE}")
+        if self.person_frame is not None and not interface.is_person_frame(*self.person_frame):
+            height, width = self.person_frame
+            raise ManifestError(f"person_frame is {height} x {width}; {interface.PERSON_FRAMES}; {CURE}")
         if missing:
-            raise ManifestError(f"hashes: {', '.join(missing)} missing; {_CURE}")
+            raise ManifestError(f"hashes: {', '.join(missing)} missing; {CURE}")
         for name in self.external:
-            if not _EXTERNAL.fullmatch(name) or name in {*FILES.values(), _MANIFEST, SIGNATURE}:
-                raise ManifestError(f"external: {name!r} is no name for a file of weights; {_CURE}")
+            if not _EXTERNAL.fullmatch(name) or name in {*FILES.values(), *GRAPHS.values(), _MANIFEST, SIGNATURE}:
+                raise ManifestError(f"external: {name!r} is no name for a file of weights; {CURE}")
         if len(set(self.sigmas)) <= len(self.levels):
-            raise ManifestError(f"levels: a sigma of {dict(self.levels)} is there twice, or is the profile's; {_CURE}")
+            raise ManifestError(f"levels: a sigma of {dict(self.levels)} is there twice, or is the profile's; {CURE}")
         self.certificate()  # raises where C, sigma and the cadence are out of range
         if self.adaptive_level is not None:
             directions = self.adaptive_level.directions
             if (len(directions), len(directions[0])) != (len(self.labels) - 1, self.n):
                 raise ManifestError(
                     f"adaptive_level.directions: {len(directions)} rows of {len(directions[0])} integers; "
-                    f"{len(self.labels) - 1} risks of n = {self.n} are needed; {_CURE}"
+                    f"{len(self.labels) - 1} risks of n = {self.n} are needed; {CURE}"
                 )
             self.make_adaptive_level()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Part of this engine's folder -> file name: FILES, and `perceive` where there is a person network."""
+        return dict(FILES) if self.person_frame is None else {"perceive": GRAPHS["perceive"], **FILES}
 
     @property
     def n(self) -> int:
@@ -324,22 +340,19 @@ class EngineManifest:
             "levels": {name: str(sigma) for name, sigma in self.levels.items()},
             "adaptive_level": self.adaptive_level.document() if self.adaptive_level is not None else {},
             "external": dict(self.external),
+            "person_frame": self.person_frame and list(self.person_frame),
+            "requires": dict(self.requires),
             "graphs": self.graphs(),
         }
 
     def graphs(self) -> dict[str, Any]:
-        """Names, dtypes and shapes of the graphs' inputs and outputs."""
-        frames = [1, self.window.frames, self.window.height, self.window.width]
-        event = [1, self.event_releases, self.tokens, self.width]
+        """Graph -> names, dtypes and shapes of its inputs and outputs; `perceive` is there with a `person_frame`."""
+        window, frame = self.window, self.person_frame
+        frames, people = (window.frames, window.height, window.width), frame is not None
         return {
-            "encode": {
-                "inputs": {"frames": ["uint8", frames]},
-                "outputs": {"mu": ["int32", [1, self.tokens, self.width]]},
-            },
-            "decide": {
-                "inputs": {"z": ["int32", event], "present": ["bool", [1, self.event_releases]]},
-                "outputs": {"logits": ["float32", [1, len(self.labels)]]},
-            },
+            **({} if frame is None else {"perceive": interface.perceive(*frame)}),
+            "encode": interface.encode(frames, self.tokens, self.width, people),
+            "decide": interface.decide(self.event_releases, self.tokens, self.width, len(self.labels)),
         }
 
     @classmethod
@@ -349,7 +362,7 @@ class EngineManifest:
             found = json.loads(text)
             if found["version"] != _VERSION:
                 raise ManifestError(
-                    f"{_MANIFEST}: version is {found['version']!r}, this software reads version {_VERSION}; {_CURE}"
+                    f"{_MANIFEST}: version is {found['version']!r}, this software reads version {_VERSION}; {CURE}"
                 )
             manifest = cls(
                 family=str(found["family"]),
@@ -368,13 +381,15 @@ class EngineManifest:
                 levels={str(k): Fraction(v) for k, v in found["levels"].items()},
                 adaptive_level=LevelRule.of(found["adaptive_level"]) if found["adaptive_level"] else None,
                 external={str(k): str(v) for k, v in found["external"].items()},
+                person_frame=_person_frame(found["person_frame"]),
+                requires={str(k): str(v) for k, v in found["requires"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise ManifestError(f"{_MANIFEST}: unreadable ({error!r}); {_CURE}") from error
+            raise ManifestError(f"{_MANIFEST}: unreadable ({error!r}); {CURE}") from error
         if manifest._document() != found:
             expected = manifest._document()
             different = sorted(name for name in {*found, *expected} if expected.get(name) != found.get(name))
-            raise ManifestError(f"{_MANIFEST}: {', '.join(different)} is not what the other fields give; {_CURE}")
+            raise ManifestError(f"{_MANIFEST}: {', '.join(different)} is not what the other fields give; {CURE}")
         return manifest
 
     @classmethod
@@ -395,7 +410,7 @@ class EngineManifest:
                 check_signature(data, file.with_name(SIGNATURE), signer)
             return cls.from_json(data.decode())
         except (OSError, UnicodeDecodeError) as error:
-            raise ManifestError(f"{file}: {error}; {_CURE}") from error
+            raise ManifestError(f"{file}: {error}; {CURE}") from error
 
     def save(self, folder: Path | str) -> None:
         """Write `manifest.json` into an engine folder."""
@@ -403,37 +418,31 @@ class EngineManifest:
 
     def check(self, folder: Path | str) -> None:
         """Compare every file of the folder with this manifest. Raises ManifestError, CertificateError or NoiseError."""
-        for name, pinned in {**{name: self.hashes[part] for part, name in FILES.items()}, **self.external}.items():
-            _same(name, sha256_file(Path(folder) / name), pinned)
+        hashes = {name: self.hashes[part] for part, name in self.files.items()}
+        for name, expected in {**hashes, **self.external}.items():
+            pinned.same(name, sha256_file(Path(folder) / name), expected)
         certificate = Certificate.from_json((Path(folder) / FILES["certificate"]).read_text())
         if certificate != self.certificate():
             raise ManifestError(
-                f"{FILES['certificate']}: not what C, sigma and the cadence of the manifest give; {_CURE}"
+                f"{FILES['certificate']}: not what C, sigma and the cadence of the manifest give; {CURE}"
             )
         tables = NoiseTable.load_all(Path(folder) / FILES["noise_table"], self.hashes["noise_table"])
         first, others = tables[0].sigma, {table.sigma for table in tables[1:]}
         if first != self.sigma or others != set(self.levels.values()) or len(tables) != len(self.sigmas):
             raise ManifestError(
                 f"{FILES['noise_table']}: made for sigma {first} and {len(others)} levels, the manifest says "
-                f"{self.sigma} and {dict(self.levels)}; {_CURE}"
+                f"{self.sigma} and {dict(self.levels)}; {CURE}"
             )
 
     def read_graph(self, folder: Path | str, part: str) -> bytes:
-        """Read `part`, "encode" or "decide", once: what is returned has the hash that the manifest says.
+        """Read a graph of `graphs()` once: what is returned has the hash that the manifest says.
 
         Raises:
             ManifestError: The file cannot be read, or has another hash.
         """
-        file = Path(folder) / FILES[part]
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise ManifestError(f"{file}: {error.strerror}; {_CURE}") from error
-        _same(FILES[part], hashlib.sha256(data).hexdigest(), self.hashes[part])
-        return data
+        return pinned.read(Path(folder) / GRAPHS[part], self.hashes[part])
 
-    @contextmanager
-    def open_verified(self, folder: Path | str, scratch: Path | str | None = None) -> Iterator[Path]:
+    def open_verified(self, folder: Path | str, scratch: Path | str | None = None) -> AbstractContextManager[Path]:
         """Give a folder with the graphs and their external weights whose bytes cannot change after they were hashed.
 
         It is a private copy, deleted at the end of the block: what is read from it is what the manifest pins, whatever
@@ -446,19 +455,8 @@ class EngineManifest:
         Raises:
             ManifestError: A file has another hash than the manifest says, or cannot be copied.
         """
-        pinned = {FILES[part]: self.hashes[part] for part in ("encode", "decide")} | dict(self.external)
-        try:
-            with tempfile.TemporaryDirectory(prefix="veilsight-", dir=scratch) as copy:
-                for name, expected in pinned.items():
-                    with (Path(folder) / name).open("rb") as source, (Path(copy) / name).open("xb") as target:
-                        digest = hashlib.sha256()
-                        while chunk := source.read(_CHUNK):
-                            digest.update(chunk)
-                            target.write(chunk)
-                    _same(name, digest.hexdigest(), expected)
-                yield Path(copy)
-        except OSError as error:
-            raise ManifestError(f"{error.filename}: {error.strerror}; {_CURE}") from error
+        graphs = {GRAPHS[part]: self.hashes[part] for part in self.graphs()}
+        return pinned.copied(folder, {**graphs, **self.external}, scratch)
 
 
 def sha256_file(path: Path | str) -> str:
@@ -469,10 +467,12 @@ def sha256_file(path: Path | str) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror}; {_CURE}") from error
+        raise ManifestError(f"{path}: {error.strerror}; {CURE}") from error
     return digest.hexdigest()
 
 
-def _same(name: str, found: str, pinned: str) -> None:
-    if found != pinned:
-        raise ManifestError(f"{name}: sha256 {found[:12]}..., but the manifest says {pinned[:12]}...; {_CURE}")
+def _person_frame(found: Any) -> tuple[int, int] | None:
+    if found is None:
+        return None
+    height, width = found
+    return int(height), int(width)

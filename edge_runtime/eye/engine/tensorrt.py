@@ -1,10 +1,10 @@
 """The engine in TensorRT 10 or 11, by PyCUDA, from engine files that were made on this device.
 
-    frames --[:]--> pinned host --stream--> device --execute_async_v3--> device --stream--> pinned host --> mu
+    inputs --[:]--> pinned host --stream--> device --execute_async_v3--> device --stream--> pinned host --> outputs
     every input and output is overwritten after every run, on the host and on the device
 
 Each graph is one `_Program`, the only owner of its buffers: allocated once, bound by name once, released in the
-opposite order. Each has its own stream and lock, because `encode` and `decide` may run on different threads.
+opposite order. Each has its own stream and lock, because `encode` and `perceive` run on different threads.
 Intermediate values stay in TensorRT's scratch memory on the device until the next run.
 
 Engine files are made by `python -m export.install`. TensorRT and PyCUDA are imported by `load_libraries`, not before.
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.eye.engine.base import Engine
-from wire.artifact.engine_record import EngineRecord, engine_key
+from edge_runtime.eye.engine.base import Engine, Values
+from wire.artifact.engine_record import EngineRecord, engine_key, engine_parts
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DeviceLost, EngineError, VeilsightError
 
@@ -34,7 +34,6 @@ __all__ = ["Gpu", "Libraries", "TensorRtEngine", "device_facts", "load_cuda", "l
 _CURE = "make it again: python -m export.install"
 _RELEASE = Path("/etc/nv_tegra_release")  # "# R36 (release), REVISION: 4.4, GCID: ..."
 _OLDEST = (10, 0)
-_PART = "encode"
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _CLOSE_S = 5.0
 
@@ -195,21 +194,24 @@ class TensorRtEngine(Engine):
                 logger = make_logger(found.trt)
                 runtime = found.trt.Runtime(logger)
                 runtime.engine_host_code_allowed = False
-                self._program = _Program(found, gpu, runtime, logger, self._signature())
-                held.callback(self._program.close)
-                self._program.load(record.read(place, _PART), cuda_graph)
+                self._programs: dict[str, _Program] = {}
+                for part in engine_parts(self.manifest):
+                    program = _Program(part, found, gpu, runtime, logger, self._signature(part))
+                    held.callback(program.close)
+                    program.load(record.read(place, part), cuda_graph)
+                    self._programs[part] = program
             self._held = held.pop_all()
 
-    def _signature(self) -> tuple[Signature, Signature]:
-        graph = self.manifest.graphs()[_PART]
+    def _signature(self, part: str) -> tuple[Signature, Signature]:
+        graph = self.manifest.graphs()[part]
         inputs, outputs = (
             {name: (str(dtype), tuple(shape)) for name, (dtype, shape) in graph[kind].items()}
             for kind in ("inputs", "outputs")
         )
         return inputs, outputs
 
-    def _run(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        return self._program.run({"frames": frames})
+    def _run(self, part: str, inputs: Values) -> dict[str, npt.NDArray[Any]]:
+        return self._programs[part].run(inputs)
 
     def close(self) -> None:
         self._held.close()
@@ -219,8 +221,9 @@ class _Program:
     """One graph of an engine file with its buffers, its stream and its lock. `close` releases all of them."""
 
     def __init__(
-        self, found: Libraries, gpu: Gpu, runtime: Any, logger: Any, signature: tuple[Signature, Signature]
+        self, part: str, found: Libraries, gpu: Gpu, runtime: Any, logger: Any, signature: tuple[Signature, Signature]
     ) -> None:
+        self._part = part
         self._trt, self._cuda, self._driver = found.trt, found.cuda, found.driver
         self._gpu, self._runtime, self._logger = gpu, runtime, logger
         self._inputs, self._outputs = signature
@@ -261,7 +264,7 @@ class _Program:
                 self._graph = _Graph(self._driver(), self._stream.handle, self._enqueue)
                 self._held.callback(self._graph.close)
         except cuda.Error as error:
-            raise EngineError(f"{_PART}: the GPU gives no memory or no stream ({error}); free some") from error
+            raise EngineError(f"{self._part}: the GPU gives no memory or no stream ({error}); free some") from error
 
     def _forget(self) -> None:
         """Drop TensorRT's own objects, which go last: the context (it holds the engine), then the runtime."""
@@ -272,7 +275,7 @@ class _Program:
         """Raise EngineError unless names, types, shapes are the manifest's, and the file is for this GPU alone."""
         trt = self._trt
         if cuda_engine.hardware_compatibility_level != trt.HardwareCompatibilityLevel.NONE:
-            raise EngineError(f"{_PART}: the engine file was made to run on several kinds of GPU; {_CURE}")
+            raise EngineError(f"{self._part}: the engine file was made to run on several kinds of GPU; {_CURE}")
         types = {
             trt.DataType.UINT8: "uint8",
             trt.DataType.INT32: "int32",
@@ -287,18 +290,18 @@ class _Program:
                 if cuda_engine.get_tensor_mode(name) == mode
             }
             if has != expected:
-                raise EngineError(f"{_PART}: the engine file has {has}, the manifest says {expected}; {_CURE}")
+                raise EngineError(f"{self._part}: the engine file has {has}, the manifest says {expected}; {_CURE}")
             if any(cuda_engine.get_tensor_location(name) != trt.TensorLocation.DEVICE for name in names):
-                raise EngineError(f"{_PART}: the engine file wants tensors on the host; {_CURE}")
+                raise EngineError(f"{self._part}: the engine file wants tensors on the host; {_CURE}")
 
-    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    def run(self, inputs: Values) -> dict[str, npt.NDArray[Any]]:
         """Run the graph once; its buffers are overwritten on host and device before this returns or raises.
 
         Args:
             inputs: Name -> value, of the manifest's dtypes and shapes.
 
         Returns:
-            A copy of the graph's one output.
+            Copies of the graph's outputs.
 
         Raises:
             EngineError: TensorRT refuses the run.
@@ -313,14 +316,12 @@ class _Program:
                 else:
                     self._enqueue()
                 self._stream.synchronize()
-                (output,) = self._outputs
-                made: npt.NDArray[Any] = self._host[output].copy()
-                return made
+                return {name: self._host[name].copy() for name in self._outputs}
             except self._cuda.Error as error:
                 kind = type(error).__name__
             finally:
                 self._wipe()
-        raise DeviceLost(f"{_PART}: CUDA failed ({kind}); the process must be restarted")
+        raise DeviceLost(f"{self._part}: CUDA failed ({kind}); the process must be restarted")
 
     def _enqueue(self) -> None:
         """Enqueue on the stream: copy the inputs in, run, copy the outputs out."""
@@ -332,7 +333,7 @@ class _Program:
             cuda.memcpy_dtoh_async(self._host[name], self._device[name], stream)
         if not done:
             self._logger.words()  # forgotten: they may tell of what the run read
-            raise EngineError(f"{_PART}: TensorRT: the run failed; {_CURE}")
+            raise EngineError(f"{self._part}: TensorRT: the run failed; {_CURE}")
 
     def _wipe(self) -> None:
         """Overwrite every buffer; what is left of a run is TensorRT's scratch memory."""
@@ -346,10 +347,10 @@ class _Program:
             return
         except self._cuda.Error as error:
             kind = type(error).__name__
-        raise DeviceLost(f"{_PART}: the device's buffers cannot be overwritten ({kind}); restart the process")
+        raise DeviceLost(f"{self._part}: the device's buffers cannot be overwritten ({kind}); restart the process")
 
     def _error(self, what: str) -> EngineError:
-        return EngineError(f"{_PART}: {what} ({self._logger.words()}); {_CURE}")
+        return EngineError(f"{self._part}: {what} ({self._logger.words()}); {_CURE}")
 
     def close(self) -> None:
         """Wait for a run in progress, then release everything, last taken first."""

@@ -1,4 +1,4 @@
-"""The interface of a tower: the frames of one window -> features. Nothing that is promised rests on a tower.
+"""The interface of a tower: frames and people of one window -> features. Nothing that is promised rests on a tower.
 
 A tower computes only what ONNX opset 18 and TensorRT both have: fixed strides, means and maxima over whole maps; no
 adaptive pooling and no shape that depends on data. A black frame (all pixels 0) is a missing one: it lies before the
@@ -8,7 +8,7 @@ start of the stream, or it was lost.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -34,32 +34,40 @@ class Seen(NamedTuple):
 
 
 class Tower(nn.Module):
-    """A vision tower: frames u8 (B, F, H, W) -> features float (B, features).
+    """A vision tower: frames u8 (B, F, H, W), people int (B, F, P, VALUES) -> features float (B, features).
+
+    People are the tracks of a window (`wire.people.tracks`); only a tower that `sees_people` reads them.
 
     Attributes:
         features: width of the output.
+        sees_people: whether it needs the person network.
     """
 
     features: int
+    sees_people: ClassVar[bool] = False
 
     @classmethod
     def of_config(cls, config: FamilyConfig) -> Tower:
         """A freshly initialised tower of the sizes that `config` gives; CheckpointError where they do not fit."""
         raise NotImplementedError(f"{cls.__name__} does not say how it is made from a config; define of_config")
 
-    def sequence(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
+    def sequence(
+        self, frames: Tensor, index: Tensor, people: Tensor | None = None, also: list[Seen] | None = None
+    ) -> Tensor:
         """Compute the features of the R windows of B sequences in one call.
 
         Args:
             frames: u8 (B, T, H, W), all frames of a sequence, each once.
             index: int64 (R, F), the place of each window's frames among the T.
+            people: int (B, R, F, P, VALUES), the tracks of each window, for a tower that sees them.
             also: a tower that computes snippets appends what it `Seen`; others leave the list alone.
 
         Returns:
             Features float (B, R, features).
         """
         windows = frames[:, index].flatten(0, 1)
-        return self(windows).reshape(len(frames), len(index), self.features)  # type: ignore[no-any-return]
+        seen = (windows,) if people is None else (windows, people.flatten(0, 1))
+        return self(*seen).reshape(len(frames), len(index), self.features)  # type: ignore[no-any-return]
 
     def for_export(self) -> Tower:
         """A copy in eval mode for tracing; it computes the same with fewer operations."""

@@ -66,7 +66,9 @@ class SnippetTower(Tower):
         snippets = torch.stack(parts, dim=1).flatten(0, 1)
         return self.over(self.snippets(snippets).reshape(-1, self.count, self.inner.out_features))
 
-    def sequence(self, frames: Tensor, index: Tensor, also: list[Seen] | None = None) -> Tensor:
+    def sequence(
+        self, frames: Tensor, index: Tensor, people: Tensor | None = None, also: list[Seen] | None = None
+    ) -> Tensor:
         """As `Tower.sequence`, with each snippet computed once."""
         starts = torch.arange(self.count) * self.STRIDE
         spans = index[:, starts[:, None] + torch.arange(self.SPAN)]  # (R, S, 8)

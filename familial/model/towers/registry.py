@@ -16,6 +16,7 @@ __all__ = ["TOWERS", "make_tower", "tower_class"]
 
 TOWERS = {
     "snippets": "familial.model.towers.motion:SnippetTower",
+    "fused": "familial.model.towers.fused:FusedTower",
     "qwen": "familial.model.towers.qwen:QwenTower",
 }
 

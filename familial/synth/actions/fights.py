@@ -25,6 +25,7 @@ from familial.synth.actions.shared import approach, meet, ordinary_life
 from familial.synth.actor import Actor
 
 __all__ = [
+    "exchange",
     "fight_beat",
     "fight_chase",
     "fight_floor",
@@ -103,7 +104,7 @@ def _fight(
         ordinary_life(cast, other, start + rng.uniform(-2.0, 0.5))
         approach(other, 0.5 * (a.place + b.place), 0.8, rng.uniform(1.5, 3.5))
     floor_from = start + rng.uniform(0.8, 3.5) if goes_down or rng.random() < 0.12 else math.inf
-    _exchange(cast, fighters, moves, stop, floor_from, one_sided)
+    exchange(cast, fighters, moves, stop, floor_from, one_sided)
     for other in cast.actors[count:]:
         _bystander(cast, other, fighters, start, stop)
     for fighter in fighters:
@@ -111,7 +112,7 @@ def _fight(
     return start, min(max(f.now for f in fighters) if stop > cast.seconds else stop, cast.seconds)
 
 
-def _exchange(
+def exchange(
     cast: Cast, fighters: list[Actor], moves: Mapping[Move, float], stop: float, floor_from: float, one_sided: bool
 ) -> None:
     """Let two of the fighters at a time do one of `moves`, until `stop` seconds or until somebody lies."""

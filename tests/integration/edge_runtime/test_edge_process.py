@@ -46,7 +46,10 @@ def start(config: Path, *more: str, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_clip_is_released_to_its_end(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
+@pytest.mark.parametrize("person_frame", [None, (96, 128)])
+def test_a_clip_is_released_to_its_end(
+    tmp_path: Path, mosquitto: int, listener: Listener, person_frame: tuple[int, int] | None
+) -> None:
     cv2 = pytest.importorskip("cv2")
     np = pytest.importorskip("numpy")
     clip = tmp_path / "clip.avi"
@@ -54,7 +57,7 @@ def test_a_clip_is_released_to_its_end(tmp_path: Path, mosquitto: int, listener:
     for k in range(50):
         writer.write(np.full((48, 64, 3), 40 + 2 * k, np.uint8))
     writer.release()
-    manifest = make_engine(tmp_path / "engine", slot_s=0.2)
+    manifest = make_engine(tmp_path / "engine", slot_s=0.2, person_frame=person_frame)
     config = make_edge_config(tmp_path, engine=tmp_path / "engine", source="none.avi", port=mosquitto)
     summary = tmp_path / "summary.json"
     run = start(config, "--source", str(clip), "--summary", str(summary))
@@ -317,6 +320,20 @@ def test_a_check_says_what_opens_and_what_confines_and_publishes_nothing(
     assert "camera: synthetic://walk: pictures come" in parts[2]
     assert not (tmp_path / "device.key").exists()
     assert listener.messages == []
+
+
+def test_a_check_says_that_pictures_are_too_small_for_the_person_network(tmp_path: Path) -> None:
+    cv2, np = pytest.importorskip("cv2"), pytest.importorskip("numpy")
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    writer.write(np.full((48, 64, 3), 100, np.uint8))
+    writer.release()
+    make_engine(tmp_path / "engine", person_frame=(192, 256))
+    config = make_edge_config(tmp_path, engine=tmp_path / "engine", source=str(clip), port=free_port())
+    command = [sys.executable, "-m", "edge_runtime", "--config", str(config), "--check"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert run.returncode == 2
+    assert "picture is 64x48, too small for the person network" in run.stdout
 
 
 def test_a_check_shows_the_error_that_the_running_eye_keeps_to_itself(tmp_path: Path) -> None:

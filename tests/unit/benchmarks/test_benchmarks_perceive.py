@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from benchmarks.device.perceive import COMMAND, distances
-from benchmarks.device.perceive_frames import fitted
 from benchmarks.device.perceive_original import Original
-from edge_runtime.eye.people import JOINTS, PEOPLE, People
+from familial.data.people import fitted
 from wire.errors import EngineError
+from wire.people.decode import JOINTS, PEOPLE, People
 
 SIZE = (192, 256)
 

@@ -16,19 +16,27 @@ import numpy.typing as npt
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from edge_runtime.eye.engine.base import self_test
+from edge_runtime.eye.engine.base import Values, self_test
 from edge_runtime.eye.engine.onnx import OnnxEngine
 from edge_runtime.eye.engine.registry import EngineOptions, open_engine
 from tests.support.engine_factory import BROKEN_CORES, make_engine, put_weights_outside
 from tests.support.services import PATIENCE_S, ROOT
 from wire.artifact.manifest import EngineManifest, sha256_file
 from wire.errors import ConfigError, EngineError, ManifestError, PrivacyError
+from wire.people.decode import decode
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     make_engine(tmp_path / "engine")
     return tmp_path / "engine"
+
+
+@pytest.fixture
+def seeing(tmp_path: Path) -> Path:
+    """An engine of a family that sees people."""
+    make_engine(tmp_path / "seeing", person_frame=(64, 96))
+    return tmp_path / "seeing"
 
 
 def frames(value: int = 100) -> npt.NDArray[np.uint8]:
@@ -48,7 +56,7 @@ def test_a_code_that_does_not_fit_is_an_error_that_names_no_number(
 ) -> None:
     engine = OnnxEngine(folder)
     for far in (32768, -32769):
-        monkeypatch.setattr(engine, "_run", lambda *_, far=far: np.full((1, 4, 16), far, np.int32))
+        monkeypatch.setattr(engine, "_run", lambda *_, far=far: {"mu": np.full((1, 4, 16), far, np.int32)})
         with pytest.raises(EngineError, match="the code does not fit int16") as refusal:
             engine.encode(frames())
         assert str(abs(far)) not in str(refusal.value)
@@ -72,6 +80,62 @@ def test_an_input_of_another_shape_or_type_is_refused(folder: Path) -> None:
         engine.encode(frames().astype(np.int16))
 
 
+def people(value: int = 0) -> npt.NDArray[np.int32]:
+    return np.full((1, 16, 4, 56), value, np.int32)
+
+
+def test_an_engine_that_sees_people_takes_both_inputs(seeing: Path) -> None:
+    engine = OnnxEngine(seeing)
+    self_test(engine)
+    nobody, somebody = (engine.encode(frames(), people(value)) for value in (0, 900))
+    assert nobody.any() and (nobody != somebody).any()
+    with pytest.raises(EngineError, match=r"the run failed: people is missing, expected int32 \(1, 16, 4, 56\)"):
+        engine.encode(frames())
+    with pytest.raises(EngineError, match="people is int16"):
+        engine.encode(frames(), people().astype(np.int16))
+    with pytest.raises(EngineError, match=r"frame is uint8 \(1, 96, 64, 3\), expected uint8 \(1, 64, 96, 3\)"):
+        engine.perceive(np.zeros((1, 96, 64, 3), np.uint8))
+
+
+def test_an_engine_that_sees_none_takes_no_people(folder: Path) -> None:
+    engine = OnnxEngine(folder)
+    with pytest.raises(EngineError, match=r"people is int32 .*, expected nothing"):
+        engine.encode(frames(), people())
+    with pytest.raises(EngineError, match="frame is uint8 .*, expected nothing"):
+        engine.perceive(np.zeros((1, 64, 96, 3), np.uint8))
+
+
+def test_the_heads_of_a_frame_can_be_decoded(seeing: Path) -> None:
+    frame = np.zeros((1, 64, 96, 3), np.uint8)
+    frame[0, 20:24, 40:44] = 250
+    found = decode(OnnxEngine(seeing).perceive(frame))
+    assert found.found == 1 and found.keypoints[0, 0, :2].tolist() == pytest.approx([5 / 16, 10 / 24])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_heads_that_are_no_numbers_stop_the_eye_before_the_first_slot(
+    seeing: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    engine, run = OnnxEngine(seeing), OnnxEngine._run
+
+    def broken(part: str, inputs: Values) -> dict[str, Any]:
+        made = run(engine, part, inputs)
+        if part == "perceive" and inputs["frame"].all():
+            made["heat"][0, 3, 2, 1] = value
+        return made
+
+    monkeypatch.setattr(engine, "_run", broken)
+    with pytest.raises(EngineError, match="head 'heat' holds NaN"):
+        self_test(engine)
+
+
+def test_a_person_network_that_was_swapped_is_refused(seeing: Path) -> None:
+    file = seeing / "perceive.onnx"
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ManifestError, match=r"perceive\.onnx"):
+        OnnxEngine(seeing)
+
+
 def test_what_a_runtime_says_of_a_failed_run_is_not_passed_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime names values of tensors in some errors; nothing of the text is in the error or behind it."""
 
@@ -80,7 +144,7 @@ def test_what_a_runtime_says_of_a_failed_run_is_not_passed_on(folder: Path, monk
             raise failure
 
     engine = OnnxEngine(folder)
-    monkeypatch.setattr(engine, "_session", Talks())
+    monkeypatch.setitem(engine._sessions, "encode", Talks())
     for failure in (ort_errors.InvalidArgument("pixel 217"), RuntimeError("pixel 217"), MemoryError("pixel 217")):
         with pytest.raises(EngineError, match=rf"the run failed \({type(failure).__name__}\)$") as refusal:
             engine.encode(frames())
@@ -188,22 +252,26 @@ def test_a_broken_core_stops_the_process_before_the_first_slot(tmp_path: Path, c
 
 
 class Remembers:
-    """A runtime that keeps something of one run for the next: the newest frame, or every run's number."""
+    """A runtime that keeps something of one run of a graph for the next: the newest input, or every run's number."""
 
-    def __init__(self, inner: Any, how: str) -> None:
-        self._inner, self._how, self._kept = inner, how, 0
+    def __init__(self, inner: Any, part: str, name: str, how: str) -> None:
+        self._inner, self._part, self._name, self._how, self._kept = inner, part, name, how, 0
 
-    def __call__(self, given: npt.NDArray[np.uint8]) -> Any:
-        made = self._inner(given).copy()
-        made.reshape(-1)[0] = self._kept
-        self._kept = int(given.max()) // 16 if self._how == "newest" else self._kept + 1
-        return made
+    def __call__(self, part: str, inputs: Values) -> dict[str, Any]:
+        made = self._inner(part, inputs)
+        if part == self._part:
+            next(iter(made.values())).reshape(-1)[0] = self._kept
+            self._kept = int(inputs[self._name].max()) // 16 if self._how == "newest" else self._kept + 1
+        return dict(made)
 
 
 @pytest.mark.parametrize("how", ["newest", "count"])
-def test_an_engine_that_remembers_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    engine = OnnxEngine(folder)
-    monkeypatch.setattr(engine, "_run", Remembers(engine._run, how))
+@pytest.mark.parametrize(("part", "name"), [("encode", "frames"), ("encode", "people"), ("perceive", "frame")])
+def test_an_engine_that_remembers_is_found(
+    folder: Path, seeing: Path, monkeypatch: pytest.MonkeyPatch, part: str, name: str, how: str
+) -> None:
+    engine = OnnxEngine(folder if name == "frames" else seeing)
+    monkeypatch.setattr(engine, "_run", Remembers(engine._run, part, name, how))
     with pytest.raises(PrivacyError, match="depends on what was seen before|longer than C"):
         self_test(engine)
 

@@ -20,8 +20,9 @@ from edge_runtime.capture import camera as camera_module
 from edge_runtime.capture import opening, stillness
 from edge_runtime.capture import sources as source_module
 from edge_runtime.capture.address import backend_of, masked
-from edge_runtime.capture.camera import Camera, shrink
+from edge_runtime.capture.camera import Camera
 from edge_runtime.capture.clock import SlotClock
+from edge_runtime.capture.pictures import shrink
 from edge_runtime.capture.sources import open_frames
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.config import load_config

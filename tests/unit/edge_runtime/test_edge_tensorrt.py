@@ -89,7 +89,7 @@ def test_memory_is_allocated_once_and_released_in_order(folder: Path, world: Wor
 def test_every_buffer_is_overwritten_after_a_run(folder: Path, world: World, cuda_graph: bool) -> None:
     engine = opened(folder, world, cuda_graph)
     code = engine.encode(frames())
-    program = engine._program
+    program = engine._programs["encode"]
     assert code.any()
     for name in ("frames", "mu"):
         assert not program._host[name].any(), name
@@ -114,7 +114,7 @@ def test_every_buffer_is_overwritten_when_a_run_fails(
 ) -> None:
     engine = opened(folder, world)
     how(engine, world)
-    program = engine._program
+    program = engine._programs["encode"]
     assert not any(program._host[name].any() or program._device[name].bytes.any() for name in ("frames", "mu"))
     world.execute_fails = False
     assert engine.encode(frames()).any()  # and the next run is sound
@@ -132,7 +132,7 @@ def test_a_broken_device_ends_the_process_instead_of_filling_slots(folder: Path,
 def test_what_tensorrt_says_of_a_failed_run_is_not_passed_on(folder: Path, world: World) -> None:
     """Its words could hold what the run read: they are forgotten, by this error and by the next one."""
     engine = opened(folder, world)
-    program = engine._program
+    program = engine._programs["encode"]
     program._logger.log(world.trt.ILogger.ERROR, "pixel 217")
     world.execute_fails = True
     with pytest.raises(EngineError) as refusal:
@@ -156,6 +156,71 @@ def test_two_threads_run_an_engine(folder: Path, world: World) -> None:
     thread.join()
     assert len(found) == 100 and all(np.array_equal(z, found[0]) for z in found)
     engine.close()
+
+
+# --- the engine of a family that sees people
+
+
+@pytest.fixture
+def seeing(tmp_path: Path) -> Path:
+    make_engine(tmp_path / "seeing", person_frame=(64, 96))
+    return tmp_path / "seeing"
+
+
+def picture() -> Any:
+    return np.random.default_rng(3).integers(0, 256, (1, 64, 96, 3), np.uint8)
+
+
+def people() -> Any:
+    return np.full((1, 16, 4, 56), 800, np.int32)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_both_graphs_compute_what_onnx_runtime_computes(seeing: Path, world: World, cuda_graph: bool) -> None:
+    engine, other = opened(seeing, world, cuda_graph), OnnxEngine(seeing)
+    self_test(engine)
+    assert np.array_equal(engine.encode(frames(), people()), other.encode(frames(), people()))
+    found, expected = engine.perceive(picture()), other.perceive(picture())
+    assert [*found] == [*expected]
+    assert all(np.array_equal(found[name], expected[name]) for name in found)
+    engine.close()
+
+
+def test_both_graphs_own_their_memory_and_leave_nothing_in_it(seeing: Path, world: World) -> None:
+    engine = opened(seeing, world)
+    taken = world.allocations
+    assert taken == 2 * (3 + 7)  # on host and device: frames, people, mu; frame, six heads
+    heads = engine.perceive(picture())
+    code = engine.encode(frames(), people())
+    assert heads["heat"].any() and code.any() and world.allocations == taken
+    for program in engine._programs.values():
+        assert not any(host.any() for host in program._host.values())
+        assert not any(memory.bytes.any() for memory in program._device.values())
+    engine.close()
+    assert not world.live
+
+
+def test_a_frame_is_seen_while_a_window_is_encoded(seeing: Path, world: World) -> None:
+    engine = opened(seeing, world)
+    heads, code = engine.perceive(picture()), engine.encode(frames(), people())
+    assert len(world.streams) == 2
+    seen = list[Any]()
+    thread = threading.Thread(target=lambda: seen.extend(engine.perceive(picture()) for _ in range(30)))
+    thread.start()
+    codes = [engine.encode(frames(), people()) for _ in range(30)]
+    thread.join()
+    assert len(seen) == 30 and all(np.array_equal(found["heat"], heads["heat"]) for found in seen)
+    assert all(np.array_equal(found, code) for found in codes)
+    engine.close()
+
+
+@pytest.mark.parametrize("at", [0, 5, 6, 19])
+def test_memory_that_runs_out_at_either_graph_leaves_nothing_behind(seeing: Path, world: World, at: int) -> None:
+    make_plans(seeing, seeing.parent / "cache", world)
+    world.fail_at = at
+    with pytest.raises(EngineError, match="(encode|perceive): the GPU gives no memory"):
+        opened(seeing, world)
+    assert not world.live and "detach" in world.log
 
 
 @pytest.mark.parametrize("at", range(4))

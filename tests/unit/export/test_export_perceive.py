@@ -21,16 +21,17 @@ import pytest
 from benchmarks.device.perceive import distances
 from benchmarks.device.perceive_frames import Frame, rendered_frames
 from benchmarks.device.perceive_original import Original, as_people
-from edge_runtime.eye.people import FOUND, HEADS, PEOPLE, People, decode
 from export.perceive import weights
-from export.perceive.__main__ import main, size_of
+from export.perceive.__main__ import main
 from export.perceive.convert import FILE, convert, doubling, interface
+from export.perceive.size import size_of
 from export.perceive.tflite import read_network
 from export.perceive.weights import read_weights
 from export.precision.network import open_session
 from export.proof.verify_graph import check_graph
 from tests.support.services import ROOT
 from wire.errors import CheckpointError, ConfigError, GraphError
+from wire.people.decode import FOUND, HEADS, PEOPLE, People, decode
 
 RECORD = Path(__file__).with_name("perceive_people.json")
 SIZE = (192, 256)

@@ -82,6 +82,14 @@ def test_a_group_stays_in_one_fold() -> None:
         check_folds(clips, [i % 3 for i in range(60)])
 
 
+def test_a_set_stays_in_one_fold_where_sets_stay_whole() -> None:
+    clips = [Clip(Path("x"), f"{i}", LABELS[i % 3], f"set{i % 5}", f"group{i % 7}", "") for i in range(60)]
+    folds = grouped_folds(clips, 5, whole_sets=True)
+    assert len({(clip.set, fold) for clip, fold in zip(clips, folds, strict=True)}) == 5 == len(set(folds))
+    with pytest.raises(DataError, match="there are 5 sets: give --folds 5 or less"):
+        grouped_folds(clips, 6, whole_sets=True)
+
+
 def test_windows_are_black_where_there_is_no_frame() -> None:
     footage = _clip(0, 3.0, None).footage
     made = windows(footage, [1.0, 2.0, 3.0 + SPEC.receptive_field_s + 0.1], SPEC)
@@ -121,7 +129,7 @@ GRID = Grid.of(SPEC, 8)
 
 def test_a_sequence_holds_the_windows_of_its_slots() -> None:
     clip = _clip(0, 9.0, ())
-    frames, _ = sequence_frames(clip, 0.0, 8.0, GRID, SPEC, None)
+    frames, _, _ = sequence_frames(clip, 0.0, 8.0, GRID, SPEC, None)
     made = windows(clip.footage, [1.0 + slot for slot in range(8)], SPEC)
     assert np.array_equal(frames[GRID.index], made)
     assert len(frames) < made.shape[0] * made.shape[1] / 2  # neighbours share most of them
@@ -155,5 +163,5 @@ def test_batches_are_balanced_and_deterministic() -> None:
 
 def test_frames_before_the_stream_starts_are_black() -> None:
     clip = _clip(0, 8.0, ())
-    made, _ = sequence_frames(clip, 4.0, 5.0, Grid.of(SPEC, 1), SPEC, None)
+    made, _, _ = sequence_frames(clip, 4.0, 5.0, Grid.of(SPEC, 1), SPEC, None)
     assert not made[: SPEC.context_frames - 1].any() and made[SPEC.context_frames :].any()

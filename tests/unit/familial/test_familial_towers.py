@@ -17,9 +17,15 @@ from familial.model.towers.registry import TOWERS, make_tower, tower_class
 from tests.support.family_factory import small_config
 from tests.support.qwen_factory import qwen_family_config
 from wire.errors import CheckpointError
+from wire.people.packed import VALUES
+from wire.people.tracks import TRACKS
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL: dict[str, FamilyConfig] = {"snippets": small_config(), "qwen": qwen_family_config()}
+SMALL: dict[str, FamilyConfig] = {
+    "snippets": small_config(),
+    "fused": replace(small_config(), tower="fused", people_width=16),
+    "qwen": qwen_family_config(),
+}
 """A config of each tower that a test can compute with."""
 
 
@@ -55,7 +61,7 @@ def test_every_tower_is_registered_documented_and_tested() -> None:
 def test_a_tower_without_a_registry_row_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(TOWERS, "qwen")
     assert missing_steps(tower_class("snippets")) == []
-    with pytest.raises(CheckpointError, match=r"tower is 'qwen'; known are \['snippets'\]"):
+    with pytest.raises(CheckpointError, match=r"tower is 'qwen'; known are \['fused', 'snippets'\]"):
         make_tower(SMALL["qwen"])
     (step,) = [step for tower in written_towers() for step in missing_steps(tower)]
     assert step == "QwenTower: add a row to TOWERS in familial/model/towers/registry.py"
@@ -69,6 +75,12 @@ def test_a_tower_without_docs_or_a_small_config_is_named(monkeypatch: pytest.Mon
     assert "docs/checkpoints.md" in docs and "SMALL" in small
 
 
+def people_of(tower: Tower, batch: int, windows: int, frames: int) -> torch.Tensor | None:
+    """Tracks of any numbers that fit, for a tower that sees people: int32 (batch, windows, frames, TRACKS, VALUES)."""
+    shape = (batch, windows, frames, TRACKS, VALUES)
+    return torch.randint(-6144, 10240, shape, dtype=torch.int32) if tower.sees_people else None
+
+
 @pytest.mark.parametrize("name", sorted(TOWERS))
 @torch.no_grad()
 def test_a_tower_keeps_the_interface(name: str) -> None:
@@ -79,12 +91,15 @@ def test_a_tower_keeps_the_interface(name: str) -> None:
     tower = make_tower(config).eval()
     frames = torch.randint(1, 256, (2, window.frames + count - 1, window.height, window.width), dtype=torch.uint8)
     index = torch.arange(count)[:, None] + torch.arange(window.frames)
-    features = tower(frames[:, index].flatten(0, 1)).reshape(2, count, -1)
+    people = people_of(tower, 2, count, window.frames)
+    seen = [] if people is None else [people.flatten(0, 1)]
+    features = tower(frames[:, index].flatten(0, 1), *seen).reshape(2, count, -1)
     assert features.shape[2] == tower.features and bool(torch.isfinite(features).all())
-    torch.testing.assert_close(tower.sequence(frames, index), features, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(tower.sequence(frames, index, people), features, atol=1e-3, rtol=1e-4)
     exported = tower.for_export()
     assert not exported.training
-    torch.testing.assert_close(exported(frames[:, index[0]]), features[:, 0], atol=1e-3, rtol=1e-4)
+    first = [] if people is None else [people[:, 0]]
+    torch.testing.assert_close(exported(frames[:, index[0]], *first), features[:, 0], atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(TOWERS))
@@ -92,7 +107,9 @@ def test_a_tower_keeps_the_interface(name: str) -> None:
 def test_black_frames_give_finite_features(name: str) -> None:
     config = SMALL[name]
     black = torch.zeros(1, config.window.frames, config.window.height, config.window.width, dtype=torch.uint8)
-    assert bool(torch.isfinite(make_tower(config).eval()(black)).all())
+    tower = make_tower(config).eval()
+    nobody = [torch.zeros(1, config.window.frames, TRACKS, VALUES, dtype=torch.int32)] if tower.sees_people else []
+    assert bool(torch.isfinite(tower(black, *nobody)).all())
 
 
 def test_an_unknown_tower_is_refused_with_the_known_ones() -> None:

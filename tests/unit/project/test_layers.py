@@ -24,6 +24,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "edge_runtime/eye/engine/tensorrt.py": {"tensorrt", "pycuda"},
     "familial": {"numpy", "torch"},
     "familial/data": {"cv2"},
+    "familial/data/people.py": {"onnxruntime"},
     "familial/train/__main__.py": {"cv2"},
     "familial/synth": {"cv2"},
     "familial/evaluate": {"scipy"},

@@ -16,6 +16,9 @@ import pytest
 from tests.support.engine_factory import make_engine, make_noise_table
 from wire.artifact.manifest import FILES, EngineManifest, sha256_file
 from wire.errors import CertificateError, ManifestError, NoiseError
+from wire.people.decode import HEADS
+from wire.people.packed import VALUES
+from wire.people.tracks import TRACKS
 from wire.privacy.certificate import Certificate
 from wire.privacy.noise_table import NoiseTable
 
@@ -74,7 +77,7 @@ def other(value: Any) -> Any:
         return value + "1"
     if isinstance(value, list):
         return [*value[:-1], other(value[-1])]
-    return value + 1
+    return 1 if value is None else value + 1
 
 
 def test_no_field_can_be_changed_unnoticed(engine: Path) -> None:
@@ -96,7 +99,7 @@ def test_no_field_can_be_changed_unnoticed(engine: Path) -> None:
 
 
 def test_an_engine_whose_graph_reads_noise_is_refused_with_the_cure(engine: Path) -> None:
-    """Manifests of version 3 say that `encode` takes noise; no edit of the number alone makes one of version 4."""
+    """Manifests of version 3 say that `encode` takes noise; no edit of the number alone makes one of this version."""
 
     def former(document: dict[str, Any]) -> None:
         code = ["int32", [1, document["tokens"], document["width"]]]
@@ -108,7 +111,7 @@ def test_an_engine_whose_graph_reads_noise_is_refused_with_the_cure(engine: Path
     with pytest.raises(ManifestError, match=r"graphs is not what the other fields give; build the engine again"):
         EngineManifest.load(engine)
     edit(engine, lambda document: document.update(version=3))
-    with pytest.raises(ManifestError, match=r"version is 3, this software reads version 4; build the engine again"):
+    with pytest.raises(ManifestError, match=r"version is 3, this software reads version 5; build the engine again"):
         EngineManifest.load(engine)
 
 
@@ -178,13 +181,14 @@ def test_a_manifest_with_a_faulty_field_is_refused(engine: Path, change: Callabl
 
 
 def test_a_manifest_of_the_version_before_is_refused_with_the_cure(engine: Path) -> None:
-    """Its level rule was called `attention`."""
+    """It has no `person_frame`."""
 
     def change(document: dict[str, Any]) -> None:
-        document.update(version=2, attention=document.pop("adaptive_level"))
+        document.update(version=4)
+        del document["person_frame"], document["requires"]
 
     edit(engine, change)
-    cure = r"version is 2, this software reads version 4; build the engine again: python -m export\.build_engine"
+    cure = r"version is 4, this software reads version 5; build the engine again: python -m export\.build_engine"
     with pytest.raises(ManifestError, match=cure):
         EngineManifest.load(engine)
 
@@ -226,3 +230,67 @@ def test_a_noise_table_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> 
     make_noise_table(Fraction(4)).save(tmp_path / "table.bin")
     with pytest.raises(NoiseError, match="not the pinned one"):
         NoiseTable.load(tmp_path / "table.bin", "0" * 64)
+
+
+@pytest.fixture
+def seeing(tmp_path: Path) -> Path:
+    """An engine folder with a person network."""
+    make_engine(tmp_path / "seeing", person_frame=(64, 96))
+    return tmp_path / "seeing"
+
+
+def test_a_folder_with_a_person_network_says_how_large_its_frame_is_and_what_encode_reads(seeing: Path) -> None:
+    manifest = EngineManifest.load(seeing)
+    manifest.check(seeing)
+    graphs, frames = manifest.graphs(), manifest.window.frames
+    assert manifest.person_frame == (64, 96)
+    assert graphs["perceive"]["inputs"] == {"frame": ["uint8", [1, 64, 96, 3]]}
+    assert graphs["perceive"]["outputs"] == {name: ["float32", [1, count, 16, 24]] for name, count in HEADS.items()}
+    assert graphs["encode"]["inputs"]["people"] == ["int32", [1, frames, TRACKS, VALUES]]
+    assert EngineManifest.from_json(manifest.to_json()) == manifest
+
+
+def test_without_a_person_network_nothing_of_it_is_in_the_manifest(engine: Path) -> None:
+    manifest = EngineManifest.load(engine)
+    assert manifest.person_frame is None and manifest.files == FILES
+    assert manifest.graphs().keys() == {"encode", "decide"}
+    assert manifest.graphs()["encode"]["inputs"].keys() == {"frames"}
+
+
+def test_a_person_network_that_was_changed_or_is_missing_is_refused(seeing: Path) -> None:
+    manifest, file = EngineManifest.load(seeing), seeing / "perceive.onnx"
+    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    for read in (manifest.check, lambda folder: manifest.read_graph(folder, "perceive")):
+        with pytest.raises(ManifestError, match=r"perceive\.onnx: sha256 .* build the engine again"):
+            read(seeing)
+    with pytest.raises(ManifestError, match=r"perceive\.onnx: sha256"), manifest.open_verified(seeing):
+        pass
+    file.unlink()
+    with pytest.raises(ManifestError, match=r"perceive\.onnx"):
+        manifest.check(seeing)
+
+
+def test_the_private_copy_holds_every_graph(seeing: Path) -> None:
+    manifest = EngineManifest.load(seeing)
+    with manifest.open_verified(seeing) as copy:
+        assert {file.name for file in copy.iterdir()} == {"perceive.onnx", "encode.onnx", "decide.onnx"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.update(person_frame=[64, 90]), "person_frame is 64 x 90; both sides must be multiples of 32"),
+        (lambda d: d.update(person_frame=[0, 64]), "person_frame is 0 x 64"),
+        (lambda d: d.update(person_frame=[64, 4096]), "person_frame is 64 x 4096"),
+        (lambda d: d.update(person_frame=[64]), "unreadable"),
+        (lambda d: d.update(person_frame=None), "hashes.perceive is there, but person_frame is null"),
+        (lambda d: d["hashes"].pop("perceive"), "hashes: perceive missing"),
+        (lambda d: d.update(person_frame=[96, 64]), "graphs is not what the other fields give"),
+    ],
+)
+def test_a_person_network_that_contradicts_itself_is_refused(
+    seeing: Path, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    edit(seeing, change)
+    with pytest.raises(ManifestError, match=words):
+        EngineManifest.load(seeing)

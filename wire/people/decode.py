@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from wire.errors import CameraError, EngineError
 
-__all__ = ["FOUND", "HEADS", "JOINTS", "PEOPLE", "STRIDE", "People", "Placement", "decode", "place"]
+__all__ = ["FOUND", "HEADS", "JOINTS", "MOST_ENLARGED", "PEOPLE", "STRIDE", "People", "Placement", "decode", "place"]
 
 HEADS: Mapping[str, int] = {
     "centres": 1,
@@ -35,7 +35,7 @@ PEOPLE, JOINTS = 6, 17
 FOUND = 0.2
 """A person of this score counts as found."""
 MOST_ENLARGED = 2.0
-"""A frame is enlarged to the network's size at most so much: from half of its sides."""
+"""A camera's picture is enlarged to the network's size at most so much: from half of its sides."""
 
 _SPREAD = 0.300048828125  # of the weighting, in the shorter side; the original holds 0.3 in float16
 _SEEN = 0.126953125  # joints of a lower score do not count towards a person's
@@ -90,8 +90,16 @@ class Placement:
     share: tuple[float, float]
 
 
-def place(height: int, width: int, frame: tuple[int, int] = (192, 256)) -> Placement:
-    """Place a camera's picture of `height` x `width` in the network's frame, without changing its proportions.
+def place(
+    height: int, width: int, frame: tuple[int, int] = (192, 256), most_enlarged: float = MOST_ENLARGED
+) -> Placement:
+    """Place a picture of `height` x `width` in the network's frame, without changing its proportions.
+
+    Args:
+        height: Of the picture, pixels.
+        width: The same.
+        frame: Height and width of the network's frame.
+        most_enlarged: A picture that would have to be enlarged more is refused.
 
     Raises:
         CameraError: The picture is too small: people in it would be of too few pixels.
@@ -99,8 +107,8 @@ def place(height: int, width: int, frame: tuple[int, int] = (192, 256)) -> Place
     if height < 1 or width < 1:
         raise CameraError(f"the camera's picture is {width}x{height}: there is nothing in it")
     scale = min(frame[0] / height, frame[1] / width)
-    if scale > MOST_ENLARGED:
-        least = f"{round(frame[1] / MOST_ENLARGED)}x{round(frame[0] / MOST_ENLARGED)}"
+    if scale > most_enlarged:
+        least = f"{round(frame[1] / most_enlarged)}x{round(frame[0] / most_enlarged)}"
         raise CameraError(
             f"the camera's picture is {width}x{height}, too small for the person network; one side must reach that "
             f"of {least}: choose a larger mode of the camera"

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_runtime.eye.people import FOUND, HEADS, JOINTS, PEOPLE, People, decode, place
 from wire.errors import CameraError, EngineError
+from wire.people.decode import FOUND, HEADS, JOINTS, PEOPLE, People, decode, place
 
 Heads = dict[str, npt.NDArray[np.float32]]
 H, W = 48, 64
