@@ -11,7 +11,6 @@ without it.
 from __future__ import annotations
 
 import logging
-import random
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wire.broker import BrokerConfig
-from wire.errors import BrokerError
+from wire.mqtt_paho import choose_pauses, require_paho, retire
 
 if TYPE_CHECKING:
     from paho.mqtt import client as mqtt
@@ -140,7 +139,7 @@ class MqttClient:
         Raises:
             BrokerError: paho-mqtt is not installed.
         """
-        _require_paho()
+        require_paho()
         self._broker, self._client_id = broker, client_id
         self._queue_size, self._window, self._session_s = queue, in_flight, session_s
         self._will, self._greeting = will, greeting
@@ -178,7 +177,7 @@ class MqttClient:
 
     def close(self) -> None:
         """Disconnect, within a second; what still waits is lost (see `flush`)."""
-        _retire(self._client).join(_CLOSE_S)
+        retire(self._client).join(_CLOSE_S)
 
     def send(self, message: Message, tag: int = -1, expires_s: int = 0) -> None:
         """Queue a message and return at once; drops the oldest one where the queue is full.
@@ -360,7 +359,7 @@ class MqttClient:
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_connect_fail, client.on_subscribe = self._on_connect_fail, self._on_subscribe
         client.on_message, client.on_publish = self._on_message, self._on_publish
-        _choose_pauses(client)
+        choose_pauses(client)
         only_five = self._properties() if five and not probe and self._has_properties else {}
         client.connect_async(self._broker.host, self._broker.port, keepalive=_KEEPALIVE_S, **only_five)
         client.loop_start()
@@ -446,7 +445,7 @@ class MqttClient:
             self._fall_back(client)
         elif was_connected and code.is_failure:
             self._short = self._short + 1 if time.monotonic() - self._began < _SHORT_S else 0
-            _choose_pauses(client, self._short)
+            choose_pauses(client, self._short)
             self._broke = code
             self._suspect_double(code)
             self._fail(f"has closed the connection, or it broke ({code})")
@@ -473,7 +472,7 @@ class MqttClient:
 
     def _replace(self, client: mqtt.Client, five: bool) -> None:
         self._dial(five)
-        _retire(client)
+        retire(client)
 
     def _fail(self, problem: str) -> None:
         """Remember what is wrong, and log it at most once a minute."""
@@ -484,28 +483,3 @@ class MqttClient:
             return
         self._logged_at = time.monotonic()
         log.warning("%s; trying again, %d messages wait", self.complaint, len(self._queue))
-
-
-def _choose_pauses(client: mqtt.Client, short: int = 0) -> None:
-    """Choose the bounds of the pauses between attempts at random, after `short` short sessions in a row.
-
-    The next pause is then the lower bound.
-    """
-    first, most = random.uniform(0.5, 1.5) * 2 ** min(short, 5), random.uniform(15, 30)
-    client.reconnect_delay_set(min(first, most), most)  # type: ignore[arg-type]  # floats work
-
-
-def _retire(client: mqtt.Client) -> threading.Thread:
-    """End a paho client without waiting for its thread, which may be connecting; returns the thread that waits."""
-    client.disconnect()
-    waiting = threading.Thread(target=client.loop_stop, name="mqtt-end", daemon=True)
-    waiting.start()
-    return waiting
-
-
-def _require_paho() -> None:
-    try:
-        import paho.mqtt.client  # noqa: F401 - only whether it is there
-    except ImportError as error:
-        cure = "install it: pip install 'paho-mqtt>=2.1,<3' (it is in the extras `edge` and `cloud`)"
-        raise BrokerError(f"paho-mqtt cannot be imported ({error}); {cure}") from error
