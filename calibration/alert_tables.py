@@ -93,13 +93,15 @@ def fit(recorded: Recorded, releases: int, slot_s: float, own_baseline: bool = T
         own_baseline: whether the baseline follows the camera.
 
     Raises:
-        DataError: the risk does not raise the score.
+        DataError: the risk does not raise the score, or there is none.
     """
+    if not recorded.normal or not recorded.risks:
+        raise DataError("there is no normal life, or no risk to compare it with")
     every = np.concatenate(recorded.normal)
     law = ScoreLaw(float(every.mean()), float(every.std()) or 1.0, 1.0, own_baseline=own_baseline)
     spread = float(np.concatenate([_residuals(law, scores) for scores in recorded.normal]).std()) or 1.0
     shown = np.concatenate([_during(_residuals(law, scores), onset, releases) for scores, onset in recorded.risks])
-    rise = float(shown.mean()) if len(shown) else 0.0
+    rise = float(shown.mean())
     if rise <= 0.0:
         raise DataError("the score of normal life is as high as that of the risk; no rule can tell them apart")
     law = replace(law, spread=spread, rise=rise)
@@ -239,6 +241,8 @@ def fit_lying(
     Raises:
         DataError: who lies is no lower than others.
     """
+    if not low.normal or not low.risks:
+        raise DataError("there is no normal life, or nobody who stays down")
     every = np.concatenate(low.normal)
     lying = np.concatenate([scores[math.ceil(onset) + 2 * releases :] for scores, onset in low.risks])
     law = ScoreLaw(

@@ -17,12 +17,8 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
 
 from calibration.alert_tables import Recorded, fit, fit_lying
 from familial.evaluate.sequential import (
@@ -32,7 +28,7 @@ from familial.evaluate.sequential import (
     LYING_STILL,
     AlertCalibration,
     ScoreLaw,
-    score,
+    log_odds,
 )
 from wire.arguments import at_least_one
 from wire.errors import DataError, VeilsightError
@@ -40,136 +36,48 @@ from wire.errors import DataError, VeilsightError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
-
-    from familial.evaluate.life import Block
+    from familial.evaluate.life_readings import Readings
     from familial.model.family import Family
 
-__all__ = ["Readings", "Risk", "calibrate", "log_odds", "looped", "main", "record"]
-
-_BEFORE = 60  # releases of normal life before a risk
-_LIES_S = 180.0  # how long somebody stays on the floor
-_STEADY = 4  # releases of lying that can be looped
-
-Floats = npt.NDArray[np.float64]
+__all__ = ["calibrate", "main"]
 
 
-@dataclass(frozen=True, slots=True)
-class Risk:
-    """What the member says of a risk behind a minute of normal life.
-
-    Attributes:
-        label: its label; LYING_STILL for a fall after which somebody stays down.
-        onset: in releases, from the first.
-        labels: float (E, L).
-        shares: float (E, A).
-    """
-
-    label: str
-    onset: float
-    labels: Floats
-    shares: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """What the member says of hours of life and of risks.
-
-    Attributes:
-        normal: probabilities (E, L) and attributes (E, A), one pair a camera.
-        kinds: the kind of life that the last release of each event shows, one array (E,) a camera.
-        risks: behind a minute of life each.
-    """
-
-    normal: Sequence[tuple[Floats, Floats]]
-    kinds: Sequence[npt.NDArray[np.str_]]
-    risks: Sequence[Risk]
-
-
-def record(
-    family: Family,
-    sigma: float,
-    blocks: Sequence[Block],
-    risks: Sequence[Block],
-    hours: float,
-    shares: Mapping[str, float],
-    member: str = "cloud",
-    samples: int = 4,
-    seed: int = 0,
-) -> Readings:
-    """String life together, add noise and read it all.
-
-    Args:
-        family: whose member reads.
-        sigma: of the noise, in lattice units.
-        blocks: of normal life.
-        risks: of risks.
-        hours: of normal life, all cameras together.
-        shares: kind of life -> share of a day.
-        member: "edge" or "cloud".
-        samples: noise samples of each risk.
-        seed: of order and noise.
-
-    Raises:
-        DataError: there is no normal life, or no risk.
-    """
-    import torch
-
-    from familial.evaluate.life import read, strung
-
-    if not blocks or not risks:
-        raise DataError("normal life and risks are needed; one of them is missing")
-    rng, noise = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    releases, slot_s = family.config.event_releases, family.config.window.slot_s
-    streams = strung(blocks, round(hours * 3600.0 / slot_s), rng, shares)
-    normal = [read(family, stream.codes, sigma, member, noise) for stream in streams if len(stream.codes) >= releases]
-    kinds = [stream.kinds[releases - 1 :] for stream in streams if len(stream.codes) >= releases]
-    found = list[Risk]()
-    for risk in risks:
-        for _ in range(samples):
-            before = blocks[int(rng.integers(len(blocks)))].codes[-_BEFORE:]
-            said = read(family, torch.cat((before, risk.codes)), sigma, member, noise)
-            found.append(Risk(risk.kind, len(before) + risk.onset, *said))
-    return Readings(normal, kinds, found)
-
-
-def looped(fall: Block, slot_s: float) -> Block | None:
-    """A fall after which somebody stays on the floor for minutes: its last releases, again and again."""
-    import torch
-
-    from familial.evaluate.life import Block
-
-    first, last = fall.lying
-    if last - first < _STEADY:
-        return None
-    again: Tensor = fall.codes[first:last].repeat(int(_LIES_S / slot_s) // (last - first) + 1, 1, 1)
-    return Block(LYING_STILL, torch.cat((fall.codes[:last], again)), fall.source, fall.onset)
-
-
-def log_odds(probabilities: Floats, index: int, other: Floats) -> Floats:
-    """Scores (E,) of column `index` of (E, L) against `other` (E,)."""
-    pairs = zip(probabilities[:, index].tolist(), other.tolist(), strict=True)
-    return np.array([score(one, two) for one, two in pairs])
-
-
-def calibrate(readings: Readings, family: Family, checkpoint: str, sigma: str, made_of: str) -> AlertCalibration:
+def calibrate(
+    readings: Readings, family: Family, checkpoint: str, sigma: str, made_of: str
+) -> tuple[AlertCalibration, dict[str, str]]:
     """Fit the law and the table of every risk.
 
-    Raises:
-        DataError: a risk has no clips, or does not raise its score.
+    Returns:
+        The tables, and label -> why it has none.
     """
     config = family.config
     releases, slot_s = config.event_releases, config.window.slot_s
-    scored = {label: _recorded(readings, label, label, config.labels) for label in config.labels[1:]}
-    laws = {label: fit(found, releases, slot_s) for label, found in scored.items()}
-    if LOW in config.attributes and "fall" in laws:
-        falls = _recorded(readings, LYING_STILL, "fall", config.labels)
-        low = _lows(readings, config.attributes.index(LOW))
-        armed = laws["fall"].at_most(ARMING_PER_DAY)
-        if armed is not None and falls.risks:
-            laws[LYING_STILL] = fit_lying(laws["fall"], falls, low, releases, slot_s, armed.threshold, LEAST_LIE_S)
+    laws, lacking = dict[str, ScoreLaw](), dict[str, str]()
+    for label in config.labels[1:]:
+        try:
+            laws[label] = fit(_recorded(readings, label, label, config.labels), releases, slot_s)
+        except DataError as error:
+            lacking[label] = str(error)
+    try:
+        laws[LYING_STILL] = _lying(readings, family, laws)
+    except DataError as error:
+        lacking[LYING_STILL] = str(error)
     hours = sum(len(labels) for labels, _ in readings.normal) * slot_s / 3600.0
-    return AlertCalibration(checkpoint, sigma, made_of, round(hours, 3), laws)
+    return AlertCalibration(checkpoint, sigma, made_of, round(hours, 3), laws), lacking
+
+
+def _lying(readings: Readings, family: Family, laws: Mapping[str, ScoreLaw]) -> ScoreLaw:
+    """The law of somebody who lies still. Raises DataError where it cannot be told."""
+    config, fall = family.config, laws.get("fall")
+    if LOW not in config.attributes:
+        raise DataError(f"the checkpoint has no attribute {LOW} (familial.train --attributes)")
+    armed = fall.at_most(ARMING_PER_DAY) if fall else None
+    if fall is None or armed is None:
+        raise DataError(f"falls have no threshold at {ARMING_PER_DAY:g} false alerts a day, after which one may lie")
+    falls = _recorded(readings, LYING_STILL, "fall", config.labels)
+    low = _lows(readings, config.attributes.index(LOW))
+    shape = (config.event_releases, config.window.slot_s)
+    return fit_lying(fall, falls, low, *shape, armed.threshold, LEAST_LIE_S)
 
 
 def _recorded(readings: Readings, kind: str, label: str, labels: Sequence[str]) -> Recorded:
@@ -202,18 +110,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    import torch
-
+    from familial.data.splits import clip_seeds
     from familial.evaluate.clip_inference import sigma_of
-    from familial.evaluate.life import DAY, blocks_of, risks_of
+    from familial.evaluate.life import DAY, ROOMS, blocks_of, risks_of
+    from familial.evaluate.life_readings import looped, record
     from familial.model import checkpoint
 
-    torch.set_num_threads(1)
     family = checkpoint.load(args.checkpoint)
     sigma = sigma_of(args.checkpoint, family, None)[1]
-    began = time.monotonic()
-    blocks = list(blocks_of(family, "alerts", args.rooms))
-    risks = [block for label in family.config.labels[1:] for block in risks_of(family, "alerts", label, args.risks)]
+    began, seeds = time.monotonic(), clip_seeds("alerts", ROOMS)
+    blocks = list(blocks_of(family, seeds, args.rooms))
+    risks = [block for label in family.config.labels[1:] for block in risks_of(family, seeds, label, args.risks)]
     _say(f"{len(blocks)} minutes of life, {len(risks)} risks rendered", began)
     stays = [looped(block, family.config.window.slot_s) for block in risks if block.kind == "fall"]
     risks += [block for block in stays if block is not None and LOW in family.config.attributes]
@@ -221,9 +128,11 @@ def _run(args: argparse.Namespace) -> int:
     readings = record(family, float(sigma), blocks, risks, args.hours, shares, seed=args.seed)
     _say(f"{args.hours:g} camera-hours read", began)
     made_of = f"{args.rooms} rendered rooms, {args.risks} clips of each risk, seed {args.seed}"
-    made = calibrate(readings, family, checkpoint.checkpoint_hash(args.checkpoint), str(sigma), made_of)
+    made, lacking = calibrate(readings, family, checkpoint.checkpoint_hash(args.checkpoint), str(sigma), made_of)
     for label, law in made.laws.items():
         print("\n".join(_told(label, law)))
+    for label, why in lacking.items():
+        print(f"{label}: no table: {why}")
     print(f"wrote {made.save(args.checkpoint)}")
     return 0
 

@@ -11,15 +11,17 @@ without it.
 from __future__ import annotations
 
 import logging
+import random
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from wire.broker import BrokerConfig
-from wire.mqtt_paho import choose_pauses, require_paho, retire
+from wire.errors import BrokerError
+from wire.mqtt_message import Message, OnWire, Queued, Receipt
 
 if TYPE_CHECKING:
     from paho.mqtt import client as mqtt
@@ -38,49 +40,12 @@ _CLOSE_S = 1.0
 _KEEPALIVE_S = 30
 _LOG_EVERY_S = 60.0
 _SHORT_S = 30.0  # a session that ends sooner makes the pause before the next one longer
-_HEADERS = 16  # bytes of a PUBLISH besides topic and payload, at most
 _SMALL = 1024  # bytes of a message that no common broker refuses for its size
 _SHOWN = 3  # topics that a complaint names
 _UNSUPPORTED_VERSION, _TAKEN_OVER, _TOO_LARGE = 132, 142, 149  # reason codes of MQTT 5
 _UNREACHED = "cannot be reached; start it, or correct [broker] url"
 _NO_MQTT = "closes the connection; it speaks neither MQTT 5 nor 3.1.1"
 _NO_SUBACK = "does not answer our subscriptions; look into the broker's log"
-
-
-class Message(NamedTuple):
-    """A message to be published. retain: the broker keeps it for later subscribers."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes on the wire, at most."""
-        return len(self.payload) + len(self.topic.encode()) + _HEADERS
-
-
-class _Queued(NamedTuple):
-    """A message with what only its sender knows of it."""
-
-    message: Message
-    tag: int = -1
-    expires_s: int = 0
-
-
-class _OnWire(NamedTuple):
-    """A message that paho has, under the number `mid`, and the broker has not acknowledged."""
-
-    mid: int
-    what: _Queued
-
-
-class Receipt(NamedTuple):
-    """Names a message that came and is not acknowledged yet. session: the connection; mid: its number there."""
-
-    session: int
-    mid: int
 
 
 class MqttClient:
@@ -139,14 +104,14 @@ class MqttClient:
         Raises:
             BrokerError: paho-mqtt is not installed.
         """
-        require_paho()
+        _require_paho()
         self._broker, self._client_id = broker, client_id
         self._queue_size, self._window, self._session_s = queue, in_flight, session_s
         self._will, self._greeting = will, greeting
         self._subscriptions, self._receive, self._inbound_bytes = list(subscriptions), receive, inbound_bytes
         self._hold, self._settled, self._keep_trying = hold, settled, keep_trying
-        self._queue: deque[_Queued] = deque()
-        self._in_flight: deque[_OnWire] = deque()
+        self._queue: deque[Queued] = deque()
+        self._in_flight: deque[OnWire] = deque()
         self._answers: dict[int, ReasonCode | None] = {}  # of the broker, by number; None: accepted
         self._expiry: tuple[int, Properties | None] = (0, None)  # the last one that was asked for
         self._told: set[str] = set()  # topics of which a refusal was logged
@@ -177,7 +142,7 @@ class MqttClient:
 
     def close(self) -> None:
         """Disconnect, within a second; what still waits is lost (see `flush`)."""
-        retire(self._client).join(_CLOSE_S)
+        _retire(self._client).join(_CLOSE_S)
 
     def send(self, message: Message, tag: int = -1, expires_s: int = 0) -> None:
         """Queue a message and return at once; drops the oldest one where the queue is full.
@@ -187,7 +152,7 @@ class MqttClient:
         if len(self._queue) >= self._queue_size:
             self._queue.popleft()
             self.dropped += 1
-        self._queue.append(_Queued(message, tag, expires_s))
+        self._queue.append(Queued(message, tag, expires_s))
         self.pump()
 
     def pump(self) -> int:
@@ -203,7 +168,7 @@ class MqttClient:
         if self.connected and self._greeted != self.sessions:
             self._greeted = self.sessions
             for message in self._greeting():
-                self._publish(_Queued(message))
+                self._publish(Queued(message))
         while self.connected and self._queue and len(self._in_flight) < self._window:
             self._publish(self._queue.popleft())
         return self.waiting
@@ -239,7 +204,7 @@ class MqttClient:
         """What is wrong with the connection, and the cure."""
         return f"broker {self._broker.host}:{self._broker.port} {self._problem}"
 
-    def _publish(self, what: _Queued) -> None:
+    def _publish(self, what: Queued) -> None:
         message = what.message
         if 0 < self._most < message.size:
             self.too_long += 1
@@ -250,7 +215,7 @@ class MqttClient:
         expiry = self._expires(what.expires_s) if what.expires_s else None
         info = self._client.publish(message.topic, message.payload, message.qos, message.retain, expiry)
         if info.rc <= 0 or message.qos:
-            self._in_flight.append(_OnWire(info.mid, what))
+            self._in_flight.append(OnWire(info.mid, what))
         # Where the connection broke a moment ago paho keeps a message of QoS 1, and sends it when it is back; one of
         # QoS 0 is lost, as QoS 0 allows.
 
@@ -267,7 +232,7 @@ class MqttClient:
             self._expiry = (seconds, properties)
         return self._expiry[1]
 
-    def _settle(self, done: _OnWire) -> None:
+    def _settle(self, done: OnWire) -> None:
         """Count a message that the broker has answered."""
         reason = self._answers.pop(done.mid)
         self._settled(done.what.tag)
@@ -359,7 +324,7 @@ class MqttClient:
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_connect_fail, client.on_subscribe = self._on_connect_fail, self._on_subscribe
         client.on_message, client.on_publish = self._on_message, self._on_publish
-        choose_pauses(client)
+        _choose_pauses(client)
         only_five = self._properties() if five and not probe and self._has_properties else {}
         client.connect_async(self._broker.host, self._broker.port, keepalive=_KEEPALIVE_S, **only_five)
         client.loop_start()
@@ -445,7 +410,7 @@ class MqttClient:
             self._fall_back(client)
         elif was_connected and code.is_failure:
             self._short = self._short + 1 if time.monotonic() - self._began < _SHORT_S else 0
-            choose_pauses(client, self._short)
+            _choose_pauses(client, self._short)
             self._broke = code
             self._suspect_double(code)
             self._fail(f"has closed the connection, or it broke ({code})")
@@ -472,7 +437,7 @@ class MqttClient:
 
     def _replace(self, client: mqtt.Client, five: bool) -> None:
         self._dial(five)
-        retire(client)
+        _retire(client)
 
     def _fail(self, problem: str) -> None:
         """Remember what is wrong, and log it at most once a minute."""
@@ -482,4 +447,30 @@ class MqttClient:
         if quiet or time.monotonic() - self._logged_at < _LOG_EVERY_S:
             return
         self._logged_at = time.monotonic()
-        log.warning("%s; trying again, %d messages wait", self.complaint, len(self._queue))
+        waits = f", {len(self._queue)} messages wait" if self._queue else ""
+        log.warning("%s; trying again%s", self.complaint, waits)
+
+
+def _choose_pauses(client: mqtt.Client, short: int = 0) -> None:
+    """Choose the bounds of the pauses between attempts at random, after `short` short sessions in a row.
+
+    The next pause is then the lower bound.
+    """
+    first, most = random.uniform(0.5, 1.5) * 2 ** min(short, 5), random.uniform(15, 30)
+    client.reconnect_delay_set(min(first, most), most)  # type: ignore[arg-type]  # floats work
+
+
+def _retire(client: mqtt.Client) -> threading.Thread:
+    """End a paho client without waiting for its thread, which may be connecting; returns the thread that waits."""
+    client.disconnect()
+    waiting = threading.Thread(target=client.loop_stop, name="mqtt-end", daemon=True)
+    waiting.start()
+    return waiting
+
+
+def _require_paho() -> None:
+    try:
+        import paho.mqtt.client  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        cure = "install it: pip install 'paho-mqtt>=2.1,<3' (it is in the extras `edge` and `cloud`)"
+        raise BrokerError(f"paho-mqtt cannot be imported ({error}); {cure}") from error

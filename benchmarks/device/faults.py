@@ -40,11 +40,12 @@ from wire.arguments import at_least_one
 from wire.errors import MessageError, VeilsightError
 from wire.protocol.message import open_features
 
-__all__ = ["COMMAND", "Campaign", "judge"]
+__all__ = ["COMMAND", "Campaign", "Gateway", "judge"]
 
 _SPEED = 10.0  # slots a second, where a slot is one second
 _REPLAY_PER_S = 300
 _TMPFS = "400k"
+_GATE = "import sys\nfrom benchmarks.device.faulty_gate import run\nsys.exit(run(sys.argv[1:]))"
 _START_S, _CATCH_UP_S = 120.0, 300.0
 
 
@@ -89,6 +90,7 @@ class Campaign:
     counts: dict[str, int] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
     killed: set[str] = field(default_factory=set)
+    _ahead: list[Callable[[], None]] = field(default_factory=list)
     _edge: Child | None = None
 
     @property
@@ -110,7 +112,7 @@ class Campaign:
         )
         with config.open("a") as file:
             file.write(f"\n[outbox]\nreplay_per_s = {_REPLAY_PER_S}\n")
-        argv = [sys.executable, "-m", "benchmarks.device.faulty_gate", str(rig.folder), "--config", str(config)]
+        argv = [sys.executable, "-c", _GATE, str(rig.folder), "--config", str(config)]
         self._edge = Child("edge", argv, rig.folder / "edge.log").__enter__()
         before, deadline = len(self.notes()), time.monotonic() + _START_S
         while len(self.notes()) == before:
@@ -124,11 +126,12 @@ class Campaign:
         return [line.split() for line in file.read_text().splitlines()] if file.is_file() else []
 
     def strike(self) -> None:
-        """Do one fault, chosen at random, and undo it."""
-        faults: list[Callable[[], None]] = [self.kill_device, self.stop_device, self.kill_broker, self.cut, self.hold]
-        faults += [self.pause_device, self.pause_broker, self.set_clock, self.damage]
-        faults += [self.fill] if self.small else []
-        fault = self.rng.choice(faults)
+        """Do one fault and undo it: every kind once in a random order, then in another order."""
+        if not self._ahead:
+            self._ahead = [self.kill_device, self.stop_device, self.kill_broker, self.cut, self.hold, self.damage]
+            self._ahead += [self.pause_device, self.pause_broker, self.set_clock, *([self.fill] if self.small else [])]
+            self.rng.shuffle(self._ahead)
+        fault = self._ahead.pop()
         self.counts[fault.__name__] = self.counts.get(fault.__name__, 0) + 1
         fault()
         self._wait(0.5)

@@ -1,6 +1,6 @@
 """The device's process with two additions: it notes what it puts into its outbox, and its wall clock can be set.
 
-    python -m benchmarks.device.faulty_gate FOLDER --config edge.toml ...
+    benchmarks.faults --run(FOLDER --config edge.toml ...), in a process of its own--> edge_runtime.app.main
 
 FOLDER/clock holds the seconds by which its clock is wrong. FOLDER/put gets a line for each message before the outbox
 has it: the process, the topic's name, and the payload's hash.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from edge_runtime import app
 from edge_runtime.uplink.outbox import Outbox
 from wire.protocol.message import Sealed
 
-__all__ = ["digest", "main"]
+__all__ = ["digest", "run"]
 
 
 def digest(payload: bytes) -> str:
@@ -26,8 +25,8 @@ def digest(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()[:24]
 
 
-def main(argv: list[str]) -> int:
-    """Run the process; its exit code."""
+def run(argv: list[str]) -> int:
+    """Be the process; returns its exit code."""
     folder, given = Path(argv[0]), argv[1:]
     real, put = time.time, Outbox.put
     notes = os.open(folder / "put", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -42,7 +41,3 @@ def main(argv: list[str]) -> int:
     time.time = wrong_clock
     Outbox.put = noted  # type: ignore[method-assign]  # the addition
     return app.main(given)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
-from wire.arguments import at_least_one
+from wire.arguments import at_least_one, former_name
 from wire.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from calibration.alerts import Risk
     from cloud_bridge.alerts.rules import AlertRule
     from familial.evaluate.life import Block
+    from familial.evaluate.life_readings import Risk
     from familial.evaluate.sequential import ScoreLaw
     from familial.model.config import FamilyConfig
     from familial.model.family import Family
@@ -54,7 +54,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, default=24.0, help="camera-hours of normal life, of each source")
     parser.add_argument("--rooms", type=at_least_one, default=20, help="rendered rooms (default 20)")
     parser.add_argument("--risks", type=at_least_one, default=30, help="rendered clips of each risk (default 30)")
-    parser.add_argument("--noise-samples", type=at_least_one, default=4, metavar="N", help="of each risk (default 4)")
+    count = parser.add_argument(
+        "--noise-samples", type=at_least_one, default=4, metavar="N", help="of each risk (default 4)"
+    )
+    former_name(parser, "--draws", count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +120,26 @@ def _measure(args: argparse.Namespace) -> Report:
 
 
 def _rendered(family: Family, rooms: int, count: int) -> tuple[list[Block], list[Block]]:
-    from calibration.alerts import looped
-    from familial.evaluate.life import blocks_of, risks_of
+    from familial.data.splits import clip_seeds
+    from familial.evaluate.life import ROOMS, blocks_of, risks_of
+    from familial.evaluate.life_readings import looped
 
-    risks = [block for label in family.config.labels[1:] for block in risks_of(family, "alarms", label, count)]
+    seeds = clip_seeds("alarms", ROOMS)
+    risks = [block for label in family.config.labels[1:] for block in risks_of(family, seeds, label, count)]
     stays = [looped(block, family.config.window.slot_s) for block in risks if block.kind == "fall"]
     kept = [block for block in stays if block is not None and "low" in family.config.attributes]
-    return list(blocks_of(family, "alarms", rooms)), risks + kept
+    return list(blocks_of(family, seeds, rooms)), risks + kept
 
 
 def _real(family: Family, data: Sequence[Path]) -> tuple[list[Block], list[Block]]:
     """Clips of manifests: those of no risk by set, those of a risk by label, and falls whose end is looped."""
     from dataclasses import replace
 
-    from calibration.alerts import looped
     from familial.data.clips import read_manifests
     from familial.evaluate.clip_inference import clip_codes
     from familial.evaluate.footage import family_footage
     from familial.evaluate.life import Block
+    from familial.evaluate.life_readings import looped
 
     config = family.config
     slot_s, normal, risks = config.window.slot_s, list[Block](), list[Block]()
@@ -168,8 +173,9 @@ def _halves(
     family: Family, args: argparse.Namespace, blocks: Sequence[Block], risks: Sequence[Block], weights: dict[str, float]
 ) -> tuple[list[_Half], str]:
     """Read everything; each half has the laws of the checkpoint's table, or those fitted on the other half."""
-    from calibration.alerts import Readings, calibrate, record
+    from calibration.alerts import calibrate
     from familial.evaluate.clip_inference import sigma_of
+    from familial.evaluate.life_readings import Readings, record
 
     sources = sorted({block.source for block in [*blocks, *risks]})
     half_of = {source: number % 2 for number, source in enumerate(sources)}
@@ -184,7 +190,7 @@ def _halves(
     if table is not None:
         laws = [table, table]
     else:
-        laws = [dict(calibrate(read[1 - half], family, "", str(sigma), "").laws) for half in (0, 1)]
+        laws = [dict(calibrate(read[1 - half], family, "", str(sigma), "")[0].laws) for half in (0, 1)]
     made = [
         _Half([(*pair, kinds) for pair, kinds in zip(found.normal, found.kinds, strict=True)], found.risks, laws[half])
         for half, found in enumerate(read)
@@ -245,7 +251,7 @@ def _tested(halves: Sequence[_Half], config: FamilyConfig, label: str, budget: f
     import numpy as np
 
     from calibration.alert_tables import raised
-    from calibration.alerts import log_odds
+    from familial.evaluate.sequential import log_odds
 
     index, releases = config.labels.index(label), config.event_releases
     false, delays = list[str](), list[float]()
@@ -283,8 +289,7 @@ def _lying(halves: Sequence[_Half], config: FamilyConfig) -> Iterator[_Outcome]:
 def _lying_in(half: _Half, config: FamilyConfig, budget: float) -> tuple[list[Any], list[Any]] | None:
     """False alerts, by kind of life, and delays; None where the budget is not supported."""
     from calibration.alert_tables import lying_raised
-    from calibration.alerts import log_odds
-    from familial.evaluate.sequential import ARMING_PER_DAY, LEAST_LIE_S, LOW, LYING_STILL
+    from familial.evaluate.sequential import ARMING_PER_DAY, LEAST_LIE_S, LOW, LYING_STILL, log_odds
 
     laws = half.laws["fall"], half.laws[LYING_STILL]
     arming, point = laws[0].at_most(ARMING_PER_DAY), laws[1].at_most(budget)

@@ -182,6 +182,9 @@ class Shelf:
         self._end_writing(sync=mark.settled < self.next)
         header = Header(number, self.next, *mark, self._now(), self._run)
         path = self._folder / f"{number:020d}.log"
+        self._files = [file for file in self._files if file.path != path]
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # nothing could be read in it, or it would not have this name
         self._writing = os.open(path, _WRITE, 0o600)
         self._files.append(_File(path, header, 0))
         try:

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 
 from familial.data.clips import Footage, small_grey
-from familial.data.splits import clip_seeds
 from familial.evaluate.clip_inference import clip_codes
 from familial.model.family import Family
 from familial.synth.actions.catalogue import KINDS, draw_kind
 from familial.synth.clip import RenderedClip, render_clip
 from familial.synth.setting import draw_setting
 
-__all__ = ["DAY", "Block", "Kind", "Stream", "blocks_of", "read", "risks_of", "strung"]
+__all__ = ["DAY", "ROOMS", "Block", "Kind", "Stream", "blocks_of", "read", "risks_of", "strung"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,7 +35,6 @@ _RISK_S = 40.0  # seconds of a clip with a risk
 _LATEST_S = 14.0  # a risk that begins later than so long before the end of its clip is drawn again
 _CHUNK = 256  # events in one forward
 _VISIT = 300  # releases that one kind of life lasts before another comes
-_EVERY = 100_000  # seeds of a range: rooms come first, dark ones from the middle, risks from the end
 _DARK = 40  # seeds looked at for one night; one in eleven is dark
 
 
@@ -70,6 +68,8 @@ DAY: Mapping[str, Kind] = {
 }
 # fmt: on
 """What a camera's day holds."""
+ROOMS = 100_000
+"""How many rooms and risks there are to be drawn from: the length of a row of `data.splits`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,15 +104,16 @@ class Stream:
     kinds: npt.NDArray[np.str_]
 
 
-def blocks_of(family: Family, use: str, rooms: int) -> Iterator[Block]:
-    """Render one minute of every kind of life in each of `rooms` rooms of the seed range `use` and encode it.
+def blocks_of(family: Family, seeds: range, rooms: int) -> Iterator[Block]:
+    """Render one minute of every kind of life in each of `rooms` rooms and encode it.
 
-    A room's nights are those of another, dark one.
+    A room's nights are those of another, dark one. Of `seeds` (`data.splits`), rooms are the first, dark ones come from
+    the middle, and risks from the end.
     """
     named = {action for kind in DAY.values() for action in kind.actions}
     rest = tuple(name for name, label in KINDS.items() if label == "normal" and name not in named)
-    seeds, nights = clip_seeds(use, rooms), itertools.cycle(_nights(use, rooms))
-    for number, (seed, dark) in enumerate(zip(seeds, nights, strict=False)):
+    nights = itertools.cycle(_nights(seeds, rooms))
+    for number, (seed, dark) in enumerate(zip(seeds[:rooms], nights, strict=False)):
         for name, kind in DAY.items():
             actions = kind.actions or rest
             shown = actions[number % len(actions)]
@@ -120,19 +121,19 @@ def blocks_of(family: Family, use: str, rooms: int) -> Iterator[Block]:
             yield Block(name, _whole(family, clip, kind.still), f"room {seed}")
 
 
-def _nights(use: str, rooms: int) -> list[int]:
+def _nights(seeds: range, rooms: int) -> list[int]:
     """At most `rooms` seeds whose room is dark."""
-    every = clip_seeds(use, _EVERY)[_EVERY // 2 :][: rooms * _DARK]
+    every = seeds[len(seeds) // 2 :][: rooms * _DARK]
     dark = (seed for seed in every if draw_setting(seed, _SIZE, 2.0, 10.0).scene.light.night)
     return list(itertools.islice(dark, rooms))
 
 
-def risks_of(family: Family, use: str, label: str, count: int) -> Iterator[Block]:
-    """Render `count` clips of a risk in rooms of the seed range `use`, which nobody's normal life shows."""
+def risks_of(family: Family, seeds: range, label: str, count: int) -> Iterator[Block]:
+    """Render `count` clips of a risk in rooms from the end of `seeds`, whose normal life is not shown."""
     spec = family.config.window
-    seeds, made = iter(reversed(clip_seeds(use, _EVERY))), 0
+    left, made = iter(reversed(seeds)), 0
     while made < count:
-        seed = next(seeds)
+        seed = next(left)
         kind = draw_kind(np.random.default_rng([seed, 2]), label)
         clip = render_clip(seed, kind, size=_SIZE, fps=_FPS, seconds=_RISK_S)
         onset = clip.annotations[0].start_s

@@ -49,6 +49,7 @@ __all__ = [
     "OperatingPoint",
     "ScoreLaw",
     "SequentialTest",
+    "log_odds",
     "score",
 ]
 
@@ -92,6 +93,12 @@ class Moment(NamedTuple):
 def score(probability: float, other: float) -> float:
     """Return the log odds of `probability` against `other`, both bounded."""
     return math.log(max(probability, _RAREST)) - math.log(max(other, _RAREST))
+
+
+def log_odds(probabilities: Floats, index: int, other: Floats) -> Floats:
+    """Scores (E,) of column `index` of (E, L) against `other` (E,)."""
+    pairs = zip(probabilities[:, index].tolist(), other.tolist(), strict=True)
+    return np.array([score(one, two) for one, two in pairs])
 
 
 class OperatingPoint(NamedTuple):

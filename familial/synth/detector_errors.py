@@ -20,12 +20,13 @@ from wire.people.packed import BOX, LEAST, SCORE, UNIT, VALUES, Packed, nobody
 
 __all__ = ["DETECTOR_VERSION", "RATES", "ErrorRates", "Shown", "detect", "draw_framing"]
 
-DETECTOR_VERSION = 1
+DETECTOR_VERSION = 2
 """Raise it with any change after which the same people and random numbers give other detections."""
 
 _Floats = npt.NDArray[np.float64]
 _Flags = npt.NDArray[np.bool_]
 
+_NEAR, _FAR, _FAR_SHARE = (0.85, 1.3), (1.3, 2.3), 0.3  # of the view against the picture's; how often it is far
 _FRAME = (192, 256)  # the network's frame
 _SIDES = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])  # joint -> its mirror image
 _ARMS, _LEGS = slice(5, 11), slice(11, 17)
@@ -55,6 +56,8 @@ class ErrorRates:
     largest: float = 150.0  # R: what is larger is found less often where rendered, but not where real
     unseen: float = -0.4  # R: none of its key points seen
     lying: float = -1.0  # L -1.1, R -0.9: the trunk lies, or points at the camera
+    lying_spread: float = 0.5  # L: some are hardly found, some well
+    lying_s: float = 4.0  # H
     inverted: float = -0.3  # C
     between_people: float = 0.12  # H
     slow: float = 0.2  # C: within a person, over `slow_s`
@@ -119,7 +122,8 @@ def draw_framing(people: ExactPeople, rng: Generator) -> Framing:
     top, left, bottom, right = people.window
     if rng.random() < 0.25:
         return Framing(top, left, bottom - top, right - left)
-    scale, shape = rng.uniform(0.85, 1.3), float(rng.choice([3 / 4, 9 / 16, 1.0, 0.68], p=[0.45, 0.3, 0.1, 0.15]))
+    scale = rng.uniform(*(_FAR if rng.random() < _FAR_SHARE else _NEAR))
+    shape = float(rng.choice([3 / 4, 9 / 16, 1.0, 0.68], p=[0.45, 0.3, 0.1, 0.15]))
     height, width = bottom - top, right - left
     wide = scale * max(width, height / shape) if shape < height / width else scale * width
     high = wide * shape
@@ -258,6 +262,7 @@ def _found(scene: Shown, night: bool, noise: _Noise, rates: ErrorRates) -> tuple
     down = 1 - np.clip(scene.rise, 0, 1)
     own = rates.a_doubling * doublings + rates.unseen * unseen + rates.lying * down
     own += rates.inverted * np.clip(-scene.rise, 0, 1) + rates.between_people * rng.standard_normal(people)
+    own += rates.lying_spread * down * noise.smooth((people,), rates.lying_s)
     own += rates.slow * noise.slow((people,), rates.slow_s) + rates.fast * noise.slow((people,), rates.fast_s)
     joints = camera + own[..., None] + np.asarray(rates.joints) + np.asarray(rates.levels)[scene.level]
     joints += rates.joint_slow * noise.slow((people, JOINTS), rates.slow_s)

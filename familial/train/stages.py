@@ -9,13 +9,10 @@ x --noisy_events--> z (N, R, K, d) --event_losses--> both exits, attributes, the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from familial.data.batches import SampleBatch, SequenceBatch
 from familial.data.events import LabelledClip
@@ -29,14 +26,14 @@ from familial.model.vocabulary import FIRST_LABEL
 from familial.train.adversary import ReidentificationAdversary
 from familial.train.attributes import attribute_loss, attribute_prototypes, share_loss
 from familial.train.body_tasks import Bodies
-from familial.train.losses import clean_loss, event_loss, size_loss, weak_logits_loss, weak_loss
+from familial.train.evidence import LABEL_SHARE, Evidence
+from familial.train.losses import clean_loss, event_loss, size_loss, weak_loss
 
 __all__ = ["NOTHING", "TrainingHeads", "captions_of", "event_losses", "noisy_events", "window_losses"]
 
 NOTHING = "nothing unusual happens"
 """The caption of an event that does not show what its clip is about."""
 
-_FAR = 4.0  # of a code before the soft bound: beyond 0.97 of the radius
 _NOW = 3.0  # weight of what happens now, relative to the other tasks on single snippets
 
 
@@ -119,12 +116,6 @@ def event_losses(
     return losses
 
 
-def _keep(kept: list[Tensor], module: nn.Module, inputs: Any, output: Tensor) -> None:
-    """A forward hook."""
-    if module.training:
-        kept[:] = [output]
-
-
 class TrainingHeads(nn.Module):
     """Modules that are thrown away after training: heads for bodies, where the tower has snippets; the adversary."""
 
@@ -133,33 +124,18 @@ class TrainingHeads(nn.Module):
         tower = family.tower
         labels = len(family.config.labels)
         self.bodies = Bodies(tower, labels) if isinstance(tower, SnippetTower) else None
-        self.people = nn.Linear(tower.people.features, labels) if isinstance(tower, FusedTower) else None
+        self.evidence = Evidence(family, tower) if isinstance(tower, FusedTower) else None
         self.reid_adversary = ReidentificationAdversary(family.config.n, family.config.sigma)
-        self._people, self._length = list[Tensor](), list[Tensor]()
-        if isinstance(tower, FusedTower):
-            family.desensitizer.outer.register_forward_hook(partial(_keep, self._length))
-            tower.people.register_forward_hook(partial(_keep, self._people))
 
-    def tower_losses(self, batch: SequenceBatch, weights: Tensor) -> dict[str, Tensor]:
-        """Return the losses on what was computed on the way to the last codes.
-
-        For a fused tower alone. "people": the label by the people tower's features alone, so that it learns even where
-        motion is surer. "far": codes far beyond the rim, where the soft bound lets no gradient through.
-
-        Args:
-            batch: of B sequences of R releases, as `family.sequence_features` saw it just now.
-            weights: float (L,), of each label.
-        """
-        if self.people is None:
-            return {}
-        length, seen = self._length.pop().norm(dim=1), self._people.pop().float()
-        logits = self.people(seen).reshape(*batch.labels.shape, -1)  # (B, R, L)
-        labels, hidden = torch.as_tensor(batch.labels), torch.as_tensor(batch.weak)
-        losses = {"far": 0.02 * torch.relu(length - _FAR).square().mean(), "people": weak_logits_loss(logits, hidden)}
-        if bool((labels >= 0).any()):
-            known = cross_entropy(logits[labels >= 0], labels[labels >= 0], weight=weights, label_smoothing=0.02)
-            losses["people"] = losses["people"] + known
-        return losses
+    def evidence_losses(
+        self, x: Tensor, losses: dict[str, Tensor], batch: SequenceBatch, prototypes: Tensor, weights: Tensor
+    ) -> dict[str, Tensor]:
+        """Return `losses` of single windows, for a fused tower with those of `Evidence` in front of the labels'."""
+        if self.evidence is None:
+            return losses
+        shares = {name: LABEL_SHARE if name in ("clean", "weak") else 1.0 for name in losses}
+        weighted = {name: shares[name] * loss for name, loss in losses.items()}
+        return weighted | self.evidence.losses(x, batch, prototypes, weights)
 
     def body_losses(self, seen: Sequence[Seen], batch: SequenceBatch, weight: float) -> dict[str, Tensor]:
         """Return the losses of what is known of bodies, where anything is."""

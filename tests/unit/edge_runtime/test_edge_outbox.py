@@ -391,6 +391,27 @@ def test_a_write_that_was_taken_in_part_leaves_no_part(tmp_path: Path, monkeypat
     assert outbox._damaged == 0
 
 
+def test_a_file_that_can_be_neither_written_nor_cut_is_left_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, cut = open_outbox(tmp_path), os.ftruncate
+    disk = Disk(monkeypatch)
+    for number, header in enumerate((HEADER_BYTES, 0)):
+
+        def fails(*_: Any) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "ftruncate", fails)
+        disk.room = header + 10  # of the record, ten bytes
+        put(outbox, number)
+        monkeypatch.setattr(os, "ftruncate", cut)
+        disk.room = 1 << 40
+    put(outbox, 2)
+    assert outbox.figures()["kept"] == "disk"
+    killed(outbox)
+    assert take_all(open_outbox(tmp_path)) == [0, 1, 2]
+
+
 # --- everything at once
 
 

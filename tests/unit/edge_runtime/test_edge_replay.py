@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def publisher_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Publish
     config = load_config(make_edge_config(folder, engine="/none", outbox={"replay_per_s": float(PER_S)}))
     publisher = Publisher(config, KEY, {"boot_id": 1}, b"c")
     network: Any = publisher._client
-    monkeypatch.setattr(publisher_module.time, "monotonic", lambda: network.now_s)
+    monkeypatch.setattr(time, "monotonic", lambda: network.now_s)
     publisher.outbox._now = lambda: Stamp(int(network.now_s), 0)
     return publisher, network
 

@@ -154,9 +154,10 @@ def test_who_stands_in_view_is_nearly_always_found_and_less_so_far_off_hidden_ly
     stands = found(standing(1))
     assert stands > 0.97
     assert found(standing(1), poor) < stands - 0.01
-    assert 0.5 < found(standing(1, lies=True)) < 0.97
+    assert 0.5 < found(standing(1, lies=True)) < stands
+    assert found(standing(1, lies=True), poor) < found(standing(1), poor) - 0.2
     assert found(standing(1, length=0.1), poor) < found(standing(1), poor) - 0.1
-    assert found(hidden) < 0.6
+    assert found(hidden, poor) < found(standing(1), poor) - 0.2
 
 
 def test_scores_lie_where_those_of_the_network_lie() -> None:
@@ -196,7 +197,7 @@ def test_jitter_is_small_beside_what_is_misplaced_for_long_and_grows_where_hidde
 def test_sides_are_exchanged_as_often_as_the_table_says(name: str, joints: tuple[int, int]) -> None:
     rate = 0.2
     exact = standing(1)
-    found = drawn(exact, replace(PLAIN, **{name: (rate, rate) if name == "swap_all" else rate}), times=60)
+    found = drawn(exact, replace(PLAIN, **{name: (rate, rate) if name == "swap_all" else rate}), times=40)
     at = places(found[found[:, 0, SCORE] > 0])[:, 0]
     left, right = joints
     exchanged = at[:, left, 1] < at[:, right, 1]

@@ -15,7 +15,6 @@ from tests.support.source_tree import LAYERS, PACKAGES, imports, module_name, py
 LIBRARIES: Mapping[str, set[str]] = {
     "wire": {"numpy"},
     "wire/mqtt.py": {"paho"},
-    "wire/mqtt_paho.py": {"paho"},
     "wire/protocol": {"google"},
     "wire/protocol/keys.py": {"cryptography"},
     "wire/settings.py": {"tomli"},
