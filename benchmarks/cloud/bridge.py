@@ -201,7 +201,7 @@ def _measure(args: argparse.Namespace) -> Report:
     few = manifest.event_releases - 1
     nothing, real = _Nothing(manifest.labels), FamilyMember.load(args.checkpoint or CHECKPOINT, manifest, 1)
     many = _Fleet(manifest, args.cameras * args.slots // few, few)
-    fleet, small = _Fleet(manifest, args.cameras, args.slots), _Fleet(manifest, args.cameras, max(8, args.slots // 6))
+    fleet, small = _Fleet(manifest, args.cameras, args.slots), _Fleet(manifest, max(1, args.cameras // 8), args.slots)
     bare, intake = _median(lambda: _rates(many, nothing, True), args.repeats)
     _, told = _median(lambda: _rates(fleet, nothing, False), args.repeats)
     _, read = _median(lambda: _rates(small, real, False), args.repeats)

@@ -133,7 +133,7 @@ class CameraSession:
         self._unnamed = b""  # a certificate that came before a state
         self._camera, self._public, self._manifest, self._record = camera, public, manifest, record
         self._model = (manifest.n, manifest.model_id, len(manifest.sigmas))
-        self._reorder_slots = reorder_slots
+        self._level, self._reorder_slots = manifest.level, reorder_slots
         self._witness = manifest.make_witness()
         self._pending: dict[int, FeatureMessage] = {}  # slot -> verified message that waits for an earlier slot
         self._recent: deque[int] = deque(maxlen=_RECENT)  # slots read lately
@@ -346,7 +346,7 @@ class CameraSession:
         chosen it: the rule is computed again here, from the messages alone.
         """
         if not message.flags & FLAG_ADAPTIVE:
-            return message.level <= self._manifest.level
+            return message.level <= self._level
         z = None if spent else message.z
         return self._witness is not None and self._witness.see(message.slot, message.level, z)
 

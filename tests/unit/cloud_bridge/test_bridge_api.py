@@ -39,15 +39,13 @@ MANIFEST = make_manifest(slot_s=1.0)
 class Api:
     """A server over a harness of lab/door and lab/hall, with a token for each role, and one of another site."""
 
-    def __init__(self, folder: Path, **limits: float) -> None:
+    def __init__(self, folder: Path, per_s: float = 1e6, burst: float = 1e6) -> None:
         self.harness = Harness(folder, MANIFEST)
         self.tokens = {role: add_token(folder / "tokens.json", role, role, ["*"], 1.0) for role in ROLES}
         self.tokens["stranger"] = add_token(folder / "tokens.json", "stranger", "admin", ["ward-9"], 1.0)
         self.tokens["lab"] = add_token(folder / "tokens.json", "lab", "admin", ["lab"], 1.0)
         self.tokens["old"] = add_token(folder / "tokens.json", "old", "admin", ["*"], 0.0)
-        config = ApiConfig(
-            "127.0.0.1:0", str(folder / "tokens.json"), **{"requests_per_s": 1e6, "burst": 1e6, **limits}
-        )
+        config = ApiConfig("127.0.0.1:0", str(folder / "tokens.json"), requests_per_s=per_s, burst=burst)
         bridge = self.harness.bridge
         bridge.look()
         self.server = ApiServer(config, bridge._store.engine, lambda: bridge.health)
@@ -366,7 +364,7 @@ def test_deep_and_broken_json_is_refused(shared: Api) -> None:
 
 
 def test_too_many_requests_of_one_token_do_not_stop_another(tmp_path: Path) -> None:
-    with Api(tmp_path, requests_per_s=0.001, burst=5.0) as api:
+    with Api(tmp_path, 0.001, 5.0) as api:
         assert [api.ask("/v1/cameras").status_code for _ in range(7)] == [200] * 5 + [429] * 2
         assert api.ask("/v1/cameras", "nurse").status_code == 200
 
