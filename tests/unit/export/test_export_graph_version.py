@@ -13,12 +13,12 @@ from tests.support.services import ROOT
 
 MAKERS = ("torch", "onnx", "onnxscript", "onnx-ir", "numpy", "transformers")  # their versions decide the bytes, too
 PINNED = {
-    2: {
-        "encode": "9e202a66860bfe08f45475ab89125b1e1914e13aa75c2384b2a29ebfaf47ab67",
-        "decide": "d63a687160f9cc9ed74777f127dcdd41c52d995b22a3819142a8d56adbf2a546",
+    3: {
+        "encode": "74c6bff9f2c0ba0fd7bb2328a0a4ec9218b0d347fd0a1b0a404fd75b1c0bdbb0",
+        "decide": "697668c7908cbcce242eba6735c54ecf911650a19723b852c827675e36764481",
     },
 }
-"""GRAPH_VERSION -> sha256 of encode.onnx and decide.onnx of checkpoints/nano in fp32."""
+"""GRAPH_VERSION -> sha256 of encode and decide of checkpoints/nano in fp32, as they are traced."""
 
 
 def pinned_versions() -> dict[str, str]:
