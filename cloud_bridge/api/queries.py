@@ -198,7 +198,7 @@ def _own_cameras(connection: Connection, caller: Caller, camera: str) -> dict[in
     """Number in the store -> name, of the caller's cameras. Raises Missing where the one that is asked for is none."""
     query = sa.select(tables.cameras.c.id, tables.cameras.c.camera)
     query = query.where(tables.cameras.c.camera == camera) if camera else query
-    found = {number: name for number, name in connection.execute(query).tuples() if caller.sees(name)}
+    found = {number: name for number, name in connection.execute(query) if caller.sees(name)}
     if camera and not found:
         raise Missing(f"no camera {camera!r}")
     return found
