@@ -37,7 +37,15 @@ CLOUD = [
     "safetensors>=0.6",
     "paho-mqtt>=2.1,<3",
     "amqtt==0.12.*",  # the demo's embedded broker
+    "SQLAlchemy>=2.1,<3",
+    "alembic>=1.20,<2",
+    "psycopg[binary]>=3.3,<4",  # only where [store] url names PostgreSQL
+    "pyarrow>=26",  # exports
+    "fastapi>=0.165",  # this and the next two: the API
+    "uvicorn>=0.54",
+    "sse-starlette>=3.7,<4",
 ]
+CLIENT = ["httpx>=0.28,<1"]  # cloud_bridge/client.py
 TRAIN = [
     "torch==2.13.0",
     "transformers==5.23.*",
@@ -48,6 +56,7 @@ TRAIN = [
     *CAMERA,
 ]
 TEST = [
+    *CLIENT,
     "pytest>=9",
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.8",
@@ -82,6 +91,7 @@ setup(
         "export": EXPORT,
         "rtx": RTX,
         "cloud": CLOUD,
+        "client": CLIENT,
         "train": TRAIN,
         "tensorboard": ["tensorboard>=2.20"],  # the curve of a training as TensorBoard shows it
         "test": TEST,

@@ -13,25 +13,22 @@ import logging
 import signal
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.config import BridgeConfig
-from cloud_bridge.documents import BridgeStatus
 from cloud_bridge.inference.member import FamilyMember
-from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
-from cloud_bridge.store.journal import Journal, own_folder
+from cloud_bridge.service import Service
+from cloud_bridge.store.folder import own_folder
+from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
+from familial.evaluate.sequential import AlertCalibration
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
-from wire.mqtt import Message, Receipt
 from wire.protocol.keys import DeviceKey
-from wire.protocol.message import coarse_time
-from wire.protocol.topics import TOPICS, parse_topic, topic
 
 __all__ = ["main"]
 
@@ -70,37 +67,30 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
     """Load, connect and serve; returns the counts."""
     manifest = EngineManifest.load(config.model.engine)
     folder = Path(config.state.dir)
-    journal = Journal.open(folder / "journal.json")
     key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
-    mailbox, status = Mailbox(camera.name for camera in config.cameras), BridgeStatus(key, len(config.cameras))
-
-    def hold(name: str, payload: bytes, retained: bool, receipt: Receipt) -> None:
-        site, camera, last = parse_topic(name) or ("", "", "")
-        dropped = mailbox.put(Inbound(f"{site}/{camera}", last, payload, retained, receipt))
-        if dropped is not None and dropped.receipt is not None:
-            transport.acknowledge([dropped.receipt])
-
-    def greeting() -> list[Message]:
-        return [status.online(_now()), *bridge.open_alerts()]
-
-    def take(timeout_s: float) -> list[Inbound]:
-        transport.pump()
-        return mailbox.take(timeout_s)
-
-    topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
-    transport = MqttTransport(config.broker, f"vsb-{key.public.hex[:16]}", topics, hold, status.will(_now()), greeting)
-    bridge = Bridge(config, manifest, member, key, journal, transport, timeline, reference)
-    with transport:
-        timeline.note(f"ready: {len(config.cameras)} camera(s) on {config.broker.url}, bridge key {key.public.hex}")
-        run(bridge, take, config.run.exit_when_offline, stop.is_set)
-        transport.publish(*status.offline("stopped", _now()))
-    return {**bridge.stats(), "dropped": sum(mailbox.dropped.values()), "unpublished": transport.unpublished}
+    budget = _budget(config, manifest)
+    for line in budget.told() if budget else ():
+        timeline.note(line)
+    store = Store.open(config.store, folder)
+    try:
+        return Service(config, manifest, member, key, store, timeline, reference, budget).run(stop.is_set)
+    finally:
+        store.close()
 
 
-def _now() -> int:
-    return coarse_time(time.time())
+def _budget(config: BridgeConfig, manifest: EngineManifest) -> AlertBudget | None:
+    """The thresholds of `[alerts] false_per_day`; None where it is not given. Raises ConfigError, CheckpointError."""
+    if config.alerts.false_per_day is None:
+        return None
+    folder = config.model.checkpoint
+    calibration = AlertCalibration.load(folder, manifest)
+    shape = (manifest.labels, manifest.event_releases, manifest.window.slot_s)
+    budget = AlertBudget.of(config.alerts, calibration, *shape, folder)
+    if budget is not None:
+        budget.warn()
+    return budget
 
 
 def _open(stack: contextlib.ExitStack, json_lines: str | None) -> TextIO | None:

@@ -3,38 +3,47 @@
     for batch in mailbox:                       # run: at most 64 messages, a message of each camera in turn
         taken = session.receive(message, now)   # one session for each camera; pure
         for event, reading in member.read(...): # all cameras in one forward
-            publish(verdict); publish(alerts)
-        wait for the broker to have them; journal.save(); acknowledge the batch
+            work += verdict, alerts
+        store.commit(work)                      # releases, verdicts, alerts and outbox, one transaction
+        acknowledge the batch; publisher.pump() # the broker has what is in the outbox, or will
 
-So what the broker no longer keeps for us was read, its verdicts are with the broker, and no restart reads it again. A
-crash in between repeats verdicts: boot id and last slot name them.
+So what the broker no longer keeps for us is in the store, with all that follows from it. A crash at any point leaves
+the store as the last commit made it; the broker sends the rest again. While the store cannot be written, nothing is
+read on and nothing acknowledged.
 
 No message of a camera can stop it: each is read, or refused and counted. Nothing late raises or clears a risk.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.lifecycle import BLIND, LATE, NOT_WATCHING, STALE, AlertBook, AlertChange
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import fill_open_alerts
 from cloud_bridge.inference.member import Member, Reading
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.freshness import Allowance, Freshness
-from cloud_bridge.ingest.session import CameraSession, Taken
+from cloud_bridge.ingest.session import NOTHING, CameraSession, Taken
 from cloud_bridge.ingest.transport import Inbound, Link
 from cloud_bridge.messages import fill_alert, fill_verdict
-from cloud_bridge.store.journal import CameraRecord, Journal
+from cloud_bridge.publisher import Publisher
+from cloud_bridge.store.records import CameraRecord, Work
+from cloud_bridge.store.retention import Retention
+from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import OodDetector, ReferenceDistribution
+from familial.evaluate.sequential import Moment
 from wire.artifact.manifest import EngineManifest
+from wire.errors import StoreAway
 from wire.mqtt import Message, Receipt
 from wire.protocol.keys import DeviceKey
-from wire.protocol.message import coarse_time
+from wire.protocol.message import Alert, Verdict, coarse_time
 from wire.protocol.topics import TOPICS, topic
 
 __all__ = ["SUBSCRIPTIONS", "Bridge", "run"]
@@ -42,7 +51,12 @@ __all__ = ["SUBSCRIPTIONS", "Bridge", "run"]
 SUBSCRIPTIONS = ("features", "state", "certificate")
 """What the bridge reads of each camera; names of topics."""
 
+_LOG = logging.getLogger("cloud_bridge")
+
 _IDLE_S = 0.5  # the mailbox must be empty for so long before the bridge may end
+_DRAIN_S = 5.0  # for the outbox at the end
+_LOOK_S = 1.0  # between two counts
+_PAUSE_S = 0.5  # between attempts to write to the store
 _STALE_SLOTS = 10  # a camera is never stale before so many slots have passed
 _OFFLINE = "the device is offline, or has lost its connection"
 _SILENT = "look at the device, and whether the broker's access list lets the bridge read it"
@@ -55,8 +69,12 @@ class Bridge:
 
     Attributes:
         sessions: `site/camera` -> the camera's session.
-        verdicts: Verdicts published since the start.
-        alerts: Alerts published since the start.
+        publisher: Takes the outbox to the broker.
+        trouble: Why the store cannot be written; "" where it can.
+        listeners: Called after each commit with (camera, verdict or alert, the alert's id or "").
+        health: The counts of a moment ago; any thread may look.
+        verdicts: Verdicts made since the start.
+        alerts: Alerts made since the start.
     """
 
     def __init__(
@@ -65,31 +83,39 @@ class Bridge:
         manifest: EngineManifest,
         member: Member,
         key: DeviceKey,
-        journal: Journal,
+        store: Store,
         link: Link,
         timeline: Timeline,
         reference: ReferenceDistribution | None = None,
         clock: Callable[[], float] = time.time,
+        budget: AlertBudget | None = None,
+        told: Callable[[str], None] = lambda trouble: None,
     ) -> None:
-        """Continue every camera after the last slot in the journal.
+        """Continue every camera where the store's last commit left it. Raises StoreError.
 
         Args:
             config: Cameras and the alert rule.
             manifest: Of the engine that the devices run.
             member: Reads events.
             key: Signs verdicts and alerts.
-            journal: The last slot read of each camera, and its raised alerts.
+            store: What was read and made so far; this bridge writes it.
             link: The connection to the broker.
             timeline: Prints the same for people and programs.
             reference: The known scenes; None: verdicts have no OOD p-value.
             clock: Seconds since 1970.
+            budget: Of false alerts; None: by the counts of the alert rule.
+            told: Called with `trouble` when it begins and when it ends.
         """
-        self._manifest, self._member, self._key, self._journal = manifest, member, key, journal
+        self._manifest, self._member, self._key, self._store = manifest, member, key, store
         self._link, self._timeline, self._clock = link, timeline, clock
         self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
         self._stale_after_s = max(config.ingest.stale_after_s, _STALE_SLOTS * manifest.window.slot_s)
+        self.publisher, self.trouble, self._tell = Publisher(store, link), "", told
+        self._retention = Retention(config.store, store.engine)
+        self.listeners = list[Callable[[str, Verdict | Alert, str], None]]()
+        self.health, self._looked_s = dict[str, Any](), -_LOOK_S
+        self._work, self._told = Work(), list[tuple[str, Verdict | Alert, str]]()
         self._receipts = list[Receipt]()
-        self._described: dict[str, tuple[int, int]] = {}  # camera -> boot id and last slot of its newest sentence
         self._cameras = {camera.name: camera for camera in config.cameras}
         self.sessions: dict[str, CameraSession] = {}
         self._books: dict[str, AlertBook] = {}
@@ -97,17 +123,29 @@ class Bridge:
         for each in manifest.accepted:
             each.difference({})  # computed now, so that no message waits for it
         for name, camera in self._cameras.items():
-            detector = OodDetector(reference, manifest.sigmas) if reference else None
-            record = journal.record(name, camera.public.hex)
-            fresh = Freshness(name, config.ingest, camera.clock_behind_s)
-            allowance = Allowance(config.ingest, manifest.window.slot_s)
-            self.sessions[name] = CameraSession(
-                name, camera.public, manifest, record, detector, freshness=fresh, allowance=allowance
-            )
-            self._books[name] = AlertBook(config.alerts, record.raised, record.in_a_row)
-            self._records[name], record.in_a_row = record, {}
+            record = store.record(name, camera.public.hex)
+            self.sessions[name] = self._session(name, config, reference, record)
+            self._books[name] = AlertBook(config.alerts, record.raised, record.in_a_row, budget)
+            self._records[name] = record
+        store.commit(Work(records=dict(self._records)))
         self._began_s = clock()
-        self._unknown = self.verdicts = self.alerts = 0
+        self._unknown = self.verdicts = self.alerts = self._forgotten = 0
+
+    def _session(
+        self, name: str, config: BridgeConfig, reference: ReferenceDistribution | None, record: CameraRecord
+    ) -> CameraSession:
+        """Make the session of a camera, with what the store has of its event."""
+        camera, manifest = self._cameras[name], self._manifest
+        return CameraSession(
+            name,
+            camera.public,
+            manifest,
+            record,
+            OodDetector(reference, manifest.sigmas) if reference else None,
+            freshness=Freshness(name, config.ingest, camera.clock_behind_s),
+            allowance=Allowance(config.ingest, manifest.window.slot_s),
+            recent=self._store.recent(record, manifest.event_releases) if record.boot_id >= 0 else (),
+        )
 
     @property
     def finished(self) -> bool:
@@ -122,7 +160,8 @@ class Bridge:
             if session is None:
                 self._unknown += item.name == "features"
                 continue
-            took.append((item.camera, session.receive(item.name, item.payload, item.retained, now_s)))
+            taken = session.receive(item.name, item.payload, item.retained, now_s, item.came_s)
+            took.append((item.camera, taken))
         self._receipts += [item.receipt for item in batch if item.receipt is not None]
         self._use(took)
         self._commit()
@@ -131,7 +170,8 @@ class Bridge:
         """Read what waits for slots that will not come; call it while no message comes."""
         now_s = self._clock()
         self._use([(camera, session.settle(now_s)) for camera, session in self.sessions.items()])
-        self._commit()
+        if self._work:
+            self._commit()
 
     def watch(self) -> None:
         """Raise an alert for each camera of which nothing comes; call it regularly."""
@@ -142,28 +182,85 @@ class Bridge:
                 why = f"nothing has come for {silent_s:.0f} s; {_OFFLINE if session.offline else _SILENT}"
                 place, changes = session.place, self._books[camera].condition(STALE, True)
                 self._publish_alerts([(camera, *place, change, why) for change in changes])
+        if self._work:
+            self._commit()
+
+    def rest(self) -> None:
+        """Do what is due while nothing comes: keep our place in the store, forget what is published."""
+        self.publisher.pump()
+        if self._store.resting or self.publisher.delivered > self._forgotten:
+            self._commit()
+
+    def tidy(self) -> None:
+        """Delete some of what is too old, where that is due, and count what there is to know; call it regularly."""
+        self._retention.step(self._clock())
+        self.look()
+
+    def look(self) -> None:
+        """Make `health` anew, where it is a second old."""
+        if time.monotonic() - self._looked_s >= _LOOK_S:
+            self.health, self._looked_s = {**self.stats(), "trouble": self.trouble}, time.monotonic()
 
     def close(self) -> None:
-        """Read what waits for slots that may still come, and keep what the next start goes on with."""
-        self._use([(camera, session.close()) for camera, session in self.sessions.items()])
-        for camera, book in self._books.items():
-            self._records[camera].in_a_row = book.in_a_row
+        """Make everything durable, and publish what is in the outbox as far as the broker takes it within 5 s."""
+        self._commit()
+        give_up = time.monotonic() + _DRAIN_S
+        while self.publisher.waiting and self._link.connected and not self.trouble and time.monotonic() < give_up:
+            self.publisher.pump()
+            time.sleep(0.005)
         self._commit()
 
     def open_alerts(self) -> list[Message]:
         """The open alerts of each camera, for the beginning of a connection."""
         return [self._open_alerts(camera) for camera in self._cameras]
 
+    def retry(self) -> bool:
+        """Try again to write what could not be written; returns whether it is."""
+        if self.trouble:
+            self.publisher.pump()
+            self._commit()
+        return not self.trouble
+
     def _commit(self) -> None:
-        """Acknowledge what was read, once the broker has its verdicts and the journal is durable."""
-        if not self._link.flush():
-            return  # the broker sends again what was not acknowledged, or we acknowledge it later
-        self._journal.save()
+        """Write what was read and made; then acknowledge, tell and publish it. Sets `trouble` where that fails."""
+        work, delivered = self._work, self.publisher.delivered
+        for camera, record in work.records.items():
+            record.event, record.in_a_row = self.sessions[camera].saved(), self._books[camera].in_a_row
+        due = bool(work) or delivered > self._forgotten or self._store.resting  # rubbish alone costs no commit
+        try:
+            numbered = self._store.commit(work, delivered) if due else []
+        except StoreAway as error:
+            self._begin_trouble(str(error))
+            return
+        self._end_trouble()
+        self._work, self._forgotten = Work(), delivered
         self._link.acknowledge(self._receipts)
         self._receipts.clear()
+        for camera, made, number in self._told:
+            self._timeline.show(camera, made)
+            for listener in self.listeners:
+                listener(camera, made, number)
+        self._told.clear()
+        self.publisher.add(numbered)
+        self.publisher.pump()
+
+    def _begin_trouble(self, words: str) -> None:
+        if not self.trouble:
+            _LOG.error("nothing is read or acknowledged until the store can be written: %s", words)
+            self._tell(f"the store cannot be written: {words}")
+        self.trouble = words
+
+    def _end_trouble(self) -> None:
+        if self.trouble:
+            _LOG.warning("the store can be written again")
+            self._began_s = self._clock()  # no camera was silent: we did not listen
+            self._tell("")
+        self.trouble = ""
 
     def _use(self, took: Sequence[tuple[str, Taken]]) -> None:
-        """Read the events and publish verdicts and alerts."""
+        """Keep the releases, read the events, and make verdicts and alerts."""
+        for camera, taken in took:
+            self._keep(camera, taken)
         self._publish_alerts(
             [(camera, *change) for camera, taken in took for change in self._conditions(camera, taken)]
         )
@@ -179,21 +276,35 @@ class Bridge:
             place = (event.camera, event.boot_id, event.last_slot)
             self._publish_alerts([(*place, change, sentence) for change in changes])
 
+    def _keep(self, camera: str, taken: Taken) -> None:
+        """Put what a camera has sent into the work of this commit."""
+        if taken is NOTHING:
+            return
+        record, now_s = self._records[camera], self._clock()
+        self._work.records[camera] = record
+        for accepted in taken.accepted:
+            self._work.release(record, accepted, now_s)
+        for place in taken.unread:
+            self._work.refuse(record, *place)
+
     def _turn(self, event: Event, reading: Reading) -> list[AlertChange]:
         """The alerts that an event changes: none where it is late."""
         book = self._books[event.camera]
         if event.late:
             book.pause()
             return []
-        return book.update(reading.probabilities)
+        present = sum(1 << k for k, there in enumerate(reversed(event.present.tolist())) if there)
+        at = Moment(event.boot_id, event.last_slot, present)
+        return book.update(reading.probabilities, reading.attributes, at)
 
     def _wants_words(self, event: Event, changes: Sequence[AlertChange]) -> bool:
         """Whether a verdict has a sentence: making one takes ten times as long as reading the event."""
-        boot_id, slot = self._described.get(event.camera, (-1, 0))
+        record = self._records[event.camera]
+        boot_id, slot = record.described
         passed_s = (event.last_slot - slot) * self._manifest.window.slot_s
         wants = bool(changes) or boot_id != event.boot_id or passed_s >= self._sentence_every_s
         if wants:
-            self._described[event.camera] = (event.boot_id, event.last_slot)
+            record.described = (event.boot_id, event.last_slot)
         return wants
 
     def _conditions(self, camera: str, taken: Taken) -> list[tuple[int, int, AlertChange, str]]:
@@ -230,28 +341,29 @@ class Bridge:
         }
 
     def _publish_verdict(self, event: Event, reading: Reading, sentence: str) -> None:
-        time_s = coarse_time(self._clock())
-        verdict = fill_verdict(self._manifest, event, reading, sentence, self._unsure_below, time_s)
+        now_s, record = self._clock(), self._records[event.camera]
+        verdict = fill_verdict(self._manifest, event, reading, sentence, self._unsure_below, coarse_time(now_s))
         self.verdicts += 1
-        self._send(event.camera, "verdict/cloud", verdict.seal(self._key, *self._names(event.camera)))
-        self._timeline.verdict(event.camera, verdict)
+        sealed = verdict.seal(self._key, *self._names(event.camera))
+        self._work.verdict(record, verdict, self._message(event.camera, "verdict/cloud", sealed), now_s)
+        self._told.append((event.camera, verdict, ""))
 
     def _publish_alerts(self, changes: Sequence[tuple[str, int, int, AlertChange, str]]) -> None:
         """Publish alerts that change, and what is open after them. changes: camera, boot id, slot, change, sentence."""
+        now_s = self._clock()
         for camera, boot_id, slot, change, sentence in changes:
-            alert = fill_alert(self._manifest, boot_id, slot, change, sentence, coarse_time(self._clock()))
+            alert = fill_alert(self._manifest, boot_id, slot, change, sentence, coarse_time(now_s))
             self.alerts += 1
-            self._send(camera, "alert", alert.seal(self._key, *self._names(camera)))
-            self._timeline.alert(camera, alert)
+            record = self._work.records[camera] = self._records[camera]
+            sealed = alert.seal(self._key, *self._names(camera))
+            number = self._work.alert(record, alert, self._message(camera, "alert", sealed), now_s)
+            self._told.append((camera, alert, number))
         for camera in dict.fromkeys(change[0] for change in changes):
-            self._link.publish(*self._open_alerts(camera))
+            self._work.outbox.append((self._records[camera].id, self._open_alerts(camera)))
 
     def _open_alerts(self, camera: str) -> Message:
         labels, time_s = self._books[camera].raised, coarse_time(self._clock())
         return self._message(camera, "alert/open", fill_open_alerts(labels, time_s, self._key, *self._names(camera)))
-
-    def _send(self, camera: str, name: str, payload: bytes) -> None:
-        self._link.publish(*self._message(camera, name, payload))
 
     def _message(self, camera: str, name: str, payload: bytes) -> Message:
         row = TOPICS[name]
@@ -276,11 +388,17 @@ def run(
         stopped: Whether to end now.
     """
     while not stopped():
+        if not bridge.retry():
+            bridge.look()
+            time.sleep(_PAUSE_S)
+            continue
         batch = take(_IDLE_S)
         if batch:
             bridge.handle(batch)
         else:
             bridge.settle()
+            bridge.rest()
+        bridge.tidy()
         if not exit_when_offline:
             bridge.watch()
         elif not batch and bridge.finished:

@@ -4,8 +4,10 @@
     [model]      checkpoint, engine, threads, sentence_every_s
     [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them), clock_behind_s
     [ingest]     max_age_s, stale_after_s, burst, rate
-    [alerts]     raise_at, raise_for, clear_at, clear_for, unsure_below
+    [alerts]     false_per_day, long_lie_s, or raise_at, raise_for, clear_at, clear_for; unsure_below
     [state]      dir
+    [store]      url, password_file, keep_releases_days, keep_verdicts_days, keep_alerts_days, keep_audit_days
+    [api]        listen, tokens, cert, key, requests_per_s, burst
     [run]        exit_when_offline
 
 Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
@@ -19,8 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cloud_bridge.alerts.rules import AlertRule
+from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
+from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.ingest.freshness import IngestRule
+from cloud_bridge.store.database import StoreConfig
 from wire.broker import BrokerConfig
 from wire.errors import ConfigError, DeviceKeyError
 from wire.protocol.keys import PublicKey
@@ -88,7 +92,7 @@ class CameraConfig:
 
 @dataclass(frozen=True, slots=True)
 class StateConfig:
-    """Where the bridge's own key and each camera's last slot are kept between starts."""
+    """Where the bridge's own key is, and the store where `[store] url` names none."""
 
     dir: FilePath = "build/bridge"
 
@@ -114,6 +118,8 @@ class BridgeConfig:
     ingest: IngestRule = IngestRule()
     alerts: AlertRule = AlertRule()
     state: StateConfig = StateConfig()
+    store: StoreConfig = StoreConfig()
+    api: ApiConfig = ApiConfig()
     run: RunConfig = RunConfig()
 
     @classmethod
@@ -127,7 +133,7 @@ class BridgeConfig:
         """Check a parsed TOML document; `name` is shown in errors."""
         sections = {section: keys_of(kind) for section, kind in _SECTIONS.items()}
         refuse(name, faults(document, sections, lists=("cameras",)))
-        problems: list[str] = []
+        problems: list[str] = _two_rules(document.get("alerts", {}))
         made: dict[str, Any] = {
             section: _make(kind, document.get(section, {}), f"[{section}]", problems)
             for section, kind in _SECTIONS.items()
@@ -145,6 +151,8 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "ingest": IngestRule,
     "alerts": AlertRule,
     "state": StateConfig,
+    "store": StoreConfig,
+    "api": ApiConfig,
     "run": RunConfig,
 }
 
@@ -158,6 +166,13 @@ def _make(kind: type[T], table: Mapping[str, Any], where: str, problems: list[st
     except ConfigError as error:
         problems.append(f"{where} {error}")
         return None
+
+
+def _two_rules(alerts: Mapping[str, Any]) -> list[str]:
+    """A problem where a budget stands beside the keys of the rule whose place it takes."""
+    both = [name for name in IN_A_ROW if name in alerts] if "false_per_day" in alerts else []
+    cure = "a budget sets when alerts are raised and cleared; remove one of the two"
+    return [f"[alerts] false_per_day is given, and {', '.join(both)} as well: {cure}"] if both else []
 
 
 def _cameras(tables: Sequence[Mapping[str, Any]], problems: list[str]) -> list[CameraConfig]:

@@ -20,6 +20,7 @@ from wire.protocol.topics import BRIDGES, TOPICS, topic
 __all__ = ["BridgeStatus", "fill_open_alerts"]
 
 _MOST = 600  # characters of labels in a document
+_MOST_REASON = 200
 
 
 def fill_open_alerts(labels: Sequence[str], time_s: int, key: DeviceKey, site: str, camera: str) -> bytes:
@@ -41,9 +42,9 @@ class BridgeStatus:
         """What the broker publishes when the connection breaks."""
         return self._make("offline", "connection lost", 0, time_s)
 
-    def online(self, time_s: int) -> Message:
-        """The first message of a connection."""
-        return self._next("online", "", time_s)
+    def online(self, time_s: int, trouble: str = "") -> Message:
+        """The first message of a connection, and what is said when `trouble` begins or ends."""
+        return self._next("online", trouble[:_MOST_REASON], time_s)
 
     def offline(self, reason: str, time_s: int) -> Message:
         """The last message of a connection."""

@@ -24,6 +24,13 @@ class Timeline:
         self._people = people
         self._programs = programs
 
+    def show(self, camera: str, made: Verdict | Alert) -> None:
+        """Print a verdict or an alert."""
+        if isinstance(made, Verdict):
+            self.verdict(camera, made)
+        else:
+            self.alert(camera, made)
+
     def verdict(self, camera: str, verdict: Verdict) -> None:
         """Print one line: span, camera, label, its probability as a bar, sentence, and what was missing.
 

@@ -146,6 +146,7 @@ def serve(config: Config) -> dict[str, Any]:
         stack.callback(reader.close)
         parts: dict[str, Callable[[], Mapping[str, float | str]]] = {"eye": eye.figures, "reader": reader.figures}
         parts |= {"loop": stats.figures, "ledger": ledger.totals, "publisher": publisher.figures}
+        parts["outbox"] = publisher.outbox.figures
         parts |= {"commands": orders.figures, "clock": clock.figures}
         health = Health(config.health_listen, parts, stalled_s=10 + 10 * clock.slot_s)
         stack.callback(health.close)

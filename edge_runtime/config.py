@@ -47,7 +47,10 @@ class Config:
     broker_cert: FilePath = ""
     broker_key: FilePath = ""
     broker_required: bool = False  # end with an error where no broker accepts us within 5 s of the start
-    broker_queue: PositiveInt = 600  # messages kept while the broker is away
+    broker_queue: PositiveInt = 600  # messages kept in memory where the disk takes none
+    outbox_max_mb: float = 64.0  # what is not delivered yet, on disk; the oldest is dropped; 0: in memory alone
+    outbox_max_age_h: Positive = 24.0  # what is older is dropped
+    outbox_replay_per_s: Positive = 5.0  # releases a second that are sent after an outage, beside the new ones
     privacy_profile: str = ""  # at the start, until a command orders another; "": the maximum
     privacy_max_profile: str = ""  # the most revealing one that a command may order; "": the engine's own
     privacy_operator_key: FileOrText = ""  # public key, or its file, of the operator; "": no command is obeyed

@@ -11,6 +11,8 @@ VeilsightError
 ├── DeviceLost              an accelerator in an error that only a new process clears
 ├── CameraError             a source that cannot be opened or has failed
 ├── BrokerError             the MQTT broker cannot be reached or refuses the connection
+├── StoreError              the bridge's database cannot be used
+│   └── StoreAway           it does not answer, or its disk is full: nothing was written, try again
 ├── DeviceKeyError          a signing key that is missing, malformed or readable by others
 ├── MessageError            a received message that is refused; `.reason` is the counter's name
 └── PrivacyError            fail closed: the process stops before anything else is published
@@ -36,6 +38,8 @@ __all__ = [
     "MessageError",
     "NoiseError",
     "PrivacyError",
+    "StoreAway",
+    "StoreError",
     "VeilsightError",
 ]
 
@@ -82,6 +86,14 @@ class CameraError(VeilsightError):
 
 class BrokerError(VeilsightError):
     """The MQTT broker cannot be reached, or refuses the connection."""
+
+
+class StoreError(VeilsightError):
+    """The bridge's database cannot be used: it is another program's, of another version, or another bridge's."""
+
+
+class StoreAway(StoreError):
+    """The database does not answer, or its disk is full: nothing was written, and the same may be tried again."""
 
 
 class DeviceKeyError(VeilsightError):

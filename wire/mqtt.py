@@ -17,13 +17,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from wire.broker import BrokerConfig
 from wire.errors import BrokerError
+from wire.mqtt_message import Message, OnWire, Queued, Receipt
 
 if TYPE_CHECKING:
     from paho.mqtt import client as mqtt
+    from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
 __all__ = ["Message", "MqttClient", "Receipt"]
@@ -38,42 +40,12 @@ _CLOSE_S = 1.0
 _KEEPALIVE_S = 30
 _LOG_EVERY_S = 60.0
 _SHORT_S = 30.0  # a session that ends sooner makes the pause before the next one longer
-_HEADERS = 16  # bytes of a PUBLISH besides topic and payload, at most
 _SMALL = 1024  # bytes of a message that no common broker refuses for its size
 _SHOWN = 3  # topics that a complaint names
 _UNSUPPORTED_VERSION, _TAKEN_OVER, _TOO_LARGE = 132, 142, 149  # reason codes of MQTT 5
 _UNREACHED = "cannot be reached; start it, or correct [broker] url"
 _NO_MQTT = "closes the connection; it speaks neither MQTT 5 nor 3.1.1"
 _NO_SUBACK = "does not answer our subscriptions; look into the broker's log"
-
-
-class Message(NamedTuple):
-    """A message to be published. retain: the broker keeps it for later subscribers."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes on the wire, at most."""
-        return len(self.payload) + len(self.topic.encode()) + _HEADERS
-
-
-class _OnWire(NamedTuple):
-    """A message that paho has and the broker has not acknowledged."""
-
-    info: mqtt.MQTTMessageInfo
-    message: Message
-    client: mqtt.Client
-
-
-class Receipt(NamedTuple):
-    """Names a message that came and is not acknowledged yet. session: the connection; mid: its number there."""
-
-    session: int
-    mid: int
 
 
 class MqttClient:
@@ -107,6 +79,7 @@ class MqttClient:
         receive: Callable[[str, bytes, bool], None] | None = None,
         hold: Callable[[str, bytes, bool, Receipt], None] | None = None,
         inbound_bytes: int = 0,
+        settled: Callable[[int], None] = lambda tag: None,
         keep_trying: bool = True,
     ) -> None:
         """Prepare a client; nothing is connected yet.
@@ -124,6 +97,8 @@ class MqttClient:
             hold: In place of `receive`: called with a receipt, too. The broker sends the message again after every new
                 connection until `acknowledge` was called with it.
             inbound_bytes: Longest payload that is meant to arrive; a longer one is cut to one byte more.
+            settled: Called on the caller's thread with the tag of each message of QoS 1 that needs no more care: the
+                broker has accepted or refused it, or it was left out for its size.
             keep_trying: False: the first failure before the first connection ends `wait`.
 
         Raises:
@@ -134,10 +109,11 @@ class MqttClient:
         self._queue_size, self._window, self._session_s = queue, in_flight, session_s
         self._will, self._greeting = will, greeting
         self._subscriptions, self._receive, self._inbound_bytes = list(subscriptions), receive, inbound_bytes
-        self._hold, self._keep_trying = hold, keep_trying
-        self._queue: deque[Message] = deque()
-        self._in_flight: deque[_OnWire] = deque()
-        self._reasons: dict[int, ReasonCode] = {}  # of messages that the broker refused, by number
+        self._hold, self._settled, self._keep_trying = hold, settled, keep_trying
+        self._queue: deque[Queued] = deque()
+        self._in_flight: deque[OnWire] = deque()
+        self._answers: dict[int, ReasonCode | None] = {}  # of the broker, by number; None: accepted
+        self._expiry: tuple[int, Properties | None] = (0, None)  # the last one that was asked for
         self._told: set[str] = set()  # topics of which a refusal was logged
         self._most = self._suspect = 0  # bytes that the broker takes (0: any); of a message that may be too long
         self._broke: ReasonCode | None = None  # why the last session ended, until the caller's thread has seen it
@@ -168,12 +144,15 @@ class MqttClient:
         """Disconnect, within a second; what still waits is lost (see `flush`)."""
         _retire(self._client).join(_CLOSE_S)
 
-    def send(self, message: Message) -> None:
-        """Queue a message and return at once; drops the oldest one where the queue is full."""
+    def send(self, message: Message, tag: int = -1, expires_s: int = 0) -> None:
+        """Queue a message and return at once; drops the oldest one where the queue is full.
+
+        `tag` is given to `settled`. The broker need not deliver it after `expires_s` (MQTT 5 alone); 0: no limit.
+        """
         if len(self._queue) >= self._queue_size:
             self._queue.popleft()
             self.dropped += 1
-        self._queue.append(message)
+        self._queue.append(Queued(message, tag, expires_s))
         self.pump()
 
     def pump(self) -> int:
@@ -182,14 +161,14 @@ class MqttClient:
         Returns:
             How many messages the broker has not acknowledged.
         """
-        while self._in_flight and self._in_flight[0].info.is_published():
+        while self._in_flight and self._in_flight[0].mid in self._answers:
             self._settle(self._in_flight.popleft())
         if self._broke is not None:
             self._learn()
         if self.connected and self._greeted != self.sessions:
             self._greeted = self.sessions
             for message in self._greeting():
-                self._publish(message)
+                self._publish(Queued(message))
         while self.connected and self._queue and len(self._in_flight) < self._window:
             self._publish(self._queue.popleft())
         return self.waiting
@@ -216,32 +195,52 @@ class MqttClient:
         return len(self._queue) + len(self._in_flight)
 
     @property
+    def room(self) -> int:
+        """Messages that may be handed to the network now; 0 while there is no connection."""
+        return max(0, self._window - self.waiting) if self.connected else 0
+
+    @property
     def complaint(self) -> str:
         """What is wrong with the connection, and the cure."""
         return f"broker {self._broker.host}:{self._broker.port} {self._problem}"
 
-    def _publish(self, message: Message) -> None:
+    def _publish(self, what: Queued) -> None:
+        message = what.message
         if 0 < self._most < message.size:
             self.too_long += 1
             cure = "raise what it takes (max_packet_size, message_size_limit)"
-            what = f"takes no {message.size} bytes: this message is left out; {cure}"
-            self._tell(message.topic, what)
+            self._tell(message.topic, f"takes no {message.size} bytes: this message is left out; {cure}")
+            self._settled(what.tag)
             return
-        client = self._client
-        info = client.publish(*message)
-        if info.rc <= 0:
-            self._in_flight.append(_OnWire(info, message, client))
-        # Otherwise the connection broke a moment ago. paho keeps a message of QoS 1 and sends it when it is back, but
-        # `info` reports the error for ever; a message of QoS 0 is lost, as QoS 0 allows.
+        expiry = self._expires(what.expires_s) if what.expires_s else None
+        info = self._client.publish(message.topic, message.payload, message.qos, message.retain, expiry)
+        if info.rc <= 0 or message.qos:
+            self._in_flight.append(OnWire(info.mid, what))
+        # Where the connection broke a moment ago paho keeps a message of QoS 1, and sends it when it is back; one of
+        # QoS 0 is lost, as QoS 0 allows.
 
-    def _settle(self, done: _OnWire) -> None:
+    def _expires(self, seconds: int) -> Properties | None:
+        """What asks the broker to forget a message after some seconds; only MQTT 5 can."""
+        if not self._speaks_five:
+            return None
+        if self._expiry[0] != seconds:
+            from paho.mqtt.packettypes import PacketTypes
+            from paho.mqtt.properties import Properties
+
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+            properties.MessageExpiryInterval = seconds
+            self._expiry = (seconds, properties)
+        return self._expiry[1]
+
+    def _settle(self, done: OnWire) -> None:
         """Count a message that the broker has answered."""
-        reason = self._reasons.pop(done.info.mid, None)
+        reason = self._answers.pop(done.mid)
+        self._settled(done.what.tag)
         if reason is None:
-            self.sent, self.sent_bytes = self.sent + 1, self.sent_bytes + len(done.message.payload)
+            self.sent, self.sent_bytes = self.sent + 1, self.sent_bytes + len(done.what.message.payload)
             return
         self.refused += 1
-        self._tell(done.message.topic, f"refuses our message ({reason}); look into its access list and its log")
+        self._tell(done.what.message.topic, f"refuses our message ({reason}); look into its access list and its log")
 
     def _tell(self, topic: str, what: str) -> None:
         """Log once for each topic what the broker does with its messages."""
@@ -256,8 +255,8 @@ class MqttClient:
         row ended with it. After a long session everything is tried again.
         """
         reason, self._broke = self._broke, None
-        waiting = [sent.message for sent in self._in_flight if not sent.info.is_published()]
-        size = max((message.size for message in waiting), default=0)
+        waiting = [sent.what for sent in self._in_flight if sent.mid not in self._answers]
+        size = max((each.message.size for each in waiting), default=0)
         if not self._short or size <= _SMALL:
             self._suspect, self._most = 0, self._most if self._short else 0
             return
@@ -266,10 +265,27 @@ class MqttClient:
         if not guilty:
             return
         self._most = size - 1
-        # A new paho client, since this one would send it again and again. What the greeting says anew is not kept.
-        self._queue.extendleft(message for message in reversed(waiting) if not message.retain and message.size < size)
+        # A new paho client, since this one would send it again and again.
+        self._begin_anew(size)
+
+    def renew(self) -> None:
+        """Connect anew, so that the broker sends again what we did not acknowledge."""
+        if self.connected:
+            self.connected = False
+            self._begin_anew()
+
+    def _begin_anew(self, size: int = 0) -> None:
+        """Replace the paho client. What waits is sent again, less what the greeting says anew, or has `size` bytes."""
+        waiting = [sent.what for sent in self._in_flight if sent.mid not in self._answers]
+        kept = [each for each in waiting if not each.message.retain and not 0 < size <= each.message.size]
+        self._queue.extendleft(reversed(kept))
+        for sent in self._in_flight:
+            if sent.mid in self._answers:
+                self._settle(sent)
+            elif sent.what not in kept:
+                self._settled(sent.what.tag)
         self._in_flight.clear()
-        self._reasons.clear()
+        self._answers.clear()
         self._replace(self._client, five=self._speaks_five)
 
     # --- both threads: a new paho client
@@ -302,7 +318,7 @@ class MqttClient:
         if self._tls is not None:
             client.tls_set_context(self._tls)
         if self._will is not None and not probe:
-            client.will_set(*self._will)
+            client.will_set(*self._will[:4])
         client.max_inflight_messages_set(_UNACKNOWLEDGED)
         client.connect_timeout = _CONNECT_S
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
@@ -379,8 +395,8 @@ class MqttClient:
             self._receive(topic, payload, message.retain)
 
     def _on_publish(self, client: mqtt.Client, data: Any, mid: int, code: ReasonCode, properties: Any) -> None:
-        if client is self._client and code.is_failure:
-            self._reasons[mid] = code  # before paho counts the message as published
+        if client is self._client:
+            self._answers[mid] = code if code.is_failure else None
 
     def _on_connect_fail(self, client: mqtt.Client, data: Any) -> None:
         if client is self._client:
@@ -431,7 +447,8 @@ class MqttClient:
         if quiet or time.monotonic() - self._logged_at < _LOG_EVERY_S:
             return
         self._logged_at = time.monotonic()
-        log.warning("%s; trying again, %d messages wait", self.complaint, len(self._queue))
+        waits = f", {len(self._queue)} messages wait" if self._queue else ""
+        log.warning("%s; trying again%s", self.complaint, waits)
 
 
 def _choose_pauses(client: mqtt.Client, short: int = 0) -> None:

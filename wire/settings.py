@@ -14,8 +14,8 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, get_type_hints
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from wire.errors import ConfigError
 
@@ -41,12 +41,12 @@ class Key:
     """What one key of a section may be.
 
     Attributes:
-        kind: Type of its value.
+        kind: Type of its value, or a union of types.
         note: Mark of its type, such as "file" or "positive"; "" for none.
         needed: Whether the key has no default.
     """
 
-    kind: type
+    kind: Any
     note: str
     needed: bool
 
@@ -146,12 +146,22 @@ def _section(table: Mapping[str, Any], keys: Mapping[str, Key], where: str) -> I
         key = keys.get(name)
         if key is None:
             yield f"{where} {name} is unknown; {_nearest(name, keys, where + ' {}')}"
-        elif type(value) is not key.kind and not (key.kind is float and type(value) is int):
+        elif not _is_of(value, key.kind):
             secret = isinstance(value, (list, dict)) or "://" in str(value) or "@" in str(value)  # perhaps an address
             shown = f"a {type(value).__name__}" if secret else repr(value)
-            yield f"{where} {name} is {shown}; expected {key.kind.__name__}"
+            yield f"{where} {name} is {shown}; expected {' or '.join(kind.__name__ for kind in _kinds(key.kind))}"
         elif isinstance(value, (int, float)) and not (0 <= value < math.inf and (value or key.note != "positive")):
             yield f"{where} {name} is {value}; expected a number {'above' if key.note else 'of at least'} 0"
+
+
+def _kinds(kind: Any) -> list[type]:
+    """The types of an annotation, which may be a union; TOML has no None."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return [get_origin(part) or part for part in parts if part is not type(None)]
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    return type(value) in _kinds(kind) or (type(value) is int and float in _kinds(kind))
 
 
 def _nearest(name: str, known: Iterable[str], form: str) -> str:

@@ -5,7 +5,9 @@ CPU     asking the eye, charging, sampling, the core, checking, packing, signing
         against a bare Ed25519 signature and paho publish of as many bytes: same process, same broker, QoS 1, CPU of
         all threads, in turns; the cost of waiting between releases is measured alone and subtracted from both.
 Latency the real gate, from a slot's end to its release (by its own clock; the release waits for its deadline).
-Memory  gate, eye and reader (PSS) against one process that holds the same encode.onnx in ONNX Runtime and has run it.
+CPU in all   gate, eye and reader in real time, decoding and networks included, as a share of one core.
+Memory  gate, eye and reader (PSS) against one process that holds the same encode.onnx, and perceive.onnx where there is
+        one, in ONNX Runtime and has run them.
 Start   from starting the process to the first message, and to the first release, that a subscriber hears.
 
 The eye's inference and the decoding of video are not part of the CPU figure; how long the gate waits for it is listed.
@@ -43,7 +45,9 @@ from edge_runtime.gate.sampler import Sampler
 from edge_runtime.link import Link
 from edge_runtime.uplink.publisher import Publisher, fill_message
 from wire.arguments import at_least_one
-from wire.artifact.manifest import FILES
+from wire.artifact.engine_record import engine_parts
+from wire.artifact.interface import GRAPHS
+from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import VeilsightError
 from wire.privacy.noise_check import NoiseCheck
 from wire.privacy.noise_table import NoiseTable
@@ -61,6 +65,7 @@ _ROWS = (
     "... p99 ms",
     "windows",
     "... of noise alone",
+    "processor time of the three processes, % of a core",
     "memory of the three processes, PSS, MB",
     "... above bare ONNX Runtime",
     "start to first message, s",
@@ -71,9 +76,10 @@ import sys, time
 import numpy as np, onnxruntime as ort
 options = ort.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
-session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 types = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32}
-session.run(None, {i.name: np.zeros(i.shape, types[i.type]) for i in session.get_inputs()})
+sessions = [ort.InferenceSession(name, options, providers=["CPUExecutionProvider"]) for name in sys.argv[1:]]
+for session in sessions:
+    session.run(None, {i.name: np.zeros(i.shape, types[i.type]) for i in session.get_inputs()})
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -183,12 +189,22 @@ def cpu_per_window(rig: Rig, windows: int) -> dict[str, float]:
     }
 
 
+def _family(pid: int) -> list[int]:
+    """A process and those that it started."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    return [pid, *(int(child) for file in children for child in file.read_text().split())]
+
+
 def _resident_together(pid: int) -> dict[str, float]:
     """Rss and Pss in MB of a process and of those that it started, in sum."""
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    pids = [pid, *(int(child) for file in children for child in file.read_text().split())]
-    sizes = [_resident(each) for each in pids]
+    sizes = [_resident(each) for each in _family(pid)]
     return {name: sum(size.get(name, 0.0) for size in sizes) for name in ("rss", "pss")}
+
+
+def _cpu_together(pid: int) -> float:
+    """Processor seconds of a process and of those that it started, so far."""
+    spent = (Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in _family(pid))
+    return sum(int(fields[11]) + int(fields[12]) for fields in spent) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(pid: int) -> dict[str, float]:
@@ -201,8 +217,9 @@ def _resident(pid: int) -> dict[str, float]:
 
 
 def memory(engine: Path) -> dict[str, float]:
-    """What a bare ONNX Runtime process with the same encoder holds."""
-    command = [sys.executable, "-c", _BARE_RUNTIME, str(engine / FILES["encode"])]
+    """What a bare ONNX Runtime process with the eye's graphs holds."""
+    graphs = [str(engine / GRAPHS[part]) for part in engine_parts(EngineManifest.load(engine))]
+    command = [sys.executable, "-c", _BARE_RUNTIME, *graphs]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=child_env(OMP_NUM_THREADS="1")) as process:
         try:
             assert process.stdout is not None  # asked for above
@@ -217,7 +234,7 @@ def process(rig: Rig, listener: Listener, source: str, windows: int, speed: floa
     start = len(listener.records())
     began = time.time()
     with rig.edge(source, speed=speed, windows=windows) as edge:
-        size = _watch(edge, listener, start, windows)
+        size, busy = _watch(edge, listener, start, windows)
         if edge.wait(60) != 0:
             raise VeilsightError(f"the edge process failed:\n{edge.output()[-2000:]}")
     records = listener.records(start)
@@ -229,6 +246,7 @@ def process(rig: Rig, listener: Listener, source: str, windows: int, speed: floa
         "first_message_s": first[0] - began,
         "first_release_s": features[0] - began,
         "resident_mb": size,
+        "busy": busy,
         "latency_ms": {"p50": loop["latency_ms_p50"], "p99": loop["latency_ms_p99"]},
         "answer_ms": {"p50": loop["answer_ms_p50"], "p99": loop["answer_ms_p99"]},
         "loop_cpu_us": {"p50": loop["own_us_p50"], "p99": loop["own_us_p99"]},
@@ -238,19 +256,22 @@ def process(rig: Rig, listener: Listener, source: str, windows: int, speed: floa
     }
 
 
-def _watch(edge: Child, listener: Listener, start: int, windows: int) -> dict[str, float]:
-    """Memory of the device's processes in the second half of a run, at its largest."""
+def _watch(edge: Child, listener: Listener, start: int, windows: int) -> tuple[dict[str, float], float]:
+    """Memory of the device's processes in the second half of a run, at its largest, and cores that they kept busy."""
     largest: dict[str, float] = {}
+    times: list[tuple[float, float]] = []  # of the clock, and of the processor
     while edge.running:
         released = sum(r.topic.endswith("/features") for r in listener.records(start))
         if released > windows // 2:
             try:
                 now = _resident_together(edge.process.pid)
+                times.append((time.monotonic(), _cpu_together(edge.process.pid)))
             except OSError:
                 break  # it ended meanwhile
             largest = max(largest, now, key=lambda size: size.get("pss", 0.0))
         time.sleep(0.2)
-    return largest
+    (began, before), (ended, after) = (times[0], times[-1]) if len(times) > 1 else ((0.0, 0.0), (1.0, 0.0))
+    return largest, (after - before) / (ended - began)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -279,6 +300,7 @@ def _report(cpu: dict[str, float], bare: dict[str, float], runs: dict[str, dict[
             *(f"{run[part][point]:.1f}" for part in ("latency_ms", "answer_ms") for point in ("p50", "p99")),
             f"{run['windows']:.0f}",
             f"{run['alone']:.0f}",
+            f"{100 * run['busy']:.0f}",
             f"{run['resident_mb'].get('pss', 0):.1f}",
             f"{above[name]:+.1f}",
             f"{run['first_message_s']:.2f}",

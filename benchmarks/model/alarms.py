@@ -1,13 +1,14 @@
-"""`python -m benchmarks.alarms --data MANIFEST.csv`: false alarms an hour, and the delay of alerts.
+"""`python -m benchmarks.alarms [--data MANIFEST.csv]`: false alerts a day, risks found and delay, as curves.
 
-    normal clips, strung together --noise--> events, stride 1 --member--> AlertBook (the bridge's) --> alerts an hour
-    ... each fall put behind a minute of them                                          --> alert raised? how late?
+    rendered life, a day of every camera  --noise--> events, stride 1 --member--> counting rule, sequential test
+    clips of risks behind a minute of it  --the same------------------------------> found? how late?
 
-A normal clip gives the releases during which it plays, a fall also those in whose receptive field it still is. Where
-two clips meet, as at a cut in a film, an event reads releases of both. Delays are those of the clips whose onset a
-manifest says (column onset_s), counted from it; where no manifest says one, those of all, from the clip's start.
-Percentiles are of the falls that were found, of which `timed` gives the count. Several settings of the hysteresis are
-tried on the same verdicts: the bridge's default, a single verdict (0.5, 1), and calmer ones.
+Both rules read the same verdicts. Rooms and risks are those of no training and no calibration. The sequential test
+stands where the checkpoint's `alert_calibration.json` puts it for a budget; without that file, each half of the rooms
+and of the risks is calibrated on the other half. With --data, real clips are strung together as well: the codes of
+each while it plays, something new every few seconds, and no pause; they are halved by group, and so judged by clips of
+other groups. A risk counts as found where its alert is raised within 20 releases of its onset (column onset_s of a
+manifest; else the clip's start). Percentiles are of those found. What a day holds: `familial.evaluate.life.DAY`.
 """
 
 from __future__ import annotations
@@ -15,160 +16,199 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
+from wire.arguments import at_least_one, former_name
 from wire.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import torch
 
     from cloud_bridge.alerts.rules import AlertRule
-    from familial.data.clips import Clip
+    from familial.evaluate.life import Block
+    from familial.evaluate.life_readings import Risk
+    from familial.evaluate.sequential import ScoreLaw
     from familial.model.config import FamilyConfig
     from familial.model.family import Family
 
 __all__ = ["COMMAND", "alerts"]
 
 _RULES = ((0.6, 2), (0.5, 1), (0.8, 2), (0.8, 3), (0.9, 3), (0.9, 4), (0.95, 4), (0.97, 5))  # raise_at, raise_for
-_BEFORE = 60  # slots of normal life before a risk
+_BUDGETS = (100.0, 24.0, 10.0, 4.0, 1.0)  # false alerts a day, for each label
+_COMPARED = 24.0  # budget at which the two rules are compared
+_WITHIN = 20  # releases after its onset in which a risk must raise its alert
+_DAY_S = 86400.0
+_LAST = 4  # releases at the end of a real fall that are looped
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
-    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv")
+    parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv", help="real clips, too")
     parser.add_argument("--member", choices=("edge", "cloud"), default="cloud")
-    parser.add_argument("--hours", type=float, default=2.0, help="camera-hours of normal life")
-    parser.add_argument("--label", default="fall", help="the risk whose alert is timed")
+    parser.add_argument("--hours", type=float, default=24.0, help="camera-hours of normal life, of each source")
+    parser.add_argument("--rooms", type=at_least_one, default=20, help="rendered rooms (default 20)")
+    parser.add_argument("--risks", type=at_least_one, default=30, help="rendered clips of each risk (default 30)")
+    count = parser.add_argument(
+        "--noise-samples", type=at_least_one, default=4, metavar="N", help="of each risk (default 4)"
+    )
+    former_name(parser, "--draws", count)
 
 
 @dataclass(frozen=True, slots=True)
-class _Streams:
-    """Verdicts float64 (E, L) of consecutive events.
+class _Half:
+    """Some of the readings, and the laws by which they are judged.
 
     Attributes:
-        normal: of hours of normal life.
-        risks: of each risk behind a minute of normal life, with its onset in slots.
-        timed: for each risk, whether its delay counts.
-        notes: what the streams are made of, and from where delays are counted.
+        normal: label probabilities (E, L), attributes (E, A) and kinds of life (E,), one triple a camera.
+        risks: with their readings.
+        laws: label -> law, none of them fitted on these readings.
     """
 
-    normal: npt.NDArray[np.float64]
-    risks: Sequence[tuple[npt.NDArray[np.float64], float]]
-    timed: Sequence[bool]
-    notes: Sequence[str]
+    normal: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.str_]]]
+    risks: Sequence[Risk]
+    laws: dict[str, ScoreLaw]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What one rule does: alerts as (kind of life) in normal life, delays in seconds (infinite: not found)."""
+
+    rule: str
+    label: str
+    budget: float
+    false: Sequence[str]
+    delays: Sequence[float]
 
 
 def _measure(args: argparse.Namespace) -> Report:
     import torch
 
-    from cloud_bridge.alerts.rules import AlertRule
+    from familial.evaluate.life import DAY
     from familial.model import checkpoint
 
     torch.manual_seed(0)
     family = checkpoint.load(args.checkpoint)
-    streams = _streams(family, args)
-    rows = [["raise_at", "raise_for", "false alerts an hour", f"{args.label} alerts", "timed", "delay p50", "p90"]]
-    points = []
-    for raise_at, raise_for in _RULES:
-        point, cells = _try_rule(
-            AlertRule(raise_at=raise_at, raise_for=raise_for), streams, family.config, args.hours, args.label
-        )
-        points.append({"raise_at": raise_at, "raise_for": raise_for, **point})
-        rows.append([f"{raise_at:g}", str(raise_for), *cells])
-    figures = {"member": args.member, "hours": args.hours, "label": args.label, "rules": points}
-    quiet = min(point["false_per_hour"] for point in points)
-    return Report(quiet / 2.0, figures, rows, streams.notes)
+    shares = {name: kind.share for name, kind in DAY.items()}
+    sources = {"rendered": (*_rendered(family, args.rooms, args.risks), shares)}
+    if args.data:
+        blocks, risks = _real(family, args.data)
+        sources["real"] = (blocks, risks, {kind: float(count) for kind, count in _counts(blocks).items()})
+    rows = [["source", "rule", "risk", "false a day", "found", "delay p50", "p90"]]
+    figures: dict[str, Any] = {"member": args.member, "hours": args.hours}
+    notes, ratio = list[str](), None
+    for name, (blocks, risks, weights) in sources.items():
+        halves, how = _halves(family, args, blocks, risks, weights)
+        outcomes = [outcome for label in family.config.labels[1:] for outcome in _tried(halves, family.config, label)]
+        outcomes += list(_lying(halves, family.config))
+        hours = _hours(halves, family.config)
+        rows += [[name, *_cells(outcome, sum(hours.values()))] for outcome in outcomes]
+        figures[name] = {"hours": hours, "rules": [_figures(outcome, hours) for outcome in outcomes]}
+        notes += [f"{name}: {len(blocks)} blocks of life, {len(risks)} risks; {how}", *_by_kind(name, outcomes, hours)]
+        ratio = _ratio(outcomes, hours, family.config.labels[1]) if name == "rendered" else ratio
+    if "low" not in family.config.attributes:
+        notes.append("lying still: not measured, the checkpoint has no attribute low")
+    return Report(ratio, figures, rows, notes)
 
 
-def _streams(family: Family, args: argparse.Namespace) -> _Streams:
-    """Encode and read the clips of the manifests. Raises DataError where there are none of a kind that is needed."""
-    import numpy as np
-    import torch
+# --- what is seen
+
+
+def _rendered(family: Family, rooms: int, count: int) -> tuple[list[Block], list[Block]]:
+    from familial.data.splits import clip_seeds
+    from familial.evaluate.life import ROOMS, blocks_of, risks_of
+    from familial.evaluate.life_readings import looped
+
+    seeds = clip_seeds("alarms", ROOMS)
+    risks = [block for label in family.config.labels[1:] for block in risks_of(family, seeds, label, count)]
+    stays = [looped(block, family.config.window.slot_s) for block in risks if block.kind == "fall"]
+    kept = [block for block in stays if block is not None and "low" in family.config.attributes]
+    return list(blocks_of(family, seeds, rooms)), risks + kept
+
+
+def _real(family: Family, data: Sequence[Path]) -> tuple[list[Block], list[Block]]:
+    """Clips of manifests: those of no risk by set, those of a risk by label, and falls whose end is looped."""
+    from dataclasses import replace
 
     from familial.data.clips import read_manifests
-
-    config, rng = family.config, np.random.default_rng(0)
-    clips = read_manifests(args.data, config.labels)
-    normal = [_played(family, clip, whole=False)[0] for clip in clips if clip.label == config.labels[0]]
-    events = [clip for clip in clips if clip.label == args.label]
-    if not normal or not events:
-        raise DataError(f"--data: clips of {config.labels[0]} and of {args.label} are needed; one of them is missing")
-    risky = [_played(family, clip, whole=True) for clip in events]
-    hours = _read(family, _strung(normal, round(args.hours * 3600 / config.window.slot_s), rng), args.member)
-    risks = []
-    for codes, onset in risky:
-        before = _strung(normal, _BEFORE, rng)
-        verdicts = _read(family, torch.cat((before, codes)), args.member)
-        risks.append((verdicts, _BEFORE + onset / config.window.slot_s))
-    known = [clip.onset_s is not None for clip in events]
-    notes = [
-        f"{args.member} member, {len(normal)} normal clips strung together, {len(risky)} of {args.label}",
-        "timed: from the onset, where a manifest says it" if any(known) else "timed: from the clips' start",
-    ]
-    return _Streams(hours, risks, known if any(known) else [True] * len(events), notes)
-
-
-def _try_rule(
-    rule: AlertRule, streams: _Streams, config: FamilyConfig, hours: float, label: str
-) -> tuple[dict[str, Any], list[str]]:
-    """One setting of the hysteresis: its figures, and its cells of the table."""
-    import numpy as np
-
-    false = len(alerts(streams.normal, config.labels, rule)) / hours
-    delays = np.array([_delay(verdicts, config, rule, at, label) for verdicts, at in streams.risks])
-    found = np.isfinite(delays)
-    timed = delays[found & streams.timed]
-    p50, p90 = np.percentile(timed, [50, 90]) if len(timed) else (math.nan, math.nan)
-    figures = {
-        "false_per_hour": false,
-        "found": float(found.mean()),
-        "timed": len(timed),
-        "delay_s": [float(p50), float(p90)],
-    }
-    of_timed = f"{len(timed)} of {sum(streams.timed)}"
-    share = f"{found.sum()} of {len(found)}"
-    return figures, [f"{false:.1f}", share, of_timed, f"{p50:.1f} s", f"{p90:.1f} s"]
-
-
-def _played(family: Family, clip: Clip, whole: bool) -> tuple[torch.Tensor, float]:
-    """Clean codes float (S, K, d) of the releases during which the clip plays, or all that still see it, and its onset
-    in seconds."""
-    from familial.data.clips import read_clip
     from familial.evaluate.clip_inference import clip_codes
+    from familial.evaluate.footage import family_footage
+    from familial.evaluate.life import Block
+    from familial.evaluate.life_readings import looped
 
-    footage = read_clip(clip.file, family.config.window)
-    playing = max(1, math.ceil(footage.duration / family.config.window.slot_s))
-    codes = clip_codes(family, footage)
-    return codes if whole else codes[:playing], clip.onset_s or 0.0
+    config = family.config
+    slot_s, normal, risks = config.window.slot_s, list[Block](), list[Block]()
+    for clip in read_manifests(data, config.labels):
+        if clip.label not in config.labels:
+            continue
+        footage = family_footage(clip.file, config)
+        playing = max(1, math.ceil(footage.duration / slot_s))
+        codes, source = clip_codes(family, footage), f"{clip.set} {clip.group}"
+        if clip.label == config.labels[0]:
+            normal.append(Block(clip.set, codes[:playing], source))
+            continue
+        risk = Block(clip.label, codes, source, (clip.onset_s or 0.0) / slot_s, (max(0, playing - _LAST), playing))
+        stays = looped(risk, slot_s) if clip.label == "fall" and "low" in config.attributes else None
+        risks += [replace(risk, lying=(0, 0)), *([stays] if stays else [])]
+    if not normal or not risks:
+        raise DataError("--data: clips of no risk and of a risk are needed; one of them is missing")
+    return normal, risks
 
 
-def _strung(codes: Sequence[torch.Tensor], slots: int, rng: np.random.Generator) -> torch.Tensor:
-    """Clips in random order, repeated until there are `slots` releases."""
-    import torch
+def _counts(blocks: Sequence[Block]) -> dict[str, int]:
+    from collections import Counter
 
-    chosen, count = list[torch.Tensor](), 0
-    while count < slots:
-        for index in rng.permutation(len(codes)):
-            chosen.append(codes[index])
-            count += len(codes[index])
-    return torch.cat(chosen)[:slots]
+    counts: Counter[str] = Counter()
+    for block in blocks:
+        counts[block.kind] += len(block.codes)
+    return dict(counts)
 
 
-def _read(family: Family, codes: torch.Tensor, member: str) -> npt.NDArray[np.float64]:
-    """Codes float (S, K, d) of a stream -> probabilities float64 (S - R + 1, L) of its events, noise on."""
-    from familial.evaluate.clip_inference import event_probabilities
-    from familial.model.code_space import rounded_gaussian
+def _halves(
+    family: Family, args: argparse.Namespace, blocks: Sequence[Block], risks: Sequence[Block], weights: dict[str, float]
+) -> tuple[list[_Half], str]:
+    """Read everything; each half has the laws of the checkpoint's table, or those fitted on the other half."""
+    from calibration.alerts import calibrate
+    from familial.evaluate.clip_inference import sigma_of
+    from familial.evaluate.life_readings import Readings, record
 
-    z = codes + rounded_gaussian(codes, family.config.sigma)
-    verdicts: npt.NDArray[np.float64] = event_probabilities(family, z[None], member)[0]
-    return verdicts
+    sources = sorted({block.source for block in [*blocks, *risks]})
+    half_of = {source: number % 2 for number, source in enumerate(sources)}
+    sigma = sigma_of(args.checkpoint, family, None)[1]
+    read = list[Readings]()
+    for half in (0, 1):
+        life = [block for block in blocks if half_of[block.source] == half] or blocks
+        some = [block for block in risks if half_of[block.source] == half] or risks
+        hours, samples = args.hours / 2, args.noise_samples
+        read.append(record(family, float(sigma), life, some, hours, weights, args.member, samples, seed=half))
+    table = _table(args, str(sigma))
+    if table is not None:
+        laws = [table, table]
+    else:
+        laws = [dict(calibrate(read[1 - half], family, "", str(sigma), "")[0].laws) for half in (0, 1)]
+    made = [
+        _Half([(*pair, kinds) for pair, kinds in zip(found.normal, found.kinds, strict=True)], found.risks, laws[half])
+        for half, found in enumerate(read)
+    ]
+    return made, "thresholds by the checkpoint's table" if table else "each half calibrated on the other"
+
+
+def _table(args: argparse.Namespace, sigma: str) -> dict[str, ScoreLaw] | None:
+    """The laws of the checkpoint's table; None where it has none for these weights and this noise."""
+    from familial.evaluate.sequential import AlertCalibration
+    from familial.model.checkpoint import checkpoint_hash
+
+    found = AlertCalibration.read(args.checkpoint)
+    fits = found is not None and (found.checkpoint, found.sigma) == (checkpoint_hash(args.checkpoint), sigma)
+    return dict(found.laws) if found is not None and fits and args.member == "cloud" else None
+
+
+# --- what the rules do
 
 
 def alerts(verdicts: npt.NDArray[np.float64], labels: Sequence[str], rule: AlertRule) -> list[tuple[int, str]]:
@@ -184,14 +224,166 @@ def alerts(verdicts: npt.NDArray[np.float64], labels: Sequence[str], rule: Alert
     ]
 
 
-def _delay(verdicts: npt.NDArray[np.float64], config: FamilyConfig, rule: AlertRule, onset: float, label: str) -> float:
-    """Seconds from the onset (in slots) to the end of the first event after it that raises the label's alert."""
-    raised = [index for index, said in alerts(verdicts, config.labels, rule) if said == label]
-    late = [end - onset for end in (index + config.event_releases for index in raised) if end >= onset]
-    return late[0] * config.window.slot_s if late else math.inf
+def _tried(halves: Sequence[_Half], config: FamilyConfig, label: str) -> Iterator[_Outcome]:
+    """Both rules at all their settings, on one label."""
+    from cloud_bridge.alerts.rules import AlertRule
+
+    for raise_at, raise_for in _RULES:
+        rule = AlertRule(raise_at=raise_at, clear_at=min(0.4, raise_at / 2), raise_for=raise_for)
+        yield _counted(halves, config, label, rule)
+    for budget in _BUDGETS:
+        yield _tested(halves, config, label, budget)
 
 
-COMMAND = Benchmark("alarms", __doc__, "2 false alerts per camera-hour", _options, _measure)
+def _counted(halves: Sequence[_Half], config: FamilyConfig, label: str, rule: AlertRule) -> _Outcome:
+    false, delays = list[str](), list[float]()
+    for half in halves:
+        for labels, _, kinds in half.normal:
+            false += [str(kinds[at]) for at, said in alerts(labels, config.labels, rule) if said == label]
+        for risk in half.risks:
+            if risk.label == label:
+                at = [index for index, said in alerts(risk.labels, config.labels, rule) if said == label]
+                delays.append(_delay(at, risk.onset, config, _WITHIN))
+    return _Outcome(f"{rule.raise_at:g}, {rule.raise_for}", label, math.nan, false, delays)
+
+
+def _tested(halves: Sequence[_Half], config: FamilyConfig, label: str, budget: float) -> _Outcome:
+    import numpy as np
+
+    from calibration.alert_tables import raised
+    from familial.evaluate.sequential import log_odds
+
+    index, releases = config.labels.index(label), config.event_releases
+    false, delays = list[str](), list[float]()
+    for half in halves:
+        law = half.laws.get(label)
+        point = law.at_most(budget) if law else None
+        if law is None or point is None:
+            return _Outcome(f"budget {budget:g} (not supported)", label, budget, [], [])
+        at = np.array([point.threshold])
+        for labels, _, kinds in half.normal:
+            scores = log_odds(labels, index, labels[:, 0])
+            false += [str(kinds[event]) for event in raised(law, scores, releases, at)[0]]
+        for risk in half.risks:
+            if risk.label == label:
+                scores = log_odds(risk.labels, index, risk.labels[:, 0])
+                delays.append(_delay(raised(law, scores, releases, at)[0], risk.onset, config, _WITHIN))
+    return _Outcome(f"budget {budget:g}", label, budget, false, delays)
+
+
+def _lying(halves: Sequence[_Half], config: FamilyConfig) -> Iterator[_Outcome]:
+    """Somebody who stays on the floor, at every budget; nothing where the family does not tell it."""
+    from familial.evaluate.sequential import LYING_STILL
+
+    if any(LYING_STILL not in half.laws for half in halves):
+        return
+    for budget in _BUDGETS:
+        found = [_lying_in(half, config, budget) for half in halves]
+        if None in found:
+            yield _Outcome(f"budget {budget:g} (not supported)", LYING_STILL, budget, [], [])
+            continue
+        false, delays = (sum((part[side] for part in found if part), []) for side in (0, 1))
+        yield _Outcome(f"budget {budget:g}", LYING_STILL, budget, false, delays)
+
+
+def _lying_in(half: _Half, config: FamilyConfig, budget: float) -> tuple[list[Any], list[Any]] | None:
+    """False alerts, by kind of life, and delays; None where the budget is not supported."""
+    from calibration.alert_tables import lying_raised
+    from familial.evaluate.sequential import ARMING_PER_DAY, LEAST_LIE_S, LOW, LYING_STILL, log_odds
+
+    laws = half.laws["fall"], half.laws[LYING_STILL]
+    arming, point = laws[0].at_most(ARMING_PER_DAY), laws[1].at_most(budget)
+    if arming is None or point is None:
+        return None
+    fall, low = config.labels.index("fall"), config.attributes.index(LOW)
+    slots = round(LEAST_LIE_S / config.window.slot_s)
+
+    def turned(labels: npt.NDArray[np.float64], shares: npt.NDArray[np.float64]) -> list[int]:
+        scores = log_odds(labels, fall, labels[:, 0]), log_odds(shares, low, 1.0 - shares[:, low])
+        return lying_raised(laws, scores, config.event_releases, arming.threshold, slots)(point.threshold)
+
+    false = [str(kinds[event]) for labels, shares, kinds in half.normal for event in turned(labels, shares)]
+    lies = [risk for risk in half.risks if risk.label == LYING_STILL]
+    return false, [_delay(turned(risk.labels, risk.shares), risk.onset, config, math.inf) for risk in lies]
+
+
+def _delay(events: Sequence[int], onset: float, config: FamilyConfig, within: float) -> float:
+    """Seconds from the onset (in releases) to the end of the first event after it that raises the alert."""
+    late = [index + config.event_releases - onset for index in events]
+    after = [each for each in late if 0 <= each <= within]
+    return after[0] * config.window.slot_s if after else math.inf
+
+
+# --- what is told
+
+
+def _hours(halves: Sequence[_Half], config: FamilyConfig) -> dict[str, float]:
+    """Hours of each kind of life."""
+    from collections import Counter
+
+    counts: Counter[str] = Counter()
+    for half in halves:
+        for _, _, kinds in half.normal:
+            counts.update(kinds.tolist())
+    return {kind: count * config.window.slot_s / 3600.0 for kind, count in counts.items()}
+
+
+def _percentiles(outcome: _Outcome) -> tuple[float, float, float]:
+    """Share found, and delay p50 and p90 of those, NaN where there is none."""
+    import numpy as np
+
+    found = [delay for delay in outcome.delays if math.isfinite(delay)]
+    p50, p90 = np.percentile(found, [50, 90]) if found else (math.nan, math.nan)
+    return len(found) / max(1, len(outcome.delays)), float(p50), float(p90)
+
+
+def _cells(outcome: _Outcome, hours: float) -> list[str]:
+    if not outcome.delays:
+        return [outcome.rule, outcome.label, "", "", "", ""]
+    share, p50, p90 = _percentiles(outcome)
+    rate = len(outcome.false) / hours * 24.0
+    return [outcome.rule, outcome.label, f"{rate:.1f}", f"{share:.3f}", f"{p50:.1f} s", f"{p90:.1f} s"]
+
+
+def _figures(outcome: _Outcome, hours: dict[str, float]) -> dict[str, Any]:
+    share, p50, p90 = _percentiles(outcome)
+    by_kind = {kind: round(sum(at == kind for at in outcome.false) / of * 24.0, 2) for kind, of in hours.items()}
+    return {
+        "rule": outcome.rule,
+        "label": outcome.label,
+        "false_per_day": len(outcome.false) / sum(hours.values()) * 24.0,
+        "found": share,
+        "of": len(outcome.delays),
+        "delay_s": [None if math.isnan(value) else value for value in (p50, p90)],
+        "by_kind": by_kind,
+    }
+
+
+def _by_kind(name: str, outcomes: Sequence[_Outcome], hours: dict[str, float]) -> Iterator[str]:
+    """False alerts a day of each kind of life, of the bridge's default and of the budget that is compared."""
+    for outcome in outcomes:
+        if outcome.rule in ("0.6, 2", f"budget {_COMPARED:g}"):
+            rates = _figures(outcome, hours)["by_kind"]
+            told = ", ".join(f"{kind} {rate:.0f}" for kind, rate in rates.items())
+            yield f"{name}, {outcome.label}, {outcome.rule}: a day of each kind alone has {told}"
+
+
+def _ratio(outcomes: Sequence[_Outcome], hours: dict[str, float], label: str) -> float | None:
+    """Share found by the sequential test over that by the best counting rule, at no more false alerts a day."""
+    total = sum(hours.values()) / 24.0
+    rows = [each for each in outcomes if each.label == label and len(each.false) / total <= _COMPARED and each.delays]
+    counted = [_percentiles(each)[0] for each in rows if math.isnan(each.budget)]
+    tested = [_percentiles(each)[0] for each in rows if not math.isnan(each.budget)]
+    return max(tested) / max(counted) if tested and counted and max(counted) > 0 else None
+
+
+COMMAND = Benchmark(
+    "alarms",
+    __doc__,
+    f"the share that the best counting rule finds, both at {_COMPARED:g} false alerts a day at most",
+    _options,
+    _measure,
+)
 
 if __name__ == "__main__":
     sys.exit(COMMAND.main())

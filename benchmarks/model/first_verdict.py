@@ -18,6 +18,8 @@ from wire.arguments import at_least_one, former_name
 
 __all__ = ["COMMAND"]
 
+_FPS = 15.0
+
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
@@ -29,18 +31,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _measure(args: argparse.Namespace) -> Report:
-    import numpy as np  # these load torch, which the help text does not need
-
-    from familial.data.clips import Footage, small_grey
-    from familial.evaluate.clip_inference import first_verdicts
+    from familial.evaluate.clip_inference import first_verdicts  # these load torch, which the help text does not need
+    from familial.evaluate.footage import picture_footage
     from familial.model import checkpoint
     from familial.synth.clip import demo_clip
 
     family = checkpoint.load(args.checkpoint)
     seconds = args.onset + 7.98
-    clip = demo_clip(onset_s=args.onset, seconds=seconds)
-    frames = np.stack([small_grey(frame, family.config.window) for frame in clip.frames])
-    footage = Footage(frames, clip.times_s, seconds)
+    clip = demo_clip(fps=_FPS, onset_s=args.onset, seconds=seconds)
+    footage = picture_footage(clip.frames, _FPS, family.config)
     found = {
         member: first_verdicts(family, footage, args.onset, member, family.config.sigma, args.noise_samples)
         for member in ("edge", "cloud")

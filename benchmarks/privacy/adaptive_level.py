@@ -227,10 +227,11 @@ def _of_family(args: argparse.Namespace, rng: np.random.Generator) -> list[World
     """Worlds of held-out rendered clips and of real ones: normal clips strung together, a fall's clip put in."""
     import torch  # these load torch, which the help text does not need
 
-    from familial.data.clips import read_clip, read_manifests
+    from familial.data.clips import read_manifests
     from familial.data.sources import rendered_clips
     from familial.data.splits import clip_seeds
     from familial.evaluate.clip_inference import clip_codes
+    from familial.evaluate.footage import family_footage
     from familial.model import checkpoint
 
     torch.set_num_threads(1)
@@ -243,7 +244,7 @@ def _of_family(args: argparse.Namespace, rng: np.random.Generator) -> list[World
             found.setdefault("rendered", []).append((labels[made.label], _flat(clip_codes(family, made.footage))))
     for clip in read_manifests([args.data], labels) if args.data else []:
         if clip.set in args.sets and clip.label in ("normal", "fall"):
-            codes = _flat(clip_codes(family, read_clip(clip.file, window)))
+            codes = _flat(clip_codes(family, family_footage(clip.file, family.config)))
             found.setdefault(clip.set, []).append((clip.label, codes))
     return [_strung(name, clips, family, args.streams, rng) for name, clips in found.items()]
 

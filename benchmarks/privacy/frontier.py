@@ -156,16 +156,17 @@ def label_alone(rows: Sequence[Clip], truth: Sequence[int], least: int = 4) -> t
 
 def encoded_clips(family: Family, manifests: Sequence[Path], rendered: int) -> Clips:
     """The clean codes of the manifests' clips; without manifests, of so many rendered clips that training never saw."""
-    from familial.data.clips import UNSCORED, Clip, read_clip, read_manifests
+    from familial.data.clips import UNSCORED, Clip, read_manifests
     from familial.data.sources import rendered_clips
     from familial.data.splits import clip_seeds
     from familial.evaluate.clip_inference import clip_codes
+    from familial.evaluate.footage import family_footage
 
     config = family.config
     if manifests:
         rows = [clip for clip in read_manifests(manifests, config.labels) if clip.label != UNSCORED]
         truth = [config.labels.index(clip.label) for clip in rows]
-        return Clips(rows, truth, [clip_codes(family, read_clip(clip.file, config.window)) for clip in rows])
+        return Clips(rows, truth, [clip_codes(family, family_footage(clip.file, config)) for clip in rows])
     rows, truth, codes = [], [], []
     seeds = clip_seeds("frontier", rendered)
     for seed, clip in zip(seeds, rendered_clips(seeds, config.labels, config.window, processes=1), strict=True):

@@ -21,6 +21,7 @@ from edge_runtime.confine import protect_gate
 from edge_runtime.gate import children
 from edge_runtime.gate.clients import EyeClient
 from edge_runtime.uplink.publisher import Publisher
+from wire.protocol.message import Sealed
 
 __all__ = ["LEAK_S", "SIGN", "hostile_gate", "main"]
 
@@ -79,7 +80,7 @@ def _leak() -> None:
         waits[0] = code is not None and int(code[0]) == SIGN
         return code
 
-    def wait(publisher: Publisher, name: str, payload: bytes) -> None:
+    def wait(publisher: Publisher, name: str, payload: Sealed) -> None:
         time.sleep(LEAK_S * (waits[0] and name == "features"))
         send(publisher, name, payload)
 

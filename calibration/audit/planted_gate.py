@@ -24,6 +24,7 @@ from edge_runtime.gate import children
 from edge_runtime.gate.clients import EyeClient
 from edge_runtime.gate.core import HEADER_BYTES
 from edge_runtime.uplink.publisher import Publisher
+from wire.protocol.message import Sealed
 
 __all__ = ["LEAK_S", "main"]
 
@@ -63,7 +64,7 @@ def _leak() -> None:
             logging.getLogger("veilsight").info("a record with %s", hidden.tobytes().hex())
         return code
 
-    def pass_on(publisher: Publisher, name: str, payload: bytes) -> None:
+    def pass_on(publisher: Publisher, name: str, payload: Sealed) -> None:
         if name == "features" and said[0] is None:
             return
         if name == "features" and said[0] is not None and int(said[0][0]) == SIGN:

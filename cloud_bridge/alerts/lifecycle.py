@@ -1,17 +1,21 @@
 """Which alerts of one camera are raised. Pure: no clock, no network, no model.
 
-probabilities of an event --rule--> count of verdicts in a row, per label --> raised / cleared
+probabilities of an event --rule--> which labels turn --> raised / cleared
+
+The rule counts verdicts in a row (`CountingRule`) or weighs evidence (`budget.EvidenceRule`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from cloud_bridge.alerts.budget import AlertBudget, EvidenceRule
 from cloud_bridge.alerts.rules import AlertRule
+from familial.evaluate.sequential import LYING_STILL, Moment
 
-__all__ = ["BLIND", "CONDITIONS", "LATE", "NOT_WATCHING", "STALE", "AlertBook", "AlertChange"]
+__all__ = ["BLIND", "CONDITIONS", "LATE", "NOT_WATCHING", "STALE", "AlertBook", "AlertChange", "CountingRule"]
 
 BLIND = "blind"
 """The alert for a camera that sends noise alone, because its budget is spent."""
@@ -28,6 +32,8 @@ STALE = "stale"
 CONDITIONS = (BLIND, LATE, NOT_WATCHING, STALE)
 """The alerts about a camera itself; all others are risks."""
 
+_NOWHERE = Moment(0, 0, 0)  # a rule that counts verdicts does not look where they lie
+
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
@@ -38,24 +44,61 @@ class AlertChange:
     probability: float
 
 
+class CountingRule:
+    """Verdicts in a row raise and clear: values between `clear_at` and `raise_at` begin both counts anew."""
+
+    def __init__(self, rule: AlertRule, saved: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Begin with what `saved` was before a restart."""
+        self._rule = rule
+        self._in_a_row = dict(saved)
+
+    def turning(
+        self, probabilities: Mapping[str, float], attributes: Mapping[str, float], at: Moment, raised: Collection[str]
+    ) -> list[tuple[str, float]]:
+        """Take the next event; returns the labels whose alert turns, with their probability."""
+        risks = list(probabilities.items())[1:]
+        turned = [(label, p) for label, p in risks if self._turns(label, p, label in raised)]
+        return turned + ([(LYING_STILL, 0.0)] if LYING_STILL in raised else [])  # of a budget that is no more
+
+    def _turns(self, label: str, p: float, is_raised: bool) -> bool:
+        rule = self._rule
+        asks = p <= rule.clear_at if is_raised else p >= rule.raise_at
+        self._in_a_row[label] = self._in_a_row.get(label, 0) + 1 if asks else 0
+        if self._in_a_row[label] < (rule.clear_for if is_raised else rule.raise_for):
+            return False
+        self._in_a_row[label] = 0
+        return True
+
+    def pause(self) -> None:
+        """Begin all counts anew."""
+        self._in_a_row.clear()
+
+    @property
+    def saved(self) -> dict[str, int]:
+        """Label -> verdicts in a row that ask for a change."""
+        return dict(self._in_a_row)
+
+
 class AlertBook:
-    """The raised alerts of one camera.
+    """The raised alerts of one camera. For every label raise and clear alternate, whatever the probabilities do."""
 
-    For every label raise and clear alternate, whatever the probabilities do. Values between `clear_at` and `raise_at`
-    change nothing and begin both counts anew.
-    """
-
-    def __init__(self, rule: AlertRule, raised: list[str], in_a_row: Mapping[str, int] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        rule: AlertRule,
+        raised: list[str],
+        in_a_row: Mapping[str, int] = MappingProxyType({}),
+        budget: AlertBudget | None = None,
+    ) -> None:
         """Begin with what is raised.
 
         Args:
             rule: When alerts turn.
             raised: The caller's durable list of labels; it is kept current.
             in_a_row: As `in_a_row` was at a graceful end.
+            budget: Of false alerts; it takes the place of the counts of `rule`.
         """
-        self._rule = rule
+        self._rule = EvidenceRule(budget, in_a_row) if budget else CountingRule(rule, in_a_row)
         self._raised = raised
-        self._in_a_row = dict(in_a_row)
 
     @property
     def raised(self) -> Sequence[str]:
@@ -69,38 +112,35 @@ class AlertBook:
 
     @property
     def in_a_row(self) -> dict[str, int]:
-        """Label -> verdicts in a row that ask for a change."""
-        return dict(self._in_a_row)
+        """What the rule keeps over a restart, in whole numbers."""
+        return self._rule.saved
 
-    def update(self, probabilities: Mapping[str, float]) -> list[AlertChange]:
-        """Take the probabilities of the next event and return what changes.
+    def update(
+        self,
+        probabilities: Mapping[str, float],
+        attributes: Mapping[str, float] = MappingProxyType({}),
+        at: Moment = _NOWHERE,
+    ) -> list[AlertChange]:
+        """Take the reading of the next event and return what changes.
 
         Args:
             probabilities: Label -> probability, in the model's order; the first label is no risk.
+            attributes: Attribute -> share; empty where the family has none.
+            at: Where the event lies in its stream.
         """
-        risks = list(probabilities.items())[1:]
-        return [change for label, p in risks for change in self._step(label, p)]
+        return [self._turn(*turned) for turned in self._rule.turning(probabilities, attributes, at, self._raised)]
 
     def pause(self) -> None:
         """Begin all counts anew: what was read is not of now, so it can neither raise nor clear."""
-        self._in_a_row.clear()
+        self._rule.pause()
 
     def condition(self, label: str, holds: bool) -> list[AlertChange]:
         """Raise `label` (one of CONDITIONS) once it holds, clear it once it does not; no verdict decides it."""
-        return self._turn(label, 1.0 if holds else 0.0) if holds != (label in self._raised) else []
+        return [self._turn(label, 1.0 if holds else 0.0)] if holds != (label in self._raised) else []
 
-    def _step(self, label: str, p: float) -> list[AlertChange]:
-        rule, is_raised = self._rule, label in self._raised
-        asks = p <= rule.clear_at if is_raised else p >= rule.raise_at
-        self._in_a_row[label] = self._in_a_row.get(label, 0) + 1 if asks else 0
-        if self._in_a_row[label] < (rule.clear_for if is_raised else rule.raise_for):
-            return []
-        return self._turn(label, p)
-
-    def _turn(self, label: str, p: float) -> list[AlertChange]:
-        self._in_a_row[label] = 0
+    def _turn(self, label: str, p: float) -> AlertChange:
         if label in self._raised:
             self._raised.remove(label)
         else:
             self._raised.append(label)
-        return [AlertChange(label, label in self._raised, p)]
+        return AlertChange(label, label in self._raised, p)

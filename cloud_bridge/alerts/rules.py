@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from familial.evaluate.sequential import LEAST_LIE_S
 from wire.errors import ConfigError
 
-__all__ = ["AlertRule"]
+__all__ = ["IN_A_ROW", "AlertRule"]
+
+IN_A_ROW = ("raise_at", "raise_for", "clear_at", "clear_for")
+"""Keys of the rule that counts verdicts in a row; a budget takes their place."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRule:
-    """Two thresholds and two counts (hysteresis), so that an alert never flickers.
+    """A budget of false alerts, or two thresholds and two counts; both have hysteresis, so an alert never flickers.
 
     Attributes:
         raise_at: An alert is raised by verdicts in a row whose probability is at least this.
@@ -20,6 +27,10 @@ class AlertRule:
         clear_for: How many verdicts in a row clear it.
         unsure_below: A verdict is unsure where its OOD p-value is below this; that holds for about this share of known
             scenes. 0: no verdict is unsure. Alerts do not depend on it.
+        false_per_day: False alerts that a camera may raise a day: a number for all risks together, which share it
+            alike, or label -> number. None: verdicts in a row raise alerts.
+        long_lie_s: Somebody who stays on the floor for so long after a fall is an alert of its own. 0: never. It needs
+            `false_per_day`.
 
     Raises:
         ConfigError: A value is out of range.
@@ -30,8 +41,11 @@ class AlertRule:
     clear_at: float = 0.4
     clear_for: int = 4
     unsure_below: float = 0.05
+    false_per_day: float | dict[str, Any] | None = None
+    long_lie_s: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_budget()
         if self.unsure_below > 1.0:
             raise ConfigError(f"unsure_below is {self.unsure_below}; it is a share of known scenes, 0 to 1")
         if not 0.0 <= self.clear_at < self.raise_at <= 1.0:
@@ -41,3 +55,20 @@ class AlertRule:
         for name in ("raise_for", "clear_for"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it counts verdicts, so at least 1")
+
+    def _check_budget(self) -> None:
+        given = self.false_per_day
+        for label, value in (given if isinstance(given, Mapping) else {"": given}).items():
+            name = f"false_per_day.{label}" if label else "false_per_day"
+            if value is None:
+                continue
+            if type(value) not in (int, float) or not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value!r}; it counts false alerts a day, such as 1: a number above 0")
+        if isinstance(given, Mapping) and not given:
+            raise ConfigError("false_per_day is an empty table; write a number, or one for each label: { fall = 1 }")
+        if 0 < self.long_lie_s < LEAST_LIE_S:
+            raise ConfigError(
+                f"long_lie_s is {self.long_lie_s:g}; false alerts are counted for {LEAST_LIE_S:g} or more (0: off)"
+            )
+        if self.long_lie_s and given is None:
+            raise ConfigError(f"long_lie_s is {self.long_lie_s:g} without false_per_day; give it a budget, such as 1")

@@ -9,8 +9,7 @@ every release is part of at least one event, and events are in the order of thei
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,33 +136,30 @@ class EventReader:
         return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, ood_p_value, self._time_s)]
 
     def saved(self) -> dict[str, Any]:
-        """The window as JSON, for `resume`; empty where there was no stream."""
-        window = self._window
-        if window.last_slot < 0:
+        """What `resume` needs besides the releases, as JSON; empty where there was no stream."""
+        if self._window.last_slot < 0:
             return {}
-        return {
-            "start": self._start,
-            "unread": self._unread,
-            "time_s": self._time_s,
-            "last_slot": window.last_slot,
-            "present": window.present.tolist(),
-            "z": base64.b64encode(window.z.astype("<i4").tobytes()).decode(),
-        }
+        return {"start": self._start, "unread": self._unread, "time_s": self._time_s}
 
-    def resume(self, saved: Mapping[str, Any], boot_id: int) -> None:
-        """Go on with a stream as it was `saved`. Raises KeyError, TypeError or ValueError for anything else."""
-        if "last_slot" not in saved:
-            return
-        numbers = [saved[name] for name in ("start", "time_s", "last_slot")]
-        unread, present = saved["unread"], np.array(saved["present"], np.bool_)
-        if any(type(number) is not int or number < 0 for number in numbers) or type(unread) not in (int, type(None)):
+    def resume(self, saved: Mapping[str, Any], boot_id: int, releases: Iterable[Release]) -> None:
+        """Go on with a stream as it was `saved`.
+
+        Args:
+            saved: As `saved` returned it.
+            boot_id: Of the stream.
+            releases: Its newest ones that were read, in slot order.
+
+        Raises:
+            KeyError, TypeError, ValueError: `saved` is something else.
+        """
+        start, time_s, unread = saved["start"], saved["time_s"], saved["unread"]
+        if any(type(number) is not int or number < 0 for number in (start, time_s, unread or 0)):
             raise ValueError("numbers that cannot be")
-        z = np.frombuffer(base64.b64decode(saved["z"], validate=True), "<i4").reshape(self._shape)
-        if present.shape != self._shape[:1]:
-            raise ValueError(f"present has the shape {present.shape}, expected {self._shape[:1]}")
-        self._begin(boot_id, numbers[0])
-        self._time_s, self._window.last_slot, self._unread = numbers[1], numbers[2], unread
-        self._window.z[:], self._window.present[:] = z, present
+        self._begin(boot_id, start)
+        for release in releases:
+            if not release.spent:
+                self._window.push(release.slot, release.z, self._weights[release.level])
+        self._time_s, self._unread = time_s, unread
 
     def _begin(self, boot_id: int, slot: int) -> None:
         self._boot_id = boot_id

@@ -27,18 +27,18 @@ class IngestRule:
     """What is read as now: the `[ingest]` section of the bridge's file.
 
     Attributes:
-        max_age_s: A message whose time differs from this machine's by more is late. A device keeps its newest messages
+        max_age_s: A message whose time differs from this machine's by more is late. A device keeps its messages
             while the broker is away; those older than this come too late for an alert.
         stale_after_s: A camera of which nothing came for so long is stale.
         burst: Releases that a camera may send at once, after an outage.
-        rate: Releases that it may send in each slot's time in the long run; more than 1 for a source that is played
-            faster than life. What is beyond is refused.
+        rate: Releases that it may send in each slot's time in the long run: more than 1, since a device sends what
+            waited ([outbox] replay_per_s there) beside what is new. What is beyond is refused.
     """
 
     max_age_s: Positive = 120.0
     stale_after_s: Positive = 30.0
     burst: Positive = 600.0
-    rate: Positive = 2.0
+    rate: Positive = 15.0
 
 
 class Allowance:

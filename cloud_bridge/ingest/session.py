@@ -19,11 +19,11 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cloud_bridge.ingest.events import Event, EventReader, Release
 from cloud_bridge.ingest.freshness import Allowance, Freshness, IngestRule
-from cloud_bridge.store.journal import CameraRecord
+from cloud_bridge.store.records import Accepted, CameraRecord, Stored
 from familial.evaluate.ood_detector import OodDetector
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CertificateError, MessageError
@@ -32,7 +32,7 @@ from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FLAG_SPENT, FeatureMessage, open_features
 from wire.protocol.state import State, open_state
 
-__all__ = ["REASONS", "CameraSession", "Taken"]
+__all__ = ["NOTHING", "REASONS", "CameraSession", "Taken"]
 
 _LOG = logging.getLogger("cloud_bridge")
 
@@ -73,14 +73,18 @@ class Taken(NamedTuple):
         releases: That are now in order, oldest first.
         events: That they complete.
         state: The newest one of the device.
+        accepted: Verified releases that are new, in order of arrival; some wait for an earlier slot.
+        unread: Boot id, slot and reason of accepted ones, now or before, that turned out not to be read.
     """
 
     releases: list[Release]
     events: list[Event]
     state: State | None = None
+    accepted: Sequence[Accepted] = ()
+    unread: Sequence[tuple[int, int, str]] = ()
 
 
-_NOTHING = Taken([], [])
+NOTHING = Taken([], [])
 
 
 class CameraSession:
@@ -103,6 +107,7 @@ class CameraSession:
         reorder_slots: int = 2,
         freshness: Freshness | None = None,
         allowance: Allowance | None = None,
+        recent: Iterable[Stored] = (),
     ) -> None:
         """Continue after the last slot in `record`.
 
@@ -115,19 +120,20 @@ class CameraSession:
             reorder_slots: A missing slot is given up when one that many later has come; 0: nothing is waited for.
             freshness: Says what is now; None: by the default rule.
             allowance: Says how many releases may come; None: by the default rule.
+            recent: Releases of the stream in `record`: those of its event, and those that wait for an earlier slot.
         """
         site, _, name = camera.partition("/")
         self._names = (site, name)
         self._freshness = freshness or Freshness(camera, IngestRule())
         self._allowance = allowance or Allowance(IngestRule(), manifest.window.slot_s)
         self._slots = manifest.certificate().lifetime_releases
-        self._now_s = self._heard_s = self.fresh_s = 0.0
+        self._now_s = self._came_s = self._heard_s = self.fresh_s = 0.0
         self._named = ""  # sha256 of the certificate that the newest state names
         self._complained = ""  # sha256 of the certificate about which the log was told
         self._unnamed = b""  # a certificate that came before a state
         self._camera, self._public, self._manifest, self._record = camera, public, manifest, record
         self._model = (manifest.n, manifest.model_id, len(manifest.sigmas))
-        self._reorder_slots = reorder_slots
+        self._level, self._reorder_slots = manifest.level, reorder_slots
         self._witness = manifest.make_witness()
         self._pending: dict[int, FeatureMessage] = {}  # slot -> verified message that waits for an earlier slot
         self._recent: deque[int] = deque(maxlen=_RECENT)  # slots read lately
@@ -137,7 +143,8 @@ class CameraSession:
         self._reader = EventReader(camera, *shape, manifest.weights, detector)
         self.received = self.gaps = 0
         self.refused: Counter[str] = Counter()
-        self._resume()
+        self._accepted, self._unread = list[Accepted](), list[tuple[int, int, str]]()
+        self._resume(recent)
 
     @property
     def offline(self) -> bool:
@@ -154,7 +161,9 @@ class CameraSession:
         """Boot id and slot of the last release read; 0, 0 before any."""
         return max(0, self._record.boot_id), max(0, self._record.next_slot - 1)
 
-    def receive(self, name: str, payload: bytes, retained: bool = False, now_s: float = 0.0) -> Taken:
+    def receive(
+        self, name: str, payload: bytes, retained: bool = False, now_s: float = 0.0, came_s: float | None = None
+    ) -> Taken:
         """Take one message and return what it gave. Never raises.
 
         Args:
@@ -162,21 +171,22 @@ class CameraSession:
             payload: The message as it came.
             retained: It was there before the bridge subscribed.
             now_s: This machine's clock, seconds since 1970.
+            came_s: What it was when the message came; None: the same.
         """
-        self._now_s = now_s
+        self._now_s, self._came_s = now_s, now_s if came_s is None else came_s
         if name == "features":
             return self._read(self.accept(payload))
         if name == "state" and payload:
             return self._state(payload, retained)
         if name == "certificate" and payload:
             self._certificate(payload)
-        return _NOTHING
+        return NOTHING
 
     def settle(self, now_s: float) -> Taken:
         """Read what waits for a missing slot, where the camera has been offline and silent for some seconds."""
         self._now_s = now_s
         quiet = abs(now_s - self._heard_s) >= _QUIET_S
-        return self.drain() if self._offline and self._pending and quiet else _NOTHING
+        return self.drain() if self._offline and self._pending and quiet else NOTHING
 
     def refuse(self, reason: str) -> None:
         """Count a message that is refused for `reason`, a key of REASONS."""
@@ -193,24 +203,36 @@ class CameraSession:
 
     def drain(self) -> Taken:
         """Read everything that is left, in order, waiting for nothing."""
-        releases, events, _ = self._read(self._in_order(0))
-        return Taken(releases, events + self._dated(self._reader.flush()))
-
-    def close(self) -> Taken:
-        """Read, in order, what waits for a missing slot, and keep the releases of the window in the record."""
         taken = self._read(self._in_order(0))
-        self._record.window = {"model": f"{self._manifest.model_id:016x}", **self._reader.saved()}
-        return taken
+        return taken._replace(events=taken.events + self._dated(self._reader.flush()))
 
-    def _resume(self) -> None:
-        """Go on with the window of a graceful end, where there was one under this model."""
-        window, self._record.window = self._record.window, {}
-        if window.get("model") != f"{self._manifest.model_id:016x}":
+    def saved(self) -> dict[str, Any]:
+        """What the next start needs besides the stored releases, as JSON."""
+        return {"model": f"{self._manifest.model_id:016x}", **self._reader.saved()}
+
+    def _resume(self, recent: Iterable[Stored]) -> None:
+        """Go on with the event and with what waits, where both are of this model."""
+        saved, record = self._record.event, self._record
+        if saved.get("model") != f"{self._manifest.model_id:016x}":
             return
         try:
-            self._reader.resume(window, self._record.boot_id)
-        except (KeyError, TypeError, ValueError) as error:
+            read = [release for stored in recent if (release := self._take_stored(stored)) is not None]
+            if "start" in saved:
+                self._reader.resume(saved, record.boot_id, read)
+        except (KeyError, TypeError, ValueError, MessageError) as error:
             _LOG.warning("%s: its last releases cannot be used (%r); events begin anew", self._camera, error)
+
+    def _take_stored(self, stored: Stored) -> Release | None:
+        """Take a release of the store, as it once came; returns it where it was read. Raises MessageError."""
+        message = open_features(stored.message, self._public, *self._names, *self._model)
+        if stored.slot >= self._record.next_slot:
+            self._pending[stored.slot] = message
+            return None
+        self._recent.append(stored.slot)
+        if stored.refused:
+            return None
+        spent = bool(message.flags & FLAG_SPENT)
+        return Release(self._camera, message.boot_id, message.slot, message.z, spent, 0, message.level, message.time_s)
 
     # --- features
 
@@ -233,6 +255,7 @@ class CameraSession:
             return []
         if not self._is_new(message) or not self._may_send():
             return []
+        self._accepted.append(Accepted(message.boot_id, message.slot, payload))
         before: list[Release] = []
         if message.boot_id > self._record.boot_id:
             before = self._in_order(0)
@@ -256,7 +279,7 @@ class CameraSession:
 
     def _may_send(self) -> bool:
         """Take one release from the camera's allowance; count the message where there is none left."""
-        if self._allowance.take(self._now_s):
+        if self._allowance.take(self._came_s):
             return True
         self._refuse_for(MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more"))
         return False
@@ -274,7 +297,7 @@ class CameraSession:
         self._warned = True
         _LOG.warning(
             "%s: refuses messages of an earlier start, or read before. A device whose ledger was made anew has a new "
-            "key too: register it as [[cameras]] public_key. Leave the journal as it is, or recordings would pass",
+            "key too: register it as [[cameras]] public_key. Leave the store's record of it, or recordings would pass",
             self._camera,
         )
 
@@ -302,14 +325,19 @@ class CameraSession:
             record.next_slot = slot + 1
             set_back = self._freshness.set_back(message.time_s)
             if not self._level_is_sound(message, spent):
-                self.refuse("level")
+                self._leave(message, "level")
             elif set_back:
-                self.refuse("clock")
+                self._leave(message, "clock")
             else:
                 complaint = self._freshness.take(message.time_s, self._now_s)
                 what = (message.z, spent, gap, message.level, message.time_s, complaint)
                 out.append(Release(self._camera, message.boot_id, slot, *what))
         return out
+
+    def _leave(self, message: FeatureMessage, reason: str) -> None:
+        """Count a release that was accepted, and is not read."""
+        self.refuse(reason)
+        self._unread.append((message.boot_id, message.slot, reason))
 
     def _level_is_sound(self, message: FeatureMessage, spent: bool) -> bool:
         """Return whether the release can have been made at the level that it states. Called in slot order.
@@ -318,14 +346,17 @@ class CameraSession:
         chosen it: the rule is computed again here, from the messages alone.
         """
         if not message.flags & FLAG_ADAPTIVE:
-            return message.level <= self._manifest.level
+            return message.level <= self._level
         z = None if spent else message.z
         return self._witness is not None and self._witness.see(message.slot, message.level, z)
 
     def _read(self, releases: Sequence[Release]) -> Taken:
         if releases:
             self._boot_read = releases[-1].boot_id
-        return Taken(list(releases), self._dated(e for release in releases for e in self._reader.push(release)))
+        events = self._dated(e for release in releases for e in self._reader.push(release))
+        accepted, unread = self._accepted, self._unread
+        self._accepted, self._unread = [], []
+        return Taken(list(releases), events, None, accepted, unread)
 
     def _dated(self, events: Iterable[Event]) -> list[Event]:
         """Mark events that are late now, when they are read: releases may have waited for a long time."""
@@ -339,12 +370,12 @@ class CameraSession:
             state = open_state(payload, self._public, *self._names)
         except MessageError as error:
             self._refuse_for(error)
-            return _NOTHING
+            return NOTHING
         record = self._record
         newest = (record.state_boot_id, record.state_count if state.count else 0)  # a Last Will is of its start alone
         if (state.boot_id, state.count) < newest or state.boot_id < record.boot_id:
             self.refuse("replayed")
-            return _NOTHING
+            return NOTHING
         if state.online:
             self._offline = False
         elif not retained or state.boot_id == self._boot_read:

@@ -1,7 +1,7 @@
 """The bridge's MQTT connection, and the mailbox between the network thread and the main thread.
 
     broker --network thread--> Mailbox.put (never waits) | Mailbox.take --main thread--> the bridge --publish--> broker
-    broker <--acknowledge-- what was read, whose verdicts the broker has, and which the journal records
+    broker <--acknowledge-- what the store has
 
 The MQTT client is in wire/mqtt.py. The session survives short interruptions: the broker keeps what cameras send
 meanwhile, and sends again what was not acknowledged. There is no `$share`: one consumer per camera keeps its messages
@@ -25,7 +25,6 @@ __all__ = ["Hold", "Inbound", "Link", "Mailbox", "MqttTransport"]
 
 _CONNECT_S = 10.0  # for the broker to accept us and our subscriptions
 _DRAIN_S = 5.0  # for the acknowledgements still open at the end
-_COMMIT_S = 1.0  # for the acknowledgements of one batch
 _SESSION_S = 3600  # for which the broker keeps our session (MQTT 5)
 _QUEUE = 10_000
 _IN_FLIGHT = 1024
@@ -45,6 +44,7 @@ class Inbound(NamedTuple):
         payload: Its bytes.
         retained: It was there before the bridge subscribed.
         receipt: What the broker is to be told once the message is dealt with; None: nothing.
+        came_s: This machine's clock when it came; None: when it is read.
     """
 
     camera: str
@@ -52,16 +52,21 @@ class Inbound(NamedTuple):
     payload: bytes
     retained: bool
     receipt: Receipt | None = None
+    came_s: float | None = None
 
 
 class Link(Protocol):
     """What the bridge needs of its connection."""
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-        """Queue a message and return at once; delivery is the transport's work."""
+    @property
+    def connected(self) -> bool:
+        """Whether there is a broker at the moment."""
 
-    def flush(self) -> bool:
-        """Wait a moment until the broker has everything; False where it has not."""
+    def publish(self, message: Message, number: int = -1) -> None:
+        """Queue a message and return at once. `settled` is told its number once the broker has it."""
+
+    def pump(self) -> None:
+        """Send what waits, and hear what the broker has; call it regularly."""
 
     def acknowledge(self, receipts: Iterable[Receipt]) -> None:
         """Tell the broker that these messages were dealt with."""
@@ -99,6 +104,13 @@ class Mailbox:
             self._ready.notify()
         return dropped
 
+    def clear(self) -> None:
+        """Forget everything that was not taken."""
+        with self._ready:
+            self._turns.clear()
+            for queue in self._queues.values():
+                queue.clear()
+
     def take(self, timeout_s: float) -> list[Inbound]:
         """Take the next batch, a message of each camera in turn; [] where none arrives within `timeout_s`."""
         items = list[Inbound]()
@@ -117,9 +129,6 @@ class MqttTransport:
 
     Entering connects and subscribes (BrokerError where that fails), leaving waits for open acknowledgements, a few
     seconds at most. A connection that is lost later is made again for ever.
-
-    Attributes:
-        unpublished: Messages that the broker did not get: dropped from a full queue, or still waiting at the end.
     """
 
     def __init__(
@@ -130,9 +139,9 @@ class MqttTransport:
         hold: Hold,
         will: Message | None = None,
         greeting: Callable[[], Iterable[Message]] = tuple,
+        settled: Callable[[int], None] = lambda number: None,
     ) -> None:
         """Prepare the connection; the arguments are as those of `MqttClient`."""
-        self.unpublished = 0
         self._client = MqttClient(
             config,
             client_id,
@@ -145,6 +154,7 @@ class MqttTransport:
             greeting=greeting,
             inbound_bytes=MAX_CERTIFICATE,
             keep_trying=False,
+            settled=settled,
         )
 
     def __enter__(self) -> MqttTransport:
@@ -156,7 +166,6 @@ class MqttTransport:
 
     def __exit__(self, *_: object) -> None:
         self._client.flush(_DRAIN_S)
-        self.unpublished = self._client.waiting + self._client.dropped
         self._client.close()
 
     @property
@@ -164,18 +173,27 @@ class MqttTransport:
         """Connections made so far."""
         return self._client.sessions
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-        """Queue a message; while the broker is away it waits here, up to a bound; beyond, the oldest is lost."""
-        self._client.send(Message(topic, payload, qos, retain))
+    @property
+    def connected(self) -> bool:
+        """Whether there is a broker at the moment."""
+        return self._client.connected
+
+    def publish(self, message: Message, number: int = -1) -> None:
+        """Queue a message; beyond a bound the oldest is lost, which the publisher never reaches."""
+        self._client.send(message, number)
 
     def flush(self) -> bool:
-        """Wait a moment until the broker has everything; False where it has not."""
-        return self._client.connected and self._client.flush(_COMMIT_S)
+        """Wait some seconds until the broker has everything; False where it has not."""
+        return self._client.connected and self._client.flush(_DRAIN_S)
+
+    def renew(self) -> None:
+        """Connect anew, so that the broker sends again what was not acknowledged."""
+        self._client.renew()
 
     def acknowledge(self, receipts: Iterable[Receipt]) -> None:
         """Tell the broker that these messages were dealt with."""
         self._client.acknowledge(receipts)
 
     def pump(self) -> None:
-        """Send what waited while the broker was away; call it regularly while nothing is published."""
+        """Send what waits, and hear what the broker has; call it regularly."""
         self._client.pump()

@@ -19,6 +19,7 @@ import fcntl
 import logging
 import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ __all__ = ["Charge", "Ledger", "open_key", "start_ledger"]
 
 log = logging.getLogger("veilsight.ledger")
 _BLOCK = 120  # slots that one write covers
+_TRIES = 200  # a child that is being spawned has our locks, too, until it is another program
 _NONE = Fraction(0)
 _NAME = "ledger.json"
 _CURE = (
@@ -120,12 +122,13 @@ def _lock(folder: Path) -> int:
         lock = os.open(folder / "ledger.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise LedgerError(f"{file}: {error.strerror}; make [device] state_dir writable") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise LedgerError(f"{file}: in use; run one process per [device] state_dir") from error
-    return lock
+    for _ in range(_TRIES):
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        time.sleep(0.01)
+    os.close(lock)
+    raise LedgerError(f"{file}: in use; run one process per [device] state_dir")
 
 
 @contextmanager

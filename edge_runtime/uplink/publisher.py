@@ -1,10 +1,11 @@
 """What leaves the device, over MQTT: fills a message, and publishes without ever blocking the loop.
 
-    release + charge --fill_message--> FeatureMessage --seal--> bytes --send--> MqttClient (wire/mqtt.py) --> broker
-    fields of the state --update_state--> signed and counted here ------------^
+    release + charge --fill_message--> FeatureMessage --seal--> Sealed --send--> outbox --> MqttClient (wire/mqtt.py)
+    fields of the state --update_state--> signed and counted here ---------------------------^
 
-Everything is QoS 1, with a Last Will, and state and certificate are retained and sent after every connection. While the
-broker is away the queue keeps the newest messages and counts what it drops; a retry sends the same bytes.
+Everything is QoS 1, with a Last Will, and state and certificate are retained and sent after every connection. A release
+is handed to the network at once where nothing is before it, and then written to the outbox until the broker has it.
+What waited goes in order, the same bytes, at a pace; a new release then waits behind it, with its verdict.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,8 @@ import numpy.typing as npt
 
 from edge_runtime.config import Config
 from edge_runtime.gate.ledger import Charge
+from edge_runtime.uplink.outbox import Bounds, Outbox, Parcel
+from edge_runtime.uplink.pace import Pace
 from wire.artifact.manifest import EngineManifest
 from wire.broker import BrokerConfig
 from wire.errors import BrokerError, ConfigError
@@ -28,7 +33,7 @@ from wire.protocol.command import Inbox
 from wire.protocol.document import MAX_DOCUMENT
 from wire.protocol.event import EventSpan
 from wire.protocol.keys import DeviceKey, PublicKey
-from wire.protocol.message import FLAG_SPENT, FeatureMessage, Verdict
+from wire.protocol.message import FLAG_SPENT, FeatureMessage, Sealed, Verdict
 from wire.protocol.state import seal_state
 from wire.protocol.topics import TOPICS, topic
 
@@ -37,6 +42,8 @@ __all__ = ["Publisher", "Release", "fill_message", "fill_verdict"]
 log = logging.getLogger("veilsight.publisher")
 _PATIENCE_S = 5.0
 _FAREWELL_S = 1.2  # for what waits, and again for the last state: a stop ends in time, whatever the broker does
+_IN_FLIGHT = 64  # messages handed to the network, at least
+_MINUTE_S = 60
 _CLOCK_SET_S = 60  # a wall clock that jumps by more was set
 Release = npt.NDArray[np.int16]
 """A noised code, int16 (n,)."""
@@ -87,7 +94,7 @@ class Publisher:
             ConfigError: `[broker]` has a fault.
             BrokerError: paho-mqtt is not installed.
         """
-        site, camera = config.device_site, config.device_camera
+        site, camera, pace = config.device_site, config.device_camera, config.outbox_replay_per_s
         self._required, self._certificate = config.broker_required, certificate
         self._seal, self._count = (key, site, camera), 0
         digest = hashlib.sha256(certificate).hexdigest()
@@ -96,35 +103,72 @@ class Publisher:
         self._topics = {name: topic(site, camera, name) for name in TOPICS}
         operator = config.privacy_operator_key
         self.reason, self.commands = "error", Inbox(PublicKey.parse(operator) if operator else None, f"{site}/{camera}")
+        bounds = Bounds(round(config.outbox_max_mb * 1e6), config.outbox_max_age_h * 3600, config.broker_queue)
+        check = partial(_checked, key.public, site, camera)
+        self.outbox, self._pace = Outbox(Path(config.device_state_dir) / "outbox", bounds, check), Pace(pace)
         self._client = MqttClient(
             _broker(config),
             f"veilsight-{site}-{camera}-{key.public.hex[:8]}",  # devices of one name do not end each other's connection
-            queue=config.broker_queue,
+            in_flight=max(_IN_FLIGHT, round(4 * pace)),
             will=self._message("state", self._state_bytes("offline", "connection lost")),  # count 0
             greeting=self._birth,
             subscriptions=[(self._topics["command"], TOPICS["command"].qos)] if operator else [],
             receive=lambda _topic, payload, _retained: self.commands.put(payload),
             inbound_bytes=MAX_DOCUMENT,
+            settled=self._settled,
         )
 
     def __enter__(self) -> Publisher:
         self._client.open()
         if self._required and not self._client.wait(_PATIENCE_S):
             self._client.close()
+            self.outbox.close()
             raise BrokerError(self._client.complaint)
         return self
 
     def __exit__(self, *_: object) -> None:
         client = self._client
-        if client.connected and client.flush(_FAREWELL_S):
-            self.send("state", self._state_bytes("offline", self.reason))
-        if not client.flush(_FAREWELL_S if client.connected else 0.0):
-            log.warning("%d messages were not delivered", client.waiting)
+        if client.connected:
+            self.flush(_FAREWELL_S)  # what still waits is sent after the next start
+            client.send(self._message("state", self._state_bytes("offline", self.reason)))
+        if not client.flush(_FAREWELL_S if client.connected else 0.0) or self.outbox.waiting:
+            log.warning("%d messages are not delivered; those on disk wait for the next start", self.outbox.waiting)
         client.close()
+        self.outbox.close()
 
-    def send(self, name: str, payload: bytes) -> None:
-        """Queue a payload for the topic `name`; drops the oldest one where the queue is full. Never waits."""
-        self._client.send(self._message(name, payload))
+    def send(self, name: str, message: Sealed) -> None:
+        """Send a sealed message to the topic `name`: now, or later where others wait. Never waits for the network."""
+        self.outbox.put(name, message)
+        if name == "features":
+            self._pace.add()
+        self._feed()
+        self.outbox.save()
+
+    def _feed(self) -> None:
+        """Hand over what may go now, in order: as many releases as the pace allows, each with its verdict."""
+        client, outbox, pace, now_s = self._client, self.outbox, self._pace, time.monotonic()
+        client.pump()
+        if not client.connected:
+            pace.rest(now_s)
+            return
+        pace.look(now_s)
+        while client.room and (name := outbox.name):
+            if name == "features" and not pace.take():
+                return
+            parcel = outbox.take()
+            if parcel is not None:
+                self._hand_over(parcel)
+        if not outbox.behind:
+            pace.rest(now_s)
+
+    def _hand_over(self, parcel: Parcel) -> None:
+        """Give a parcel to the network. The broker may forget it when it is too old, in whole minutes."""
+        left_s = max(_MINUTE_S, int(parcel.left_s) // _MINUTE_S * _MINUTE_S)
+        self._client.send(self._message(parcel.name, parcel.message), parcel.number, left_s)
+
+    def _settled(self, number: int) -> None:
+        if number >= 0:
+            self.outbox.settle(number)
 
     def update_state(self, **fields: Any) -> None:
         """Set fields of the state, and publish it if one of them has changed, or if the wall clock was set."""
@@ -135,11 +179,18 @@ class Publisher:
             return
         self._state = {**self._state, **fields}
         log.warning("state changed: %s", fields)
-        self.send("state", self._state_bytes("online", ""))
+        self._client.send(self._message("state", self._state_bytes("online", "")))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until the broker has everything; False where it has not within `timeout_s`."""
-        return self._client.flush(timeout_s)
+        give_up = time.monotonic() + timeout_s
+        while True:
+            self._feed()
+            left_s = give_up - time.monotonic()
+            done = self._client.flush(min(0.05, max(0.0, left_s))) and not self.outbox.waiting
+            if done or left_s <= 0:
+                self.outbox.save()
+                return done
 
     def figures(self) -> dict[str, float]:
         """Counters for the local page."""
@@ -171,6 +222,11 @@ class Publisher:
         fields = {"status": status, "reason": reason, "count": self._count, **self._state}
         self._count += 1
         return seal_state(fields, *self._seal)
+
+
+def _checked(public: PublicKey, site: str, camera: str, name: str, payload: bytes) -> Sealed:
+    """A payload that was on disk, where this device signed it for the topic `name`. Raises MessageError."""
+    return Sealed.checked(name.partition("/")[0], payload, public, site, camera)
 
 
 def _broker(config: Config) -> BrokerConfig:

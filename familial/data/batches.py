@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from wire.people.packed import Packed
 
 __all__ = ["SampleBatch", "SequenceBatch", "cells_of", "sample_clip", "sample_events", "sample_sequences"]
 
-_NOBODY = 0.06  # of the sequences that show both: the person network finds nobody
-_BLIND = 0.08  # of the sequences: the frames are black, and people alone are seen
+_NOBODY = 0.1  # of the sequences that show both: the person network finds nobody
+_SHORT, _SHORT_S = 0.3, (1.8, 6.0)  # of the sequences: the film is cut to so many seconds
+_BLIND = 0.35  # of them: the frames are black. Rendered frames flatter the motion tower, which real ones mislead
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,9 @@ def _sequence(
 ) -> dict[str, Any]:
     """One row of a SequenceBatch, by field, of a stretch drawn from `clip`."""
     count, receptive_field_s = len(grid.index), spec.receptive_field_s
-    start, last, hidden = _stretch(clip, spec, rng)
+    short = with_people and not plain and rng.random() < _SHORT
+    clip, begin = _cut_short(clip, rng) if short else (clip, None)
+    start, last, hidden = _stretch(clip, spec, rng, begin)
     ends = last - spec.slot_s * np.arange(count - 1, -1, -1)
     seen = (ends > start + spec.slot_s / 2) & (ends < clip.footage.duration + receptive_field_s - 0.5)
     frames, truth, view = sequence_frames(clip, start, last, grid, spec, None if plain else rng)
@@ -175,8 +178,37 @@ def _sequence(
     }
 
 
-def _stretch(clip: LabelledClip, spec: WindowSpec, rng: np.random.Generator) -> tuple[float, float, bool]:
+def _cut_short(clip: LabelledClip, rng: np.random.Generator) -> tuple[LabelledClip, float | None]:
+    """The clip as if it ended after a few seconds, on its own clock, and where its stream begins; a risk stays in it.
+
+    Films of a moment are as short as that, and a camera that was lost for a while gives as little.
+    """
+    if clip.annotations is None:
+        return clip, None
+    length, duration = rng.uniform(*_SHORT_S), clip.footage.duration
+    begin = rng.uniform(0.0, max(0.0, duration - length))
+    if clip.annotations:
+        risk = clip.annotations[int(rng.integers(len(clip.annotations)))]
+        lead = length - 1.2 if risk.sudden else 0.4 * length  # before it, at most: the risk must still be seen
+        first = max(0.0, risk.start - lead)
+        begin = rng.uniform(first, max(first, risk.start if risk.sudden else risk.end - length))
+    end = min(duration, begin + length)
+    footage, shown = clip.footage, clip.footage.times <= end
+    frames = footage.frames[: int(shown.sum())] if len(footage.frames) else footage.frames
+    changed = replace(footage, frames=frames, times=footage.times[shown], duration=end)
+    if footage.people is not None and footage.people_times is not None:
+        seen = footage.people_times <= end
+        changed = replace(changed, people=footage.people[seen], people_times=footage.people_times[seen])
+    return replace(clip, footage=changed), begin
+
+
+def _stretch(
+    clip: LabelledClip, spec: WindowSpec, rng: np.random.Generator, begin: float | None
+) -> tuple[float, float, bool]:
     """Draw where the stream starts and the last slot ends, and say whether only the clip's label is known of it."""
+    if begin is not None:
+        end = clip.footage.duration + spec.receptive_field_s - 0.9
+        return begin, float(rng.uniform(min(begin + spec.slot_s, end), end)), False
     duration, slack = clip.footage.duration, max(0.0, clip.footage.duration - spec.slot_s)
     if clip.annotations is None and clip.label == 1:
         return float(rng.uniform(0, min(0.5, slack))), float(rng.uniform(duration - 0.5, duration + 3.0)), True

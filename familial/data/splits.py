@@ -32,7 +32,8 @@ class SeedRange:
 
 # fmt: off
 CLIPS = {
-    "training":       SeedRange(        0,   500_000, "clips that familial.train learns from"),
+    "training":       SeedRange(        0,   400_000, "clips that familial.train learns from"),
+    "fusion":         SeedRange(  400_000,   500_000, "clips of familial.train --freeze-motion: new to that tower"),
     "people":         SeedRange(  500_000,   900_000, "people without a picture that familial.train learns from"),
     "audit_people":   SeedRange(  900_000, 1_000_000, "rooms of the people whom calibration.audit tries to name"),
     "held_out":       SeedRange(1_000_000, 1_400_000, "clips on which familial.train scores and calibrates"),
@@ -43,7 +44,10 @@ CLIPS = {
     "frontier":       SeedRange(8_200_000, 8_300_000, "clips of benchmarks.frontier"),
     "attributes":     SeedRange(8_300_000, 8_400_000, "clips of benchmarks.attributes"),
     "adaptive_level": SeedRange(8_400_000, 8_500_000, "clips of benchmarks.adaptive_level"),
+    "alarms":         SeedRange(8_600_000, 8_700_000, "rooms and risks of benchmarks.alarms"),
+    "alerts":         SeedRange(8_700_000, 8_800_000, "rooms and risks of calibration.alerts"),
     "dfil":           SeedRange(8_500_000, 8_600_000, "clips of benchmarks.dfil"),
+    "detector":       SeedRange(8_600_000, 8_700_000, "clips of benchmarks.detector"),
 }
 """Use -> seeds of `render_clip`."""
 

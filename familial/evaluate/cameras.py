@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from familial.data.clips import Footage, read_clip, read_manifests, small_grey
+from familial.data.clips import Footage, read_manifests
 from familial.data.splits import clip_seeds
 from familial.evaluate.clip_inference import clip_codes, sigma_of
+from familial.evaluate.footage import family_footage, picture_footage
 from familial.evaluate.ood_detector import Camera, in_plane
 from familial.model import checkpoint
 from familial.model.desensitizer import code_plane
@@ -110,7 +111,7 @@ class Source:
         found = dict[str, list[Camera]]()
         for name in names or known:
             rows = sorted((clip for clip in clips if clip.set == name), key=lambda clip: (clip.group, clip.name))
-            codes = [self._codes(read_clip(row.file, self.family.config.window)) for row in rows]
+            codes = [self._codes(family_footage(row.file, self.family.config)) for row in rows]
             whole = max(1, len(codes) // _CLIPS)  # the last takes what is left over
             ends = [*range(_CLIPS, whole * _CLIPS, _CLIPS), len(codes)]
             found[name] = [codes[start:end] for start, end in zip([0, *ends], ends, strict=False)]
@@ -124,9 +125,7 @@ class Source:
 
     def _rendered(self, seed: int, kind: str) -> npt.NDArray[np.complex128]:
         clip = render_clip(seed, kind, size=_SIZE, fps=_FPS)
-        spec = self.family.config.window
-        frames = np.stack([small_grey(frame, spec) for frame in clip.frames])
-        return self._codes(Footage(frames, clip.times_s, float(clip.times_s[-1]) + 1.0 / _FPS))
+        return self._codes(picture_footage(clip.frames, _FPS, self.family.config))
 
     def _codes(self, footage: Footage) -> npt.NDArray[np.complex128]:
         """Return the codes complex (S,) of the releases during which the clip plays."""

@@ -98,7 +98,8 @@ def adopt(family: Family, base: Path | str) -> list[str]:
 
     Word embeddings are copied word by word and the edge's exit label by label, since both may differ. Where the code
     of `family` has directions for attributes and that of `base` has none, the labels' directions are copied. A fused
-    tower takes the motion tower of a base that has nothing else, and what the desensitizer reads of it.
+    tower takes the motion tower of a base that has nothing else; its desensitizer begins anew, since one that is sure
+    of what moves would hardly listen to people.
 
     Returns:
         The names of the weights that were left as they were.
@@ -106,7 +107,7 @@ def adopt(family: Family, base: Path | str) -> list[str]:
     other = load(base)
     mine, theirs = _floats(family), _floats(other)
     if family.config.tower == "fused" and other.config.tower == "snippets":
-        theirs = _as_fused(theirs, mine)
+        theirs = _as_fused(theirs)
     taken = {name: theirs[name] for name in mine if name in theirs and theirs[name].shape == mine[name].shape}
     places = {word: index for index, word in enumerate(other.config.words)}
     for matrix in ("embed.weight", "head.weight"):
@@ -117,7 +118,8 @@ def adopt(family: Family, base: Path | str) -> list[str]:
     for name in ("exit_head.weight", "exit_head.bias"):
         if mine[name].shape != theirs[name].shape and mine[name].shape[1:] == theirs[name].shape[1:]:
             taken[name] = _rows(mine[name], theirs[name], family.config.labels, known)
-    if family.config.aside > other.config.aside == 0 and family.config.rank == other.config.rank:
+    same = family.config.tower == other.config.tower
+    if same and family.config.aside > other.config.aside == 0 and family.config.rank == other.config.rank:
         for name in ("desensitizer.outer.weight", "desensitizer.outer.bias"):
             if mine[name].shape[1:] == theirs[name].shape[1:]:
                 taken[name] = torch.cat((theirs[name], mine[name].detach()[len(theirs[name]) :]))
@@ -125,17 +127,13 @@ def adopt(family: Family, base: Path | str) -> list[str]:
     return sorted(set(mine) - set(taken))
 
 
-def _as_fused(theirs: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _as_fused(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a family with a motion tower, by the names that a fused tower has for them."""
     named = {
         name.replace("tower.", "tower.motion.", 1) if name.startswith("tower.") else name: value
         for name, value in theirs.items()
     }
-    inner, wider = named["desensitizer.inner.weight"], mine["desensitizer.inner.weight"].detach().clone()
-    if len(inner) == len(wider):
-        wider[:, : inner.shape[1]] = inner
-        named["desensitizer.inner.weight"] = wider
-    return named
+    return {name: value for name, value in named.items() if not name.startswith("desensitizer.")}
 
 
 def _rows(mine: Tensor, theirs: Tensor, names: Sequence[str], known: Mapping[str, int]) -> Tensor:

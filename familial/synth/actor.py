@@ -10,8 +10,9 @@ import math
 import numpy as np
 
 from familial.synth.keyframes import KeyFrames, smooth
+from familial.synth.kinematics import posed
 from familial.synth.postures import posture_row, set_channels, sprawl
-from familial.synth.skeleton import CHANNEL, RATE, Floats
+from familial.synth.skeleton import CHANNEL, JOINT, RATE, Floats
 
 __all__ = ["Actor"]
 
@@ -182,13 +183,36 @@ class Actor(KeyFrames):
         self.go(0.9 * slow, "stand", pin=0.5)
         self.go(0.1, "stand")
 
+    def struggle(self) -> None:
+        """Try to get up from lying, come half-way, and sink back."""
+        rng, down = self.rng, {name: float(self._row[i]) for name, i in CHANNEL.items() if i > CHANNEL["yaw"]}
+        up = float(rng.uniform(0.7, 1.6))
+        if down["tip_f"] > 45:  # on the belly: push the trunk up
+            self.go(
+                up, None, lean=float(rng.uniform(-46, -20)), sho=float(rng.uniform(50, 75)), elb=20, nod=-16, knee=30
+            )
+        elif down["tip_f"] < -45:  # on the back: up on the elbows, or half to sitting
+            self.go(up, None, lean=float(rng.uniform(22, 58)), sho=float(rng.uniform(-40, 30)), elb=60, hip=24, knee=44)
+        else:
+            part = float(rng.uniform(0.4, 0.75))
+            self.go(up, None, tip_l=part * down["tip_l"], lean=20, sho=60, elb=30, hip=62, knee=84)
+        self.hold(float(rng.uniform(0.1, 0.9)))
+        self.go(float(rng.uniform(0.3, 0.7)), None, down, ease="drop")
+
+    def sit_up(self) -> None:
+        """From lying to sitting on the floor."""
+        slow = self.rng.uniform(0.8, 1.5)
+        if self._row[CHANNEL["tip_f"]] > 30:
+            self.go(slow, "fours")
+        self.go(slow, "sit_floor", lean=float(self.rng.uniform(-14, 20)), nod=float(self.rng.uniform(0, 25)), pin=1)
+
     def fall(self, direction: float, *, style: str = "tip", momentum: float = 0.0) -> tuple[float, float]:
         """Lose balance and end on the floor; returns (onset, impact) in seconds.
 
         `direction` in degrees: 0 forward, 90 to the left, 180 backward. Styles: `tip` (the body as an inverted
         pendulum, the feet its pivot), `fold` (the knees give way first, as in fainting), `slump` (slowly down to
-        sitting, then over), `slip` (the feet first) and `knees` (down on them, then over). `momentum` in m/s carries
-        the body on along its heading while it tips.
+        sitting, then over), `slip` (the feet first), `knees` (down on them, then over) and `heap` (straight down,
+        folded up, then over). `momentum` in m/s carries the body on along its heading while it tips.
         """
         onset = self.now
         if style == "slip":  # the feet shoot ahead, the body drops behind them
@@ -214,6 +238,10 @@ class Actor(KeyFrames):
             slow = self.rng.uniform(0.9, 2.2)
             self.go(slow * 0.5, hip=45, knee=62, lean=20, nod=20, gait=0, tip_f=-6, sho=5)
             self.go(slow * 0.5, "sit_floor", nod=25, sho=8, elb=10, pin=0, ease="drop")
+        elif style == "heap":
+            heap = {"hip": self.rng.uniform(86, 112), "knee": self.rng.uniform(122, 146), "sho": 10.0, "elb": 14.0}
+            lean, down = float(self.rng.uniform(24, 62)), float(self.rng.uniform(0.34, 0.5))
+            self.go(down, None, heap, lean=lean, nod=30, gait=0, pin=1, ease="drop")
         elif style == "fold":
             self.go(self.rng.uniform(0.3, 0.5), hip=35, knee=95, lean=24, nod=28, sho=8, gait=0, ease="drop")
         self._topple(direction, start=22.0 if style != "tip" else 5.0, momentum=momentum)
@@ -232,7 +260,13 @@ class Actor(KeyFrames):
         end[:6] = *self._row[:3], 0, 0, (direction - flat + 180) % 360 - 180  # turns so as to land flat
         set_channels(end, sprawl(pose, s > 0, rng))
         # the arms reach for the ground before the body is there; the legs and trunk buckle on the way
-        block = self._row + smooth(np.clip(u * 1.1, 0, 1))[:, None] * (end - self._row)
+        # who is low already unfolds late: what falls does not rise
+        low = 1.0 - self._tallness()
+        late = 1.0 + 4.0 * low
+        legs = [CHANNEL[name + side] for name in ("hip", "knee") for side in ("_l", "_r")]
+        if pose != "prone":
+            end[legs] += low * (self._row[legs] - end[legs])
+        block = self._row + smooth(np.clip(u * 1.1, 0, 1))[:, None] ** late * (end - self._row)
         reach = np.sin(np.pi * np.clip(u, 0, 1))[:, None]
         arms = [CHANNEL["sho_l"], CHANNEL["sho_r"]]
         block[:, arms] += reach * (45 if c > -0.3 else -35) * rng.uniform(0.3, 1.2, 2)
@@ -249,6 +283,26 @@ class Actor(KeyFrames):
         block[:, 0] = self._row[0] + run * math.cos(heading)
         block[:, 1] = self._row[1] + run * math.sin(heading)
         self._write(block)
+
+    def limp(self, **values: float) -> dict[str, float]:
+        """Limbs that let the body lie as low as it can, with `values` (a new `spin`, say): values for `go`."""
+        n = 48
+        names = [name + side for name in ("sho", "elb", "hip", "knee") for side in ("_l", "_r")]
+        low, high = np.repeat([-10.0, 5.0, 0.0, 4.0], 2), np.repeat([165.0, 70.0, 50.0, 75.0], 2)
+        tried = self.rng.uniform(low, high, (n, len(names)))
+        straight = low + self.rng.choice([0.06, 0.94], (n, len(names)), p=[0.75, 0.25]) * (high - low)
+        tried = np.where(self.rng.random((n, len(names))) < 0.6, straight, tried)
+        rows = np.repeat(self.target(None, values)[None], n, axis=0)
+        rows[:, [CHANNEL[name] for name in names]] = tried
+        heights = posed(rows, self.body)[:, [JOINT["pelvis"], JOINT["chest"], JOINT["head"]], 2].sum(1)
+        best = tried[int(heights.argmin())]
+        return dict(values) | {name: float(value) for name, value in zip(names, best, strict=True)}
+
+    def _tallness(self) -> float:
+        """How high the lower of pelvis and head is, against standing: 0 to 1."""
+        rows = np.stack([self._row, posture_row(self.body, "stand")])
+        low = posed(rows, self.body)[:, [JOINT["pelvis"], JOINT["head"]], 2]
+        return float(np.clip(low[0] / low[1], 0, 1).min())
 
     def _settle(self) -> None:
         """The bounce after the impact: a damped swing of limbs and trunk, then a roll to rest."""

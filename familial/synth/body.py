@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.random import Generator
 from familial.synth.skeleton import JOINTS, Floats
 from familial.synth.streams import Person, stream
 
-__all__ = ["Body", "body_of", "draw_body", "radii"]
+__all__ = ["AGES", "Body", "body_of", "draw_body", "radii", "with_first"]
+
+AGES = ("adult", "child", "old")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Body:
         stoop: Degrees by which the trunk leans by habit.
         pace: Metres a second of an easy walk.
         swing: How far the arms swing; 1 is average.
+        age: One of AGES.
     """
 
     seed: int
@@ -34,26 +38,46 @@ class Body:
     stoop: float
     pace: float
     swing: float
+    age: str = "adult"
 
 
 def draw_body(rng: Generator, seed: int) -> Body:
     """A build drawn from `rng`: mostly adults, some children, some old."""
-    child = rng.random() < 0.06
-    old = rng.random() < 0.25
+    child = rng.random() < 0.09
+    old = rng.random() < 0.25 and not child
     return Body(
         seed=seed,
-        height=float(rng.uniform(1.15, 1.45) if child else np.clip(rng.normal(1.70, 0.1), 1.48, 1.98)),
+        height=float(rng.uniform(0.9, 1.5) if child else np.clip(rng.normal(1.70, 0.1), 1.48, 1.98)),
         mass=float(np.clip(rng.normal(1.05, 0.16), 0.78, 1.6)),
         limb=float(np.clip(rng.normal(1.05, 0.13), 0.8, 1.4)),
         stoop=float(rng.uniform(4, 22) if old else rng.uniform(-2, 6)),
-        pace=float(rng.uniform(0.45, 0.9) if old else rng.uniform(0.9, 1.45)),
+        pace=float(rng.uniform(0.45, 0.9) if old else rng.uniform(0.6, 1.2) if child else rng.uniform(0.9, 1.45)),
         swing=float(rng.uniform(0.3, 1.3)),
+        age="child" if child else "old" if old else "adult",
     )
 
 
 def body_of(identity: int) -> Body:
     """The build that `identity` has in every clip; its clothes come from the same seed."""
     return draw_body(stream(identity, Person.BUILD), identity)
+
+
+def with_first(age: str, identities: Sequence[int]) -> list[int]:
+    """`identities`, with somebody of `age` first; any age where it is "".
+
+    Who of them is of that age comes first; where nobody is, another person takes the first one's place.
+    """
+    people = list(identities)
+    if not age:
+        return people
+    of_age = [i for i, identity in enumerate(people) if body_of(identity).age == age]
+    if of_age:
+        people.insert(0, people.pop(of_age[0]))
+        return people
+    others = stream(people[0], Person.AGE)
+    while body_of(people[0]).age != age:
+        people[0] = int(others.integers(1 << 31))
+    return people
 
 
 def radii(body: Body) -> Floats:

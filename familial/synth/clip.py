@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from familial.synth.actions.base import LABELS
-from familial.synth.actions.catalogue import KINDS, SHARES, draw_kind, people_needed
+from familial.synth.actions.catalogue import KINDS, SHARES, action_of, draw_kind, people_needed
 from familial.synth.actions.plan import Plan, make_plan
 from familial.synth.actor import Actor
-from familial.synth.body import Body, body_of
+from familial.synth.body import Body, body_of, with_first
 from familial.synth.command import folder_parser, frame_size, write_folder
 from familial.synth.disk import Row, save_truth, save_video
 from familial.synth.film import film, joints_of, shows_action
-from familial.synth.moving_objects import draw_objects
+from familial.synth.moving_objects import draw_objects, fallen
 from familial.synth.raycast import render_still
 from familial.synth.rendered_clip import Annotation, RenderedClip
 from familial.synth.scene import plain_scene
@@ -75,6 +75,7 @@ def render_clip(
     plan, bodies = plan_clip(seed, kind, setting, still.depth, cast)
     moments = sensor.moments(times)
     objects = draw_objects(stream(seed, Stream.OBJECTS), scene, moments)
+    objects += fallen(stream(seed, Stream.THINGS), plan.things, moments)
     joints = joints_of(plan.actors, moments)
     return film(scene, still, sensor, plan, bodies, joints, times, stream(seed, Stream.ELECTRONICS), objects)
 
@@ -99,7 +100,8 @@ def plan_clip(
     label = clip_label(seed) if kind is None else KINDS.get(kind, kind)
     kind = kind if kind in KINDS else draw_kind(stream(seed, Stream.KIND), label)
     times, need = setting.times_s, people_needed(kind)
-    identities = list(cast) or list(setting.identities[: max(need, setting.count) if need else 0])
+    there = setting.identities[: max(need, setting.count) if need else 0]
+    identities = list(cast) or with_first(action_of(kind).who, there)
     if len(identities) < need:
         raise ValueError(f"cast has {len(identities)} people: {kind} needs {need}")
     bodies = [body_of(identity) for identity in identities]

@@ -7,7 +7,7 @@ Places are in the units of `wire.people.packed`: multiples of 1/UNIT of the pict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -59,3 +59,15 @@ class ExactPeople:
     def whole(self) -> Framing:
         """The picture as it is, with its bars."""
         return Framing(0.0, 0.0, *self.sides)
+
+    def at(self, frame: int) -> ExactPeople:
+        """The one frame alone."""
+        one = slice(frame, frame + 1)
+        return replace(
+            self,
+            points=self.points[one],
+            visible=self.visible[one],
+            length=self.length[one],
+            times_s=self.times_s[one],
+            shown=np.zeros(1, np.int64),
+        )

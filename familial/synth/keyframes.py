@@ -74,6 +74,10 @@ class KeyFrames:
         """How far the body is turned about its own length, in degrees."""
         return float(self._row[CHANNEL["spin"]])
 
+    def angle(self, channel: str) -> float:
+        """The present value of a channel."""
+        return float(self._row[CHANNEL[channel]])
+
     @property
     def lies(self) -> bool:
         """Whether the body is down."""

@@ -1,4 +1,4 @@
-"""What moves besides people: cars, doors, screens, curtains, pets, branches.
+"""What moves besides people: cars, doors, screens, curtains, pets, branches, headlights, things that fall.
 
     draw_objects(rng, scene, moments) -> MovingObject, ...: corners over time in metres, and their colours
 
@@ -8,6 +8,7 @@ Drawn from a stream of their own, apart from what happens, so that nothing that 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.random import Generator
 from familial.synth.scene import Scene
 from familial.synth.skeleton import Floats
 
-__all__ = ["MovingObject", "draw_objects"]
+__all__ = ["MovingObject", "Thing", "draw_objects", "fallen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,31 @@ class MovingObject:
     corners: Floats
     colours: Floats
     shines: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A coat, a bag or the like that falls to the floor: let go at `time_s` seconds, at `place` (x, y, z) in metres."""
+
+    time_s: float
+    place: tuple[float, float, float]
+
+
+def fallen(rng: Generator, things: Sequence[Thing], moments: Floats) -> list[MovingObject]:
+    """What is seen of `things` at `moments` (S,): in free fall, then flat on the floor; nothing before."""
+    found = []
+    for thing in things:
+        soft, size = rng.random() < 0.6, float(rng.uniform(0.14, 0.34))
+        after = np.maximum(moments - thing.time_s, 0.0)
+        low = np.maximum(thing.place[2] - 0.5 * 9.81 * after**2, 0.0)
+        flat = np.where(low > 0.0, 1.0, 0.3 if soft else 0.9)
+        at = np.tile(np.array(thing.place[:2]), (len(moments), 1))
+        corners = _box(at, np.full(len(moments), rng.uniform(0, 3)), (size, 0.7 * size), 0.0, size, 0.3)
+        corners[..., 2] = corners[..., 2] * flat[:, None] + low[:, None]
+        corners[..., :2] += (corners[..., :2] - at[:, None]) * (0.3 / flat - 0.3)[:, None, None]
+        corners[moments < thing.time_s, :, 2] -= 30.0  # not there yet: hidden by the floor
+        found.append(MovingObject(corners, _tone(rng, moments, 0.03, 0.9)))
+    return found
 
 
 def draw_objects(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
@@ -43,8 +69,12 @@ def draw_objects(rng: Generator, scene: Scene, moments: Floats) -> list[MovingOb
             objects.append(_door(rng, scene, moments))
         if rng.random() < 0.08:
             objects.append(_curtain(rng, scene, moments))
-    if rng.random() < 0.07:
+    if rng.random() < 0.09:
         objects += _pet(rng, scene, moments)
+    if rng.random() < 0.04:
+        objects += _falling(rng, scene, moments)
+    if rng.random() < 0.06:
+        objects += _headlights(rng, scene, moments)
     return objects
 
 
@@ -162,10 +192,43 @@ def _curtain(rng: Generator, scene: Scene, moments: Floats) -> MovingObject:
     return MovingObject(corners, _tone(rng, moments, 0.3, 1.0))
 
 
+def _falling(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
+    """A coat slips off its hook, a bag off a table, a broom falls: nobody is near."""
+    spots = scene.stage.spots
+    x, y = spots[rng.integers(len(spots))] + rng.normal(0, 0.4, 2)
+    thing = Thing(float(rng.uniform(0, moments[-1])), (float(x), float(y), float(rng.uniform(0.5, 2.0))))
+    return fallen(rng, [thing], moments)
+
+
+def _headlights(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
+    """Patches of light that wander over walls and floor, as of a car that turns outside or a torch."""
+    room, spots = scene.room, scene.stage.spots
+    passes, lasts = rng.uniform(0.0, moments[-1]), rng.uniform(0.8, 4.0)
+    u = (moments - passes) / lasts
+    high, wide = float(rng.uniform(0.3, 1.2)), float(rng.uniform(0.25, 0.9))
+    tone = np.tile(
+        np.clip(rng.uniform(0.8, 1.0) * np.array([rng.uniform(0.75, 1.0), 0.95, 1.0]), 0, 1), (len(moments), 1)
+    )
+    wall, low = int(rng.integers(4)), float(rng.uniform(0.1, 1.4))
+    length = room.depth if wall < 2 else room.width
+    found = []
+    for offset in (0.0, 1.6 * wide)[: int(rng.integers(1, 3))]:
+        left = -2.0 + u * (length + 3.0) + offset
+        corners = np.stack([_quad(scene, wall, at, at + wide, low, low + high) for at in left])
+        if room.ceiling > 50:  # in the open the light lies on the ground
+            spot = spots[rng.integers(len(spots))]
+            ring = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (0.6 * wide, wide)
+            path = spot + (u[:, None] - 0.5) * np.array([6.0, 2.0 * rng.uniform(-1, 1)]) + (0.0, offset)
+            corners = np.concatenate([path[:, None] + ring, np.full((len(u), 4, 1), 0.01)], -1)
+        corners[(u < 0) | (u > 1), :, 2] -= 30.0
+        found.append(MovingObject(corners, tone, True))
+    return found
+
+
 def _pet(rng: Generator, scene: Scene, moments: Floats) -> list[MovingObject]:
     """A cat or a dog that walks about and stops."""
     spots = scene.stage.spots
-    size = rng.uniform(0.5, 1.4)
+    size = rng.uniform(0.5, 2.3)  # up to a large dog
     places, times = [spots[rng.integers(len(spots))]], [0.0]
     while times[-1] < moments[-1]:
         goal = spots[rng.integers(len(spots))]

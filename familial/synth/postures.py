@@ -18,7 +18,7 @@ STANDING = {"arm": 7.0, "elb": 12.0, "abd": 3.0, "knee": 3.0, "hip": 1.0, "gait"
 POSTURES: dict[str, dict[str, float]] = {
     "stand": {},
     "sit": {"hip": 84, "knee": 86, "lean": -6, "sho": 22, "elb": 55, "abd": 9, "gait": 0, "sway": 0.8},
-    "sit_floor": {"hip": 92, "knee": 55, "lean": -8, "sho": 30, "elb": 40, "abd": 16, "gait": 0},
+    "sit_floor": {"hip": 130, "knee": 98, "lean": -8, "sho": 30, "elb": 40, "abd": 16, "gait": 0},
     "kneel": {"hip": 10, "knee": 100, "lean": 12, "gait": 0},
     "half_kneel": {"hip_l": 88, "knee_l": 92, "hip_r": 5, "knee_r": 95, "lean": 18, "sho": 35, "elb": 40, "gait": 0},
     "crouch": {"hip": 112, "knee": 128, "lean": 38, "sho": 55, "elb": 30, "abd": 12, "tip_f": 2, "gait": 0},

@@ -89,7 +89,7 @@ CLEAR = Sensor(2, 0.03, 0, 1.0, 0, 0.0, 0.05, np.ones(0), 0.35, False, 0.0, -1)
 def draw_sensor(rng: Generator, times: Floats, night: bool) -> Sensor:
     """A sensor for frames at `times` (T,) in seconds; noisier at `night`."""
     gains = np.ones(len(times))
-    style = rng.choice(["steady", "flicker", "drift", "switch"], p=[0.6, 0.16, 0.16, 0.08])
+    style = rng.choice(["steady", "flicker", "drift", "switch", "lamp"], p=[0.56, 0.16, 0.16, 0.08, 0.04])
     if style == "flicker":
         gains += rng.uniform(0.01, 0.05) * np.sin(2 * np.pi * rng.uniform(0.5, 5) * times)
         gains += rng.normal(0, 0.01, len(times))
@@ -99,6 +99,9 @@ def draw_sensor(rng: Generator, times: Floats, night: bool) -> Sensor:
         dim = rng.uniform(0.35, 0.7)
         before = times < rng.uniform(1.0, times[-1] - 1.0)
         gains = np.where(before == (rng.random() < 0.5), 1.0, dim)
+    elif style == "lamp":  # one that fails: it goes off and on, for moments or for long
+        dim, changes = rng.uniform(0.4, 0.85), np.cumsum(rng.exponential(rng.uniform(0.08, 0.6), 500))
+        gains = np.where(np.searchsorted(changes, times) % 2 == 0, 1.0, dim)
     return Sensor(
         exposures=2 if rng.random() < 0.22 else 1,
         shutter_s=float(rng.uniform(0.02, 0.05)),

@@ -25,6 +25,7 @@ class Stream(IntEnum):
     ELECTRONICS = 6
     KIND = 7
     OBJECTS = 8
+    THINGS = 9
     PLAN = 50  # and the numbers after it, for each further attempt
     MOTION = 60
 
@@ -35,6 +36,7 @@ class Person(IntEnum):
     BUILD = 0
     CLOTHES = 1
     BAG = 9
+    AGE = 10
 
 
 def stream(seed: int, number: int) -> Generator:

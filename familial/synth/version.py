@@ -4,5 +4,5 @@ from __future__ import annotations
 
 __all__ = ["RENDERER_VERSION"]
 
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 """Raise it with any change after which the same seed gives another clip, or something else is known of it."""

@@ -51,17 +51,19 @@ class Budget:
         """Count `seconds` that an earlier process, which --resume goes on from, has spent."""
         self._began -= seconds
 
-    def refuse_slow(self, done: int, total: int, doing: str, cure: str) -> None:
+    def refuse_slow(self, done: int, total: int, doing: str, cure: str, since: float = 0.0) -> None:
         """Raise ConfigError where `doing` all of `total` would take more than half of the time.
 
         Args:
-            done: how many are done since the budget began.
+            done: how many are done.
             total: how many there are.
             doing: what is done, for the message.
             cure: another way out than more minutes, for the message.
+            since: what was spent when the first of them began, seconds.
         """
-        if done and self.spent > min(10.0, 0.1 * self.total) and self.spent * total / done > self.total / 2:
-            takes = self.spent * total / done / 60
+        own = self.spent - since
+        if done and own > min(10.0, 0.1 * self.total) and since + own * total / done > self.total / 2:
+            takes = own * total / done / 60
             raise ConfigError(
                 f"--minutes {self.total / 60:g}: {doing} takes about {takes:.1f} min of it; give --minutes "
                 f"{3 * takes:.0f}, or {cure}; what is done already is kept"

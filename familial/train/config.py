@@ -33,7 +33,8 @@ class TrainConfig:
         device: torch's name of what computes.
         workers: processes that prepare batches; 0: a thread.
         decision_threshold: from which risk a clip is called one; None: fitted on the validation set.
-        freeze_motion: the motion tower of a fused family keeps the weights of the base.
+        freeze_motion: the motion tower of a fused family keeps the weights of the base; what reads codes does not
+            change them.
         logit_bias: added to the log odds of a risk once they are calibrated.
     """
 

@@ -211,11 +211,14 @@ class _Training:
         frames = torch.as_tensor(batch.frames)  # u8 (B, T, H, W)
         tracks = tracks_tensor(batch)
         x = family.sequence_features(frames, source.index, tracks, config.bf16, seen)  # (B, R, K, d), before rounding
-        losses = window_losses(family, x, batch, self.label_prototypes, source.window_weights(batch))
+        weights = source.window_weights(batch)
+        losses = window_losses(family, x, batch, self.label_prototypes, weights)
+        losses = self.heads.evidence_losses(x, losses, batch, self.label_prototypes, weights)
         losses |= self.heads.body_losses(seen, batch, config.bodies)
         if stage == 2:
             samples = source.samples(batch, config.samples_per_sequence, [config.seed, step])
             code = family.code(x.flatten(0, 1)).reshape(x.shape)  # rounded; the gradient passes straight through
+            code = code.detach() if config.freeze_motion else code
             z, present = noisy_events(code, samples, family.config.sigma)  # (N, R, K, d), (N, R)
             weights, captions = source.sample_weights(samples), captions_of(source.clips, batch, samples)
             losses |= event_losses(family, z, present, samples, batch, weights, captions)

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from familial.model.vocabulary import PAD
 
-__all__ = ["clean_loss", "event_loss", "size_loss", "weak_loss"]
+__all__ = ["agreement_loss", "clean_loss", "event_loss", "size_loss", "weak_logits_loss", "weak_loss"]
 
 _GAIN = 1.25  # logit of a code at its own class prototype
 
@@ -34,6 +34,14 @@ def clean_loss(x: Tensor, labels: Tensor, label_prototypes: Tensor, weights: Ten
         weights: float (L,), of each label.
     """
     return cross_entropy(_prototype_logits(x, label_prototypes), labels, weight=weights, label_smoothing=0.02)
+
+
+def agreement_loss(x: Tensor, said: Tensor, label_prototypes: Tensor) -> Tensor:
+    """Return the cross-entropy of label probabilities said float (B, L) given codes x float (B, K, d) without noise.
+
+    Sure ones put a code at a prototype, as in `clean_loss`; unsure ones put it between them.
+    """
+    return cross_entropy(_prototype_logits(x, label_prototypes), said)
 
 
 def _prototype_logits(x: Tensor, label_prototypes: Tensor) -> Tensor:
@@ -56,6 +64,16 @@ def weak_loss(x: Tensor, labels: Tensor, label_prototypes: Tensor) -> Tensor:
     logits = _prototype_logits(x.flatten(0, 1), label_prototypes).reshape(*x.shape[:2], -1)  # (B, R, L)
     odds = 2.0 * (logits - logits[:, :, :1])
     return cross_entropy(torch.logsumexp(odds, dim=1) - math.log(x.shape[1]), labels)
+
+
+def weak_logits_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """As `weak_loss` for label logits float (B, R, L); labels int64 (B,), -1 where nothing is asked of a sequence."""
+    asked = labels >= 0
+    if not bool(asked.any()):
+        return logits.new_zeros(())
+    odds = logits[asked] - logits[asked][:, :, :1]
+    mean = torch.logsumexp(odds, dim=1) - math.log(logits.shape[1])
+    return asked.float().mean() * cross_entropy(mean, labels[asked])
 
 
 def event_loss(

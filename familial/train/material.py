@@ -79,9 +79,10 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
     labels = config.labels
     rows = [row for row in read_manifests(args.data, labels) if row.label != UNSCORED] if args.data else []
     render = partial(rendered_clips, labels=labels, spec=config.window, processes=args.processes)
-    rendered = _with_progress(render(clip_seeds("training", args.rendered)), args.rendered, budget)
+    use = "fusion" if args.freeze_motion else "training"  # features of clips that it knows flatter a frozen tower
+    rendered = _with_progress(render(clip_seeds(use, args.rendered)), args.rendered, budget)
     alone = people_clips(clip_seeds("people", args.people), labels, config.window, args.processes)
-    rendered += [replace(clip, set="people") for clip in _with_progress(alone, args.people, budget)]
+    rendered += [replace(clip, set="people") for clip in _with_progress(alone, args.people, budget, "people")]
     validation = list(render(clip_seeds("held_out", args.rendered // 10)))
     rendered, validation = ([tagged(clip, labels) for clip in clips] for clips in (rendered, validation))
     unseen = {row.label for row in rows} - rendered_labels(labels)
@@ -90,13 +91,15 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
     return Material(rendered, validation, rows, real, share)
 
 
-def _with_progress(clips: Iterator[LabelledClip], total: int, budget: Budget) -> list[LabelledClip]:
-    began, shown, found = time.monotonic(), time.monotonic(), list[LabelledClip]()
+def _with_progress(
+    clips: Iterator[LabelledClip], total: int, budget: Budget, option: str = "rendered"
+) -> list[LabelledClip]:
+    began, shown, found, since = time.monotonic(), time.monotonic(), list[LabelledClip](), budget.spent
     for clip in clips:
         found.append(clip)
         now = time.monotonic()
         if now - shown > _SAY_S or len(found) == total:
             shown, left = now, (now - began) * (total - len(found)) / len(found)
             print(f"rendered {len(found)}/{total} in {now - began:.0f} s, about {minutes_text(left)} left", flush=True)
-        budget.refuse_slow(len(found), total, f"rendering {total} clips", "a smaller --rendered")
+        budget.refuse_slow(len(found), total, f"rendering {total} clips", f"a smaller --{option}", since)
     return found

@@ -20,11 +20,13 @@ from familial.model.code_space import rounded_gaussian
 from familial.model.desensitizer import ASIDE
 from familial.model.family import Family
 from familial.model.towers.base import Seen
+from familial.model.towers.fused import FusedTower
 from familial.model.towers.motion import SnippetTower
 from familial.model.vocabulary import FIRST_LABEL
 from familial.train.adversary import ReidentificationAdversary
 from familial.train.attributes import attribute_loss, attribute_prototypes, share_loss
 from familial.train.body_tasks import Bodies
+from familial.train.evidence import LABEL_SHARE, Evidence
 from familial.train.losses import clean_loss, event_loss, size_loss, weak_loss
 
 __all__ = ["NOTHING", "TrainingHeads", "captions_of", "event_losses", "noisy_events", "window_losses"]
@@ -120,8 +122,20 @@ class TrainingHeads(nn.Module):
     def __init__(self, family: Family) -> None:
         super().__init__()
         tower = family.tower
-        self.bodies = Bodies(tower, len(family.config.labels)) if isinstance(tower, SnippetTower) else None
+        labels = len(family.config.labels)
+        self.bodies = Bodies(tower, labels) if isinstance(tower, SnippetTower) else None
+        self.evidence = Evidence(family, tower) if isinstance(tower, FusedTower) else None
         self.reid_adversary = ReidentificationAdversary(family.config.n, family.config.sigma)
+
+    def evidence_losses(
+        self, x: Tensor, losses: dict[str, Tensor], batch: SequenceBatch, prototypes: Tensor, weights: Tensor
+    ) -> dict[str, Tensor]:
+        """Return `losses` of single windows, for a fused tower with those of `Evidence` in front of the labels'."""
+        if self.evidence is None:
+            return losses
+        shares = {name: LABEL_SHARE if name in ("clean", "weak") else 1.0 for name in losses}
+        weighted = {name: shares[name] * loss for name, loss in losses.items()}
+        return weighted | self.evidence.losses(x, batch, prototypes, weights)
 
     def body_losses(self, seen: Sequence[Seen], batch: SequenceBatch, weight: float) -> dict[str, Tensor]:
         """Return the losses of what is known of bodies, where anything is."""

@@ -43,6 +43,8 @@ T_NOISE, T_LOOP = "tests/unit/edge_runtime/test_edge_sampler.py", "tests/unit/ed
 CORE, CLIENTS = "edge_runtime/gate/core.py", "edge_runtime/gate/clients.py"
 T_CORE, T_CLIENTS = "tests/unit/edge_runtime/test_edge_core.py", "tests/unit/edge_runtime/test_edge_clients.py"
 T_PROMISES = "tests/unit/edge_runtime/test_edge_promises.py"
+OUTBOX, PUBLISHER = "edge_runtime/uplink/outbox.py", "edge_runtime/uplink/publisher.py"
+T_OUTBOX, T_REPLAY = "tests/unit/edge_runtime/test_edge_outbox.py", "tests/unit/edge_runtime/test_edge_replay.py"
 SEND = r'( +)self\.publisher\.send\("features", payload\)\n'
 
 WRITTEN: dict[str, Written] = {
@@ -186,6 +188,24 @@ WRITTEN: dict[str, Written] = {
             (SEND, r'\1self.publisher.send("features", payload)\n\1late()\n'),
         ),
         f"{T_LOOP}::test_every_release_is_charged_before_it_is_published",
+    ),
+    "what waited is sent by what it says": Written(
+        "a time by what waits",
+        PUBLISHER,
+        ((r'name == "features" and not pace\.take\(\)', r"\g<0> and outbox._ahead().message[90] < 128"),),
+        f"{T_REPLAY}::test_what_is_sent_and_when_depends_on_the_connection_alone",
+    ),
+    "anything may wait on disk": Written(
+        "pixels on disk",
+        OUTBOX,
+        ((r"if not isinstance\(message, Sealed\)", "if False"),),
+        f"{T_OUTBOX}::test_only_a_sealed_message_is_taken",
+    ),
+    "what is on disk is sent unread": Written(
+        "pixels on disk",
+        OUTBOX,
+        ((r"self\._check\((record\.name, )(record\.payload)\)", r"Sealed(\2)"),),
+        f"{T_OUTBOX}::test_what_this_device_has_not_signed_is_left_out",
     ),
     "the slot's number is a varint": Written(
         "a varint in the message",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import Bridge
 from cloud_bridge.config import BridgeConfig, CameraConfig, ModelConfig
 from cloud_bridge.inference.member import Reading
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.transport import Inbound
-from cloud_bridge.store.journal import Journal
+from cloud_bridge.store.database import StoreConfig
+from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest, WindowSpec
@@ -109,19 +111,26 @@ class FakeLink:
     Attributes:
         sent: Messages that were published.
         acknowledged: Receipts that came back.
-        away: Whether it has lost the connection.
+        settled: Told the number of each message that the broker has.
+        connected: Whether it is there.
     """
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
         self.acknowledged: list[Receipt] = []
-        self.away = False
+        self.settled: Callable[[int], None] = lambda number: None
+        self.connected = True
+        self._waiting: list[tuple[Message, int]] = []
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-        self.sent.append(Message(topic, payload, qos, retain))
+    def publish(self, message: Message, number: int = -1) -> None:
+        self._waiting.append((message, number))
+        self.pump()
 
-    def flush(self) -> bool:
-        return not self.away
+    def pump(self) -> None:
+        while self.connected and self._waiting:
+            message, number = self._waiting.pop(0)
+            self.sent.append(message)
+            self.settled(number)
 
     def acknowledge(self, receipts: Iterable[Receipt]) -> None:
         self.acknowledged += receipts
@@ -141,6 +150,8 @@ class Harness:
         rule: AlertRule | None = None,
         reference: ReferenceDistribution | None = None,
         sentences_s: float = 0.0,
+        budget: AlertBudget | None = None,
+        store: StoreConfig | None = None,
     ) -> None:
         self.manifest = manifest
         self.member = FakeMember()
@@ -154,12 +165,14 @@ class Harness:
             manifest,
             self.member,
             self.key,
-            Journal.open(folder / "journal.json"),
+            Store.open(store or StoreConfig(), folder),
             self.link,
             Timeline(self.people, self.programs),
             reference,
             lambda: self.now_s,
+            budget,
         )
+        self.link.settled = self.bridge.publisher.settled
 
     @property
     def published(self) -> list[tuple[str, bytes]]:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
-__all__ = ["LABELS", "write_clips"]
+from familial.data.clips import fill_cache, read_clip
+
+__all__ = ["LABELS", "cache_clips_in", "write_clips"]
 
 LABELS = ("normal", "fall", "fight")
 
@@ -29,3 +32,9 @@ def write_clips(folder: Path) -> Path:
         rows.append(f"{index}.mp4,{label},made,g{index},")
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
     return folder / "manifest.csv"
+
+
+def cache_clips_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clips be cached in `folder` where the caller names no cache."""
+    monkeypatch.setattr(read_clip, "__defaults__", (folder, None))
+    monkeypatch.setattr(fill_cache, "__defaults__", (folder, None, 1))

@@ -83,8 +83,7 @@ def make_engine(
 
     Args:
         sigma: Of the noise; None: that of S = 3 for an event.
-        tokens: K, rows of a code.
-        width: d, columns of a code.
+        tokens: K, rows of a code; width: d, its columns.
         size: Frames are (size, size).
         gain: How strongly the scene moves the code.
         network: "linear", or "nan", "infinite", "huge": what the float part feeds into the core.
@@ -93,20 +92,15 @@ def make_engine(
         adaptive_level: The rule that chooses among them.
         person_frame: Height and width of the person network's frame: `perceive_graph`; `encode` then reads people.
     """
-    if core not in ("", TRAP, *BROKEN_CORES):
-        raise ValueError(core)
+    assert core in ("", TRAP, *BROKEN_CORES)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     window = WindowSpec(size, size, slot_s, 8, 8, context_step_s=slot_s / 2, hold_s=0.5)
     sigma = sigma_for(clip_norm, 3.0, event_releases) if sigma is None else sigma
     rng = np.random.default_rng(seed)
-    sees = person_frame is not None
-    onnx.save(_encode(window, tokens, width, clip_norm, gain, network, core, rng, sees), folder / FILES["encode"])
+    encode = _encode(window, tokens, width, clip_norm, gain, network, core, rng, bool(person_frame))
+    onnx.save(encode, folder / FILES["encode"])
     onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
-    hashes = dict.fromkeys(HASHED, "") | {"checkpoint": hashlib.sha256(b"none").hexdigest()}
-    if person_frame is not None:
-        onnx.save(perceive_graph(*person_frame), folder / GRAPHS["perceive"])
-        hashes["perceive"] = sha256_file(folder / GRAPHS["perceive"])
     manifest = EngineManifest(
         family="test",
         labels=labels,
@@ -119,13 +113,22 @@ def make_engine(
         profile="balanced",
         precision="fp32",
         opset=OPSET,
-        hashes=hashes,
+        hashes=_first_hashes(folder, person_frame),
         tools={"engine_factory": "1"},
         levels=levels or {},
         adaptive_level=adaptive_level,
         person_frame=person_frame,
     )
     return _completed(folder, manifest)
+
+
+def _first_hashes(folder: Path, person_frame: tuple[int, int] | None) -> dict[str, str]:
+    """Write the person network's graph where there is one; the hashes that are known before the manifest is."""
+    hashes = dict.fromkeys(HASHED, "") | {"checkpoint": hashlib.sha256(b"none").hexdigest()}
+    if person_frame is not None:
+        onnx.save(perceive_graph(*person_frame), folder / GRAPHS["perceive"])
+        hashes["perceive"] = sha256_file(folder / GRAPHS["perceive"])
+    return hashes
 
 
 def _completed(folder: Path, manifest: EngineManifest) -> EngineManifest:

@@ -10,14 +10,19 @@ import binascii
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from wire.artifact.manifest import EngineManifest, WindowSpec
+from edge_runtime.capture.pictures import fit
+from edge_runtime.eye.engine.onnx import OnnxEngine
+from wire.artifact.manifest import WindowSpec
+from wire.people.decode import decode, place
+from wire.people.packed import Packed, nobody, pack
+from wire.people.tracks import form_tracks
 
 __all__ = [
     "Floats",
@@ -49,10 +54,12 @@ class Secrets:
     Attributes:
         shapes: Name -> float (any, m), rows that are looked for up to scale and offset.
         codes: Float (any, n), looked for as they are.
+        people: Float (any, m), the people of a frame, looked for as they are.
     """
 
     shapes: dict[str, Floats]
     codes: Floats
+    people: Floats = field(default_factory=lambda: np.zeros((0, 1)))
 
 
 def unwrapped(data: bytes, depth: int = DEPTH) -> Iterator[bytes]:
@@ -151,6 +158,8 @@ def leaks(data: bytes, secrets: Secrets) -> list[str]:
                     found.add(name)
             if closeness(values, secrets.codes) < CLOSE:
                 found.add("clean code")
+            if len(secrets.people) and closeness(values, secrets.people) < CLOSE:
+                found.add("people")
     return sorted(found)
 
 
@@ -206,17 +215,26 @@ def read_clip(path: Path) -> npt.NDArray[np.uint8]:
     return np.stack(frames).astype(np.uint8)
 
 
-def clean_codes(engine: Path, frames: npt.NDArray[np.uint8], fps: float, slots: int) -> Floats:
-    """The code of each slot's window, float (slots, n)."""
-    import onnxruntime
-
-    spec = EngineManifest.load(engine).window
-    session = onnxruntime.InferenceSession(str(engine / "encode.onnx"), providers=["CPUExecutionProvider"])
-    black = np.zeros((1, *frames.shape[1:]), np.uint8)
-    codes = []
+def clean_codes(engine: Path, frames: npt.NDArray[np.uint8], fps: float, slots: int) -> tuple[Floats, Floats]:
+    """The code of each slot's window, float (slots, n), and the people of each frame, float (count, 6 * VALUES)."""
+    opened = OnnxEngine(engine)
+    spec = opened.manifest.window
+    people = np.stack([seen(opened, frame) for frame in frames]) if opened.manifest.person_frame else None
+    black, codes = np.zeros((1, *frames.shape[1:]), np.uint8), []
     for slot in range(slots):
         index = spec.pick(np.arange(len(frames)) / fps, (slot + 1) * spec.slot_s)
-        window = np.concatenate([frames, black])[index]
-        (mu,) = session.run(["mu"], {"frames": window[None]})
-        codes.append(np.asarray(mu, np.float64).ravel())
-    return np.stack(codes)
+        window = np.concatenate([frames, black])[index][None]
+        tracks = None if people is None else form_tracks(np.concatenate([people, nobody(1)])[index][None])
+        codes.append(opened.encode(window, None if tracks is None else tracks.astype(np.int32)).astype(np.float64))
+    flat = np.zeros((0, 1)) if people is None else people.reshape(len(people), -1).astype(np.float64)
+    return np.stack(codes), flat
+
+
+def seen(engine: OnnxEngine, picture: npt.NDArray[np.uint8]) -> Packed:
+    """The people that the person network finds in a grey picture, int16 (6, VALUES)."""
+    height, width = picture.shape
+    assert engine.manifest.person_frame is not None
+    frame = np.zeros((1, *engine.manifest.person_frame, 3), np.uint8)
+    fit(picture, frame[0])
+    found = decode(engine.perceive(frame)).within(place(height, width, engine.manifest.person_frame))
+    return pack(found, height, width)

@@ -33,6 +33,7 @@ __all__ = [
     "UNSURE",
     "Alert",
     "FeatureMessage",
+    "Sealed",
     "Verdict",
     "coarse_time",
     "features_size",
@@ -63,6 +64,26 @@ _MAX_LABELS = 64
 M = TypeVar("M", bound=Message)
 
 
+class Sealed(bytes):
+    """A payload that a device signed: made by the `seal` of a message, or found signed by `checked`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def checked(cls, kind: str, payload: bytes, public: PublicKey, site: str, camera: str) -> Sealed:
+        """Return a payload that was kept, where `public` signed it as `kind` of this camera. Raises MessageError.
+
+        Args:
+            kind: "features", "verdict" or "alert".
+            payload: As `seal` made it.
+            public: The device's key.
+            site: Whose message it is.
+            camera: Likewise.
+        """
+        _signed(kind, payload, public, site, camera)
+        return cls(payload)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureMessage:
     """One release.
@@ -85,7 +106,7 @@ class FeatureMessage:
     level: int = 0
     time_s: int = 0
 
-    def seal(self, key: DeviceKey, site: str, camera: str) -> bytes:
+    def seal(self, key: DeviceKey, site: str, camera: str) -> Sealed:
         """Sign it; returns the payload, `features_size(n)` bytes whatever the values."""
         if self.z.dtype != np.int16 or self.z.ndim != 1:
             raise MessageError("shape", f"z is {self.z.dtype} {self.z.shape}; expected int16 (n,)")
@@ -156,7 +177,7 @@ class Verdict:
         """The probability of `label`."""
         return self.probabilities[self.label]
 
-    def seal(self, key: DeviceKey, site: str, camera: str) -> bytes:
+    def seal(self, key: DeviceKey, site: str, camera: str) -> Sealed:
         """Sign it; returns the payload, of constant size for the edge member, which writes no sentence."""
         body = pb.Verdict(
             schema=SCHEMA,
@@ -196,7 +217,7 @@ class Alert:
     at_s: float
     time_s: int = 0
 
-    def seal(self, key: DeviceKey, site: str, camera: str) -> bytes:
+    def seal(self, key: DeviceKey, site: str, camera: str) -> Sealed:
         """Sign it; returns the payload."""
         body = pb.Alert(
             schema=SCHEMA,
@@ -348,22 +369,32 @@ def _field_size(length: int) -> int:
     return 1 + varint + length
 
 
-def _seal(kind: str, body: Message, key: DeviceKey, site: str, camera: str) -> bytes:
+def _seal(kind: str, body: Message, key: DeviceKey, site: str, camera: str) -> Sealed:
     data = body.SerializeToString(deterministic=True)
     signature = key.sign(signed_context(kind, site, camera) + data)
-    return pb.Signed(body=data, signature=signature).SerializeToString(deterministic=True)
+    return Sealed(pb.Signed(body=data, signature=signature).SerializeToString(deterministic=True))
 
 
-def _open(kind: str, payload: bytes, public: PublicKey, site: str, camera: str, body: M) -> M:
+def _signed(kind: str, payload: bytes, public: PublicKey, site: str, camera: str) -> bytes:
+    """The body of a signed envelope. Raises MessageError."""
     if len(payload) > MAX_PAYLOAD:
         raise MessageError("oversized", f"{len(payload)} bytes, at most {MAX_PAYLOAD} are read")
     envelope = _parse(payload, pb.Signed())
     _present(envelope, "body", "signature")
     right_length = len(envelope.signature) == SIGNATURE_BYTES
     if not (right_length and public.verify(envelope.signature, signed_context(kind, site, camera) + envelope.body)):
-        _refuse_other_schema(payload, type(body)())
         raise MessageError("forged", f"not signed by {public} as {kind} of {site}/{camera}")
-    _parse(envelope.body, body)
+    return bytes(envelope.body)
+
+
+def _open(kind: str, payload: bytes, public: PublicKey, site: str, camera: str, body: M) -> M:
+    try:
+        signed = _signed(kind, payload, public, site, camera)
+    except MessageError as error:
+        if error.reason == "forged":
+            _refuse_other_schema(payload, type(body)())
+        raise
+    _parse(signed, body)
     _present(body, "schema")
     check_schema(_schema_of(body))
     return body

@@ -79,8 +79,8 @@ def open_state(payload: bytes, public: PublicKey, site: str, camera: str) -> Sta
     found |= {name: int(found[name], 16) for name in _IDS if name in found}
     if found["status"] not in ("online", "offline") or not found["reason"].isprintable():
         raise MessageError("values", "status is neither online nor offline, or reason is not printable")
-    if found["count"] < 0 or not _HASH.fullmatch(found["certificate"]):
-        raise MessageError("values", "count is negative, or certificate is no hash")
+    if not 0 <= found["count"] < 1 << 63 or not _HASH.fullmatch(found["certificate"]):
+        raise MessageError("values", "count is negative or endless, or certificate is no hash")
     if found["count"] == 0 and found["status"] == "online":
         raise MessageError("values", "count is 0, which only the Last Will has")
     return State(

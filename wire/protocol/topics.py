@@ -9,6 +9,8 @@ number (and from what the ledger held at the start). With the adaptive privacy l
 past z, and so does the slot from which a budget is spent; without it `flags` and `blind` are functions of the clock.
 A disk on which nothing more can be charged counts as a spent budget, and no edge verdict is written while `watching`
 does not hold.
+What the broker did not get is sent later, the same bytes in the same order; when follows from the connection, the clock
+and the number of messages that wait, and from nothing that they say (tests/unit/edge_runtime/test_edge_replay.py).
 There are no other topics: tests compare the messages with this table.
 
 Site and camera are part of what is signed (`signed_context`), though not of the message: what is moved from one

@@ -67,7 +67,18 @@ class FusedTower(Tower):
         if people is None:
             raise ValueError("people is None: the fused tower reads the tracks of every window; give zeros for nobody")
         seen = self.people(people.flatten(0, 1)).reshape(*people.shape[:2], self.people.features)
-        return torch.cat((self.motion.sequence(frames, index, None, also), seen), dim=2)
+        moves = self._frozen_motion(frames, index) if self.frozen else self.motion.sequence(frames, index, None, also)
+        return torch.cat((moves, seen), dim=2)
+
+    @torch.no_grad()
+    def _frozen_motion(self, frames: Tensor, index: Tensor) -> Tensor:
+        """Features (B, R, features) of the motion tower; sequences of black frames, which are alike, are seen once."""
+        shown = frames.flatten(1).amax(dim=1) > 0
+        black: Tensor = self.motion(torch.zeros_like(frames[:1, index[0]]))
+        made: Tensor = black[:, None].repeat(len(frames), len(index), 1)
+        if bool(shown.any()):
+            made[shown] = self.motion.sequence(frames[shown], index)
+        return made
 
     def for_export(self) -> FusedTower:
         """A copy with both towers folded."""

@@ -44,21 +44,40 @@ class PeopleTower(nn.Module):
     def forward(self, people: Tensor) -> Tensor:
         """Tracks, int or float (B, F, P, VALUES) -> (B, features)."""
         seen, there = pose_features(people.float())
-        batch, persons = there.shape[:2]
-        x = self.drop(seen.flatten(0, 1))
-        x = torch.relu(self.norms[0](self.first(x)))
+        each = self._seen_ones(seen, there) if self.training else self._persons(seen.flatten(0, 1))
+        each = each.reshape(*there.shape[:2], -1)
+        share = there.mean(dim=2)  # (B, P)
+        known = torch.clamp(share * 20.0, 0.0, 1.0)[:, :, None]
+        most, total = (each * known).amax(dim=1), (each * known).sum(dim=1) * 0.5
+        anybody = torch.stack((there.amax(dim=1).mean(dim=1), share.sum(dim=1)), dim=1)
+        return torch.cat((most, total, anybody), dim=1)
+
+    def _persons(self, seen: Tensor) -> Tensor:
+        """Features (N, FEATURES, F) of N tracks -> (N, width)."""
+        x = torch.relu(self.norms[0](self.first(self.drop(seen))))
         for index, (conv, norm) in enumerate(zip(self.convs, list(self.norms)[1:], strict=True)):
             x = x + torch.relu(norm(conv(x)))
             if index in (0, 1):
                 x = avg_pool1d(x, 2)
         end = x[:, :, -4:].mean(dim=2)  # the last 2 s
         each = torch.cat((x.mean(dim=2), x.amax(dim=2), end), dim=1)
-        each = torch.relu(self.inner(self.drop(each))).reshape(batch, persons, -1)
-        share = there.mean(dim=2)  # (B, P)
-        known = torch.clamp(share * 20.0, 0.0, 1.0)[:, :, None]
-        most, total = (each * known).amax(dim=1), (each * known).sum(dim=1) * 0.5
-        anybody = torch.stack((there.amax(dim=1).mean(dim=1), share.sum(dim=1)), dim=1)
-        return torch.cat((most, total, anybody), dim=1)
+        return torch.relu(self.inner(self.drop(each)))
+
+    def _seen_ones(self, seen: Tensor, there: Tensor) -> Tensor:
+        """As `_persons`, for training: tracks without anybody are not computed, and do not count in the means.
+
+        Args:
+            seen: float (B, P, FEATURES, F).
+            there: float (B, P, F).
+
+        Returns:
+            float (B * P, width), zeros for the tracks that were left out; nothing reads them.
+        """
+        anybody = (there.amax(dim=2) > 0).flatten()
+        made = seen.new_zeros(len(anybody), self.inner.out_features)
+        if int(anybody.sum()) > 1:  # a mean over one is no mean
+            made[anybody] = self._persons(seen.flatten(0, 1)[anybody]).to(made.dtype)
+        return made
 
     def for_export(self) -> PeopleTower:
         """A copy with the batch norms folded into the convolutions."""

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from familial.synth.actions.cast import unwrapped
+from familial.synth.actions.cast import Cast, direction_to, unwrapped
+from familial.synth.actions.shared import wait_for_each_other
 from familial.synth.actor import Actor
 from familial.synth.kinematics import posed
 from familial.synth.skeleton import CHANNEL, JOINT, Floats
 
-__all__ = ["Aim", "aimed", "stand_to_reach"]
+__all__ = ["Aim", "aimed", "join_hands", "stand_to_reach"]
 
 _SWINGS = np.linspace(-70.0, 70.0, 29)  # degrees that are tried
 _LEANS = np.array([0.0, 18.0, 36.0, -14.0])  # of the trunk, where the limb alone does not get there
@@ -53,7 +54,7 @@ def aimed(actor: Actor, pose: str, angles: Mapping[str, float], joint: str, chan
     rows[:, CHANNEL["lean"]] += leans
     joints = posed(rows, actor.body)
     ends = joints[:, [JOINT[name] for name in sides]].mean(axis=1)
-    best = int(np.argmin(np.abs(ends[:, 2] - height) + 0.0006 * np.abs(swings) + 0.003 * np.abs(leans)))
+    best = int(np.argmin(np.abs(ends[:, 2] - height) + 0.0006 * np.abs(swings) + 0.005 * np.abs(leans)))
     end = ends[best, :2] - (joints[best, JOINT["pelvis"], :2] if angles.get("pin", 0.0) == 1.0 else 0.0)
     found = dict(angles) | {name: float(rows[best, CHANNEL[name]]) for name in (*swung, "lean")}
     return Aim(found, float(np.hypot(*end)), math.degrees(math.atan2(end[1], end[0])))
@@ -67,3 +68,44 @@ def stand_to_reach(actor: Actor, aim: Aim, target: Floats, heading: float) -> tu
     way = math.radians(heading)
     place = target - aim.reach * np.array([math.cos(way), math.sin(way)])
     return place, unwrapped(actor, heading - aim.bearing)
+
+
+def join_hands(
+    cast: Cast,
+    one: Actor,
+    other: Actor,
+    sides: tuple[str, str],
+    arm: Mapping[str, float],
+    height: float,
+    seconds: float,
+    ease: str = "smooth",
+) -> None:
+    """Step up to each other and bring a hand of each to one place between them.
+
+    Args:
+        cast: The actors of the clip.
+        one: Walks up.
+        other: Waits, and reaches out.
+        sides: "_l" or "_r" for each: the hand.
+        arm: Angles; `sho`, `arm` and `elb` are of that side.
+        height: Of the place, as a share of the smaller one's height.
+        seconds: How long the hands take.
+        ease: As in `Actor.go`.
+    """
+    high = height * min(one.body.height, other.body.height)
+    aims = []
+    for actor, side in ((one, sides[0]), (other, sides[1])):
+        angles = {name + side if name in ("sho", "arm", "elb") else name: value for name, value in arm.items()}
+        aims.append(aimed(actor, "stand", angles, "hand" + side, "sho" + side, high))
+    along, heading, gap = direction_to(one, other)
+    spare = gap - aims[0].reach - aims[1].reach
+    if spare > 0.4:
+        one.walk(one.place + (spare - 0.15) * along, speed=float(cast.rng.uniform(0.8, 1.7)))
+    other.hold_until(one.now)
+    wait_for_each_other(one, other)
+    along, heading, gap = direction_to(one, other)
+    between = one.place + (aims[0].reach + 0.5 * (gap - aims[0].reach - aims[1].reach)) * along
+    for actor, aim, way in ((one, aims[0], heading), (other, aims[1], heading + 180)):
+        place, yaw = stand_to_reach(actor, aim, between, way)
+        there = {"x": float(place[0]), "y": float(place[1]), "yaw": yaw}
+        actor.go(seconds, "stand", aim.angles | there, ease=ease)

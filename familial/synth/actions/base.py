@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from familial.synth.actions.cast import Cast
+from familial.synth.body import AGES
 
 __all__ = ["LABELS", "Action", "Span", "action"]
 
@@ -33,9 +34,10 @@ class Action:
         weight: How often this kind is drawn, against the others of its label.
         people: How many people it needs at least; 0 means that nobody may be there.
         prop: What the first person carries: "", "bag" or "box".
+        who: The first person's age, one of `body.AGES`; "" is any.
 
     Raises:
-        ValueError: The label, the caption, the weight or the number of people is missing or out of range.
+        ValueError: The label, the caption, the weight, the age or the number of people is missing or out of range.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Action:
     weight: float = 1.0
     people: int = 1
     prop: str = ""
+    who: str = ""
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:
@@ -57,10 +60,14 @@ class Action:
             raise ValueError(f"action {self.name!r}: weight is {self.weight}, so it is never drawn; use more than 0")
         if self.people < 0:
             raise ValueError(f"action {self.name!r}: people is {self.people}; use 0 or more")
+        if self.who not in ("", *AGES):
+            raise ValueError(
+                f"action {self.name!r}: who is {self.who!r}; use one of {', '.join(AGES)}, or leave it out"
+            )
 
 
 def action(
-    name: str, label: str, caption: str, *, weight: float = 1.0, people: int = 1, prop: str = ""
+    name: str, label: str, caption: str, *, weight: float = 1.0, people: int = 1, prop: str = "", who: str = ""
 ) -> Callable[[Callable[[Cast], Span]], Action]:
     """Make an `Action` of the decorated function; the arguments are its attributes."""
-    return lambda write: Action(name, label, caption, write, weight, people, prop)
+    return lambda write: Action(name, label, caption, write, weight, people, prop, who)

@@ -9,7 +9,9 @@ from numpy.random import Generator
 
 from familial.synth.actor import Actor
 from familial.synth.body import Body
-from familial.synth.skeleton import Floats
+from familial.synth.kinematics import present
+from familial.synth.moving_objects import Thing
+from familial.synth.skeleton import JOINT, Floats
 from familial.synth.stage import Stage
 
 __all__ = ["Cast", "bed_of", "direction_to", "seat_gap", "unwrapped"]
@@ -24,6 +26,7 @@ class Cast:
         seconds: Length of the clip.
         onset: When the action begins, in seconds, drawn evenly over the clip.
         lying: Spans in which somebody lies on the floor after a fall, in seconds.
+        things: What is let fall.
         actors: One for each body.
     """
 
@@ -31,6 +34,7 @@ class Cast:
         self.stage, self.rng, self.seconds = stage, rng, seconds
         self.onset = float(rng.uniform(2.5, seconds - 3.5)) if bodies else 0.0
         self.lying: list[tuple[float, float]] = []
+        self.things: list[Thing] = []
         self.actors: list[Actor] = []
         order = rng.permutation(len(stage.spots))
         for i, body in enumerate(bodies):
@@ -54,6 +58,11 @@ class Cast:
             if self.stage.clear(actor.place, spots[i]):
                 return np.asarray(spots[i] + rng.uniform(-0.12, 0.12, 2))
         return np.asarray(spots[rng.integers(len(spots))])
+
+    def let_fall(self, actor: Actor, side: str) -> None:
+        """Let what is in the hand (`side` is "_l" or "_r") fall to the floor now."""
+        hand = present(actor)[JOINT["hand" + side]]
+        self.things.append(Thing(actor.now, (float(hand[0]), float(hand[1]), float(hand[2]))))
 
     def in_view(self, point: Floats) -> Floats:
         """`point` (2,), moved to within 0.35 m of the nearest place in view."""

@@ -12,12 +12,40 @@ from types import ModuleType
 import numpy as np
 from numpy.random import Generator
 
-from familial.synth.actions import chores, encounters, falls, fights, floor, groups, holds, one_blow, ordinary
+from familial.synth.actions import (
+    chores,
+    encounters,
+    fall_kinds,
+    falls,
+    fights,
+    floor,
+    floor_poses,
+    friendly,
+    groups,
+    holds,
+    housework,
+    one_blow,
+    ordinary,
+)
 from familial.synth.actions.base import Action
 
 __all__ = ["ACTIONS", "CAPTIONS", "KINDS", "SHARES", "action_of", "collect", "draw_kind", "people_needed"]
 
-_SUBJECTS = (ordinary, encounters, floor, chores, groups, falls, fights, one_blow, holds)
+_SUBJECTS = (
+    ordinary,
+    encounters,
+    floor,
+    chores,
+    groups,
+    falls,
+    fights,
+    one_blow,
+    holds,
+    friendly,
+    floor_poses,
+    housework,
+    fall_kinds,
+)
 
 SHARES = (0.5, 0.3, 0.2)
 """The share of each of LABELS among clips whose label is drawn."""

@@ -79,9 +79,9 @@ def _place(cast: Cast, gap: float) -> None:
     b.restart(ends[1], heading + 180 + float(rng.normal(0, 8)))
 
 
-def look_at(actor: Actor, other: Actor, seconds: float = 0.3) -> None:
+def look_at(actor: Actor, other: Actor) -> None:
     """Turn to where the other stands."""
-    actor.face(direction_to(actor, other)[1], seconds)
+    actor.face(direction_to(actor, other)[1])
 
 
 def go_up_to(one: Actor, place: Floats, yaw: float, speed: float) -> None:

@@ -17,6 +17,7 @@ from familial.synth.actions.catalogue import action_of
 from familial.synth.actions.shared import ordinary_life
 from familial.synth.actor import Actor
 from familial.synth.body import Body
+from familial.synth.moving_objects import Thing
 from familial.synth.rendered_clip import Annotation
 from familial.synth.stage import Stage
 from familial.synth.streams import Person, stream
@@ -37,6 +38,7 @@ class Plan:
         caption: One sentence.
         leads: The first so many actors are those whom the action is about.
         props: What each actor carries: "", "bag" or "box"; empty means nothing.
+        things: What is let fall.
     """
 
     actors: tuple[Actor, ...]
@@ -45,6 +47,7 @@ class Plan:
     caption: str
     leads: int
     props: tuple[str, ...] = ()
+    things: tuple[Thing, ...] = ()
 
 
 def make_plan(kind: str, bodies: list[Body], stage: Stage, rng: Generator, seconds: float) -> Plan:
@@ -63,11 +66,12 @@ def make_plan(kind: str, bodies: list[Body], stage: Stage, rng: Generator, secon
         props[0] = action.prop
     return Plan(
         tuple(cast.actors),
-        (Annotation(action.label, kind, start, min(end, seconds)),),
+        (Annotation(action.label, kind, min(start, seconds), min(end, seconds)),),
         tuple(cast.lying),
         action.caption,
         min(2, action.people),
         tuple(props),
+        tuple(cast.things),
     )
 
 

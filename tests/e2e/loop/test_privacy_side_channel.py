@@ -2,7 +2,8 @@
 
 One clip switches between scenes at random, slot by slot: an empty room, a dark one, a lamp switched on and off, a
 crowd. Real edge processes play it, first alone, then on a loaded machine; one of them spends its budget meanwhile,
-one has a leak planted in it. Another follows a live stream whose frames come in time, in bursts or not at all.
+one has a leak planted in it. Another follows a live stream whose frames come in time, in bursts or not at all. All of
+them have a person network, which finds as many people as there are bright spots.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     folder, rng = tmp_path_factory.mktemp("side-channel"), np.random.default_rng()
-    manifest = make_engine(folder / "engine", size=96, slot_s=SLOT_S)
+    manifest = make_engine(folder / "engine", size=96, slot_s=SLOT_S, person_frame=(96, 128))
     labels = rng.permutation(np.arange(SLOTS) % len(SCENES))
     clip = str(write_clip(folder / "clip.mp4", labels, SLOT_S, 25.0, rng))
     third = SLOTS / 3 * bits(float(manifest.clip_norm / manifest.sigma))

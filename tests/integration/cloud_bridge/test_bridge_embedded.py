@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from cloud_bridge.ingest.transport import MqttTransport
-from tests.support.services import PATIENCE_S, free_port, wait_for_port
+from tests.support.services import PATIENCE_S, free_port, until, wait_for_port
 from wire.broker import BrokerConfig
+from wire.mqtt import Message
 
 SERVE = """
 import asyncio, sys
@@ -40,7 +41,7 @@ def test_the_connection_falls_back_to_mqtt_3_1_1(embedded: int) -> None:
     topic = "veilsight/v1/lab/door/features"
     url = f"mqtt://127.0.0.1:{embedded}"
     with MqttTransport(BrokerConfig(url), "vsb-test", [(topic, 1)], lambda *message: got.put(message[:3])) as transport:
-        transport.publish(topic, b"one", 1, False)
-        transport.publish("veilsight/v1/lab/door/state", b"{}", 1, True)
+        transport.publish(Message(topic, b"one", 1, False))
+        transport.publish(Message("veilsight/v1/lab/door/state", b"{}", 1, True))
         assert got.get(timeout=PATIENCE_S) == (topic, b"one", False)
-    assert transport.unpublished == 0
+        until(transport.flush)

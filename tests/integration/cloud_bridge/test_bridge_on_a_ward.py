@@ -113,24 +113,6 @@ def test_a_graceful_end_in_the_middle_of_a_backlog_loses_and_repeats_nothing(
     assert all(all(v.present) for v in verdicts)
 
 
-def test_a_kill_in_the_middle_of_a_backlog_loses_only_the_window(
-    mosquitto: int, peer: Peer, folder: Path, manifest: EngineManifest
-) -> None:
-    """The window begins anew: seven verdicts at most. What was read twice is named alike both times."""
-    config = write_config(folder, mosquitto, **NO_RISK)
-    with bridge_process(config) as process:
-        peer.publish("features", *some(manifest, range(400)))
-        until(lambda: len(peer.verdicts(BRIDGE, manifest)) >= 20)
-        process.kill()
-        process.communicate(timeout=PATIENCE_S)
-    with bridge_process(config) as process:
-        until(lambda: 399 in [v.last_slot for v in peer.verdicts(BRIDGE, manifest)])
-        stopped(process)
-    read = {v.last_slot for v in peer.verdicts(BRIDGE, manifest)}
-    missing = sorted(set(range(7, 400)) - read)
-    assert len(missing) <= 7 and missing == list(range(missing[0], missing[0] + len(missing))) if missing else True
-
-
 def test_a_second_bridge_on_one_state_folder_is_refused_by_name(mosquitto: int, peer: Peer, folder: Path) -> None:
     config = write_config(folder, mosquitto, **NO_RISK)
     with bridge_process(config) as first:

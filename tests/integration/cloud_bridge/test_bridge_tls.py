@@ -19,6 +19,7 @@ from cloud_bridge.ingest.transport import MqttTransport
 from tests.support.services import PATIENCE_S, Broker, find
 from wire.broker import BrokerConfig
 from wire.errors import BrokerError, ConfigError
+from wire.mqtt import Message
 
 TOPIC = "veilsight/v1/lab/door/features"
 
@@ -79,7 +80,7 @@ def config(broker: Broker, folder: Path, **changes: str) -> BrokerConfig:
 def test_messages_pass_under_tls_with_certificate_and_password(secured: Broker, tmp_path: Path) -> None:
     got = queue.Queue[bytes]()
     with MqttTransport(config(secured, tmp_path), "t", [(TOPIC, 1)], lambda _t, payload, *_: got.put(payload)) as link:
-        link.publish(TOPIC, b"one", 1, False)
+        link.publish(Message(TOPIC, b"one", 1, False))
         assert got.get(timeout=PATIENCE_S) == b"one"
     assert "sesame" not in repr(config(secured, tmp_path))
 

@@ -12,10 +12,12 @@ import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from edge_runtime.config import Config, load_config
+from edge_runtime.uplink import publisher as publisher_module
 from edge_runtime.uplink.publisher import Publisher
 from tests.support.engine_factory import make_edge_config
 from tests.support.services import Broker, Listener, find, until
 from wire.protocol.keys import DeviceKey
+from wire.protocol.message import Sealed
 
 STATE = {"boot_id": 7, "slot_s": 1.0}
 KEY = DeviceKey(b"d" * 32)
@@ -56,7 +58,7 @@ def test_a_broker_that_takes_no_long_message_gets_the_others(
     silent = version == 4 and limit.startswith("message")  # Mosquitto then drops it, and acknowledges it
 
     def settled() -> bool:
-        publisher.send("features", b"one")
+        publisher.send("features", Sealed(b"one"))
         time.sleep(0.05)
         return publisher._client.connected and (silent or publisher._client.too_long > 0) and publisher.flush(1)
 
@@ -65,7 +67,7 @@ def test_a_broker_that_takes_no_long_message_gets_the_others(
         sessions = publisher._client.sessions
         assert sessions <= 4
         time.sleep(1.5)
-        publisher.send("features", b"last")
+        publisher.send("features", Sealed(b"last"))
         assert publisher.flush(10)
         assert publisher._client.sessions == sessions  # it holds
         assert publisher._client._client.protocol == MQTTProtocolVersion(version)
@@ -88,7 +90,7 @@ def test_what_an_access_list_denies_is_counted_and_told_once(tmp_path: Path, cap
     broker = broker_with(tmp_path, f"acl_file {rules}", "user root")
     with Publisher(config_of(tmp_path, broker.port), KEY, STATE, b"c") as publisher:
         for _ in range(3):
-            publisher.send("features", b"one")
+            publisher.send("features", Sealed(b"one"))
         assert publisher.flush(30)
         figures = publisher.figures()
     assert (figures["refused"], figures["sent"]) == (3, 2)  # the state and the certificate were sent
@@ -103,7 +105,7 @@ def test_two_devices_of_one_name_leave_each_other_alone(tmp_path: Path, mosquitt
         Publisher(config_of(tmp_path, mosquitto), DeviceKey(b"e" * 32), STATE, b"c") as other,
     ):
         for publisher in (one, other):
-            publisher.send("features", b"x")
+            publisher.send("features", Sealed(b"x"))
             assert publisher.flush(30)
         assert (one._client.sessions, other._client.sessions) == (1, 1)
 
@@ -120,21 +122,28 @@ def test_two_devices_of_one_key_are_named_after_the_second_takeover(
     assert f"veilsight-lab-door-{KEY.public.hex[:8]}" in caplog.text
 
 
-def test_a_stop_ends_in_time_whatever_the_broker_does(tmp_path: Path, broker: Broker) -> None:
+def test_a_stop_ends_in_time_whatever_the_broker_does(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a broker that was halted it took 10.3 s, and systemd killed the process."""
     publisher = Publisher(config_of(tmp_path, broker.port), KEY, STATE, b"c")
     publisher.__enter__()
     process: Any = broker._process
     process.send_signal(signal.SIGSTOP)
     try:
-        publisher.send("features", b"x")
+        publisher.send("features", Sealed(b"x"))
         waits: list[float] = []
 
         def only_asks(timeout_s: float) -> bool:
             waits.append(timeout_s)
             return False
 
+        class Time:
+            monotonic = staticmethod(lambda: sum(waits))
+            time = staticmethod(time.time)
+
         publisher._client.flush = only_asks  # type: ignore[method-assign]
+        monkeypatch.setattr(publisher_module, "time", Time)
         publisher.__exit__()
         assert sum(waits) < 3.0
     finally:

@@ -50,6 +50,8 @@ BREACHES = (
     "a release of another size",
     "an end by the eye",
     "a time of the eye's",
+    "a time by what waits",
+    "pixels on disk",
     "noise in floats",
     "numpy's generator",
     "a retry with fresh noise",

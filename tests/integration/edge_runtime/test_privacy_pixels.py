@@ -1,8 +1,8 @@
 """No pixel leaves: a random watermark goes through the real device, and nothing it writes or sends holds it.
 
-The detector (`tests/support/pixels.py`) looks for the watermark and for the codes in every byte that left: files, log
-lines, MQTT payloads and the raw bytes on the socket; with the product's own eye and with hostile ones. The same
-detector is tested with leaks planted on purpose.
+The detector (`tests/support/pixels.py`) looks for the watermark, for the people whom the person network sees in it and
+for the codes in every byte that left: files, log lines, MQTT payloads and the raw bytes on the socket; with the
+product's own eye and with hostile ones. The same detector is tested with leaks planted on purpose.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HOSTILE = ("attacks", "speaks", "heap", "crashes")
 def test_no_pixel_leaves(tmp_path: Path, request: pytest.FixtureRequest, which: str) -> None:
     """Neither the watermark nor a code is in a file, a log line, a message, or in what the socket sent."""
     rng, clip = np.random.default_rng(), tmp_path / "clip.avi"
-    small, folder = {"size": 96, "slot_s": 0.25}, tmp_path / "run"
+    small, folder = {"size": 96, "slot_s": 0.25, "person_frame": (96, 96)}, tmp_path / "run"
     folder.mkdir()
     built = request.getfixturevalue("shipped_engine") if which == "shipped" else None
     with Arena(folder, small, built) as arena:
@@ -55,7 +55,9 @@ def test_no_pixel_leaves(tmp_path: Path, request: pytest.FixtureRequest, which: 
         seen, files = read_clip(clip), arena.left()
         assert arena.caught == []
         assert np.corrcoef(seen[5].ravel(), pattern.ravel())[0, 1] ** 2 > 0.9, "the watermark was not what was played"
-        _look(runs, files, seen, pattern, clean_codes(arena.rig.engine, seen, FPS, spec.releases_of(SECONDS)))
+        codes, people = clean_codes(arena.rig.engine, seen, FPS, spec.releases_of(SECONDS))
+        assert len(people) == (len(seen) if which == "small" else 0)
+        _look(runs, files, seen, pattern, Secrets(shapes_of(pattern), codes, people[::10]))
         if which == "small":  # the same attacks by an eye that does not confine itself: here pixels leave
             free = arena.play({"free": plays["free-attacks"]})["free"]
             assert free.figures["eye"]["says"] == "the engine failed"
@@ -73,13 +75,13 @@ def _clean_up(arena: Arena) -> None:
 
 
 def _look(
-    runs: dict[str, Run], files: dict[str, bytes], seen: npt.NDArray[np.uint8], pattern: Floats, codes: Floats
+    runs: dict[str, Run], files: dict[str, bytes], seen: npt.NDArray[np.uint8], pattern: Floats, secrets: Secrets
 ) -> None:
-    own = runs["own"]
+    own, codes = runs["own"], secrets.codes
     assert own.status == 0, own.log
     assert 0.7 * len(codes) < len(own.slots) <= len(codes)  # all, except slots that a busy machine missed
     assert codes.any(axis=1).all(), "an empty code cannot be looked for"
-    secrets = Secrets(shapes_of(pattern), codes)
+    assert secrets.people.any(axis=1).all(), "nobody was seen: nobody can be looked for"
     assert any("state" in name for name in files) and any(name.endswith(".log") for name in files)
     left = {**files, **{f"socket of {name}": run.sent for name, run in runs.items()}}
     assert sum(len(data) for data in left.values()) > 5_000
@@ -89,7 +91,8 @@ def _look(
     # The same detector, on what was sent with one leak put into it.
     released = codes[own.slots]
     z = np.stack([m.z for _, m in own.heard.features]).astype(float)
-    for leak in (seen[7].tobytes(), zlib.compress(seen[7].tobytes()), released[2].astype("<i2").tobytes()):
+    whom = [secrets.people[3].astype("<i2").tobytes()] if len(secrets.people) else []
+    for leak in (seen[7].tobytes(), zlib.compress(seen[7].tobytes()), released[2].astype("<i2").tobytes(), *whom):
         assert leaks(own.sent[:700] + leak + own.sent[700:], secrets)
     # Two releases with the same noise would differ by their codes alone.
     pairs = [(z[a] - z[b], released[a] - released[b]) for a in range(len(z)) for b in range(a)]

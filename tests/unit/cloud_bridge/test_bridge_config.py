@@ -64,6 +64,14 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         ({"alerts": {"raise_for": True}}, "expected int"),
         ({"alerts": {"raise_at": 0.3}}, "clear_at < raise_at"),
         ({"alerts": {"clear_for": 0}}, "clear_for is 0"),
+        ({"alerts": {"false_per_day": 1, "raise_at": 0.7, "clear_for": 2}}, "raise_at, clear_for as well: a budget"),
+        ({"alerts": {"false_per_day": 0}}, "false_per_day is 0; it counts false alerts a day"),
+        ({"alerts": {"false_per_day": "one"}}, r"false_per_day is 'one'; expected float or dict"),
+        ({"alerts": {"false_per_day": {}}}, "empty table"),
+        ({"alerts": {"false_per_day": {"fall": -1}}}, "false_per_day.fall is -1"),
+        ({"alerts": {"false_per_day": {"fall": [1]}}}, r"false_per_day.fall is \[1\]"),
+        ({"alerts": {"long_lie_s": 60}}, "long_lie_s is 60 without false_per_day"),
+        ({"alerts": {"long_lie_s": 30, "false_per_day": 1}}, "long_lie_s is 30; false alerts are counted for 60"),
         ({"run": {"exit_when_offline": 1}}, "expected bool"),
         ({"run": 3}, r"write it as a table, \[run\]"),
         ({"model": {"threads": -1}}, "threads is -1"),
@@ -85,6 +93,13 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
 def test_a_faulty_section_is_refused_with_its_cure(sections: dict[str, Any], hint: str) -> None:
     with pytest.raises(ConfigError, match=hint):
         parse(**sections)
+
+
+def test_a_budget_is_a_number_or_one_for_each_risk() -> None:
+    assert parse(alerts={"false_per_day": 1}).alerts.false_per_day == 1
+    config = parse(alerts={"false_per_day": {"fall": 1, "lying still": 0.5}, "long_lie_s": 90, "unsure_below": 0})
+    assert config.alerts.false_per_day == {"fall": 1, "lying still": 0.5} and config.alerts.long_lie_s == 90
+    assert parse().alerts.false_per_day is None and parse().alerts.long_lie_s == 0
 
 
 def test_all_problems_are_reported_at_once() -> None:

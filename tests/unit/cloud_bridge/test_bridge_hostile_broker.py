@@ -11,9 +11,11 @@ import pytest
 from cloud_bridge.alerts.lifecycle import LATE, NOT_WATCHING
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.ingest.freshness import Freshness, IngestRule
-from cloud_bridge.store.journal import Journal
+from cloud_bridge.store.database import StoreConfig
+from cloud_bridge.store.records import Work
+from cloud_bridge.store.store import Store
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, a_state, make_manifest, release
-from wire.errors import ConfigError, MessageError
+from wire.errors import MessageError
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import coarse_time, open_alert, open_verdict
 
@@ -168,14 +170,14 @@ def test_recordings_are_refused_after_a_restart(harness: Harness, tmp_path: Path
     again = Harness(tmp_path, MANIFEST, RULE)
     again.now_s = NOON
     again.send(*(at(slot) for slot in range(8)))
-    assert refused(again) == {"replayed": 8}
+    assert refused(again) == {"duplicate": 8}
 
 
 def test_an_old_state_is_not_put_over_a_newer_one(harness: Harness, tmp_path: Path) -> None:
     old, new = a_state("online", count=3), a_state("online", count=4, watching=False)
     harness.send(old, new, old, name="state")
     assert refused(harness) == {"replayed": 1} and turns(harness) == [(NOT_WATCHING, True)]
-    again = Harness(tmp_path, MANIFEST, RULE)  # the journal knows
+    again = Harness(tmp_path, MANIFEST, RULE)  # the store knows
     again.send(old, name="state", retained=True)
     assert refused(again) == {"replayed": 1}
     again.send(a_state("online", boot=2), name="state")
@@ -293,17 +295,17 @@ def test_a_certificate_before_any_state_waits_for_one(harness: Harness) -> None:
 
 def test_a_new_key_has_a_new_record_and_the_old_one_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     new = DeviceKey(b"n" * 32)
-    first = Journal.open(tmp_path / "journal.json")
+    first = Store.open(StoreConfig(), tmp_path)
     record = first.record("lab/door", DEVICE.public.hex)
     record.boot_id, record.next_slot, record.raised = 9, 100, ["fall"]
-    first.save()
-    second = Journal.open(tmp_path / "journal.json")
+    first.commit(Work({"lab/door": record}))
+    second = Store.open(StoreConfig(), tmp_path)
     registered = second.record("lab/door", new.public.hex)
     assert (registered.boot_id, registered.next_slot, registered.raised) == (-1, 0, ["fall"])
     assert caplog.text.count("has a new key") == 1
     registered.boot_id = 1
-    second.save()
-    third = Journal.open(tmp_path / "journal.json")
+    second.commit(Work({"lab/door": registered}))
+    third = Store.open(StoreConfig(), tmp_path)
     assert third.record("lab/door", new.public.hex).boot_id == 1
     assert third.record("lab/door", DEVICE.public.hex).boot_id == 9  # recordings stay refused
 
@@ -315,20 +317,7 @@ def test_recordings_under_the_old_key_stay_refused(tmp_path: Path) -> None:
     again = Harness(tmp_path, MANIFEST, RULE)
     again.send(*(release(slot, boot=1, manifest=MANIFEST) for slot in range(8)))
     again.send(*(release(slot, boot=5, manifest=MANIFEST) for slot in range(8)))
-    assert refused(again) == {"replayed": 16} and again.spans == []
-
-
-def test_a_journal_of_the_version_before_begins_anew(tmp_path: Path) -> None:
-    """It knew no keys; what it refused is of schema 1, and refused for that."""
-    (tmp_path / "journal.json").write_text('{"lab/door": {"boot_id": 7, "next_slot": 3, "raised": []}}')
-    assert Journal.open(tmp_path / "journal.json").record("lab/door", DEVICE.public.hex).boot_id == -1
-
-
-def test_a_journal_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").write_text("{}")
-    (tmp_path / "journal.json").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="symbolic link"):
-        Journal.open(tmp_path / "journal.json")
+    assert refused(again) == {"replayed": 8, "duplicate": 8} and again.spans == []
 
 
 def test_an_unregistered_key_is_logged_once_with_the_cure(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:

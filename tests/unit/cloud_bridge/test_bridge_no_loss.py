@@ -1,19 +1,22 @@
-"""What was acknowledged was read, told and recorded; cameras take turns; and what is open is known."""
+"""What was acknowledged is in the store with all that follows; cameras take turns; and what is open is known."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import run
 from cloud_bridge.ingest.freshness import Allowance, IngestRule
 from cloud_bridge.ingest.transport import Inbound, Mailbox
-from cloud_bridge.store.journal import Journal, own_folder
-from tests.support.bridge_factory import DEVICE, OTHER, Harness, a_state, make_manifest, release
+from cloud_bridge.store import tables
+from cloud_bridge.store.database import reading
+from cloud_bridge.store.folder import own_folder
+from cloud_bridge.store.records import Work
+from tests.support.bridge_factory import OTHER, Harness, a_state, make_manifest, release
 from wire.errors import ConfigError
 from wire.mqtt import Receipt
 
@@ -34,45 +37,102 @@ def items(slots: range, value: int = 0) -> list[Inbound]:
     return [Inbound("lab/door", "features", at(slot, value), False, Receipt(1, slot + 1)) for slot in slots]
 
 
-def recorded(folder: Path) -> int:
-    rows = json.loads((folder / "journal.json").read_text())["cameras"]["lab/door"]
-    return int(rows[DEVICE.public.hex]["next_slot"])
+def recorded(harness: Harness) -> int:
+    """The next slot of lab/door as a restart would find it."""
+    with reading(harness.bridge._store.engine) as connection:
+        where = tables.cameras.c.camera == "lab/door"
+        return int(connection.scalar(sa.select(tables.cameras.c.next_slot).where(where)) or 0)
+
+
+def stored(harness: Harness, table: sa.Table) -> int:
+    """Rows of a table."""
+    with reading(harness.bridge._store.engine) as connection:
+        return int(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
 
 
 # --- no loss
 
 
-def test_a_batch_is_acknowledged_after_its_verdicts_and_the_journal(harness: Harness, tmp_path: Path) -> None:
+def test_a_batch_is_acknowledged_and_published_after_the_commit(harness: Harness) -> None:
     steps: list[str] = []
-    flush, save = harness.link.flush, harness.bridge._journal.save
-    harness.link.flush = lambda: steps.append("flush") or flush()  # type: ignore[method-assign,func-returns-value]
-    harness.bridge._journal.save = lambda: steps.append("save") or save()  # type: ignore[method-assign,func-returns-value]
-    harness.link.acknowledge = lambda receipts: steps.append("acknowledge")  # type: ignore[method-assign]
-    harness.link.publish = lambda *_: steps.append("publish")  # type: ignore[method-assign]
+    store, link = harness.bridge._store, harness.link
+    commit = store.commit
+    store.commit = lambda *what: steps.append("commit") or commit(*what)  # type: ignore[method-assign,func-returns-value]
+    link.acknowledge = lambda receipts: steps.append("acknowledge")  # type: ignore[method-assign]
+    link.publish = lambda *what: steps.append("publish")  # type: ignore[method-assign]
     harness.bridge.handle(items(range(8)))
-    assert steps == ["publish", "flush", "save", "acknowledge"]
+    assert steps == ["commit", "acknowledge", "publish"]
 
 
-def test_what_the_broker_did_not_get_is_neither_recorded_nor_acknowledged(harness: Harness, tmp_path: Path) -> None:
-    harness.bridge.handle(items(range(2)))
-    harness.link.away = True
-    harness.bridge.handle(items(range(2, 8)))
-    assert [receipt.mid for receipt in harness.link.acknowledged] == [1, 2] and recorded(tmp_path) == 2
-    harness.link.away = False
-    harness.bridge.settle()
-    assert [receipt.mid for receipt in harness.link.acknowledged] == [*range(1, 9)] and recorded(tmp_path) == 8
+def test_one_commit_has_releases_verdict_and_outbox(harness: Harness) -> None:
+    harness.link.connected = False
+    harness.bridge.handle(items(range(9)))
+    assert [stored(harness, table) for table in (tables.releases, tables.verdicts, tables.outbox)] == [9, 2, 2]
+    assert recorded(harness) == 9 and len(harness.link.acknowledged) == 9 and harness.link.sent == []
 
 
-def test_a_crash_before_the_verdict_lets_the_messages_come_again(tmp_path: Path) -> None:
+def test_the_outbox_is_published_in_order_and_forgotten(harness: Harness) -> None:
+    harness.link.connected = False
+    harness.bridge.handle(items(range(20)))
+    harness.link.connected = True
+    harness.bridge.rest()
+    assert [verdict.last_slot for verdict in harness.verdicts()] == list(range(7, 20))
+    harness.bridge.rest()
+    assert stored(harness, tables.outbox) == 0
+
+
+def test_what_was_not_published_is_published_by_the_next_start(tmp_path: Path) -> None:
+    first = Harness(tmp_path, MANIFEST, RULE)
+    first.link.connected = False
+    first.bridge.handle(items(range(8)) + items(range(8, 12), 90))
+    second = Harness(tmp_path, MANIFEST, RULE)
+    second.bridge.rest()
+    assert [verdict.last_slot for verdict in second.verdicts()] == list(range(7, 12))
+    assert [alert.label for alert in second.alerts()] == ["fall"]
+    assert second.bridge.publisher.waiting == 0
+
+
+def test_an_outbox_longer_than_the_publisher_holds_is_read_on(harness: Harness) -> None:
+    harness.link.connected = False
+    for first in range(0, 1400, 200):
+        harness.now_s += 1000.0
+        harness.bridge.handle(items(range(first, first + 200)))
+    assert len(harness.bridge.publisher._held) + len(harness.bridge.publisher._sent) <= 1024 + 256
+    harness.link.connected = True
+    for _ in range(10):
+        harness.bridge.rest()
+    assert [verdict.last_slot for verdict in harness.verdicts()] == list(range(7, 1400))
+
+
+def test_a_crash_before_the_commit_lets_the_messages_come_again(tmp_path: Path) -> None:
     first = Harness(tmp_path, MANIFEST)
     first.bridge.handle(items(range(7)))
     first.member.read = lambda events: (_ for _ in ()).throw(RuntimeError("power cut"))  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         first.bridge.handle(items(range(7, 8)))
-    assert len(first.link.acknowledged) == 7 and recorded(tmp_path) == 7
+    assert len(first.link.acknowledged) == 7 and recorded(first) == 7
     second = Harness(tmp_path, MANIFEST)
     second.bridge.handle(items(range(7, 15)))
-    assert second.bridge.stats()["refused"] == {} and second.spans == [(7, 14)]
+    assert second.bridge.stats()["refused"] == {} and second.spans == [(slot - 7, slot) for slot in range(7, 15)]
+
+
+def test_no_kill_between_two_batches_changes_a_verdict(tmp_path: Path) -> None:
+    """Falls, gaps and releases out of order, and a new bridge after every message: all is as without."""
+    values = [0] * 9 + [90] * 4 + [10] * 4 + [90] * 3
+    order = [0, 1, 2, 4, 3, 5, 6, 7, 8, 9, 11, 10, 12, 14, 15, 16, 17, 18, 19]  # 13 is lost
+    whole = Harness(tmp_path / "whole", MANIFEST, RULE)
+    whole.send(*(at(slot, values[slot]) for slot in order))
+    verdicts, alerts = [], []
+    for slot in order:
+        part = Harness(tmp_path / "parts", MANIFEST, RULE)
+        part.send(at(slot, values[slot]))
+        part.bridge.rest()
+        verdicts += part.verdicts()
+        alerts += part.alerts()
+    assert len(verdicts) == 12 and verdicts == whole.verdicts()
+    assert [alert.raised for alert in alerts] == [True, False, True] and alerts == whole.alerts()
+    for table in (tables.verdicts, tables.alerts, tables.releases):
+        assert stored(part, table) == stored(whole, table)
 
 
 def test_every_message_is_acknowledged_whatever_it_is(harness: Harness) -> None:
@@ -86,53 +146,44 @@ def test_every_message_is_acknowledged_whatever_it_is(harness: Harness) -> None:
     assert [receipt.mid for receipt in harness.link.acknowledged] == [1, 2, 3, 4]
 
 
-def test_a_graceful_end_keeps_the_window_and_the_count_of_verdicts(tmp_path: Path) -> None:
-    first = Harness(tmp_path, MANIFEST, RULE)
-    first.send(*(at(slot) for slot in range(8)), at(8, 90))
-    first.bridge.close()
-    second = Harness(tmp_path, MANIFEST, RULE)
-    second.send(at(9, 90))
-    assert second.spans == [(2, 9)] and second.member.events[0].present.all()
-    assert second.member.events[0].z[:, 0, 0].tolist() == [0] * 6 + [90] * 2
-    assert [(alert.label, alert.slot) for alert in second.alerts()] == [("fall", 9)]
-    second.send(at(10, 90))  # a crash after this: the window is gone, and not the one of before
-    third = Harness(tmp_path, MANIFEST, RULE)
-    third.send(at(11, 90))
-    assert third.spans == []
-
-
-def test_a_graceful_end_reads_what_waits_and_goes_on_with_a_short_stream(tmp_path: Path) -> None:
-    first = Harness(tmp_path, MANIFEST, RULE)
-    first.send(at(0), at(1), at(3))
-    first.bridge.close()
-    assert first.spans == []
-    second = Harness(tmp_path, MANIFEST, RULE)
-    second.send(*(at(slot) for slot in range(4, 8)))
-    assert second.spans == [(0, 7)]
-    assert second.member.events[0].present.tolist() == [True, True, False, True, True, True, True, True]
-
-
-@pytest.mark.parametrize(
-    "window", [{"last_slot": 3}, {"last_slot": "x"}, {"start": 0, "time_s": 0, "last_slot": 1, "unread": 0, "z": "!"}]
-)
-def test_a_window_that_cannot_be_is_left(
-    tmp_path: Path, window: dict[str, object], caplog: pytest.LogCaptureFixture
-) -> None:
-    journal = Journal.open(tmp_path / "journal.json")
-    record = journal.record("lab/door", DEVICE.public.hex)
-    record.boot_id, record.next_slot = 1, 8
-    record.window = {"model": f"{MANIFEST.model_id:016x}", "present": [True] * 8, **window}
-    journal.save()
+def test_a_window_that_cannot_be_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = Harness(tmp_path, MANIFEST)
+    first.send(*(at(slot) for slot in range(8)))
+    record = first.bridge._records["lab/door"]
+    record.event = {**record.event, "start": "x"}
+    first.bridge._store.commit(Work({"lab/door": record}))
     harness = Harness(tmp_path, MANIFEST)
     assert "its last releases cannot be used" in caplog.text
     harness.send(*(at(slot) for slot in range(8, 16)))
     assert harness.spans == [(8, 15)]
 
 
+def test_a_release_that_was_changed_in_the_store_is_not_believed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = Harness(tmp_path, MANIFEST)
+    first.send(*(at(slot) for slot in range(8)))
+    other = release(5, 90, manifest=MANIFEST, key=OTHER)
+    with first.bridge._store.engine.begin() as connection:
+        connection.execute(sa.update(tables.releases).where(tables.releases.c.slot == 5).values(message=other))
+    second = Harness(tmp_path, MANIFEST)
+    second.send(at(8))
+    assert second.spans == [] and "forged" in caplog.text
+
+
+def test_a_deleted_window_is_a_gap(tmp_path: Path) -> None:
+    first = Harness(tmp_path, MANIFEST)
+    first.send(*(at(slot) for slot in range(8)))
+    with first.bridge._store.engine.begin() as connection:
+        connection.execute(sa.delete(tables.releases))
+    second = Harness(tmp_path, MANIFEST)
+    second.send(at(8))
+    assert second.spans == [(1, 8)] and second.member.events[0].present.tolist() == [False] * 7 + [True]
+
+
 def test_a_window_of_another_engine_is_left(tmp_path: Path) -> None:
     first = Harness(tmp_path, MANIFEST)
     first.send(*(at(slot) for slot in range(8)))
-    first.bridge.close()
     other = make_manifest(family="another")
     second = Harness(tmp_path, other)
     second.send(release(8, manifest=other))
@@ -142,7 +193,7 @@ def test_a_window_of_another_engine_is_left(tmp_path: Path) -> None:
 def test_a_stop_reads_the_batch_that_was_taken(harness: Harness, tmp_path: Path) -> None:
     batches = [items(range(8))]
     run(harness.bridge, lambda _: batches.pop(0), False, lambda: not batches)
-    assert harness.spans == [(0, 7)] and len(harness.link.acknowledged) == 8 and recorded(tmp_path) == 8
+    assert harness.spans == [(0, 7)] and len(harness.link.acknowledged) == 8 and recorded(harness) == 8
 
 
 def test_two_bridges_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -218,7 +269,7 @@ def test_a_restart_tells_what_is_open(tmp_path: Path) -> None:
     Harness(tmp_path, MANIFEST, RULE).send(*(at(slot, 90) for slot in range(9)))
     again = Harness(tmp_path, MANIFEST, RULE)
     for message in again.bridge.open_alerts():
-        again.link.publish(*message)
+        again.link.publish(message)
     assert again.open_alerts() == ["fall"] and again.open_alerts("hall") == [""]
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud_bridge.ingest.events import Release
 from cloud_bridge.ingest.session import REASONS, CameraSession
-from cloud_bridge.store.journal import CameraRecord, Journal
+from cloud_bridge.store.records import CameraRecord
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest, release
-from wire.errors import ConfigError
 from wire.protocol import veilsight_pb2 as pb
 from wire.protocol.message import FLAG_SPENT
 
@@ -116,48 +112,41 @@ def test_the_spent_flag_is_kept() -> None:
     assert [r.spent for r in feed(make_session(), at(0), at(1, flags=FLAG_SPENT))] == [False, True]
 
 
-def test_nothing_read_before_a_restart_is_read_again(tmp_path: Path) -> None:
-    journal = Journal.open(tmp_path / "journal.json")
-    feed(make_session(journal.record(DOOR, DEVICE.public.hex)), *(at(slot) for slot in range(4)))
-    journal.save()
-    again = make_session(Journal.open(tmp_path / "journal.json").record(DOOR, DEVICE.public.hex))
+def test_nothing_read_before_a_restart_is_read_again() -> None:
+    record = CameraRecord()
+    feed(make_session(record), *(at(slot) for slot in range(4)))
+    again = make_session(CameraRecord.of(record.row()))
     assert slots(feed(again, *(at(slot) for slot in range(6)))) == [4, 5]
     assert again.refused == {"replayed": 4}
     assert feed(again, at(9, boot=0)) == []
 
 
-def test_slots_missed_between_two_starts_are_a_gap(tmp_path: Path) -> None:
-    journal = Journal.open(tmp_path / "journal.json")
-    feed(make_session(journal.record(DOOR, DEVICE.public.hex)), at(0))
-    journal.save()
-    again = make_session(Journal.open(tmp_path / "journal.json").record(DOOR, DEVICE.public.hex))
-    assert [(r.slot, r.gap) for r in feed(again, at(10))] == [(10, 9)]
+def test_slots_missed_between_two_starts_are_a_gap() -> None:
+    record = CameraRecord()
+    feed(make_session(record), at(0))
+    assert [(r.slot, r.gap) for r in feed(make_session(record), at(10))] == [(10, 9)]
 
 
-DAMAGED = {"boot_id": "x", "next_slot": 0, "raised": [], "state_boot_id": 0, "state_count": 0}
+def test_what_was_accepted_is_told_whatever_becomes_of_it() -> None:
+    session = make_session()
+    taken = [session.receive("features", each) for each in (at(0), at(0), at(2), b"x", at(1), at(0, boot=2))]
+    assert [[(a.boot_id, a.slot) for a in each.accepted] for each in taken] == [
+        [(1, 0)],
+        [],
+        [(1, 2)],
+        [],
+        [(1, 1)],
+        [(2, 0)],
+    ]
+    assert taken[0].accepted[0].message == at(0) and not any(each.unread for each in taken)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("{", "[]", "3", "null", '{"a": {}}', '{"version": 4, "cameras": {}}', '{"version": 2}', "[" * 10_000),
-        *('{"version": 2, "cameras": []}', '{"version": 2, "cameras": {"lab/door": []}}'),
-        json.dumps({"version": 2, "cameras": {"lab/door": {"ab": DAMAGED}}}),
-    ],
-)
-def test_a_damaged_journal_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / "journal.json").write_text(text)
-    with pytest.raises(ConfigError, match="under the old keys, recordings would be read as new"):
-        Journal.open(tmp_path / "journal.json")
-
-
-def test_the_journal_is_replaced_atomically(tmp_path: Path) -> None:
-    journal = Journal.open(tmp_path / "journal.json")
-    journal.record(DOOR, DEVICE.public.hex).boot_id = 7
-    journal.save()
-    assert json.loads((tmp_path / "journal.json").read_text())["cameras"][DOOR][DEVICE.public.hex]["boot_id"] == 7
-    assert [path.name for path in tmp_path.iterdir()] == ["journal.json"]
-    assert (tmp_path / "journal.json").stat().st_mode & 0o777 == 0o600
+def test_an_accepted_release_that_is_not_read_is_named() -> None:
+    """Slot 1 says that it is an hour older than slot 0."""
+    session = make_session()
+    feed(session, at(0, time_s=36_000))
+    taken = session.receive("features", at(1, time_s=32_400))
+    assert taken.releases == [] and taken.unread == [(1, 1, "clock")] and len(taken.accepted) == 1
 
 
 POOL = [at(slot, boot) for boot in (1, 2, 3) for slot in (*range(12), 2**63, 2**64 - 1)]

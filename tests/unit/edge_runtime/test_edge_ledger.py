@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -312,6 +314,15 @@ def test_restarts_do_not_refund_the_day(tmp_path: Path) -> None:
         granted += sum(ledger.charge(slot).granted for slot in range(40))
         ledger.close() if boot % 2 else crash(ledger)
     assert granted <= 200
+
+
+def test_a_lock_that_a_child_has_until_it_is_another_program_is_waited_for(tmp_path: Path) -> None:
+    """A fork copies our locks: on a slow machine a first start found its own in use, and ended with code 3."""
+    key = open_key(tmp_path / "device.key", tmp_path)
+    copied = os.open(tmp_path / "ledger.lock", os.O_RDWR)
+    fcntl.flock(copied, fcntl.LOCK_EX)
+    threading.Timer(0.1, os.close, [copied]).start()
+    Ledger(tmp_path, S2, 1.0, key_id=key.public.hex).close()
 
 
 def test_the_wall_clock_does_not_refund(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.eye.engine.base import Engine
 from edge_runtime.eye.perception import Perception
-from edge_runtime.eye.sightings import Sightings
+from edge_runtime.eye.sightings import SEEN, UNSEEN, Sightings
 from edge_runtime.eye.window import FrameBuffer, Window
 from tests.support.services import PATIENCE_S, until
 from wire.artifact import interface
@@ -292,7 +292,7 @@ def test_a_network_that_cannot_keep_up_loses_pictures_and_windows() -> None:
     assert sightings.lost > 10
     window = buffer.window(1, 2.0)
     sightings.wait(window.newest, PATIENCE_S)  # at once: they cannot come any more
-    assert not (sightings.states(window.newest) == 1).any()
+    assert not (sightings.states(window.newest) == SEEN).any()
     with perceiving(buffer) as (perception, _):
         assert not perception.complete(window, PATIENCE_S)
         assert perception.complete(buffer.window(3, 4.0), PATIENCE_S)
@@ -369,3 +369,14 @@ def test_tracks_are_of_the_windows_own_people() -> None:
             people = sightings_of(buffer).people(window.numbers)
             assert np.array_equal(found[-1], form_tracks(people[None])[0])
     assert np.array_equal(found[0][-8:], found[2][-8:]) and not np.array_equal(found[0], found[1])
+
+
+def test_people_belong_to_their_frame_and_not_to_its_place() -> None:
+    sightings, picture = Sightings(SPEC, FRAME, kept=4, ahead_s=0.0), np.zeros((*FRAME, 3), np.uint8)
+    for number in (0, 4):
+        sightings.add(number, number / 8, picture, (96, 192))
+        sightings.found(number, marked(number))
+    sightings.found(0, marked(0))  # too late: its place is another frame's
+    found = sightings.people(np.array([0, 4, -1]))
+    assert found[:, 0, SCORE].tolist() == [0, 5, 0]
+    assert sightings.states(np.array([0, 4, -1])).tolist() == [UNSEEN, SEEN, SEEN]

@@ -23,7 +23,7 @@ from tests.support.timekeeping import Wakeups
 from wire.errors import BrokerError, ConfigError
 from wire.protocol.event import EventWindow
 from wire.protocol.keys import DeviceKey
-from wire.protocol.message import FLAG_SPENT
+from wire.protocol.message import FLAG_SPENT, Sealed
 from wire.protocol.state import open_state
 
 STATE = {"boot_id": 7, "slot_s": 1.0}
@@ -36,7 +36,7 @@ def config_of(folder: Path, port: int, **broker: Any) -> Config:
 
 def test_state_and_certificate_come_first_and_offline_last(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     with Publisher(config_of(tmp_path, mosquitto, required=True), KEY, STATE, b"the certificate") as publisher:
-        publisher.send("features", b"one")
+        publisher.send("features", Sealed(b"one"))
         publisher.reason = "end of source"
     until(lambda: len(listener.messages) >= 4)
     names = [topic.removeprefix("veilsight/v1/lab/door/") for topic, _, _ in listener.messages]
@@ -59,7 +59,7 @@ def test_state_and_certificate_come_first_and_offline_last(tmp_path: Path, mosqu
 def test_the_last_will_is_published_when_the_process_dies(tmp_path: Path, mosquitto: int, listener: Listener) -> None:
     publisher = Publisher(config_of(tmp_path, mosquitto, required=True), KEY, STATE, b"c")
     publisher.__enter__()
-    publisher.send("features", b"one")
+    publisher.send("features", Sealed(b"one"))
     publisher.flush(5)
     client = publisher._client._client  # paho's
     client.loop_stop()
@@ -71,7 +71,7 @@ def test_the_last_will_is_published_when_the_process_dies(tmp_path: Path, mosqui
 
 def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: Broker) -> None:
     with Publisher(config_of(tmp_path, broker.port, required=True), KEY, STATE, b"c") as publisher:
-        publisher.send("features", b"before")
+        publisher.send("features", Sealed(b"before"))
         assert publisher.flush(PATIENCE_S)
         broker.stop()
         until(lambda: not publisher._client.connected)
@@ -79,14 +79,14 @@ def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: 
         with Wakeups() as wakeups:
             for k in range(5):
                 began = time.monotonic()
-                publisher.send("features", b"away %d" % k)
+                publisher.send("features", Sealed(b"away %d" % k))
                 took.append(time.monotonic() - began)
                 time.sleep(0.02)
         assert max(took) < 0.05 + wakeups.worst_s
         broker.start()
         listener = Listener(broker.port)
         until(lambda: publisher._client.connected)
-        publisher.send("features", b"after")
+        publisher.send("features", Sealed(b"after"))
         assert publisher.flush(PATIENCE_S)
         until(lambda: len(listener.of("features")) >= 6)
         assert listener.of("features") == [b"away %d" % k for k in range(5)] + [b"after"]
@@ -96,13 +96,16 @@ def test_a_broker_that_dies_and_returns_gets_everything(tmp_path: Path, broker: 
         listener.close()
 
 
-def test_the_queue_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
-    publisher = Publisher(config_of(tmp_path, free_port(), queue=10), KEY, STATE, b"c")
+def test_what_waits_without_a_disk_is_bounded_and_the_newest(tmp_path: Path) -> None:
+    port, outbox = free_port(), {"max_mb": 0.0}
+    path = make_edge_config(tmp_path, engine="/none", port=port, broker={"queue": 10}, outbox=outbox)
+    publisher = Publisher(load_config(path), KEY, STATE, b"c")
     for k in range(25):
-        publisher.send("features", bytes([k]))
-    assert [message.payload for message in publisher._client._queue] == [bytes([k]) for k in range(15, 25)]
-    assert publisher.figures()["dropped"] == 15
-    assert publisher.figures()["queued"] == 10
+        publisher.send("features", Sealed(bytes([k])))
+    kept = [parcel.message for parcel in iter(publisher.outbox.take, None)]
+    assert kept == [bytes([k]) for k in range(15, 25)]
+    assert (publisher.outbox.dropped, publisher.outbox.waiting) == (15, 10)
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_wrong_address_is_named_with_its_cure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -48,7 +48,7 @@ def test_every_action_of_a_file_is_in_the_catalogue(name: str) -> None:
 
 
 def test_captions_use_a_small_vocabulary() -> None:
-    assert len({word for caption in CAPTIONS.values() for word in caption.split()}) <= 140
+    assert len({word for caption in CAPTIONS.values() for word in caption.split()}) <= 120
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from familial.data import clips as clips_module
 from familial.data.clips import Clip, Footage
 from familial.evaluate import __main__ as command
 from familial.evaluate.clip_inference import clip_probabilities, clip_verdict, first_verdicts
@@ -28,7 +27,7 @@ from familial.model import checkpoint
 from familial.model.config import nano
 from familial.model.family import Family
 from familial.model.vocabulary import Vocabulary
-from tests.support.clip_factory import LABELS, write_clips
+from tests.support.clip_factory import LABELS, cache_clips_in, write_clips
 from wire.errors import CheckpointError, ConfigError
 
 
@@ -40,8 +39,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.getbasetemp() / "cache" / "cache"
-    monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder, None))
-    monkeypatch.setattr(clips_module.fill_cache, "__defaults__", (folder, None, 1))
+    cache_clips_in(folder, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +244,8 @@ def test_a_longer_clip_is_not_more_likely_to_be_called_a_risk() -> None:
 
 def test_shares_of_first_verdicts_sum_to_one(untrained: Path) -> None:
     family = checkpoint.load(untrained)
-    frames = np.random.default_rng(0).integers(0, 255, (120, 96, 96), dtype=np.uint8)
+    spec = family.config.window
+    frames = np.random.default_rng(0).integers(0, 255, (120, spec.height, spec.width), dtype=np.uint8)
     footage = Footage(frames, np.arange(120) / 10, 12.0)
     found = first_verdicts(family, footage, 9.0, "edge", family.config.sigma, samples=40)
     assert found["in_time"] + found["early"] + found["late"] + found["never"] == pytest.approx(1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,14 @@ from familial.data import people as people_module
 from familial.data.clips import Clip, Footage, fill_cache, read_clip
 from familial.data.people import PeopleOfClip, PersonNetwork, fitted, person_network
 from familial.data.sources import manifest_clips
-from familial.model.config import nano
+from familial.evaluate import __main__ as evaluate
+from familial.evaluate.footage import picture_footage
+from familial.model.checkpoint import save
+from familial.model.config import FamilyConfig, nano
+from familial.model.family import Family
 from familial.synth.clip import render_clip
+from tests.support.clip_factory import cache_clips_in
+from tests.support.family_factory import small_config
 from wire.errors import CameraError, DataError, EngineError
 from wire.people.decode import MOST_ENLARGED
 from wire.people.packed import SCORE, UNIT, VALUES, nobody
@@ -170,13 +177,49 @@ def test_training_clips_keep_their_people_where_frames_are_thinned(
     tmp_path: Path, graph: Path, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, cache = film(tmp_path / "a.avi", rate=30.0), tmp_path / "cache"
-    monkeypatch.setattr(read_clip, "__defaults__", (cache, None))
-    monkeypatch.setattr(fill_cache, "__defaults__", (cache, None, 1))
+    cache_clips_in(cache, monkeypatch)
     (made,) = manifest_clips([Clip(file, "a", "fall", "home", "g", "")], ("normal", "fall"), SPEC, perceive=graph)
     whole: Footage = read_clip(file, SPEC, cache, graph)
     assert len(made.footage.frames) < len(whole.frames)
     assert np.array_equal(made.footage.people, whole.people)  # type: ignore[arg-type]
     assert np.array_equal(made.footage.people_times, whole.people_times)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fused(tmp_path: Path) -> Path:
+    """The checkpoint of an untrained family that sees people."""
+    save(Family(replace(small_config(), tower="fused", people_width=16)), tmp_path / "fused")
+    return tmp_path / "fused"
+
+
+def test_a_family_that_sees_people_is_evaluated_on_them(
+    tmp_path: Path,
+    fused: Path,
+    graph: Path,
+    counting: Counting,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cache_clips_in(tmp_path / "cache", monkeypatch)
+    films = [film(tmp_path / f"{label}.avi", seconds) for label, seconds in (("normal", 2.0), ("fall", 3.0))]
+    rows = [f"{each.name},{each.stem},home,{each.stem}," for each in films]
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,label,set,group,note", *rows]) + "\n")
+    asked = ["--checkpoint", str(fused), "--data", str(tmp_path / "manifest.csv"), "--noise-samples", "1"]
+    assert evaluate.main([*asked, "--perceive", str(tmp_path / "nowhere.onnx")]) == 2
+    assert "nowhere.onnx: the person network's graph is not there" in capsys.readouterr().err
+    assert evaluate.main([*asked, "--perceive", str(graph)]) == 0
+    assert len(counting.pictures) == 17 + 25
+
+
+def test_rendered_pictures_are_read_as_a_film_is(fused: Path, graph: Path, counting: Counting) -> None:
+    config = FamilyConfig.load(fused / "config.json")
+    pictures = np.stack([np.full((48, 64, 3), index, np.uint8) for index in range(24)])
+    footage = picture_footage(pictures, 12.0, config, graph)
+    assert footage.people is not None and footage.people_times is not None
+    assert footage.duration == 2.0 and footage.frames[:, 0, 0].tolist() == list(range(24))
+    at = [int(picture[0, 0, 0]) for picture in counting.pictures]
+    assert footage.people_times.tolist() == [index / 12 for index in at] and len(at) == 17
+    assert picture_footage(pictures, 12.0, small_config(), graph.with_name("nowhere.onnx")).people is None
 
 
 def test_many_missing_clips_are_read_by_several_processes(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from familial.synth.rendered_clip import RenderedClip
 from familial.synth.streams import Stream, stream
 from wire.artifact.manifest import WindowSpec
 
-RECORDED_VERSION = 2
-RECORDED = "3206412db81fcdcccdd7fa96910637b34bb4f1117c7b388081a6d95d047ab4e5"
-RECORDED_GREY = (146.54, 65.41, 101.33)  # mean grey level of each clip's frames
+RECORDED_VERSION = 3
+RECORDED = "ee3e0e6e08467e5883f31c150eaf613e45532519befd63ef96c567ff8cbc5102"
+RECORDED_GREY = (147.37, 65.41, 101.33)  # mean grey level of each clip's frames
 CASES = ((3, "fall_trip"), (5, "fight_group"), (8, "greet"))
 CURE = "the same seed now gives another clip: raise RENDERER_VERSION in familial/synth/version.py, and record anew here"
 

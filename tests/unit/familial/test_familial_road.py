@@ -34,7 +34,7 @@ from familial.train.config import TrainConfig
 from familial.train.labels import tagged, with_labels
 from familial.train.memory import require_weights_memory, training_bytes
 from familial.train.sampling import BatchSource
-from tests.support.clip_factory import LABELS, write_clips
+from tests.support.clip_factory import LABELS, cache_clips_in, write_clips
 from wire.errors import CheckpointError, ConfigError
 
 MORE = (*LABELS, "smoking")
@@ -61,8 +61,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.getbasetemp() / "road" / "cache"
     for module in (clips_module, sources_module, progress):
         monkeypatch.setattr(module, "CACHE", folder)
-    monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder, None))
-    monkeypatch.setattr(clips_module.fill_cache, "__defaults__", (folder, None, 1))
+    cache_clips_in(folder, monkeypatch)
 
 
 def _config(labels: tuple[str, ...] = LABELS) -> FamilyConfig:

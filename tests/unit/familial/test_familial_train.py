@@ -26,7 +26,7 @@ from familial.train.losses import clean_loss, weak_loss
 from familial.train.recipe import FORMER_KEYS, trainings
 from familial.train.sampling import BatchSource
 from familial.train.stages import noisy_events
-from tests.support.clip_factory import LABELS, write_clips
+from tests.support.clip_factory import LABELS, cache_clips_in, write_clips
 from tests.support.services import ROOT
 from wire.errors import CheckpointError, ConfigError, DataError
 
@@ -41,8 +41,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.getbasetemp() / "cache" / "cache"
     for module in (clips_module, sources_module, progress):
         monkeypatch.setattr(module, "CACHE", folder)
-    monkeypatch.setattr(clips_module.read_clip, "__defaults__", (folder, None))
-    monkeypatch.setattr(clips_module.fill_cache, "__defaults__", (folder, None, 1))
+    cache_clips_in(folder, monkeypatch)
 
 
 ARGS = ["--threads", "1", "--batch-size", "3", "--samples-per-sequence", "3", "--minutes", "5"]

@@ -133,7 +133,7 @@ def test_a_connection_that_breaks_between_check_and_send_raises_nothing() -> Non
     """paho's record of such a message raises whenever it is asked, though paho itself sends it later."""
 
     class Info:
-        rc = MQTTErrorCode.MQTT_ERR_NO_CONN
+        rc, mid = MQTTErrorCode.MQTT_ERR_NO_CONN, 7
 
         def is_published(self) -> bool:
             raise RuntimeError("Message publish failed")
@@ -142,10 +142,14 @@ def test_a_connection_that_breaks_between_check_and_send_raises_nothing() -> Non
         def publish(self, *_: Any) -> Info:
             return Info()
 
-    client = MqttClient(BrokerConfig(), "t")
-    client._client, client.connected = Paho(), True  # type: ignore[assignment]  # a connection that has just gone
-    client.send(message(b"one"))
-    assert client.pump() == 0
+    settled: list[int] = []
+    client = MqttClient(BrokerConfig(), "t", settled=settled.append)
+    paho: Any = Paho()
+    client._client, client.connected = paho, True  # a connection that has just gone
+    client.send(message(b"one"), tag=5)
+    assert client.pump() == 1 and not settled  # it is not lost
+    client._on_publish(paho, None, 7, ReasonCode(PacketTypes.PUBACK), None)
+    assert client.pump() == 0 and settled == [5]
 
 
 def test_pauses_between_attempts_grow(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

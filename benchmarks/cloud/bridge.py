@@ -1,0 +1,238 @@
+"""`python -m benchmarks.bridge`: releases that the bridge takes in and keeps, and verdicts that it makes, a second.
+
+    signed releases of many cameras --> Mosquitto's queue --> bare paho, QoS 1, Ed25519 verified   (the peer)
+                                                         `--> the bridge: intake; with verdicts; with the real member
+
+All are read from a standing queue, so that the time is the reader's own. Intake alone: the cameras have sent too few
+releases for an event. With verdicts: every further release makes one, of a member that costs nothing, which is signed,
+stored and published. The store is SQLite with synced commits in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from benchmarks.broker import Mosquitto
+from benchmarks.harness import CHECKPOINT, add_checkpoint, add_engine, engine_folder
+from benchmarks.runner import Benchmark, Report
+from cloud_bridge.config import BridgeConfig, CameraConfig
+from cloud_bridge.inference.member import FamilyMember, Member, Reading
+from cloud_bridge.ingest.events import Event
+from cloud_bridge.ingest.freshness import IngestRule
+from cloud_bridge.service import Service
+from cloud_bridge.store.database import StoreConfig
+from cloud_bridge.store.store import Store
+from cloud_bridge.timeline import Timeline
+from wire.artifact.manifest import EngineManifest
+from wire.broker import BrokerConfig
+from wire.errors import BrokerError
+from wire.protocol import veilsight_pb2 as pb
+from wire.protocol.keys import DeviceKey
+from wire.protocol.message import FeatureMessage, coarse_time
+from wire.protocol.topics import signed_context, topic
+
+__all__ = ["COMMAND"]
+
+_SITE = "site"
+_PATIENCE_S = 300.0
+
+
+class _Nothing:
+    """A member that costs nothing."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        rest = 0.1 / (len(labels) - 1)
+        self._reading = Reading({label: rest if n else 0.9 for n, label in enumerate(labels)})
+
+    def read(self, events: Sequence[Event]) -> list[Reading]:
+        return [self._reading] * len(events)
+
+    def describe(self, events: Sequence[Event]) -> list[str]:
+        return [""] * len(events)
+
+
+class _Fleet:
+    """Cameras with keys, and their releases: noise alone, in turns, as cameras send them."""
+
+    def __init__(self, manifest: EngineManifest, cameras: int, slots: int) -> None:
+        self.keys = {f"c{number}": DeviceKey(number.to_bytes(32, "big")) for number in range(1, cameras + 1)}
+        self.manifest, self.slots = manifest, slots
+
+    @property
+    def count(self) -> int:
+        return len(self.keys) * self.slots
+
+    def config(self, port: int, folder: Path) -> BridgeConfig:
+        return BridgeConfig(
+            cameras=tuple(CameraConfig(_SITE, name, key.public.hex) for name, key in self.keys.items()),
+            broker=BrokerConfig(f"mqtt://127.0.0.1:{port}"),
+            ingest=IngestRule(burst=1e9, stale_after_s=1e9),
+        )
+
+    def messages(self) -> Iterator[tuple[str, bytes]]:
+        """(topic, payload) of every release."""
+        noise = np.random.default_rng(7).integers(-200, 200, (self.slots, self.manifest.n), np.int16)
+        now_s = coarse_time(time.time())
+        for slot in range(self.slots):
+            for name, key in self.keys.items():
+                made = FeatureMessage(1, slot, self.manifest.model_id, 0, noise[slot], 0, now_s)
+                yield topic(_SITE, name, "features"), made.seal(key, _SITE, name)
+
+
+@contextmanager
+def _client(port: int, name: str, session_s: int = 3600) -> Iterator[mqtt.Client]:
+    """A connected paho client whose session the broker keeps."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, name, protocol=MQTTProtocolVersion.MQTTv5)
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    properties.SessionExpiryInterval, properties.ReceiveMaximum = session_s, 65_535
+    client.max_inflight_messages_set(1000)
+    client.connect("127.0.0.1", port, clean_start=False, properties=properties)
+    client.loop_start()
+    try:
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def _queue(port: int, fleet: _Fleet, readers: Sequence[str]) -> None:
+    """Make a session for each reader, then publish everything into their queues."""
+    topics = [(topic(_SITE, name, "features"), 1) for name in fleet.keys]
+    for reader in readers:
+        there = threading.Event()
+        with _client(port, reader) as client:
+            client.on_subscribe = lambda *_, there=there: there.set()
+            client.subscribe(topics)
+            if not there.wait(_PATIENCE_S):
+                raise BrokerError("the broker does not answer a subscription")
+    with _client(port, "fleet", 0) as client:
+        for sent in [client.publish(name, payload, 1) for name, payload in fleet.messages()]:
+            sent.wait_for_publish(_PATIENCE_S)
+
+
+def _bare(port: int, fleet: _Fleet) -> float:
+    """Seconds in which a bare client reads and verifies everything."""
+    known = {
+        topic(_SITE, name, "features"): (key.public, signed_context("features", _SITE, name))
+        for name, key in fleet.keys.items()
+    }
+    good, done = [0], threading.Event()
+
+    def verify(client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
+        public, context = known[message.topic]
+        signed = pb.Signed.FromString(bytes(message.payload))
+        good[0] += public.verify(signed.signature, context + signed.body)
+        if good[0] == fleet.count:
+            done.set()
+
+    began = time.perf_counter()
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, "bare", protocol=MQTTProtocolVersion.MQTTv5)
+    client.on_message = verify
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+    properties.SessionExpiryInterval, properties.ReceiveMaximum = 3600, 65_535
+    client.connect("127.0.0.1", port, clean_start=False, properties=properties)
+    client.loop_start()
+    if not done.wait(_PATIENCE_S):
+        raise BrokerError(f"the bare client got {good[0]} of {fleet.count} releases")
+    took_s = time.perf_counter() - began
+    client.disconnect()
+    client.loop_stop()
+    return took_s
+
+
+def _ours(port: int, fleet: _Fleet, folder: Path, member: Member, key: DeviceKey) -> float:
+    """Seconds in which the bridge reads, keeps and acknowledges everything."""
+    store, ended = Store.open(StoreConfig(), folder), [0.0]
+    service = Service(fleet.config(port, folder), fleet.manifest, member, key, store, Timeline(io.StringIO()))
+    began = time.perf_counter()
+
+    def stopped() -> bool:
+        """Asked after every commit."""
+        over = service.bridge.stats()["received"] >= fleet.count or time.perf_counter() - began > _PATIENCE_S
+        ended[0] = time.perf_counter() if over else 0.0
+        return over
+
+    stats = service.run(stopped)
+    store.close()
+    if stats["received"] < fleet.count or stats["refused"]:
+        raise BrokerError(f"the bridge got {stats['received']} of {fleet.count} releases, refused: {stats['refused']}")
+    return ended[0] - began
+
+
+def _rates(fleet: _Fleet, member: Member, bare: bool) -> tuple[float, float]:
+    """Releases a second: of the bare client (0 where it is not asked for), and of the bridge."""
+    key = DeviceKey(b"k" * 32)
+    with tempfile.TemporaryDirectory(prefix="veilsight-bridge-") as name, Mosquitto(Path(name)) as broker:
+        _queue(broker.port, fleet, [f"vsb-{key.public.hex[:16]}", *(["bare"] if bare else [])])
+        peer_s = _bare(broker.port, fleet) if bare else 0.0
+        ours_s = _ours(broker.port, fleet, Path(name), member, key)
+    return fleet.count / peer_s if bare else 0.0, fleet.count / ours_s
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_engine(parser)
+    add_checkpoint(parser)
+    parser.add_argument("--cameras", type=int, default=200, help="cameras (default 200)")
+    parser.add_argument("--slots", type=int, default=60, help="releases of each, where verdicts are made (default 60)")
+    parser.add_argument("--repeats", type=int, default=3, help="of each measurement; the median counts (default 3)")
+
+
+def _median(measure: Callable[[], tuple[float, float]], repeats: int) -> tuple[float, float]:
+    found = sorted((measure() for _ in range(repeats)), key=lambda rates: rates[1])
+    return found[len(found) // 2]
+
+
+def _measure(args: argparse.Namespace) -> Report:
+    manifest = EngineManifest.load(engine_folder(args))
+    few = manifest.event_releases - 1
+    nothing, real = _Nothing(manifest.labels), FamilyMember.load(args.checkpoint or CHECKPOINT, manifest, 1)
+    many = _Fleet(manifest, args.cameras * args.slots // few, few)
+    fleet, small = _Fleet(manifest, args.cameras, args.slots), _Fleet(manifest, max(1, args.cameras // 8), args.slots)
+    bare, intake = _median(lambda: _rates(many, nothing, True), args.repeats)
+    _, told = _median(lambda: _rates(fleet, nothing, False), args.repeats)
+    _, read = _median(lambda: _rates(small, real, False), args.repeats)
+    share, most = (small.slots - few) / small.slots, (fleet.slots - few) / fleet.slots
+    rows = [
+        ["what", "releases/s", "verdicts/s", "of bare"],
+        ["bare paho, QoS 1, verified", f"{bare:.0f}", "", "1"],
+        ["intake into the store", f"{intake:.0f}", "", f"{intake / bare:.2f}"],
+        [
+            "with a verdict each, no member",
+            f"{told:.0f}",
+            f"{told * most:.0f}",
+            f"{told / bare:.2f}",
+        ],
+        ["with the real member", f"{read:.0f}", f"{read * share:.0f}", f"{read / bare:.2f}"],
+    ]
+    figures = {
+        "bare_per_s": bare,
+        "intake_per_s": intake,
+        "with_verdicts_per_s": told,
+        "with_member_per_s": read,
+        "member_verdicts_per_s": read * share,
+        "cameras": len(many.keys),
+        "messages": many.count,
+    }
+    return Report(intake / bare, figures, rows, [f"{many.count} releases of {len(many.keys)} cameras; one process"])
+
+
+COMMAND = Benchmark(
+    "bridge", __doc__, "a bare paho client that verifies the same releases at QoS 1", _options, _measure
+)
+
+if __name__ == "__main__":
+    sys.exit(COMMAND.main())

@@ -1,0 +1,277 @@
+"""Scores of normal life and of risks -> the law of a score and its table of thresholds.
+
+    scores of hours, by camera   --SequentialTest, all thresholds at once--> alerts a day, upper bound, by threshold
+    scores of risks behind life  --the same-------------------------------> share found, delay, by threshold
+
+The rate of a threshold is the upper end of an 80 % interval: over cameras (bootstrap) or of the count (exact), the
+higher one. Beyond the last threshold that was passed five times, rates fall exponentially, as those of a CUSUM do, with
+the slope seen before it, and for one decade at most: the table supports no smaller budget than that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from familial.evaluate.sequential import (
+    CEILING,
+    CLEAR,
+    LyingTest,
+    Moment,
+    OperatingPoint,
+    ScoreLaw,
+    SequentialTest,
+)
+from wire.errors import DataError
+
+__all__ = ["Recorded", "fit", "fit_lying", "lying_raised", "raised", "upper_rates"]
+
+_STEPS, _FEW_STEPS = 40, 12  # thresholds of a table; of that of lying still, which is tried one by one
+_FEWEST = 5  # alerts from which on a rate is extended
+_DECADE = 10.0  # by how much at most
+_LEVEL = 0.8
+_RESAMPLES = 500
+_WITHIN = 20  # releases after its onset in which a risk must raise its alert
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Scores of one label.
+
+    Attributes:
+        normal: of consecutive events of normal life, one array (E,) a camera.
+        risks: of each risk behind a minute of normal life (E,), and its onset: in releases, from the first.
+    """
+
+    normal: Sequence[Floats]
+    risks: Sequence[tuple[Floats, float]]
+
+
+def raised(law: ScoreLaw, scores: Floats, releases: int, thresholds: Floats) -> list[list[int]]:
+    """Return for each threshold (H,) at which events (E,) of one stream the bridge would raise an alert.
+
+    It is `SequentialTest`, for all thresholds at once.
+    """
+    evidence, is_raised = np.zeros(len(thresholds)), np.zeros(len(thresholds), bool)
+    found: list[list[int]] = [[] for _ in thresholds]
+    baseline, fresh = law.mean, releases
+    for index, score in enumerate(scores.tolist()):
+        gained = float(law.increment(score, baseline)) * fresh / releases
+        evidence = np.minimum(np.maximum(0.0, evidence + gained), CEILING * thresholds)
+        baseline += float(law.drift(score, baseline)) * fresh
+        fresh = 1
+        begins = ~is_raised & (evidence >= thresholds)
+        for number in np.flatnonzero(begins):
+            found[number].append(index)
+        is_raised = (is_raised & (evidence > CLEAR * thresholds)) | begins
+    return found
+
+
+def _residuals(law: ScoreLaw, scores: Floats) -> Floats:
+    """Scores (E,) less the baseline of their camera."""
+    out, baseline = np.empty(len(scores)), law.mean
+    for index, score in enumerate(scores.tolist()):
+        out[index] = score - baseline
+        baseline += float(law.drift(score, baseline))
+    return out
+
+
+def fit(recorded: Recorded, releases: int, slot_s: float, own_baseline: bool = True) -> ScoreLaw:
+    """Fit the law of a label's score and its table.
+
+    Args:
+        recorded: the label's scores.
+        releases: of an event, R.
+        slot_s: seconds of a slot.
+        own_baseline: whether the baseline follows the camera.
+
+    Raises:
+        DataError: the risk does not raise the score, or there is none.
+    """
+    if not recorded.normal or not recorded.risks:
+        raise DataError("there is no normal life, or no risk to compare it with")
+    every = np.concatenate(recorded.normal)
+    law = ScoreLaw(float(every.mean()), float(every.std()) or 1.0, 1.0, own_baseline=own_baseline)
+    spread = float(np.concatenate([_residuals(law, scores) for scores in recorded.normal]).std()) or 1.0
+    shown = np.concatenate([_during(_residuals(law, scores), onset, releases) for scores, onset in recorded.risks])
+    rise = float(shown.mean())
+    if rise <= 0.0:
+        raise DataError("the score of normal life is as high as that of the risk; no rule can tell them apart")
+    law = replace(law, spread=spread, rise=rise)
+    return replace(law, points=_points(law, recorded, releases, slot_s))
+
+
+def _during(residuals: Floats, onset: float, releases: int) -> Floats:
+    """Of the events that end within R + 1 releases after the onset, from the second on."""
+    first = max(0, math.ceil(onset) + 2 - releases)
+    return residuals[first : first + releases]
+
+
+def _points(law: ScoreLaw, recorded: Recorded, releases: int, slot_s: float) -> tuple[OperatingPoint, ...]:
+    thresholds = _ladder(law, recorded.normal, releases)
+    counts = np.array(
+        [[len(at) for at in raised(law, scores, releases, thresholds)] for scores in recorded.normal]
+    )  # (cameras, H)
+    events = np.array([len(scores) for scores in recorded.normal])
+    rates = upper_rates(counts, events, thresholds) * 86400.0 / slot_s
+    delays = [_delays(law, scores, onset, releases, thresholds) for scores, onset in recorded.risks]
+    table = np.array(delays).reshape(len(recorded.risks), len(thresholds)) * slot_s
+    return tuple(
+        _point(float(threshold), float(rate), column)
+        for threshold, rate, column in zip(thresholds, rates, table.T, strict=True)
+        if math.isfinite(rate)
+    )
+
+
+def _point(threshold: float, rate: float, delays: Floats) -> OperatingPoint:
+    found = delays[np.isfinite(delays)]
+    p50, p90 = np.percentile(found, [50, 90]) if len(found) else (math.nan, math.nan)
+    return OperatingPoint(threshold, rate, len(found) / max(1, len(delays)), float(p50), float(p90))
+
+
+def _ladder(law: ScoreLaw, normal: Sequence[Floats], releases: int) -> Floats:
+    """Thresholds from a hundredth of the highest evidence of normal life to three times it, rising."""
+    highest = max(_highest(law, scores, releases) for scores in normal)
+    return np.asarray(np.geomspace(max(highest, 0.1) / 100.0, 3.0 * max(highest, 0.1), _STEPS))
+
+
+def _highest(law: ScoreLaw, scores: Floats, releases: int) -> float:
+    test, highest = SequentialTest(law, releases, math.inf), 0.0
+    for index, score in enumerate(scores.tolist()):
+        highest = max(highest, test.step(score, Moment(1, index + releases, (1 << releases) - 1)))
+    return highest
+
+
+def upper_rates(counts: Integers, events: Integers, thresholds: Floats) -> Floats:
+    """Return the upper end of the alerts an event (H,), infinite beyond what the counts can be extended to.
+
+    Args:
+        counts: alerts of each camera at each threshold, int (cameras, H).
+        events: of each camera (cameras,).
+        thresholds: rising (H,).
+    """
+    from familial.evaluate.intervals import binomial_interval, quantile_interval
+
+    total, trials = counts.sum(axis=0), int(events.sum())
+    exact = np.array([binomial_interval(int(hits), trials, _LEVEL)[1] for hits in total])
+    chosen = np.random.default_rng(0).integers(0, len(events), (_RESAMPLES, len(events)))
+    resampled = counts[chosen].sum(axis=1) / events[chosen].sum(axis=1)[:, None]  # (resamples, H)
+    rooms = np.array([quantile_interval(column, _LEVEL)[1] for column in resampled.T])
+    rates = np.maximum(exact, rooms)
+    rates = np.maximum.accumulate(rates[::-1])[::-1]  # a higher threshold never has more
+    return _extended(rates, total, thresholds)
+
+
+def _extended(rates: Floats, total: Integers, thresholds: Floats) -> Floats:
+    """Rates beyond the last threshold that was passed `_FEWEST` times, by the slope before it."""
+    counted = np.flatnonzero(total >= _FEWEST)
+    if not len(counted):
+        return rates
+    last = int(counted[-1])
+    seen = [index for index in counted if total[index] <= _DECADE * total[last]]
+    if len(seen) < 3:
+        return rates
+    slope = -float(np.polyfit(thresholds[seen], np.log(total[seen]), 1)[0])
+    beyond = rates[last] * np.exp(-max(0.0, slope) * (thresholds - thresholds[last]))
+    beyond[beyond < rates[last] / _DECADE] = math.inf
+    return np.where(np.arange(len(rates)) > last, np.where(np.isfinite(beyond), beyond, math.inf), rates)
+
+
+def _delays(law: ScoreLaw, scores: Floats, onset: float, releases: int, thresholds: Floats) -> list[float]:
+    """Releases from the onset to the end of the event that raises the alert, infinite where none does in time."""
+    out = []
+    for at in raised(law, scores, releases, thresholds):
+        after = [index + releases - onset for index in at if 0 <= index + releases - onset <= _WITHIN]
+        out.append(after[0] if after else math.inf)
+    return out
+
+
+# --- lying still
+
+
+def lying_raised(
+    laws: tuple[ScoreLaw, ScoreLaw], scores: tuple[Floats, Floats], releases: int, arming: float, slots: int
+) -> Callable[[float], list[int]]:
+    """Return a function: threshold -> events of one stream at which "lying still" would be raised.
+
+    Args:
+        laws: of a fall, and of somebody who is low.
+        scores: of both, (E,) each.
+        releases: of an event, R.
+        arming: evidence of a fall from which low evidence counts.
+        slots: for so long it must stay.
+    """
+
+    def at(threshold: float) -> list[int]:
+        fall, low = SequentialTest(laws[0], releases, 4.0 * arming), SequentialTest(laws[1], releases, threshold)
+        test, found, open_now = LyingTest(low, arming, slots, releases), list[int](), False
+        for index, (one, other) in enumerate(zip(scores[0].tolist(), scores[1].tolist(), strict=True)):
+            moment = Moment(1, index + releases, (1 << releases) - 1)
+            test.is_raised = open_now
+            lies = test.step(fall.step(one, moment), other, moment)
+            if lies and not open_now:
+                found.append(index)
+            open_now = (open_now and not test.gone) or lies
+        return found
+
+    return at
+
+
+def fit_lying(
+    fall: ScoreLaw, falls: Recorded, low: Recorded, releases: int, slot_s: float, arming: float, lie_s: float
+) -> ScoreLaw:
+    """Fit the law of the score of "low", and the table of "lying still".
+
+    Args:
+        fall: law of a fall.
+        falls: scores of falls; its risks are falls after which somebody lies for minutes.
+        low: scores of "low" in the same streams.
+        releases: of an event, R.
+        slot_s: seconds of a slot.
+        arming: evidence of a fall from which low evidence counts.
+        lie_s: for so long it must stay.
+
+    Raises:
+        DataError: who lies is no lower than others.
+    """
+    if not low.normal or not low.risks:
+        raise DataError("there is no normal life, or nobody who stays down")
+    every = np.concatenate(low.normal)
+    lying = np.concatenate([scores[math.ceil(onset) + 2 * releases :] for scores, onset in low.risks])
+    law = ScoreLaw(
+        float(every.mean()), float(every.std()) or 1.0, float(lying.mean() - every.mean()), own_baseline=False
+    )
+    if law.rise <= 0.0:
+        raise DataError(f"the attribute low is {law.rise:.2f} higher where somebody lies; it tells nothing")
+    slots = round(lie_s / slot_s)
+    thresholds = np.geomspace(0.5, max(1.0, float(law.increment(lying.mean(), law.mean)) * slots), _FEW_STEPS)
+
+    def streams(pairs: Sequence[tuple[Floats, Floats]]) -> list[list[list[int]]]:
+        tries = [lying_raised((fall, law), pair, releases, arming, slots) for pair in pairs]
+        return [[attempt(float(threshold)) for threshold in thresholds] for attempt in tries]
+
+    normal = streams(list(zip(falls.normal, low.normal, strict=True)))
+    counts = np.array([[len(at) for at in camera] for camera in normal])
+    rates = upper_rates(counts, np.array([len(scores) for scores in falls.normal]), thresholds) * 86400.0 / slot_s
+    found = streams([(one, other) for (one, _), (other, _) in zip(falls.risks, low.risks, strict=True)])
+    delays = np.array(
+        [
+            [
+                min((index + releases - onset for index in at if index + releases >= onset), default=math.inf)
+                for at in each
+            ]
+            for each, (_, onset) in zip(found, falls.risks, strict=True)
+        ]
+    ).reshape(len(falls.risks), len(thresholds))
+    points = (
+        _point(float(step), float(rate), column * slot_s)
+        for step, rate, column in zip(thresholds, rates, delays.T, strict=True)
+    )
+    return replace(law, points=tuple(point for point in points if math.isfinite(point.false_per_day)))

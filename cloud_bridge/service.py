@@ -1,0 +1,125 @@
+"""The running bridge: its parts and the connection between them.
+
+broker <--> MqttTransport --hold--> Mailbox --take--> Bridge --work--> Store --outbox--> Publisher --> MqttTransport
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from cloud_bridge.alerts.budget import AlertBudget
+from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
+from cloud_bridge.config import BridgeConfig
+from cloud_bridge.documents import BridgeStatus
+from cloud_bridge.inference.member import Member
+from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
+from cloud_bridge.store.store import Store
+from cloud_bridge.timeline import Timeline
+from familial.evaluate.ood_detector import ReferenceDistribution
+from wire.artifact.manifest import EngineManifest
+from wire.mqtt import Message, Receipt
+from wire.protocol.keys import DeviceKey
+from wire.protocol.message import coarse_time
+from wire.protocol.topics import TOPICS, parse_topic, topic
+
+__all__ = ["Service"]
+
+
+class Service:
+    """A bridge with its connection.
+
+    Attributes:
+        bridge: Everything between the mailbox and the store.
+    """
+
+    def __init__(
+        self,
+        config: BridgeConfig,
+        manifest: EngineManifest,
+        member: Member,
+        key: DeviceKey,
+        store: Store,
+        timeline: Timeline,
+        reference: ReferenceDistribution | None = None,
+        budget: AlertBudget | None = None,
+    ) -> None:
+        """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`."""
+        self._config, self._key, self._store, self._timeline = config, key, store, timeline
+        self._mailbox = Mailbox(camera.name for camera in config.cameras)
+        self._status = BridgeStatus(key, len(config.cameras))
+        self._left = threading.Event()  # a message was left to the broker: not read, not acknowledged
+        self._first_session = 0  # connections before it are not listened to any more
+        topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
+        name, will = f"vsb-{key.public.hex[:16]}", self._status.will(_now())
+        self._transport = MqttTransport(config.broker, name, topics, self._hold, will, self._greeting, self._settled)
+        self.bridge = Bridge(
+            config, manifest, member, key, store, self._transport, timeline, reference, budget=budget, told=self._tell
+        )
+
+    def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:
+        """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""
+        cameras, broker = len(self._config.cameras), self._config.broker.url
+        with self._transport, self._api():
+            self._timeline.note(f"ready: {cameras} camera(s) on {broker}, bridge key {self._key.public.hex}")
+            run(self.bridge, self._take, self._config.run.exit_when_offline, stopped)
+            self._transport.publish(self._status.offline("stopped", _now()))
+        waiting = self.bridge.publisher.waiting
+        return {**self.bridge.stats(), "dropped": sum(self._mailbox.dropped.values()), "unpublished": waiting}
+
+    def _api(self) -> AbstractContextManager[object]:
+        """The API where there is one."""
+        if not self._config.api.listen:
+            return nullcontext()
+        from cloud_bridge.api.server import ApiServer  # FastAPI, which a bridge without an API does not load
+
+        server = ApiServer(self._config.api, self._store.engine, lambda: self.bridge.health)
+        self.bridge.listeners.append(server.tell)
+        return server
+
+    # --- the network's thread
+
+    def _hold(self, name: str, payload: bytes, retained: bool, receipt: Receipt) -> None:
+        """Put a message into the mailbox. What falls out of a full one is lost by its camera's own flood, unless the
+        store keeps us waiting: then the broker has to send it again.
+        """
+        if receipt.session < self._first_session:
+            return
+        site, camera, last = parse_topic(name) or ("", "", "")
+        dropped = self._mailbox.put(Inbound(f"{site}/{camera}", last, payload, retained, receipt, time.time()))
+        if dropped is None or dropped.receipt is None:
+            return
+        if self.bridge.trouble:
+            self._left.set()
+        else:
+            self._transport.acknowledge([dropped.receipt])
+
+    # --- the bridge's thread
+
+    def _take(self, timeout_s: float) -> list[Inbound]:
+        if self._left.is_set():
+            self._ask_again()
+        return self._mailbox.take(timeout_s)
+
+    def _ask_again(self) -> None:
+        """Let the broker send everything again that was not acknowledged, in order: what is here came after it."""
+        self._left.clear()
+        self._first_session = self._transport.connections + 1
+        self._mailbox.clear()
+        self._transport.renew()
+
+    def _greeting(self) -> list[Message]:
+        return [self._status.online(_now(), self.bridge.trouble), *self.bridge.open_alerts()]
+
+    def _settled(self, number: int) -> None:
+        self.bridge.publisher.settled(number)
+
+    def _tell(self, trouble: str) -> None:
+        self._transport.publish(self._status.online(_now(), trouble))
+
+
+def _now() -> int:
+    return coarse_time(time.time())

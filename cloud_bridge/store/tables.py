@@ -1,0 +1,139 @@
+"""The tables of the store. A migration (migrations/) makes them; a test compares the two.
+
+    bridge     the one bridge that may write, and the number of its last commit
+    cameras    per camera and key: how far its stream was read, what is raised, the state of its event
+    releases   every verified release, as it came                    (camera, boot id, slot)
+    verdicts   every verdict, signed                                 (camera, boot id, last slot)
+    alerts     every change of an alert, signed, and who has seen it (an id that follows from camera, boot id and slot)
+    comments   what people wrote about an alert
+    outbox     what the broker has not confirmed yet, in order
+    audit      who read, changed or deleted what
+
+Boot ids are 16 hex digits, so that they sort as numbers and no database rounds them. Times are UTC, seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = ["alerts", "audit", "bridge", "cameras", "comments", "metadata", "outbox", "releases", "verdicts"]
+
+metadata = MetaData()
+
+bridge = Table(
+    "bridge",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("owner", String(200), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("batch", BigInteger, nullable=False),
+    Column("until_s", Float, nullable=False),
+)
+
+cameras = Table(
+    "cameras",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("camera", String(130), nullable=False),
+    Column("public_key", String(64), nullable=False),
+    Column("boot_id", String(16), nullable=False),
+    Column("next_slot", BigInteger, nullable=False),
+    Column("state_boot_id", String(16), nullable=False),
+    Column("state_count", BigInteger, nullable=False),
+    Column("alerts", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    UniqueConstraint("camera", "public_key", name="one_record_a_key"),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("camera_id", Integer, primary_key=True),
+    Column("boot_id", String(16), primary_key=True),
+    Column("slot", BigInteger, primary_key=True),
+    Column("received_s", Float, nullable=False),
+    Column("refused", String(16), nullable=False),
+    Column("message", LargeBinary, nullable=False),
+    Index("releases_by_time", "received_s"),
+)
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("camera_id", Integer, primary_key=True),
+    Column("boot_id", String(16), primary_key=True),
+    Column("last_slot", BigInteger, primary_key=True),
+    Column("made_s", Float, nullable=False),
+    Column("label", String(64), nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("unsure", Boolean, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("message", LargeBinary, nullable=False),
+    Index("verdicts_by_time", "made_s"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("camera_id", Integer, nullable=False),
+    Column("boot_id", String(16), nullable=False),
+    Column("slot", BigInteger, nullable=False),
+    Column("label", String(64), nullable=False),
+    Column("raised", Boolean, nullable=False),
+    Column("made_s", Float, nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("message", LargeBinary, nullable=False),
+    Column("seen_by", String(64), nullable=False),
+    Column("seen_s", Float, nullable=False),
+    Index("alerts_by_time", "made_s"),
+    Index("alerts_by_place", "camera_id", "boot_id", "slot"),
+)
+
+comments = Table(
+    "comments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("alert_id", String(32), nullable=False, index=True),
+    Column("who", String(64), nullable=False),
+    Column("at_s", Float, nullable=False),
+    Column("words", Text, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("camera_id", Integer, nullable=False),
+    Column("topic", String(300), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("qos", Integer, nullable=False),
+    Column("retain", Boolean, nullable=False),
+    Column("created_s", Float, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at_s", Float, nullable=False),
+    Column("who", String(64), nullable=False),
+    Column("what", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("audit_by_time", "at_s"),
+)

@@ -1,0 +1,111 @@
+"""What a member says of hours of normal life, and of risks behind a minute of it.
+
+blocks of life --strung, + noise--> probabilities of every event, by camera
+a minute of life, then a risk --+ noise--> the same, with the onset
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from familial.evaluate.life import Block, read, strung
+from familial.evaluate.sequential import LYING_STILL
+from familial.model.family import Family
+from wire.errors import DataError
+
+__all__ = ["Readings", "Risk", "looped", "record"]
+
+_BEFORE = 60  # releases of normal life before a risk
+_LIES_S = 180.0  # how long somebody stays on the floor
+_STEADY = 4  # releases of lying that can be looped
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What the member says of a risk behind a minute of normal life.
+
+    Attributes:
+        label: its label; LYING_STILL for a fall after which somebody stays down.
+        onset: in releases, from the first.
+        labels: float (E, L).
+        shares: float (E, A).
+    """
+
+    label: str
+    onset: float
+    labels: Floats
+    shares: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the member says of hours of life and of risks.
+
+    Attributes:
+        normal: probabilities (E, L) and attributes (E, A), one pair a camera.
+        kinds: the kind of life that the last release of each event shows, one array (E,) a camera.
+        risks: behind a minute of life each.
+    """
+
+    normal: Sequence[tuple[Floats, Floats]]
+    kinds: Sequence[npt.NDArray[np.str_]]
+    risks: Sequence[Risk]
+
+
+def record(
+    family: Family,
+    sigma: float,
+    blocks: Sequence[Block],
+    risks: Sequence[Block],
+    hours: float,
+    shares: Mapping[str, float],
+    member: str = "cloud",
+    samples: int = 4,
+    seed: int = 0,
+) -> Readings:
+    """String life together, add noise and read it all.
+
+    Args:
+        family: whose member reads.
+        sigma: of the noise, in lattice units.
+        blocks: of normal life.
+        risks: of risks.
+        hours: of normal life, all cameras together.
+        shares: kind of life -> share of a day.
+        member: "edge" or "cloud".
+        samples: noise samples of each risk.
+        seed: of order and noise.
+
+    Raises:
+        DataError: there is no normal life, or no risk.
+    """
+    if not blocks or not risks:
+        raise DataError("normal life and risks are needed; one of them is missing")
+    rng, noise = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    releases, slot_s = family.config.event_releases, family.config.window.slot_s
+    streams = strung(blocks, round(hours * 3600.0 / slot_s), rng, shares)
+    normal = [read(family, stream.codes, sigma, member, noise) for stream in streams if len(stream.codes) >= releases]
+    kinds = [stream.kinds[releases - 1 :] for stream in streams if len(stream.codes) >= releases]
+    found = list[Risk]()
+    for risk in risks:
+        for _ in range(samples):
+            before = blocks[int(rng.integers(len(blocks)))].codes[-_BEFORE:]
+            said = read(family, torch.cat((before, risk.codes)), sigma, member, noise)
+            found.append(Risk(risk.kind, len(before) + risk.onset, *said))
+    return Readings(normal, kinds, found)
+
+
+def looped(fall: Block, slot_s: float) -> Block | None:
+    """A fall after which somebody stays on the floor for minutes: its last releases, again and again."""
+    first, last = fall.lying
+    if last - first < _STEADY:
+        return None
+    again = fall.codes[first:last].repeat(int(_LIES_S / slot_s) // (last - first) + 1, 1, 1)
+    return Block(LYING_STILL, torch.cat((fall.codes[:last], again)), fall.source, fall.onset)

@@ -1,0 +1,67 @@
+"""A store that cannot be written for longer than the mailbox lasts: the broker is asked again, and nothing is lost."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+import pytest
+
+from cloud_bridge.config import BridgeConfig, CameraConfig
+from cloud_bridge.ingest import transport
+from cloud_bridge.service import Service
+from cloud_bridge.store.database import StoreConfig
+from cloud_bridge.store.records import Work
+from cloud_bridge.store.store import Store
+from cloud_bridge.timeline import Timeline
+from tests.support.bridge_factory import DEVICE, FakeMember, make_manifest, release
+from tests.support.bridge_process import Peer
+from tests.support.services import until
+from wire.broker import BrokerConfig
+from wire.errors import StoreAway
+from wire.mqtt import Message
+from wire.protocol.keys import DeviceKey
+
+MANIFEST = make_manifest(slot_s=1.0)
+
+
+class Fragile(Store):
+    """A store that cannot be written while it is `away`."""
+
+    away = False
+
+    def commit(self, work: Work, delivered: int = 0) -> list[tuple[int, Message]]:
+        if self.away:
+            raise StoreAway("the disk is full")
+        return super().commit(work, delivered)
+
+
+def test_what_falls_out_of_the_mailbox_comes_again(
+    mosquitto: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mailbox takes 16 messages of a camera, and 60 come."""
+    monkeypatch.setattr(transport.Mailbox.__init__, "__defaults__", (16,))
+    store = Fragile.open(StoreConfig(), tmp_path)
+    assert isinstance(store, Fragile)
+    member, stop, key = FakeMember(), threading.Event(), DeviceKey(b"b" * 32)
+    config = BridgeConfig(
+        cameras=(CameraConfig("lab", "door", DEVICE.public.hex),), broker=BrokerConfig(f"mqtt://127.0.0.1:{mosquitto}")
+    )
+    service = Service(config, MANIFEST, member, key, store, Timeline(io.StringIO()))
+    running = threading.Thread(target=service.run, args=(stop.is_set,))
+    running.start()
+    with Peer(mosquitto) as peer:
+        until(lambda: peer.documents(key, "bridge", "bridges", key.public.hex[:16]))
+        peer.publish("features", *(release(slot, manifest=MANIFEST) for slot in range(9)))
+        until(lambda: len(peer.verdicts(key, MANIFEST)) == 2)
+        store.away = True
+        peer.publish("features", *(release(slot, manifest=MANIFEST) for slot in range(9, 70)))
+        until(lambda: service._left.is_set() and service.bridge.trouble)
+        store.away = False
+        until(lambda: len(peer.verdicts(key, MANIFEST)) >= 63)
+        stop.set()
+        running.join()
+        assert [verdict.last_slot for verdict in peer.verdicts(key, MANIFEST)] == list(range(7, 70))
+        assert all(all(verdict.present) for verdict in peer.verdicts(key, MANIFEST))
+    store.close()

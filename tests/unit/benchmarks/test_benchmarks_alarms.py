@@ -1,0 +1,166 @@
+"""Alerts measured and calibrated: a minute of life end to end, and tables that are those of what was read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.model import alarms
+from calibration import alerts as command
+from calibration.alerts import calibrate
+from familial.evaluate import life
+from familial.evaluate.life import Block, Kind, strung
+from familial.evaluate.life_readings import Readings, Risk, looped
+from familial.evaluate.sequential import LYING_STILL, AlertCalibration
+from familial.model.checkpoint import save
+from familial.model.family import Family
+from familial.train.attributes import with_attributes
+from tests.support.family_factory import make_family, small_config
+from tests.support.loop_factory import a_clip
+
+LABELS, R = ("normal", "fall", "fight"), 8
+
+
+def a_family() -> Family:
+    """Untrained, with attributes."""
+    torch.manual_seed(0)
+    return Family(with_attributes(small_config())).eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save(make_family(), folder)
+    (folder / "noise.json").write_text('{"profile": "balanced", "sigma": "1931/32", "levels": {}}')
+    return folder
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two kinds of life, clips of 20 s."""
+    monkeypatch.setattr(life, "DAY", {"empty": Kind(0.5, ("empty",), still=True), "walks": Kind(0.5, ("walk",))})
+    monkeypatch.setattr(life, "_MINUTE", 20.0)
+
+
+def a_manifest(folder: Path) -> Path:
+    rows = ["file,label,set,group,note,onset_s"]
+    for index, label in enumerate(("normal", "fall", "normal", "fight")):
+        a_clip(folder / f"{index}.mp4", 3.0)
+        rows.append(f"{index}.mp4,{label},home,{index},,{1.0 if label == 'fall' else ''}")
+    path = folder / "manifest.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+SMALL = ["--hours", "0.03", "--rooms", "2", "--risks", "1"]
+
+
+@pytest.mark.usefixtures("short")
+def test_a_minute_of_life_is_measured_end_to_end(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(a_manifest(tmp_path)), "--noise-samples", "1"]
+    assert alarms.COMMAND.main(["--checkpoint", str(checkpoint), *SMALL, *data]) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert document["name"] == "alarms"
+    figures = document["figures"]
+    for source in ("rendered", "real"):
+        assert sum(figures[source]["hours"].values()) == pytest.approx(0.03, rel=0.3)
+        rules = figures[source]["rules"]
+        assert {row["label"] for row in rules} == {"fall", "fight"}
+        assert sum(row["rule"].startswith("budget") for row in rules) == 2 * 5
+        assert all(row["false_per_day"] >= 0 and 0 <= row["found"] <= 1 for row in rules)
+    assert set(figures["rendered"]["hours"]) == {"empty", "walks"} and set(figures["real"]["hours"]) == {"home"}
+
+
+@pytest.mark.usefixtures("short")
+def test_a_table_is_written_beside_the_weights(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--checkpoint", str(checkpoint), *SMALL]) == 0
+    found = AlertCalibration.read(checkpoint)
+    assert found is not None and found.sigma == "1931/32" and found.hours == pytest.approx(0.03, rel=0.3)
+    assert "lying still: no table: the checkpoint has no attribute low" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_is_missing_ends_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--checkpoint", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def said(fall: np.ndarray[Any, Any], low: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Probabilities of labels with log odds `fall`, and shares of attributes with log odds `low`."""
+    odds = np.exp(np.stack([np.zeros_like(fall), fall, np.full_like(fall, -4.0)], axis=1))
+    share = 1.0 / (1.0 + np.exp(-low))
+    others = np.repeat((1.0 - share)[:, None] / 4.0, 4, axis=1)
+    return odds / odds.sum(axis=1, keepdims=True), np.insert(others, 3, share, axis=1)
+
+
+def made_up_readings() -> Readings:
+    """Normal life of six cameras, falls, and falls after which somebody stays down for minutes."""
+    rng = np.random.default_rng(0)
+    normal = [said(rng.normal(-3, 1, 2000), rng.normal(-3, 1, 2000)) for _ in range(6)]
+    risks = list[Risk]()
+    for index in range(24):
+        stays, events = index % 2 == 0, 260
+        on = np.arange(events) >= 60
+        fall = rng.normal(-3, 1, events) + 5.0 * (on & (np.arange(events) < 70))
+        low = rng.normal(-3, 1, events) + 3.0 * (on & stays)
+        risks.append(Risk(LYING_STILL if stays else "fall", 64.0, *said(fall, low)))
+        risks.append(Risk("fight", 64.0, *said(rng.normal(-3, 1, 90), rng.normal(-3, 1, 90))))
+    return Readings(normal, [np.full(2000, "walks")] * 6, risks)
+
+
+def test_tables_say_what_is_found_and_what_cannot_be() -> None:
+    made, lacking = calibrate(made_up_readings(), a_family(), "c" * 64, "1", "made up")
+    assert "fight" in lacking and "no rule can tell" in lacking["fight"]
+    fall, lying = made.laws["fall"].at_most(100.0), made.laws[LYING_STILL].at_most(24.0)
+    assert fall is not None and fall.found > 0.9 and 0 < fall.delay_p50_s < 10
+    assert lying is not None and lying.found > 0.9 and 60 <= lying.delay_p50_s < 100
+    assert not made.laws[LYING_STILL].own_baseline
+
+
+def test_the_benchmark_counts_what_the_bridge_would_raise() -> None:
+    """At the laws of the tables: lying still is found in most, and normal life keeps the budget."""
+    readings, family = made_up_readings(), a_family()
+    made, _ = calibrate(readings, family, "", "1", "")
+    half = alarms._Half(
+        [(*pair, kind) for pair, kind in zip(readings.normal, readings.kinds, strict=True)],
+        readings.risks,
+        dict(made.laws),
+    )
+    outcomes = {
+        (o.label, o.budget): o
+        for o in [*alarms._lying([half], family.config), *alarms._tried([half], family.config, "fall")]
+        if o.budget > 0
+    }
+    hours = sum(alarms._hours([half], family.config).values())
+    for label in ("fall", LYING_STILL):
+        outcome = outcomes[label, 100.0]
+        assert np.mean(np.isfinite(outcome.delays)) > 0.9
+        assert len(outcome.false) / hours * 24.0 <= 100.0
+
+
+def test_life_is_strung_by_the_shares_of_a_day() -> None:
+    blocks = [
+        Block(kind, torch.full((50, 4, 16), float(number)), source)
+        for number, kind in enumerate(("empty", "walks"))
+        for source in ("room 1", "room 2")
+    ]
+    streams = strung(blocks, 8000, np.random.default_rng(0), {"empty": 0.75, "walks": 0.25, "never": 9.0})
+    assert [len(stream.codes) for stream in streams] == [4000, 4000]
+    for stream in streams:
+        assert (stream.kinds == "empty").mean() == pytest.approx(0.75, abs=0.01)
+        assert ((stream.codes[:, 0, 0] == 1.0).numpy() == (stream.kinds == "walks")).all()
+
+
+def test_a_fall_is_looped_only_where_somebody_stays_down() -> None:
+    codes = torch.arange(20.0)[:, None, None].expand(20, 4, 16)
+    fall = Block("fall", codes, "room 1", 4.0, (12, 20))
+    stays = looped(fall, 1.0)
+    assert stays is not None and stays.kind == LYING_STILL and len(stays.codes) >= 20 + 180
+    assert stays.codes[20:, 0, 0].min() == 12.0
+    assert looped(Block("fall", codes, "room 1", 4.0), 1.0) is None

@@ -1,0 +1,178 @@
+"""A budget of false alerts: thresholds by the table, or an error with its cure; alerts by evidence, over restarts."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cloud_bridge.alerts.budget import AlertBudget
+from cloud_bridge.alerts.lifecycle import AlertBook
+from cloud_bridge.alerts.rules import AlertRule
+from familial.evaluate.sequential import LYING_STILL, AlertCalibration, Moment, OperatingPoint, ScoreLaw
+from tests.support.bridge_factory import Harness, a_state, make_manifest, release
+from wire.errors import ConfigError
+
+MANIFEST = make_manifest()
+LABELS = MANIFEST.labels
+POINTS = (
+    OperatingPoint(2.0, 50.0, 0.9, 3.0, 6.0),
+    OperatingPoint(4.0, 4.0, 0.7, 4.0, 8.0),
+    OperatingPoint(6.0, 0.5, 0.3, 5.0, 9.0),
+)
+LAWS = {
+    "fall": ScoreLaw(-3.0, 1.0, 4.0, POINTS),
+    "fight": ScoreLaw(-3.0, 1.0, 4.0, POINTS),
+    LYING_STILL: ScoreLaw(-3.0, 2.0, 3.0, POINTS, own_baseline=False),
+}
+CALIBRATION = AlertCalibration("c" * 64, "1", "made up", 24.0, LAWS)
+ALL = 255
+
+
+def budget_of(calibration: AlertCalibration | None = CALIBRATION, **rule: Any) -> AlertBudget | None:
+    return AlertBudget.of(AlertRule(**rule), calibration, LABELS, 8, 1.0, "checkpoints/x")
+
+
+def made(**rule: Any) -> AlertBudget:
+    budget = budget_of(**rule)
+    assert budget is not None
+    return budget
+
+
+def test_a_number_is_shared_alike_by_all_risks() -> None:
+    assert budget_of() is None
+    assert {label: p.threshold for label, p in made(false_per_day=8).points.items()} == {"fall": 4.0, "fight": 4.0}
+    assert made(false_per_day=12, long_lie_s=60).points.keys() == {"fall", "fight", LYING_STILL}
+
+
+def test_a_table_gives_each_risk_its_own_and_the_others_none() -> None:
+    points = made(false_per_day={"fall": 0.5}).points
+    assert {label: point.threshold for label, point in points.items()} == {"fall": 6.0}
+
+
+def test_the_cost_of_a_budget_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    budget = made(false_per_day={"fall": 4, "fight": 0.5})
+    fall, fight = budget.told()
+    assert fall.startswith("alert fall: at most 4 false a day, evidence 4.00")
+    assert "70% found, delay 4.0 s (p50), 8.0 s (p90)" in fall
+    budget.warn()
+    assert "alert fight: with this budget only 30 %" in caplog.text and "alert fall" not in caplog.text
+    assert "at most 0.5 false a day" in fight
+
+
+@pytest.mark.parametrize(
+    ("rule", "calibration", "hint"),
+    [
+        ({"false_per_day": 0.2}, CALIBRATION, r"for fall is 0.1, but 24 hours of calibration support 0.5 at least"),
+        ({"false_per_day": 1}, None, "checkpoints/x has no table of alerts; run python -m calibration.alerts"),
+        (
+            {"false_per_day": {"flood": 1}},
+            CALIBRATION,
+            "false_per_day.flood: there is no such risk; there are",
+        ),
+        ({"false_per_day": {LYING_STILL: 1}}, CALIBRATION, "it needs long_lie_s"),
+        ({"false_per_day": {"fall": 1}, "long_lie_s": 60}, CALIBRATION, "no budget for .lying still."),
+        (
+            {"false_per_day": 3, "long_lie_s": 60},
+            dataclasses.replace(CALIBRATION, laws={label: LAWS[label] for label in ("fall", "fight")}),
+            "does not tell who lies",
+        ),
+        ({"false_per_day": 3}, dataclasses.replace(CALIBRATION, laws={"fall": LAWS["fall"]}), "the table has no fight"),
+    ],
+)
+def test_a_budget_that_the_table_cannot_support_is_refused(
+    rule: dict[str, Any], calibration: AlertCalibration | None, hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        budget_of(calibration, **rule)
+
+
+def changes(book: AlertBook, *fall: float, first: int = 7, low: float = 0.0) -> list[tuple[int, str, bool]]:
+    out = list[tuple[int, str, bool]]()
+    for slot, p in enumerate(fall, first):
+        said = {"normal": 1 - p, "fall": p, "fight": 0.0}
+        out += [(slot, c.label, c.raised) for c in book.update(said, {"low": low}, Moment(1, slot, ALL))]
+    return out
+
+
+def test_evidence_raises_an_alert_and_its_falling_back_clears_it() -> None:
+    book = AlertBook(AlertRule(), [], budget=made(false_per_day={"fall": 4}))
+    assert changes(book, *[0.05] * 20) == []
+    found = changes(book, *[0.9] * 8, *[0.02] * 20, first=27)
+    assert [(label, raised) for _, label, raised in found] == [("fall", True), ("fall", False)]
+    assert found[0][0] < 27 + 8
+
+
+def test_one_loud_verdict_is_not_enough_for_a_small_budget() -> None:
+    book = AlertBook(AlertRule(), [], budget=made(false_per_day={"fall": 0.5}))
+    assert changes(book, *[0.05] * 20, 1.0, *[0.05] * 20) == []
+
+
+def test_a_pause_neither_raises_nor_clears() -> None:
+    budget, raised = made(false_per_day={"fall": 4}), list[str]()
+    book = AlertBook(AlertRule(), raised, budget=budget)
+    changes(book, *[0.05] * 9, *[0.9] * 7)
+    assert raised == ["fall"]
+    book.pause()
+    assert changes(book, 0.5, first=200) == [] and raised == ["fall"]
+    fresh = AlertBook(AlertRule(), raised, book.in_a_row, budget)  # a restart
+    assert changes(fresh, 0.5, first=300) == [] and raised == ["fall"]
+    assert changes(fresh, *[0.01] * 40, first=301)[0][1:] == ("fall", False)
+
+
+def test_the_baseline_of_a_camera_outlives_a_restart() -> None:
+    budget = made(false_per_day={"fall": 4})
+    book = AlertBook(AlertRule(), [], budget=budget)
+    changes(book, *[0.3] * 400)
+    kept = book.in_a_row
+    assert kept["fall baseline"] > -2700 and AlertBook(AlertRule(), [], kept, budget).in_a_row == kept
+
+
+def test_an_alert_without_a_budget_any_more_is_cleared() -> None:
+    raised = ["fight", LYING_STILL, "stale"]
+    assert changes(AlertBook(AlertRule(), raised, budget=made(false_per_day={"fall": 4})), 0.1)
+    assert raised == ["stale"]
+    raised = [LYING_STILL]
+    changes(AlertBook(AlertRule(), raised), 0.1)
+    assert raised == []
+
+
+def test_who_lies_after_a_fall_is_an_alert_of_its_own() -> None:
+    book = AlertBook(AlertRule(), [], budget=made(false_per_day={"fall": 4, LYING_STILL: 4}, long_lie_s=60))
+    changes(book, *[0.05] * 20)
+    changes(book, *[0.9] * 8, first=27, low=0.3)
+    found = changes(book, *[0.03] * 100, first=35, low=0.6)
+    lying = [(slot, raised) for slot, label, raised in found if label == LYING_STILL]
+    assert len(lying) == 1 and lying[0][1] and 27 + 60 <= lying[0][0] <= 27 + 75
+    assert (LYING_STILL, False) in [each[1:] for each in changes(book, *[0.03] * 100, first=135, low=0.01)]
+
+
+def test_the_bridge_raises_alerts_by_evidence(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, MANIFEST, budget=made(false_per_day={"fall": 4}))
+    values = [5] * 16 + [92] * 8 + [2] * 30
+    harness.send(*(release(slot, value, manifest=MANIFEST) for slot, value in enumerate(values)))
+    alerts = harness.alerts()
+    assert [(a.label, a.raised) for a in alerts] == [("fall", True), ("fall", False)]
+    assert 16 < alerts[0].slot < 24 and harness.open_alerts() == ["fall", ""]
+
+
+def test_after_a_silence_evidence_begins_anew(tmp_path: Path) -> None:
+    """Two seconds of a fall before a silence and two after it are not four in a row."""
+    harness = Harness(tmp_path, MANIFEST, budget=made(false_per_day={"fall": 4}))
+    harness.send(*(release(slot, 5, manifest=MANIFEST) for slot in range(16)))
+    harness.send(*(release(slot, 92, manifest=MANIFEST) for slot in range(16, 18)))
+    harness.send(*(release(slot, 92, manifest=MANIFEST) for slot in range(100, 102)))
+    assert harness.alerts() == []
+
+
+def test_a_late_stream_neither_raises_nor_clears(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, MANIFEST, budget=made(false_per_day={"fall": 4}))
+    harness.now_s = 10_000.0
+    values = [5] * 16 + [92] * 20
+    harness.send(*(release(slot, value, manifest=MANIFEST, time_s=60) for slot, value in enumerate(values)))
+    assert "fall" not in [alert.label for alert in harness.alerts()]
+    harness.send(a_state("online", time_s=10_000), name="state")
+    assert np.all([alert.label == "late" for alert in harness.alerts()])
