@@ -5,7 +5,6 @@ broker <--> MqttTransport --hold--> Mailbox --take--> Bridge --work--> Store --o
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -51,8 +50,6 @@ class Service:
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
         self._mailbox = Mailbox(camera.name for camera in config.cameras)
         self._status = BridgeStatus(key, len(config.cameras))
-        self._left = threading.Event()  # a message was left to the broker: not read, not acknowledged
-        self._first_session = 0  # connections before it are not listened to any more
         topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
         name, will = f"vsb-{key.public.hex[:16]}", self._status.will(_now())
         self._transport = MqttTransport(config.broker, name, topics, self._hold, will, self._greeting, self._settled)
@@ -65,7 +62,7 @@ class Service:
         cameras, broker = len(self._config.cameras), self._config.broker.url
         with self._transport, self._api():
             self._timeline.note(f"ready: {cameras} camera(s) on {broker}, bridge key {self._key.public.hex}")
-            run(self.bridge, self._take, self._config.run.exit_when_offline, stopped)
+            run(self.bridge, self._mailbox.take, self._config.run.exit_when_offline, stopped)
             self._transport.publish(self._status.offline("stopped", _now()))
         waiting = self.bridge.publisher.waiting
         return {**self.bridge.stats(), "dropped": sum(self._mailbox.dropped.values()), "unpublished": waiting}
@@ -83,33 +80,16 @@ class Service:
     # --- the network's thread
 
     def _hold(self, name: str, payload: bytes, retained: bool, receipt: Receipt) -> None:
-        """Put a message into the mailbox. What falls out of a full one is lost by its camera's own flood, unless the
-        store keeps us waiting: then the broker has to send it again.
+        """Put a message into the mailbox. What falls out of it is lost by its camera's own flood, and acknowledged;
+        not so while the store keeps us waiting.
         """
-        if receipt.session < self._first_session:
-            return
         site, camera, last = parse_topic(name) or ("", "", "")
-        dropped = self._mailbox.put(Inbound(f"{site}/{camera}", last, payload, retained, receipt, time.time()))
-        if dropped is None or dropped.receipt is None:
-            return
-        if self.bridge.trouble:
-            self._left.set()
-        else:
+        item, waits = Inbound(f"{site}/{camera}", last, payload, retained, receipt, time.time()), self.bridge.trouble
+        dropped = self._mailbox.put(item, keep=bool(waits))
+        if dropped is not None and dropped.receipt is not None and not waits:
             self._transport.acknowledge([dropped.receipt])
 
     # --- the bridge's thread
-
-    def _take(self, timeout_s: float) -> list[Inbound]:
-        if self._left.is_set():
-            self._ask_again()
-        return self._mailbox.take(timeout_s)
-
-    def _ask_again(self) -> None:
-        """Let the broker send everything again that was not acknowledged, in order: what is here came after it."""
-        self._left.clear()
-        self._first_session = self._transport.connections + 1
-        self._mailbox.clear()
-        self._transport.renew()
 
     def _greeting(self) -> list[Message]:
         return [self._status.online(_now(), self.bridge.trouble), *self.bridge.open_alerts()]

@@ -268,12 +268,6 @@ class MqttClient:
         # A new paho client, since this one would send it again and again.
         self._begin_anew(size)
 
-    def renew(self) -> None:
-        """Connect anew, so that the broker sends again what we did not acknowledge."""
-        if self.connected:
-            self.connected = False
-            self._begin_anew()
-
     def _begin_anew(self, size: int = 0) -> None:
         """Replace the paho client. What waits is sent again, less what the greeting says anew, or has `size` bytes."""
         waiting = [sent.what for sent in self._in_flight if sent.mid not in self._answers]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 __all__ = ["Full", "Hub", "Listener"]
@@ -29,7 +29,7 @@ class Listener:
     def __init__(self, kind: str, wants: Callable[[str], bool]) -> None:
         self._kind, self._wants = kind, wants
         self._queue = deque[dict[str, Any]]()
-        self._lost, self._ready = 0, asyncio.Event()
+        self._lost, self._ready, self._over = 0, asyncio.Event(), False
 
     def put(self, kind: str, event: dict[str, Any]) -> None:
         """Add an event where it is wanted; never waits."""
@@ -41,9 +41,14 @@ class Listener:
         self._queue.append({"type": kind, **event})
         self._ready.set()
 
+    def end(self) -> None:
+        """Let `events` end."""
+        self._over = True
+        self._ready.set()
+
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield events, for ever."""
-        while True:
+        """Yield events until `end`."""
+        while not self._over:
             await self._ready.wait()
             self._ready.clear()
             if self._lost:
@@ -65,8 +70,15 @@ class Hub:
         self._loop = asyncio.get_running_loop()
 
     def end(self) -> None:
-        """Serve nobody any more."""
-        self._loop = None
+        """Serve nobody any more: every stream ends. Any thread may call it."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop has ended in this moment
+                loop.call_soon_threadsafe(self._end_all)
+
+    def _end_all(self) -> None:
+        for listener in self._listeners:
+            listener.end()
 
     @property
     def count(self) -> int:
@@ -82,10 +94,8 @@ class Hub:
         """Give an event to all who want it. Any thread may call it; it never waits."""
         loop = self._loop
         if loop is not None and self._listeners:
-            try:
+            with suppress(RuntimeError):  # the loop has ended in this moment
                 loop.call_soon_threadsafe(self._spread, kind, event)
-            except RuntimeError:  # the loop has ended in this moment
-                self._loop = None
 
     def _spread(self, kind: str, event: dict[str, Any]) -> None:
         for listener in self._listeners:

@@ -72,6 +72,7 @@ class ApiServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._hub.end()
         self._server.should_exit = True
         self._thread.join(_END_S)
         self._socket.close()

@@ -30,6 +30,7 @@ _QUEUE = 10_000
 _IN_FLIGHT = 1024
 
 _BATCH = 64  # messages that are read before anything is published
+_MOST_WAITING = 65_536  # messages of all cameras that wait to be read
 
 Hold = Callable[[str, bytes, bool, Receipt], None]
 """(topic, payload, retained, receipt): called on the network's thread; must not wait."""
@@ -73,43 +74,48 @@ class Link(Protocol):
 
 
 class Mailbox:
-    """A bounded queue for each camera, read in turns.
+    """A queue for each camera, read in turns.
 
     A flood of one camera drops the oldest messages of that camera only, and delays those of another by no more than
-    one batch.
+    one batch. While the store is away everything is kept, up to a bound on all of it, which a broker of MQTT 5 does not
+    reach: it sends no more before we acknowledge something.
     """
 
     def __init__(self, cameras: Iterable[str], depth: int = 1024) -> None:
         self._queues = {name: deque[Inbound]() for name in ("", *cameras)}
         self._turns = deque[str]()  # cameras with messages, the next one first
-        self._depth = depth
+        self._deep = set[str]()  # cameras with more messages than `depth`: of a time when all was kept
+        self._depth, self._count = depth, 0
         self._ready = threading.Condition()
         self.dropped: Counter[str] = Counter()
 
-    def put(self, item: Inbound) -> Inbound | None:
+    def put(self, item: Inbound, keep: bool = False) -> Inbound | None:
         """Add a message and return the one that it drops; never waits.
 
         A payload longer than any valid message is cut, and later refused for it.
+
+        Args:
+            item: The message.
+            keep: Drop none for it, as what waits is not the camera's fault.
         """
         name = item.camera if item.camera in self._queues else ""
         queue, dropped = self._queues[name], None
         most = MAX_CERTIFICATE if item.name == "certificate" else MAX_PAYLOAD
         with self._ready:
-            if len(queue) >= self._depth:
-                dropped = queue.popleft()
+            full = len(queue) >= self._depth
+            if full and keep:
+                self._deep.add(name)
+            if self._count >= _MOST_WAITING or (full and name not in self._deep):
+                dropped = queue.popleft() if queue else item
                 self.dropped[name] += 1
-            if not queue:
+                self._count -= 1
+            if not queue and dropped is not item:
                 self._turns.append(name)
-            queue.append(item._replace(payload=item.payload[: most + 1]))
+            if dropped is not item:
+                queue.append(item._replace(payload=item.payload[: most + 1]))
+            self._count += 1
             self._ready.notify()
         return dropped
-
-    def clear(self) -> None:
-        """Forget everything that was not taken."""
-        with self._ready:
-            self._turns.clear()
-            for queue in self._queues.values():
-                queue.clear()
 
     def take(self, timeout_s: float) -> list[Inbound]:
         """Take the next batch, a message of each camera in turn; [] where none arrives within `timeout_s`."""
@@ -121,6 +127,9 @@ class Mailbox:
                 items.append(self._queues[name].popleft())
                 if self._queues[name]:
                     self._turns.append(name)
+                if len(self._queues[name]) < self._depth:
+                    self._deep.discard(name)
+            self._count -= len(items)
         return items
 
 
@@ -185,10 +194,6 @@ class MqttTransport:
     def flush(self) -> bool:
         """Wait some seconds until the broker has everything; False where it has not."""
         return self._client.connected and self._client.flush(_DRAIN_S)
-
-    def renew(self) -> None:
-        """Connect anew, so that the broker sends again what was not acknowledged."""
-        self._client.renew()
 
     def acknowledge(self, receipts: Iterable[Receipt]) -> None:
         """Tell the broker that these messages were dealt with."""

@@ -1,9 +1,10 @@
-"""A store that cannot be written for longer than the mailbox lasts: the broker is asked again, and nothing is lost."""
+"""A store that cannot be written for longer than the mailbox lasts: everything waits, and nothing is lost."""
 
 from __future__ import annotations
 
 import io
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from wire.broker import BrokerConfig
 from wire.errors import StoreAway
 from wire.mqtt import Message
 from wire.protocol.keys import DeviceKey
+from wire.protocol.message import coarse_time
 
 MANIFEST = make_manifest(slot_s=1.0)
 
@@ -37,11 +39,12 @@ class Fragile(Store):
         return super().commit(work, delivered)
 
 
-def test_what_falls_out_of_the_mailbox_comes_again(
+def test_nothing_falls_out_of_the_mailbox_while_the_store_is_away(
     mosquitto: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mailbox takes 16 messages of a camera, and 60 come."""
     monkeypatch.setattr(transport.Mailbox.__init__, "__defaults__", (16,))
+    now_s = coarse_time(time.time())
     store = Fragile.open(StoreConfig(), tmp_path)
     assert isinstance(store, Fragile)
     member, stop, key = FakeMember(), threading.Event(), DeviceKey(b"b" * 32)
@@ -53,11 +56,13 @@ def test_what_falls_out_of_the_mailbox_comes_again(
     running.start()
     with Peer(mosquitto) as peer:
         until(lambda: peer.documents(key, "bridge", "bridges", key.public.hex[:16]))
-        peer.publish("features", *(release(slot, manifest=MANIFEST) for slot in range(9)))
+        peer.publish("features", *(release(slot, manifest=MANIFEST, time_s=now_s) for slot in range(9)))
         until(lambda: len(peer.verdicts(key, MANIFEST)) == 2)
         store.away = True
-        peer.publish("features", *(release(slot, manifest=MANIFEST) for slot in range(9, 70)))
-        until(lambda: service._left.is_set() and service.bridge.trouble)
+        peer.publish("features", release(9, manifest=MANIFEST, time_s=now_s))
+        until(lambda: service.bridge.trouble)
+        peer.publish("features", *(release(slot, manifest=MANIFEST, time_s=now_s) for slot in range(10, 70)))
+        until(lambda: service._mailbox._count == 60)
         store.away = False
         until(lambda: len(peer.verdicts(key, MANIFEST)) >= 63)
         stop.set()

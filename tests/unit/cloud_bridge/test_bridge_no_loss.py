@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import run
+from cloud_bridge.ingest import transport
 from cloud_bridge.ingest.freshness import Allowance, IngestRule
 from cloud_bridge.ingest.transport import Inbound, Mailbox
 from cloud_bridge.store import tables
@@ -239,6 +240,24 @@ def test_what_is_dropped_comes_back_to_be_acknowledged() -> None:
     assert mailbox.put(Inbound("lab/door", "features", b"1", False, Receipt(1, 1))) is None
     dropped = mailbox.put(Inbound("lab/door", "features", b"2", False, Receipt(1, 2)))
     assert dropped is not None and dropped.receipt == Receipt(1, 1)
+
+
+def test_what_was_kept_is_read_before_anything_is_dropped_again() -> None:
+    mailbox = Mailbox(["lab/door", "lab/hall"], depth=2)
+    waiting = items(range(6))
+    assert [mailbox.put(item, keep=True) for item in waiting[:4]] == [None] * 4
+    assert mailbox.put(waiting[4]) is None  # the store is back, and four wait still
+    assert mailbox.take(0) == waiting[:5]
+    assert [mailbox.put(item) for item in waiting[:3]] == [None, None, waiting[0]]
+
+
+def test_all_that_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_MOST_WAITING", 3)
+    mailbox, waiting = Mailbox(["lab/door", "lab/hall"], depth=2), items(range(5))
+    assert [mailbox.put(item, keep=True) for item in waiting] == [None, None, None, waiting[0], waiting[1]]
+    other = Inbound("lab/hall", "features", b"", False)
+    assert mailbox.put(other, keep=True) is other
+    assert mailbox.take(0) == waiting[2:] and mailbox.put(other) is None
 
 
 def test_a_camera_is_held_to_its_rate_and_may_catch_up() -> None:
