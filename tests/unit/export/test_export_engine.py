@@ -292,8 +292,13 @@ class Wrong:
     def __init__(self, inner: Runner, how: str) -> None:
         self._inner, self._how = inner, how
 
-    def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        mu = self._inner.encode(frames)
+    def perceive(self, frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        return self._inner.perceive(frame)
+
+    def encode(
+        self, frames: npt.NDArray[np.uint8], people: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
+        mu = self._inner.encode(frames, people)
         return mu + {"loud": 3, "biased": 1}.get(self._how, 0) * (1 if self._how == "biased" else np.sign(mu))
 
     def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

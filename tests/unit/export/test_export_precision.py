@@ -169,7 +169,12 @@ def test_an_engine_beyond_its_tolerance_is_refused(
     run = {part: open_session(model) for part, model in traced.items()}
 
     class Moved:
-        def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        def perceive(self, frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+            raise AssertionError("this family sees no people")
+
+        def encode(
+            self, frames: npt.NDArray[np.uint8], people: npt.NDArray[np.int32] | None = None
+        ) -> npt.NDArray[np.int32]:
             mu: npt.NDArray[np.int32] = run["encode"]({"frames": frames})[0].copy()
             mu.reshape(-1)[:2] -= np.where(mu.reshape(-1)[:2] > 0, shift, -shift)
             return mu
