@@ -69,11 +69,11 @@ class Material:
     """Windows to calibrate on.
 
     Attributes:
-        clips: uint8 (S, F, H, W) of each clip.
+        clips: of each clip its windows: the inputs of `encode`.
         source: where they come from, in words.
     """
 
-    clips: Sequence[npt.NDArray[np.uint8]]
+    clips: Sequence[Sequence[_Feed]]
     source: str
 
 
@@ -83,21 +83,24 @@ def gather(config: FamilyConfig, data: Sequence[Path], rendered: int) -> Materia
     Raises:
         DataError: too few different clips, or all of them are dark.
     """
-    from familial.data.clips import read_clip, read_manifests, slots, windows
+    from familial.data.clips import read_clip, read_manifests, slots
+    from familial.data.feeds import encode_feeds
+    from familial.data.people import PERCEIVE
     from familial.data.sources import rendered_clips
+    from familial.model.towers.registry import tower_class
 
-    spec = config.window
+    spec, sees = config.window, tower_class(config.tower).sees_people
     listed = read_manifests(data, config.labels) if data else []
-    footages = [read_clip(clip.file, spec) for clip in listed]
+    footages = [read_clip(clip.file, spec, perceive=PERCEIVE if sees else None) for clip in listed]
     footages += [clip.footage for clip in rendered_clips(_seeds(rendered), config.labels, spec, processes=1)]
     share = max(1, _MOST_WINDOWS // max(1, len(footages)))
-    clips: dict[str, npt.NDArray[np.uint8]] = {}
+    clips: dict[str, Sequence[_Feed]] = {}
     for footage in footages:
         count = slots(footage.duration, spec)
         chosen = np.unique(np.linspace(0, count - 1, min(count, share)).round().astype(int))
-        made = windows(footage, [spec.slot_s * (slot + 1) for slot in chosen], spec)
-        if made.any():
-            clips[hashlib.sha256(made.tobytes()).hexdigest()] = made
+        made = encode_feeds(footage, [spec.slot_s * (slot + 1) for slot in chosen], spec, sees)
+        if any(feed["frames"].any() for feed in made):
+            clips[hashlib.sha256(b"".join(feed["frames"].tobytes() for feed in made)).hexdigest()] = made
     if len(clips) < _LEAST_CLIPS:
         raise DataError(
             f"{len(clips)} different clips with a picture in them ({len(footages)} given): ranges of so few would clip "
@@ -270,7 +273,7 @@ def calibrate(checkpoint: Path, material: Material, say: Callable[[str], None] =
     config = family.config
     sigma = float(sigma_of(checkpoint, family, None)[1])
     encode, decide = trace.trace_encode(family), trace.trace_decide(family)
-    clips = [[{"frames": window[None]} for window in clip] for clip in material.clips]
+    clips = material.clips
     session = open_session(encode)
     codes = [np.concatenate([session(feed)[0] for feed in clip]) for clip in clips]
     torch.manual_seed(0)

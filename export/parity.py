@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,12 @@ def _codes(
     """mu of the engine, int32 (B, K, d), and how it differs from torch's."""
     config = family.config
     graph = EncodeGraph(family).eval()
-    ours = np.concatenate([runner.encode(**feed) for feed in feeds])
+    codes, spent = [], []
+    for feed in feeds:
+        began = time.perf_counter()
+        codes.append(runner.encode(**feed))
+        spent.append(1000 * (time.perf_counter() - began))
+    ours = np.concatenate(codes)
     batches = [feeds[first : first + _BATCH] for first in range(0, len(feeds), _BATCH)]
     theirs = torch.cat([graph(**_batch(feeds)) for feeds in batches]).numpy()
     apart = np.abs(ours.astype(np.int64) - theirs)
@@ -194,6 +200,7 @@ def _codes(
         problems.append(f"|mu| reaches {norms.max():.2f}, C is {config.clip_norm}")
     return ours, {
         "windows": len(feeds),
+        "milliseconds_p50": round(float(np.median(spent)), 2),
         "differences": {str(int(value)): int((apart == value).sum()) for value in np.unique(apart)},
         "off_by_one": share,
         "p50": p50,

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from edge_runtime.gate.sampler import Sampler
 from export import parity, trace
 from export.backends.runners import Backend, Runner
+from export.describe import described
 from export.inputs import Inputs
 from export.perceive.weights import FOLDER
 from export.person_network import compare_half_heads, compare_heads, person_graph
 from export.precision.convert import PRECISIONS, Calibration, in_precision
 from export.proof.structure import OPSET, WEIGHTS_SUFFIX, save_graph
 from export.proof.verify_graph import prove_folder, prove_graph
+from export.requirements import requirements
 from export.trace import Family
 from wire.artifact.interface import GRAPHS
 from wire.artifact.manifest import FILES, EngineManifest, sha256_file
@@ -88,8 +90,9 @@ class Build:
         """Make the engine. Raises a VeilsightError that names the step's fault and its cure."""
         family, tables = self._load()
         traced, weights_in = self._trace(family)
-        graphs, half = self._set_precision(family, traced, tables[0], weights_in)
-        manifest = self._write_manifest(family, tables)
+        certificate = self._certificate(family)
+        graphs, half = self._set_precision(family, traced, tables[0], weights_in, certificate)
+        manifest = self._write_manifest(family, tables, graphs, certificate)
         self._prove(graphs, manifest)
         self._compare(family, self._open(), tables[0], traced.get("perceive"), half)
         with self._progress.step("final check") as said:
@@ -152,8 +155,24 @@ class Build:
             return {}
         return {"perceive": person_graph(self.inputs.person_frame, self.weights)}
 
+    def _certificate(self, family: Family) -> Certificate:
+        config = family.config
+        return Certificate(
+            clip_norm=config.clip_norm,
+            sigma=self.inputs.sigma,
+            n=config.n,
+            slot_s=config.window.slot_s,
+            receptive_field_s=config.window.receptive_field_s,
+            event_releases=config.event_releases,
+        )
+
     def _set_precision(
-        self, family: Family, traced: Mapping[str, ModelProto], table: NoiseTable, weights_in: Path | None
+        self,
+        family: Family,
+        traced: Mapping[str, ModelProto],
+        table: NoiseTable,
+        weights_in: Path | None,
+        certificate: Certificate,
     ) -> tuple[dict[str, ModelProto], dict[str, Any]]:
         """Convert and write the graphs to ship; returns them, and for fp16 the report of `parity.compare_half`."""
         inputs, place = self.inputs, str(weights_in or "")
@@ -161,7 +180,8 @@ class Build:
             calibration = Calibration.load(self.checkpoint, inputs.checkpoint) if inputs.calibration else None
             graphs, half = dict[str, Any](), dict[str, Any]()
             for part, graph in traced.items():
-                graphs[part] = in_precision(part, graph, inputs.precision, calibration, place)
+                made = in_precision(part, graph, inputs.precision, calibration, place)
+                graphs[part] = described(made, part, inputs.checkpoint, certificate.sha256())
                 save_graph(graphs[part], self.folder / GRAPHS[part])
             said += _sizes(graphs)
             if inputs.precision == "fp16":
@@ -171,20 +191,18 @@ class Build:
             said += [f"{part} at most {found['peak']:.3g} in float16" for part, found in half.items()]
         return graphs, half
 
-    def _write_manifest(self, family: Family, tables: tuple[NoiseTable, ...]) -> EngineManifest:
+    def _write_manifest(
+        self,
+        family: Family,
+        tables: tuple[NoiseTable, ...],
+        graphs: Mapping[str, ModelProto],
+        certificate: Certificate,
+    ) -> EngineManifest:
         """Write noise tables, certificate, and the manifest that pins every file."""
         made, inputs, config = self.folder, self.inputs, family.config
         (made / FILES["noise_table"]).write_bytes(b"".join(table.to_bytes() for table in tables))
         sees, names = family.tower.sees_people, {**GRAPHS, "noise_table": FILES["noise_table"]}
         hashes = {part: sha256_file(made / name) for part, name in names.items() if sees or part != "perceive"}
-        certificate = Certificate(
-            clip_norm=config.clip_norm,
-            sigma=inputs.sigma,
-            n=config.n,
-            slot_s=config.window.slot_s,
-            receptive_field_s=config.window.receptive_field_s,
-            event_releases=config.event_releases,
-        )
         (made / FILES["certificate"]).write_text(certificate.to_json())
         hashes |= {"checkpoint": inputs.checkpoint, "calibration": inputs.calibration}
         hashes["certificate"] = certificate.sha256()
@@ -205,6 +223,7 @@ class Build:
             hashes=hashes,
             tools=inputs.tools,
             person_frame=inputs.person_frame if sees else None,
+            requires=requirements(graphs),
             external={file.name: sha256_file(file) for file in sorted(made.glob(f"*{WEIGHTS_SUFFIX}"))},
         )
         manifest.save(made)

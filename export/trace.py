@@ -2,15 +2,18 @@
 
     checkpoint --load, every weight finite--> Family --torch.onnx (dynamo)--> tidy --> encode, decide
 
-The graphs hold the computation and nothing else: no source paths, stack traces, producer or shape annotations. The same
-checkpoint gives the same bytes; a change that alters them must raise GRAPH_VERSION in `graph_version.py`.
+The graphs hold the computation and nothing else: no source paths, stack traces or producer. A node is named after the
+module that made it, such as `tower.motion.stem/Conv`. The same checkpoint gives the same bytes; a change that alters
+them must raise GRAPH_VERSION in `graph_version.py`.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,7 @@ __all__ = [
 ]
 
 _ONE_PIECE = 2**31 - 2**20  # what protobuf can hold in one message
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _IR_VERSION = 8  # what opset 18 came with: every ONNX Runtime and TensorRT that knows the opset reads it
 
 
@@ -201,7 +205,8 @@ def _quiet() -> Iterator[None]:
 def tidy(model: ModelProto, name: str) -> ModelProto:
     """Return the same computation, tidied.
 
-    Without metadata, with fixed shapes in every Reshape, denormal weights set to zero and constants sorted by name.
+    Without metadata, with nodes named after their modules, fixed shapes in every Reshape, denormal weights set to zero
+    and constants sorted by name.
     """
     made = ModelProto(ir_version=_IR_VERSION, producer_name="veilsight")
     made.opset_import.append(helper.make_opsetid("", OPSET))
@@ -209,16 +214,34 @@ def tidy(model: ModelProto, name: str) -> ModelProto:
     graph.CopyFrom(model.graph)
     graph.name, graph.doc_string = name, ""
     del graph.value_info[:], graph.metadata_props[:]
+    names = _node_names(graph)
     described: list[Any] = [*graph.node, *graph.input, *graph.output, *graph.initializer]
     for item in described:
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
-    for index, node in enumerate(graph.node):
-        node.name = f"{index:03}_{node.op_type}"
+    for node, unique in zip(graph.node, names, strict=True):
+        node.name = unique
     _fix_reshapes(made)
     _flush_denormals(graph)
     _sort_constants(graph)
     return made
+
+
+def _node_names(graph: onnx.GraphProto) -> list[str]:
+    """A name for each node: its module's place in the network and its operator, numbered where there are several."""
+    names, used = [], Counter[str]()
+    for node in graph.node:
+        name = f"{_scope(node)}/{node.op_type}".lstrip("/")
+        used[name] += 1
+        names.append(name if used[name] == 1 else f"{name}_{used[name]}")
+    return names
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """Such as "tower.stem": torch's list of scopes ends with the module and the operation; "" where there is none."""
+    found = [entry.value for entry in node.metadata_props if entry.key == _SCOPES]
+    scopes = ast.literal_eval(found[0]) if found else []
+    return str(scopes[-2]) if len(scopes) > 1 else ""
 
 
 def _fix_reshapes(model: ModelProto) -> None:

@@ -51,6 +51,22 @@ def small_graphs(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def seeing_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `small_checkpoint`, of a family that sees people."""
+    from tests.support.family_factory import make_checkpoint
+
+    return built_once(run_folder(tmp_path_factory) / "seeing", partial(make_checkpoint, sees_people=True))
+
+
+@pytest.fixture(scope="session")
+def seeing_graphs(seeing_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with encode and decide of `seeing_checkpoint`."""
+    from tests.support.family_factory import make_graphs
+
+    return built_once(run_folder(tmp_path_factory) / "seeing-graphs", partial(make_graphs, seeing_checkpoint))
+
+
+@pytest.fixture(scope="session")
 def shipped_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The engine of the shipped weights in build/engines/nano, made or reused, by one process at a time."""
     from benchmarks.harness import build_engine

@@ -5,7 +5,7 @@ clips --windows--> encode of each engine --> codes --+ the same noise samples-->
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -47,9 +47,9 @@ class EngineRow:
 
 @dataclass(frozen=True, slots=True)
 class WindowedClip:
-    """A clip as windows uint8 (S, F, H, W), its label's index and its set."""
+    """A clip as windows, the inputs of `encode`; its label's index and its set."""
 
-    windows: npt.NDArray[np.uint8]
+    windows: Sequence[Mapping[str, npt.NDArray[Any]]]
     label: int
     set: str
 
@@ -72,19 +72,28 @@ class _Members:
 
 def read_windows(checkpoint: Path, data: Sequence[Path], rendered: int) -> list[WindowedClip]:
     """The scored clips of the manifests `data`, then as many rendered ones, cut into windows."""
-    from familial.data.clips import UNSCORED, Footage, read_clip, read_manifests, slots, windows
+    from familial.data.clips import UNSCORED, Footage, read_clip, read_manifests, slots
+    from familial.data.feeds import Feed, encode_feeds
+    from familial.data.people import PERCEIVE
     from familial.data.sources import rendered_clips
     from familial.data.splits import clip_seeds
     from familial.model.config import FamilyConfig
+    from familial.model.towers.registry import tower_class
 
     config = FamilyConfig.load(checkpoint / "config.json")
-    spec, labels = config.window, config.labels
+    spec, labels, sees = config.window, config.labels, tower_class(config.tower).sees_people
+    perceive = PERCEIVE if sees else None
 
-    def cut(footage: Footage) -> npt.NDArray[np.uint8]:
-        return windows(footage, [spec.slot_s * (slot + 1) for slot in range(slots(footage.duration, spec))], spec)
+    def cut(footage: Footage) -> list[Feed]:
+        ends = [spec.slot_s * (slot + 1) for slot in range(slots(footage.duration, spec))]
+        return encode_feeds(footage, ends, spec, sees)
 
     listed = [clip for clip in (read_manifests(data, labels) if data else []) if clip.label != UNSCORED]
-    found = [WindowedClip(cut(read_clip(clip.file, spec)), labels.index(clip.label), clip.set) for clip in listed]
+    read = (read_clip(clip.file, spec, perceive=perceive) for clip in listed)
+    found = [
+        WindowedClip(cut(footage), labels.index(clip.label), clip.set)
+        for clip, footage in zip(listed, read, strict=True)
+    ]
     clips = rendered_clips(clip_seeds("engines", rendered), labels, spec, processes=1) if rendered else ()
     return found + [WindowedClip(cut(clip.footage), clip.label, clip.set) for clip in clips]
 
@@ -137,8 +146,8 @@ def _points_lost(
     }
 
 
-def _encode(engine: Engine, windows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    return np.concatenate([engine.run_encode(window[None]) for window in windows])
+def _encode(engine: Engine, windows: Sequence[Mapping[str, npt.NDArray[Any]]]) -> npt.NDArray[np.int32]:
+    return np.concatenate([engine.run_encode(**window) for window in windows])
 
 
 def _apart(

@@ -26,7 +26,7 @@ from benchmarks.device.engine_accuracy import EDGE_SAMPLES, EngineRow, WindowedC
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report, percentiles
 from wire.arguments import former_name
-from wire.artifact.manifest import FILES
+from wire.artifact.interface import GRAPHS
 from wire.errors import ConfigError, EngineError
 from wire.privacy.certificate import round_up
 
@@ -50,9 +50,15 @@ before = resident()
 engine = OnnxEngine(sys.argv[1])
 m = engine.manifest
 member = EdgeMember(sys.argv[1], m)
-frames = np.zeros((1, m.window.frames, m.window.height, m.window.width), np.uint8)
+graphs = m.graphs()
+feeds = {
+    part: {name: np.zeros(shape, dtype) for name, (dtype, shape) in graph["inputs"].items()}
+    for part, graph in graphs.items()
+}
 for _ in range(5):
-    engine.run_encode(frames)
+    engine.run_encode(**feeds["encode"])
+    if "perceive" in graphs:
+        engine.perceive(**feeds["perceive"])
     member.logits(np.zeros((1, m.event_releases, m.tokens, m.width), np.int32),
                   np.ones((1, m.event_releases), np.bool_))
 print(resident() - before)
@@ -96,7 +102,7 @@ def _measure(args: argparse.Namespace) -> Report:
     on_device, why_not = _on_device(on_cpu)
     for row in on_cpu:
         row.found["memory_mb"] = _memory(row.folder)
-        row.found["bytes"] = sum((row.folder / FILES[part]).stat().st_size for part in _PARTS)
+        row.found["bytes"] = sum((row.folder / GRAPHS[part]).stat().st_size for part in row.engine.manifest.graphs())
     rows = on_cpu + on_device
     for row in rows:
         manifest = row.engine.manifest
@@ -116,7 +122,7 @@ def _measure(args: argparse.Namespace) -> Report:
         "clips": len(clips),
         "noise_samples": args.noise_samples,
     }
-    notes = _notes(next(iter(ahead.values())), why_not, clips, args.noise_samples)
+    notes = _notes(rows, next(iter(ahead.values())), why_not, clips, args.noise_samples)
     return Report(int8 / fp32, figures, _table(rows, ahead), notes, page_rows=_page_table(rows))
 
 
@@ -173,10 +179,13 @@ def _memory(folder: Path) -> float:
 
 def _time(rows: Sequence[EngineRow], count: int) -> None:
     """Latencies in ms: each window goes through every engine before the next one."""
+    from export.made_people import made_frames, made_people
     from export.parity import made_windows
 
     manifest = rows[0].engine.manifest
     windows = made_windows(manifest.window, 32)
+    people = made_people(manifest.window, 32) if manifest.person_frame is not None else None
+    pictures = made_frames(*manifest.person_frame, 8) if manifest.person_frame is not None else None
     event = (1, manifest.event_releases, manifest.tokens, manifest.width)
     rng = np.random.default_rng(0)
     z = np.round(rng.normal(size=event) * float(manifest.sigma)).astype(np.int32)
@@ -184,12 +193,16 @@ def _time(rows: Sequence[EngineRow], count: int) -> None:
     for number in range(-5, count):  # the first few warm up
         for row in [*rows[number % len(rows) :], *rows[: number % len(rows)]]:
             times = [time.perf_counter()]
-            row.engine.run_encode(windows[number % len(windows)][None])
+            place = number % len(windows)
+            row.engine.run_encode(windows[place][None], None if people is None else people[place][None])
             times.append(time.perf_counter())
             row.member.logits(z, present)
             times.append(time.perf_counter())
             for part, begin, end in zip(_PARTS, times, times[1:], strict=False):
                 row.latency[part] += [1000 * (end - begin)] * (number >= 0)
+            if pictures is not None:
+                row.engine.perceive(pictures[number % len(pictures)][None])
+                row.latency.setdefault("perceive", []).extend([1000 * (time.perf_counter() - end)] * (number >= 0))
     for row in rows:
         row.found |= {f"{part}_ms": percentiles(times) for part, times in row.latency.items()}
 
@@ -204,7 +217,8 @@ def _ahead_of_time(row: EngineRow) -> dict[str, Any]:
         return {"state": str(error)}
     began = time.monotonic()
     options = Options(targets=(_TARGET,))
-    files = [build_engine_file(trt, row.folder / FILES[part], options, _ignore)[0] for part in _PARTS]
+    graphs = [row.folder / GRAPHS[part] for part in row.engine.manifest.graphs()]
+    files = [build_engine_file(trt, graph, options, _ignore)[0] for graph in graphs]
     return {"target": _TARGET, "build_s": round(time.monotonic() - began, 2), "bytes": sum(map(len, files))}
 
 
@@ -250,8 +264,17 @@ def _page_table(rows: Sequence[EngineRow]) -> list[list[str]]:
     return lines
 
 
-def _notes(ahead: Mapping[str, Any], why_no_device: str, clips: Sequence[WindowedClip], samples: int) -> list[str]:
+def _notes(
+    rows: Sequence[EngineRow],
+    ahead: Mapping[str, Any],
+    why_no_device: str,
+    clips: Sequence[WindowedClip],
+    samples: int,
+) -> list[str]:
     notes = ["times in ms, one thread; fp16 on ONNX Runtime's CPU is computed in float32 between casts"]
+    if "perceive_ms" in rows[0].found:
+        spent = ", ".join(f"{row.name} {row.found['perceive_ms']['p50']:.1f}" for row in rows)
+        notes.append(f"perceive, one frame, p50: {spent}")
     if why_no_device:
         notes.append(f"tensorrt: not measured: {why_no_device.split(';')[0]}")
     built = f"built for compute capability {_TARGET}, not run" if "build_s" in ahead else ahead["state"]

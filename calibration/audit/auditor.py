@@ -149,6 +149,7 @@ def _engines(request: Request, manifest: EngineManifest, skipped: list[dict[str,
     """Return the engine, and engines of the other precisions, built from its checkpoint where they build."""
     from export.build_engine import build
     from export.inputs import Inputs
+    from export.perceive.size import DEFAULT
     from export.precision.convert import PRECISIONS
 
     found = [(manifest.precision, request.engine)]
@@ -161,7 +162,7 @@ def _engines(request: Request, manifest: EngineManifest, skipped: list[dict[str,
         if checkpoint_hash(request.checkpoint) != manifest.hashes["checkpoint"]:
             raise ConfigError(f"{request.checkpoint} is not the checkpoint that the engine was made of")
         for precision in others:
-            inputs = Inputs.read(request.checkpoint, precision, "onnxruntime")
+            inputs = Inputs.read(request.checkpoint, precision, "onnxruntime", manifest.person_frame or DEFAULT)
             out = request.cache / "engines" / f"{precision}-{hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]}"
             if not (out / "manifest.json").is_file():
                 build(request.checkpoint, out, inputs)
@@ -179,7 +180,8 @@ def _galleries(
     attacks = [attack_of(name) for name in request.only or ATTACKS]
     wanted = frozenset[str]().union(*(attack.galleries for attack in attacks))
     found = list[tuple[str, Path]]()
-    made_of = f"{manifest.hashes['encode']} {manifest.window} {targets.GALLERY_VERSION}"
+    graphs = " ".join(manifest.hashes[part] for part in ("encode", "perceive") if part in manifest.hashes)
+    made_of = f"{graphs} {manifest.window} {targets.GALLERY_VERSION}"
     sees = hashlib.sha256(made_of.encode()).hexdigest()[:16]
     asked = _asked(request, manifest, wanted, skipped)  # all input is checked before anything is encoded
     for name, (shots, owners, names, more) in asked.items():

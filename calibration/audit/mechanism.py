@@ -9,11 +9,12 @@ encode.onnx with hostile weights, hostile frames --> |mu|, compared with C   (te
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,14 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from calibration.audit.device import releases
+from export.made_people import made_people
 from export.parity import made_windows
 from export.precision.network import Network
 from export.proof.structure import load_graph
 from familial.evaluate.intervals import binomial_interval
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import EngineError
+from wire.people.packed import VALUES
 
 __all__ = [
     "CONFIDENCE",
@@ -206,25 +209,40 @@ def _spoil(model: onnx.ModelProto, how: str, rng: np.random.Generator) -> None:
 def _longest(session: onnxruntime.InferenceSession, manifest: EngineManifest, tries: int) -> tuple[float, float]:
     """Return the largest |mu| and the largest norm before the core (maybe infinite), hostile frames and a search."""
     rng, best, worst_x = np.random.default_rng(29), -1.0, 0.0
-    frames = made_windows(manifest.window, MADE_WINDOWS)
-    champion = frames[:1]
+    feeds = _made_feeds(manifest)
+    champion = feeds[0]
 
-    def look(window: npt.NDArray[np.uint8]) -> float:
+    def look(feed: Mapping[str, npt.NDArray[Any]]) -> float:
         nonlocal worst_x
-        mu, x = session.run(None, {"frames": window})
+        mu, x = session.run(None, dict(feed))
         with np.errstate(over="ignore", invalid="ignore"):
             norm_x = float(np.sqrt((x.astype(np.float64) ** 2).sum()))
         worst_x = max(worst_x, norm_x if math.isfinite(norm_x) else math.inf)
         return float(np.sqrt((mu.astype(np.int64) ** 2).sum()))
 
-    for window in frames:
-        if (norm := look(window[None])) > best:
-            best, champion = norm, window[None]
+    for feed in feeds:
+        if (norm := look(feed)) > best:
+            best, champion = norm, feed
     for attempt in range(tries):  # hill climbing on |mu|: blocks of the best window replaced at random
-        window = champion.copy()
+        feed = {name: value.copy() for name, value in champion.items()}
+        window = feed["frames"]
         t, y, x = (int(rng.integers(0, size)) for size in window.shape[1:])
         side = max(1, manifest.window.height >> (attempt % 5))
         window[:, t:, y : y + side, x : x + side] = rng.integers(0, 256, dtype=np.uint8)
-        if (norm := look(window)) > best:
-            best, champion = norm, window
+        if "people" in feed:
+            rows = rng.random(feed["people"].shape[1:3]) < 1.0 / (1 + attempt % 5)
+            feed["people"][0, rows] = rng.integers(-(2**15), 2**15, VALUES) * (1 if attempt % 7 else 2**16)
+        if (norm := look(feed)) > best:
+            best, champion = norm, feed
     return best, worst_x
+
+
+def _made_feeds(manifest: EngineManifest) -> list[dict[str, npt.NDArray[Any]]]:
+    """Return inputs of `encode`, hostile ones among them."""
+    feeds: list[dict[str, npt.NDArray[Any]]] = [
+        {"frames": window[None]} for window in made_windows(manifest.window, MADE_WINDOWS)
+    ]
+    if manifest.person_frame is not None:
+        for feed, people in zip(feeds, made_people(manifest.window, MADE_WINDOWS), strict=True):
+            feed["people"] = people[None]
+    return feeds

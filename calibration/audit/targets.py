@@ -2,7 +2,7 @@
 
     rendered people, cast again and again in new rooms ─┐
     face pictures, moved about, filling the frame ──────┼─► windows ─► encode.onnx ─► mu ─► Gallery (test harness)
-    clips of a manifest; a group of clips is a place ───┘
+    clips of a manifest; a group of clips is a place ───┘      (and people, by the engine's own person network)
 
 Clean codes exist here only: the attackers add fresh noise to them, of the sigma that gives the attacked S. Pictures
 of real people or places stay in this process and its cache; `Gallery.public` says whose pictures may be shown.
@@ -15,7 +15,7 @@ import io
 import math
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -26,9 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.eye.engine.onnx import OnnxEngine
-from familial.data.clips import Clip, Footage, read_clip, small_grey, store, windows
+from familial.data.clips import Clip, Footage, read_clip, small_grey, store
+from familial.data.feeds import encode_feeds
+from familial.data.people import PeopleOfClip, person_network
 from familial.data.splits import clip_seeds, identities
 from familial.synth.clip import body_of, render_clip
+from wire.artifact.interface import GRAPHS
 from wire.artifact.manifest import WindowSpec
 from wire.errors import DataError
 
@@ -55,7 +58,7 @@ GALLERY_VERSION = 1
 or enrolment: a change of this module, of the renderer (familial/synth), or of how clips are read and cut into windows
 (familial/data/clips.py). The engine, its window and the shots themselves are in the key already."""
 PICTURE = 24  # pixels a side of the picture that the inversion attack is after: the window's last frame, shrunk
-_FPS = 12.0
+_FPS = 12.0  # of rendered clips and faces
 _SIZE = (120, 160)
 WINDOWS = 14
 """Windows of every clip, all with full context: a clip's length must not reveal where it was filmed."""
@@ -129,16 +132,31 @@ class Shot:
     face: bytes = b""
     file: Path | None = None
 
-    def footage(self, spec: WindowSpec) -> Footage:
-        """Return small frames of at least `_seconds(spec)`; a shorter clip is played forwards and backwards."""
+    def footage(self, spec: WindowSpec, perceive: Path | None = None) -> Footage:
+        """Return at least `_seconds(spec)`; a shorter clip is played forwards and backwards.
+
+        Args:
+            spec: the frame size.
+            perceive: graph of the person network; None: people are not looked for.
+        """
         if self.file is not None:
-            return _forth_and_back(read_clip(self.file, spec), _seconds(spec))
+            return _forth_and_back(read_clip(self.file, spec, perceive=perceive), _seconds(spec))
         if self.face:
-            return _face_footage(self.face, self.seed, spec)
+            return _seen(_face_pictures(self.face, self.seed, spec), spec, perceive)
         seconds = _seconds(spec)
         clip = render_clip(self.seed, self.act, size=_SIZE, fps=_FPS, seconds=seconds, cast=[self.identity])
-        frames = np.stack([small_grey(frame, spec) for frame in clip.frames])
-        return Footage(frames, clip.times_s, float(clip.times_s[-1]) + 1.0 / _FPS)
+        return _seen(clip.frames, spec, perceive)
+
+
+def _seen(pictures: Iterable[U8], spec: WindowSpec, perceive: Path | None) -> Footage:
+    """Return what a device keeps of pictures, `_FPS` a second: small frames, and people where there is a network."""
+    small, found = list[U8](), None if perceive is None else PeopleOfClip(person_network(perceive), _FPS)
+    for picture in pictures:
+        small.append(small_grey(picture, spec))
+        if found is not None:
+            found.see(picture)
+    people = (None, None) if found is None else found.found()
+    return Footage(np.stack(small), np.arange(len(small)) / _FPS, len(small) / _FPS, *people)
 
 
 def _seconds(spec: WindowSpec) -> float:
@@ -154,11 +172,15 @@ def _forth_and_back(footage: Footage, seconds: float) -> Footage:
     rounds = np.concatenate([np.arange(count), np.arange(count - 2, 0, -1)]) if count > 2 else np.arange(count)
     index = np.resize(rounds, math.ceil(seconds / step))
     times: npt.NDArray[np.float64] = np.arange(len(index), dtype=np.float64) * step
-    return Footage(footage.frames[index], times, len(index) * step)
+    if footage.people is None or footage.people_times is None:
+        return Footage(footage.frames[index], times, len(index) * step)
+    held = np.searchsorted(footage.people_times, footage.times + 1e-6, side="right") - 1
+    people = footage.people[np.maximum(held, 0)]  # of every frame: those of the newest that the network saw
+    return Footage(footage.frames[index], times, len(index) * step, people[index], times)
 
 
-def _face_footage(data: bytes, seed: int, spec: WindowSpec) -> Footage:
-    """Return a video of a still face picture, moved, tilted and scaled a little, as a head in front of the camera."""
+def _face_pictures(data: bytes, seed: int, spec: WindowSpec) -> Iterator[U8]:
+    """Yield a video of a still face picture, moved, tilted and scaled a little, as a head in front of the camera."""
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     if picture is None:
         raise DataError("faces: a picture cannot be decoded; give the archive as it was published, or PNG and JPEG")
@@ -166,13 +188,11 @@ def _face_footage(data: bytes, seed: int, spec: WindowSpec) -> Footage:
     rng, count = np.random.default_rng([seed, 7]), round(_seconds(spec) * _FPS)
     path = np.cumsum(rng.normal(size=(count, 4)), axis=0)
     path = (path - path.mean(axis=0)) / path.std(axis=0)
-    frames = np.empty((count, spec.height, spec.width), np.uint8)
-    for index, (x, y, tilt, zoom) in enumerate(path):
+    for x, y, tilt, zoom in path:
         middle = (width / 2 + 0.02 * width * x, height / 2 + 0.02 * height * y)
         turn = cv2.getRotationMatrix2D(middle, 3.0 * float(tilt), 1.15 + 0.05 * float(zoom))
         moved = cv2.warpAffine(picture, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
-        frames[index] = small_grey(np.asarray(moved, np.uint8), spec)
-    return Footage(frames, np.arange(count) / _FPS, count / _FPS)
+        yield np.asarray(moved, np.uint8)
 
 
 def people(count: int, clips: int) -> tuple[list[Shot], npt.NDArray[np.int64], tuple[str, ...]]:
@@ -243,13 +263,14 @@ def _encode_shot(job: tuple[Path, Shot]) -> tuple[npt.NDArray[np.int16], U8]:
     folder, shot = job
     cv2.setNumThreads(1)
     engine = _OPEN.get(folder) or _OPEN.setdefault(folder, OnnxEngine(folder))
-    spec = engine.manifest.window
-    footage = shot.footage(spec)
+    spec, sees = engine.manifest.window, engine.manifest.person_frame is not None
+    footage = shot.footage(spec, folder / GRAPHS["perceive"] if sees else None)
     first = round(_seconds(spec) / spec.slot_s) - WINDOWS
     ends = [spec.slot_s * (first + slot + 1) for slot in range(WINDOWS)]
-    made = windows(footage, ends, spec)
-    codes = np.stack([engine.encode(window[None]) for window in made])
-    pictures = [cv2.resize(window[-1], (PICTURE, PICTURE), interpolation=cv2.INTER_AREA) for window in made]
+    made = encode_feeds(footage, ends, spec, sees)
+    codes = np.stack([engine.encode(**feed) for feed in made])
+    last = [feed["frames"][0, -1] for feed in made]
+    pictures = [cv2.resize(frame, (PICTURE, PICTURE), interpolation=cv2.INTER_AREA) for frame in last]
     return codes, np.stack(pictures).astype(np.uint8)
 
 

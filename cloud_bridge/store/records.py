@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from wire.mqtt import Message
 from wire.protocol.message import Alert, Verdict
 
-__all__ = ["Accepted", "CameraRecord", "Stored", "Work"]
+__all__ = ["Accepted", "CameraRecord", "Stored", "Work", "boot_number", "boot_text"]
 
 
 class Accepted(NamedTuple):

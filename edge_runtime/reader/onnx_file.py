@@ -29,6 +29,7 @@ _SCHEMA: Mapping[str, Mapping[int, tuple[str, str]]] = {
         3: ("producer_version", "bytes"),
         7: ("graph", "graph"),
         8: ("opset_import", "opset*"),
+        14: ("metadata_props", "entry*"),
     },
     "opset": {1: ("domain", "text"), 2: ("version", "int")},
     "graph": {

@@ -217,7 +217,7 @@ class _DeviceRunner:
     def encode(
         self, frames: npt.NDArray[np.uint8], people: npt.NDArray[np.int32] | None = None
     ) -> npt.NDArray[np.int32]:
-        mu: npt.NDArray[np.int32] = self._engine.run_encode(*([frames] if people is None else [frames, people]))
+        mu: npt.NDArray[np.int32] = self._engine.run_encode(frames, people)
         return mu
 
 

@@ -23,6 +23,7 @@ from wire.errors import GraphError
 __all__ = [
     "INLINE_BYTES",
     "LARGE_BYTES",
+    "METADATA",
     "OPSET",
     "WEIGHTS_SUFFIX",
     "Graph",
@@ -42,6 +43,10 @@ OPSET = 18
 WEIGHTS_SUFFIX = ".weights"
 """Of the files in which a graph's large constants lie: encode.weights, decide.weights."""
 
+METADATA = ("veilsight.checkpoint", "veilsight.certificate")
+"""Keys of a graph's metadata: the SHA-256 of what it was made of and belongs to."""
+
+_HASH = re.compile("[0-9a-f]{64}")
 _AGAIN = "export the checkpoint again: python -m export.build_engine"
 _IR_VERSIONS = range(8, 11)  # TensorRT 10.3's parser and ONNX Runtime 1.16 read these
 _MAX_RANK = 8
@@ -208,7 +213,6 @@ def _only_a_graph(graph: Graph) -> None:
     beside = {
         "local functions": model.functions,
         "training information": model.training_info,
-        "metadata": model.metadata_props,
         "device configurations": getattr(model, "configuration", ()),
         "sparse initializers": model.graph.sparse_initializer,
         "quantization annotations": model.graph.quantization_annotation,
@@ -216,6 +220,11 @@ def _only_a_graph(graph: Graph) -> None:
     for name, found in beside.items():
         if len(found):
             graph.fail(step, None, f"{name} are not allowed; {_AGAIN}")
+    keys = [entry.key for entry in model.metadata_props]
+    if len(set(keys)) != len(keys) or not set(keys) <= set(METADATA):
+        graph.fail(step, None, f"metadata are {keys}; {list(METADATA)} are allowed, each once; {_AGAIN}")
+    if not all(_HASH.fullmatch(entry.value) for entry in model.metadata_props):
+        graph.fail(step, None, f"metadata are SHA-256 in hex, nothing else; {_AGAIN}")
 
 
 def _made_once(graph: Graph) -> None:

@@ -83,8 +83,7 @@ def make_engine(
 
     Args:
         sigma: Of the noise; None: that of S = 3 for an event.
-        tokens: K, rows of a code.
-        width: d, columns of a code.
+        tokens: K, rows of a code; width: d, its columns.
         size: Frames are (size, size).
         gain: How strongly the scene moves the code.
         network: "linear", or "nan", "infinite", "huge": what the float part feeds into the core.
@@ -99,10 +98,8 @@ def make_engine(
     window = WindowSpec(size, size, slot_s, 8, 8, context_step_s=slot_s / 2, hold_s=0.5)
     sigma = sigma_for(clip_norm, 3.0, event_releases) if sigma is None else sigma
     rng = np.random.default_rng(seed)
-    onnx.save(
-        _encode(window, tokens, width, clip_norm, gain, network, core, rng, bool(person_frame)),
-        folder / FILES["encode"],
-    )
+    encode = _encode(window, tokens, width, clip_norm, gain, network, core, rng, bool(person_frame))
+    onnx.save(encode, folder / FILES["encode"])
     onnx.save(_decide(event_releases, tokens, width, len(labels), float(sigma), rng), folder / FILES["decide"])
     manifest = EngineManifest(
         family="test",

@@ -28,18 +28,23 @@ def small_config() -> FamilyConfig:
     return dataclasses.replace(config, window=window, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32)
 
 
-def make_family() -> Family:
-    """An untrained family of `small_config`, its desensitizer scaled so that codes reach the edge of the ball."""
+def make_family(sees_people: bool = False) -> Family:
+    """An untrained family of `small_config`, its desensitizer scaled so that codes reach the edge of the ball.
+
+    Args:
+        sees_people: its tower is the fused one, with a people tower of width 16.
+    """
     torch.manual_seed(0)
-    family = Family(small_config())
+    config = small_config()
+    family = Family(dataclasses.replace(config, tower="fused", people_width=16) if sees_people else config)
     with torch.no_grad():
         family.desensitizer.outer.weight *= 400
     return family.eval()
 
 
-def make_checkpoint(folder: Path) -> Path:
-    """Write `make_family()` and the noise of profile balanced into `folder`."""
-    save(make_family(), folder)
+def make_checkpoint(folder: Path, sees_people: bool = False) -> Path:
+    """Write `make_family(sees_people)` and the noise of profile balanced into `folder`."""
+    save(make_family(sees_people), folder)
     assert choose_noise(["--checkpoint", str(folder), "--target", "balanced"]) == 0
     return folder
 

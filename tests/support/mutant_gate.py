@@ -19,6 +19,7 @@ from edge_runtime.gate.sampler import NoiseSample, Sampler
 from edge_runtime.gate.watching import Watching
 from edge_runtime.uplink import publisher
 from edge_runtime.uplink.publisher import Publisher
+from wire.protocol.message import Sealed
 
 __all__ = ["FAULTS", "main", "mutant_gate"]
 
@@ -134,7 +135,7 @@ def _no_release_without_a_code() -> None:
     _listen(lambda eye, found: None)
     send = Publisher.send
 
-    def sent(own: Publisher, name: str, payload: bytes) -> None:
+    def sent(own: Publisher, name: str, payload: Sealed) -> None:
         if name != "features" or _heard[0] is not None:
             send(own, name, payload)
 
@@ -145,8 +146,8 @@ def _shorter_without_a_code() -> None:
     _listen(lambda eye, found: None)
     send = Publisher.send
 
-    def sent(own: Publisher, name: str, payload: bytes) -> None:
-        send(own, name, payload if name != "features" or _heard[0] is not None else payload[:-1])
+    def sent(own: Publisher, name: str, payload: Sealed) -> None:
+        send(own, name, payload if name != "features" or _heard[0] is not None else Sealed(payload[:-1]))
 
     _put(Publisher, "send", sent)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import onnx
 
-from wire.artifact.manifest import FILES, EngineManifest, sha256_file
+from wire.artifact.interface import GRAPHS
+from wire.artifact.manifest import EngineManifest, sha256_file
 from wire.artifact.signature import sign_manifest
 from wire.protocol.keys import DeviceKey
 
@@ -20,10 +21,10 @@ OTHER = DeviceKey(bytes(32))
 def canonical(folder: Path) -> None:
     """Graphs as `build_engine` writes them, pinned and signed."""
     found = EngineManifest.load(folder)
-    for part in ("encode", "decide"):
-        model = onnx.load(folder / FILES[part], load_external_data=False)
-        (folder / FILES[part]).write_bytes(model.SerializeToString(deterministic=True))
-    hashes = {**found.hashes, **{part: sha256_file(folder / FILES[part]) for part in ("encode", "decide")}}
+    for part in found.graphs():
+        model = onnx.load(folder / GRAPHS[part], load_external_data=False)
+        (folder / GRAPHS[part]).write_bytes(model.SerializeToString(deterministic=True))
+    hashes = {**found.hashes, **{part: sha256_file(folder / GRAPHS[part]) for part in found.graphs()}}
     dataclasses.replace(found, hashes=hashes).save(folder)
     sign_manifest(folder, KEY)
 

@@ -17,7 +17,7 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from cloud_bridge.ingest.session import CameraSession
-from cloud_bridge.store.journal import CameraRecord
+from cloud_bridge.store.records import CameraRecord
 from edge_runtime.uplink.segment import HEADER_BYTES, Record, parse, parse_header
 from tests.support.engine_factory import make_edge_config, make_engine
 from tests.support.services import PATIENCE_S, ROOT, Broker, Listener, until
@@ -96,7 +96,7 @@ def read_by_bridge(device: Device, payloads: list[bytes]) -> CameraSession:
     session = CameraSession("lab/door", device.key, device.manifest, CameraRecord())
     for each in payloads:
         session.receive("features", each, now_s=time.time())
-    session.close()
+    session.drain()
     return session
 
 

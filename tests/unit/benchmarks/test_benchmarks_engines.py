@@ -81,10 +81,11 @@ def test_lower_precision_costs_a_point_at_most() -> None:
 def calibrated(small_checkpoint: Path, small_graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small calibrated checkpoint."""
     folder = Path(shutil.copytree(small_checkpoint, tmp_path_factory.mktemp("calibrated") / "small"))
-    windows = parity.made_windows(FamilyConfig.load(folder / "config.json").window, 16)
+    window = FamilyConfig.load(folder / "config.json").window
+    feeds = [{"frames": made[None]} for made in parity.made_windows(window, 16)]
     with pytest.MonkeyPatch.context() as patch:
         use_graphs(patch, small_graphs)
-        document = calibrate(folder, Material([windows[i : i + 4] for i in range(0, 16, 4)], "made windows"))
+        document = calibrate(folder, Material([feeds[i : i + 4] for i in range(0, 16, 4)], "made windows"))
     (folder / CALIBRATION).write_text(json.dumps(document))
     return folder
 

@@ -49,8 +49,8 @@ def traced(small_graphs: Path) -> Iterator[dict[str, ModelProto]]:
 def material(checkpoint: Path) -> Material:
     """Six clips of five made windows."""
     config = FamilyConfig.load(checkpoint / "config.json")
-    windows = parity.made_windows(config.window, 30)
-    return Material([windows[i : i + 5] for i in range(0, 30, 5)], "made windows")
+    feeds = [{"frames": window[None]} for window in parity.made_windows(config.window, 30)]
+    return Material([feeds[i : i + 5] for i in range(0, 30, 5)], "made windows")
 
 
 @pytest.fixture(scope="module")

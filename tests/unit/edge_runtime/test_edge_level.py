@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from benchmarks.privacy import adaptive_level as benchmark
 from cloud_bridge.ingest.events import EventReader, Release
 from cloud_bridge.ingest.session import CameraSession
-from cloud_bridge.store.journal import CameraRecord
+from cloud_bridge.store.records import CameraRecord
 from edge_runtime.gate.sampler import NoiseSample
 from tests.support.bridge_factory import DEVICE, make_manifest
 from tests.support.edge_device import KEY, Device

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cloud_bridge.ingest.session import CameraSession
-from cloud_bridge.store.journal import CameraRecord
+from cloud_bridge.store.records import CameraRecord
 from edge_runtime.config import load_config
 from edge_runtime.uplink import publisher as publisher_module
 from edge_runtime.uplink.pace import Pace

@@ -24,6 +24,7 @@ from export import parity, trace
 from export.backends import runners as engines
 from export.backends.runners import Runner
 from export.build_engine import main
+from export.describe import described
 from export.inputs import Inputs, why_build
 from export.precision.network import open_session
 from export.proof.structure import load_graph
@@ -67,9 +68,11 @@ def test_the_folder_is_complete_and_proved(checkpoint: Path, engine: Path) -> No
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, engine: Path) -> None:
-    family = trace.load_family(checkpoint)
-    for made, name in ((trace.trace_encode(family), "encode.onnx"), (trace.trace_decide(family), "decide.onnx")):
-        assert made.SerializeToString(deterministic=True) == (engine / name).read_bytes()
+    family, manifest = trace.load_family(checkpoint), EngineManifest.load(engine)
+    belongs = manifest.hashes["checkpoint"], manifest.hashes["certificate"]
+    for part, model in (("encode", trace.trace_encode(family)), ("decide", trace.trace_decide(family))):
+        made = described(model, part, *belongs)
+        assert made.SerializeToString(deterministic=True) == (engine / f"{part}.onnx").read_bytes()
 
 
 def test_the_graphs_hold_no_paths_and_no_traces_of_their_source(engine: Path) -> None:
@@ -289,8 +292,13 @@ class Wrong:
     def __init__(self, inner: Runner, how: str) -> None:
         self._inner, self._how = inner, how
 
-    def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        mu = self._inner.encode(frames)
+    def perceive(self, frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        return self._inner.perceive(frame)
+
+    def encode(
+        self, frames: npt.NDArray[np.uint8], people: npt.NDArray[np.int32] | None = None
+    ) -> npt.NDArray[np.int32]:
+        mu = self._inner.encode(frames, people)
         return mu + {"loud": 3, "biased": 1}.get(self._how, 0) * (1 if self._how == "biased" else np.sign(mu))
 
     def decide(self, z: npt.NDArray[np.int32], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

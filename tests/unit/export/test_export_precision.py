@@ -60,9 +60,9 @@ def test_weights_that_do_not_fit_into_one_message_are_refused_before_anything_is
     """int8 is measured and made in memory: the calibration refuses before a build could ask for it."""
     monkeypatch.setattr(trace, "_ONE_PIECE", 1000)
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("was traced"))
-    windows = parity.made_windows(manifest.window, 12)
+    feeds = [{"frames": window[None]} for window in parity.made_windows(manifest.window, 12)]
     with pytest.raises(GraphError, match="encode: .* GB of float32 weights.*--precision fp16 or fp32"):
-        calibrate(checkpoint, Material([windows[i : i + 3] for i in range(0, 12, 3)], "made windows"))
+        calibrate(checkpoint, Material([feeds[i : i + 3] for i in range(0, 12, 3)], "made windows"))
     with pytest.raises(GraphError, match="decide: .* GB of float32 weights.*--precision fp16 or fp32"):
         trace.trace_decide(trace.load_family(checkpoint))
 
@@ -169,7 +169,12 @@ def test_an_engine_beyond_its_tolerance_is_refused(
     run = {part: open_session(model) for part, model in traced.items()}
 
     class Moved:
-        def encode(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        def perceive(self, frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+            raise AssertionError("this family sees no people")
+
+        def encode(
+            self, frames: npt.NDArray[np.uint8], people: npt.NDArray[np.int32] | None = None
+        ) -> npt.NDArray[np.int32]:
             mu: npt.NDArray[np.int32] = run["encode"]({"frames": frames})[0].copy()
             mu.reshape(-1)[:2] -= np.where(mu.reshape(-1)[:2] > 0, shift, -shift)
             return mu

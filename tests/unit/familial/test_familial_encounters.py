@@ -47,7 +47,7 @@ def distances(joints: Floats) -> Floats:
         np.linalg.norm(a[:, ENDS, None] - b[:, None, TRUNK], axis=-1).min((1, 2))
         for a, b in ((one, other), (other, one))
     ]
-    return np.minimum(*near)
+    return np.asarray(np.minimum(*near))
 
 
 @pytest.mark.parametrize("kind", [*SINGLE, *HOLDS])

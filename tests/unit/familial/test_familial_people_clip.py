@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,7 +198,8 @@ def test_jitter_is_small_beside_what_is_misplaced_for_long_and_grows_where_hidde
 def test_sides_are_exchanged_as_often_as_the_table_says(name: str, joints: tuple[int, int]) -> None:
     rate = 0.2
     exact = standing(1)
-    found = drawn(exact, replace(PLAIN, **{name: (rate, rate) if name == "swap_all" else rate}), times=40)
+    rates: dict[str, Any] = {name: (rate, rate) if name == "swap_all" else rate}
+    found = drawn(exact, replace(PLAIN, **rates), times=40)
     at = places(found[found[:, 0, SCORE] > 0])[:, 0]
     left, right = joints
     exchanged = at[:, left, 1] < at[:, right, 1]
@@ -260,7 +262,11 @@ def test_clips_of_people_come_from_the_cache_and_their_errors_are_drawn_anew(
         assert one.footage.frames.shape == (0, 96, 96) and len(one.footage.times) == len(people) == len(one.truth.count)
         assert one.annotations == two.annotations and one.caption == two.caption
         other = with_new_errors(one, np.random.default_rng(5))
-        assert not np.array_equal(other.footage.people, people) and other.exact is one.exact
+        assert (
+            other.footage.people is not None
+            and not np.array_equal(other.footage.people, people)
+            and other.exact is one.exact
+        )
     made = people_clip(3, fps=stored.PEOPLE_FPS)  # the module's own name is not the test's
     assert first[0].exact is not None and np.array_equal(first[0].exact.points, made.people.points)
     assert LABELS[first[0].label] == made.clip.label
