@@ -1,6 +1,6 @@
 """The bridge: messages -> sessions -> events -> member -> verdicts and alerts. One thread does all of it.
 
-    for batch in mailbox:                       # run: at most 64 messages, a message of each camera in turn
+    for batch in mailbox:                       # run: at most 256 messages, a message of each camera in turn
         taken = session.receive(message, now)   # one session for each camera; pure
         for event, reading in member.read(...): # all cameras in one forward
             work += verdict, alerts

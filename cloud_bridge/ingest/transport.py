@@ -29,7 +29,7 @@ _SESSION_S = 3600  # for which the broker keeps our session (MQTT 5)
 _QUEUE = 10_000
 _IN_FLIGHT = 1024
 
-_BATCH = 64  # messages that are read before anything is published
+_BATCH = 256  # messages of one commit, before which nothing of them is published
 _MOST_WAITING = 65_536  # messages of all cameras that wait to be read
 
 Hold = Callable[[str, bytes, bool, Receipt], None]

@@ -217,9 +217,9 @@ def test_cameras_are_read_in_turns(tmp_path: Path) -> None:
         payload = release(slot, manifest=MANIFEST, key=OTHER, camera="hall")
         mailbox.put(Inbound("lab/hall", "features", payload, False))
     harness.bridge.handle(mailbox.take(0))
-    assert len(harness.verdicts("hall")) == 1 and len(harness.verdicts("door")) == 64 - 8 - 7
+    assert len(harness.verdicts("hall")) == 1 and len(harness.verdicts("door")) == 256 - 8 - 7
     while batch := mailbox.take(0):
-        assert len(batch) <= 64
+        assert len(batch) <= 256
         harness.bridge.handle(batch)
     assert harness.bridge.stats()["refused"] == {"flood": 90}
     assert len(harness.verdicts("door")) == 593
