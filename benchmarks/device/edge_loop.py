@@ -270,6 +270,7 @@ def _watch(edge: Child, listener: Listener, start: int, windows: int) -> tuple[d
                 break  # it ended meanwhile
             largest = max(largest, now, key=lambda size: size.get("pss", 0.0))
         time.sleep(0.2)
+    times = times[: 1 + max(range(len(times)), key=lambda index: times[index][1], default=0)]  # then children end
     (began, before), (ended, after) = (times[0], times[-1]) if len(times) > 1 else ((0.0, 0.0), (1.0, 0.0))
     return largest, (after - before) / (ended - began)
 

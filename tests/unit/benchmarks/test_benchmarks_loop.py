@@ -63,7 +63,7 @@ def test_the_devices_own_work_is_measured(
     for run in found["figures"]["runs"].values():
         assert run["windows"] == 12
         assert 0.0 < run["first_message_s"] <= run["first_release_s"]
-        assert 0.0 < run["busy"] < 3.0  # cores
+        assert 0.0 <= run["busy"] < 3.0  # cores; 0 where a busy machine left no two looks
         assert run["latency_ms"]["p50"] <= run["latency_ms"]["p99"]
 
 
