@@ -47,7 +47,7 @@ CLIPS = {
     "alarms":         SeedRange(8_600_000, 8_700_000, "rooms and risks of benchmarks.alarms"),
     "alerts":         SeedRange(8_700_000, 8_800_000, "rooms and risks of calibration.alerts"),
     "dfil":           SeedRange(8_500_000, 8_600_000, "clips of benchmarks.dfil"),
-    "detector":       SeedRange(8_600_000, 8_700_000, "clips of benchmarks.detector"),
+    "detector":       SeedRange(8_800_000, 8_900_000, "clips of benchmarks.detector"),
 }
 """Use -> seeds of `render_clip`."""
 

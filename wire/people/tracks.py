@@ -119,7 +119,7 @@ class _State:
 def _distance(last: _Floats, now: _Floats) -> _Floats:
     """(W, _OPEN, P): mean distance of the joints and the box's centre, over the larger of the two bodies' sizes."""
     a, b = last[:, :, None], now[:, None]
-    weight = np.minimum(a[..., 2 : 3 * JOINTS : 3], b[..., 2 : 3 * JOINTS : 3])  # (W, O, P, 17)
+    weight = np.maximum(np.minimum(a[..., 2 : 3 * JOINTS : 3], b[..., 2 : 3 * JOINTS : 3]), 0)  # (W, O, P, 17)
     dy = a[..., 0 : 3 * JOINTS : 3] - b[..., 0 : 3 * JOINTS : 3]
     dx = a[..., 1 : 3 * JOINTS : 3] - b[..., 1 : 3 * JOINTS : 3]
     joints = (np.sqrt(dy * dy + dx * dx) * weight).sum(-1)

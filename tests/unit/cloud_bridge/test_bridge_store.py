@@ -26,6 +26,22 @@ from tests.support.databases import Postgres, running_postgres
 from wire.errors import ConfigError, StoreAway, StoreError
 from wire.mqtt import Message
 
+
+@pytest.fixture(autouse=True)
+def closed_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the connections of every store that a test leaves open."""
+    made, create = list[sa.Engine](), sa.create_engine
+
+    def remembered(*address: Any, **options: Any) -> sa.Engine:
+        made.append(create(*address, **options))
+        return made[-1]
+
+    monkeypatch.setattr(sa, "create_engine", remembered)
+    yield
+    for engine in made:
+        engine.dispose()
+
+
 MANIFEST = make_manifest(slot_s=1.0)
 KEY = DEVICE.public.hex
 ELSEWHERE = "another.host, process 1"
