@@ -33,6 +33,7 @@ from wire.errors import GraphError
 from wire.privacy.certificate import guess_bound
 
 STATISTICS = ("z", "time", "ends")
+STATISTIC = 120  # releases: enough where an eye takes seconds to start
 STEADY_S = 0.01
 """How late a thread of this process may wake, one time in twenty, where times are judged."""
 
@@ -103,7 +104,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Arena, di
         statistic = fault.startswith("sound") or PLAYED.get(fault, ("", "", ""))[2] in STATISTICS
         source = LIVE if eye == "says-last" else SCENE
         plays[f"c{number}"] = Play(
-            gate=mutant_gate(own, name), source=source, windows=60 if statistic else 12, tap=statistic
+            gate=mutant_gate(own, name), source=source, windows=STATISTIC if statistic else 12, tap=statistic
         )
     with Arena(tmp_path_factory.mktemp("played")) as arena:
         with Wakeups() as wakeups:
@@ -129,9 +130,9 @@ def test_a_fault_of_the_gate_is_found_in_what_leaves(played: tuple[Arena, dict[s
         return
     sound = runs[f"sound {eye}"]
     if judge == "ends":
-        assert len(run.slots) < len(sound.slots) == 60
+        assert len(run.slots) < len(sound.slots) == STATISTIC
         return
-    assert faults(run, honest) == faults(sound, honest) == ["releases: 60 and not 12"]  # it takes a statistic
+    assert faults(run, honest) == faults(sound, honest) == [f"releases: {STATISTIC} and not 12"]
     if judge == "z":
         assert told_by_z(arena, run, eye) and not told_by_z(arena, sound, eye)
         return
