@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -80,9 +79,13 @@ class _Guard:
 
         return check
 
-    def _caller(self, request: Request) -> Caller:
+    def known(self, request: Request) -> Caller | None:
+        """Whose token a request bears, now: None where it has ended or was taken out since."""
         kind, _, token = request.headers.get("authorization", "").partition(" ")
-        caller = self._tokens.caller(token.strip()) if kind.lower() == "bearer" and len(token) < 200 else None
+        return self._tokens.caller(token.strip()) if kind.lower() == "bearer" and len(token) < 200 else None
+
+    def _caller(self, request: Request) -> Caller:
+        caller = self.known(request)
         if caller is None:
             address = request.client.host if request.client else ""
             if not self._guesses.take(address):
@@ -250,6 +253,7 @@ def _streams(app: FastAPI, guard: _Guard, hub: Hub) -> None:
 
     @app.get("/v1/stream")
     async def stream(
+        request: Request,
         kind: Annotated[str, Query(pattern="^(|verdict|alert)$")] = "",
         camera: CameraName = "",
         caller: Caller = viewer,
@@ -259,7 +263,8 @@ def _streams(app: FastAPI, guard: _Guard, hub: Hub) -> None:
             raise Missing(f"no camera {camera!r}")
 
         def wants(name: str) -> bool:
-            return (name == camera if camera else caller.sees(name)) and time.time() < caller.until_s
+            now = guard.known(request)  # a token may end, or lose a site, while its stream is open
+            return now is not None and now.sees(name) and camera in ("", name)
 
         if hub.full:
             raise HTTPException(503, "as many listeners as may be; try again later")

@@ -470,6 +470,17 @@ def test_a_listener_hears_only_its_own_cameras(api: Api) -> None:
             assert queues == [0, 0]
 
 
+def test_a_stream_says_no_more_once_its_token_is_taken_out(api: Api, tmp_path: Path) -> None:
+    head = {"Authorization": f"Bearer {api.tokens['viewer']}"}
+    with api.http.stream("GET", "/v1/stream?kind=verdict", headers=head) as stream:
+        assert next(stream.iter_lines()) == "event: ready"
+        until(lambda: api.server._hub.count == 1)
+        (listener,) = api.server._hub._listeners
+        assert listener._wants("lab/door")
+        remove_token(tmp_path / "tokens.json", "viewer")
+        until(lambda: not listener._wants("lab/door"))
+
+
 def test_a_listener_that_sleeps_loses_the_oldest_and_is_told() -> None:
     async def play() -> list[dict[str, Any]]:
         listener, found = Listener("", lambda camera: True), list[dict[str, Any]]()
