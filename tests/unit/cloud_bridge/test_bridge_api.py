@@ -473,7 +473,8 @@ def test_a_listener_hears_only_its_own_cameras(api: Api) -> None:
 def test_a_stream_says_no_more_once_its_token_is_taken_out(api: Api, tmp_path: Path) -> None:
     head = {"Authorization": f"Bearer {api.tokens['viewer']}"}
     with api.http.stream("GET", "/v1/stream?kind=verdict", headers=head) as stream:
-        assert next(stream.iter_lines()) == "event: ready"
+        lines = stream.iter_lines()  # the response is closed with it
+        assert next(lines) == "event: ready"
         until(lambda: api.server._hub.count == 1)
         (listener,) = api.server._hub._listeners
         assert listener._wants("lab/door")
