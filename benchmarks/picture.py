@@ -23,6 +23,7 @@ import numpy.typing as npt
 from benchmarks.harness import add_checkpoint, add_engine, engine_folder
 from benchmarks.runner import Picture
 from calibration.audit.drawing import document, line, text
+from familial.synth.rendered_clip import RenderedClip
 from wire.artifact.manifest import EngineManifest
 from wire.errors import DataError
 
@@ -70,7 +71,7 @@ def moment(engine: Path, checkpoint: Path, seed: int = _SEED) -> Moment:
     clip, manifest = demo_clip(), EngineManifest.load(engine)
     member, book = FamilyMember.load(checkpoint, manifest), AlertBook(AlertRule(), [])
     event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
-    for slot, z in enumerate(_releases(engine, clip.frames, clip.times_s, seed)):
+    for slot, z in enumerate(_releases(engine, checkpoint, clip, seed)):
         event.push(slot, z)
         if not event.whole:
             continue
@@ -84,26 +85,22 @@ def moment(engine: Path, checkpoint: Path, seed: int = _SEED) -> Moment:
     raise DataError(f"no alert is raised on the demo's clip under the noise of seed {seed}; give another --seed")
 
 
-def _releases(
-    engine: Path, frames: npt.NDArray[np.uint8], times_s: npt.NDArray[np.float64], seed: int
-) -> list[npt.NDArray[np.int16]]:
+def _releases(engine: Path, checkpoint: Path, clip: RenderedClip, seed: int) -> list[npt.NDArray[np.int16]]:
     """What leaves the box for every slot of a clip, int16 (n,) each."""
     from edge_runtime.eye.engine.onnx import OnnxEngine
-    from edge_runtime.eye.window import FrameBuffer
     from edge_runtime.gate.core import release
-    from familial.data.clips import small_grey
+    from familial.data.feeds import encode_feeds
+    from familial.evaluate.footage import picture_footage
+    from familial.model.config import FamilyConfig
 
     runner = OnnxEngine(engine)
     manifest, rng = runner.manifest, np.random.default_rng(seed)
-    buffer = FrameBuffer(manifest.window, ahead_s=float(times_s[-1]))
-    for frame, time_s in zip(frames, times_s, strict=True):
-        if buffer.wants(float(time_s)):
-            buffer.push(float(time_s), small_grey(frame, manifest.window))
-    found = []
-    for slot in range(int(times_s[-1] / manifest.window.slot_s)):
+    footage = picture_footage(clip.frames, 1.0 / clip.times_s[1], FamilyConfig.load(checkpoint / "config.json"))
+    slot_s, found = manifest.window.slot_s, []
+    ends = [slot_s * (slot + 1) for slot in range(int(clip.times_s[-1] / slot_s))]
+    for feed in encode_feeds(footage, ends, manifest.window, manifest.person_frame is not None):
         noise = np.rint(rng.normal(0.0, float(manifest.sigma), manifest.n)).astype(np.int32)
-        window = buffer.window(slot, (slot + 1) * manifest.window.slot_s)
-        found.append(release(runner.encode(window.frames), noise, manifest.clip_norm))
+        found.append(release(runner.encode(**feed), noise, manifest.clip_norm))
     runner.close()
     return found
 

@@ -21,6 +21,7 @@ from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
 from calibration.measures import fisher_leakage
 from wire.arguments import at_least_one
+from wire.errors import ConfigError
 from wire.privacy.certificate import PROFILES, sigma_for
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ def _measure(args: argparse.Namespace) -> Report:
 
     family = checkpoint.load(args.checkpoint)
     config = family.config
+    if family.tower.sees_people:
+        raise ConfigError(
+            f"{args.checkpoint}: pixels reach its codes through key points too, which have no derivative; give a "
+            "checkpoint whose tower sees no people"
+        )
     clips = rendered_clips(clip_seeds("dfil", args.windows), config.labels, config.window, processes=1)
     found = [jacobian(family, window_of(family, clip.footage)) for clip in clips]
     rows: list[tuple[str, ...]] = [("profile", "sigma", "windows", "dFIL", "1 / dFIL", "clearest pattern", "patterns")]
