@@ -269,6 +269,19 @@ def test_options_and_recipe_keys_of_the_version_before_are_read(tmp_path: Path) 
     }
 
 
+def test_the_recipe_of_nano_people_adds_people_to_that_of_nano(tmp_path: Path) -> None:
+    argv = ["--out", str(tmp_path / "x"), "--recipe"]
+    runs, of_nano = (
+        list(trainings(ROOT / "checkpoints" / name / "recipe.toml", train._parser(), [*argv, name], tmp_path))
+        for name in ("nano-people", "nano")
+    )
+    same = ("rendered", "steps", "stage_1", "lr", "bf16", "seed", "logit_bias", "tower")
+    for one, other in zip(runs[:2], of_nano, strict=True):
+        assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
+    assert (runs[2].tower, runs[2].freeze_motion, runs[2].people) == ("fused", True, 3000)
+    assert runs[2].base == runs[1].out
+
+
 @pytest.mark.parametrize("name", ["nano", "nano-research"])
 def test_recipes_of_the_shipped_weights_can_be_read(name: str, tmp_path: Path) -> None:
     path = ROOT / "checkpoints" / name / "recipe.toml"
