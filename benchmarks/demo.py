@@ -40,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     end_on_signals()
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # a broken file is reported by us, in one line
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         return _demo(args)
     except VeilsightError as error:

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import demo
 from benchmarks.broker import child_env
+from tests.support.camera_servers import refusing_rtsp
 from tests.support.services import PATIENCE_S, ROOT
 
 KEYS = {
@@ -83,6 +84,17 @@ def test_a_source_that_cannot_be_played_is_one_clear_line(tmp_path: Path, conten
     assert result.stdout == ""
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert "clip.mp4" in result.stderr
+
+
+def test_a_camera_that_refuses_its_password_says_so(tmp_path: Path) -> None:
+    with refusing_rtsp("401 Unauthorized") as (port, _):
+        command = [sys.executable, "-m", "benchmarks.demo", "--source", f"rtsp://me:Secret@127.0.0.1:{port}/Secret"]
+        result = subprocess.run(
+            command, env=child_env(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert "refuses user and password" in result.stderr and "Secret" not in result.stderr
 
 
 def test_the_script_works_from_any_directory(tmp_path: Path) -> None:

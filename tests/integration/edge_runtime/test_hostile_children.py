@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ STEADY_S = 0.01
 SMALL_AUC = 0.6
 """What the lower end of the area under the ROC curve may be: a core that others keep awake wakes some 50 us earlier."""
 LONG = 150  # releases for a statistic
+ANSWERING = ("lies", "attacks")
+
+
+def said(run: Run) -> list[Mapping[str, float]]:
+    return [verdict.probabilities for _, verdict in run.heard.of("edge")]
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +50,14 @@ def eyes(arena: Arena) -> dict[str, Run]:
 
 
 @pytest.fixture(scope="module")
-def readers(arena: Arena) -> dict[str, Run]:
+def reading(arena: Arena) -> dict[str, Play]:
     plays = {name: Play(eye=f"{EYES}:honest", reader=f"{READER}:{name}") for name in READERS}
-    plays["attacks"] = Play(eye=f"{EYES}:honest", reader=f"{READER}:attacks@{arena.folder}")
-    return arena.play(plays)
+    return {**plays, "attacks": Play(eye=f"{EYES}:honest", reader=f"{READER}:attacks@{arena.folder}")}
+
+
+@pytest.fixture(scope="module")
+def readers(arena: Arena, reading: dict[str, Play]) -> dict[str, Run]:
+    return arena.play(reading)
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
@@ -61,15 +71,22 @@ def test_whatever_an_eye_says_or_does_only_z_can_tell(eyes: dict[str, Run], name
 def test_whatever_a_reader_says_or_does_only_verdicts_can_tell(
     eyes: dict[str, Run], readers: dict[str, Run], name: str
 ) -> None:
-    run = readers[name]
-    assert faults(run, eyes["honest"]) == []
-    said = [verdict.probabilities for _, verdict in run.heard.of("edge")]
+    assert faults(readers[name], eyes["honest"]) == []
+    if name not in ANSWERING:
+        assert said(readers[name]) == []
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_what_a_reader_answers_is_told(
+    arena: Arena, reading: dict[str, Play], readers: dict[str, Run], name: str
+) -> None:
+    """On a busy machine a reader may start later than a short run ends: then it gets a long one."""
+    found = said(readers[name])
+    if not found:
+        found = said(arena.play({f"{name}-long": replace(reading[name], windows=LONG)})[f"{name}-long"])
+    assert found  # the one that attacks answers only where no attack went well
     if name == "lies":
-        assert said and all(each == {"normal": 0.0, "fall": 1.0, "fight": 0.0} for each in said)
-    elif name == "attacks":
-        assert said  # it answers only where no attack went well
-    else:
-        assert said == []
+        assert all(each == {"normal": 0.0, "fall": 1.0, "fight": 0.0} for each in found)
 
 
 def test_free_of_confinement_the_attacks_go_well(arena: Arena) -> None:

@@ -2,90 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
 import socket
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pyarrow.parquet
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloud_bridge.api.__main__ import main
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.limits import Rates
-from cloud_bridge.api.live import Hub, Listener
 from cloud_bridge.api.server import ApiServer
 from cloud_bridge.api.tokens import ROLES, TokenFile, add_token, remove_token
-from cloud_bridge.client import BridgeClient
 from cloud_bridge.store import tables
-from cloud_bridge.store.database import reading
-from tests.support.bridge_factory import OTHER, Harness, make_manifest, release
+from tests.support.api_server import Api
 from tests.support.services import until
 from wire.errors import ConfigError
-
-MANIFEST = make_manifest(slot_s=1.0)
-
-
-class Api:
-    """A server over a harness of lab/door and lab/hall, with a token for each role, and one of another site."""
-
-    def __init__(self, folder: Path, per_s: float = 1e6, burst: float = 1e6) -> None:
-        self.harness = Harness(folder, MANIFEST)
-        self.tokens = {role: add_token(folder / "tokens.json", role, role, ["*"], 1.0) for role in ROLES}
-        self.tokens["stranger"] = add_token(folder / "tokens.json", "stranger", "admin", ["ward-9"], 1.0)
-        self.tokens["lab"] = add_token(folder / "tokens.json", "lab", "admin", ["lab"], 1.0)
-        self.tokens["old"] = add_token(folder / "tokens.json", "old", "admin", ["*"], 0.0)
-        config = ApiConfig("127.0.0.1:0", str(folder / "tokens.json"), requests_per_s=per_s, burst=burst)
-        bridge = self.harness.bridge
-        bridge.look()
-        self.server = ApiServer(config, bridge._store.engine, lambda: bridge.health)
-        bridge.listeners.append(self.server.tell)
-        self.url = f"http://127.0.0.1:{self.server.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=60.0)
-
-    def fall(self, slots: int = 12) -> None:
-        """Verdicts on both cameras, and a fall at the door."""
-        for slot in range(slots):
-            self.harness.now_s = 1000.0 + slot
-            self.harness.send(release(slot, 90 if slot > 8 else 0, manifest=MANIFEST, time_s=960))
-            hall = release(slot, manifest=MANIFEST, time_s=960, key=OTHER, camera="hall")
-            self.harness.send(hall, camera="lab/hall")
-
-    def ask(self, path: str, who: str = "viewer", method: str = "GET", **how: Any) -> httpx.Response:
-        token = {"Authorization": f"Bearer {self.tokens.get(who, who)}"} if who else {}
-        return self.http.request(method, path, headers={**token, **how.pop("headers", {})}, **how)
-
-    def rows(self, path: str, who: str = "viewer") -> list[dict[str, Any]]:
-        answer = self.ask(path, who)
-        assert answer.status_code == 200, answer.text
-        return list(answer.json()["rows"])
-
-    @property
-    def alert(self) -> str:
-        return str(self.rows("/v1/alerts?label=fall")[0]["id"])
-
-    def count(self, table: sa.Table) -> int:
-        with reading(self.harness.bridge._store.engine) as connection:
-            return int(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
-
-    def __enter__(self) -> Api:
-        self.server.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.close()
-        self.server.__exit__()
-        self.harness.bridge._store.close()
 
 
 @pytest.fixture(scope="module")
@@ -420,85 +358,3 @@ def test_a_port_that_is_taken_ends_the_start(shared: Api, tmp_path: Path) -> Non
     config = ApiConfig(f"127.0.0.1:{shared.server.port}", str(tmp_path / "t.json"))
     with pytest.raises(ConfigError, match="free the port or name another"):
         ApiServer(config, shared.harness.bridge._store.engine, dict)
-
-
-# --- live
-
-
-def test_the_client_hears_what_happens_and_answers(api: Api) -> None:
-    heard: list[dict[str, Any]] = []
-
-    async def listen() -> None:
-        async with BridgeClient(api.url, api.tokens["nurse"]) as bridge:
-            assert [each["camera"] for each in await bridge.cameras()] == ["lab/door", "lab/hall"]
-            assert len([row async for row in bridge.history("verdicts", camera="lab/door")]) == 5
-            async for alert in bridge.alerts():
-                heard.append(alert)
-                await bridge.acknowledge(alert["id"])
-                heard.append(await bridge.comment(alert["id"], "seen"))
-                return
-
-    thread = threading.Thread(target=lambda: asyncio.run(listen()))
-    thread.start()
-    until(lambda: api.server._hub.count == 1)
-    slot = 12
-    while thread.is_alive():  # cleared after four quiet verdicts
-        api.harness.now_s += 1.0
-        api.harness.send(release(slot, 0, manifest=MANIFEST, time_s=960))
-        slot += 1
-        thread.join(0.05)
-    first, answered = heard
-    assert (first["label"], first["raised"], first["camera"]) == ("fall", False, "lab/door")
-    assert answered["seen_by"] == "nurse" and answered["comments"][0]["words"] == "seen"
-    until(lambda: api.server._hub.count == 0)
-
-
-def test_a_listener_hears_only_its_own_cameras(api: Api) -> None:
-    head = {"Authorization": f"Bearer {api.tokens['stranger']}"}
-    with api.http.stream("GET", "/v1/stream", headers=head) as strange, httpx.Client(timeout=60.0) as other:
-        own = {"Authorization": f"Bearer {api.tokens['viewer']}"}
-        with other.stream("GET", f"{api.url}/v1/stream?kind=verdict&camera=lab/door", headers=own) as mine:
-            lines, nothing = mine.iter_lines(), strange.iter_lines()
-            assert next(lines) == next(nothing) == "event: ready"
-            until(lambda: api.server._hub.count == 2)
-            api.harness.now_s = 1020.0
-            api.harness.send(release(12, manifest=MANIFEST, time_s=960, key=OTHER, camera="hall"), camera="lab/hall")
-            api.harness.send(release(12, manifest=MANIFEST, time_s=960))
-            data = next(line for line in lines if line.startswith("data: {") and line != "data: {}")
-            assert json.loads(data.removeprefix("data: "))["camera"] == "lab/door"
-            queues = [len(each._queue) for each in api.server._hub._listeners]
-            assert queues == [0, 0]
-
-
-def test_a_stream_says_no_more_once_its_token_is_taken_out(api: Api, tmp_path: Path) -> None:
-    head = {"Authorization": f"Bearer {api.tokens['viewer']}"}
-    with api.http.stream("GET", "/v1/stream?kind=verdict", headers=head) as stream:
-        lines = stream.iter_lines()  # the response is closed with it
-        assert next(lines) == "event: ready"
-        until(lambda: api.server._hub.count == 1)
-        (listener,) = api.server._hub._listeners
-        assert listener._wants("lab/door")
-        remove_token(tmp_path / "tokens.json", "viewer")
-        until(lambda: not listener._wants("lab/door"))
-
-
-def test_a_listener_that_sleeps_loses_the_oldest_and_is_told() -> None:
-    async def play() -> list[dict[str, Any]]:
-        listener, found = Listener("", lambda camera: True), list[dict[str, Any]]()
-        for number in range(300):
-            listener.put("verdict", {"camera": "a/b", "n": number})
-        async for event in listener.events():
-            found.append(event)
-            if len(found) == 257:
-                return found
-        return found
-
-    found = asyncio.run(play())
-    assert found[0] == {"type": "lost", "count": 44} and found[1]["n"] == 44 and found[-1]["n"] == 299
-
-
-def test_a_hub_without_a_loop_costs_nothing() -> None:
-    hub, began = Hub(), time.process_time()
-    for _ in range(10_000):
-        hub.publish("verdict", {"camera": "a/b"})
-    assert time.process_time() - began < 5.0
