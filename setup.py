@@ -44,6 +44,7 @@ CLOUD = [
     "fastapi>=0.165",  # this and the next two: the API
     "uvicorn>=0.54",
     "sse-starlette>=3.7,<4",
+    "segno>=1.6,<2",  # QR codes of the page for visitors
 ]
 CLIENT = ["httpx>=0.28,<1"]  # cloud_bridge/client.py
 TRAIN = [
@@ -66,6 +67,8 @@ TEST = [
     "dp-accounting>=0.6",  # a second accountant, compared with the certificate
     "grpcio-tools==1.85.*",  # carries the protobuf compiler the committed code came from
     "psutil>=7",
+    "playwright==1.65.*",  # drives Chromium, which the distribution has
+    "axe-playwright-python>=0.1.8",  # carries axe-core: accessibility
     "ruff==0.17.*",
     "mypy==2.4.*",
     "types-protobuf>=7.35",
@@ -82,7 +85,11 @@ setup(
     # One directory on the path: a package made after the install is importable without installing again.
     package_dir={"": "."},
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
-    package_data={"wire.protocol": ["*.proto", "*.pyi"], "firmware_configs": ["overlay/**/*", "overlay/**/.*"]},
+    package_data={
+        "wire.protocol": ["*.proto", "*.pyi"],
+        "firmware_configs": ["overlay/**/*", "overlay/**/.*"],
+        "cloud_bridge.web": ["static/*"],
+    },
     install_requires=WIRE,
     extras_require={
         "edge": EDGE,

@@ -48,6 +48,7 @@ class Service:
     ) -> None:
         """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`."""
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
+        self._manifest = manifest
         self._mailbox = Mailbox(camera.name for camera in config.cameras)
         self._status = BridgeStatus(key, len(config.cameras))
         topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
@@ -72,8 +73,10 @@ class Service:
         if not self._config.api.listen:
             return nullcontext()
         from cloud_bridge.api.server import ApiServer  # FastAPI, which a bridge without an API does not load
+        from cloud_bridge.web.facts import Facts
 
-        server = ApiServer(self._config.api, self._store.engine, lambda: self.bridge.health)
+        facts = Facts.of(self._manifest, self.bridge.sessions)
+        server = ApiServer(self._config.api, self._store.engine, lambda: self.bridge.health, facts)
         self.bridge.listeners.append(server.tell)
         return server
 

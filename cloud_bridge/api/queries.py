@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from cloud_bridge.alerts.lifecycle import CONDITIONS
 from cloud_bridge.api.tokens import Caller
 from cloud_bridge.store import tables
 from cloud_bridge.store.database import reading, writing
@@ -35,11 +36,14 @@ __all__ = [
     "cameras",
     "comment",
     "counts",
+    "open_alerts",
     "verdicts",
 ]
 
 _MOST_COMMENTS = 100  # on one alert
 _CURSOR_BYTES = 400
+_UNSEEN_S = 12 * 3600.0  # for so long a risk that is over, and that nobody has seen, is still told
+_UNSEEN = 50
 
 
 class Missing(Exception):
@@ -104,6 +108,39 @@ def alert(engine: Engine, caller: Caller, number: str) -> dict[str, Any]:
         comments = connection.execute(query).mappings().all()
     said = [{"who": each["who"], "at_s": each["at_s"], "words": each["words"]} for each in comments]
     return {**_alert(row, row["camera"]), "comments": said}
+
+
+def open_alerts(engine: Engine, caller: Caller) -> list[dict[str, Any]]:
+    """Every open alert as it was raised, then the risks of the last hours that are over and that nobody has seen.
+
+    A row has `open`; an open alert that the store no longer has is there by its label, with no id.
+    """
+    table, names, raised = tables.alerts, dict[str, list[int]](), dict[str, list[str]]()
+    with reading(engine) as connection:
+        for row in connection.execute(sa.select(tables.cameras).order_by(tables.cameras.c.id)).mappings():
+            if caller.sees(row["camera"]):
+                names.setdefault(row["camera"], []).append(row["id"])
+                raised[row["camera"]] = json.loads(row["alerts"])["raised"]
+        found = [_raised(connection, camera, names[camera], label) for camera, each in raised.items() for label in each]
+        known = {each["id"] for each in found}
+        own = {number: camera for camera, numbers in names.items() for number in numbers}
+        query = sa.select(table).where(table.c.camera_id.in_(list(own)), table.c.made_s >= time.time() - _UNSEEN_S)
+        query = query.where(table.c.raised, table.c.seen_by == "", table.c.label.not_in(CONDITIONS))
+        query = query.order_by(table.c.made_s.desc()).limit(_UNSEEN + len(known))
+        over = [row for row in connection.execute(query).mappings() if row["id"] not in known][:_UNSEEN]
+    return found + [{**_alert(dict(row), own[row["camera_id"]]), "open": False} for row in over]
+
+
+def _raised(connection: Connection, camera: str, numbers: Sequence[int], label: str) -> dict[str, Any]:
+    """The change that raised an open alert: the newest of its label, under any key of the camera."""
+    table = tables.alerts
+    place = sa.and_(table.c.camera_id.in_(numbers), table.c.label == label, table.c.raised)
+    newest = sa.select(table).where(place).order_by(table.c.made_s.desc()).limit(1)
+    row = connection.execute(newest).mappings().first()
+    if row is None:
+        gone = {"id": "", "label": label, "raised": True, "made_s": 0.0, "sentence": "", "seen_by": "", "seen_s": 0.0}
+        return {"camera": camera, **gone, "open": True}
+    return {**_alert(dict(row), camera), "open": True}
 
 
 def acknowledge(engine: Engine, caller: Caller, number: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ from cloud_bridge.api.tokens import Caller, TokenFile
 from cloud_bridge.store.database import writing
 from cloud_bridge.store.export import EXPORTS, export
 from cloud_bridge.store.retention import delete, write_audit
+from cloud_bridge.web.facts import Facts
+from cloud_bridge.web.routes import add_page
 from wire import __version__
 from wire.errors import DataError, StoreAway
 
@@ -45,7 +47,7 @@ Health = Callable[[], dict[str, Any]]
 """The bridge's counts; "trouble" says why its store cannot be written."""
 
 _GUESSES_PER_S, _GUESSES = 1.0, 20.0  # requests without a good token, of one address
-_PING_S = 15
+_PING_S = 5
 _SHOWN = 10  # faults that an answer names
 _LATEST_S = 1e11
 
@@ -100,7 +102,7 @@ class _Guard:
         return caller
 
 
-def make_app(engine: Engine, tokens: TokenFile, config: ApiConfig, hub: Hub, health: Health) -> FastAPI:
+def make_app(engine: Engine, tokens: TokenFile, config: ApiConfig, hub: Hub, health: Health, facts: Facts) -> FastAPI:
     """Make the application.
 
     Args:
@@ -109,6 +111,7 @@ def make_app(engine: Engine, tokens: TokenFile, config: ApiConfig, hub: Hub, hea
         config: How often.
         hub: Gives verdicts and alerts as they are made.
         health: The bridge's counts.
+        facts: What the page tells beside the store.
     """
 
     @asynccontextmanager
@@ -128,10 +131,11 @@ def make_app(engine: Engine, tokens: TokenFile, config: ApiConfig, hub: Hub, hea
     guard = _Guard(tokens, config)
     _errors(app)
     _reads(app, engine, guard)
-    _writes(app, engine, guard)
+    _writes(app, engine, guard, hub)
     _takes_out(app, engine, guard)
     _streams(app, guard, hub)
     _watches(app, engine, guard, hub, health)
+    add_page(app, engine, facts, health, guard.role("viewer"))
     return app
 
 
@@ -189,18 +193,22 @@ def _reads(app: FastAPI, engine: Engine, guard: _Guard) -> None:
         return queries.alert(engine, caller, number)
 
 
-def _writes(app: FastAPI, engine: Engine, guard: _Guard) -> None:
+def _writes(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub) -> None:
     nurse, admin = Depends(guard.role("nurse")), Depends(guard.role("admin"))
 
     @app.post("/v1/alerts/{number}/acknowledge")
     def acknowledge(number: AlertId, caller: Caller = nurse) -> dict[str, Any]:
         """Say that you have seen an alert. The first who says so stays."""
-        return queries.acknowledge(engine, caller, number)
+        found = queries.acknowledge(engine, caller, number)
+        hub.publish("seen", {name: found[name] for name in ("camera", "id", "seen_by", "seen_s")})
+        return found
 
     @app.post("/v1/alerts/{number}/comments")
     def comment(number: AlertId, words: Words, caller: Caller = nurse) -> dict[str, Any]:
         """Add a comment to an alert."""
-        return queries.comment(engine, caller, number, words)
+        found = queries.comment(engine, caller, number, words)
+        hub.publish("comment", {"camera": found["camera"], "id": number, "count": len(found["comments"])})
+        return found
 
     @app.delete("/v1/data")
     def remove(
@@ -258,7 +266,7 @@ def _streams(app: FastAPI, guard: _Guard, hub: Hub) -> None:
         camera: CameraName = "",
         caller: Caller = viewer,
     ) -> Response:
-        """Verdicts and alerts as they are made (text/event-stream)."""
+        """Verdicts and alerts as they are made; without a kind also who has seen them (text/event-stream)."""
         if camera and not caller.sees(camera):
             raise Missing(f"no camera {camera!r}")
 

@@ -1,6 +1,6 @@
 """The API's server, in a thread of the bridge's process.
 
-ApiServer(config, engine, health)  --> a socket, uvicorn, the application
+ApiServer(config, engine, health, facts)  --> a socket, uvicorn, the application and its page
 the bridge's thread --tell--> whoever listens to /v1/stream
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -17,6 +18,7 @@ from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.live import Hub
 from cloud_bridge.api.routes import Health, make_app
 from cloud_bridge.api.tokens import TokenFile
+from cloud_bridge.web.facts import Facts
 from wire.errors import ConfigError
 from wire.protocol.message import Alert, Verdict, trace_id
 
@@ -30,10 +32,10 @@ _AT_ONCE = 256  # connections that are served
 class ApiServer:
     """The API, for a `with` block."""
 
-    def __init__(self, config: ApiConfig, engine: Engine, health: Health) -> None:
+    def __init__(self, config: ApiConfig, engine: Engine, health: Health, facts: Facts) -> None:
         """Take the port. Raises ConfigError where it cannot be had, or the files cannot be used."""
         host, port = config.address
-        app = make_app(engine, TokenFile(Path(config.tokens)), config, hub := Hub(), health)
+        app = make_app(engine, TokenFile(Path(config.tokens)), config, hub := Hub(), health, facts)
         self._hub = hub
         try:
             family = socket.AF_INET6 if host.version == 6 else socket.AF_INET
@@ -87,6 +89,7 @@ class ApiServer:
             "probability": made.probability,
             "sentence": made.sentence,
             "time_s": made.time_s,
+            "made_s": time.time(),
             "trace": trace_id(made.boot_id, slot),
         }
         if isinstance(made, Verdict):

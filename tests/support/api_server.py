@@ -12,6 +12,7 @@ from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.server import ApiServer
 from cloud_bridge.api.tokens import ROLES, add_token
 from cloud_bridge.store.database import reading
+from cloud_bridge.web.facts import Facts
 from tests.support.bridge_factory import OTHER, Harness, make_manifest, release
 
 __all__ = ["MANIFEST", "Api"]
@@ -31,7 +32,8 @@ class Api:
         config = ApiConfig("127.0.0.1:0", str(folder / "tokens.json"), requests_per_s=per_s, burst=burst)
         bridge = self.harness.bridge
         bridge.look()
-        self.server = ApiServer(config, bridge._store.engine, lambda: bridge.health)
+        facts = Facts.of(MANIFEST, bridge.sessions)
+        self.server = ApiServer(config, bridge._store.engine, lambda: bridge.health, facts)
         bridge.listeners.append(self.server.tell)
         self.url = f"http://127.0.0.1:{self.server.port}"
         self.http = httpx.Client(base_url=self.url, timeout=60.0)

@@ -48,8 +48,10 @@ LIBRARIES: Mapping[str, set[str]] = {
     "cloud_bridge/inference": {"torch"},
     "cloud_bridge/store": {"alembic", "sqlalchemy"},
     "cloud_bridge/store/export.py": {"pyarrow"},
+    "cloud_bridge/web": {"fastapi", "segno", "sqlalchemy", "starlette"},
     "benchmarks": {"cv2", "numpy", "onnxruntime", "paho", "torch", "transformers"},
     "benchmarks/broker.py": {"amqtt"},
+    "benchmarks/cloud/page_load.py": {"playwright"},
     "benchmarks/device/noise.py": {"opendp"},
     "benchmarks/device/perceive.py": {"onnx"},
 }
