@@ -24,7 +24,7 @@ import httpx
 __all__ = ["BridgeClient"]
 
 _TIMEOUT_S = 10.0
-_SILENCE_S = 40.0  # a stream has a sign of life every 15 s
+_SILENCE_S = 40.0  # a stream has a sign of life every 5 s
 _MOST_PAUSE_S = 30.0
 
 

@@ -89,7 +89,7 @@ class ApiServer:
             "probability": made.probability,
             "sentence": made.sentence,
             "time_s": made.time_s,
-            "made_s": time.time(),
+            "told_s": time.time(),
             "trace": trace_id(made.boot_id, slot),
         }
         if isinstance(made, Verdict):

@@ -65,7 +65,7 @@ export function timeline(ward, site, camera) {
   let due = 0;
   function hear(data) {
     if (!live || data.camera !== name) return;
-    rows.push({ ...data, at: data.made_s ?? ward.now(), p: data.probability });
+    rows.push({ ...data, at: data.told_s ?? ward.now(), p: data.probability });
     if (rows.length > PAGE) rows.shift();
     due = 1;
   }

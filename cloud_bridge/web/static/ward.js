@@ -163,7 +163,7 @@ export class Ward {
   }
 
   verdict(data) {
-    const at = data.made_s ?? this.now();
+    const at = data.told_s ?? this.now();
     const rows = this.minutes.get(data.camera) ?? [];
     rows.push({ at, label: data.label, p: data.probability, late: data.late, unsure: data.unsure });
     while (rows.length && rows[0].at < at - KEPT_S) rows.shift();
@@ -188,7 +188,7 @@ export class Ward {
     }
     if (data.raised) {
       const former = this.alerts.get(data.id) ?? { seen_by: "", seen_s: 0 };
-      this.alerts.set(data.id, { ...former, ...data, made_s: data.made_s ?? this.now(), open: true });
+      this.alerts.set(data.id, { ...former, ...data, made_s: data.told_s ?? this.now(), open: true });
     } else this.cleared(data);
     this.say("alerts", "cameras");
   }

@@ -3,7 +3,7 @@
 export const STAFF = {
   "nav.alerts": ["Alerts", "Alarme", "Alertes", "Alertas"],
   "nav.cameras": ["Cameras", "Kameras", "Caméras", "Cámaras"],
-  "nav.known": ["Privacy", "Privatsphäre", "Vie privée", "Privacidad"],
+  "nav.known": ["Privacy", "Schutz", "Vie privée", "Privacidad"],
   "nav.visitors": ["Visitors", "Besucher", "Visiteurs", "Visitas"],
   "nav.settings": ["Settings", "Optionen", "Réglages", "Ajustes"],
   "nav.label": ["Main menu", "Hauptmenü", "Menu principal", "Menú principal"],
