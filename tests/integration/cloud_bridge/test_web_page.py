@@ -97,6 +97,8 @@ def test_only_this_server_is_asked_and_the_policy_holds(browser: Browser, ward: 
 
 
 def test_health_and_the_last_minute_of_each_camera(browser: Browser, ward: SimulatedWard) -> None:
+    ward.verdict(*CAMERAS[:-1])
+    ward.verdict(HERE, label="fall")
     with visiting(browser, ward, "viewer") as visit:
         visit.see("cameras")
         cards = visit.page.locator(".camera")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,42 @@ from tests.support.browser import chromium, visiting
 from tests.support.services import free_port
 
 CAMERAS = ["ward-3/corridor", "ward-3/room-12", "ward-4/hall"]
+
+
+class Frozen:
+    """A network between a page and a server that can stop to deliver, without ending any connection."""
+
+    def __init__(self, port: int) -> None:
+        self._to, self._listener = port, socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.frozen = threading.Event()
+        self._open: list[socket.socket] = [self._listener]
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._open += [near, far]
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self._relay, args=pair, daemon=True).start()
+
+    def _relay(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if not self.frozen.is_set():
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def __enter__(self) -> Frozen:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
 
 @pytest.fixture(scope="module")
@@ -124,14 +163,19 @@ def test_a_lost_stream_is_said_at_once_and_comes_back_with_what_was_missed(brows
 
 def test_a_stream_that_says_nothing_is_lost(browser: Browser, ward: SimulatedWard) -> None:
     """A network that swallows everything and ends nothing; the page's clock goes on by hand."""
-    with visiting(browser, ward) as visit:
+    with Frozen(ward.server.port) as network, visiting(browser, ward) as visit:
+        visit.url = f"http://127.0.0.1:{network.port}"
         visit.page.clock.install()
         visit.sign_in(ward.tokens["nurse"])
-        visit.page.route("**/v1/**", lambda route: None)  # whatever is asked from now on hangs
-        visit.wait("document.querySelector('.pill').dataset.state === 'live'")
-        ward.server._hub.end()  # the server's part of the stream: over, so no sign of life either
+        visit.page.clock.fast_forward(3_000)
+        expect(visit.page.locator(".pill")).to_have_text("Live")
+        network.frozen.set()
         visit.page.clock.fast_forward(13_000)
         expect(visit.page.locator(".banner")).to_contain_text("no alerts arrive here")
+        expect(visit.page.locator(".pill")).to_have_text("Not connected")
+        network.frozen.clear()
+        visit.page.clock.fast_forward(20_000)
+        expect(visit.page.locator(".pill")).to_have_text("Live")
 
 
 def test_a_network_that_goes_is_said_before_the_next_answer(browser: Browser, ward: SimulatedWard) -> None:

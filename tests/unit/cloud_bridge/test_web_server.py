@@ -176,6 +176,9 @@ def test_what_the_bridge_cannot_write_is_said_without_its_words(api: Api) -> Non
 
 
 def test_another_site_s_cameras_are_nowhere(api: Api) -> None:
+    api.harness.now_s = time.time()
+    api.harness.send(release(12, 5, manifest=MANIFEST, time_s=960))
+    assert api.ask("/v1/minute", "lab").json()["rows"]
     found = api.ask("/v1/overview", "stranger").json()
     assert (found["cameras"], found["alerts"]) == ([], [])
     assert api.ask("/v1/minute", "stranger").json()["rows"] == {}
