@@ -82,7 +82,7 @@ setup(
     # One directory on the path: a package made after the install is importable without installing again.
     package_dir={"": "."},
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
-    package_data={"wire.protocol": ["*.proto", "*.pyi"], "firmware_configs": ["overlay/**/*", "overlay/**/.*"]},
+    package_data={"wire.protocol": ["*.proto", "*.pyi"], "firmware_configs": ["flash.sh.in", "packages/**/*"]},
     install_requires=WIRE,
     extras_require={
         "edge": EDGE,
