@@ -35,7 +35,7 @@ def make_wheel(folder: Path, name: str, tag: str, files: dict[str, str], metadat
     path = folder / f"{name}-1.0-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file, text in {**files, f"{name}-1.0.dist-info/METADATA": metadata}.items():
-            archive.writestr(file, text)
+            archive.writestr(zipfile.ZipInfo(file), text)  # without the time of day
     return f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}"
 
 

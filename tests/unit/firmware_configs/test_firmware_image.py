@@ -142,7 +142,7 @@ def flash(
         tmp_path / "tools/lsusb": log,
         tmp_path / "tools/sudo": '#!/bin/bash\nexec "$@"\n',
         tmp_path / "tools/mount": log,
-        tmp_path / "tools/umount": log,
+        tmp_path / "tools/unshare": log.replace("$*", "") + 'shift\nexec "$@"\n',
         tmp_path / "tools/chroot": log + f'ls "$1/opt/veilsight/packages" >>{tmp_path}/log\n',
     }
     for path, text in scripts.items():
@@ -169,10 +169,10 @@ def flash(
 def test_with_run_the_script_copies_the_overlay_before_it_flashes(tmp_path: Path) -> None:
     result, log = flash(tmp_path, "R36 (release), REVISION: 4.4")
     assert result.returncode == 0, result.stderr
-    order = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", "mount", "chroot", "veilsight-engine_1_all.deb"]
-    order += ["veilsight-units_1_all.deb", "umount", "lsusb", "l4t_initrd_flash.sh"]
+    order = ["l4t_flash_prerequisites.sh", "apply_binaries.sh", "unshare", "mount", "chroot"]
+    order += ["veilsight-engine_1_all.deb", "veilsight-units_1_all.deb", "lsusb", "l4t_initrd_flash.sh"]
     assert [line.split()[0] for line in log] == order
-    assert log[3].endswith("/rootfs sh -c dpkg --install /opt/veilsight/packages/*.deb")
+    assert log[4].endswith("/rootfs sh -c dpkg --install /opt/veilsight/packages/*.deb")
     assert "-c bootloader/generic/cfg/flash_t234_qspi.xml --showlogs --network usb0 jetson-orin-nano-devkit" in log[-1]
     unpacked = tmp_path / "unpacked" / "Linux_for_Tegra" / "rootfs"
     assert not (unpacked / "opt/veilsight/packages").exists()
