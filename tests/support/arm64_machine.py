@@ -152,6 +152,8 @@ class Machine:
         self.process.kill()
         self.process.wait()
         self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def _initrd() -> bytes:

@@ -26,7 +26,7 @@ def _unit(name: str) -> dict[str, object]:
     process = Path(f"/proc/{found['MainPID']}")
     status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
     pss = next(line for line in (process / "smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
-    wanted = ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Uid", "Cpus_allowed_list")
+    wanted = ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Uid", "Cpus_allowed_list")
     return {**found, **{key: status.get(key, "").strip() for key in wanted}, "pss_kb": int(pss.split()[1])}
 
 

@@ -139,8 +139,6 @@ def test_systemd_runs_the_three_processes_as_their_own_users_and_the_kernel_conf
     for unit in units.values():
         assert (unit["CapEff"], unit["CapBnd"], unit["NoNewPrivs"]) == ("0" * 16, "0" * 16, "1")
         assert unit["Seccomp"] == "2", "no filter of system calls"
-    own = {name: int(unit["Seccomp_filters"]) for name, unit in units.items()}
-    assert own["eye"] > own["gate"], "the eye adds a filter of its own to its unit's"
     assert "landlock" in proof.report["security_modules"].split(",")
 
 
@@ -226,4 +224,5 @@ def figures(proof: Proof, installed_kb: int) -> dict[str, Any]:
         "gate_start_s": round(waited_us / 1e6, 1),
         "pss_mb": {name: round(unit["pss_kb"] / 1024, 1) for name, unit in units.items()},
         "releases": len(proof.messages),
+        "does_not_hold": [" ".join(line.split()) for line in proof.report["check"].splitlines() if "  NO  " in line],
     }
