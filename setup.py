@@ -66,6 +66,8 @@ TEST = [
     "dp-accounting>=0.6",  # a second accountant, compared with the certificate
     "grpcio-tools==1.85.*",  # carries the protobuf compiler the committed code came from
     "psutil>=7",
+    "cyclonedx-python-lib>=11,<12",  # this and the next: the schema of bills of materials
+    "jsonschema>=4.26",
     "ruff==0.17.*",
     "mypy==2.4.*",
     "types-protobuf>=7.35",

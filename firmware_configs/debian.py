@@ -32,6 +32,7 @@ from firmware_configs.sbom import Component, bill
 from firmware_configs.units import ENABLED
 from firmware_configs.wheels import PYTHONS, Wheel, chosen, contents, fetch, licence, pins
 from wire import __version__
+from wire.arguments import former_name
 from wire.artifact.manifest import EngineManifest
 from wire.artifact.signature import SIGNATURE, signed_release
 from wire.errors import ConfigError, VeilsightError
@@ -291,7 +292,8 @@ def _parser() -> argparse.ArgumentParser:
         "--python", default=PYTHONS[0], help=f"of the device: {', '.join(PYTHONS)} (default: %(default)s)"
     )
     parser.add_argument("--engine", type=Path, help="an engine folder that export.bundle signed: build/engines/nano")
-    parser.add_argument("--signer", help="who must have signed it: 64 hex digits, or a file that holds them")
+    option = parser.add_argument("--signer", help="who must have signed it: 64 hex digits, or a file that holds them")
+    former_name(parser, "--publisher", option)
     parser.add_argument("--wheels", type=Path, help="where wheels are kept (default: build/wheels)")
     parser.add_argument("--offline", action="store_true", help="download nothing: the wheels are all in --wheels")
     return parser

@@ -214,6 +214,16 @@ def test_references_of_the_bill_are_its_own(packages: dict[str, Path]) -> None:
         assert sorted(bill["dependencies"][0]["dependsOn"]) == sorted(references[1:])
 
 
+def test_bills_of_materials_are_what_the_schema_of_cyclonedx_says(packages: dict[str, Path]) -> None:
+    validation = pytest.importorskip("cyclonedx.validation.json", reason="scripts/setup --all installs it")
+    schema = pytest.importorskip("cyclonedx.schema", reason="scripts/setup --all installs it")
+    validator = validation.JsonStrictValidator(schema.SchemaVersion.V1_6)
+    for file in packages.values():
+        text = file.with_name(file.name.removesuffix(".deb") + ".cdx.json").read_text()
+        assert validator.validate_str(text) is None
+        assert validator.validate_str(text.replace('"application"', '"thing"')) is not None
+
+
 # --- wheels ----------------------------------------------------------------------------------------------------------
 
 
