@@ -3,8 +3,8 @@
     build/arm64/root.tar (.ci/arm64 makes it) --Root: chroot, dpkg--> a tree --make_disk--> disk --Machine--> console
 
 The machine emulates the processor, the kernel and systemd are real: Landlock, seccomp and the units' sandbox are what a
-device has. Under qemu's user mode alone nothing of ours starts: it has no system-call filters, and a thread of its own
-in each process, which `edge_runtime/confine.py` refuses. Nothing in the product knows of either.
+device has. Under qemu's user mode alone no eye starts: qemu has a thread of its own in each process, which
+`edge_runtime/confine.py` refuses. Nothing in the product knows of either.
 """
 
 from __future__ import annotations
