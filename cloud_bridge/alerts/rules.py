@@ -31,6 +31,7 @@ class AlertRule:
             alike, or label -> number. None: verdicts in a row raise alerts.
         long_lie_s: Somebody who stays on the floor for so long after a fall is an alert of its own. 0: never. It needs
             `false_per_day`.
+        escalate_s: An alert that nobody has acknowledged for so long goes one severity up, and is told again. 0: never.
 
     Raises:
         ConfigError: A value is out of range.
@@ -43,6 +44,7 @@ class AlertRule:
     unsure_below: float = 0.05
     false_per_day: float | dict[str, Any] | None = None
     long_lie_s: float = 0.0
+    escalate_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._check_budget()

@@ -221,5 +221,6 @@ def _verdict(row: Mapping[str, Any], camera: str) -> dict[str, Any]:
 
 
 def _alert(row: Mapping[str, Any], camera: str) -> dict[str, Any]:
-    names = ("id", "boot_id", "slot", "label", "raised", "made_s", "probability", "sentence", "seen_by", "seen_s")
+    place = ("id", "first_id", "boot_id", "slot", "label", "raised", "severity", "made_s", "device_s")
+    names = (*place, "probability", "sentence", "seen_by", "seen_s")
     return {"camera": camera, **{name: row[name] for name in names}}

@@ -296,7 +296,7 @@ def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Heal
         if not caller.sees_all:
             raise HTTPException(403, "the metrics are of all sites; your token is not")
         found = health()
-        numbers = {name: found[name] for name in ("received", "gaps", "verdicts", "alerts")}
+        numbers = {name: found[name] for name in ("received", "gaps", "skewed", "verdicts", "alerts")}
         lines = [f"veilsight_bridge_{name}_total {value}" for name, value in numbers.items()]
         lines += [f'veilsight_bridge_refused_total{{reason="{why}"}} {n}' for why, n in found["refused"].items()]
         lines += [f"veilsight_bridge_{name} {value}" for name, value in queries.counts(engine).items()]

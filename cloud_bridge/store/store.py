@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,16 @@ _RENEW_S = 2.0
 
 
 class Store:
-    """Everything durable. One thread writes."""
+    """Everything durable. One thread writes.
+
+    Attributes:
+        away_s: For how long no bridge had written when this one came; 0: none ever had.
+    """
 
     def __init__(self, engine: Engine) -> None:
         """Take the place of the store's one bridge. Raises StoreError where another bridge has it."""
         self.engine = engine
+        self.away_s = 0.0
         self._owner = f"{socket.gethostname()}, process {os.getpid()}"
         self._epoch = self._batch = 0
         self._take_place()
@@ -85,7 +90,7 @@ class Store:
             if keys:
                 _LOG.warning("%s: has a new key; what was signed with the old one stays refused", camera)
             number = 1 + max((record.id for record in self._all()), default=0)
-            keys[key] = CameraRecord(number, camera, key, raised=[*former.raised])
+            keys[key] = CameraRecord(number, camera, key, raised=[*former.raised], open={**former.open})
         return keys[key]
 
     def recent(self, record: CameraRecord, slots: int) -> list[Stored]:
@@ -158,15 +163,23 @@ class Store:
             rows = connection.execute(wanted).all()
         return [(row.id, Message(row.topic, row.payload, row.qos, row.retain)) for row in rows]
 
+    def seen(self, alerts: Collection[str]) -> set[str]:
+        """Which of these alerts, by the id of the change that raised each, somebody has seen. Raises StoreAway."""
+        table = tables.alerts
+        wanted = sa.select(table.c.first_id).where(table.c.first_id.in_(alerts), table.c.seen_by != "")
+        with reading(self.engine) as connection:
+            return set(connection.scalars(wanted))
+
     def _newest_outbox(self) -> int:
         with reading(self.engine) as connection:
             return int(connection.scalar(sa.select(sa.func.max(tables.outbox.c.id))) or 0)
 
     def _count_batch(self, connection: Connection) -> bool:
         """Count this batch; False where the store has counted it: our last commit was made, its answer was lost."""
-        table, until_s = tables.bridge, _now(connection) + LEASE_S
+        table, now_s = tables.bridge, _now(connection)
         ours = sa.and_(table.c.epoch == self._epoch, table.c.batch == self._batch)
-        done = connection.execute(sa.update(table).where(ours).values(batch=self._batch + 1, until_s=until_s))
+        counted = {"batch": self._batch + 1, "until_s": now_s + LEASE_S, "wrote_s": now_s}
+        done = connection.execute(sa.update(table).where(ours).values(counted))
         if done.rowcount == 1:
             return True
         owner, epoch, batch, _ = _place(connection)
@@ -216,10 +229,12 @@ class Store:
             if found is not None and left_s > 0.0 and not self._was_ours(found.owner):
                 return left_s
             epoch, batch = (1, 0) if found is None else (found.epoch + 1, found.batch)
-            row = {"id": 1, "owner": self._owner, "epoch": epoch, "batch": batch, "until_s": now_s + LEASE_S}
+            row = {"id": 1, "owner": self._owner, "epoch": epoch, "batch": batch}
+            row |= {"until_s": now_s + LEASE_S, "wrote_s": now_s}
             connection.execute(sa.delete(tables.bridge))
             connection.execute(sa.insert(tables.bridge), [row])
         self._epoch, self._batch = epoch, batch
+        self.away_s = max(0.0, now_s - found.wrote_s) if found is not None and found.wrote_s else 0.0
         return 0.0
 
     def _was_ours(self, owner: str) -> bool:

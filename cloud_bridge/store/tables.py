@@ -1,6 +1,6 @@
 """The tables of the store. A migration (migrations/) makes them; a test compares the two.
 
-    bridge     the one bridge that may write, and the number of its last commit
+    bridge     the one bridge that may write, the number of its last commit, and when that was
     cameras    per camera and key: how far its stream was read, what is raised, the state of its event
     releases   every verified release, as it came                    (camera, boot id, slot)
     verdicts   every verdict, signed                                 (camera, boot id, last slot)
@@ -41,6 +41,7 @@ bridge = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("batch", BigInteger, nullable=False),
     Column("until_s", Float, nullable=False),
+    Column("wrote_s", Float, nullable=False),
 )
 
 cameras = Table(
@@ -90,12 +91,15 @@ alerts = Table(
     "alerts",
     metadata,
     Column("id", String(32), primary_key=True),
+    Column("first_id", String(32), nullable=False, index=True),
     Column("camera_id", Integer, nullable=False),
     Column("boot_id", String(16), nullable=False),
     Column("slot", BigInteger, nullable=False),
     Column("label", String(64), nullable=False),
     Column("raised", Boolean, nullable=False),
+    Column("severity", String(16), nullable=False),
     Column("made_s", Float, nullable=False),
+    Column("device_s", Float, nullable=False),
     Column("probability", Float, nullable=False),
     Column("sentence", Text, nullable=False),
     Column("message", LargeBinary, nullable=False),
