@@ -25,6 +25,7 @@ from typing import Any
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.conditions import CameraConditions, Turn
 from cloud_bridge.alerts.lifecycle import AlertBook, AlertChange
+from cloud_bridge.alerts.quiet import QuietHours
 from cloud_bridge.alerts.severity import next_severity
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import fill_open_alerts
@@ -39,6 +40,7 @@ from cloud_bridge.store.records import CameraRecord, Work
 from cloud_bridge.store.retention import Retention
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
+from cloud_bridge.webhooks.letters import Letters
 from familial.evaluate.ood_detector import OodDetector, ReferenceDistribution
 from familial.evaluate.sequential import Moment
 from wire.artifact.manifest import EngineManifest
@@ -109,6 +111,7 @@ class Bridge:
         self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
         stale_after_s = max(config.ingest.stale_after_s, _STALE_SLOTS * manifest.window.slot_s)
         self._escalate_s = config.alerts.escalate_s
+        self._letters = Letters(config.webhooks, QuietHours(config.alerts.quiet, config.alerts.quiet_zone))
         self.publisher, self.trouble, self._tell = Publisher(store, link), "", told
         self._retention = Retention(config.store, store.engine)
         self.listeners = list[Callable[[str, Verdict | Alert, str], None]]()
@@ -366,6 +369,7 @@ class Bridge:
             alert = record.change(made, now_s)
             sealed = alert.seal(self._key, *self._names(camera))
             self._work.alert(record, alert, self._message(camera, "alert", sealed), now_s)
+            self._work.webhooks += self._letters.rows(record, alert, now_s)
             self._told.append((camera, alert, alert.id))
         for camera in dict.fromkeys(camera for camera, _ in changes):
             self._work.outbox.append((self._records[camera].id, self._open_alerts(camera)))

@@ -1,6 +1,6 @@
 """The store of one bridge: what it has read, made and still has to publish, in one commit after the other.
 
-    Work --commit--> one transaction: releases, verdicts, alerts, cameras, outbox; less what the broker has
+    Work --commit--> one transaction: releases, verdicts, alerts, cameras, outboxes; less what the broker has
     recent(record)   the releases of a camera's event, for the next start
     outbox(after)    what the broker has not confirmed
 
@@ -143,6 +143,7 @@ class Store:
                 _refuse(connection, work.refused)
                 _insert(connection, tables.verdicts, work.verdicts)
                 _insert(connection, tables.alerts, work.alerts)
+                _insert(connection, tables.webhooks, work.webhooks)
                 self._write_outbox(connection, work, delivered)
         self._batch += 1
         self._outbox_id += len(numbered)

@@ -7,6 +7,7 @@
     alerts     every change of an alert, signed, and who has seen it (an id that follows from camera, boot id and slot)
     comments   what people wrote about an alert
     outbox     what the broker has not confirmed yet, in order
+    webhooks   what has not been delivered over HTTP yet, for each receiver; in order within each camera
     audit      who read, changed or deleted what
 
 Boot ids are 16 hex digits, so that they sort as numbers and no database rounds them. Times are UTC, seconds since 1970.
@@ -29,7 +30,18 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["alerts", "audit", "bridge", "cameras", "comments", "metadata", "outbox", "releases", "verdicts"]
+__all__ = [
+    "alerts",
+    "audit",
+    "bridge",
+    "cameras",
+    "comments",
+    "metadata",
+    "outbox",
+    "releases",
+    "verdicts",
+    "webhooks",
+]
 
 metadata = MetaData()
 
@@ -129,6 +141,21 @@ outbox = Table(
     Column("qos", Integer, nullable=False),
     Column("retain", Boolean, nullable=False),
     Column("created_s", Float, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("receiver", String(16), primary_key=True),
+    Column("alert_id", String(32), primary_key=True),
+    Column("camera_id", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_s", Float, nullable=False),
+    Column("due_s", Float, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_s", Float, nullable=False),
+    Index("webhooks_in_order", "receiver", "camera_id", "number"),
 )
 
 audit = Table(

@@ -1,4 +1,4 @@
-"""Alerts have a severity, the change that raised them, and the device's clock."""
+"""Alerts have a severity, the change that raised them, and the device's clock; webhooks wait in a table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,24 @@ def upgrade() -> None:
     op.add_column("alerts", sa.Column("device_s", sa.Float, nullable=False, server_default="0"))
     op.execute("UPDATE alerts SET first_id = id WHERE raised")
     op.create_index("ix_alerts_first_id", "alerts", ["first_id"])
+    op.create_table(
+        "webhooks",
+        sa.Column("receiver", sa.String(16), primary_key=True),
+        sa.Column("alert_id", sa.String(32), primary_key=True),
+        sa.Column("camera_id", sa.Integer, nullable=False),
+        sa.Column("number", sa.BigInteger, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("created_s", sa.Float, nullable=False),
+        sa.Column("due_s", sa.Float, nullable=False),
+        sa.Column("tries", sa.Integer, nullable=False),
+        sa.Column("next_s", sa.Float, nullable=False),
+    )
+    op.create_index("webhooks_in_order", "webhooks", ["receiver", "camera_id", "number"])
 
 
 def downgrade() -> None:
     """Take them out again."""
+    op.drop_table("webhooks")
     op.drop_index("ix_alerts_first_id", "alerts")
     for column in ("first_id", "severity", "device_s"):
         op.drop_column("alerts", column)

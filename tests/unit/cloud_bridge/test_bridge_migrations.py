@@ -100,7 +100,7 @@ def test_what_is_in_a_store_of_before_is_there_after_the_migration(former: Store
     assert store.away_s == 0.0 and store.seen(["a" * 32]) == set()
 
 
-@pytest.mark.parametrize("step", ["add_column", "execute", "create_index"])
+@pytest.mark.parametrize("step", ["add_column", "execute", "create_index", "create_table"])
 def test_a_migration_that_is_cut_off_leaves_the_former_version(
     former: StoreConfig, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +121,14 @@ def test_a_migration_that_is_cut_off_leaves_the_former_version(
         assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0001"
         assert not {"first_id", "severity"} & {each["name"] for each in sa.inspect(connection).get_columns("alerts")}
     test_what_is_in_a_store_of_before_is_there_after_the_migration(former, tmp_path)
+
+
+def test_a_version_with_a_table_of_the_next_one_is_refused_by_name(former: StoreConfig, tmp_path: Path) -> None:
+    engine = sa.create_engine(former.address(tmp_path))
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE webhooks (receiver VARCHAR(16))"))
+    with pytest.raises(StoreError, match="webhooks, version 0001: half a migration, or another program's"):
+        open_engine(former, tmp_path)
 
 
 def test_a_version_with_half_of_the_next_one_is_refused(former: StoreConfig, tmp_path: Path) -> None:
