@@ -136,7 +136,7 @@ class Bridge:
         self._unknown = self.verdicts = self.alerts = self._forgotten = 0
         for name, record in self._records.items():
             if record.boot_id >= 0:
-                self._publish_alerts([(name, turn) for turn in self._conditions[name].begin(store.away_s)])
+                self._publish_alerts([(name, turn) for turn in self._conditions[name].begin(store.place.away_s)])
 
     def _session(
         self, name: str, config: BridgeConfig, reference: ReferenceDistribution | None, record: CameraRecord

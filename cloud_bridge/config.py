@@ -10,7 +10,7 @@
     [state]      dir
     [store]      url, password_file, keep_releases_days, keep_verdicts_days, keep_alerts_days, keep_audit_days
     [api]        listen, tokens, cert, key, requests_per_s, burst
-    [run]        exit_when_offline
+    [run]        exit_when_offline, shard
 
 Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
 never in the file, only the names of their files.
@@ -27,6 +27,7 @@ from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.ingest.freshness import IngestRule
 from cloud_bridge.store.database import StoreConfig
+from cloud_bridge.store.shard import Shard
 from cloud_bridge.webhooks.config import WebhookConfig
 from wire.broker import BrokerConfig
 from wire.errors import ConfigError, DeviceKeyError
@@ -106,9 +107,22 @@ class RunConfig:
 
     Attributes:
         exit_when_offline: End once every camera is offline and was read to its end (demo, benchmarks).
+        shard: "2/8": read the cameras of the second of eight shards; "any/8": those of whichever is free; "": all.
+
+    Raises:
+        ConfigError: The shard cannot be.
     """
 
     exit_when_offline: bool = False
+    shard: str = ""
+
+    def __post_init__(self) -> None:
+        self.place  # noqa: B018 - for its error
+
+    @property
+    def place(self) -> Shard:
+        """The shard, parsed."""
+        return Shard.parse(self.shard)
 
 
 @dataclass(frozen=True, slots=True)

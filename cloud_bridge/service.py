@@ -55,10 +55,13 @@ class Service:
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
         self._mailbox = Mailbox(camera.name for camera in config.cameras)
         self._courier: Courier | None = None
-        self._status = BridgeStatus(key, len(config.cameras))
+        shard = store.place.shard
+        self._status = BridgeStatus(key, len(config.cameras), f"-{shard.number}.{shard.of}" if shard.fenced else "")
         topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
-        name, will = f"vsb-{key.public.hex[:16]}", self._status.will(_now())
-        self._transport = MqttTransport(config.broker, name, topics, self._hold, will, self._greeting, self._settled)
+        # A shard's name is the same in whoever reads it: the broker goes on with its session, and ends the former one.
+        name = f"vsb-{key.public.hex[:10]}-{shard.number}.{shard.of}" if shard.fenced else f"vsb-{key.public.hex[:16]}"
+        listens = (self._hold, self._status.will(_now()), self._greeting, self._settled)
+        self._transport = MqttTransport(config.broker, name, topics, *listens, may_connect=lambda: store.place.held)
         self.bridge = Bridge(
             config, manifest, member, key, store, self._transport, timeline, reference, budget=budget, told=self._tell
         )
@@ -66,8 +69,9 @@ class Service:
     def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:
         """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""
         cameras, broker = len(self._config.cameras), self._config.broker.url
+        ready = f"ready: {cameras} camera(s) on {broker}, bridge key {self._key.public.hex}{self._shard}"
         with self._transport, self._webhooks(), self._api():
-            self._timeline.note(f"ready: {cameras} camera(s) on {broker}, bridge key {self._key.public.hex}")
+            self._timeline.note(ready)
             run(self.bridge, self._mailbox.take, self._config.run.exit_when_offline, lambda: stopped() or self._broken)
             if self._broken:
                 raise StoreError("the thread of the webhooks has ended; its error is above: please report it")
@@ -81,7 +85,7 @@ class Service:
             return nullcontext()
         from cloud_bridge.webhooks.courier import Courier  # httpx, which a bridge without webhooks does not load
 
-        self._courier = Courier(self._config.webhooks, self._store.engine)
+        self._courier = Courier(self._config.webhooks, self._store)
         self.bridge.listeners.append(lambda camera, made, number: self._wake() if number else None)
         return self._courier
 
@@ -94,7 +98,13 @@ class Service:
         return self._courier is not None and self._courier.ended
 
     def _health(self) -> dict[str, Any]:
-        return {**self.bridge.health, "webhooks": self._courier.counts() if self._courier is not None else {}}
+        told = self._courier.counts() if self._courier is not None else {}
+        return {**self.bridge.health, "webhooks": told, "shard": str(self._store.place.shard)}
+
+    @property
+    def _shard(self) -> str:
+        shard = self._store.place.shard
+        return f", shard {shard}" if shard.fenced else ""
 
     def _api(self) -> AbstractContextManager[object]:
         """The API where there is one."""

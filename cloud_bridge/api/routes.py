@@ -300,6 +300,7 @@ def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Heal
         lines = [f"veilsight_bridge_{name}_total {value}" for name, value in numbers.items()]
         lines += [f'veilsight_bridge_refused_total{{reason="{why}"}} {n}' for why, n in found["refused"].items()]
         lines += [f"veilsight_bridge_{name} {value}" for name, value in queries.counts(engine).items()]
+        lines += [f'veilsight_bridge_place{{shard="{found["shard"]}"}} 1'] if "shard" in found else []
         for receiver, told in found.get("webhooks", {}).items():
             about = f'receiver="{receiver}",outcome='
             lines += [f'veilsight_bridge_webhooks_total{{{about}"{what}"}} {n}' for what, n in told.items()]

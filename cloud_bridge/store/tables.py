@@ -1,6 +1,6 @@
 """The tables of the store. A migration (migrations/) makes them; a test compares the two.
 
-    bridge     the one bridge that may write, the number of its last commit, and when that was
+    bridge     of each shard the one bridge that may write, the number of its last commit, and when that was
     cameras    per camera and key: how far its stream was read, what is raised, the state of its event
     releases   every verified release, as it came                    (camera, boot id, slot)
     verdicts   every verdict, signed                                 (camera, boot id, last slot)
@@ -10,7 +10,8 @@
     webhooks   what has not been delivered over HTTP yet, for each receiver; in order within each camera
     audit      who read, changed or deleted what
 
-Boot ids are 16 hex digits, so that they sort as numbers and no database rounds them. Times are UTC, seconds since 1970.
+A lane says to which shard a camera belongs (shard.py). Boot ids are 16 hex digits, so that they sort as numbers and no
+database rounds them. Times are UTC, seconds since 1970.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ bridge = Table(
     "bridge",
     metadata,
     Column("id", Integer, primary_key=True),
+    Column("shards", Integer, nullable=False),
     Column("owner", String(200), nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("batch", BigInteger, nullable=False),
@@ -135,6 +137,7 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("lane", Integer, nullable=False),
     Column("camera_id", Integer, nullable=False),
     Column("topic", String(300), nullable=False),
     Column("payload", LargeBinary, nullable=False),
@@ -148,6 +151,7 @@ webhooks = Table(
     metadata,
     Column("receiver", String(16), primary_key=True),
     Column("alert_id", String(32), primary_key=True),
+    Column("lane", Integer, nullable=False),
     Column("camera_id", Integer, nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("body", Text, nullable=False),

@@ -24,8 +24,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
 
 import httpx
-from sqlalchemy.engine import Engine
 
+from cloud_bridge.store.store import Store
 from cloud_bridge.webhooks.config import WebhookConfig
 from cloud_bridge.webhooks.letters import headers
 from cloud_bridge.webhooks.outbox import Letter, drop_others, give_up, next_letters, put_off, remove
@@ -65,8 +65,7 @@ class Courier:
     def __init__(
         self,
         receivers: Sequence[WebhookConfig],
-        engine: Engine,
-        may_send: Callable[[], bool] = lambda: True,
+        store: Store,
         answer_s: float = _ANSWER_S,
         pause_s: float = 1.0,
     ) -> None:
@@ -74,15 +73,14 @@ class Courier:
 
         Args:
             receivers: Who is told.
-            engine: The store's.
-            may_send: Whether this process may send now.
+            store: Where the letters are; its place says which of them are ours, and whether we may send now.
             answer_s: For all of an answer.
             pause_s: Before the second attempt; it doubles with each.
         """
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)  # they log whole addresses
-        self._engine, self.ended = engine, False
-        self._receivers = [_Receiver(each, engine, may_send, answer_s, pause_s) for each in receivers]
+        self._engine, self.ended = store.engine, False
+        self._receivers = [_Receiver(each, store, answer_s, pause_s) for each in receivers]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
@@ -130,10 +128,8 @@ class Courier:
 class _Receiver:
     """One receiver, and the letters that are on their way to it."""
 
-    def __init__(
-        self, config: WebhookConfig, engine: Engine, may_send: Callable[[], bool], answer_s: float, pause_s: float
-    ) -> None:
-        self.config, self._engine, self._may_send = config, engine, may_send
+    def __init__(self, config: WebhookConfig, store: Store, answer_s: float, pause_s: float) -> None:
+        self.config, self._engine, self._place = config, store.engine, store.place
         self._secret, self._answer_s, self._pause_s = config.secret(), answer_s, pause_s
         try:
             self._tls = ssl.create_default_context(cafile=config.ca or None)
@@ -164,10 +160,10 @@ class _Receiver:
 
     async def _next(self) -> list[Letter]:
         room, now_s = _AT_ONCE - len(self._busy), time.time()
-        if not room or now_s < self._closed_until_s or not self._may_send():
+        if not room or now_s < self._closed_until_s or not self._place.held:
             return []
-        found = await self._ask(lambda: next_letters(self._engine, self.config.key, now_s, self._busy.copy(), room))
-        return found or []
+        key, shard, busy = self.config.key, self._place.shard, self._busy.copy()
+        return await self._ask(lambda: next_letters(self._engine, key, shard, now_s, busy, room)) or []
 
     async def _deliver(self, http: httpx.AsyncClient, letter: Letter) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from cloud_bridge.alerts.quiet import QuietHours
 from cloud_bridge.store.records import CameraRecord
+from cloud_bridge.store.shard import lane_of
 from cloud_bridge.webhooks.config import WebhookConfig
 from wire import __version__
 from wire.protocol.message import Alert
@@ -34,6 +35,7 @@ class Letters:
         due_s = self._quiet.until(alert.severity, now_s) if wanted else now_s
         letter = {
             "alert_id": alert.id,
+            "lane": lane_of(record.camera),
             "camera_id": record.id,
             "number": sum(record.turns.values()),
             "body": _body(record.camera, alert, now_s) if wanted else "",

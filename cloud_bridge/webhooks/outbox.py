@@ -15,6 +15,7 @@ from sqlalchemy.engine import Engine
 from cloud_bridge.store import tables
 from cloud_bridge.store.database import reading, writing
 from cloud_bridge.store.retention import write_audit
+from cloud_bridge.store.shard import Shard
 
 __all__ = ["Letter", "drop_others", "give_up", "next_letters", "put_off", "remove"]
 
@@ -32,11 +33,14 @@ class Letter(NamedTuple):
     tries: int
 
 
-def next_letters(engine: Engine, receiver: str, now_s: float, busy: Collection[int], limit: int) -> list[Letter]:
-    """The first due letter of each camera that is not busy, where it may be tried now. Raises StoreAway."""
+def next_letters(
+    engine: Engine, receiver: str, shard: Shard, now_s: float, busy: Collection[int], limit: int
+) -> list[Letter]:
+    """The first due letter of each camera of a shard that is not busy, if it may be tried now. Raises StoreAway."""
     first = (
         sa.select(_T.c.camera_id, sa.func.min(_T.c.number).label("number"))
         .where(_T.c.receiver == receiver, _T.c.due_s <= now_s, _T.c.camera_id.not_in(list(busy)))
+        .where(shard.rows(_T.c.lane))
         .group_by(_T.c.camera_id)
         .subquery()
     )

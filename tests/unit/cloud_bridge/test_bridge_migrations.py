@@ -14,6 +14,7 @@ from alembic.operations import Operations
 
 from cloud_bridge.store.database import StoreConfig, open_engine, reading, writing
 from cloud_bridge.store.migrations import v0001_first
+from cloud_bridge.store.shard import lane_of
 from cloud_bridge.store.store import Store
 from tests.support.bridge_factory import DEVICE
 from tests.support.databases import Postgres, running_postgres
@@ -96,8 +97,10 @@ def test_what_is_in_a_store_of_before_is_there_after_the_migration(former: Store
     assert store.outbox(0, 10) == [(9, Message("t", b"p", 1, False))]
     with reading(store.engine) as connection:
         row = connection.execute(sa.text("SELECT first_id, severity, device_s, message FROM alerts")).one()
+        assert connection.scalar(sa.text("SELECT lane FROM outbox")) == lane_of("lab/door")
+        assert connection.scalar(sa.text("SELECT shards FROM bridge")) == 1
     assert (row.first_id, row.severity, row.device_s, bytes(row.message)) == ("a" * 32, "", 0.0, b"signed")
-    assert store.away_s == 0.0 and store.seen(["a" * 32]) == set()
+    assert store.place.away_s == 0.0 and store.seen(["a" * 32]) == set()
 
 
 @pytest.mark.parametrize("step", ["add_column", "execute", "create_index", "create_table"])

@@ -21,6 +21,7 @@ from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.store import tables
 from cloud_bridge.store.database import reading, writing
+from cloud_bridge.store.place import Place
 from cloud_bridge.store.records import Work
 from cloud_bridge.webhooks.config import WebhookConfig
 from cloud_bridge.webhooks.courier import Courier, _asked
@@ -86,7 +87,7 @@ class Ward:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(tables.webhooks)) or 0)
 
     def courier(self, **how: Any) -> Courier:
-        return Courier(self.receivers, self.engine, **{"answer_s": 0.5, "pause_s": 0.05, **how})
+        return Courier(self.receivers, self.harness.bridge._store, **{"answer_s": 0.5, "pause_s": 0.05, **how})
 
 
 def bodies(receiver: Receiver) -> list[dict[str, Any]]:
@@ -380,15 +381,18 @@ def test_a_store_that_is_away_for_a_moment_loses_nothing(
     assert len({heard.headers["veilsight-id"] for heard in receiver.heard}) == 1 and len(receiver.heard) == 2
 
 
-def test_nothing_is_sent_while_this_process_may_not(tmp_path: Path, secret: str) -> None:
+def test_nothing_is_sent_while_our_place_in_the_store_is_not_sure(
+    tmp_path: Path, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     may = [False]
+    monkeypatch.setattr(Place, "held", property(lambda place: may[0]))
     with Receiver() as receiver:
         ward = Ward(tmp_path, WebhookConfig(receiver.url, secret))
         ward.turn()
-        with ward.courier(may_send=lambda: may[0]) as courier:
+        with ward.courier() as courier:
             courier.wake()
             time.sleep(0.7)
-            assert receiver.heard == []
+            assert receiver.heard == [] and ward.harness.published == []
             may[0] = True
             until(lambda: ward.waiting == 0)
 
