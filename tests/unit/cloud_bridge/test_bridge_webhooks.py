@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import formatdate
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +311,16 @@ def test_retry_after_is_honoured(tmp_path: Path, secret: str) -> None:
             ward.turn("hall")
             until(lambda: ward.waiting == 0)
         assert receiver.heard[1].at - receiver.heard[0].at >= 1.9  # of all its letters
+
+
+def test_the_pause_before_an_attempt_doubles(tmp_path: Path, secret: str) -> None:
+    with Receiver(answer(500), answer(500), answer(500), answer(200)) as receiver:
+        ward = Ward(tmp_path, WebhookConfig(receiver.url, secret))
+        ward.turn()
+        with ward.courier(pause_s=0.6):
+            until(lambda: ward.waiting == 0)
+    passed = [after.at - before.at for before, after in pairwise(receiver.heard)]
+    assert len(passed) == 3 and all(each >= 0.29 * 2**n for n, each in enumerate(passed))
 
 
 def test_a_retry_after_is_a_number_or_a_date_and_no_more_than_an_hour() -> None:
