@@ -31,6 +31,7 @@ EXPORT = [
 # Engine files for desktop GPUs, made without any; also how CI sees that NVIDIA's parser takes our graphs.
 _LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
 RTX = [f"tensorrt-rtx-cu13-{part}==1.7.1.116{_LINUX}" for part in ("libs", "bindings")]
+CLIENT = ["httpx>=0.28,<1"]  # cloud_bridge/client.py
 CLOUD = [
     "torch==2.13.0",
     "transformers==5.23.*",
@@ -44,8 +45,8 @@ CLOUD = [
     "fastapi>=0.165",  # this and the next two: the API
     "uvicorn>=0.54",
     "sse-starlette>=3.7,<4",
+    *CLIENT,  # webhooks
 ]
-CLIENT = ["httpx>=0.28,<1"]  # cloud_bridge/client.py
 TRAIN = [
     "torch==2.13.0",
     "transformers==5.23.*",

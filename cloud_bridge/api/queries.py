@@ -145,8 +145,10 @@ def counts(engine: Engine) -> dict[str, int]:
     """Rows of the outbox and of the open alerts, for the metrics."""
     with reading(engine) as connection:
         waiting = connection.scalar(sa.select(sa.func.count()).select_from(tables.outbox))
+        letters = connection.scalar(sa.select(sa.func.count()).select_from(tables.webhooks))
         opened = connection.scalars(sa.select(tables.cameras.c.alerts)).all()
-    return {"outbox": int(waiting or 0), "open_alerts": sum(len(json.loads(each)["raised"]) for each in opened)}
+    rows = {"outbox": int(waiting or 0), "webhooks_waiting": int(letters or 0)}
+    return {**rows, "open_alerts": sum(len(json.loads(each)["raised"]) for each in opened)}
 
 
 # --- parts
@@ -221,5 +223,6 @@ def _verdict(row: Mapping[str, Any], camera: str) -> dict[str, Any]:
 
 
 def _alert(row: Mapping[str, Any], camera: str) -> dict[str, Any]:
-    names = ("id", "boot_id", "slot", "label", "raised", "made_s", "probability", "sentence", "seen_by", "seen_s")
+    place = ("id", "first_id", "boot_id", "slot", "label", "raised", "severity", "made_s", "device_s")
+    names = (*place, "probability", "sentence", "seen_by", "seen_s")
     return {"camera": camera, **{name: row[name] for name in names}}

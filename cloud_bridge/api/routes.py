@@ -296,9 +296,13 @@ def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Heal
         if not caller.sees_all:
             raise HTTPException(403, "the metrics are of all sites; your token is not")
         found = health()
-        numbers = {name: found[name] for name in ("received", "gaps", "verdicts", "alerts")}
+        numbers = {name: found[name] for name in ("received", "gaps", "skewed", "verdicts", "alerts")}
         lines = [f"veilsight_bridge_{name}_total {value}" for name, value in numbers.items()]
         lines += [f'veilsight_bridge_refused_total{{reason="{why}"}} {n}' for why, n in found["refused"].items()]
         lines += [f"veilsight_bridge_{name} {value}" for name, value in queries.counts(engine).items()]
+        lines += [f'veilsight_bridge_place{{shard="{found["shard"]}"}} 1'] if "shard" in found else []
+        for receiver, told in found.get("webhooks", {}).items():
+            about = f'receiver="{receiver}",outcome='
+            lines += [f'veilsight_bridge_webhooks_total{{{about}"{what}"}} {n}' for what, n in told.items()]
         lines += [f"veilsight_bridge_listeners {hub.count}", f"veilsight_bridge_well {int(not found.get('trouble'))}"]
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")

@@ -122,9 +122,16 @@ def test_wrong_command_lines_are_errors_that_name_the_option(untrained: Path, ma
     with pytest.raises(ConfigError, match="nothing to train on"):
         train.run(["--out", str(tmp_path / "x")])
     args = ["--data", str(manifest), "--out", str(tmp_path / "x")]
-    for shares in (["--clip-stage", "1"], ["--stage-1", "0.95"], ["--stage-1", "-0.1"]):
-        with pytest.raises(ConfigError, match="shares of the time"):
+    for shares in (["--clip-stage", "1"], ["--clip-stage", "1.5"], ["--stage-1", "0.95"], ["--stage-1", "-0.1"]):
+        with pytest.raises(ConfigError, match="shares? of the time"):
             train.run([*args, *shares])
+    for options, why in (
+        (["--code-gain", "4", "--code-bias", "0,x"], "--code-bias 0,x: numbers with commas"),
+        (["--code-gain", "4", "--code-bias", "0,-1"], "code_bias has 2 entries"),
+        (["--adapter", "lens"], "known are 'tokens' and 'plane'"),
+    ):
+        with pytest.raises((ConfigError, CheckpointError), match=why):
+            train.run([*args, *options])
     config = checkpoint.load(untrained).config
     checkpoint.save(Family(replace(config, rank=0)), tmp_path / "wide")
     with pytest.raises(ConfigError, match=r"--attributes: codes of .*wide lie in all directions"):

@@ -48,6 +48,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "cloud_bridge/inference": {"torch"},
     "cloud_bridge/store": {"alembic", "sqlalchemy"},
     "cloud_bridge/store/export.py": {"pyarrow"},
+    "cloud_bridge/webhooks": {"httpx", "sqlalchemy"},
     "benchmarks": {"cv2", "numpy", "onnxruntime", "paho", "torch", "transformers"},
     "benchmarks/broker.py": {"amqtt"},
     "benchmarks/device/noise.py": {"opendp"},
