@@ -286,7 +286,11 @@ def test_the_recipe_of_nano_people_adds_people_to_that_of_nano(tmp_path: Path) -
     for one, other in zip(runs[:2], of_nano, strict=True):
         assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
     assert (runs[2].tower, runs[2].freeze_motion, runs[2].people) == ("fused", True, 3000)
-    assert runs[2].base == runs[1].out
+    assert (runs[3].freeze_motion, runs[3].clip_stage, runs[3].rendered, runs[3].people) == (True, 1.0, 600, 3000)
+    assert [each.base for each in runs[1:]] == [each.out for each in runs[:-1]]
+    made = FamilyConfig.load(ROOT / "checkpoints" / "nano-people" / "config.json")
+    assert (runs[3].adapter, runs[3].code_gain) == (made.adapter, made.code_gain)
+    assert tuple(map(float, runs[3].code_bias.split(","))) == made.code_bias
 
 
 @pytest.mark.parametrize("name", ["nano", "nano-research"])
