@@ -40,8 +40,8 @@ class _Trainable(Protocol):
     def fresh(self, seed: int) -> tuple[Policy, Policy, Reward, int]:
         """A policy at the base's weights, its reference, the reward and the number of prompts."""
 
-    def scores(self, policy: Any, seed: int) -> dict[str, float]:
-        """Held-out scores, "reward" among them."""
+    def scores(self, policy: Any, seed: int, whole: bool = False) -> dict[str, float]:
+        """Held-out scores, "reward" among them; `whole`: also those that take long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +93,24 @@ class _Sentences:
             len(truths),
         )
 
-    def scores(self, policy: Any, seed: int) -> dict[str, float]:
+    def scores(self, policy: Any, seed: int, whole: bool = False) -> dict[str, float]:
         """As `_Trainable.scores`."""
+        import torch
+
         from familial.train.rl.sentences import SentencePolicy, scores
 
-        return scores(SentencePolicy(policy.family, self._held.events, seed, self._held.prompt), self._reward)
+        held = SentencePolicy(policy.family, self._held.events, seed, self._held.prompt)
+        if whole:
+            return scores(held, self._reward)
+        greedy = held.sample(torch.arange(len(held.events)), 1, 0.0)
+        return {"reward": float(self._reward(greedy, held.events.truths).mean())}
 
 
 class _Reports:
-    """A text decoder on `report_task`. Sampled answers to held-out prompts are scored."""
+    """A text decoder on `report_task`. Scored is how likely the right words are on held-out prompts."""
 
     name = "decoder"
-    _PROMPTS, _HELD = 512, 32
+    _PROMPTS, _HELD = 512, 256
 
     def __init__(self, args: argparse.Namespace) -> None:
         from benchmarks.model.report_task import REAL, TINY, ReportTask, TextPolicy, trained_base
@@ -114,7 +120,7 @@ class _Reports:
         tiny = args.size == "tiny"
         self._size, self._bf16 = (TINY, False) if tiny else (REAL, args.bf16)
         self.target, self.prefix = args.decoder_target, args.decoder_prefix
-        self.settings = Settings(Objective(), group=8, prompts=8 if tiny else 2, lr=args.decoder_lr)
+        self.settings = Settings(Objective(), group=8, prompts=8 if tiny else 4, lr=args.decoder_lr)
         self._held = ReportTask(self._HELD, 7)
         model = trained_base(self._size, args.base_steps, self._bf16, lambda line: print(line, flush=True))
         self._base = TextPolicy(model, ReportTask(self._PROMPTS, 6), self._size, 0, self._bf16)
@@ -124,15 +130,18 @@ class _Reports:
         """As `_Trainable.fresh`."""
         return self._base.copied(seed), self._base, self._base.task.reward, self._PROMPTS
 
-    def scores(self, policy: Any, seed: int) -> dict[str, float]:
+    def scores(self, policy: Any, seed: int, whole: bool = False) -> dict[str, float]:
         """As `_Trainable.scores`."""
         import torch
 
         from benchmarks.model.report_task import TextPolicy
 
-        index = torch.arange(self._HELD)
         held = TextPolicy(policy.model, self._held, self._size, 1000 + seed, self._bf16)
-        return {"reward": float(self._held.reward(index, held.sample(index, 1, 1.0)).mean())}
+        found = {"reward": self._held.right(held)}
+        if whole:
+            index = torch.arange(16)
+            found["whole_reward"] = float(self._held.reward(index, held.sample(index, 1, 1.0)).mean())
+        return found
 
 
 def _methods(part: _Trainable, dapo: bool) -> dict[str, Objective]:
@@ -169,6 +178,7 @@ def _run(part: _Trainable, objective: Objective, seed: int, most_s: float, every
         if done % every == 0 or over:
             scored = part.scores(policy, seed)
             if over or scored["reward"] >= part.target:
+                scored |= part.scores(policy, seed, whole=True)
                 reached = scored["reward"] >= part.target
                 return _Run(reached, sampling + update, sampling, update, done, skipped, scored)
 
@@ -257,7 +267,7 @@ def _measure(args: argparse.Namespace) -> Report:
         if args.part not in (kind.name, "both"):
             continue
         part: _Trainable = kind(args)
-        before = part.scores(part.fresh(0)[0], 0)
+        before = part.scores(part.fresh(0)[0], 0, whole=True)
         most_s, every = (args.most_s, 5) if kind is _Sentences else (args.decoder_most_s, args.decoder_every)
         runs = _measured(part, args.seeds, most_s, every, kind is _Sentences or args.size == "tiny")
         found, own = _summary(part, runs)
@@ -286,7 +296,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--part", choices=("nano", "decoder", "both"), default="both")
     add("--seeds", type=at_least_one, default=5)
     add("--rendered", type=at_least_one, default=240, help="clips to train on, and a third as many to score on")
-    add("--target", type=float, default=0.85, help="held-out reward of greedy sentences")
+    add("--target", type=float, default=0.845, help="held-out reward of greedy sentences")
     add("--prefix", type=at_least_one, default=8, help="words of a sentence that BPPO trains")
     add("--lr", type=float, default=2e-4, help="of the sentences")
     add("--most-s", type=float, default=30.0, help="seconds of a run on the sentences")

@@ -3,8 +3,8 @@
     prompt (B, T, hidden) --blocks, `Memory` fills--> state --norm, word head--> logits of the first word
     one more word         --blocks, reading the `Memory`--> logits of the next one
 
-A `WordDecoder` is a view of a family (`of_family`) or of a plain Qwen3-VL text model (`of_text_model`): the same blocks,
-none copied. Positions, mask and word head are those of `Family`, so greedy words are those of `Family.caption`. A slice
+A `WordDecoder` is a view of a family (`of_family`) or of a Qwen3-VL text model (`of_text_model`): the same blocks, none
+copied. Positions, mask and word head are those of `Family`, so greedy words are those of `Family.caption`. A slice
 of the blocks goes on from another slice's states, as the cloud member does from the edge's.
 """
 
@@ -22,7 +22,7 @@ from familial.model.decoders.verdict import cloud_exit
 from familial.model.family import Family
 from familial.model.vocabulary import END, FIRST_LABEL, PAD
 
-__all__ = ["Memory", "Prompt", "WordDecoder", "family_prompt", "sampled_words"]
+__all__ = ["Memory", "Prompt", "WordDecoder", "captions", "family_prompt", "sampled_words"]
 
 _FAR = -30000.0  # as in `model.backbone`
 
@@ -156,7 +156,7 @@ class WordDecoder:
             float (B, N, hidden) after the last of `blocks`.
         """
         end = start + hidden.shape[1]
-        positions = (self.cos[:, start:end], self.sin[:, start:end])
+        positions = (self.cos[:, start:end].to(hidden.dtype), self.sin[:, start:end].to(hidden.dtype))
         bias = _bias(start, end, hide, hidden)
         for layer in self.layers[blocks[0] : blocks[1]]:
             hidden = layer(hidden, position_embeddings=positions, attention_mask=bias, past_key_values=memory)
@@ -207,6 +207,14 @@ def family_prompt(family: Family, z: Tensor, present: Tensor) -> tuple[Prompt, T
         missing = (1.0 - present.to(hidden.dtype)) @ family.backbone.spread
         hide = missing[:, : hidden.shape[1]]
     return Prompt(hidden, hide), first
+
+
+def captions(family: Family, z: Tensor, present: Tensor) -> list[str]:
+    """Return the sentences of `Family.caption`, in a fraction of its time: earlier words are not computed again."""
+    prompt, _ = family_prompt(family, z, present)
+    generator, count = torch.Generator(), family.config.caption_words  # nothing is drawn
+    words = sampled_words(WordDecoder.of_family(family), prompt, 1, count, 0.0, generator)
+    return [family.vocabulary.decode(row) for row in words.tolist()]
 
 
 @torch.no_grad()

@@ -17,7 +17,6 @@ import torch
 from familial.data.people import PERCEIVE
 from familial.model import checkpoint
 from familial.model.card import Card, write_card
-from familial.model.family import Family
 from familial.train.budget import Budget
 from familial.train.material import gather
 from familial.train.progress import State, run_folder
