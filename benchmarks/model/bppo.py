@@ -118,7 +118,7 @@ class _Reports:
         from familial.train.rl.objective import Objective
 
         tiny = args.size == "tiny"
-        self._size, self._bf16 = (TINY, False) if tiny else (REAL, args.bf16)
+        self._size, self._bf16 = TINY if tiny else REAL, bool(args.bf16 and not tiny)
         self.target, self.prefix = args.decoder_target, args.decoder_prefix
         self.settings = Settings(Objective(), group=8, prompts=8 if tiny else 4, lr=args.decoder_lr)
         self._held = ReportTask(self._HELD, 7)
@@ -221,7 +221,7 @@ def _ratio(runs: Mapping[str, Sequence[_Run]], name: str, of: Callable[[_Run], f
 def _summary(part: _Trainable, runs: Mapping[str, Sequence[_Run]]) -> tuple[dict[str, Any], list[tuple[str, ...]]]:
     """Figures and table rows of a part."""
     figures: dict[str, Any] = {}
-    rows = []
+    rows = list[tuple[str, ...]]()
     for name, own in runs.items():
         seconds, interval = _mean([run.seconds for run in own])
         faster = _ratio(runs, name, lambda run: run.seconds)
@@ -298,7 +298,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--rendered", type=at_least_one, default=240, help="clips to train on, and a third as many to score on")
     add("--target", type=float, default=0.845, help="held-out reward of greedy sentences")
     add("--prefix", type=at_least_one, default=8, help="words of a sentence that BPPO trains")
-    add("--lr", type=float, default=2e-4, help="of the sentences")
+    add("--learning-rate", dest="lr", type=float, default=2e-4, help="of the sentences")
     add("--most-s", type=float, default=30.0, help="seconds of a run on the sentences")
     add("--size", choices=("real", "tiny"), default="real", help="of the decoder; tiny is for tests")
     add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="the decoder computes in bfloat16")

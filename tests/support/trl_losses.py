@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -128,4 +127,4 @@ def _trainer(model: Any, objective: Objective, folder: Path) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,11 +4,11 @@
               --`NgramDraft`: what followed the last words before --------> drafts
     exit states or drafts --all other blocks, one forward--> the member's own words --as long as they agree--> kept
 
-The words are those of greedy decoding whatever is drafted: a draft only says where the member looks ahead. What
-the exit drafts costs its blocks once, since verification goes on from their states (Zhang et al. 2024, "Draft &
-Verify"; early exits as in PPSD, arXiv 2509.19368, whose overlap of both on two processors is not here; n-grams as the cheapest level
-of a cascade such as CAS-Spec's, arXiv 2510.26843). One forward over several words and several over one differ in the
-last bits of float32, so a tie that is equal to seven digits may fall otherwise.
+The words are those of greedy decoding whatever is drafted: a draft only says where the member looks ahead. What the
+exit drafts costs its blocks once, since verification goes on from their states (Zhang et al. 2024, "Draft & Verify";
+early exits as in PPSD, arXiv 2509.19368, whose overlap of both on two processors is not here; n-grams as the cheapest
+level of a cascade such as CAS-Spec's, arXiv 2510.26843). One forward over several words and several over one differ in
+the last bits of float32, so a tie that is equal to seven digits may fall otherwise.
 """
 
 from __future__ import annotations

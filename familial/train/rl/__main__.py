@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--epsilon-high", type=float, help="how far above 1 it counts; default 0.2, of dapo 0.28")
     add("--beta", type=float, help="weight of the KL divergence to the base; default 0.04, of dapo 0")
     add("--temperature", type=float, default=1.0, help="of the sampling")
-    add("--lr", type=float, default=2e-4, help="learning rate")
+    add("--learning-rate", dest="lr", type=float, default=2e-4, help="learning rate")
     add("--steps", type=int, default=200)
     add("--minutes", type=float, default=20.0, help="wall clock, at most")
     add("--seed", type=int, default=1)

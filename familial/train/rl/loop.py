@@ -70,7 +70,7 @@ class Settings:
         if min(self.prompts, self.updates) < 1:
             raise ConfigError(f"--prompts {self.prompts} --updates {self.updates}: give 1 or more of each")
         if not self.temperature > 0 or not self.lr > 0:
-            raise ConfigError(f"--temperature {self.temperature:g} --lr {self.lr:g}: give more than 0")
+            raise ConfigError(f"--temperature {self.temperature:g} --learning-rate {self.lr:g}: give more than 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,9 @@ def _updated(policy: Policy, optimiser: torch.optim.Optimizer, total: Tensor) ->
     norm = nn.utils.clip_grad_norm_(policy.trained(), 1.0)
     loss = float(total.detach())
     if not math.isfinite(loss) or not math.isfinite(float(norm)):
-        raise CheckpointError(f"the loss is {loss}, the norm of its gradient {float(norm)}; lower --lr, raise --beta")
+        raise CheckpointError(
+            f"the loss is {loss}, the norm of its gradient {float(norm)}; lower --learning-rate, raise --beta"
+        )
     optimiser.step()
     return loss
 

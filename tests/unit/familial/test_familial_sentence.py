@@ -42,7 +42,7 @@ def events(family: Family, seed: int, count: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["nano", "small"])
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 2**31))
 def test_kept_words_say_what_captions_of_the_family_say(name: str, seed: int) -> None:
     family = family_of(name)
@@ -58,7 +58,7 @@ class Wrong(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["nano", "small"])
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(st.integers(0, 2**31), st.integers(1, 7), st.floats(0.0, 1.0))
 def test_whatever_is_drafted_the_text_is_that_of_greedy_decoding(name: str, seed: int, ahead: int, sure: float) -> None:
     family = family_of(name)
