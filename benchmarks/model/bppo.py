@@ -313,7 +313,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 COMMAND = Benchmark(
     "bppo",
     __doc__,
-    "the peer's seconds over ours to the same held-out reward, GRPO in the same loop (the last part measured)",
+    "GRPO in the same loop (speed to the same held-out reward; the last part measured)",
     _options,
     _measure,
 )

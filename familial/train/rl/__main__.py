@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--group", type=int, default=8, metavar="G", help="sentences of an event")
     add("--prompts", type=int, default=16, metavar="P", help="events of a step")
     add("--updates", type=int, default=1, metavar="N", help="of the weights, for each batch of sentences")
-    add("--prefix", type=int, metavar="N", help="words of a sentence that have a gradient; 0: all; default: 4 of bppo")
+    add("--prefix", type=int, metavar="N", help="words of a sentence that have a gradient; 0: all; default: 8 of bppo")
     add("--epsilon", type=float, help="how far below 1 an importance ratio counts; default 0.2")
     add("--epsilon-high", type=float, help="how far above 1 it counts; default 0.2, of dapo 0.28")
     add("--beta", type=float, help="weight of the KL divergence to the base; default 0.04, of dapo 0")
