@@ -15,7 +15,7 @@ from familial.data import sources as sources_module
 from familial.data.batches import SampleBatch
 from familial.model import checkpoint
 from familial.model.code_space import prototypes, rounded_gaussian
-from familial.model.config import nano
+from familial.model.config import FamilyConfig, nano
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.model.vocabulary import END, FIRST_LABEL, Vocabulary
