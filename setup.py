@@ -31,6 +31,7 @@ EXPORT = [
 # Engine files for desktop GPUs, made without any; also how CI sees that NVIDIA's parser takes our graphs.
 _LINUX = "; sys_platform == 'linux' and platform_machine == 'x86_64'"
 RTX = [f"tensorrt-rtx-cu13-{part}==1.7.1.116{_LINUX}" for part in ("libs", "bindings")]
+CLIENT = ["httpx>=0.28,<1"]  # cloud_bridge/client.py
 CLOUD = [
     "torch==2.13.0",
     "transformers==5.23.*",
@@ -45,8 +46,8 @@ CLOUD = [
     "uvicorn>=0.54",
     "sse-starlette>=3.7,<4",
     "segno>=1.6,<2",  # QR codes of the page for visitors
+    *CLIENT,  # webhooks
 ]
-CLIENT = ["httpx>=0.28,<1"]  # cloud_bridge/client.py
 TRAIN = [
     "torch==2.13.0",
     "transformers==5.23.*",
@@ -69,6 +70,8 @@ TEST = [
     "psutil>=7",
     "playwright==1.65.*",  # drives Chromium, which the distribution has
     "axe-playwright-python>=0.1.8",  # carries axe-core: accessibility
+    "cyclonedx-python-lib>=11,<12",  # this and the next: the schema of bills of materials
+    "jsonschema>=4.26",
     "ruff==0.17.*",
     "mypy==2.4.*",
     "types-protobuf>=7.35",
@@ -87,7 +90,7 @@ setup(
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
     package_data={
         "wire.protocol": ["*.proto", "*.pyi"],
-        "firmware_configs": ["overlay/**/*", "overlay/**/.*"],
+        "firmware_configs": ["flash.sh.in", "packages/**/*"],
         "cloud_bridge.web": ["static/*"],
     },
     install_requires=WIRE,

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,7 +22,8 @@ from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.service import Service
-from cloud_bridge.store.folder import own_folder
+from cloud_bridge.store.folder import one_at_a_time, own_folder
+from cloud_bridge.store.place import Unneeded
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
@@ -57,8 +59,9 @@ def _serve(config: BridgeConfig, json_lines: str | None) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     with contextlib.ExitStack() as stack:
-        stack.enter_context(own_folder(Path(config.state.dir)))
+        stack.enter_context(own_folder(Path(config.state.dir), shared=config.run.place.fenced))
         timeline = Timeline(sys.stdout, _open(stack, json_lines))
+        stack.enter_context(contextlib.suppress(Unneeded))
         counts = _run(config, timeline, stop)
         timeline.stats(counts)
 
@@ -67,13 +70,17 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
     """Load, connect and serve; returns the counts."""
     manifest = EngineManifest.load(config.model.engine)
     folder = Path(config.state.dir)
-    key = DeviceKey.load_or_make(folder / "bridge.key")
+    with one_at_a_time(folder):
+        key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
     budget = _budget(config, manifest)
     for line in budget.told() if budget else ():
         timeline.note(line)
-    store = Store.open(config.store, folder)
+    if not config.run.place.number:
+        timeline.note(f"spare: waits for one of {config.run.place.of} shards")
+    store = Store.open(config.store, folder, config.run.place, stop.is_set)
+    config = replace(config, cameras=tuple(each for each in config.cameras if store.place.shard.has(each.name)))
     try:
         return Service(config, manifest, member, key, store, timeline, reference, budget).run(stop.is_set)
     finally:

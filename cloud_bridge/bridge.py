@@ -23,7 +23,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cloud_bridge.alerts.budget import AlertBudget
-from cloud_bridge.alerts.lifecycle import BLIND, LATE, NOT_WATCHING, STALE, AlertBook, AlertChange
+from cloud_bridge.alerts.conditions import CameraConditions, Turn
+from cloud_bridge.alerts.lifecycle import AlertBook, AlertChange
+from cloud_bridge.alerts.quiet import QuietHours
+from cloud_bridge.alerts.severity import next_severity
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import fill_open_alerts
 from cloud_bridge.inference.member import Member, Reading
@@ -37,6 +40,7 @@ from cloud_bridge.store.records import CameraRecord, Work
 from cloud_bridge.store.retention import Retention
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
+from cloud_bridge.webhooks.letters import Letters
 from familial.evaluate.ood_detector import OodDetector, ReferenceDistribution
 from familial.evaluate.sequential import Moment
 from wire.artifact.manifest import EngineManifest
@@ -58,10 +62,6 @@ _DRAIN_S = 5.0  # for the outbox at the end
 _LOOK_S = 1.0  # between two counts
 _PAUSE_S = 0.5  # between attempts to write to the store
 _STALE_SLOTS = 10  # a camera is never stale before so many slots have passed
-_OFFLINE = "the device is offline, or has lost its connection"
-_SILENT = "look at the device, and whether the broker's access list lets the bridge read it"
-_BLIND = "noise alone: the budget is spent"
-_NOT_WATCHING = "the device's eye does not answer: nothing is seen"
 
 
 class Bridge:
@@ -109,7 +109,9 @@ class Bridge:
         self._manifest, self._member, self._key, self._store = manifest, member, key, store
         self._link, self._timeline, self._clock = link, timeline, clock
         self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
-        self._stale_after_s = max(config.ingest.stale_after_s, _STALE_SLOTS * manifest.window.slot_s)
+        stale_after_s = max(config.ingest.stale_after_s, _STALE_SLOTS * manifest.window.slot_s)
+        self._escalate_s = config.alerts.escalate_s
+        self._letters = Letters(config.webhooks, QuietHours(config.alerts.quiet, config.alerts.quiet_zone))
         self.publisher, self.trouble, self._tell = Publisher(store, link), "", told
         self._retention = Retention(config.store, store.engine)
         self.listeners = list[Callable[[str, Verdict | Alert, str], None]]()
@@ -120,6 +122,7 @@ class Bridge:
         self.sessions: dict[str, CameraSession] = {}
         self._books: dict[str, AlertBook] = {}
         self._records: dict[str, CameraRecord] = {}
+        self._conditions: dict[str, CameraConditions] = {}
         for each in manifest.accepted:
             each.difference({})  # computed now, so that no message waits for it
         for name, camera in self._cameras.items():
@@ -127,9 +130,13 @@ class Bridge:
             self.sessions[name] = self._session(name, config, reference, record)
             self._books[name] = AlertBook(config.alerts, record.raised, record.in_a_row, budget)
             self._records[name] = record
+            self._conditions[name] = CameraConditions(self.sessions[name], self._books[name], stale_after_s)
         store.commit(Work(records=dict(self._records)))
         self._began_s = clock()
         self._unknown = self.verdicts = self.alerts = self._forgotten = 0
+        for name, record in self._records.items():
+            if record.boot_id >= 0:
+                self._publish_alerts([(name, turn) for turn in self._conditions[name].begin(store.place.away_s)])
 
     def _session(
         self, name: str, config: BridgeConfig, reference: ReferenceDistribution | None, record: CameraRecord
@@ -174,16 +181,35 @@ class Bridge:
             self._commit()
 
     def watch(self) -> None:
-        """Raise an alert for each camera of which nothing comes; call it regularly."""
+        """Raise and clear the alerts that time alone decides; call it regularly."""
         now_s = self._clock()
-        for camera, session in self.sessions.items():
-            silent_s = now_s - max(session.fresh_s, self._began_s)
-            if silent_s > self._stale_after_s or (session.ended and self._books[camera].risk):
-                why = f"nothing has come for {silent_s:.0f} s; {_OFFLINE if session.offline else _SILENT}"
-                place, changes = session.place, self._books[camera].condition(STALE, True)
-                self._publish_alerts([(camera, *place, change, why) for change in changes])
+        for camera, conditions in self._conditions.items():
+            self._publish_alerts([(camera, turn) for turn in conditions.watch(now_s, self._began_s)])
+        if self._escalate_s:
+            self._escalate(now_s)
         if self._work:
             self._commit()
+
+    def _escalate(self, now_s: float) -> None:
+        """Tell again, as more severe, what nobody has acknowledged in time."""
+        due = [
+            (camera, label, opened)
+            for camera, record in self._records.items()
+            for label, opened in record.open.items()
+            if opened.told_s >= 0.0 and now_s - opened.told_s >= self._escalate_s and next_severity(opened.severity)
+        ]
+        try:
+            seen = self._store.seen([opened.id for _, _, opened in due]) if due else set[str]()
+        except StoreAway:
+            return  # the next commit says so
+        for camera, label, opened in due:
+            if opened.id in seen:
+                self._records[camera].open[label] = opened._replace(told_s=-1.0)
+                self._work.records[camera] = self._records[camera]
+                continue
+            change = AlertChange(label, True, opened.probability, next_severity(opened.severity))
+            words = f"nobody has acknowledged it for {now_s - opened.told_s:.0f} s"
+            self._publish_alerts([(camera, Turn(*self.sessions[camera].place, change, words))])
 
     def rest(self) -> None:
         """Do what is due while nothing comes: keep our place in the store, forget what is published."""
@@ -262,7 +288,7 @@ class Bridge:
         for camera, taken in took:
             self._keep(camera, taken)
         self._publish_alerts(
-            [(camera, *change) for camera, taken in took for change in self._conditions(camera, taken)]
+            [(camera, turn) for camera, taken in took for turn in self._conditions[camera].take(taken)]
         )
         events = [event for _, taken in took for event in taken.events]
         readings = self._member.read(events) if events else []
@@ -273,8 +299,8 @@ class Bridge:
         for event, reading, changes, wants in zip(events, readings, turned, asked, strict=True):
             sentence = next(words) if wants else ""
             self._publish_verdict(event, reading, sentence)
-            place = (event.camera, event.boot_id, event.last_slot)
-            self._publish_alerts([(*place, change, sentence) for change in changes])
+            place = (event.boot_id, event.last_slot)
+            self._publish_alerts([(event.camera, Turn(*place, change, sentence)) for change in changes])
 
     def _keep(self, camera: str, taken: Taken) -> None:
         """Put what a camera has sent into the work of this commit."""
@@ -307,22 +333,6 @@ class Bridge:
             record.described = (event.boot_id, event.last_slot)
         return wants
 
-    def _conditions(self, camera: str, taken: Taken) -> list[tuple[int, int, AlertChange, str]]:
-        """Alerts about the camera itself that change: (boot id, slot, change, sentence) of each."""
-        book, out = self._books[camera], list[tuple[int, int, AlertChange, str]]()
-        if taken.releases:
-            place = (taken.releases[-1].boot_id, taken.releases[-1].slot)
-            out += [(*place, change, "") for change in book.condition(STALE, False)]
-        for release in taken.releases:
-            place = (release.boot_id, release.slot)
-            out += [(*place, change, release.complaint) for change in book.condition(LATE, bool(release.complaint))]
-            if not release.complaint:
-                out += [(*place, change, _BLIND) for change in book.condition(BLIND, release.spent)]
-        if taken.state is not None:
-            place, holds = self.sessions[camera].place, not taken.state.watching
-            out += [(*place, change, _NOT_WATCHING) for change in book.condition(NOT_WATCHING, holds)]
-        return [(boot_id, slot, change, words if change.raised else "") for boot_id, slot, change, words in out]
-
     def stats(self) -> dict[str, Any]:
         """Counts since the start; in `refused_by_camera`, "" stands for cameras that are not configured."""
         sessions = sorted(self.sessions.items())
@@ -336,6 +346,7 @@ class Bridge:
             "refused": dict(by_reason),
             "refused_by_camera": by_camera,
             "gaps": sum(session.gaps for session in self.sessions.values()),
+            "skewed": sum(session.skewed for session in self.sessions.values()),
             "verdicts": self.verdicts,
             "alerts": self.alerts,
         }
@@ -348,17 +359,19 @@ class Bridge:
         self._work.verdict(record, verdict, self._message(event.camera, "verdict/cloud", sealed), now_s)
         self._told.append((event.camera, verdict, ""))
 
-    def _publish_alerts(self, changes: Sequence[tuple[str, int, int, AlertChange, str]]) -> None:
-        """Publish alerts that change, and what is open after them. changes: camera, boot id, slot, change, sentence."""
+    def _publish_alerts(self, changes: Sequence[tuple[str, Turn]]) -> None:
+        """Publish alerts that change, and what is open after them. changes: camera, change."""
         now_s = self._clock()
-        for camera, boot_id, slot, change, sentence in changes:
-            alert = fill_alert(self._manifest, boot_id, slot, change, sentence, coarse_time(now_s))
+        for camera, turn in changes:
             self.alerts += 1
             record = self._work.records[camera] = self._records[camera]
+            made = fill_alert(self._manifest, turn, coarse_time(now_s), self.sessions[camera].device_s)
+            alert = record.change(made, now_s)
             sealed = alert.seal(self._key, *self._names(camera))
-            number = self._work.alert(record, alert, self._message(camera, "alert", sealed), now_s)
-            self._told.append((camera, alert, number))
-        for camera in dict.fromkeys(change[0] for change in changes):
+            self._work.alert(record, alert, self._message(camera, "alert", sealed), now_s)
+            self._work.webhooks += self._letters.rows(record, alert, now_s)
+            self._told.append((camera, alert, alert.id))
+        for camera in dict.fromkeys(camera for camera, _ in changes):
             self._work.outbox.append((self._records[camera].id, self._open_alerts(camera)))
 
     def _open_alerts(self, camera: str) -> Message:

@@ -3,12 +3,14 @@
     [broker]     url, username, password_file, ca, cert, key
     [model]      checkpoint, engine, threads, sentence_every_s
     [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them), clock_behind_s
-    [ingest]     max_age_s, stale_after_s, burst, rate
-    [alerts]     false_per_day, long_lie_s, or raise_at, raise_for, clear_at, clear_for; unsure_below
+    [ingest]     max_age_s, stale_after_s, skew_s, burst, rate
+    [alerts]     false_per_day, long_lie_s, or raise_at, raise_for, clear_at, clear_for; unsure_below; escalate_s,
+                 quiet, quiet_zone
+    [[webhooks]] url, secret_file, labels, severities, sites, give_up_h, ca, insecure
     [state]      dir
     [store]      url, password_file, keep_releases_days, keep_verdicts_days, keep_alerts_days, keep_audit_days
     [api]        listen, tokens, cert, key, requests_per_s, burst
-    [run]        exit_when_offline
+    [run]        exit_when_offline, shard
 
 Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
 never in the file, only the names of their files.
@@ -25,6 +27,8 @@ from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.ingest.freshness import IngestRule
 from cloud_bridge.store.database import StoreConfig
+from cloud_bridge.store.shard import Shard
+from cloud_bridge.webhooks.config import WebhookConfig
 from wire.broker import BrokerConfig
 from wire.errors import ConfigError, DeviceKeyError
 from wire.protocol.keys import PublicKey
@@ -103,9 +107,22 @@ class RunConfig:
 
     Attributes:
         exit_when_offline: End once every camera is offline and was read to its end (demo, benchmarks).
+        shard: "2/8": read the cameras of the second of eight shards; "any/8": those of whichever is free; "": all.
+
+    Raises:
+        ConfigError: The shard cannot be.
     """
 
     exit_when_offline: bool = False
+    shard: str = ""
+
+    def __post_init__(self) -> None:
+        self.place  # noqa: B018 - for its error
+
+    @property
+    def place(self) -> Shard:
+        """The shard, parsed."""
+        return Shard.parse(self.shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +138,7 @@ class BridgeConfig:
     store: StoreConfig = StoreConfig()
     api: ApiConfig = ApiConfig()
     run: RunConfig = RunConfig()
+    webhooks: tuple[WebhookConfig, ...] = ()
 
     @classmethod
     def load(cls, path: Path | str) -> BridgeConfig:
@@ -132,16 +150,17 @@ class BridgeConfig:
     def parse(cls, document: Mapping[str, Any], name: str = "bridge.toml") -> BridgeConfig:
         """Check a parsed TOML document; `name` is shown in errors."""
         sections = {section: keys_of(kind) for section, kind in _SECTIONS.items()}
-        refuse(name, faults(document, sections, lists=("cameras",)))
+        refuse(name, faults(document, sections, lists=_LISTS))
         problems: list[str] = _two_rules(document.get("alerts", {}))
         made: dict[str, Any] = {
             section: _make(kind, document.get(section, {}), f"[{section}]", problems)
             for section, kind in _SECTIONS.items()
-            if section != "cameras"
+            if section not in _LISTS
         }
         cameras = _cameras(document.get("cameras", []), problems)
+        webhooks = _webhooks(document.get("webhooks", []), problems)
         refuse(name, problems)
-        return cls(cameras=tuple(cameras), **made)
+        return cls(cameras=tuple(cameras), webhooks=tuple(webhooks), **made)
 
 
 _SECTIONS: Mapping[str, type[Any]] = {
@@ -154,7 +173,9 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "store": StoreConfig,
     "api": ApiConfig,
     "run": RunConfig,
+    "webhooks": WebhookConfig,
 }
+_LISTS = ("cameras", "webhooks")  # sections that are written as [[tables]]
 
 T = TypeVar("T")
 
@@ -173,6 +194,15 @@ def _two_rules(alerts: Mapping[str, Any]) -> list[str]:
     both = [name for name in IN_A_ROW if name in alerts] if "false_per_day" in alerts else []
     cure = "a budget sets when alerts are raised and cleared; remove one of the two"
     return [f"[alerts] false_per_day is given, and {', '.join(both)} as well: {cure}"] if both else []
+
+
+def _webhooks(tables: Sequence[Mapping[str, Any]], problems: list[str]) -> list[WebhookConfig]:
+    found = [_make(WebhookConfig, table, f"[[webhooks]] {number}", problems) for number, table in enumerate(tables, 1)]
+    webhooks = [webhook for webhook in found if webhook is not None]
+    for number, webhook in enumerate(webhooks, 1):
+        if webhook.key in {before.key for before in webhooks[: number - 1]}:
+            problems.append(f"[[webhooks]] {number} has the url of one before it; write one table for each receiver")
+    return webhooks
 
 
 def _cameras(tables: Sequence[Mapping[str, Any]], problems: list[str]) -> list[CameraConfig]:

@@ -32,11 +32,11 @@ def fill_open_alerts(labels: Sequence[str], time_s: int, key: DeviceKey, site: s
 
 
 class BridgeStatus:
-    """Makes the messages under the bridge's own topic. Its name is the beginning of its public key."""
+    """Makes the messages under the bridge's own topic. Its name is the beginning of its public key, and its shard."""
 
-    def __init__(self, key: DeviceKey, cameras: int) -> None:
+    def __init__(self, key: DeviceKey, cameras: int, suffix: str = "") -> None:
         self._key, self._cameras, self._count = key, cameras, 0
-        self.name = key.public.hex[:16]
+        self.name = key.public.hex[:16] + suffix
 
     def will(self, time_s: int) -> Message:
         """What the broker publishes when the connection breaks."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cloud_bridge.alerts.lifecycle import AlertChange
+from cloud_bridge.alerts.conditions import Turn
+from cloud_bridge.alerts.severity import severity_of
 from cloud_bridge.inference.member import Reading
 from cloud_bridge.ingest.events import Event
 from wire.artifact.manifest import EngineManifest
@@ -35,18 +36,19 @@ def fill_verdict(
     )
 
 
-def fill_alert(
-    manifest: EngineManifest, boot_id: int, slot: int, change: AlertChange, sentence: str, time_s: int
-) -> Alert:
-    """Make the message of an alert that changes with the release or event that ends at `slot`."""
+def fill_alert(manifest: EngineManifest, turn: Turn, time_s: int, device_time_s: int) -> Alert:
+    """Make the message of an alert that changes; its ids are still to be given. device_time_s: as its release says."""
+    change = turn.change
     return Alert(
-        boot_id=boot_id,
-        slot=slot,
+        boot_id=turn.boot_id,
+        slot=turn.slot,
         model_id=manifest.model_id,
         raised=change.raised,
         label=change.label,
         probability=change.probability,
-        sentence=sentence,
-        at_s=(slot + 1) * manifest.window.slot_s,
+        sentence=turn.sentence,
+        at_s=(turn.slot + 1) * manifest.window.slot_s,
         time_s=time_s,
+        severity=change.severity or severity_of(change.label),
+        device_time_s=device_time_s,
     )

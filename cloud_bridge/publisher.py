@@ -51,7 +51,9 @@ class Publisher:
         self._newest = numbered[-1][0] if numbered else self._newest
 
     def pump(self) -> None:
-        """Publish what may be on its way; call it regularly."""
+        """Publish what may be on its way, while our place in the store is sure; call it regularly."""
+        if not self._store.place.held:
+            return
         if self._behind and not self._held:
             self._read_on()
         while self._held and len(self._sent) < _ON_THEIR_WAY:

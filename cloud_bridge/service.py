@@ -1,6 +1,7 @@
 """The running bridge: its parts and the connection between them.
 
 broker <--> MqttTransport --hold--> Mailbox --take--> Bridge --work--> Store --outbox--> Publisher --> MqttTransport
+                                                                         `-> Courier --> receivers of webhooks
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
@@ -20,10 +21,14 @@ from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest
+from wire.errors import StoreError
 from wire.mqtt import Message, Receipt
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import coarse_time
 from wire.protocol.topics import TOPICS, parse_topic, topic
+
+if TYPE_CHECKING:
+    from cloud_bridge.webhooks.courier import Courier
 
 __all__ = ["Service"]
 
@@ -50,10 +55,14 @@ class Service:
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
         self._manifest = manifest
         self._mailbox = Mailbox(camera.name for camera in config.cameras)
-        self._status = BridgeStatus(key, len(config.cameras))
+        self._courier: Courier | None = None
+        shard = store.place.shard
+        self._status = BridgeStatus(key, len(config.cameras), f"-{shard.number}.{shard.of}" if shard.fenced else "")
         topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
-        name, will = f"vsb-{key.public.hex[:16]}", self._status.will(_now())
-        self._transport = MqttTransport(config.broker, name, topics, self._hold, will, self._greeting, self._settled)
+        # A shard's name is the same in whoever reads it: the broker goes on with its session, and ends the former one.
+        name = f"vsb-{key.public.hex[:10]}-{shard.number}.{shard.of}" if shard.fenced else f"vsb-{key.public.hex[:16]}"
+        listens = (self._hold, self._status.will(_now()), self._greeting, self._settled)
+        self._transport = MqttTransport(config.broker, name, topics, *listens, may_connect=lambda: store.place.held)
         self.bridge = Bridge(
             config, manifest, member, key, store, self._transport, timeline, reference, budget=budget, told=self._tell
         )
@@ -61,12 +70,42 @@ class Service:
     def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:
         """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""
         cameras, broker = len(self._config.cameras), self._config.broker.url
-        with self._transport, self._api():
-            self._timeline.note(f"ready: {cameras} camera(s) on {broker}, bridge key {self._key.public.hex}")
-            run(self.bridge, self._mailbox.take, self._config.run.exit_when_offline, stopped)
+        ready = f"ready: {cameras} camera(s) on {broker}, bridge key {self._key.public.hex}{self._shard}"
+        with self._transport, self._webhooks(), self._api():
+            self._timeline.note(ready)
+            run(self.bridge, self._mailbox.take, self._config.run.exit_when_offline, lambda: stopped() or self._broken)
+            if self._broken:
+                raise StoreError("the thread of the webhooks has ended; its error is above: please report it")
             self._transport.publish(self._status.offline("stopped", _now()))
         waiting = self.bridge.publisher.waiting
         return {**self.bridge.stats(), "dropped": sum(self._mailbox.dropped.values()), "unpublished": waiting}
+
+    def _webhooks(self) -> AbstractContextManager[object]:
+        """Who delivers webhooks, where there are any."""
+        if not self._config.webhooks:
+            return nullcontext()
+        from cloud_bridge.webhooks.courier import Courier  # httpx, which a bridge without webhooks does not load
+
+        self._courier = Courier(self._config.webhooks, self._store)
+        self.bridge.listeners.append(lambda camera, made, number: self._wake() if number else None)
+        return self._courier
+
+    def _wake(self) -> None:
+        if self._courier is not None:
+            self._courier.wake()
+
+    @property
+    def _broken(self) -> bool:
+        return self._courier is not None and self._courier.ended
+
+    def _health(self) -> dict[str, Any]:
+        told = self._courier.counts() if self._courier is not None else {}
+        return {**self.bridge.health, "webhooks": told, "shard": str(self._store.place.shard)}
+
+    @property
+    def _shard(self) -> str:
+        shard = self._store.place.shard
+        return f", shard {shard}" if shard.fenced else ""
 
     def _api(self) -> AbstractContextManager[object]:
         """The API where there is one."""
@@ -76,7 +115,7 @@ class Service:
         from cloud_bridge.web.facts import Facts
 
         facts = Facts.of(self._manifest, self.bridge.sessions)
-        server = ApiServer(self._config.api, self._store.engine, lambda: self.bridge.health, facts)
+        server = ApiServer(self._config.api, self._store.engine, self._health, facts)
         self.bridge.listeners.append(server.tell)
         return server
 

@@ -69,7 +69,7 @@ class Timeline:
 
     def alert(self, camera: str, alert: Alert) -> None:
         """Print one marked line; with the reason where the alert is about the camera, and not about a risk."""
-        turn = "RAISED" if alert.raised else "cleared"
+        turn = "cleared" if not alert.raised else "RAISED" if alert.first_id == alert.id else f"now {alert.severity}"
         reason = f"  {alert.sentence}" if alert.label in CONDITIONS and alert.sentence else ""
         self._say(f"{_clock(alert.at_s)}  {camera}  >>> ALERT {alert.label} {turn} ({alert.probability:.2f}){reason}")
         self._write(
@@ -83,6 +83,9 @@ class Timeline:
             probability=alert.probability,
             sentence=alert.sentence,
             time_s=alert.time_s,
+            id=alert.id,
+            first_id=alert.first_id,
+            severity=alert.severity,
         )
 
     def note(self, text: str) -> None:

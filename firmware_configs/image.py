@@ -1,10 +1,11 @@
-"""Writes everything a board needs besides NVIDIA's own files: a root file system overlay, its packages, a flash plan.
+"""Writes everything a board needs besides NVIDIA's own files: its packages, what belongs to this device, a flash plan.
 
-    board table + units + configuration + signed engine  ->  DIR/overlay   copied over NVIDIA's root file system
-                                                             DIR/flash_plan.json, DIR/flash.sh   the steps, in order
+    packages (firmware_configs.debian)  ->  DIR/packages  installed by dpkg in NVIDIA's root file system
+    board table + configuration + key   ->  DIR/overlay   copied over it before
+                                            DIR/flash_plan.json, DIR/flash.sh   the steps, in order
 
     python -m firmware_configs.image --board orin-nano --out DIR [--camera-config edge.toml]
-                                     [--engine DIR --signer KEY.pub] [--dry-run]
+                                     [--packages DIR --signer KEY.pub] [--dry-run]
 
 The same input gives the same bytes, and no command is run here: flash.sh runs them, and only with --run.
 """
@@ -16,25 +17,26 @@ import json
 import re
 import shlex
 import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from edge_runtime.config import load_config
+from firmware_configs.archive import Entry, Unpacked, unpack
 from firmware_configs.boards import BOARDS, Board, board
-from firmware_configs.units import ENABLED, drop_ins
-from firmware_configs.wheels import BUILD_TOOL, INSTALLER, hashed, pins
+from firmware_configs.debian import suffix
+from firmware_configs.units import drop_ins
 from wire.arguments import former_name
 from wire.artifact.manifest import EngineManifest
-from wire.artifact.signature import SIGNATURE
 from wire.errors import ConfigError, VeilsightError
 from wire.files import read_trusted
 from wire.protocol.keys import PublicKey
 from wire.settings import refuse
 
-__all__ = ["Entry", "Step", "edge_config", "main", "named_files", "overlay", "packages", "steps", "write"]
+__all__ = ["Packages", "Step", "edge_config", "main", "named_files", "overlay", "packages", "steps", "write"]
 
 _HERE = Path(__file__).resolve().parent
 _ETC = PurePosixPath("/etc/veilsight")
@@ -45,9 +47,8 @@ _NAMED = (
     *(("privacy", "operator_key"), ("engine", "signer")),
 )
 """Section and key of edge.toml that name a file."""
-_PIP = ("python3", "-m", "pip")
-_FIXED = ("--quiet", "--only-binary=:all:", "--no-deps", "--require-hashes")
-_OFFLINE = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
+_ENGINE, _OPENCV = "veilsight-engine", "veilsight-opencv"
+_PACKAGES = ("veilsight-runtime", _OPENCV, "veilsight-units", _ENGINE)
 
 # Ubuntu and JetPack packages that the image does not contain.
 _APT_CSI = ("nvidia-opencv",)
@@ -77,12 +78,16 @@ url = "mqtt://127.0.0.1:1883"          # mqtts:// with ca, cert and key for a br
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of the overlay (`data`, `mode`), or one symbolic link (to `link`)."""
+class Packages:
+    """The packages of an image.
 
-    data: bytes = b""
-    mode: int = 0o644
-    link: str = ""
+    Attributes:
+        files: File name -> bytes of each Debian package.
+        model_id: Of the engine, 16 hex digits; "": there is no engine among them.
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    model_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +111,50 @@ def edge_config(file: Path | None) -> str:
     return file.read_text()
 
 
-def packages(row: Board, config: str) -> dict[str, list[str]]:
-    """List the packages of a device whose edge.toml has the text `config`.
+def packages(row: Board, config: str, folder: Path, signer: PublicKey | None) -> Packages:
+    """Take the packages that `firmware_configs.debian` wrote to `folder`, for a device whose edge.toml is `config`.
 
-    A CSI camera needs JetPack's own OpenCV, which a wheel would shadow; any other camera takes the wheel.
+    A CSI camera needs JetPack's own OpenCV, which our package would hide: it is left out.
 
-    Returns:
-        "pip": pinned Python packages; "apt": JetPack packages to add on the device.
+    Raises:
+        ConfigError: One is missing or there twice, is damaged, or is for another Python than the board's.
+        ManifestError: The engine is not signed by `signer`, or a hash is wrong.
     """
-    csi = str(tomllib.loads(config).get("camera", {}).get("source", "")).startswith("csi")
-    return {
-        "pip": [pin for pin in pins() if not (csi and pin.startswith("opencv"))],
-        "apt": [*(_APT_CSI if csi else ()), *_APT_TENSORRT],
-    }
+    wanted = [name for name in _PACKAGES if not (name == _OPENCV and _is_csi(config))]
+    made, model_id = dict[str, bytes](), ""
+    for name in wanted:
+        found = sorted(folder.glob(f"{name}_*.deb"))
+        if len(found) != 1:
+            raise ConfigError(
+                f"--packages {folder} has {len(found)} of {name}, expected 1; make the folder anew: "
+                f"python -m firmware_configs.debian --python {row.python} --engine DIR --signer KEY.pub --out DIR"
+            )
+        unpacked = unpack(found[0])
+        if name == _PACKAGES[0] and not unpacked.control.get("Version", "").endswith(suffix(row.python)):
+            raise ConfigError(
+                f"{found[0]} is not for Python {row.python}, which {row.name} has; add --python {row.python}"
+            )
+        if name == _ENGINE:
+            model_id = _signed_model(unpacked, signer)
+        made[found[0].name] = found[0].read_bytes()
+    return Packages(made, model_id)
+
+
+def _signed_model(unpacked: Unpacked, signer: PublicKey | None) -> str:
+    """The model of an engine package, whose signature and hashes are right."""
+    if signer is None:
+        raise ConfigError("--packages: who signed the engine? Give the public key of its signer with --signer")
+    with tempfile.TemporaryDirectory() as place:
+        for path, entry in unpacked.files.items():
+            if path.startswith("opt/veilsight/engine/"):
+                (Path(place) / PurePosixPath(path).name).write_bytes(entry.data)
+        manifest = EngineManifest.load(place, signer)
+        manifest.check(place)
+    return f"{manifest.model_id:016x}"
+
+
+def _is_csi(config: str) -> bool:
+    return str(tomllib.loads(config).get("camera", {}).get("source", "")).startswith("csi")
 
 
 def named_files(config: str, folder: Path) -> dict[str, Entry]:
@@ -156,33 +192,21 @@ def named_files(config: str, folder: Path) -> dict[str, Entry]:
 def overlay(
     row: Board,
     config: str,
-    engine: Path | None = None,
     signer: PublicKey | None = None,
     named: Mapping[str, Entry] = MappingProxyType({}),
 ) -> dict[str, Entry]:
-    """Collect all files that are copied over NVIDIA's root file system.
+    """Collect what belongs to this device, and is copied over NVIDIA's root file system. No package has such a file.
 
     Args:
         row: The board.
         config: Text of edge.toml.
-        engine: A signed engine folder; None: the overlay has no engine.
-        signer: Who must have signed it.
+        signer: Who must have signed the engine that the device runs.
         named: What `named_files` found.
 
     Returns:
         Path inside the root file system -> file or link, sorted by path.
-
-    Raises:
-        ManifestError: `engine` is not signed by `signer`, or a hash is wrong.
     """
     found: dict[str, Entry] = {}
-    base = _HERE / "overlay"
-    for file in base.rglob("*"):
-        if file.is_file():
-            name = file.relative_to(base).as_posix()
-            found[name] = Entry(file.read_bytes(), 0o755 if "/bin/" in name else 0o644)
-    for unit in ENABLED:
-        found[f"etc/systemd/system/multi-user.target.wants/{unit}"] = Entry(link=f"/etc/systemd/system/{unit}")
     # Ubuntu's crash collector would keep the memory of a crashed process, pictures included.
     found["etc/systemd/system/apport.service"] = Entry(link="/dev/null")
     for name, text in drop_ins(row, config).items():
@@ -192,17 +216,9 @@ def overlay(
     )
     found |= named
     found["etc/veilsight/edge.toml"] = Entry(config.encode(), 0o640)
-    wanted = packages(row, config)
-    found["opt/veilsight/requirements.txt"] = Entry(hashed(wanted["pip"]).encode())
-    found["opt/veilsight/installer.txt"] = Entry(hashed([INSTALLER]).encode())
-    found["opt/veilsight/apt.txt"] = Entry("".join(f"{name}\n" for name in wanted["apt"]).encode())
-    if engine is not None:
-        if signer is None:
-            raise ConfigError(f"--engine {engine}: who signed it? Give the public key of its signer with --signer")
-        manifest = EngineManifest.load(engine, signer)
-        manifest.check(engine)
-        for name in (*manifest.files.values(), *manifest.external, "manifest.json", SIGNATURE):
-            found[f"opt/veilsight/engine/{name}"] = Entry((engine / name).read_bytes())
+    apt = [*(_APT_CSI if _is_csi(config) else ()), *_APT_TENSORRT]
+    found["opt/veilsight/apt.txt"] = Entry("".join(f"{name}\n" for name in apt).encode())
+    if signer is not None:
         found["etc/veilsight/signer.pub"] = Entry(f"{signer.hex}\n".encode())
     return dict(sorted(found.items()))
 
@@ -210,7 +226,6 @@ def overlay(
 def steps(row: Board) -> tuple[Step, ...]:
     """Return the flash plan, in order: board support package, root file system, drivers, our files, flash."""
     major, revision = row.release
-    platforms = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
     return (
         Step("NVIDIA's board support package", ("tar", "xf", "$bsp", "-C", "$work")),
         Step("NVIDIA's root file system", ("as_root", "tar", "xpf", "$rootfs", "-C", "$l4t/rootfs")),
@@ -221,32 +236,10 @@ def steps(row: Board) -> tuple[Step, ...]:
             ("grep", "-F", f"R{major} (release), REVISION: {revision},", "$l4t/rootfs/etc/nv_tegra_release"),
         ),
         Step(
-            f"the device's Python packages, for Python {row.python} on aarch64",
-            (
-                *_PIP,
-                "download",
-                *_FIXED,
-                *(f"--platform={name}" for name in platforms),
-                f"--python-version={row.python}",
-                "--dest=$work/wheels",
-                "--requirement=$here/overlay/opt/veilsight/requirements.txt",
-                "--requirement=$here/overlay/opt/veilsight/installer.txt",
-            ),
-        ),
-        Step(
-            "what builds our own package",
-            (*_PIP, "install", *_FIXED, "--target=$work/build", "--requirement=$here/build.txt"),
-        ),
-        Step("remove modules of an earlier build", ("rm", "-rf", "$source/build/lib")),
-        Step(
-            "our own package, with nothing else from an index",
-            ("env", "PYTHONPATH=$work/build", *_PIP, "wheel", *_OFFLINE, "--wheel-dir=$work/wheels", "$source"),
-        ),
-        Step(
-            "our files over the root file system",
+            "what belongs to this device over the root file system",
             ("as_root", "cp", "-rP", "--preserve=mode", "$here/overlay/.", "$l4t/rootfs/"),
         ),
-        Step("and the packages", ("as_root", "cp", "-r", "$work/wheels", "$l4t/rootfs/opt/veilsight/")),
+        Step("our packages into it, by its own dpkg", ("install_packages",)),
         Step("a login user, if one was asked for", ("maybe_create_admin",)),
         Step("the board is in recovery mode", ("in_recovery", *row.recovery_usb)),
         Step(f"flash; the root file system goes to {row.storage}", ("in_l4t", "as_root", *_local(row.flash))),
@@ -271,11 +264,11 @@ def _flash_script(row: Board) -> str:
     return text.replace("@STEPS@", "\n".join(lines))
 
 
-def _plan(row: Board, config: str, engine: Path | None) -> str:
+def _plan(row: Board, made: Packages) -> str:
     document = {
         "board": asdict(row),
-        "model_id": "" if engine is None else f"{EngineManifest.load(engine).model_id:016x}",
-        "packages": packages(row, config),
+        "model_id": made.model_id,
+        "packages": sorted(made.files),
         "steps": [{"why": step.why, "run": list(step.run)} for step in steps(row)],
     }
     return json.dumps(document, indent=2) + "\n"
@@ -285,11 +278,11 @@ def write(
     row: Board,
     out: Path,
     config: str,
-    engine: Path | None = None,
     signer: PublicKey | None = None,
     named: Mapping[str, Entry] = MappingProxyType({}),
+    made: Packages = Packages(),  # frozen, and empty
 ) -> list[Path]:
-    """Write overlay, plan and script under `out`; arguments as of `overlay`.
+    """Write overlay, packages, plan and script under `out`; arguments as of `overlay`, and what `packages` found.
 
     Returns:
         The files written, in order.
@@ -299,9 +292,9 @@ def write(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
-    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, engine, signer, named).items()}
-    entries["build.txt"] = Entry(hashed([BUILD_TOOL]).encode())
-    entries["flash_plan.json"] = Entry(_plan(row, config, engine).encode())
+    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, signer, named).items()}
+    entries |= {f"packages/{name}": Entry(data) for name, data in sorted(made.files.items())}
+    entries["flash_plan.json"] = Entry(_plan(row, made).encode())
     entries["flash.sh"] = Entry(_flash_script(row).encode(), 0o755)
     written = []
     for name, entry in entries.items():
@@ -329,8 +322,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--board", required=True, help=", ".join(row.name for row in BOARDS))
     parser.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet, or is empty")
     parser.add_argument("--camera-config", type=Path, help="the device's edge.toml (default: a template to edit)")
-    parser.add_argument("--engine", type=Path, help="an engine folder that export.bundle signed: build/engines/nano")
-    option = parser.add_argument("--signer", help="who must have signed it: 64 hex digits, or a file that holds them")
+    parser.add_argument("--packages", type=Path, help="the folder that firmware_configs.debian wrote, with --engine")
+    text = "who must have signed the engine: 64 hex digits, or a file that holds them"
+    option = parser.add_argument("--signer", help=text)
     former_name(parser, "--publisher", option)
     parser.add_argument("--dry-run", action="store_true", help="print what would be written; write nothing")
     return parser
@@ -344,19 +338,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = edge_config(args.camera_config)
         signer = PublicKey.parse(args.signer) if args.signer else None
         named = named_files(config, args.camera_config.parent) if args.camera_config else {}
+        made = packages(row, config, args.packages, signer) if args.packages else Packages()
         if args.dry_run:
-            for name, entry in overlay(row, config, args.engine, signer, named).items():
+            for name, entry in overlay(row, config, signer, named).items():
                 print(f"overlay/{name}" + (f" -> {entry.link}" if entry.link else f" ({len(entry.data)} bytes)"))
+            for name, data in made.files.items():
+                print(f"packages/{name} ({len(data)} bytes)")
             for step in steps(row):
                 print(f"# {step.why}\n{' '.join(map(_quote, step.run))}")
             return 0
-        written = write(row, args.out, config, args.engine, signer, named)
+        written = write(row, args.out, config, signer, named, made)
     except VeilsightError as error:
         print(f"firmware_configs.image: {error}", file=sys.stderr)
         return 2
     print(f"{len(written)} files for {row.name} (Jetson Linux {row.l4t}) in {args.out}")
-    if args.engine is None:
-        print("no engine yet: flash.sh refuses to run without one (--engine build/engines/nano --signer KEY.pub)")
+    if args.packages is None:
+        print("no packages yet: flash.sh refuses to run without them (--packages DIR --signer KEY.pub)")
     print(f"next: {args.out}/flash.sh prints the plan, {args.out}/flash.sh --run flashes; see docs/flash.md")
     return 0
 

@@ -2,7 +2,7 @@
 
     board row + edge.toml  -->  veilsight-eye.service.d/10-board.conf, 20-camera.conf, ...
 
-A drop-in opens what this device needs beyond the units of the overlay, and nothing else.
+A drop-in opens what this device needs beyond the units of its package, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wire.errors import CameraError, ConfigError
 
 __all__ = ["ENABLED", "drop_ins"]
 
-ENABLED = ("veilsight-install.service", "veilsight-gate.service", "veilsight-power.service")
+ENABLED = ("veilsight-gate.service", "veilsight-power.service")
 """Units that the boot starts; the gate's unit wants or requires the others."""
 
 _CSI = """\

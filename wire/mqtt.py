@@ -37,6 +37,7 @@ _UNACKNOWLEDGED = 20  # messages of QoS 1 on the wire at once: no common broker 
 _UNREAD = 65_535  # messages that the broker may send before we acknowledge one (MQTT 5; its own bound may be lower)
 _CONNECT_S = 5.0
 _CLOSE_S = 1.0
+_ASK_S = 0.1  # whether a connection may be made
 _KEEPALIVE_S = 30
 _LOG_EVERY_S = 60.0
 _SHORT_S = 30.0  # a session that ends sooner makes the pause before the next one longer
@@ -81,6 +82,7 @@ class MqttClient:
         inbound_bytes: int = 0,
         settled: Callable[[int], None] = lambda tag: None,
         keep_trying: bool = True,
+        may_connect: Callable[[], bool] = lambda: True,
     ) -> None:
         """Prepare a client; nothing is connected yet.
 
@@ -100,6 +102,7 @@ class MqttClient:
             settled: Called on the caller's thread with the tag of each message of QoS 1 that needs no more care: the
                 broker has accepted or refused it, or it was left out for its size.
             keep_trying: False: the first failure before the first connection ends `wait`.
+            may_connect: Whether a connection may be made now: it would end that of another process of our name.
 
         Raises:
             BrokerError: paho-mqtt is not installed.
@@ -109,7 +112,7 @@ class MqttClient:
         self._queue_size, self._window, self._session_s = queue, in_flight, session_s
         self._will, self._greeting = will, greeting
         self._subscriptions, self._receive, self._inbound_bytes = list(subscriptions), receive, inbound_bytes
-        self._hold, self._settled, self._keep_trying = hold, settled, keep_trying
+        self._hold, self._settled, self._keep_trying, self._may_connect = hold, settled, keep_trying, may_connect
         self._queue: deque[Queued] = deque()
         self._in_flight: deque[OnWire] = deque()
         self._answers: dict[int, ReasonCode | None] = {}  # of the broker, by number; None: accepted
@@ -122,7 +125,7 @@ class MqttClient:
         self._problem, self._refused, self._logged_at = _UNREACHED, False, -1e9
         self._greeted = 0  # the session that was greeted last
         self.sessions = self.sent = self.sent_bytes = self.dropped = self.refused = self.too_long = 0
-        self.connected = False
+        self.connected = self._closed = False
 
     # --- the caller's thread
 
@@ -142,6 +145,7 @@ class MqttClient:
 
     def close(self) -> None:
         """Disconnect, within a second; what still waits is lost (see `flush`)."""
+        self._closed = True
         _retire(self._client).join(_CLOSE_S)
 
     def send(self, message: Message, tag: int = -1, expires_s: int = 0) -> None:
@@ -165,7 +169,7 @@ class MqttClient:
             self._settle(self._in_flight.popleft())
         if self._broke is not None:
             self._learn()
-        if self.connected and self._greeted != self.sessions:
+        if self.connected and self._greeted != self.sessions and self._may_connect():
             self._greeted = self.sessions
             for message in self._greeting():
                 self._publish(Queued(message))
@@ -316,6 +320,7 @@ class MqttClient:
         client.max_inflight_messages_set(_UNACKNOWLEDGED)
         client.connect_timeout = _CONNECT_S
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_pre_connect = self._on_pre_connect
         client.on_connect_fail, client.on_subscribe = self._on_connect_fail, self._on_subscribe
         client.on_message, client.on_publish = self._on_message, self._on_publish
         _choose_pauses(client)
@@ -337,6 +342,11 @@ class MqttClient:
         return {"properties": properties, "clean_start": False}
 
     # --- the network thread: record what happened and return
+
+    def _on_pre_connect(self, client: mqtt.Client, data: Any) -> None:
+        """Wait until a connection may be made; paho has no other way to say "not yet"."""
+        while not self._may_connect() and client is self._client and not self._closed:
+            time.sleep(_ASK_S)
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if client is not self._client:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cloud_bridge.alerts.severity import next_severity, severity_of
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.server import ApiServer
 from cloud_bridge.api.tokens import ROLES, add_token
@@ -58,7 +59,15 @@ class SimulatedWard:
         self.url = f"http://127.0.0.1:{self.server.port}"
 
     def _health(self) -> dict[str, Any]:
-        return {"received": 0, "gaps": 0, "verdicts": 0, "alerts": 0, "refused": {}, "trouble": self.trouble}
+        return {
+            "received": 0,
+            "gaps": 0,
+            "skewed": 0,
+            "verdicts": 0,
+            "alerts": 0,
+            "refused": {},
+            "trouble": self.trouble,
+        }
 
     def _count(self, camera: str) -> dict[str, Any] | None:
         fresh = {"offline": False, "heard_s": 0.0, "received": 0, "gaps": 0, "refused": {}}
@@ -106,8 +115,9 @@ class SimulatedWard:
         return Verdict(**{**fields, **more})
 
     def alert(self, camera: str, label: str, raised: bool = True, sentence: str = "", at_s: float | None = None) -> str:
-        """Raise or clear an alert; returns the id of the change."""
+        """Raise or clear an alert, or tell it again where it is raised; returns the id of the change."""
         record = self._records[camera]
+        was = record.open.get(label)
         if raised != (label in record.raised):
             (record.raised.append if raised else record.raised.remove)(label)
         made_s = time.time() if at_s is None else at_s
@@ -121,11 +131,12 @@ class SimulatedWard:
             sentence=sentence,
             at_s=0.0,
             time_s=coarse_time(made_s),
+            severity=(next_severity(was.severity) or was.severity) if was and raised else severity_of(label),
         )
-        work = Work(records={camera: record})
-        number = work.alert(record, made, _NOTHING, made_s)
-        self._commit(work, [(camera, made, number)])
-        return number
+        work, changed = Work(records={camera: record}), record.change(made, made_s)
+        work.alert(record, changed, _NOTHING, made_s)
+        self._commit(work, [(camera, changed, changed.id)])
+        return changed.id
 
     def _commit(self, work: Work, told: Sequence[tuple[str, Verdict | Alert, str]]) -> None:
         work.outbox.clear()  # nobody publishes here

@@ -15,7 +15,19 @@ from cloud_bridge.alerts.budget import AlertBudget, EvidenceRule
 from cloud_bridge.alerts.rules import AlertRule
 from familial.evaluate.sequential import LYING_STILL, Moment
 
-__all__ = ["BLIND", "CONDITIONS", "LATE", "NOT_WATCHING", "STALE", "AlertBook", "AlertChange", "CountingRule"]
+__all__ = [
+    "BLIND",
+    "BRIDGE_LOST",
+    "CLOCK_SKEW",
+    "CONDITIONS",
+    "LATE",
+    "NOT_WATCHING",
+    "STALE",
+    "UNTRUSTED_KEY",
+    "AlertBook",
+    "AlertChange",
+    "CountingRule",
+]
 
 BLIND = "blind"
 """The alert for a camera that sends noise alone, because its budget is spent."""
@@ -29,7 +41,16 @@ NOT_WATCHING = "not watching"
 STALE = "stale"
 """The alert for a camera of which nothing comes: what is open was true when it was last seen."""
 
-CONDITIONS = (BLIND, LATE, NOT_WATCHING, STALE)
+UNTRUSTED_KEY = "untrusted key"
+"""The alert for a camera under whose name messages come that another key has signed."""
+
+CLOCK_SKEW = "clock skew"
+"""The alert for a device whose clock is ahead of ours. One that is behind looks like messages held back: LATE."""
+
+BRIDGE_LOST = "bridge lost"
+"""The alert for a camera that no bridge read for a while; it is told by the next bridge."""
+
+CONDITIONS = (BLIND, LATE, NOT_WATCHING, STALE, UNTRUSTED_KEY, CLOCK_SKEW, BRIDGE_LOST)
 """The alerts about a camera itself; all others are risks."""
 
 _NOWHERE = Moment(0, 0, 0)  # a rule that counts verdicts does not look where they lie
@@ -37,11 +58,12 @@ _NOWHERE = Moment(0, 0, 0)  # a rule that counts verdicts does not look where th
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """An alert that is raised now (`raised` True) or cleared now."""
+    """An alert that is raised now (`raised` True) or cleared now. severity: "": the label's own."""
 
     label: str
     raised: bool
     probability: float
+    severity: str = ""
 
 
 class CountingRule:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloud_bridge.alerts.quiet import QuietHours
 from familial.evaluate.sequential import LEAST_LIE_S
 from wire.errors import ConfigError
 
@@ -31,6 +32,9 @@ class AlertRule:
             alike, or label -> number. None: verdicts in a row raise alerts.
         long_lie_s: Somebody who stays on the floor for so long after a fall is an alert of its own. 0: never. It needs
             `false_per_day`.
+        quiet: When which severities are held back from webhooks: "22:00-06:00 info warning" (quiet.py).
+        quiet_zone: The time zone of `quiet`.
+        escalate_s: An alert that nobody has acknowledged for so long goes one severity up, and is told again. 0: never.
 
     Raises:
         ConfigError: A value is out of range.
@@ -43,9 +47,13 @@ class AlertRule:
     unsure_below: float = 0.05
     false_per_day: float | dict[str, Any] | None = None
     long_lie_s: float = 0.0
+    escalate_s: float = 0.0
+    quiet: list[str] | tuple[str, ...] = ()
+    quiet_zone: str = "UTC"
 
     def __post_init__(self) -> None:
         self._check_budget()
+        QuietHours(self.quiet, self.quiet_zone)
         if self.unsure_below > 1.0:
             raise ConfigError(f"unsure_below is {self.unsure_below}; it is a share of known scenes, 0 to 1")
         if not 0.0 <= self.clear_at < self.raise_at <= 1.0:

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from cloud_bridge.alerts.lifecycle import CONDITIONS
+from cloud_bridge.alerts.severity import severity_of
 from cloud_bridge.api.tokens import Caller
 from cloud_bridge.store import tables
 from cloud_bridge.store.database import reading, writing
@@ -43,7 +44,7 @@ __all__ = [
 _MOST_COMMENTS = 100  # on one alert
 _CURSOR_BYTES = 400
 _UNSEEN_S = 12 * 3600.0  # for so long a risk that is over, and that nobody has seen, is still told
-_UNSEEN = 50
+_UNSEEN, _MOST_UNSEEN = 50, 500
 
 
 class Missing(Exception):
@@ -115,32 +116,45 @@ def open_alerts(engine: Engine, caller: Caller) -> list[dict[str, Any]]:
 
     A row has `open`; an open alert that the store no longer has is there by its label, with no id.
     """
-    table, names, raised = tables.alerts, dict[str, list[int]](), dict[str, list[str]]()
+    names, raised = dict[str, list[int]](), dict[str, list[str]]()
     with reading(engine) as connection:
         for row in connection.execute(sa.select(tables.cameras).order_by(tables.cameras.c.id)).mappings():
             if caller.sees(row["camera"]):
                 names.setdefault(row["camera"], []).append(row["id"])
                 raised[row["camera"]] = json.loads(row["alerts"])["raised"]
         found = [_raised(connection, camera, names[camera], label) for camera, each in raised.items() for label in each]
-        known = {each["id"] for each in found}
         own = {number: camera for camera, numbers in names.items() for number in numbers}
-        query = sa.select(table).where(table.c.camera_id.in_(list(own)), table.c.made_s >= time.time() - _UNSEEN_S)
-        query = query.where(table.c.raised, table.c.seen_by == "", table.c.label.not_in(CONDITIONS))
-        query = query.order_by(table.c.made_s.desc()).limit(_UNSEEN + len(known))
-        over = [row for row in connection.execute(query).mappings() if row["id"] not in known][:_UNSEEN]
-    return found + [{**_alert(dict(row), own[row["camera_id"]]), "open": False} for row in over]
+        over = _unseen(connection, list(own), {each["first_id"] for each in found})
+    return found + [{**_alert(row, own[row["camera_id"]]), "open": False} for row in over]
 
 
 def _raised(connection: Connection, camera: str, numbers: Sequence[int], label: str) -> dict[str, Any]:
-    """The change that raised an open alert: the newest of its label, under any key of the camera."""
+    """The newest change that raised an open alert, under any key of the camera, and who has seen any of its changes."""
     table = tables.alerts
     place = sa.and_(table.c.camera_id.in_(numbers), table.c.label == label, table.c.raised)
     newest = sa.select(table).where(place).order_by(table.c.made_s.desc()).limit(1)
     row = connection.execute(newest).mappings().first()
     if row is None:
-        gone = {"id": "", "label": label, "raised": True, "made_s": 0.0, "sentence": "", "seen_by": "", "seen_s": 0.0}
-        return {"camera": camera, **gone, "open": True}
-    return {**_alert(dict(row), camera), "open": True}
+        gone = {"id": "", "first_id": "", "label": label, "raised": True, "severity": severity_of(label)}
+        return {"camera": camera, **gone, "made_s": 0.0, "sentence": "", "seen_by": "", "seen_s": 0.0, "open": True}
+    same = sa.and_(table.c.first_id == row["first_id"], table.c.seen_by != "")
+    first = sa.select(table.c.seen_by, table.c.seen_s).where(same).order_by(table.c.seen_s).limit(1)
+    seen = connection.execute(first).mappings().first()
+    return {**_alert(dict(row), camera), **(seen or {}), "open": True}
+
+
+def _unseen(connection: Connection, numbers: Sequence[int], opened: set[str]) -> list[dict[str, Any]]:
+    """The newest change of each risk of the last hours that is over, and of which nobody has seen any change."""
+    table = tables.alerts
+    query = sa.select(table).where(table.c.camera_id.in_(numbers), table.c.made_s >= time.time() - _UNSEEN_S)
+    query = query.where(table.c.raised, table.c.seen_by == "", table.c.label.not_in(CONDITIONS))
+    found = dict[str, dict[str, Any]]()
+    for row in connection.execute(query.order_by(table.c.made_s.desc()).limit(_MOST_UNSEEN)).mappings():
+        if row["first_id"] not in opened:
+            found.setdefault(row["first_id"], dict(row))
+    seen = sa.select(table.c.first_id).where(table.c.first_id.in_(list(found)), table.c.seen_by != "")
+    known = set(connection.scalars(seen))
+    return [row for first, row in found.items() if first not in known][:_UNSEEN]
 
 
 def acknowledge(engine: Engine, caller: Caller, number: str) -> dict[str, Any]:
@@ -182,8 +196,10 @@ def counts(engine: Engine) -> dict[str, int]:
     """Rows of the outbox and of the open alerts, for the metrics."""
     with reading(engine) as connection:
         waiting = connection.scalar(sa.select(sa.func.count()).select_from(tables.outbox))
+        letters = connection.scalar(sa.select(sa.func.count()).select_from(tables.webhooks))
         opened = connection.scalars(sa.select(tables.cameras.c.alerts)).all()
-    return {"outbox": int(waiting or 0), "open_alerts": sum(len(json.loads(each)["raised"]) for each in opened)}
+    rows = {"outbox": int(waiting or 0), "webhooks_waiting": int(letters or 0)}
+    return {**rows, "open_alerts": sum(len(json.loads(each)["raised"]) for each in opened)}
 
 
 # --- parts
@@ -258,5 +274,6 @@ def _verdict(row: Mapping[str, Any], camera: str) -> dict[str, Any]:
 
 
 def _alert(row: Mapping[str, Any], camera: str) -> dict[str, Any]:
-    names = ("id", "boot_id", "slot", "label", "raised", "made_s", "probability", "sentence", "seen_by", "seen_s")
+    place = ("id", "first_id", "boot_id", "slot", "label", "raised", "severity", "made_s", "device_s")
+    names = (*place, "probability", "sentence", "seen_by", "seen_s")
     return {"camera": camera, **{name: row[name] for name in names}}

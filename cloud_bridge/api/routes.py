@@ -200,14 +200,15 @@ def _writes(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub) -> None:
     def acknowledge(number: AlertId, caller: Caller = nurse) -> dict[str, Any]:
         """Say that you have seen an alert. The first who says so stays."""
         found = queries.acknowledge(engine, caller, number)
-        hub.publish("seen", {name: found[name] for name in ("camera", "id", "seen_by", "seen_s")})
+        hub.publish("seen", {name: found[name] for name in ("camera", "id", "first_id", "seen_by", "seen_s")})
         return found
 
     @app.post("/v1/alerts/{number}/comments")
     def comment(number: AlertId, words: Words, caller: Caller = nurse) -> dict[str, Any]:
         """Add a comment to an alert."""
         found = queries.comment(engine, caller, number, words)
-        hub.publish("comment", {"camera": found["camera"], "id": number, "count": len(found["comments"])})
+        about = {name: found[name] for name in ("camera", "id", "first_id")}
+        hub.publish("comment", {**about, "count": len(found["comments"])})
         return found
 
     @app.delete("/v1/data")
@@ -304,9 +305,13 @@ def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Heal
         if not caller.sees_all:
             raise HTTPException(403, "the metrics are of all sites; your token is not")
         found = health()
-        numbers = {name: found[name] for name in ("received", "gaps", "verdicts", "alerts")}
+        numbers = {name: found[name] for name in ("received", "gaps", "skewed", "verdicts", "alerts")}
         lines = [f"veilsight_bridge_{name}_total {value}" for name, value in numbers.items()]
         lines += [f'veilsight_bridge_refused_total{{reason="{why}"}} {n}' for why, n in found["refused"].items()]
         lines += [f"veilsight_bridge_{name} {value}" for name, value in queries.counts(engine).items()]
+        lines += [f'veilsight_bridge_place{{shard="{found["shard"]}"}} 1'] if "shard" in found else []
+        for receiver, told in found.get("webhooks", {}).items():
+            about = f'receiver="{receiver}",outcome='
+            lines += [f'veilsight_bridge_webhooks_total{{{about}"{what}"}} {n}' for what, n in told.items()]
         lines += [f"veilsight_bridge_listeners {hub.count}", f"veilsight_bridge_well {int(not found.get('trouble'))}"]
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")

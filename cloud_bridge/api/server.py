@@ -95,4 +95,5 @@ class ApiServer:
         if isinstance(made, Verdict):
             self._hub.publish("verdict", {**shown, "last_slot": slot, "late": made.late, "unsure": made.unsure})
         else:
-            self._hub.publish("alert", {**shown, "id": number, "slot": slot, "raised": made.raised})
+            more = {"first_id": made.first_id, "severity": made.severity, "slot": slot, "raised": made.raised}
+            self._hub.publish("alert", {**shown, "id": number, **more})

@@ -91,8 +91,10 @@ class FamilyMember:
         """Return what happens in each event, in words; at most 64 events in a forward."""
         import torch
 
+        from familial.model.decoders.word_decoder import captions
+
         with torch.inference_mode():
-            return [words for batch in _batches(events) for words in self._family.caption(*_tensors(batch))]
+            return [words for batch in _batches(events) for words in captions(self._family, *_tensors(batch))]
 
     def _forward(self, events: Sequence[Event]) -> list[Reading]:
         import torch

@@ -30,6 +30,7 @@ class IngestRule:
         max_age_s: A message whose time differs from this machine's by more is late. A device keeps its messages
             while the broker is away; those older than this come too late for an alert.
         stale_after_s: A camera of which nothing came for so long is stale.
+        skew_s: A device whose messages are dated so much after this machine's clock has a clock that is ahead.
         burst: Releases that a camera may send at once, after an outage.
         rate: Releases that it may send in each slot's time in the long run: more than 1, since a device sends what
             waited ([outbox] replay_per_s there) beside what is new. What is beyond is refused.
@@ -37,6 +38,7 @@ class IngestRule:
 
     max_age_s: Positive = 120.0
     stale_after_s: Positive = 30.0
+    skew_s: Positive = 10.0
     burst: Positive = 600.0
     rate: Positive = 15.0
 
@@ -99,6 +101,19 @@ class Freshness:
         if -age_s > self._rule.max_age_s:
             return f"the device's clock is {-age_s:.0f} s ahead, or this machine's is behind"
         return ""
+
+    def ahead_s(self, time_s: int, now_s: float) -> float:
+        """By how much a message is dated later than now; 0 where that is within `skew_s`.
+
+        Nobody can send a message of the future, so a clock is wrong, and by up to a minute more than this says.
+        """
+        lead_s = time_s + self._behind_s - now_s
+        return lead_s if lead_s > self._rule.skew_s else 0.0
+
+    @property
+    def device_s(self) -> int:
+        """The device's clock, as its newest release of this start says; 0: none was read."""
+        return self._newest
 
     def take(self, time_s: int, now_s: float) -> str:
         """Do as `complaint` for the next release; the first of a row that is late is logged, with the cure."""

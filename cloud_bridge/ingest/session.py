@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -95,6 +96,10 @@ class CameraSession:
         refused: Reason (a key of REASONS) -> messages.
         gaps: Slots that were given up as missing.
         fresh_s: When its last new release came, by this machine's clock; 0: none since the start.
+        forged_at_s: When a message last came that another key has signed.
+        ahead_at_s: When a release last came that was dated after our clock, or a clock was set back;
+        ahead_s: by how much it was dated after it,
+        skewed: and how many there were.
     """
 
     def __init__(
@@ -127,7 +132,8 @@ class CameraSession:
         self._freshness = freshness or Freshness(camera, IngestRule())
         self._allowance = allowance or Allowance(IngestRule(), manifest.window.slot_s)
         self._slots = manifest.certificate().lifetime_releases
-        self._now_s = self._came_s = self._heard_s = self.fresh_s = 0.0
+        self._now_s = self._came_s = self._heard_s = self.fresh_s = self.ahead_s = 0.0
+        self.forged_at_s = self.ahead_at_s = -math.inf
         self._named = ""  # sha256 of the certificate that the newest state names
         self._complained = ""  # sha256 of the certificate about which the log was told
         self._unnamed = b""  # a certificate that came before a state
@@ -141,7 +147,7 @@ class CameraSession:
         self._trusted, self._warned, self._offline = True, False, False
         shape = (manifest.event_releases, manifest.tokens, manifest.width)
         self._reader = EventReader(camera, *shape, manifest.weights, detector)
-        self.received = self.gaps = 0
+        self.received = self.gaps = self.skewed = 0
         self.refused: Counter[str] = Counter()
         self._accepted, self._unread = list[Accepted](), list[tuple[int, int, str]]()
         self._resume(recent)
@@ -155,6 +161,11 @@ class CameraSession:
     def ended(self) -> bool:
         """The camera is offline and was read to its end."""
         return self._offline and not self._pending
+
+    @property
+    def device_s(self) -> int:
+        """The device's clock, as its newest release says; 0: none was read since the start."""
+        return self._freshness.device_s
 
     @property
     def place(self) -> tuple[int, int]:
@@ -196,6 +207,8 @@ class CameraSession:
 
     def _refuse_for(self, error: MessageError) -> None:
         """Count a refused message; log the first of a reason that somebody must act upon."""
+        if error.reason == "forged":
+            self.forged_at_s = self._now_s
         if error.reason in _LOGGED and not self.refused[error.reason]:
             cure = _REGISTER if error.reason == "forged" else ""
             _LOG.warning("%s: a message is refused (%s)%s", self._camera, error, cure)
@@ -324,6 +337,9 @@ class CameraSession:
             self._recent.append(slot)
             record.next_slot = slot + 1
             set_back = self._freshness.set_back(message.time_s)
+            ahead_s = self._freshness.ahead_s(message.time_s, self._now_s)
+            if set_back or ahead_s:
+                self.skewed, self.ahead_at_s, self.ahead_s = self.skewed + 1, self._now_s, ahead_s
             if not self._level_is_sound(message, spent):
                 self._leave(message, "level")
             elif set_back:

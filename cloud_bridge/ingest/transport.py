@@ -149,6 +149,7 @@ class MqttTransport:
         will: Message | None = None,
         greeting: Callable[[], Iterable[Message]] = tuple,
         settled: Callable[[int], None] = lambda number: None,
+        may_connect: Callable[[], bool] = lambda: True,
     ) -> None:
         """Prepare the connection; the arguments are as those of `MqttClient`."""
         self._client = MqttClient(
@@ -164,6 +165,7 @@ class MqttTransport:
             inbound_bytes=MAX_CERTIFICATE,
             keep_trying=False,
             settled=settled,
+            may_connect=may_connect,
         )
 
     def __enter__(self) -> MqttTransport:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from wire.mqtt import Message
 from wire.protocol.message import Alert, Verdict
 
-__all__ = ["Accepted", "CameraRecord", "Stored", "Work", "boot_number", "boot_text"]
+__all__ = ["Accepted", "CameraRecord", "OpenAlert", "Stored", "Work", "boot_number", "boot_text"]
 
 
 class Accepted(NamedTuple):
@@ -30,6 +30,15 @@ class Stored(NamedTuple):
     message: bytes
 
 
+class OpenAlert(NamedTuple):
+    """An alert that is open. told_s: when it was told last, UTC; -1: somebody has seen it."""
+
+    id: str
+    severity: str
+    told_s: float
+    probability: float
+
+
 @dataclass(slots=True)
 class CameraRecord:
     """How far one camera's stream was read under one key, and what its alerts and its event are.
@@ -45,6 +54,7 @@ class CameraRecord:
         state_count: Its number within that start.
         in_a_row: As `AlertBook` counts.
         turns: Label -> how often its alert has changed.
+        open: Label of a raised alert -> its id, severity, and when it was told.
         event: As `CameraSession.saved` says.
         described: Boot id and last slot of the newest sentence.
     """
@@ -59,12 +69,13 @@ class CameraRecord:
     state_count: int = -1
     in_a_row: dict[str, int] = field(default_factory=dict)
     turns: dict[str, int] = field(default_factory=dict)
+    open: dict[str, OpenAlert] = field(default_factory=dict)
     event: dict[str, Any] = field(default_factory=dict)
     described: tuple[int, int] = (-1, 0)
 
     def row(self) -> dict[str, Any]:
         """Its row of the table `cameras`."""
-        alerts = {"raised": self.raised, "in_a_row": self.in_a_row, "turns": self.turns}
+        alerts = {"raised": self.raised, "in_a_row": self.in_a_row, "turns": self.turns, "open": self.open}
         return {
             "id": self.id,
             "camera": self.camera,
@@ -93,18 +104,25 @@ class CameraRecord:
             state_count=row["state_count"],
             in_a_row={str(label): int(count) for label, count in alerts["in_a_row"].items()},
             turns={str(label): int(count) for label, count in alerts["turns"].items()},
+            open={str(label): OpenAlert(*each) for label, each in alerts.get("open", {}).items()},
             event=event,
             described=(boot_number(boot), int(slot)),
         )
 
-    def alert_id(self, alert: Alert) -> str:
-        """Count a change of an alert and return its id.
+    def change(self, alert: Alert, now_s: float) -> Alert:
+        """Count a change of an alert, and give it its ids. One that is cleared has the severity that it had.
 
-        It follows from camera, key, boot id, slot, label, and how often this label's alert has changed.
+        The id follows from camera, key, boot id, slot, label, and how often this label's alert has changed.
         """
         turn = self.turns[alert.label] = self.turns.get(alert.label, 0) + 1
         what = [self.camera, self.public_key, boot_text(alert.boot_id), alert.slot, alert.label, turn]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
+        number = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
+        was = self.open.pop(alert.label, None)
+        first = was.id if was else number
+        if alert.raised:
+            self.open[alert.label] = OpenAlert(first, alert.severity, now_s, alert.probability)
+        severity = alert.severity if alert.raised or not was else was.severity
+        return replace(alert, id=number, first_id=first, severity=severity)
 
 
 @dataclass(slots=True)
@@ -122,6 +140,7 @@ class Work:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     alerts: list[dict[str, Any]] = field(default_factory=list)
     outbox: list[tuple[int, Message]] = field(default_factory=list)
+    webhooks: list[dict[str, Any]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.records or self.outbox)
@@ -153,16 +172,19 @@ class Work:
         self.verdicts.append(row)
         self.outbox.append((record.id, message))
 
-    def alert(self, record: CameraRecord, alert: Alert, message: Message, made_s: float) -> str:
-        """Add a change of an alert, and what is published of it; returns its id."""
+    def alert(self, record: CameraRecord, alert: Alert, message: Message, made_s: float) -> None:
+        """Add a change of an alert, and what is published of it."""
         row = {
-            "id": record.alert_id(alert),
+            "id": alert.id,
+            "first_id": alert.first_id,
             "camera_id": record.id,
             "boot_id": boot_text(alert.boot_id),
             "slot": alert.slot,
             "label": alert.label,
             "raised": alert.raised,
+            "severity": alert.severity,
             "made_s": made_s,
+            "device_s": alert.device_time_s,
             "probability": alert.probability,
             "sentence": alert.sentence,
             "message": message.payload,
@@ -171,7 +193,6 @@ class Work:
         }
         self.alerts.append(row)
         self.outbox.append((record.id, message))
-        return str(row["id"])
 
 
 def boot_text(boot_id: int) -> str:

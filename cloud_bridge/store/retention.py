@@ -98,7 +98,8 @@ def delete(
         counts["comments"] = _delete_comments(connection, numbers, since_s, until_s)
         for kind in ("releases", "verdicts", "alerts"):
             counts[kind] = _delete_span(connection, _TIMES[kind], numbers, since_s, until_s)
-        counts["outbox"] = _delete_span(connection, tables.outbox.c.created_s, numbers, since_s, until_s)
+        for kind, when in (("outbox", tables.outbox.c.created_s), ("webhooks", tables.webhooks.c.created_s)):
+            counts[kind] = _delete_span(connection, when, numbers, since_s, until_s)
         span = f"{since_s:.0f} to {until_s:.0f}" if since_s or until_s < math.inf else "all"
         told = ", ".join(f"{kind} {count}" for kind, count in counts.items())
         write_audit(connection, who, "delete", f"{camera or 'all cameras'}, {span}: {told}")

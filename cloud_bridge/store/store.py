@@ -1,21 +1,19 @@
-"""The store of one bridge: what it has read, made and still has to publish, in one commit after the other.
+"""The store of one bridge, or shard: what it has read, made and still has to publish, one commit after the other.
 
-    Work --commit--> one transaction: releases, verdicts, alerts, cameras, outbox; less what the broker has
+    Work --commit--> one transaction: releases, verdicts, alerts, cameras, outboxes; less what the broker has
     recent(record)   the releases of a camera's event, for the next start
     outbox(after)    what the broker has not confirmed
 
-A commit counts the batch in the row of `bridge`, and only the bridge that holds this row may count. So a commit whose
-answer was lost is not made twice, and a bridge whose place was taken writes nothing more.
+A commit counts the batch in the row of `bridge` (place.py), and only the bridge that holds this row may count. So a
+commit whose answer was lost is not made twice, and a bridge whose place was taken writes nothing more. Shards share the
+tables: each writes and publishes rows of its own cameras alone, under numbers that no other shard gives.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,49 +23,57 @@ from sqlalchemy.engine import Connection, Engine
 
 from cloud_bridge.store import tables
 from cloud_bridge.store.database import StoreConfig, open_engine, reading, writing
+from cloud_bridge.store.place import RENEW_S, Place
 from cloud_bridge.store.records import CameraRecord, Stored, Work, boot_text
-from wire.errors import StoreAway, StoreError
+from cloud_bridge.store.shard import Shard, lane_of
+from wire.errors import StoreError
 from wire.mqtt import Message
 
-__all__ = ["LEASE_S", "Store"]
+__all__ = ["Store"]
 
 _LOG = logging.getLogger("cloud_bridge")
-LEASE_S = 10.0
-"""A bridge that has not written for so long has lost its place."""
-
-_LOOK_S = 0.25
-_RENEW_S = 2.0
+_ALL = Shard()
 
 
 class Store:
-    """Everything durable. One thread writes."""
+    """Everything durable. One thread writes.
 
-    def __init__(self, engine: Engine) -> None:
-        """Take the place of the store's one bridge. Raises StoreError where another bridge has it."""
+    Attributes:
+        place: The right to write, and the shard.
+    """
+
+    def __init__(self, engine: Engine, wanted: Shard = _ALL, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Take the place of a shard's one bridge. Raises as `Place` does."""
         self.engine = engine
-        self._owner = f"{socket.gethostname()}, process {os.getpid()}"
-        self._epoch = self._batch = 0
-        self._take_place()
+        self.place = Place(engine, wanted, stopped)
         self._records = self._read_records()
+        self._lanes = {record.id: lane_of(record.camera) for record in self._all()}
         self._written = {row["id"]: row for row in (record.row() for record in self._all())}
         self._outbox_id = self._newest_outbox()
         self._wrote_s = time.monotonic()
 
     @classmethod
-    def open(cls, config: StoreConfig, folder: Path) -> Store:
-        """Open the database that `config` names, in the state folder or elsewhere. Raises as both parts of it."""
+    def open(
+        cls, config: StoreConfig, folder: Path, wanted: Shard = _ALL, stopped: Callable[[], bool] = lambda: False
+    ) -> Store:
+        """Open the database that `config` names, in the state folder or elsewhere. Raises as both parts of it.
+
+        Args:
+            config: Names the database.
+            folder: The state folder.
+            wanted: The shard to read; one whose number is 0 waits until any is free.
+            stopped: Whether to wait no longer.
+        """
         engine = open_engine(config, folder)
         try:
-            return cls(engine)
+            return cls(engine, wanted, stopped)
         except BaseException:
             engine.dispose()
             raise
 
     def close(self) -> None:
-        """Give the place back; where the database is away, it is free in some seconds."""
-        gone = {"until_s": 0.0}
-        with suppress(StoreAway), writing(self.engine) as connection:
-            connection.execute(sa.update(tables.bridge).where(tables.bridge.c.epoch == self._epoch).values(gone))
+        """Give the place back."""
+        self.place.give_back()
         self.engine.dispose()
 
     # --- cameras
@@ -84,8 +90,9 @@ class Store:
             former = list(keys.values())[-1] if keys else CameraRecord()
             if keys:
                 _LOG.warning("%s: has a new key; what was signed with the old one stays refused", camera)
-            number = 1 + max((record.id for record in self._all()), default=0)
-            keys[key] = CameraRecord(number, camera, key, raised=[*former.raised])
+            number = self.place.shard.following(max((record.id for record in self._all()), default=0))
+            self._lanes[number] = lane_of(camera)
+            keys[key] = CameraRecord(number, camera, key, raised=[*former.raised], open={**former.open})
         return keys[key]
 
     def recent(self, record: CameraRecord, slots: int) -> list[Stored]:
@@ -128,19 +135,21 @@ class Store:
             StoreAway: Nothing was written, as far as is known; call it again with the same arguments.
             StoreError: Another bridge has taken our place.
         """
-        numbered = [(self._outbox_id + n, message) for n, (_, message) in enumerate(work.outbox, 1)]
+        numbers = self._numbers(len(work.outbox))
+        numbered = [(number, message) for number, (_, message) in zip(numbers, work.outbox, strict=True)]
         rows = {record.id: record.row() for record in work.records.values()}
         changed = [row for number, row in rows.items() if row != self._written.get(number)]
         with writing(self.engine) as connection:
-            if self._count_batch(connection):
+            if self.place.count(connection):
                 self._write_cameras(connection, changed)
                 _insert(connection, tables.releases, work.releases)
                 _refuse(connection, work.refused)
                 _insert(connection, tables.verdicts, work.verdicts)
                 _insert(connection, tables.alerts, work.alerts)
-                self._write_outbox(connection, work, delivered)
-        self._batch += 1
-        self._outbox_id += len(numbered)
+                _insert(connection, tables.webhooks, work.webhooks)
+                self._write_outbox(connection, work, numbers, delivered)
+        self.place.counted()
+        self._outbox_id = numbers[-1] if numbers else self._outbox_id
         self._written |= {row["id"]: row for row in changed}
         self._wrote_s = time.monotonic()
         return numbered
@@ -148,31 +157,27 @@ class Store:
     @property
     def resting(self) -> bool:
         """Whether nothing was written for a while: time for an empty commit, which keeps our place."""
-        return time.monotonic() - self._wrote_s > _RENEW_S
+        return time.monotonic() - self._wrote_s > RENEW_S
 
     def outbox(self, after: int, limit: int) -> list[tuple[int, Message]]:
         """Return messages that are not confirmed, the oldest first: (number, message). Raises StoreAway."""
         table = tables.outbox
-        wanted = sa.select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
+        ours = self.place.shard.rows(table.c.lane)
+        wanted = sa.select(table).where(table.c.id > after, ours).order_by(table.c.id).limit(limit)
         with reading(self.engine) as connection:
             rows = connection.execute(wanted).all()
         return [(row.id, Message(row.topic, row.payload, row.qos, row.retain)) for row in rows]
 
+    def seen(self, alerts: Collection[str]) -> set[str]:
+        """Which of these alerts, by the id of the change that raised each, somebody has seen. Raises StoreAway."""
+        table = tables.alerts
+        wanted = sa.select(table.c.first_id).where(table.c.first_id.in_(alerts), table.c.seen_by != "")
+        with reading(self.engine) as connection:
+            return set(connection.scalars(wanted))
+
     def _newest_outbox(self) -> int:
         with reading(self.engine) as connection:
             return int(connection.scalar(sa.select(sa.func.max(tables.outbox.c.id))) or 0)
-
-    def _count_batch(self, connection: Connection) -> bool:
-        """Count this batch; False where the store has counted it: our last commit was made, its answer was lost."""
-        table, until_s = tables.bridge, _now(connection) + LEASE_S
-        ours = sa.and_(table.c.epoch == self._epoch, table.c.batch == self._batch)
-        done = connection.execute(sa.update(table).where(ours).values(batch=self._batch + 1, until_s=until_s))
-        if done.rowcount == 1:
-            return True
-        owner, epoch, batch, _ = _place(connection)
-        if (epoch, batch) == (self._epoch, self._batch + 1):
-            return False
-        raise StoreError(f"{owner} has taken our place in the store; stop one of the two bridges")
 
     def _write_cameras(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
         table = tables.cameras
@@ -181,65 +186,23 @@ class Store:
         if former:
             connection.execute(sa.update(table).where(table.c.id == sa.bindparam("of_id")), former)
 
-    def _write_outbox(self, connection: Connection, work: Work, delivered: int) -> None:
-        now_s = time.time()
+    def _numbers(self, count: int) -> list[int]:
+        """The next numbers of the outbox that are ours."""
+        numbers, last = list[int](), self._outbox_id
+        for _ in range(count):
+            last = self.place.shard.following(last)
+            numbers.append(last)
+        return numbers
+
+    def _write_outbox(self, connection: Connection, work: Work, numbers: list[int], delivered: int) -> None:
+        now_s, table = time.time(), tables.outbox
         rows = [
-            {"id": self._outbox_id + n, "camera_id": camera, "created_s": now_s, **message._asdict()}
-            for n, (camera, message) in enumerate(work.outbox, 1)
+            {"id": number, "lane": self._lanes[camera], "camera_id": camera, "created_s": now_s, **message._asdict()}
+            for number, (camera, message) in zip(numbers, work.outbox, strict=True)
         ]
-        _insert(connection, tables.outbox, rows)
+        _insert(connection, table, rows)
         if delivered:
-            connection.execute(sa.delete(tables.outbox).where(tables.outbox.c.id <= delivered))
-
-    # --- one bridge at a time
-
-    def _take_place(self) -> None:
-        """Become the store's bridge; wait once for a place whose bridge may be dead."""
-        before_s = LEASE_S + 1.0
-        while 0.0 < (left_s := self._try_to_take()) < before_s:  # more than before: its bridge lives
-            before_s = left_s
-            time.sleep(_LOOK_S)
-        if not self._epoch:
-            with reading(self.engine) as connection:
-                owner = _place(connection)[0]
-            raise StoreError(
-                f"the store is in use by another bridge ({owner}); stop that one, or give each bridge a database and "
-                "cameras of its own: two on one store would read every message twice"
-            )
-
-    def _try_to_take(self) -> float:
-        """Take the place where it is free, or its bridge dead; returns for how many seconds it may be taken."""
-        with writing(self.engine) as connection:
-            now_s = _now(connection)
-            found = connection.execute(sa.select(tables.bridge)).first()
-            left_s = 0.0 if found is None else found.until_s - now_s
-            if found is not None and left_s > 0.0 and not self._was_ours(found.owner):
-                return left_s
-            epoch, batch = (1, 0) if found is None else (found.epoch + 1, found.batch)
-            row = {"id": 1, "owner": self._owner, "epoch": epoch, "batch": batch, "until_s": now_s + LEASE_S}
-            connection.execute(sa.delete(tables.bridge))
-            connection.execute(sa.insert(tables.bridge), [row])
-        self._epoch, self._batch = epoch, batch
-        return 0.0
-
-    def _was_ours(self, owner: str) -> bool:
-        """Whether the bridge of this place was a process on this machine that is gone, or is this process."""
-        host, _, number = owner.rpartition(", process ")
-        if host != socket.gethostname() or not number.isdecimal():
-            return False
-        return int(number) == os.getpid() or not Path(f"/proc/{number}").exists() and Path("/proc/self").exists()
-
-
-def _place(connection: Connection) -> tuple[str, int, int, float]:
-    row = connection.execute(sa.select(tables.bridge)).first()
-    return ("nobody", 0, 0, 0.0) if row is None else (row.owner, row.epoch, row.batch, row.until_s)
-
-
-def _now(connection: Connection) -> float:
-    """The clock that all bridges of a database share: PostgreSQL's own; with SQLite they are on one machine."""
-    if connection.dialect.name == "postgresql":
-        return float(connection.scalar(sa.text("SELECT extract(epoch FROM clock_timestamp())")))
-    return time.time()
+            connection.execute(sa.delete(table).where(table.c.id <= delivered, self.place.shard.rows(table.c.lane)))
 
 
 def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:

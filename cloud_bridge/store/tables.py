@@ -1,15 +1,17 @@
 """The tables of the store. A migration (migrations/) makes them; a test compares the two.
 
-    bridge     the one bridge that may write, and the number of its last commit
+    bridge     of each shard the one bridge that may write, the number of its last commit, and when that was
     cameras    per camera and key: how far its stream was read, what is raised, the state of its event
     releases   every verified release, as it came                    (camera, boot id, slot)
     verdicts   every verdict, signed                                 (camera, boot id, last slot)
     alerts     every change of an alert, signed, and who has seen it (an id that follows from camera, boot id and slot)
     comments   what people wrote about an alert
     outbox     what the broker has not confirmed yet, in order
+    webhooks   what has not been delivered over HTTP yet, for each receiver; in order within each camera
     audit      who read, changed or deleted what
 
-Boot ids are 16 hex digits, so that they sort as numbers and no database rounds them. Times are UTC, seconds since 1970.
+A lane says to which shard a camera belongs (shard.py). Boot ids are 16 hex digits, so that they sort as numbers and no
+database rounds them. Times are UTC, seconds since 1970.
 """
 
 from __future__ import annotations
@@ -29,7 +31,18 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["alerts", "audit", "bridge", "cameras", "comments", "metadata", "outbox", "releases", "verdicts"]
+__all__ = [
+    "alerts",
+    "audit",
+    "bridge",
+    "cameras",
+    "comments",
+    "metadata",
+    "outbox",
+    "releases",
+    "verdicts",
+    "webhooks",
+]
 
 metadata = MetaData()
 
@@ -37,10 +50,12 @@ bridge = Table(
     "bridge",
     metadata,
     Column("id", Integer, primary_key=True),
+    Column("shards", Integer, nullable=False),
     Column("owner", String(200), nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("batch", BigInteger, nullable=False),
     Column("until_s", Float, nullable=False),
+    Column("wrote_s", Float, nullable=False),
 )
 
 cameras = Table(
@@ -90,12 +105,15 @@ alerts = Table(
     "alerts",
     metadata,
     Column("id", String(32), primary_key=True),
+    Column("first_id", String(32), nullable=False, index=True),
     Column("camera_id", Integer, nullable=False),
     Column("boot_id", String(16), nullable=False),
     Column("slot", BigInteger, nullable=False),
     Column("label", String(64), nullable=False),
     Column("raised", Boolean, nullable=False),
+    Column("severity", String(16), nullable=False),
     Column("made_s", Float, nullable=False),
+    Column("device_s", Float, nullable=False),
     Column("probability", Float, nullable=False),
     Column("sentence", Text, nullable=False),
     Column("message", LargeBinary, nullable=False),
@@ -119,12 +137,29 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("lane", Integer, nullable=False),
     Column("camera_id", Integer, nullable=False),
     Column("topic", String(300), nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("qos", Integer, nullable=False),
     Column("retain", Boolean, nullable=False),
     Column("created_s", Float, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("receiver", String(16), primary_key=True),
+    Column("alert_id", String(32), primary_key=True),
+    Column("lane", Integer, nullable=False),
+    Column("camera_id", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_s", Float, nullable=False),
+    Column("due_s", Float, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_s", Float, nullable=False),
+    Index("webhooks_in_order", "receiver", "camera_id", "number"),
 )
 
 audit = Table(

@@ -1,6 +1,8 @@
 """The adapter: released feature tensors -> tokens of the backbone.
 
-z (B, R, K, d), present (B, R) --adapter--> tokens (B, R*K + 1, hidden), read by the backbone
+z (B, R, K, d), present (B, R) --adapter--> tokens (B, R*T + 1, hidden), read by the backbone
+
+T is `FamilyConfig.release_tokens`: K, or one where the adapter looks at nothing but the plane in which codes lie.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ ADAPTER = "lifter"
 class Adapter(nn.Module):
     """Releases of one event -> tokens of the backbone.
 
-    Every release becomes K tokens, with embeddings of the token's kind and of the release's place in the event; a
+    Every release becomes T tokens, with embeddings of the token's kind and of the release's place in the event; a
     missing release is zero. The last token is the question. It also carries a linear summary of all releases and an
     embedding of which are present, so even one decoder block sees the sum over releases, in which the signal adds up.
 
@@ -27,11 +29,21 @@ class Adapter(nn.Module):
         width: d.
         hidden: width of the backbone.
         sigma: z is divided by it.
+        plane: float (K, d, P), orthonormal directions in which codes lie. A release is then one token of its P
+            coordinates there: what else is in z is noise alone, and carries nothing (a sufficient statistic). None: K
+            tokens of d coordinates.
     """
 
-    def __init__(self, releases: int, tokens: int, width: int, hidden: int, sigma: float) -> None:
+    plane: Tensor | None
+
+    def __init__(
+        self, releases: int, tokens: int, width: int, hidden: int, sigma: float, plane: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.scale = 1.0 / sigma
+        self.register_buffer("plane", None if plane is None else plane.flatten(0, 1), persistent=False)
+        if plane is not None:
+            tokens, width = 1, plane.shape[2]
         self.token = nn.Linear(width, hidden)
         self.kind = nn.Parameter(torch.zeros(tokens, hidden))
         self.place = nn.Parameter(torch.zeros(releases, hidden))
@@ -52,7 +64,7 @@ class Adapter(nn.Module):
         Args:
             plane: float (K, d, P), orthonormal directions in which codes lie.
         """
-        directions = plane.flatten(0, 1).T  # (P, K*d)
+        directions = plane.flatten(0, 1).T if self.plane is None else torch.eye(plane.shape[2])  # (P, K*d or P)
         weight = self.summary.weight.view(self.hidden, self.releases, -1)
         weight.mul_(0.1)
         for release in range(self.releases):
@@ -61,10 +73,12 @@ class Adapter(nn.Module):
             weight[rows, release] = directions
 
     def forward(self, z: Tensor, present: Tensor) -> Tensor:
-        """z (B, R, K, d) of any number type, present bool (B, R) -> (B, R*K + 1, hidden)."""
+        """z (B, R, K, d) of any number type, present bool (B, R) -> (B, R*T + 1, hidden)."""
         there = present.to(self.question.dtype)  # (B, R)
         scaled = z.to(self.question.dtype) * self.scale * there[:, :, None, None]
-        tokens = self.token(scaled) + self.kind + self.place[:, None, :]  # (B, R, K, hidden)
+        if self.plane is not None:
+            scaled = scaled.flatten(2)[:, :, None] @ self.plane  # (B, R, 1, P)
+        tokens = self.token(scaled) + self.kind + self.place[:, None, :]  # (B, R, T, hidden)
         tokens = tokens.reshape(-1, self.releases * self.tokens, self.hidden)
         flat = scaled.reshape(-1, self.releases * self.tokens * self.width)
         question = self.question + self.summary(flat) + there @ self.presence  # (B, hidden)

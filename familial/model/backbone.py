@@ -42,12 +42,13 @@ class Backbone(nn.Module):
     def of_config(cls, config: FamilyConfig, blocks: int) -> tuple[Backbone, nn.Module, nn.Embedding]:
         """Freshly initialised: `blocks` blocks, the last norm and the word embeddings."""
         text = Qwen3VLTextModel(_text_config(config, blocks))
-        read = config.event_releases * config.tokens + 1  # release tokens, then the question
+        of_release = config.release_tokens
+        read = config.event_releases * of_release + 1  # release tokens, then the question
         length = read + 1 + config.caption_words  # then the label token and the caption
         cos, sin = text.rotary_emb(torch.zeros(1), torch.arange(length).reshape(1, 1, length))
         spread = torch.zeros(config.event_releases, length)
         for release in range(config.event_releases):
-            spread[release, release * config.tokens : (release + 1) * config.tokens] = 1.0
+            spread[release, release * of_release : (release + 1) * of_release] = 1.0
         buffers = {
             "causal": torch.full((length, length), _FAR).triu(1),
             "eye": torch.eye(length),

@@ -80,7 +80,11 @@ class FamilyConfig:
         channels: of the motion tower's convolutions.
         crop: side of the motion tower's crops, pixels.
         people_width: of the people tower's convolutions, where the tower is "fused".
+        adapter: "tokens": every release is read as K tokens of d integers; "plane": as one token, of the coordinates in
+            the plane in which codes lie; it needs a `rank`.
         rank: directions in which the labels' codes lie, 0 for all n. A code of few carries little but the verdict.
+        code_gain: above 0, codes are sharpened towards the prototypes (`desensitizer.Sharpen`); it needs a `rank` of 2.
+        code_bias: of each label in that, one for each label.
         attributes: what else the cloud says of an event without risk: the share of the time in which each holds. Their
             codes lie in further directions beside the labels' plane, one fewer than there are attributes.
         drop: dropout rate before the code, in training.
@@ -117,7 +121,10 @@ class FamilyConfig:
     channels: tuple[int, ...] = (24, 48, 64, 64, 96, 96)
     crop: int = 56
     people_width: int = 96
+    adapter: str = "tokens"
     rank: int = 0
+    code_gain: float = 0.0
+    code_bias: tuple[float, ...] = ()
     attributes: tuple[str, ...] = ()
     drop: float = 0.0
     hidden: int = 128
@@ -163,6 +170,14 @@ class FamilyConfig:
             found.append(f"exit_at is {self.exit_at}, the backbone has blocks 1 to {self.layers}")
         if self.exit_block not in ("shared", "branch"):
             found.append(f"exit_block is {self.exit_block!r}, known are 'shared' and 'branch'")
+        if self.adapter not in ("tokens", "plane"):
+            found.append(f"adapter is {self.adapter!r}, known are 'tokens' and 'plane'")
+        if self.adapter == "plane" and not self.rank:
+            found.append("adapter is 'plane', but rank is 0: codes lie in all directions; give 'tokens'")
+        if self.code_gain < 0 or (self.code_gain and self.rank != 2):
+            found.append(f"code_gain is {self.code_gain:g}, rank {self.rank}: give 0, or more and a rank of 2")
+        if len(self.code_bias) != (len(self.labels) if self.code_gain else 0):
+            found.append(f"code_bias has {len(self.code_bias)} entries: one for each label with a code_gain, else none")
         if self.storage not in _STORAGE:
             found.append(f"storage is {self.storage!r}, known are {', '.join(_STORAGE)}")
         if self.tower == "qwen":
@@ -193,6 +208,11 @@ class FamilyConfig:
     def n(self) -> int:
         """Coordinates of one code."""
         return self.tokens * self.width
+
+    @property
+    def release_tokens(self) -> int:
+        """T, tokens of the backbone that one release becomes."""
+        return 1 if self.adapter == "plane" else self.tokens
 
     @property
     def aside(self) -> int:

@@ -11,10 +11,13 @@ every engine speak of the same code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ASIDE", "Desensitizer", "code_plane", "integer_code", "straight_through"]
+__all__ = ["ASIDE", "Desensitizer", "Sharpen", "code_plane", "integer_code", "straight_through"]
 
 ASIDE = 0.5
 """Largest part of a code outside the labels' plane, towards the attributes, as a share of its radius."""
@@ -71,6 +74,7 @@ class Desensitizer(nn.Module):
         aside: number of further directions, for attributes. The part of a code in them is at most `ASIDE` of its
             radius, which leaves the labels at least sqrt(1 - ASIDE^2) = 0.87 of it.
         drop: dropout rate, in training.
+        sharpen: applied to the labels' part of the code, or None.
     """
 
     plane: Tensor | None
@@ -85,8 +89,10 @@ class Desensitizer(nn.Module):
         rank: int = 0,
         aside: int = 0,
         drop: float = 0.0,
+        sharpen: Sharpen | None = None,
     ) -> None:
         super().__init__()
+        self.sharpen = sharpen
         self.tokens, self.width, self.radius, self.rank = tokens, width, float(clip_norm - 1), rank
         self.inner = nn.Linear(features, hidden)
         self.outer = nn.Linear(hidden, rank + aside or tokens * width)
@@ -101,14 +107,47 @@ class Desensitizer(nn.Module):
         h = self.outer(self.drop(torch.nn.functional.gelu(self.inner(self.drop(features)))))
         h = torch.clamp(h, -_BOUND, _BOUND)
         if self.plane is None or len(self.plane) == self.rank:
-            x = _soft(h) * self.radius
+            x = self._along(h) * self.radius
         else:
             aside = ASIDE * _soft(h[:, self.rank :])
-            along = _soft(h[:, : self.rank]) * torch.sqrt(1.0 - (aside * aside).sum(dim=1, keepdim=True))
+            along = self._along(h[:, : self.rank]) * torch.sqrt(1.0 - (aside * aside).sum(dim=1, keepdim=True))
             x = torch.cat((along, aside), dim=1) * self.radius
         if self.plane is not None:
             x = x @ self.plane
         return x.reshape(-1, self.tokens, self.width)
+
+    def _along(self, h: Tensor) -> Tensor:
+        """h (B, rank) -> the labels' part of the code (B, rank), of length 1 at most."""
+        along = _soft(h)
+        return along if self.sharpen is None else cast(Tensor, self.sharpen(along))
+
+
+class Sharpen(nn.Module):
+    """A point of the labels' plane -> the mean of the class prototypes, weighed by softmax(gain * cosine + bias).
+
+    Noise drowns small differences, so a code is to lie at a prototype or at another, and between them only where the
+    network is unsure. The bias moves the border: a label whose evidence is strong can ask for more of it, and what
+    looks a little like it then lies at the prototype of label 0.
+
+    Args:
+        corners: float (L, 2), the prototypes in the plane, of length 1.
+        gain: above 0.
+        bias: of each label.
+    """
+
+    corners: Tensor
+    bias: Tensor
+
+    def __init__(self, corners: Tensor, gain: float, bias: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("corners", corners, persistent=False)
+        self.register_buffer("bias", torch.tensor(bias), persistent=False)
+        self.gain = gain
+
+    def forward(self, along: Tensor) -> Tensor:
+        """Along float (B, 2), of length 1 at most -> float (B, 2), likewise."""
+        weights = torch.softmax(self.gain * (along @ self.corners.T) + self.bias, dim=1)
+        return weights @ self.corners
 
 
 def _soft(h: Tensor) -> Tensor:

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from familial.model.adapter import ADAPTER, Adapter
 from familial.model.backbone import Backbone
+from familial.model.code_space import prototypes
 from familial.model.config import FamilyConfig
 from familial.model.decoders.sentence import greedy_words, word_logits
 from familial.model.decoders.verdict import attribute_logits, cloud_exit, edge_exit
-from familial.model.desensitizer import Desensitizer, integer_code, straight_through
+from familial.model.desensitizer import Desensitizer, Sharpen, code_plane, integer_code, straight_through
 from familial.model.towers.base import Seen
 from familial.model.towers.registry import make_tower
 from familial.model.vocabulary import FIRST_LABEL, Vocabulary
@@ -62,9 +63,12 @@ class Family(nn.Module):
             config.rank,
             config.aside,
             config.drop,
+            _sharpen(config),
         )
+        own = config.adapter == "plane"
+        plane = code_plane(config.tokens, config.width, config.rank + config.aside) if own else None
         self.add_module(
-            ADAPTER, Adapter(config.event_releases, config.tokens, config.width, config.hidden, config.sigma)
+            ADAPTER, Adapter(config.event_releases, config.tokens, config.width, config.hidden, config.sigma, plane)
         )
         held = self.shared if edge_only else config.layers
         blocks, self.norm, self.embed = Backbone.of_config(config, held + branch)
@@ -132,8 +136,13 @@ class Family(nn.Module):
         """z -> tokens."""
         return cast(Adapter, self.get_submodule(ADAPTER))
 
+    def point_adapter(self) -> None:
+        """Let a fresh adapter begin with the directions in which codes lie."""
+        config = self.config
+        self.adapter.point_at(code_plane(config.tokens, config.width, (config.rank or 2) + config.aside))
+
     def exit_state(self, z: Tensor, present: Tensor) -> Tensor:
-        """z (B, R, K, d), present bool (B, R) -> hidden state (B, R*K + 1, hidden) after the shared blocks."""
+        """z (B, R, K, d), present bool (B, R) -> hidden state (B, R*T + 1, hidden) after the shared blocks."""
         return cast(Tensor, self.backbone(self.adapter(z, present), present, 0, self.shared))
 
     def edge_logits(self, z: Tensor, present: Tensor) -> Tensor:
@@ -145,7 +154,7 @@ class Family(nn.Module):
         return self.continue_from(self.exit_state(z, present), present)
 
     def continue_from(self, state: Tensor, present: Tensor) -> Tensor:
-        """The edge's exit state (B, R*K + 1, hidden) -> cloud label logits (B, L), the bits of `cloud_logits`."""
+        """The edge's exit state (B, R*T + 1, hidden) -> cloud label logits (B, L), the bits of `cloud_logits`."""
         self._require_all_blocks()
         return cloud_exit(self, self.backbone(state, present, self.shared))
 
@@ -191,3 +200,12 @@ class Family(nn.Module):
     def _require_all_blocks(self) -> None:
         if self.edge_only:
             raise CheckpointError("only the edge member was loaded; load the checkpoint whole to read the cloud's exit")
+
+
+def _sharpen(config: FamilyConfig) -> Sharpen | None:
+    """What sharpens codes where the config asks for it."""
+    if not config.code_gain:
+        return None
+    corners = prototypes(len(config.labels), config.tokens, config.width, 1.0).flatten(1)
+    plane = code_plane(config.tokens, config.width, config.rank).flatten(0, 1)
+    return Sharpen(corners @ plane, config.code_gain, config.code_bias)

@@ -68,7 +68,7 @@ class CloudMember(nn.Module):
         return cast(Adapter, self.get_submodule(ADAPTER))
 
     def continue_from(self, state: Tensor, present: Tensor) -> Tensor:
-        """The edge's exit state (B, R*K + 1, hidden), present bool (B, R) -> label logits (B, L)."""
+        """The edge's exit state (B, R*T + 1, hidden), present bool (B, R) -> label logits (B, L)."""
         return cloud_exit(self, self.rest(state, present))
 
     def forward(self, z: Tensor, present: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from familial.data.clips import grouped_folds
 from familial.data.events import LabelledClip
 from familial.data.people import PERCEIVE
 from familial.model import checkpoint
+from familial.model.adapter import ADAPTER
 from familial.model.card import Card, write_card
 from familial.model.config import FamilyConfig, nano
 from familial.model.family import Family
@@ -148,11 +149,22 @@ def _family_config(args: argparse.Namespace) -> FamilyConfig:
         config = with_attributes(config)
     if args.tower is not None:
         config = replace(config, tower=args.tower)
+    if args.adapter is not None:
+        config = replace(config, adapter=args.adapter)
+    if args.code_gain is not None:
+        config = replace(config, code_gain=args.code_gain, code_bias=_numbers("--code-bias", args.code_bias))
     if args.freeze_motion and (config.tower != "fused" or args.base is None):
         raise ConfigError("--freeze-motion: only with --base and a fused tower; give --tower fused")
     if args.context_frames is not None:
         config = replace(config, window=replace(config.window, context_frames=args.context_frames))
     return config
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: numbers with commas between them") from error
 
 
 def _initial_family(clips: Sequence[LabelledClip], config: FamilyConfig, args: argparse.Namespace) -> Family:
@@ -168,6 +180,8 @@ def _initial_family(clips: Sequence[LabelledClip], config: FamilyConfig, args: a
     family = Family(config)
     if args.base is not None:
         left = checkpoint.adopt(family, args.base)
+        if f"{ADAPTER}.summary.weight" in left:
+            family.point_adapter()
         print(f"began from {args.base}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)
     return family
 
@@ -218,6 +232,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add("--base", type=Path, metavar="DIR", help="begin from this checkpoint")
     add("--recipe", type=Path, metavar="FILE.toml", help="trainings one after the other; options win")
     add("--tower", metavar="NAME", help="of a family whose base has another: fused adds people to a base of snippets")
+    add(
+        "--adapter",
+        metavar="NAME",
+        help="how releases are read: tokens, or plane (a rank is needed); default: the base's",
+    )
+    add("--code-gain", type=float, metavar="GAIN", help="sharpen codes towards the prototypes; default: the base's")
+    add("--code-bias", default="", metavar="A,B,...", help="of each label, with --code-gain")
     add("--freeze-motion", action="store_true", help="of a fused tower, train the part that sees people alone")
     add("--context-frames", type=int, metavar="N", help="of a window; default: the base's, or 52")
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")

@@ -38,7 +38,7 @@ _PLAIN_UNTIL, _AUGMENTED_UNTIL = 0.8, 0.5  # of the time
 _AUGMENTED = 2  # augmented versions of each
 _CLIPS = 24  # in a step
 _EVENTS = 12  # of a clip in a step
-_LR = 4e-4
+_LR = 4e-4  # at most, after stages 1 and 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,12 @@ def train_on_clips(
     steps: int,
     seed: int,
     now: Callable[[], float] = time.monotonic,
+    lr: float = _LR,
+    most: int = _MOST,
 ) -> None:
     """Train adapter, backbone and exits of `family` in place.
 
-    Every clip is encoded as it is, of rendered ones at most `_MOST`; what is left of the first half of the time goes
+    Every clip is encoded as it is, of rendered ones at most `most`; what is left of the first half of the time goes
     into augmented versions.
 
     Args:
@@ -71,18 +73,20 @@ def train_on_clips(
         steps: at most so many; 0: no limit.
         seed: of clips and noise.
         now: a clock in seconds.
+        lr: highest learning rate.
+        most: rendered clips, chosen at random where there are more.
     """
     if seconds <= 0:
         return
     began, rng = now(), np.random.default_rng([seed, 3])
-    encoded = _encoded(family, clips, rng, lambda: (now() - began) / seconds)
+    encoded = _encoded(family, clips, rng, lambda: (now() - began) / seconds, most)
     cells = cells_of([each.clip for each in encoded], len(shares))
     reader, parameters = _trainable_copy(family)
-    optimiser = torch.optim.AdamW(parameters, lr=_LR, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.05)
     step, prepared, done = 0, now(), 0.0
     while done < 1.0:
         for group in optimiser.param_groups:
-            group["lr"] = _LR * min(1.0, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * done))
+            group["lr"] = lr * min(1.0, (step + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * done))
         loss = clip_loss(reader, _batch(encoded, cells, shares, rng), rng)
         if not math.isfinite(loss.item()):
             print(f"clip stage: stopped, the loss is {loss.item()}; the weights before it are kept", flush=True)
@@ -113,24 +117,28 @@ def _trainable_copy(family: Family) -> tuple[Family, list[Tensor]]:
     return reader, parameters
 
 
-def clip_stage_clips(clips: Sequence[LabelledClip]) -> list[LabelledClip]:
-    """Return those of `clips` that the stage encodes: `_MOST` of them, and all others that are not rendered."""
-    return [*clips[:_MOST], *(clip for clip in clips[_MOST:] if clip.truth is None)]
+def clip_stage_clips(clips: Sequence[LabelledClip], most: int = _MOST) -> list[LabelledClip]:
+    """Return those of `clips` that the stage encodes: `most` of them, and all others that are not rendered."""
+    return [*clips[:most], *(clip for clip in clips[most:] if clip.truth is None)]
 
 
 def _encoded(
-    family: Family, clips: Sequence[LabelledClip], rng: np.random.Generator, spent: Callable[[], float]
+    family: Family,
+    clips: Sequence[LabelledClip],
+    rng: np.random.Generator,
+    spent: Callable[[], float],
+    most: int,
 ) -> list[_EncodedClip]:
     """Encode the clips: first each as it is, then augmented versions. spent: the share of the time that has gone."""
     mixed = [clips[index] for index in rng.permutation(len(clips))]
     found = list[_EncodedClip]()
-    chosen = sorted(clip_stage_clips(mixed), key=lambda clip: clip.truth is not None)  # rendered ones last
+    chosen = sorted(clip_stage_clips(mixed, most), key=lambda clip: clip.truth is not None)  # rendered ones last
     for clip in chosen:
         if found and spent() > _PLAIN_UNTIL:
             print(f"clip stage: time for {len(found)} of {len(chosen)} clips; give more --minutes for all", flush=True)
             break
         found.append(_EncodedClip(clip, [clip_codes(family, clip.footage)]))
-    for each in found[:_MOST]:
+    for each in found[:most]:
         if spent() > _AUGMENTED_UNTIL:
             break
         each.versions.extend(_augmented(family, each.clip.footage, rng) for _ in range(_AUGMENTED))
@@ -216,7 +224,6 @@ def clip_loss(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng:
         odds = logits - logits[:, :1]  # (N, L), log odds against label 0
         means = [torch.logsumexp(part, dim=0) - math.log(len(part)) for part in torch.split(odds, events.counts)]
         loss = loss + cross_entropy(torch.stack(means), of_clips)
-        loss = loss + 0.3 * cross_entropy(logits[known], events.labels[known]) if bool(known.any()) else loss
     if bool(known.any()):
         of_words = cross_entropy(following[known].flatten(0, 1), captions[known].flatten(), ignore_index=PAD)
         loss = loss + 0.05 * of_words

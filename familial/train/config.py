@@ -23,7 +23,7 @@ class TrainConfig:
         batch_size: sequences of 8 slots in a step.
         samples_per_sequence: noisy events that stage 2 reads of each sequence.
         stage_1: share of the time for single windows.
-        clip_stage: share of the time for whole clips, at the end.
+        clip_stage: share of the time for whole clips, at the end; 1: what reads codes is trained alone.
         bodies: weight of the losses on what rendered clips know of bodies.
         adversary: weight of the re-identification adversary's reversed gradient.
         lr: highest learning rate.
@@ -57,11 +57,20 @@ class TrainConfig:
     freeze_motion: bool = False
 
     def __post_init__(self) -> None:
-        if self.clip_stage < 0 or self.stage_1 < 0 or self.clip_stage >= 1 or self.stage_1 + self.clip_stage > 1:
+        if self.clip_stage < 0 or self.stage_1 < 0 or (self.clip_stage < 1 < self.stage_1 + self.clip_stage):
             shares = f"--stage-1 {self.stage_1:g}, --clip-stage {self.clip_stage:g}"
             raise ConfigError(f"{shares}: shares of the time, together at most 1")
+        if self.clip_stage > 1 or (self.readers_alone and not self.warm_start):
+            raise ConfigError(
+                f"--clip-stage {self.clip_stage:g}: a share of the time; 1 trains what reads codes alone: give a --base"
+            )
         if self.workers < 0:
             raise ConfigError(f"--workers {self.workers}: a number of processes; 0 prepares batches in a thread")
+
+    @property
+    def readers_alone(self) -> bool:
+        """Whether tower and desensitizer stay as they are: adapter, backbone and exits are trained, on whole clips."""
+        return self.clip_stage >= 1.0
 
     @property
     def clip_steps(self) -> int:

@@ -51,7 +51,8 @@ def with_labels(config: FamilyConfig, labels: Sequence[str]) -> FamilyConfig:
     words = config.words[FIRST_LABEL + len(known) + len(config.attributes) :]
     risk = config.label_bias[-1]  # all risks of a base have one bias
     bias = (*config.label_bias, *(risk for _ in labels[len(known) :]))
-    return replace(config, labels=tuple(labels), words=(*special, *words), label_bias=bias)
+    code_bias = (*config.code_bias, *(0.0 for _ in labels[len(known) :])) if config.code_gain else ()
+    return replace(config, labels=tuple(labels), words=(*special, *words), label_bias=bias, code_bias=code_bias)
 
 
 def rendered_labels(labels: Sequence[str]) -> set[str]:

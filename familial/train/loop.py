@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,6 @@ from familial.data.clips import slots
 from familial.data.events import LabelledClip
 from familial.model import checkpoint
 from familial.model.code_space import prototypes
-from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.model.towers.base import Seen
 from familial.model.towers.fused import FusedTower
@@ -89,7 +89,8 @@ def train(
         average = copy.deepcopy(family).eval().requires_grad_(False)
         validation = ValidationSet(average, validation_clips, train_config)
         training = _Training(family, average, source, validation, out, resume, budget)
-        training.run()
+        if not train_config.readers_alone:
+            training.run()
         _whole_clips(training, budget)
         average.config, scores = validation.calibrated(average, _CALIBRATION * budget.left, budget.now)
     checkpoint.save(average.cpu(), out)
@@ -103,10 +104,12 @@ def _whole_clips(training: _Training, budget: Budget) -> None:
     if not config.clip_stage:
         return
     seconds = budget.left - (training.kept.total - training.kept.clip_stage)
-    if config.steps:
+    if config.steps and not config.readers_alone:
         seconds = min(seconds, config.clip_stage * budget.total)
     shares, clips = label_shares(training.family.config.labels), training.source.clips
-    train_on_clips(training.average, clips, shares, max(1.0, seconds), config.clip_steps, config.seed, budget.now)
+    how: dict[str, Any] = {"lr": config.lr, "most": len(clips)} if config.readers_alone else {}
+    seconds = max(1.0, seconds)
+    train_on_clips(training.average, clips, shares, seconds, config.clip_steps, config.seed, budget.now, **how)
 
 
 class _Training:
@@ -180,7 +183,8 @@ class _Training:
             stage = clock.stage
             if stage == 2 and not adapter_ready:
                 adapter_ready = True
-                _point_adapters(self.family, self.average)
+                for family in (self.family, self.average):
+                    family.point_adapter()
             _set_lr(self.optimiser, self.config.lr * clock.lr_factor)
             losses, linked = self._losses(clock.step, stage)
             total = sum(losses.values(), torch.zeros(()))
@@ -224,13 +228,6 @@ class _Training:
             losses |= event_losses(family, z, present, samples, batch, weights, captions)
             losses["link"], linked = self.heads.adversary_loss(z, present, samples, batch, config.adversary)
         return losses, linked
-
-
-def _point_adapters(*families: Family) -> None:
-    """Let fresh adapters begin with the directions in which codes lie."""
-    for family in families:
-        config = family.config
-        family.adapter.point_at(code_plane(config.tokens, config.width, (config.rank or 2) + config.aside))
 
 
 def _set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:

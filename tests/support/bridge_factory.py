@@ -20,6 +20,7 @@ from cloud_bridge.ingest.transport import Inbound
 from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
+from cloud_bridge.webhooks.config import WebhookConfig
 from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest, WindowSpec
 from wire.mqtt import Message, Receipt
@@ -152,6 +153,7 @@ class Harness:
         sentences_s: float = 0.0,
         budget: AlertBudget | None = None,
         store: StoreConfig | None = None,
+        webhooks: Sequence[WebhookConfig] = (),
     ) -> None:
         self.manifest = manifest
         self.member = FakeMember()
@@ -160,8 +162,9 @@ class Harness:
         self.now_s = 0.0
         self.people, self.programs = io.StringIO(), io.StringIO()
         cameras = (CameraConfig("lab", "door", DEVICE.public.hex), CameraConfig("lab", "hall", OTHER.public.hex))
+        model = ModelConfig(sentence_every_s=sentences_s)
         self.bridge = Bridge(
-            BridgeConfig(cameras=cameras, alerts=rule or AlertRule(), model=ModelConfig(sentence_every_s=sentences_s)),
+            BridgeConfig(cameras=cameras, alerts=rule or AlertRule(), model=model, webhooks=tuple(webhooks)),
             manifest,
             self.member,
             self.key,

@@ -32,11 +32,15 @@ def make_family(sees_people: bool = False) -> Family:
     """An untrained family of `small_config`, its desensitizer scaled so that codes reach the edge of the ball.
 
     Args:
-        sees_people: its tower is the fused one, with a people tower of width 16.
+        sees_people: its tower is the fused one, with a people tower of width 16; its codes are sharpened, and it reads
+            their plane alone.
     """
     torch.manual_seed(0)
     config = small_config()
-    family = Family(dataclasses.replace(config, tower="fused", people_width=16) if sees_people else config)
+    if sees_people:
+        sharpened = {"adapter": "plane", "code_gain": 4.0, "code_bias": (0.0, -1.0, 1.0)}
+        config = dataclasses.replace(config, tower="fused", people_width=16, **sharpened)
+    family = Family(config)
     with torch.no_grad():
         family.desensitizer.outer.weight *= 400
     return family.eval()

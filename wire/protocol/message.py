@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -30,6 +31,7 @@ __all__ = [
     "FLAG_ADAPTIVE",
     "FLAG_SPENT",
     "MAX_PAYLOAD",
+    "SEVERITIES",
     "UNSURE",
     "Alert",
     "FeatureMessage",
@@ -56,7 +58,11 @@ MAX_PAYLOAD = 16 * 1024
 UNSURE = "unsure"
 """What a verdict says in place of the label that is no risk, where the scene is out of distribution."""
 
+SEVERITIES = ("info", "warning", "critical", "emergency")
+"""Of alerts, the least urgent first."""
+
 _COARSE_S = 60
+_ALERT_ID = re.compile(r"([0-9a-f]{32})?")
 _MEMBERS: Mapping[str, int] = {"edge": 1, "cloud": 2}
 _MAX_SENTENCE = 400
 _MAX_LABELS = 64
@@ -205,7 +211,23 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A risk raised (`raised` True) or cleared. at_s: seconds since slot 0 began; time_s: the bridge's clock."""
+    """A risk, or trouble of a camera, raised (`raised` True) or cleared; raised again where its severity went up.
+
+    Attributes:
+        boot_id: Names the device's start.
+        slot: The last slot read.
+        model_id: First 8 bytes of the manifest's hash.
+        raised: False: cleared.
+        label: What it is about.
+        probability: Of the label.
+        sentence: What happens, in words; "" where there are none.
+        at_s: Seconds since slot 0 began.
+        time_s: The bridge's clock, by `coarse_time`.
+        id: Of this change, 32 hex digits; "" from a bridge that gives none.
+        first_id: Of the change that raised the alert.
+        severity: One of SEVERITIES; "" from a bridge that gives none.
+        device_time_s: The device's clock at its last release, as that says; 0: unknown.
+    """
 
     boot_id: int
     slot: int
@@ -216,6 +238,10 @@ class Alert:
     sentence: str
     at_s: float
     time_s: int = 0
+    id: str = ""
+    first_id: str = ""
+    severity: str = ""
+    device_time_s: int = 0
 
     def seal(self, key: DeviceKey, site: str, camera: str) -> Sealed:
         """Sign it; returns the payload."""
@@ -230,6 +256,10 @@ class Alert:
             sentence=self.sentence,
             at_s=self.at_s,
             time_s=self.time_s,
+            id=self.id,
+            first_id=self.first_id,
+            severity=("", *SEVERITIES).index(self.severity),
+            device_time_s=self.device_time_s,
         )
         return _seal("alert", body, key, site, camera)
 
@@ -350,6 +380,9 @@ def open_alert(payload: bytes, public: PublicKey, site: str, camera: str, model_
     _sane_text(body.sentence)
     if not (0.0 <= body.probability <= 1.0 and math.isfinite(body.at_s)):
         raise MessageError("values", f"probability is {body.probability}, at_s is {body.at_s}")
+    _whole_minute(body.device_time_s)
+    if body.severity > len(SEVERITIES) or not all(_ALERT_ID.fullmatch(text) for text in (body.id, body.first_id)):
+        raise MessageError("values", f"severity is {body.severity}, or an id is not 32 hex digits")
     return Alert(
         boot_id=body.boot_id,
         slot=body.slot,
@@ -360,6 +393,10 @@ def open_alert(payload: bytes, public: PublicKey, site: str, camera: str, model_
         sentence=body.sentence,
         at_s=body.at_s,
         time_s=body.time_s,
+        id=body.id,
+        first_id=body.first_id,
+        severity=("", *SEVERITIES)[body.severity],
+        device_time_s=body.device_time_s,
     )
 
 

@@ -161,6 +161,10 @@ TOPICS: Mapping[str, TopicRow] = {
             "probability": Source.Z,
             "sentence": Source.Z,
             "at_s": Source.CLOCK,
+            "id": Source.Z,  # a hash of the camera, its key and the fields above
+            "first_id": Source.Z,
+            "severity": Source.Z,
+            "device_time_s": Source.HARDWARE,
         },
     ),
     "alert/open": TopicRow(

@@ -75,7 +75,7 @@ class Verdict(_message.Message):
     def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., model_id: _Optional[int] = ..., member: _Optional[int] = ..., present: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., sentence: _Optional[str] = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., ood_p_value: _Optional[float] = ..., unsure: _Optional[bool] = ..., attributes: _Optional[_Iterable[str]] = ..., shares: _Optional[_Iterable[float]] = ..., time_s: _Optional[int] = ..., late: _Optional[bool] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("schema", "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s", "time_s")
+    __slots__ = ("schema", "boot_id", "slot", "model_id", "raised", "label", "probability", "sentence", "at_s", "time_s", "id", "first_id", "severity", "device_time_s")
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,10 @@ class Alert(_message.Message):
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     AT_S_FIELD_NUMBER: _ClassVar[int]
     TIME_S_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ID_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_TIME_S_FIELD_NUMBER: _ClassVar[int]
     schema: int
     boot_id: int
     slot: int
@@ -96,4 +100,8 @@ class Alert(_message.Message):
     sentence: str
     at_s: float
     time_s: int
-    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., raised: _Optional[bool] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., sentence: _Optional[str] = ..., at_s: _Optional[float] = ..., time_s: _Optional[int] = ...) -> None: ...
+    id: str
+    first_id: str
+    severity: int
+    device_time_s: int
+    def __init__(self, schema: _Optional[int] = ..., boot_id: _Optional[int] = ..., slot: _Optional[int] = ..., model_id: _Optional[int] = ..., raised: _Optional[bool] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., sentence: _Optional[str] = ..., at_s: _Optional[float] = ..., time_s: _Optional[int] = ..., id: _Optional[str] = ..., first_id: _Optional[str] = ..., severity: _Optional[int] = ..., device_time_s: _Optional[int] = ...) -> None: ...

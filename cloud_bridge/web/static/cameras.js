@@ -2,12 +2,12 @@
 
 import { arrange, clean, el, put, stranger } from "./dom.js";
 import { canvas, counted, drawMinute } from "./strip.js";
-import { health, MINUTE_S } from "./ward.js";
+import { health, MINUTE_S, ofCamera } from "./ward.js";
 import { ago, percent, t, word } from "./words.js";
 
 const ORDER = ["offline", "stale", "not watching", "blind", "late", "waiting", "watching"];
 const TOLD_MS = 5000;
-const risky = (camera) => camera.open.some((label) => !ORDER.includes(label));
+const risky = (camera) => camera.open.some((label) => !ofCamera(label));
 
 export function cameras(ward) {
   const list = el("ul", { class: "grid" });

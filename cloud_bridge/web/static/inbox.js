@@ -77,12 +77,11 @@ class Card {
 
   fill(alert) {
     const what = clean(word("label", alert.label), 64);
-    const kind = alert.kind && alert.kind !== "camera" ? clean(word("kind", alert.kind), 64) : "";
     this.node.dataset.rank = aboutCamera(alert) ? "camera" : "risk";
     this.node.dataset.id = alert.id;
     this.node.classList.toggle("answered", Boolean(alert.seen_by));
     this.title.replaceChildren(el("bdi", {}, what), " ");
-    if (kind) put(this.title, el("span", { class: "tag" }, el("bdi", {}, kind)), " ");
+    if (alert.severity === "emergency") put(this.title, el("span", { class: "tag strong" }, t("alert.emergency")), " ");
     if (!alert.open) put(this.title, el("span", { class: "tag" }, t("alert.over")));
     this.where.replaceChildren(el("a", { href: link(alert.camera) }, stranger(alert.camera, 130)));
     this.says.replaceChildren(stranger(alert.sentence, 500));

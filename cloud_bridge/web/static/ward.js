@@ -12,16 +12,17 @@ export const MINUTE_S = 60;
 const EVERY_MS = 10_000;
 const KEPT_S = 90;
 const SILENT_S = 60;
-const ABOUT_CAMERAS = new Set(["blind", "late", "not watching", "stale"]);
-const ORDER = { critical: 4, emergency: 4, high: 3, urgent: 3, medium: 2, warning: 2, low: 1, info: 0 };
+const ABOUT_CAMERAS = new Set(["blind", "late", "not watching", "stale", "untrusted key", "clock skew", "bridge lost"]);
+const ORDER = ["info", "warning", "critical", "emergency"];
 
-// A row may say how severe it is; where it does not, a risk to a person comes before the state of a camera.
-export function severity(alert) {
-  if (typeof alert.severity === "number") return alert.severity;
-  return ORDER[String(alert.severity ?? "").toLowerCase()] ?? (ABOUT_CAMERAS.has(alert.label) ? 1 : 3);
+// A severity that the page does not know is as a risk's: what is new must not sink.
+function severity(alert) {
+  const known = ORDER.indexOf(alert.severity);
+  return known < 0 ? ORDER.indexOf(aboutCamera(alert) ? "warning" : "critical") : known;
 }
 
-export const aboutCamera = (alert) => alert.kind === "camera" || ABOUT_CAMERAS.has(alert.label);
+export const ofCamera = (label) => ABOUT_CAMERAS.has(label);
+export const aboutCamera = (alert) => ofCamera(alert.label);
 
 // now_s: a camera that says nothing for a minute is without news, whether the bridge has told so or not.
 export function health(camera, now_s) {
@@ -187,8 +188,8 @@ export class Ward {
       if (data.raised) camera.open.push(data.label);
     }
     if (data.raised) {
-      const former = this.alerts.get(data.id) ?? { seen_by: "", seen_s: 0 };
-      this.alerts.set(data.id, { ...former, ...data, made_s: data.told_s ?? this.now(), open: true });
+      const former = this.alerts.get(keyOf(data)) ?? { seen_by: "", seen_s: 0 };
+      this.alerts.set(keyOf(data), { ...former, ...data, made_s: data.told_s ?? this.now(), open: true });
     } else this.cleared(data);
     this.say("alerts", "cameras");
   }
@@ -203,17 +204,17 @@ export class Ward {
   }
 
   seen(data) {
-    const alert = this.alerts.get(data.id);
+    const alert = this.alerts.get(keyOf(data));
     if (!alert) return;
-    if (alert.open) this.alerts.set(data.id, { ...alert, seen_by: data.seen_by, seen_s: data.seen_s });
-    else this.alerts.delete(data.id);
+    if (alert.open) this.alerts.set(keyOf(data), { ...alert, seen_by: data.seen_by, seen_s: data.seen_s });
+    else this.alerts.delete(keyOf(data));
     this.say("alerts");
   }
 
   commented(data) {
-    const alert = this.alerts.get(data.id);
+    const alert = this.alerts.get(keyOf(data));
     if (!alert) return;
-    this.alerts.set(data.id, { ...alert, comments_count: data.count });
+    this.alerts.set(keyOf(data), { ...alert, comments_count: data.count });
     this.say("alerts");
   }
 
@@ -232,4 +233,5 @@ export class Ward {
   }
 }
 
-const keyOf = (alert) => alert.id || `${alert.camera} ${alert.label}`;
+// The changes of one alert have one name: that of the first. What the store no longer has is known by its label.
+const keyOf = (alert) => alert.first_id || alert.id || `${alert.camera} ${alert.label}`;

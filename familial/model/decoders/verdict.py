@@ -47,7 +47,7 @@ def edge_exit(member: EdgeExit, state: Tensor, present: Tensor) -> Tensor:
 
     Args:
         member: the family or its edge member.
-        state: float (B, R*K + 1, hidden), after the shared blocks; the branch block, if any, is applied here.
+        state: float (B, R*T + 1, hidden), after the shared blocks; the branch block, if any, is applied here.
         present: bool (B, R), which releases arrived.
 
     Returns:
@@ -63,7 +63,7 @@ def cloud_exit(member: CloudExit, state: Tensor) -> Tensor:
 
     Args:
         member: the family or its cloud member.
-        state: float (B, R*K + 1, hidden), after the last block.
+        state: float (B, R*T + 1, hidden), after the last block.
 
     Returns:
         Calibrated logits float (B, L).

@@ -118,6 +118,24 @@ def test_an_alert_that_is_over_stays_until_somebody_has_seen_it(browser: Browser
         expect(visit.page.locator("#open li")).to_have_count(0)
 
 
+def test_an_alert_that_is_told_again_is_the_same_alert(browser: Browser, ward: SimulatedWard) -> None:
+    first = ward.alert("ward-3/room-12", "fall", sentence="One person falls.")
+    with visiting(browser, ward, "nurse") as visit:
+        expect(visit.page.locator("#open li")).to_have_count(1)
+        again = ward.alert("ward-3/room-12", "fall", sentence="One person lies there.")
+        assert again != first
+        expect(visit.page.locator("#open li")).to_contain_text("nobody has answered")
+        expect(visit.page.locator("#open li")).to_have_count(1)
+        visit.page.reload()
+        expect(visit.page.locator("#open li")).to_contain_text("One person lies there.")
+        visit.page.get_by_role("button", name="I have seen it").click()
+        expect(visit.page.locator("#open li")).to_contain_text("Seen by nurse")
+        ward.alert("ward-3/room-12", "fall", raised=False)
+        expect(visit.page.locator("#open li")).to_have_count(0)
+        visit.page.reload()
+        expect(visit.page.locator(".calm")).to_contain_text("No open alerts")  # any of its changes was seen
+
+
 def test_a_late_page_knows_every_open_alert_from_its_first_answer(browser: Browser, ward: SimulatedWard) -> None:
     """Before the first event, and with the stream held back: what is open is in the overview."""
     ward.alert("ward-3/room-12", "fall")

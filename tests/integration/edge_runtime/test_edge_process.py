@@ -241,7 +241,7 @@ def test_an_eye_that_is_killed_again_and_again_costs_no_slot(
 @contextlib.contextmanager
 def units_of(name: str, path: Path) -> Iterator[None]:
     """A child as its unit starts it: again whenever it ends, with the unit's environment and nothing of ours."""
-    unit = (ROOT / f"firmware_configs/overlay/etc/systemd/system/veilsight-{name}.service").read_text()
+    unit = (ROOT / f"firmware_configs/packages/units/lib/systemd/system/veilsight-{name}.service").read_text()
     lines = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("Environment=")]
     variables = dict(pair.split("=", 1) for line in lines for pair in line.split())
     environment = {**variables, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}

@@ -112,9 +112,9 @@ def test_a_commit_is_there_after_a_restart(config: StoreConfig, tmp_path: Path) 
 def test_a_commit_whose_answer_was_lost_is_made_once(config: StoreConfig, tmp_path: Path) -> None:
     store = Store.open(config, tmp_path)
     work = work_of(store.record("lab/door", KEY), 1, 2)
-    before = (store._batch, store._outbox_id, dict(store._written))
+    before = (store.place._batch, store._outbox_id, dict(store._written))
     store.commit(work)
-    store._batch, store._outbox_id, store._written = before
+    store.place._batch, store._outbox_id, store._written = before
     assert [number for number, _ in store.commit(work)] == [1, 2]
     store.commit(work_of(store.record("lab/door", KEY), 3))
     assert count(store, tables.outbox) == 3 == count(store, tables.releases)
@@ -201,8 +201,8 @@ def test_a_bridge_whose_place_was_taken_writes_nothing_more(config: StoreConfig,
 def test_a_dead_process_of_this_machine_is_not_waited_for(tmp_path: Path) -> None:
     store = Store.open(StoreConfig(), tmp_path)
     host = socket.gethostname()
-    assert store._was_ours(f"{host}, process 99999999") and not store._was_ours(f"{host}, process 1")
-    assert not store._was_ours("another.host, process 99999999") and not store._was_ours("nonsense")
+    assert store.place.was_ours(f"{host}, process 99999999") and not store.place.was_ours(f"{host}, process 1")
+    assert not store.place.was_ours("another.host, process 99999999") and not store.place.was_ours("nonsense")
 
 
 # --- what cannot be used
@@ -253,7 +253,7 @@ def test_a_later_version_is_refused(config: StoreConfig, tmp_path: Path) -> None
     engine = open_engine(config, tmp_path)
     with writing(engine) as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(StoreError, match="the store has version 9999, ours is 0001; update first"):
+    with pytest.raises(StoreError, match="the store has version 9999, ours is 0002; update first"):
         open_engine(config, tmp_path)
 
 

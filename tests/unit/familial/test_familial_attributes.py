@@ -28,6 +28,8 @@ from familial.train.adversary import ReidentificationAdversary
 from familial.train.attributes import attribute_loss, attribute_prototypes, share_loss, slot_shares, with_attributes
 from familial.train.body_tasks import Bodies
 from familial.train.clip_stage import clip_loss, train_on_clips
+from familial.train.config import TrainConfig
+from familial.train.loop import train
 from wire.errors import CheckpointError
 
 LABELS = ("normal", "fall", "fight")
@@ -260,6 +262,27 @@ def test_the_clip_stage_trains_all_but_tower_and_desensitizer() -> None:
     assert {f"{ADAPTER}.token.weight", "exit_head.weight", "embed.weight"} <= changed
     assert not any(name.startswith(("tower.", "desensitizer.")) for name in changed)
     train_on_clips(family, [_clip(0)], [1.0, 0.0, 0.0], seconds=0.0, steps=0, seed=1)  # no time, no step
+
+
+def test_readers_alone_are_trained_on_all_clips_and_nothing_else_moves(tmp_path: Path) -> None:
+    config = replace(_small().config, adapter="plane", code_gain=4.0, code_bias=(0.0, -1.0, 1.0))
+    torch.manual_seed(0)
+    family = Family(config)
+    before = {name: value.clone() for name, value in family.state_dict().items()}
+    how = TrainConfig(
+        minutes=20.0, steps=2, batch_size=4, samples_per_sequence=2, stage_1=0.6, clip_stage=1.0, bodies=0.3,
+        adversary=0.3, lr=1e-2, seed=1, bf16=False, warm_start=True, decision_threshold=0.5,
+    )  # fmt: skip
+    train(family, [_clip(0), _clip(1)], [], how, tmp_path / "out", resume=False)
+    after = checkpoint.load(tmp_path / "out").state_dict()
+    changed = {name for name, value in before.items() if value.is_floating_point() and not _alike(value, after[name])}
+    assert f"{ADAPTER}.summary.weight" in changed and "exit_head.weight" in changed
+    assert not any(name.startswith(("tower.", "desensitizer.")) for name in changed)
+
+
+def _alike(value: torch.Tensor, stored: torch.Tensor) -> bool:
+    """Equal to what half precision, in which they are stored, leaves."""
+    return torch.allclose(value, stored, atol=1e-4, rtol=2e-3)
 
 
 def test_clips_without_known_event_labels_have_a_loss() -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from familial.model.desensitizer import Desensitizer, integer_code, straight_through
+from familial.model.desensitizer import Desensitizer, Sharpen, integer_code, straight_through
 
 C = 64
 FLOATS = st.one_of(
@@ -90,3 +90,39 @@ def test_nan_weights_give_a_code_inside_the_ball() -> None:
         made.outer.weight.fill_(np.nan)
         code = integer_code(made(torch.randn(3, 32)), C)
     assert ((code.long() ** 2).sum(dim=(1, 2)) <= C * C).all()
+
+
+CORNERS = torch.tensor([[1.0, 0.0], [-0.8, 0.6], [-0.8, -0.6]])
+
+
+def test_sharpened_codes_lie_at_a_prototype_or_between_those_that_are_likely() -> None:
+    sharpen = Sharpen(CORNERS, 6.0, (0.0, 0.0, 0.0))
+    at = sharpen(CORNERS)
+    assert float((at - CORNERS).norm(dim=1).max()) < 0.3
+    near = sharpen(0.6 * CORNERS[:1])
+    assert float((near - CORNERS[:1]).norm()) < float((0.6 * CORNERS[:1] - CORNERS[:1]).norm())
+    torch.testing.assert_close(sharpen(torch.zeros(1, 2))[0], CORNERS.mean(dim=0))
+    assert float(sharpen(torch.randn(100, 2)).norm(dim=1).max()) <= 1.0
+
+
+def test_a_bias_moves_the_border_between_labels() -> None:
+    border = 0.5 * (CORNERS[:1] + CORNERS[1:2])
+    along = CORNERS[0] - CORNERS[1]
+    even, strict = (float(Sharpen(CORNERS, 6.0, (0.0, bias, -9.0))(border) @ along) for bias in (0.0, -2.0))
+    assert strict > even + 0.5
+
+
+def test_the_code_of_a_sharpened_family_stays_in_the_ball_and_in_its_plane() -> None:
+    torch.manual_seed(0)
+    plain = Desensitizer(8, 16, 4, 16, C, rank=2, aside=2).eval()
+    sharp = Desensitizer(8, 16, 4, 16, C, rank=2, aside=2, sharpen=Sharpen(CORNERS, 4.0, (0.0, -1.0, 1.0))).eval()
+    with torch.no_grad():
+        plain.outer.weight *= 400
+        sharp.load_state_dict(plain.state_dict())
+        before, x = (each(torch.randn(50, 8, generator=torch.Generator().manual_seed(1))) for each in (plain, sharp))
+    assert float(x.flatten(1).norm(dim=1).max()) < C - 1 and not torch.allclose(x, before)
+    assert plain.plane is not None
+    beside = plain.plane[2:].T
+    torch.testing.assert_close(x.flatten(1) @ beside, before.flatten(1) @ beside)  # attributes are left alone
+    inside = x.flatten(1) @ plain.plane.T @ plain.plane
+    torch.testing.assert_close(inside, x.flatten(1), atol=1e-3, rtol=1e-4)

@@ -15,6 +15,7 @@ import torch
 from familial.data.events import Grid
 from familial.model import checkpoint
 from familial.model.config import FamilyConfig, nano
+from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.model.graphs import DecideGraph, EncodeGraph
 from familial.model.members import CloudMember, EdgeMember
@@ -47,46 +48,107 @@ def _events(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return z, present
 
 
+@pytest.fixture(scope="module", params=["tokens", "plane"])
+def reader(request: pytest.FixtureRequest) -> Family:
+    """A family whose blocks do something, with either adapter."""
+    torch.manual_seed(0)
+    made = Family(replace(nano(WORDS), adapter=request.param, attributes=("empty", "one", "several")))
+    with torch.no_grad():
+        for name, weight in made.backbone.named_parameters():
+            weight.mul_(20 if "down_proj" in name else 1)
+    return made.eval()
+
+
+@torch.no_grad()
+def test_noise_outside_the_plane_of_codes_is_not_read() -> None:
+    torch.manual_seed(0)
+    config = replace(nano(WORDS), adapter="plane", attributes=("empty", "one", "several"))
+    family = Family(config).eval()
+    z, present = _events(4)
+    plane = code_plane(config.tokens, config.width, config.rank + config.aside).flatten(0, 1)
+    noise = 300.0 * torch.randn(*z.shape[:2], config.n)
+    outside = (noise - (noise @ plane) @ plane.T).reshape(z.shape)
+    moved, alike = family.cloud_logits(z + outside, present), family.cloud_logits(z.float(), present)
+    torch.testing.assert_close(moved, alike, atol=1e-3, rtol=1e-3)
+    along = (noise @ plane @ plane.T).reshape(z.shape)
+    assert not torch.allclose(family.cloud_logits(z + along, present), alike, atol=1e-2)
+    assert family.adapter(z, present).shape == (4, config.event_releases + 1, config.hidden)
+
+
+def test_a_plane_needs_a_rank() -> None:
+    with pytest.raises(CheckpointError, match="adapter is 'plane', but rank is 0"):
+        replace(nano(WORDS), adapter="plane", rank=0)
+    with pytest.raises(CheckpointError, match="known are 'tokens' and 'plane'"):
+        replace(nano(WORDS), adapter="lens")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"code_gain": -1.0}, "code_gain is -1"),
+        ({"code_gain": 4.0, "rank": 0, "code_bias": (0.0, 0.0, 0.0)}, "rank 0"),
+        ({"code_gain": 4.0, "code_bias": (0.0,)}, "code_bias has 1 entries: one for each label"),
+        ({"code_bias": (0.0, 0.0, 0.0)}, "code_bias has 3 entries"),
+    ],
+)
+def test_sizes_of_sharpening_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        replace(nano(WORDS), **changes)
+
+
+@torch.no_grad()
+def test_a_pointed_adapter_sums_the_directions_of_codes(reader: Family) -> None:
+    reader.point_adapter()
+    config = reader.config
+    plane = code_plane(config.tokens, config.width, config.rank + config.aside)
+    code = 50.0 * plane[..., 1]
+    before = reader.adapter(torch.zeros(1, 8, config.tokens, config.width), torch.ones(1, 8, dtype=torch.bool))[0, -1]
+    there = reader.adapter(code.expand(1, 8, -1, -1), torch.ones(1, 8, dtype=torch.bool))[0, -1]
+    assert abs(float((there - before)[8]) - 50.0 / config.sigma) < 0.05  # written where release 1, direction 1 may be
+
+
 def test_the_shipped_size_fits_four_megabytes(family: Family) -> None:
     assert sum(parameter.numel() for parameter in family.parameters()) <= 1_900_000
 
 
 @torch.no_grad()
-def test_the_cloud_continues_exactly_from_the_edges_exit_state(family: Family) -> None:
+def test_the_cloud_continues_exactly_from_the_edges_exit_state(reader: Family) -> None:
     z, present = _events(5)
-    edge, cloud = EdgeMember(family), CloudMember(family)
-    whole = family.cloud_logits(z, present)
+    edge, cloud = EdgeMember(reader), CloudMember(reader)
+    whole = reader.cloud_logits(z, present)
     assert float((cloud.continue_from(edge.exit_state(z, present), present) - whole).abs().max()) == 0.0
     assert float((cloud(z, present) - whole).abs().max()) == 0.0
-    assert float((edge(z, present) - family.edge_logits(z, present)).abs().max()) == 0.0
+    assert float((edge(z, present) - reader.edge_logits(z, present)).abs().max()) == 0.0
 
 
 @torch.no_grad()
-def test_both_exits_come_from_one_forward(family: Family) -> None:
+def test_both_exits_come_from_one_forward(reader: Family) -> None:
     z, present = _events(3)
     words = torch.tensor([[2, 5, 6], [3, 5, 7], [4, 6, 5]])
-    edge, cloud, following, _ = family.both_exits(z, present, words)
-    torch.testing.assert_close(edge, family.edge_logits(z, present), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(cloud, family.cloud_logits(z, present), atol=1e-4, rtol=1e-4)
-    assert following.shape == (3, 3, len(WORDS))
+    edge, cloud, following, _ = reader.both_exits(z, present, words)
+    torch.testing.assert_close(edge, reader.edge_logits(z, present), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(cloud, reader.cloud_logits(z, present), atol=1e-4, rtol=1e-4)
+    assert following.shape == (3, 3, len(reader.config.words))
 
 
 @torch.no_grad()
-def test_content_of_missing_releases_does_not_matter(family: Family) -> None:
+def test_content_of_missing_releases_does_not_matter(reader: Family) -> None:
     z, present = _events(4)
     present[:] = torch.tensor([False] * 4 + [True] * 4)  # halved presence
     other = z.clone()
     other[:, :4] = 12345
-    for read in (family.edge_logits, family.cloud_logits):
+    for read in (reader.edge_logits, reader.cloud_logits):
         torch.testing.assert_close(read(z, present), read(other, present), atol=0, rtol=0)
-    assert not torch.allclose(family.cloud_logits(z, present), family.cloud_logits(z, torch.ones_like(present)))
+    assert not torch.allclose(reader.cloud_logits(z, present), reader.cloud_logits(z, torch.ones_like(present)))
 
 
 @torch.no_grad()
-def test_captions_consist_of_vocabulary_words(family: Family) -> None:
+def test_captions_consist_of_vocabulary_words(reader: Family) -> None:
     z, present = _events(2)
-    for sentence in family.caption(z, present):
-        assert set(sentence.split()) <= set(WORDS) and len(sentence.split()) <= family.config.caption_words
+    for sentence in reader.caption(z, present):
+        assert (
+            set(sentence.split()) <= set(reader.config.words) and len(sentence.split()) <= reader.config.caption_words
+        )
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from familial.data import sources as sources_module
 from familial.data.batches import SampleBatch
 from familial.model import checkpoint
 from familial.model.code_space import prototypes, rounded_gaussian
-from familial.model.config import nano
+from familial.model.config import FamilyConfig, nano
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.model.vocabulary import END, FIRST_LABEL, Vocabulary
@@ -122,9 +122,16 @@ def test_wrong_command_lines_are_errors_that_name_the_option(untrained: Path, ma
     with pytest.raises(ConfigError, match="nothing to train on"):
         train.run(["--out", str(tmp_path / "x")])
     args = ["--data", str(manifest), "--out", str(tmp_path / "x")]
-    for shares in (["--clip-stage", "1"], ["--stage-1", "0.95"], ["--stage-1", "-0.1"]):
-        with pytest.raises(ConfigError, match="shares of the time"):
+    for shares in (["--clip-stage", "1"], ["--clip-stage", "1.5"], ["--stage-1", "0.95"], ["--stage-1", "-0.1"]):
+        with pytest.raises(ConfigError, match="shares? of the time"):
             train.run([*args, *shares])
+    for options, why in (
+        (["--code-gain", "4", "--code-bias", "0,x"], "--code-bias 0,x: numbers with commas"),
+        (["--code-gain", "4", "--code-bias", "0,-1"], "code_bias has 2 entries"),
+        (["--adapter", "lens"], "known are 'tokens' and 'plane'"),
+    ):
+        with pytest.raises((ConfigError, CheckpointError), match=why):
+            train.run([*args, *options])
     config = checkpoint.load(untrained).config
     checkpoint.save(Family(replace(config, rank=0)), tmp_path / "wide")
     with pytest.raises(ConfigError, match=r"--attributes: codes of .*wide lie in all directions"):
@@ -279,7 +286,11 @@ def test_the_recipe_of_nano_people_adds_people_to_that_of_nano(tmp_path: Path) -
     for one, other in zip(runs[:2], of_nano, strict=True):
         assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
     assert (runs[2].tower, runs[2].freeze_motion, runs[2].people) == ("fused", True, 3000)
-    assert runs[2].base == runs[1].out
+    assert (runs[3].freeze_motion, runs[3].clip_stage, runs[3].rendered, runs[3].people) == (True, 1.0, 600, 3000)
+    assert [each.base for each in runs[1:]] == [each.out for each in runs[:-1]]
+    made = FamilyConfig.load(ROOT / "checkpoints" / "nano-people" / "config.json")
+    assert (runs[3].adapter, runs[3].code_gain) == (made.adapter, made.code_gain)
+    assert tuple(map(float, runs[3].code_bias.split(","))) == made.code_bias
 
 
 @pytest.mark.parametrize("name", ["nano", "nano-research"])

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from firmware_configs.boards import BOARDS, Board, board
-from firmware_configs.image import EDGE_TOML, overlay, write
+from firmware_configs.debian import units as package
+from firmware_configs.image import EDGE_TOML, overlay
 from firmware_configs.units import ENABLED, drop_ins
 from tests.support.services import PATIENCE_S
 from wire.errors import ConfigError
 
-UNITS = "etc/systemd/system"
+UNITS = "lib/systemd/system"
 PROCESSES = ("gate", "eye", "reader")
-SERVICES = (*PROCESSES, "engine", "install", "power")
+SERVICES = (*PROCESSES, "engine", "power")
 EVERYWHERE = {
     "NoNewPrivileges": "yes",
     "DevicePolicy": "closed",
@@ -77,7 +78,7 @@ def settings(text: str) -> dict[str, list[str]]:
 
 
 def unit(name: str) -> dict[str, list[str]]:
-    return settings(overlay(board("orin-nano"), EDGE_TOML, None)[f"{UNITS}/veilsight-{name}"].data.decode())
+    return settings(package().files[f"{UNITS}/veilsight-{name}"].data.decode())
 
 
 def with_source(source: str) -> str:
@@ -92,12 +93,11 @@ def row(request: pytest.FixtureRequest) -> Board:
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """The folder of the units, with commands that are found on any machine."""
-    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, None)
-    folder = tmp_path / "out" / "overlay" / UNITS
-    for file in folder.glob("veilsight-*.*"):
-        if file.is_file():
-            file.write_text(re.sub(r"/opt/veilsight/(venv/)?bin/[a-z-]+", "/bin/true", file.read_text()))
-    return folder
+    for path, entry in package().files.items():
+        if path.startswith(UNITS):
+            text = re.sub(r"/opt/veilsight/(venv/)?bin/[a-z-]+", "/bin/true", entry.data.decode())
+            (tmp_path / Path(path).name).write_text(text)
+    return tmp_path
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -120,8 +120,8 @@ def test_the_units_keep_their_hardening(name: str) -> None:
 
 
 def test_each_process_is_a_user_of_its_own_and_reaches_only_its_own_things() -> None:
-    files = overlay(board("orin-nano"), EDGE_TOML, None)
-    users = settings(files["etc/sysusers.d/veilsight.conf"].data.decode().replace(" -", "="))
+    files = package().files
+    users = settings(files["usr/lib/sysusers.d/veilsight.conf"].data.decode().replace(" -", "="))
     names = [unit(f"{name}.service")["User"][0] for name in (*PROCESSES, "engine")]
     assert len(set(names)) == len(names)
     assert {f"u {name}" for name in names} == users.keys()
@@ -133,14 +133,14 @@ def test_each_process_is_a_user_of_its_own_and_reaches_only_its_own_things() -> 
         assert found["ExecStart"][0].endswith(f"-m edge_runtime.{name}.process --socket /run/veilsight/{name}.sock")
     assert "SupplementaryGroups" not in unit("gate.service")
     assert "SupplementaryGroups" not in unit("reader.service")
-    members = [line for line in files["etc/sysusers.d/veilsight.conf"].data.decode().splitlines() if line[0] == "m"]
+    members = [line for line in files["usr/lib/sysusers.d/veilsight.conf"].data.decode().splitlines() if line[0] == "m"]
     assert not any("veilsight " in line or "reader" in line for line in members)
 
 
 def test_only_the_gate_may_read_the_configuration() -> None:
-    files = overlay(board("orin-nano"), EDGE_TOML, None)
-    assert files["etc/veilsight/edge.toml"].mode == 0o640
-    assert "z /etc/veilsight/* 0640 root veilsight -" in files["etc/tmpfiles.d/veilsight.conf"].data.decode()
+    files = package().files
+    assert overlay(board("orin-nano"), EDGE_TOML)["etc/veilsight/edge.toml"].mode == 0o640
+    assert "z /etc/veilsight/* 0640 root veilsight -" in files["usr/lib/tmpfiles.d/veilsight.conf"].data.decode()
     assert unit("gate.service")["ExecStart"][0].endswith("-m edge_runtime --config /etc/veilsight/edge.toml")
     assert [name for name in PROCESSES if "LoadCredential" in unit(f"{name}.service")] == []
 
@@ -166,8 +166,8 @@ def test_the_gate_is_given_a_socket_that_only_its_process_may_use(name: str) -> 
 
 def test_nothing_starts_before_the_engine_is_checked() -> None:
     gate, engine = unit("gate.service"), unit("engine.service")
-    assert {"veilsight-install.service", "veilsight-engine.service"} < set(gate["Requires"][0].split())
-    assert {"veilsight-install.service", "veilsight-engine.service"} < set(gate["After"][0].split())
+    assert "veilsight-engine.service" in set(gate["Requires"][0].split())
+    assert "veilsight-engine.service" in set(gate["After"][0].split())
     assert "RemainAfterExit" not in engine, "it runs before every start of the gate"
     assert "-m export.install --config ${CREDENTIALS_DIRECTORY}/edge.toml" in engine["ExecStart"][0]
     assert int(engine["TimeoutStartSec"][0]) >= 1800  # the first start builds engine files
@@ -178,10 +178,10 @@ def test_nothing_starts_before_the_engine_is_checked() -> None:
 
 
 def test_only_the_boards_own_devices_are_opened_and_to_the_eye_alone(row: Board) -> None:
-    found = overlay(row, EDGE_TOML, None)
+    found = overlay(row, EDGE_TOML)
     names = [name for name in found if name.endswith("10-board.conf")]
-    assert names == [f"{UNITS}/veilsight-{name}.service.d/10-board.conf" for name in ("engine", "eye")]
-    text = found[f"{UNITS}/veilsight-eye.service"].data + found[names[1]].data
+    assert names == [f"etc/systemd/system/veilsight-{name}.service.d/10-board.conf" for name in ("engine", "eye")]
+    text = package().files[f"{UNITS}/veilsight-eye.service"].data + found[names[1]].data
     allowed = settings(text.decode())["DeviceAllow"]
     assert {f"{device} rw" for device in row.gpu_devices} < set(allowed)
     assert "char-video4linux rw" in allowed

@@ -49,6 +49,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "cloud_bridge/store": {"alembic", "sqlalchemy"},
     "cloud_bridge/store/export.py": {"pyarrow"},
     "cloud_bridge/web": {"fastapi", "segno", "sqlalchemy", "starlette"},
+    "cloud_bridge/webhooks": {"httpx", "sqlalchemy"},
     "benchmarks": {"cv2", "numpy", "onnxruntime", "paho", "torch", "transformers"},
     "benchmarks/broker.py": {"amqtt"},
     "benchmarks/cloud/page_load.py": {"playwright"},

@@ -74,6 +74,10 @@ def alert(**changes: Any) -> Alert:
         sentence="a fall",
         at_s=8.0,
         time_s=NOON,
+        id="1" * 32,
+        first_id="0" * 32,
+        severity="critical",
+        device_time_s=NOON - 60,
     )
     return dataclasses.replace(made, **changes)
 
@@ -364,10 +368,30 @@ def test_a_malformed_verdict_is_refused_with_its_reason(change: Any, why: str) -
         ({"probability": math.nan}, "values"),
         ({"at_s": math.inf}, "values"),
         ({"sentence": "a\0b"}, "values"),
+        ({"id": "1" * 31 + "g"}, "values"),
+        ({"first_id": "1"}, "values"),
+        ({"device_time_s": NOON + 1}, "values"),
     ],
 )
 def test_a_bad_alert_is_refused_with_its_reason(changes: dict[str, Any], why: str) -> None:
     assert reason(lambda: open_alert(alert(**changes).seal(KEY, *HERE), KEY.public, *HERE, MODEL)) == why
+
+
+def test_an_alert_of_a_severity_that_is_none_is_refused() -> None:
+    body = pb.Alert.FromString(pb.Signed.FromString(alert().seal(KEY, *HERE)).body)
+    body.severity = 5
+    payload = sealed("alert", body.SerializeToString(deterministic=True))
+    assert reason(lambda: open_alert(payload, KEY.public, *HERE, MODEL)) == "values"
+
+
+def test_an_alert_without_the_later_fields_is_read() -> None:
+    """A bridge of before gives no id and no severity."""
+    body = pb.Alert.FromString(pb.Signed.FromString(alert().seal(KEY, *HERE)).body)
+    for name in ("id", "first_id", "severity", "device_time_s"):
+        body.ClearField(name)
+    payload = sealed("alert", body.SerializeToString(deterministic=True))
+    found = open_alert(payload, KEY.public, *HERE, MODEL)
+    assert found == alert(id="", first_id="", severity="", device_time_s=0)
 
 
 @settings(deadline=None)

@@ -1,0 +1,1 @@
+"""Alerts over HTTP: config.py who is told, letters.py what, courier.py how."""
