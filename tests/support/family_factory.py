@@ -38,8 +38,8 @@ def make_family(sees_people: bool = False) -> Family:
     torch.manual_seed(0)
     config = small_config()
     if sees_people:
-        sharpened = {"adapter": "plane", "code_gain": 4.0, "code_bias": (0.0, -1.0, 1.0)}
-        config = dataclasses.replace(config, tower="fused", people_width=16, **sharpened)
+        config = dataclasses.replace(config, tower="fused", people_width=16)
+        config = dataclasses.replace(config, adapter="plane", code_gain=4.0, code_bias=(0.0, -1.0, 1.0))
     family = Family(config)
     with torch.no_grad():
         family.desensitizer.outer.weight *= 400

@@ -238,7 +238,7 @@ def test_a_recipe_is_trained_run_by_run_and_resumes_where_it_stopped(
         ("", "holds nothing; expected"),
         ("run = []\n", "holds run; expected [[run]] alone"),
         ("[[run]\n", "not TOML"),
-        ("[[run]]\nminute = 3\ndata = true\n", "run 1: minute is no key of a run; there are adversary, attributes"),
+        ("[[run]]\nminute = 3\ndata = true\n", "run 1: minute is no key of a run; there are adapter, adversary"),
         ("[[run]]\nout = 'x'\ndata = true\n", "run 1: out is no key"),
         ("[[run]]\nbf16 = false\ndata = true\n", "run 1: bf16 is False"),
         ("[[run]]\ndata = true\n[[run]]\nminutes = 'ten'\n", "run 2: argument --minutes: invalid float value: 'ten'"),
