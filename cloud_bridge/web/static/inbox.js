@@ -124,9 +124,12 @@ class Card {
     if (!this.comments.hidden) this.load();
   }
 
+  // An answer that a newer question or comment has overtaken is dropped.
   async load() {
+    const turn = (this.turn = (this.turn ?? 0) + 1);
     try {
-      this.list(await ask(`/v1/alerts/${this.alert.id}`));
+      const found = await ask(`/v1/alerts/${this.alert.id}`);
+      if (turn === this.turn) this.list(found);
     } catch (error) {
       this.failed(error);
     }
@@ -148,17 +151,22 @@ class Card {
     const send = async (event) => {
       event.preventDefault();
       if (!text.value.trim()) return text.focus();
+      const body = { words: text.value };
+      button.disabled = true; // one comment for one tap
       try {
-        const body = { words: text.value };
-        this.list(await ask(`/v1/alerts/${this.alert.id}/comments`, { method: "POST", body }));
-        text.value = "";
+        const found = await ask(`/v1/alerts/${this.alert.id}/comments`, { method: "POST", body });
+        this.turn = (this.turn ?? 0) + 1;
+        this.list(found);
+        if (text.value === body.words) text.value = ""; // not what was typed meanwhile
         this.fault.hidden = true;
       } catch (error) {
         this.failed(error);
       }
+      button.disabled = false;
     };
+    const button = el("button", { class: "main" }, t("alert.send"));
     return el("form", { submit: send }, el("label", { class: "field", for: name }, t("alert.words")), text,
-      el("div", { class: "row" }, el("button", { class: "main" }, t("alert.send"))));
+      el("div", { class: "row" }, button));
   }
 }
 

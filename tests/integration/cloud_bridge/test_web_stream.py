@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import APIResponse, Browser, Route, expect
 
 from benchmarks.cloud.simulated_ward import SimulatedWard
 from cloud_bridge.api.tokens import remove_token
@@ -134,6 +135,55 @@ def test_an_alert_that_is_told_again_is_the_same_alert(browser: Browser, ward: S
         expect(visit.page.locator("#open li")).to_have_count(0)
         visit.page.reload()
         expect(visit.page.locator(".calm")).to_contain_text("No open alerts")  # any of its changes was seen
+
+
+def test_an_old_answer_does_not_hide_a_new_comment(browser: Browser, ward: SimulatedWard) -> None:
+    """The list that was asked for before the comment comes after it."""
+    ward.alert("ward-3/room-12", "fall")
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    with visiting(browser, ward, "nurse") as visit:
+        comment = visit.page.get_by_role("button", name="Comment")
+        comment.click()
+        words = visit.page.get_by_label("Your words")
+        words.wait_for()
+        comment.click()
+        visit.page.route(re.compile(r"/v1/alerts/[0-9a-f]{32}$"), hold)
+        comment.click()
+        visit.page.get_by_text("No comments yet").wait_for()
+        words.fill("I am with her.")
+        visit.page.get_by_role("button", name="Send").click()
+        said = visit.page.locator(".comments li")
+        expect(said).to_have_count(1)
+        visit.wait("performance.getEntriesByType('resource').filter((e) => e.name.includes('/v1/alerts/')).length > 2")
+        ((route, answer),) = held
+        route.fulfill(response=answer)
+        visit.page.evaluate("fetch('/health').then(() => new Promise((done) => setTimeout(done, 300)))")
+        assert said.count() == 1
+
+
+def test_what_is_typed_while_a_comment_is_sent_stays(browser: Browser, ward: SimulatedWard) -> None:
+    ward.alert("ward-3/room-12", "fall")
+    held: list[tuple[Route, APIResponse]] = []
+    with visiting(browser, ward, "nurse") as visit:
+        visit.page.route("**/comments", lambda route: held.append((route, route.fetch())))
+        visit.page.get_by_role("button", name="Comment").click()
+        words = visit.page.get_by_label("Your words")
+        words.fill("I am with her.")
+        visit.page.get_by_role("button", name="Send").click()
+        expect(visit.page.locator(".comments li")).to_have_count(1)  # the stream was faster than the answer
+        expect(visit.page.get_by_role("button", name="Send")).to_be_disabled()
+        words.fill("A doctor comes.")
+        ((route, answer),) = held
+        route.fulfill(response=answer)
+        expect(visit.page.get_by_role("button", name="Send")).to_be_enabled()
+        expect(words).to_have_value("A doctor comes.")
 
 
 def test_a_late_page_knows_every_open_alert_from_its_first_answer(browser: Browser, ward: SimulatedWard) -> None:
