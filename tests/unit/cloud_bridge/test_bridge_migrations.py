@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from cloud_bridge.store.migrations import v0001_first
 from cloud_bridge.store.shard import lane_of
 from cloud_bridge.store.store import Store
 from tests.support.bridge_factory import DEVICE
-from tests.support.databases import Postgres, running_postgres
 from wire.errors import StoreError
 from wire.mqtt import Message
 
@@ -52,25 +50,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "outbox": {"id": 9, "camera_id": 1, "topic": "t", "payload": b"p", "qos": 1, "retain": False, "created_s": 100.0},
 }
 
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def every_engine_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    made, make = list[sa.Engine](), sa.create_engine
-
-    def keep(*what: Any, **how: Any) -> sa.Engine:
-        made.append(make(*what, **how))
-        return made[-1]
-
-    monkeypatch.setattr(sa, "create_engine", keep)
-    yield
-    for engine in made:
-        engine.dispose()
+pytestmark = pytest.mark.usefixtures("every_engine_is_closed")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

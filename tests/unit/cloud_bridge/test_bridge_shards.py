@@ -6,9 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -22,7 +20,6 @@ from cloud_bridge.store.records import Accepted, CameraRecord, Work
 from cloud_bridge.store.shard import Shard, lane_of
 from cloud_bridge.store.store import Store
 from tests.support.bridge_factory import DEVICE, Harness, make_manifest, release
-from tests.support.databases import Postgres, running_postgres
 from wire.errors import ConfigError, StoreAway, StoreError
 from wire.mqtt import Message
 
@@ -31,32 +28,7 @@ MANIFEST = make_manifest(slot_s=1.0)
 ELSEWHERE = "another.host, process 1"
 FIRST, SECOND, ANY = (Shard(number, 2, fenced=True) for number in (1, 2, 0))
 
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def every_engine_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    made, make = list[sa.Engine](), sa.create_engine
-
-    def keep(*what: Any, **how: Any) -> sa.Engine:
-        made.append(make(*what, **how))
-        return made[-1]
-
-    monkeypatch.setattr(sa, "create_engine", keep)
-    yield
-    for engine in made:
-        engine.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def config(request: pytest.FixtureRequest) -> StoreConfig:
-    if request.param == "sqlite":
-        return StoreConfig()
-    return StoreConfig(request.getfixturevalue("postgres").new_database())
+pytestmark = pytest.mark.usefixtures("every_engine_is_closed")
 
 
 def work_of(record: CameraRecord, *slots: int) -> Work:

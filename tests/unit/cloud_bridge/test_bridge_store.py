@@ -22,9 +22,11 @@ from cloud_bridge.store.migrations import v0001_first
 from cloud_bridge.store.records import Accepted, CameraRecord, Work
 from cloud_bridge.store.store import Store
 from tests.support.bridge_factory import DEVICE, Harness, make_manifest, release
-from tests.support.databases import Postgres, running_postgres
+from tests.support.databases import Postgres
 from wire.errors import ConfigError, StoreAway, StoreError
 from wire.mqtt import Message
+
+pytestmark = pytest.mark.usefixtures("every_engine_is_closed")
 
 
 @pytest.fixture(autouse=True)
@@ -45,34 +47,6 @@ def closed_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 MANIFEST = make_manifest(slot_s=1.0)
 KEY = DEVICE.public.hex
 ELSEWHERE = "another.host, process 1"
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def every_engine_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """At the end of a test, whatever it has left open as a crash would."""
-    made, make = list[sa.Engine](), sa.create_engine
-
-    def keep(*what: Any, **how: Any) -> sa.Engine:
-        made.append(make(*what, **how))
-        return made[-1]
-
-    monkeypatch.setattr(sa, "create_engine", keep)
-    yield
-    for engine in made:
-        engine.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def config(request: pytest.FixtureRequest) -> StoreConfig:
-    if request.param == "sqlite":
-        return StoreConfig()
-    return StoreConfig(request.getfixturevalue("postgres").new_database())
 
 
 def work_of(record: CameraRecord, *slots: int) -> Work:

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from email.utils import formatdate
 from itertools import pairwise
@@ -38,19 +38,7 @@ MANIFEST = make_manifest(slot_s=1.0)
 SECRET = b"a secret of many bytes"
 RULE = AlertRule(raise_at=0.6, raise_for=1, clear_at=0.4, clear_for=1)
 
-
-@pytest.fixture(autouse=True)
-def every_engine_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    made, make = list[sa.Engine](), sa.create_engine
-
-    def keep(*what: Any, **how: Any) -> sa.Engine:
-        made.append(make(*what, **how))
-        return made[-1]
-
-    monkeypatch.setattr(sa, "create_engine", keep)
-    yield
-    for engine in made:
-        engine.dispose()
+pytestmark = pytest.mark.usefixtures("every_engine_is_closed")
 
 
 @pytest.fixture
