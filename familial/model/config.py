@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,8 @@ class FamilyConfig:
             found.append(f"exit_at is {self.exit_at}, the backbone has blocks 1 to {self.layers}")
         if self.exit_block not in ("shared", "branch"):
             found.append(f"exit_block is {self.exit_block!r}, known are 'shared' and 'branch'")
+        if not all(math.isfinite(value) for value in (self.code_gain, *self.code_bias)):
+            found.append(f"code_gain is {self.code_gain}, code_bias {self.code_bias}: give finite numbers")
         if self.adapter not in ("tokens", "plane"):
             found.append(f"adapter is {self.adapter!r}, known are 'tokens' and 'plane'")
         if self.adapter == "plane" and not self.rank:

@@ -151,6 +151,8 @@ def _family_config(args: argparse.Namespace) -> FamilyConfig:
         config = replace(config, tower=args.tower)
     if args.adapter is not None:
         config = replace(config, adapter=args.adapter)
+    if args.code_bias and args.code_gain is None:
+        raise ConfigError(f"--code-bias {args.code_bias}: it goes with --code-gain; give both, or neither")
     if args.code_gain is not None:
         config = replace(config, code_gain=args.code_gain, code_bias=_numbers("--code-bias", args.code_bias))
     if args.freeze_motion and (config.tower != "fused" or args.base is None):

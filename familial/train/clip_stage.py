@@ -206,7 +206,7 @@ def _events(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng: n
 def clip_loss(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng: np.random.Generator) -> Tensor:
     """Return the loss of both exits on whole clips.
 
-    The clips' labels by their mean odds, the events' own labels and captions where they are known, attributes.
+    The clips' labels by their mean odds, the events' captions where their labels are known, attributes.
 
     Args:
         reader: in training.

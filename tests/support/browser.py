@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from benchmarks.cloud import page_load
 from benchmarks.cloud.simulated_ward import SimulatedWard
 from tests.support.services import find, until
 
@@ -28,14 +29,10 @@ _SETTLED = "Promise.all(document.getAnimations().map(each => each.finished.catch
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser for the block."""
-    path = find("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
+    """A browser for the block; the test skips where there is none."""
+    find("chromium")
+    with page_load.chromium() as browser:
+        yield browser
 
 
 class Visit:

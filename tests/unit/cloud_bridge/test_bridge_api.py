@@ -26,22 +26,6 @@ from tests.support.api_server import MANIFEST, Api
 from tests.support.services import until
 from wire.errors import ConfigError
 
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """For tests that only read."""
-    with Api(tmp_path_factory.mktemp("api")) as api:
-        api.fall()
-        yield api
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with Api(tmp_path) as api:
-        api.fall()
-        yield api
-
-
 # --- what is there
 
 

@@ -6,12 +6,10 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from cloud_bridge.api.live import Hub, Listener
 from cloud_bridge.api.tokens import remove_token
@@ -19,13 +17,6 @@ from cloud_bridge.client import BridgeClient
 from tests.support.api_server import MANIFEST, Api
 from tests.support.bridge_factory import OTHER, release
 from tests.support.services import until
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with Api(tmp_path) as api:
-        api.fall()
-        yield api
 
 
 def test_the_client_hears_what_happens_and_answers(api: Api) -> None:

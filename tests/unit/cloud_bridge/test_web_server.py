@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -25,21 +24,6 @@ from tests.support.services import PATIENCE_S, ROOT
 
 STATIC = ROOT / "cloud_bridge" / "web" / "static"
 FILES = sorted(path.name for path in STATIC.iterdir())
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """For tests that only read."""
-    with Api(tmp_path_factory.mktemp("web")) as api:
-        api.fall()
-        yield api
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with Api(tmp_path) as api:
-        api.fall()
-        yield api
 
 
 # --- files and headers

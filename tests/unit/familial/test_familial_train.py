@@ -128,6 +128,8 @@ def test_wrong_command_lines_are_errors_that_name_the_option(untrained: Path, ma
     for options, why in (
         (["--code-gain", "4", "--code-bias", "0,x"], "--code-bias 0,x: numbers with commas"),
         (["--code-gain", "4", "--code-bias", "0,-1"], "code_bias has 2 entries"),
+        (["--code-bias=0,-1,1"], "--code-bias 0,-1,1: it goes with --code-gain"),
+        (["--code-gain", "4", "--code-bias=0,nan,1"], "give finite numbers"),
         (["--adapter", "lens"], "known are 'tokens' and 'plane'"),
     ):
         with pytest.raises((ConfigError, CheckpointError), match=why):
