@@ -33,6 +33,7 @@ from wire.protocol.keys import DeviceKey, PublicKey
 
 __all__ = [
     "CHECKPOINT",
+    "MOTION",
     "ENGINE",
     "SITE",
     "Child",
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 CHECKPOINT = ROOT / "checkpoints" / "nano"
+MOTION = ROOT / "checkpoints" / "nano-motion"
 ENGINE = ROOT / "build" / "engines" / "nano"
 SITE = "site"
 
