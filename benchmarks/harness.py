@@ -33,8 +33,8 @@ from wire.protocol.keys import DeviceKey, PublicKey
 
 __all__ = [
     "CHECKPOINT",
-    "MOTION",
     "ENGINE",
+    "MOTION",
     "SITE",
     "Child",
     "Rig",
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 CHECKPOINT = ROOT / "checkpoints" / "nano"
-MOTION = ROOT / "checkpoints" / "nano-motion"
+MOTION = ROOT / "checkpoints" / "nano-motion"  # the family that sees no people
 ENGINE = ROOT / "build" / "engines" / "nano"
 SITE = "site"
 

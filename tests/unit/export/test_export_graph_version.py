@@ -21,7 +21,7 @@ PINNED = {
         "perceive": "609972443e1bfe4cbefbfd3d6a7876114409393c348f6cacc69aa90ff3109646",
     },
 }
-"""GRAPH_VERSION -> sha256 of encode and decide of checkpoints/nano-motion in fp32, as they are traced, and of perceive."""
+"""GRAPH_VERSION -> sha256 of fp32 encode and decide of checkpoints/nano-motion, as they are traced, and of perceive."""
 
 
 def pinned_versions() -> dict[str, str]:
