@@ -35,7 +35,7 @@ from familial.model.vocabulary import FIRST_LABEL, PAD
 from familial.train.attributes import share_loss, slot_shares
 from familial.train.stages import NOTHING
 
-__all__ = ["clip_loss", "clip_stage_clips", "train_on_clips"]
+__all__ = ["clip_loss", "clip_stage_clips", "code_label", "train_on_clips"]
 
 _MOST = 500  # clips, rendered or not, chosen at random where there are more; all others that are not rendered too
 _PLAIN_UNTIL, _AUGMENTED_UNTIL = 0.8, 0.5  # of the time
@@ -201,7 +201,7 @@ def _events(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng: n
         counts.append(len(kept))
         for event in kept:
             slots = np.arange(event, event + int(there[event].sum()))
-            label = _code_label(codes[slots], corners, clip.label)
+            label = code_label(codes[slots], corners, clip.label)
             labels.append(label)
             shares.append(slot_shares(clip, slots, config.window.slot_s, len(config.attributes)) * (label == 0))
             captions.append(clip.caption if label == clip.label else NOTHING)
@@ -209,10 +209,16 @@ def _events(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng: n
     return _Events(torch.cat(z), torch.cat(present), truth, torch.as_tensor(np.stack(shares)), captions, counts)
 
 
-def _code_label(codes: Tensor, corners: Tensor, of_clip: int) -> int:
-    """What the clean codes (R, K, d) of an event say, each by its nearest prototype of (L, K, d): a label, or UNKNOWN.
+def code_label(codes: Tensor, corners: Tensor, of_clip: int) -> int:
+    """Return the label that an event's clean codes say, or UNKNOWN.
 
-    Where the clip is normal, so is the event, whatever its codes say.
+    A risk needs `_SHOWN` codes nearest to its prototype; an event without one is normal, and so is every event of a
+    normal clip.
+
+    Args:
+        codes: of the event's releases, float (R, K, d).
+        corners: the prototypes (L, K, d).
+        of_clip: the clip's label.
     """
     nearest = (codes.flatten(1) @ corners.flatten(1).T).argmax(dim=1)  # (R,)
     shown = torch.bincount(nearest, minlength=len(corners))
