@@ -79,7 +79,7 @@ def accept(machine: Machine, environment: Mapping[str, str]) -> str:
     size = _size(machine.partitions[slot])
     if found.size > size:
         raise UpdateError(f"the image has {found.size} bytes, slot {slot} has {size}; make a smaller image")
-    replace(record.writing(slot), next_release=found.release, next_floor=found.floor).save(machine)
+    replace(record, next_release=found.release, next_floor=found.floor).save(machine)
     return f"release {found.release} may be written to slot {slot}"
 
 
