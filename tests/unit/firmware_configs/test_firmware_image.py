@@ -181,6 +181,14 @@ def test_with_run_the_script_copies_the_overlay_before_it_flashes(tmp_path: Path
     assert (unpacked / "etc").stat().st_mode & 0o777 == 0o755
 
 
+def test_without_flash_the_root_file_system_is_made_and_no_board_is_looked_for(tmp_path: Path) -> None:
+    result, log = flash(tmp_path, "R36 (release), REVISION: 4.4", "--no-flash")
+    assert result.returncode == 0, result.stderr
+    names = [line.split()[0] for line in log]
+    assert "chroot" in names and not {"lsusb", "l4t_initrd_flash.sh"} & {*names}
+    assert "nothing was flashed" in result.stdout
+
+
 @pytest.mark.parametrize("way", ["file", "typed"])
 def test_the_admins_password_is_on_no_command_line(tmp_path: Path, way: str) -> None:
     secret = "it's a 'secret' $HOME \\n"
