@@ -29,6 +29,8 @@ from firmware_configs.archive import Entry, Unpacked, unpack
 from firmware_configs.boards import BOARDS, Board, board
 from firmware_configs.debian import suffix
 from firmware_configs.debian import units as package_units
+from firmware_configs.hardening import Access
+from firmware_configs.hardening import files as hardened
 from firmware_configs.two_slots import STATE, check, partitions
 from firmware_configs.two_slots import files as two_slots
 from firmware_configs.two_slots import flash_command as two_slots_flash
@@ -52,6 +54,7 @@ _NAMED = (
 )
 """Section and key of edge.toml that name a file."""
 _ENGINE, _OPENCV = "veilsight-engine", "veilsight-opencv"
+_CLOSED = Access()
 _PACKAGES = ("veilsight-runtime", _OPENCV, "veilsight-units", _ENGINE)
 
 # Ubuntu and JetPack packages that the image does not contain.
@@ -205,6 +208,7 @@ def overlay(
     signer: PublicKey | None = None,
     named: Mapping[str, Entry] = MappingProxyType({}),
     keyring: bytes = b"",
+    access: Access = _CLOSED,
 ) -> dict[str, Entry]:
     """Collect what belongs to this device, and is copied over NVIDIA's root file system. No package has such a file.
 
@@ -214,6 +218,7 @@ def overlay(
         signer: Who must have signed the engine that the device runs.
         named: What `named_files` found.
         keyring: Certificates whose bundles the device takes, PEM; b"": it has one slot, and takes none.
+        access: Who reaches the device, and what it reaches.
 
     Returns:
         Path inside the root file system -> file or link, sorted by path.
@@ -229,6 +234,7 @@ def overlay(
     found["etc/veilsight/board.env"] = Entry(
         f"VEILSIGHT_BOARD={row.name}\nVEILSIGHT_POWER_MODE={row.power_mode}\n".encode(), 0o640
     )
+    found |= hardened(config, access)
     found |= named
     found["etc/veilsight/edge.toml"] = Entry(config.encode(), 0o640)
     if keyring:
@@ -304,6 +310,7 @@ def write(
     named: Mapping[str, Entry] = MappingProxyType({}),
     made: Packages = Packages(),  # frozen, and empty
     keyring: bytes = b"",
+    access: Access = _CLOSED,
 ) -> list[Path]:
     """Write overlay, packages, plan and script under `out`; arguments as of `overlay`, and what `packages` found.
 
@@ -315,7 +322,7 @@ def write(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
-    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, signer, named, keyring).items()}
+    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, signer, named, keyring, access).items()}
     entries |= {f"packages/{name}": Entry(data) for name, data in sorted(made.files.items())}
     entries["flash_plan.json"] = Entry(_plan(row, made, bool(keyring)).encode())
     entries["flash.sh"] = Entry(_flash_script(row, bool(keyring)).encode(), 0o755)
@@ -342,12 +349,12 @@ def _make_folder(folder: Path) -> None:
         folder.chmod(0o755)
 
 
-def _keyring(file: Path) -> bytes:
-    """The certificates of --ab. Raises ConfigError."""
+def _given(file: Path, option: str) -> bytes:
+    """The content of a file that an option names. Raises ConfigError."""
     try:
         return read_trusted(file)
     except OSError as error:
-        raise ConfigError(f"--ab {file}: {error.strerror}; give the certificate of who signs bundles, PEM") from error
+        raise ConfigError(f"{option} {file}: {error.strerror}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -361,6 +368,10 @@ def _parser() -> argparse.ArgumentParser:
     former_name(parser, "--publisher", option)
     text = "two root file systems, updated by bundles of whoever has this certificate (PEM): docs/update.md"
     parser.add_argument("--ab", type=Path, metavar="CERT", help=text)
+    parser.add_argument("--broker-address", default="", metavar="IP", help="where the broker's URL has a name")
+    parser.add_argument("--ntp", default="", metavar="IP", help="the time server; without one the clock is never set")
+    parser.add_argument("--ssh-from", default="", metavar="NETWORK", help="who may log in by ssh (default: nobody)")
+    parser.add_argument("--ssh-key", default=[], type=Path, action="append", metavar="FILE.pub", help="with which keys")
     parser.add_argument("--dry-run", action="store_true", help="print what would be written; write nothing")
     return parser
 
@@ -376,16 +387,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         signer = PublicKey.parse(args.signer) if args.signer else None
         named = named_files(config, args.camera_config.parent) if args.camera_config else {}
         made = packages(row, config, args.packages, signer) if args.packages else Packages()
-        keyring = _keyring(args.ab) if args.ab else b""
+        keyring = _given(args.ab, "--ab") if args.ab else b""
+        keys = "".join(_given(file, "--ssh-key").decode(errors="replace") for file in args.ssh_key)
+        access = Access(args.broker_address, args.ntp, args.ssh_from, keys)
         if args.dry_run:
-            for name, entry in overlay(row, config, signer, named, keyring).items():
+            for name, entry in overlay(row, config, signer, named, keyring, access).items():
                 print(f"overlay/{name}" + (f" -> {entry.link}" if entry.link else f" ({len(entry.data)} bytes)"))
             for name, data in made.files.items():
                 print(f"packages/{name} ({len(data)} bytes)")
             for step in steps(row, bool(keyring)):
                 print(f"# {step.why}\n{' '.join(map(_quote, step.run))}")
             return 0
-        written = write(row, args.out, config, signer, named, made, keyring)
+        written = write(row, args.out, config, signer, named, made, keyring, access)
     except VeilsightError as error:
         print(f"firmware_configs.image: {error}", file=sys.stderr)
         return 2

@@ -21,6 +21,8 @@ ENABLED = (
     "veilsight-power.service",
     "veilsight-update-boot.service",
     "veilsight-update-confirm.service",
+    "veilsight-firewall.service",
+    "veilsight-hostkeys.service",
 )
 """Units that the boot starts; the gate's unit wants or requires the others."""
 

@@ -29,6 +29,8 @@ _OWN = (
     "etc/systemd/system/var-lib-veilsight*.mount",
     "etc/hostname",
     "etc/hosts",
+    "etc/ssh/veilsight_keys",
+    "etc/systemd/timesyncd.conf.d",
     "etc/machine-id",
     "etc/localtime",
     "etc/nv_boot_control.conf",

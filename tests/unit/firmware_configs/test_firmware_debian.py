@@ -343,7 +343,8 @@ def test_an_upgrade_stops_the_gate_and_starts_it_only_where_it_is_configured(pac
 def test_the_units_package_has_every_unit_and_enables_those_that_the_boot_starts() -> None:
     made = units()
     names = {path.rpartition("/")[2] for path in made.files if path.startswith("lib/systemd/system/")}
-    services = ("engine", "eye", "gate", "power", "reader", "update-boot", "update-confirm", "update-back", "makefs@")
+    services = ["engine", "eye", "gate", "power", "reader", "firewall", "hostkeys", "makefs@"]
+    services += ["update-boot", "update-confirm", "update-back"]
     assert names == {f"veilsight-{name}.service" for name in services} | {
         "veilsight-eye.socket",
         "veilsight-reader.socket",
