@@ -158,7 +158,8 @@ def test_what_is_not_allowed_does_not_leave(tmp_path: Path) -> None:
     file = tmp_path / "firewall.nft"
     file.write_bytes(files(ADDRESS, OPEN)["etc/veilsight/firewall.nft"].data)
     (tmp_path / "try.py").write_text(TRY)
-    net = f"{ip} link add out0 type dummy && {ip} addr add 192.0.2.1/24 dev out0 && {ip} link set out0 up"
+    net = f"{ip} link set lo up && {ip} link add out0 type veth peer name in0 && {ip} link set in0 up"
+    net += f" && {ip} addr add 192.0.2.1/24 dev out0 && {ip} link set out0 up"
     script = f"{net} && {nft} -f {file} && exec {sys.executable} {tmp_path}/try.py"
     done = subprocess.run(
         [unshare, "-n", "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
