@@ -25,11 +25,13 @@ from firmware_configs.update.release import read_bundle
 from firmware_configs.update.slots import check_redundancy, current_slot, look
 from firmware_configs.update.trial import try_slot
 from wire.errors import UpdateError
+from wire.files import write_whole
 
 __all__ = ["accept", "backend", "install"]
 
 log = logging.getLogger("veilsight.update")
 _INSTALL_S = 7200.0
+_REFUSED = "refused"  # why `accept` has said no
 
 
 def install(machine: Machine, bundle: Path) -> str:
@@ -46,8 +48,7 @@ def install(machine: Machine, bundle: Path) -> str:
         if not bundle.is_file():
             raise UpdateError(f"{bundle} is no file; give the bundle's path")
         replace(Record.load(machine), next_release=0, next_floor=0).save(machine)
-        machine.before("rauc")
-        machine.run(["rauc", "install", str(bundle.resolve())], _INSTALL_S)
+        _write(machine, bundle)
         record = Record.load(machine)
         if not record.next_release or not record.is_bad(slot):
             raise UpdateError(
@@ -61,6 +62,19 @@ def install(machine: Machine, bundle: Path) -> str:
         )
 
 
+def _write(machine: Machine, bundle: Path) -> None:
+    """Let RAUC write the slot. Raises UpdateError, with our own words where it was us who refused."""
+    refused = machine.folder / _REFUSED
+    refused.unlink(missing_ok=True)
+    machine.before("rauc")
+    try:
+        machine.run(["rauc", "install", str(bundle.resolve())], _INSTALL_S)
+    except UpdateError as error:
+        if refused.exists():
+            raise UpdateError(refused.read_text()) from error
+        raise
+
+
 def accept(machine: Machine, environment: Mapping[str, str]) -> str:
     """Do what RAUC's pre-install handler does: refuse the bundle, or remember what is about to be written.
 
@@ -71,6 +85,14 @@ def accept(machine: Machine, environment: Mapping[str, str]) -> str:
     Raises:
         UpdateError: The bundle is refused; nothing of it was written.
     """
+    try:
+        return _accept(machine, environment)
+    except UpdateError as error:
+        write_whole(machine.folder / _REFUSED, str(error))  # RAUC tells only that we refused
+        raise
+
+
+def _accept(machine: Machine, environment: Mapping[str, str]) -> str:
     place, digest = environment.get("RAUC_BUNDLE_MOUNT_POINT"), environment.get("RAUC_IMAGE_DIGEST_1")
     if not place or not digest or environment.get("RAUC_IMAGE_DIGEST_2"):
         raise UpdateError("a bundle has one image, for the root file system; RAUC names none or several")

@@ -305,14 +305,13 @@ def packed(bench: Bench, name: str, change: str) -> Path:
 
 @pytest.mark.parametrize("change", ["hook", "link"])
 def test_even_what_we_signed_brings_no_script_and_no_link(bench: Bench, service: Service, change: str) -> None:
-    refused(bench, packed(bench, change, change), "rauc install")
+    refused(bench, packed(bench, change, change), f"the bundle has .*({'hook.sh' if change == 'hook' else 'escape'})")
     assert not (bench.folder / "hook-ran").exists()
-    assert "no plain file" in (bench.folder / "rauc.log").read_text()
 
 
 def test_a_withdrawn_release_is_refused_by_rauc_itself(bench: Bench, service: Service) -> None:
     replace(bench.record, floor=9).save(bench.machine)
-    refused(bench, bench.bundle(8), "rauc install")
+    refused(bench, bench.bundle(8), "the bundle is release 8; releases below 9 are withdrawn; install release 9")
     with pytest.raises(UpdateError):
         run_command(["rauc", "install", str(bench.bundle(8))], PATIENCE_S)
     assert "releases below 9 are withdrawn" in (bench.folder / "rauc.log").read_text()
