@@ -63,7 +63,8 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path, Path]:
     """A certificate that signs itself, its key, and the keyring that believes it."""
     cert, key = folder / f"{name}.cert.pem", folder / f"{name}.key.pem"
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command = ["openssl", "req", "-x509", *curve, "-nodes", "-keyout", key, "-out", cert, "-subj", f"/CN={name}"]
+    command = ["openssl", "req", "-x509", *curve, "-nodes", "-subj", f"/CN={name}"]
+    command += ["-keyout", str(key), "-out", str(cert)]
     subprocess.run([*command, "-days", "3650"], capture_output=True, check=True, timeout=PATIENCE_S)
     return cert, key, cert
 

@@ -155,6 +155,8 @@ def test_no_package_has_a_file_of_one_device(packages: dict[str, Path]) -> None:
     outside = {path for path in found if not path.startswith(("opt/veilsight/", "usr/share/", "lib/systemd/system/"))}
     assert outside == {
         "etc/sysctl.d/90-veilsight.conf",
+        "usr/lib/systemd/journald.conf.d/50-veilsight.conf",
+        "usr/lib/systemd/system.conf.d/50-veilsight.conf",
         "usr/lib/sysusers.d/veilsight.conf",
         "usr/lib/tmpfiles.d/veilsight.conf",
     }
