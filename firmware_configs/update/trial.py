@@ -55,7 +55,10 @@ def boot(machine: Machine) -> str:
         UpdateError: This slot may not run, or is left for the other one, or the firmware or the record cannot be read:
             nothing may publish.
     """
-    record, current = Record.load(machine), current_slot(machine)
+    record = Record.load(machine)
+    if record == Record():
+        return "this device was never updated"  # so nothing can be wrong with its slot
+    current = current_slot(machine)
     if record.trial == current:
         return _count(machine, replace(record, attempts=record.attempts + 1), current)
     if record.trial:
@@ -65,11 +68,19 @@ def boot(machine: Machine) -> str:
     if record.may_run(current):
         if record.attempts:
             replace(record, attempts=0).save(machine)
-        if look(machine).active != current:
-            activate(machine, current)
+        _stay(machine, current)
         told = f"the last update {OUTCOMES[record.outcome]}"
         return f"slot {current}, release {record.release(current) or 'unknown'}; {told}"
     _flee(machine, replace(record, attempts=record.attempts + 1), current)
+
+
+def _stay(machine: Machine, current: str) -> None:
+    """See that the next boot takes the slot that runs; it may publish all the same where that cannot be seen."""
+    try:
+        if look(machine).active != current:
+            activate(machine, current)
+    except UpdateError as error:
+        log.error("%s", error)
 
 
 def _count(machine: Machine, record: Record, current: str) -> str:

@@ -148,6 +148,18 @@ def test_a_slot_that_can_never_be_left_does_not_reboot_for_ever(device: Device, 
     assert len(device.boots) < 20
 
 
+@pytest.mark.parametrize("fault", ["version", "single", "fails"])
+def test_a_firmware_that_cannot_be_read_stops_a_device_only_where_it_matters(device: Device, fault: str) -> None:
+    device.jetson.fault = fault
+    assert device.live() == "A" == device.served, "never updated: nothing can be wrong"
+    device.jetson.fault = ""
+    device.install(7)
+    assert device.live() == "B"
+    device.jetson.fault = fault
+    device.live()
+    assert device.served == ("" if fault == "fails" else "B"), "which slot runs must be known, the rest need not"
+
+
 # --- the power goes
 
 
