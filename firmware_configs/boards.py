@@ -37,6 +37,7 @@ class Board:
     dla: int
     ram_gb: int
     gpu_devices: tuple[str, ...]  # for DeviceAllow=
+    layout_ab: str = ""  # with two root file systems, in place of the one that `flash` names; "": none is known
     run_on_hardware: bool = False
 
     @property
@@ -63,6 +64,8 @@ _NVGPU = (
 # Thor has the desktop driver ("openrm") beside Tegra's memory allocator.
 _OPENRM = ("char-nvidia*", "char-host1x*", "char-drm", "/dev/nvmap", "/dev/host1x-fence")
 
+# [M, and meta-mender-tegra's README] 36.4: APP and APP_b are partitions 1 and 2 of the NVMe.
+_ORIN_NVME_AB = "tools/kernel_flash/flash_l4t_t234_nvme_rootfs_ab.xml"
 _INITRD_FLASH = "tools/kernel_flash/l4t_initrd_flash.sh"
 # [L, M] 36.4: boot firmware in the module's QSPI, root file system on the carrier's NVMe.
 _ORIN_NVME = (
@@ -100,6 +103,7 @@ BOARDS: tuple[Board, ...] = (
         dla=0,  # [S]
         ram_gb=8,
         gpu_devices=_NVGPU,
+        layout_ab=_ORIN_NVME_AB,
     ),
     Board(
         name="orin-nx",
@@ -120,6 +124,7 @@ BOARDS: tuple[Board, ...] = (
         dla=2,  # [S] the 8 GB module has one
         ram_gb=16,
         gpu_devices=_NVGPU,
+        layout_ab=_ORIN_NVME_AB,
     ),
     Board(
         name="agx-orin",

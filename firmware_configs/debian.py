@@ -44,7 +44,8 @@ __all__ = ["Package", "engine", "main", "opencv", "runtime", "save", "suffix", "
 _HERE = Path(__file__).resolve().parent
 _ROOT = _HERE.parent
 _FILES = _HERE / "packages"
-_CODE = ("wire", "edge_runtime", "export")  # what a device runs
+_CODE = ("wire", "edge_runtime", "export", "firmware_configs/update")  # what a device runs
+_NOT_ON_DEVICE = ("firmware_configs/update/bundle.py",)
 _EPOCH = 1795824000  # 2026-11-28, where SOURCE_DATE_EPOCH is not set
 _MAINTAINER = "Veilsight <veilsight@veilsight.invalid>"
 _VENV = "opt/veilsight/venv"
@@ -234,7 +235,9 @@ def save(package: Package, out: Path, epoch: int) -> list[Path]:
 def _own_code() -> dict[str, Entry]:
     """Our packages of a device: path below site-packages -> file."""
     found = (path for package in _CODE for path in (_ROOT / package).rglob("*") if path.suffix in (".py", ".proto"))
-    return {path.relative_to(_ROOT).as_posix(): Entry(path.read_bytes()) for path in found}
+    names = {path.relative_to(_ROOT).as_posix(): path for path in found}
+    names["firmware_configs/__init__.py"] = _HERE / "__init__.py"
+    return {name: Entry(path.read_bytes()) for name, path in names.items() if name not in _NOT_ON_DEVICE}
 
 
 def _vendored(wheels: Iterable[Wheel], folder: Path, site: str) -> tuple[dict[str, Entry], list[Component]]:

@@ -28,6 +28,12 @@ from edge_runtime.config import load_config
 from firmware_configs.archive import Entry, Unpacked, unpack
 from firmware_configs.boards import BOARDS, Board, board
 from firmware_configs.debian import suffix
+from firmware_configs.debian import units as package_units
+from firmware_configs.hardening import Access
+from firmware_configs.hardening import files as hardened
+from firmware_configs.two_slots import STATE, check, partitions
+from firmware_configs.two_slots import files as two_slots
+from firmware_configs.two_slots import flash_command as two_slots_flash
 from firmware_configs.units import drop_ins
 from wire.arguments import former_name
 from wire.artifact.manifest import EngineManifest
@@ -48,11 +54,13 @@ _NAMED = (
 )
 """Section and key of edge.toml that name a file."""
 _ENGINE, _OPENCV = "veilsight-engine", "veilsight-opencv"
+_CLOSED = Access()
 _PACKAGES = ("veilsight-runtime", _OPENCV, "veilsight-units", _ENGINE)
 
 # Ubuntu and JetPack packages that the image does not contain.
 _APT_CSI = ("nvidia-opencv",)
 _APT_TENSORRT = ("tensorrt", "python3-libnvinfer", "cuda-toolkit")
+_APT_RAUC = ("rauc", "rauc-service")  # of Ubuntu's "universe": 1.6 with JetPack 6
 
 EDGE_TOML = """\
 # Veilsight edge. docs/configuration.md explains every key; unknown keys are errors.
@@ -75,6 +83,11 @@ backend = "onnxruntime"                # or "tensorrt", once JetPack's TensorRT 
 url = "mqtt://127.0.0.1:1883"          # mqtts:// with ca, cert and key for a broker elsewhere
 """
 """The template of the device's configuration, where no --camera-config is given."""
+EDGE_TOML_AB = """
+[health]
+listen = ":8080"                       # the local page (loopback): an update is kept by what it shows
+"""
+"""What --ab adds to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +207,8 @@ def overlay(
     config: str,
     signer: PublicKey | None = None,
     named: Mapping[str, Entry] = MappingProxyType({}),
+    keyring: bytes = b"",
+    access: Access = _CLOSED,
 ) -> dict[str, Entry]:
     """Collect what belongs to this device, and is copied over NVIDIA's root file system. No package has such a file.
 
@@ -202,9 +217,14 @@ def overlay(
         config: Text of edge.toml.
         signer: Who must have signed the engine that the device runs.
         named: What `named_files` found.
+        keyring: Certificates whose bundles the device takes, PEM; b"": it has one slot, and takes none.
+        access: Who reaches the device, and what it reaches.
 
     Returns:
         Path inside the root file system -> file or link, sorted by path.
+
+    Raises:
+        ConfigError: With two slots, an update would lose a file of the device, or could not be kept.
     """
     found: dict[str, Entry] = {}
     # Ubuntu's crash collector would keep the memory of a crashed process, pictures included.
@@ -214,18 +234,24 @@ def overlay(
     found["etc/veilsight/board.env"] = Entry(
         f"VEILSIGHT_BOARD={row.name}\nVEILSIGHT_POWER_MODE={row.power_mode}\n".encode(), 0o640
     )
+    found |= hardened(config, access)
     found |= named
     found["etc/veilsight/edge.toml"] = Entry(config.encode(), 0o640)
-    apt = [*(_APT_CSI if _is_csi(config) else ()), *_APT_TENSORRT]
+    if keyring:
+        found |= two_slots(row, keyring)
+        check(config, {name: entry.data.decode() for name, entry in package_units().files.items()}, found)
+    apt = [*(_APT_CSI if _is_csi(config) else ()), *_APT_TENSORRT, *(_APT_RAUC if keyring else ())]
     found["opt/veilsight/apt.txt"] = Entry("".join(f"{name}\n" for name in apt).encode())
     if signer is not None:
         found["etc/veilsight/signer.pub"] = Entry(f"{signer.hex}\n".encode())
     return dict(sorted(found.items()))
 
 
-def steps(row: Board) -> tuple[Step, ...]:
+def steps(row: Board, two_slots: bool = False) -> tuple[Step, ...]:
     """Return the flash plan, in order: board support package, root file system, drivers, our files, flash."""
     major, revision = row.release
+    flash = two_slots_flash(row) if two_slots else _local(row.flash)
+    parts = Step("partitions that no update writes", ("add_partitions", row.layout_ab))
     return (
         Step("NVIDIA's board support package", ("tar", "xf", "$bsp", "-C", "$work")),
         Step("NVIDIA's root file system", ("as_root", "tar", "xpf", "$rootfs", "-C", "$l4t/rootfs")),
@@ -242,7 +268,8 @@ def steps(row: Board) -> tuple[Step, ...]:
         Step("our packages into it, by its own dpkg", ("install_packages",)),
         Step("a login user, if one was asked for", ("maybe_create_admin",)),
         Step("the board is in recovery mode", ("in_recovery", *row.recovery_usb)),
-        Step(f"flash; the root file system goes to {row.storage}", ("in_l4t", "as_root", *_local(row.flash))),
+        *([parts] if two_slots else []),
+        Step(f"flash; the root file system goes to {row.storage}", ("in_l4t", "as_root", *flash)),
     )
 
 
@@ -255,8 +282,8 @@ def _quote(word: str) -> str:
     return f'"{word}"' if "$" in word else shlex.quote(word)
 
 
-def _flash_script(row: Board) -> str:
-    lines = [f"step {shlex.quote(step.why)} {' '.join(map(_quote, step.run))}" for step in steps(row)]
+def _flash_script(row: Board, two_slots: bool) -> str:
+    lines = [f"step {shlex.quote(step.why)} {' '.join(map(_quote, step.run))}" for step in steps(row, two_slots)]
     text = (_HERE / "flash.sh.in").read_text()
     values = {"NAME": row.name, "MODULE": row.module, "L4T": row.l4t, "JETPACK": row.jetpack, "STORAGE": row.storage}
     for name, value in values.items():
@@ -264,12 +291,13 @@ def _flash_script(row: Board) -> str:
     return text.replace("@STEPS@", "\n".join(lines))
 
 
-def _plan(row: Board, made: Packages) -> str:
+def _plan(row: Board, made: Packages, two_slots: bool) -> str:
     document = {
         "board": asdict(row),
         "model_id": made.model_id,
         "packages": sorted(made.files),
-        "steps": [{"why": step.why, "run": list(step.run)} for step in steps(row)],
+        "outside_the_slots": [asdict(part) for part in STATE] if two_slots else [],
+        "steps": [{"why": step.why, "run": list(step.run)} for step in steps(row, two_slots)],
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -281,6 +309,8 @@ def write(
     signer: PublicKey | None = None,
     named: Mapping[str, Entry] = MappingProxyType({}),
     made: Packages = Packages(),  # frozen, and empty
+    keyring: bytes = b"",
+    access: Access = _CLOSED,
 ) -> list[Path]:
     """Write overlay, packages, plan and script under `out`; arguments as of `overlay`, and what `packages` found.
 
@@ -292,10 +322,12 @@ def write(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
-    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, signer, named).items()}
+    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, signer, named, keyring, access).items()}
     entries |= {f"packages/{name}": Entry(data) for name, data in sorted(made.files.items())}
-    entries["flash_plan.json"] = Entry(_plan(row, made).encode())
-    entries["flash.sh"] = Entry(_flash_script(row).encode(), 0o755)
+    entries["flash_plan.json"] = Entry(_plan(row, made, bool(keyring)).encode())
+    entries["flash.sh"] = Entry(_flash_script(row, bool(keyring)).encode(), 0o755)
+    if keyring:
+        entries["partitions.xml"] = Entry(partitions().encode())
     written = []
     for name, entry in entries.items():
         target = out / name
@@ -317,6 +349,14 @@ def _make_folder(folder: Path) -> None:
         folder.chmod(0o755)
 
 
+def _given(file: Path, option: str) -> bytes:
+    """The content of a file that an option names. Raises ConfigError."""
+    try:
+        return read_trusted(file)
+    except OSError as error:
+        raise ConfigError(f"{option} {file}: {error.strerror}") from error
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m firmware_configs.image", description=__doc__.splitlines()[0])
     parser.add_argument("--board", required=True, help=", ".join(row.name for row in BOARDS))
@@ -326,6 +366,12 @@ def _parser() -> argparse.ArgumentParser:
     text = "who must have signed the engine: 64 hex digits, or a file that holds them"
     option = parser.add_argument("--signer", help=text)
     former_name(parser, "--publisher", option)
+    text = "two root file systems, updated by bundles of whoever has this certificate (PEM): docs/update.md"
+    parser.add_argument("--ab", type=Path, metavar="CERT", help=text)
+    parser.add_argument("--broker-address", default="", metavar="IP", help="where the broker's URL has a name")
+    parser.add_argument("--ntp", default="", metavar="IP", help="the time server; without one the clock is never set")
+    parser.add_argument("--ssh-from", default="", metavar="NETWORK", help="who may log in by ssh (default: nobody)")
+    parser.add_argument("--ssh-key", default=[], type=Path, action="append", metavar="FILE.pub", help="with which keys")
     parser.add_argument("--dry-run", action="store_true", help="print what would be written; write nothing")
     return parser
 
@@ -336,18 +382,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         row = board(args.board)
         config = edge_config(args.camera_config)
+        if args.ab and args.camera_config is None:
+            config += EDGE_TOML_AB
         signer = PublicKey.parse(args.signer) if args.signer else None
         named = named_files(config, args.camera_config.parent) if args.camera_config else {}
         made = packages(row, config, args.packages, signer) if args.packages else Packages()
+        keyring = _given(args.ab, "--ab") if args.ab else b""
+        keys = "".join(_given(file, "--ssh-key").decode(errors="replace") for file in args.ssh_key)
+        access = Access(args.broker_address, args.ntp, args.ssh_from, keys)
         if args.dry_run:
-            for name, entry in overlay(row, config, signer, named).items():
+            for name, entry in overlay(row, config, signer, named, keyring, access).items():
                 print(f"overlay/{name}" + (f" -> {entry.link}" if entry.link else f" ({len(entry.data)} bytes)"))
             for name, data in made.files.items():
                 print(f"packages/{name} ({len(data)} bytes)")
-            for step in steps(row):
+            for step in steps(row, bool(keyring)):
                 print(f"# {step.why}\n{' '.join(map(_quote, step.run))}")
             return 0
-        written = write(row, args.out, config, signer, named, made)
+        written = write(row, args.out, config, signer, named, made, keyring, access)
     except VeilsightError as error:
         print(f"firmware_configs.image: {error}", file=sys.stderr)
         return 2

@@ -16,7 +16,14 @@ from wire.errors import CameraError, ConfigError
 
 __all__ = ["ENABLED", "drop_ins"]
 
-ENABLED = ("veilsight-gate.service", "veilsight-power.service")
+ENABLED = (
+    "veilsight-gate.service",
+    "veilsight-power.service",
+    "veilsight-update-boot.service",
+    "veilsight-update-confirm.service",
+    "veilsight-firewall.service",
+    "veilsight-hostkeys.service",
+)
 """Units that the boot starts; the gate's unit wants or requires the others."""
 
 _CSI = """\

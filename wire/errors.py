@@ -9,6 +9,7 @@ VeilsightError
 │   └── CertificateError    a certificate that is not what C, sigma and cadence give
 ├── EngineError             an engine that cannot run
 ├── DeviceLost              an accelerator in an error that only a new process clears
+├── UpdateError             an update that is refused, or a boot slot that cannot be switched
 ├── CameraError             a source that cannot be opened or has failed
 ├── BrokerError             the MQTT broker cannot be reached or refuses the connection
 ├── StoreError              the bridge's database cannot be used
@@ -40,6 +41,7 @@ __all__ = [
     "PrivacyError",
     "StoreAway",
     "StoreError",
+    "UpdateError",
     "VeilsightError",
 ]
 
@@ -78,6 +80,10 @@ class EngineError(VeilsightError):
 
 class DeviceLost(VeilsightError):
     """The accelerator is in an error that only a new process clears."""
+
+
+class UpdateError(VeilsightError):
+    """An update of a device that is refused, or a boot slot that cannot be switched."""
 
 
 class CameraError(VeilsightError):

@@ -105,11 +105,17 @@ def test_the_runtime_has_what_a_device_runs_and_no_training_and_no_compiled_code
         "wire",
         "edge_runtime",
         "export",
+        "firmware_configs",
         "numeric",
         "numeric-1.0.dist-info",
         "plain.py",
         "plain-1.0.dist-info",
     } | {"veilsight.pth"}
+    updater = {path.name for path in (ROOT / "firmware_configs/update").glob("*.py")} - {"bundle.py"}
+    assert {path for path in found if path.startswith(f"{SITE}/firmware_configs/")} == {
+        f"{SITE}/firmware_configs/__init__.py",
+        *(f"{SITE}/firmware_configs/update/{name}" for name in updater),
+    }
     assert found[f"{SITE}/wire/__init__.py"].data == (ROOT / "wire/__init__.py").read_bytes()
     assert not [path for path in found if "__pycache__" in path or "opencv" in path]
 
@@ -149,6 +155,8 @@ def test_no_package_has_a_file_of_one_device(packages: dict[str, Path]) -> None:
     outside = {path for path in found if not path.startswith(("opt/veilsight/", "usr/share/", "lib/systemd/system/"))}
     assert outside == {
         "etc/sysctl.d/90-veilsight.conf",
+        "usr/lib/systemd/journald.conf.d/50-veilsight.conf",
+        "usr/lib/systemd/system.conf.d/50-veilsight.conf",
         "usr/lib/sysusers.d/veilsight.conf",
         "usr/lib/tmpfiles.d/veilsight.conf",
     }
@@ -337,7 +345,9 @@ def test_an_upgrade_stops_the_gate_and_starts_it_only_where_it_is_configured(pac
 def test_the_units_package_has_every_unit_and_enables_those_that_the_boot_starts() -> None:
     made = units()
     names = {path.rpartition("/")[2] for path in made.files if path.startswith("lib/systemd/system/")}
-    assert names == {f"veilsight-{name}.service" for name in ("engine", "eye", "gate", "power", "reader")} | {
+    services = ["engine", "eye", "gate", "power", "reader", "firewall", "hostkeys", "makefs@"]
+    services += ["update-boot", "update-confirm", "update-back"]
+    assert names == {f"veilsight-{name}.service" for name in services} | {
         "veilsight-eye.socket",
         "veilsight-reader.socket",
     }

@@ -181,6 +181,59 @@ def test_with_run_the_script_copies_the_overlay_before_it_flashes(tmp_path: Path
     assert (unpacked / "etc").stat().st_mode & 0o777 == 0o755
 
 
+def test_a_run_that_broke_off_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """The drivers' script fails once: what was unpacked before is not unpacked again, and the rest is done."""
+    first, log = flash(tmp_path, "R36 (release), REVISION: 5.0")
+    assert first.returncode != 0 and "apply_binaries.sh" in log[-1]
+    release = tmp_path / "unpacked/Linux_for_Tegra/rootfs/etc/nv_tegra_release"
+    release.write_text("# R36 (release), REVISION: 4.4, GCID: 1\n")
+    marker = tmp_path / "unpacked/Linux_for_Tegra/rootfs/README"
+    marker.write_text("of the first run\n")
+    command = [str(tmp_path / "out/flash.sh"), "--run", "--bsp", "bsp.tar", "--rootfs", "rootfs.tar"]
+    command += ["--work", "unpacked"]
+    run = {"cwd": tmp_path, "env": {"PATH": f"{tmp_path}/tools:/usr/bin:/bin"}, "text": True, "capture_output": True}
+    again = subprocess.run(command, check=False, timeout=PATIENCE_S, **run)  # type: ignore[call-overload]
+    assert again.returncode == 1 and "--resume" in again.stderr
+    again = subprocess.run([*command, "--resume"], check=False, timeout=PATIENCE_S, **run)  # type: ignore[call-overload]
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("done before") == 5 and marker.read_text() == "of the first run\n"
+    names = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
+    assert names.count("apply_binaries.sh") == 1 and names[-2:] == ["lsusb", "l4t_initrd_flash.sh"]
+    (tmp_path / "out/overlay/etc/hostname").write_text("another\n")
+    again = subprocess.run([*command, "--resume"], check=False, timeout=PATIENCE_S, **run)  # type: ignore[call-overload]
+    assert again.returncode == 1 and "not begun with this image" in again.stderr
+
+
+def test_a_missing_lsusb_is_named(tmp_path: Path) -> None:
+    write(board("orin-nano"), tmp_path / "out", EDGE_TOML, made=Packages({"veilsight-engine_1_all.deb": b"engine"}))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "cat", "find", "sort", "xargs", "sha256sum", "dirname", "id"):
+        (tools / name).symlink_to(shutil.which(name) or "")
+    for name in ("bsp.tar", "rootfs.tar"):
+        (tmp_path / name).write_text("")
+    command = [
+        str(tools / "bash"),
+        str(tmp_path / "out/flash.sh"),
+        "--run",
+        "--bsp",
+        "bsp.tar",
+        "--rootfs",
+        "rootfs.tar",
+    ]
+    run = {"cwd": tmp_path, "env": {"PATH": str(tools)}, "text": True, "capture_output": True}
+    done = subprocess.run(command, check=False, timeout=PATIENCE_S, **run)  # type: ignore[call-overload]
+    assert done.returncode == 1 and "lsusb is missing (package usbutils)" in done.stderr
+
+
+def test_without_flash_the_root_file_system_is_made_and_no_board_is_looked_for(tmp_path: Path) -> None:
+    result, log = flash(tmp_path, "R36 (release), REVISION: 4.4", "--no-flash")
+    assert result.returncode == 0, result.stderr
+    names = [line.split()[0] for line in log]
+    assert "chroot" in names and not {"lsusb", "l4t_initrd_flash.sh"} & {*names}
+    assert "nothing was flashed" in result.stdout
+
+
 @pytest.mark.parametrize("way", ["file", "typed"])
 def test_the_admins_password_is_on_no_command_line(tmp_path: Path, way: str) -> None:
     secret = "it's a 'secret' $HOME \\n"

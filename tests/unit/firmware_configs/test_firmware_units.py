@@ -18,7 +18,8 @@ from wire.errors import ConfigError
 
 UNITS = "lib/systemd/system"
 PROCESSES = ("gate", "eye", "reader")
-SERVICES = (*PROCESSES, "engine", "power")
+UPDATERS = ("update-boot", "update-confirm", "update-back")
+SERVICES = (*PROCESSES, "engine", "power", *UPDATERS, "makefs@", "firewall", "hostkeys")
 EVERYWHERE = {
     "NoNewPrivileges": "yes",
     "DevicePolicy": "closed",

@@ -30,7 +30,8 @@ INSTALLER = [
     ROOT / "export" / f"{name}.py"
     for name in ("backends/builder", "bundle", "install", "proof/structure", "proof/verify_graph")
 ]
-ON_DEVICE = [*python_files("wire", "edge_runtime"), *INSTALLER]
+UPDATER = [path for path in python_files("firmware_configs") if path.parent.name == "update"]
+ON_DEVICE = [*python_files("wire", "edge_runtime"), *INSTALLER, *UPDATER]
 
 
 @pytest.mark.parametrize("path", ON_DEVICE, ids=lambda path: str(path.relative_to(ROOT)))
