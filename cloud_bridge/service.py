@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
 from cloud_bridge.config import BridgeConfig
+from cloud_bridge.contour.artist import Artist
 from cloud_bridge.documents import BridgeStatus
 from cloud_bridge.inference.member import Member
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
@@ -50,6 +51,7 @@ class Service:
         timeline: Timeline,
         reference: ReferenceDistribution | None = None,
         budget: AlertBudget | None = None,
+        artist: Artist | None = None,
     ) -> None:
         """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`."""
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
@@ -63,9 +65,9 @@ class Service:
         name = f"vsb-{key.public.hex[:10]}-{shard.number}.{shard.of}" if shard.fenced else f"vsb-{key.public.hex[:16]}"
         listens = (self._hold, self._status.will(_now()), self._greeting, self._settled)
         self._transport = MqttTransport(config.broker, name, topics, *listens, may_connect=lambda: store.place.held)
-        self.bridge = Bridge(
-            config, manifest, member, key, store, self._transport, timeline, reference, budget=budget, told=self._tell
-        )
+        parts = (config, manifest, member, key, store, self._transport, timeline, reference)
+        self.bridge = Bridge(*parts, budget=budget, told=self._tell, artist=artist)
+        self._draws = artist is not None
 
     def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:
         """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""
@@ -114,9 +116,10 @@ class Service:
         from cloud_bridge.api.server import ApiServer  # FastAPI, which a bridge without an API does not load
         from cloud_bridge.web.facts import Facts
 
-        facts = Facts.of(self._manifest, self.bridge.sessions)
+        facts = Facts.of(self._manifest, self.bridge.sessions, self._draws)
         server = ApiServer(self._config.api, self._store.engine, self._health, facts)
         self.bridge.listeners.append(server.tell)
+        self.bridge.viewers.append(server.show)
         return server
 
     # --- the network's thread
