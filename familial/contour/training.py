@@ -160,11 +160,13 @@ def best_constant(outlines: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     target = torch.from_numpy(outlines)
     made = target.median(dim=0).values.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([made], lr=0.01)
-    for _ in range(200):
+    slower = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.98)
+    for _ in range(300):
         optimiser.zero_grad()
         loss = 1.0 - _overlap(made[None], target).mean()
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         optimiser.step()
+        slower.step()
     return np.asarray(made.detach().clamp(0.0, LONGEST).numpy())
 
 
