@@ -43,8 +43,10 @@ class SimulatedWard:
         url: Of the API.
     """
 
-    def __init__(self, folder: Path, manifest: EngineManifest, cameras: Sequence[str], port: int = 0) -> None:
-        """Make what is not there yet: a folder that was used before goes on."""
+    def __init__(
+        self, folder: Path, manifest: EngineManifest, cameras: Sequence[str], port: int = 0, draws: bool = True
+    ) -> None:
+        """Make what is not there yet: a folder that was used before goes on. draws: whether it has contours."""
         self._manifest = manifest
         self._store = Store.open(StoreConfig(), folder)
         self._records = {name: self._store.record(name, f"{n:064x}") for n, name in enumerate(cameras, 1)}
@@ -55,7 +57,7 @@ class SimulatedWard:
         self.tokens = {role: add_token(tokens, f"{role}-{time.time():.6f}", role, ["*"], 1.0) for role in ROLES}
         self.counts = dict[str, dict[str, Any]]()
         self.trouble = ""
-        facts = replace(Facts.of(manifest, {}, draws=True), device=self._count)
+        facts = replace(Facts.of(manifest, {}, draws=draws), device=self._count)
         config = ApiConfig(f"127.0.0.1:{port}", str(tokens), requests_per_s=1e6, burst=1e6)
         self.server = ApiServer(config, self._store.engine, self._health, facts)
         self.url = f"http://127.0.0.1:{self.server.port}"

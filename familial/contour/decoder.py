@@ -132,7 +132,8 @@ class ContourDecoder:
 
     def save(self, folder: Path) -> Path:
         """Write it beside a checkpoint, in half precision; returns the file."""
-        tensors = {name: value.astype(np.float16) for name, value in sorted(self._tensors.items())}
+        # safetensors writes an array's memory as it lies, whatever order of rows and columns that is
+        tensors = {name: np.ascontiguousarray(value, np.float16) for name, value in sorted(self._tensors.items())}
         about = json.dumps(self.about, sort_keys=True)
         write_whole(folder / CONTOUR, save_tensors(tensors, {"contour": about}))
         return folder / CONTOUR
@@ -168,6 +169,18 @@ class ContourDecoder:
             second,
             spreads[1],
         )
+
+    def saying_all(self) -> ContourDecoder:
+        """The same decoder, as if it knew all of HEADS: to measure what is left out."""
+        return ContourDecoder(self._tensors, {**self.about, "knows": list(HEADS)})
+
+    def guess(self, count: int) -> Contours:
+        """What there is to say without looking, of `count` events: the priors, and the best constant outlines."""
+        priors = {name: np.tile(np.asarray(self.about["priors"][name], np.float32), (count, 1)) for name in HEADS}
+        means = [np.tile(self._tensors[f"{name}_mean"], (count, 1)) for name in ("first", "second")]
+        nothing = np.zeros((count, RAYS), np.float32)
+        chances = (priors["posture"], priors["count"], priors["moving"][:, 0], priors["way"][:, 0])
+        return Contours(*chances, means[0], nothing, means[1], nothing)
 
     def _chances(self, name: str, logits: Floats) -> Floats:
         if name not in self.knows:

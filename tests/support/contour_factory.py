@@ -21,7 +21,7 @@ def make_decoder(checkpoint: str = "c" * 64, knows: tuple[str, ...] = tuple(HEAD
     sizes = {"0": (_HIDDEN, 8 * (_PLANE + 1) + 1), "1": (_HIDDEN, _HIDDEN), "2": (outputs, _HIDDEN)}
     tensors: dict[str, Any] = {f"weight_{name}": rng.normal(0.0, 0.5, size) for name, size in sizes.items()}
     tensors |= {f"bias_{name}": rng.normal(0.0, 0.1, size[0]) for name, size in sizes.items()}
-    tensors["plane"] = np.linalg.qr(rng.normal(size=(64, _PLANE)))[0]
+    tensors["plane"] = np.asfortranarray(np.linalg.qr(rng.normal(size=(64, _PLANE)))[0])  # as torch's lies
     tensors["smooth"] = rng.normal(0.0, 0.1, (SPREADS, RAYS))
     for name in ("first", "second"):
         tensors[f"{name}_mean"] = np.full(RAYS, 0.3)
