@@ -15,10 +15,12 @@ const COUNTS = ["nobody", "one", "several"];
 const RAYS = 48;
 const FIGURES = 8;
 const WIDEST = 0.5;
-const LAYERS = 9;
+const LAYERS = 12;
 const DARKEST = 0.9;
 const SCALE = 100; // of a body's height
-const APART = 48;
+const APART = 48; // two people stand side by side; those who fight, closer: where they are is not in the code
+const CLOSE = 26;
+const LEAST = 0.04; // of a body's height, that a layer reaches
 const STILL_MS = 5000;
 const OLD_SLOTS = 4;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -68,8 +70,9 @@ export function contour(ward, name) {
   function draw(figure) {
     const there = figure.count ? 1 - figure.count[0] : 1;
     const several = figure.count ? figure.count[2] : 0;
-    figures[0].draw(figure.first, there, -APART * several);
-    figures[1].draw(figure.second, several, APART);
+    const apart = APART - (APART - CLOSE) * (figure.posture ? figure.posture[3] : 0);
+    figures[0].draw(figure.first, there, -apart * several);
+    figures[1].draw(figure.second, several, apart);
   }
 
   function tell() {
@@ -117,9 +120,9 @@ class Figure {
   }
 }
 
-// Laplace's quantiles: a body's outline lies beyond layer k with a chance of (k + 1/2) / LAYERS.
+// Laplace's quantiles: a body's outline lies beyond layer k with a chance of (k + 1) / (LAYERS + 1).
 function away(at) {
-  const chance = 1 - (at + 0.5) / LAYERS;
+  const chance = 1 - (at + 1) / (LAYERS + 1);
   return chance > 0.5 ? -Math.log(2 * (1 - chance)) : Math.log(2 * chance);
 }
 
@@ -131,7 +134,7 @@ function share(at) {
 // A closed curve through the middles between neighbouring points, `offset` spreads out of the outline.
 function curve(radii, spread, offset) {
   const points = radii.map((radius, ray) => {
-    const reach = SCALE * Math.max(0.02, radius + offset * spread[ray]);
+    const reach = SCALE * Math.max(LEAST, radius + offset * spread[ray]);
     const turn = (2 * Math.PI * ray) / RAYS;
     return [reach * Math.cos(turn), -reach * Math.sin(turn)];
   });
@@ -149,8 +152,8 @@ export function between(former, newest, part) {
     radii: mix(former[name].radii, newest[name].radii),
     spread: mix(former[name].spread, newest[name].spread),
   });
-  const count = mix(former.count, newest.count);
-  return { ...newest, count, first: outline("first"), second: outline("second") };
+  const [count, posture] = [mix(former.count, newest.count), mix(former.posture, newest.posture)];
+  return { ...newest, count, posture, first: outline("first"), second: outline("second") };
 }
 
 // A contour as the stream gives it, or null for what is none.
