@@ -47,7 +47,7 @@ from familial.evaluate.sequential import Moment
 from wire.artifact.manifest import EngineManifest
 from wire.errors import StoreAway
 from wire.mqtt import Message, Receipt
-from wire.protocol.contour import Contour, seal_contour
+from wire.protocol.contour import seal_contour
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, Verdict, coarse_time
 from wire.protocol.topics import TOPICS, topic
@@ -75,11 +75,13 @@ class Bridge:
         publisher: Takes the outbox to the broker.
         trouble: Why the store cannot be written; "" where it can.
         listeners: Called after each commit with (camera, verdict or alert, the alert's id or "").
-        viewers: Called after each commit with (camera, contour).
+        artist: Draws contours; None: there are none.
         health: The counts of a moment ago; any thread may look.
         verdicts: Verdicts made since the start.
         alerts: Alerts made since the start.
     """
+
+    artist: Artist | None = None
 
     def __init__(
         self,
@@ -94,7 +96,6 @@ class Bridge:
         clock: Callable[[], float] = time.time,
         budget: AlertBudget | None = None,
         told: Callable[[str], None] = lambda trouble: None,
-        artist: Artist | None = None,
     ) -> None:
         """Continue every camera where the store's last commit left it. Raises StoreError.
 
@@ -110,10 +111,7 @@ class Bridge:
             clock: Seconds since 1970.
             budget: Of false alerts; None: by the counts of the alert rule.
             told: Called with `trouble` when it begins and when it ends.
-            artist: Draws contours; None: there are none.
         """
-        self._artist, self._figures = artist, list[tuple[str, Contour]]()
-        self.viewers = list[Callable[[str, Contour], None]]()
         self._manifest, self._member, self._key, self._store = manifest, member, key, store
         self._link, self._timeline, self._clock = link, timeline, clock
         self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
@@ -282,19 +280,17 @@ class Bridge:
     def _show(self) -> None:
         """Publish the figures of this commit: not stored, never again, and none where the broker is behind."""
         listens = self._link.connected and self._store.place.held and self.publisher.waiting < _BEHIND
-        for camera, contour in self._figures:
+        for camera, contour in self.artist.show() if self.artist is not None else ():
             if listens:
                 payload = seal_contour(contour, self._key, *self._names(camera))
                 self._link.publish(self._message(camera, "contour", payload))
-            for viewer in self.viewers:
-                viewer(camera, contour)
-        self._figures.clear()
 
     def _begin_trouble(self, words: str) -> None:
         if not self.trouble:
             _LOG.error("nothing is read or acknowledged until the store can be written: %s", words)
             self._tell(f"the store cannot be written: {words}")
-        self._figures.clear()  # they would be old
+        if self.artist is not None:
+            self.artist.waiting.clear()  # they would be old
         self.trouble = words
 
     def _end_trouble(self) -> None:
@@ -322,9 +318,9 @@ class Bridge:
             self._publish_verdict(event, reading, sentence)
             place = (event.boot_id, event.last_slot)
             self._publish_alerts([(event.camera, Turn(*place, change, sentence)) for change in changes])
-        if self._artist is not None and events:
-            time_s = coarse_time(self._clock())
-            self._figures += self._artist.draw(events, lambda camera: self._books[camera].raised, time_s)
+        if self.artist is not None and events:
+            raised = {event.camera: self._books[event.camera].raised for event in events}
+            self.artist.waiting += self.artist.draw(events, raised, coarse_time(self._clock()))
 
     def _keep(self, camera: str, taken: Taken) -> None:
         """Put what a camera has sent into the work of this commit."""

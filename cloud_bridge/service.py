@@ -53,7 +53,7 @@ class Service:
         budget: AlertBudget | None = None,
         artist: Artist | None = None,
     ) -> None:
-        """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`."""
+        """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`, and its artist."""
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
         self._manifest = manifest
         self._mailbox = Mailbox(camera.name for camera in config.cameras)
@@ -65,9 +65,10 @@ class Service:
         name = f"vsb-{key.public.hex[:10]}-{shard.number}.{shard.of}" if shard.fenced else f"vsb-{key.public.hex[:16]}"
         listens = (self._hold, self._status.will(_now()), self._greeting, self._settled)
         self._transport = MqttTransport(config.broker, name, topics, *listens, may_connect=lambda: store.place.held)
-        parts = (config, manifest, member, key, store, self._transport, timeline, reference)
-        self.bridge = Bridge(*parts, budget=budget, told=self._tell, artist=artist)
-        self._draws = artist is not None
+        self.bridge = Bridge(
+            config, manifest, member, key, store, self._transport, timeline, reference, budget=budget, told=self._tell
+        )
+        self.bridge.artist = artist
 
     def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:
         """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""
@@ -116,10 +117,11 @@ class Service:
         from cloud_bridge.api.server import ApiServer  # FastAPI, which a bridge without an API does not load
         from cloud_bridge.web.facts import Facts
 
-        facts = Facts.of(self._manifest, self.bridge.sessions, self._draws)
+        facts = Facts.of(self._manifest, self.bridge.sessions, self.bridge.artist is not None)
         server = ApiServer(self._config.api, self._store.engine, self._health, facts)
         self.bridge.listeners.append(server.tell)
-        self.bridge.viewers.append(server.show)
+        if self.bridge.artist is not None:
+            self.bridge.artist.viewers.append(server.show)
         return server
 
     # --- the network's thread

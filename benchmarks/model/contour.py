@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
-from wire.arguments import at_least_one
+from wire.arguments import at_least_one, former_name
 from wire.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ _TURNS = 3
 def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--rendered", type=at_least_one, default=200, help="clips to draw")
-    parser.add_argument("--noise-samples", type=at_least_one, default=10, help="of each clip")
+    former_name(
+        parser, "--draws", parser.add_argument("--noise-samples", type=at_least_one, default=10, help="of each clip")
+    )
     parser.add_argument("--people", type=int, default=10, help="to name; 0: none")
     parser.add_argument("--clips", type=at_least_one, default=8, help="of each of them")
 

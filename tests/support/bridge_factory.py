@@ -176,8 +176,8 @@ class Harness:
             reference,
             lambda: self.now_s,
             budget,
-            artist=artist,
         )
+        self.bridge.artist = artist
         self.link.settled = self.bridge.publisher.settled
 
     @property

@@ -42,7 +42,7 @@ export function contour(ward, name) {
   let told = 0;
 
   function hear(kind, data) {
-    const found = kind === "contour" && data.camera === name ? read(data) : null;
+    const found = kind === "contour" && data?.camera === name ? read(data) : null;
     if (!found) return;
     former = newest && newest.boot === found.boot ? newest : found;
     newest = found;
@@ -158,7 +158,7 @@ export function between(former, newest, part) {
 
 // A contour as the stream gives it, or null for what is none.
 export function read(data) {
-  const [first, second] = [bytes(data.first), bytes(data.second)];
+  const [first, second] = [bytes(data?.first), bytes(data?.second)];
   if (!first || !second) return null;
   return {
     boot: data.boot_id,

@@ -75,21 +75,18 @@ def look(visit: Visit) -> None:
     expect(visit.page.locator(".contour .says")).not_to_be_empty()
 
 
-def reach(visit: Visit) -> float:
-    """How far the first figure's innermost layer reaches to the sides, against up and down."""
-    box = visit.page.locator(".figure g").first.evaluate("(g) => { const b = g.getBBox(); return b.width / b.height; }")
-    return float(box)
+def shape(holds: str) -> str:
+    """An expression about b, the box of the first figure."""
+    return f"((b) => {holds})(document.querySelector('.figure g').getBBox())"
 
 
 def test_a_figure_is_tall_and_then_lies_and_moves_between(browser: Browser, ward: SimulatedWard) -> None:
     with visiting(browser, ward, "viewer") as visit:
         with figures(ward, make_contour(lying=0.0, several=0.0)):
             look(visit)
-            visit.wait("document.querySelector('.figure g').getBBox().height > 90")
-            assert reach(visit) < 0.7
+            visit.wait(shape("b.height > 90 && b.width < 0.7 * b.height"))
         with figures(ward, make_contour(lying=1.0, several=0.0)):
-            visit.wait("document.querySelector('.figure g').getBBox().width > 90")
-            assert reach(visit) > 1.4
+            visit.wait(shape("b.width > 90 && b.width > 1.4 * b.height"))
         with figures(ward, make_contour(lying=0.0), make_contour(lying=1.0)):
             assert visit.page.evaluate(COUNT_CHANGES) >= 12  # 24 on a machine with nothing else to do
         assert visit.faults == []
