@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from familial.contour.samples import Samples
     from familial.model.family import Family
 
-    Floats = npt.NDArray[np.float64]
+    Floats = npt.NDArray[np.floating]
 
 __all__ = ["COMMAND"]
 

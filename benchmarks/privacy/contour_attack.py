@@ -11,7 +11,8 @@ A contour is a function of z, so that no attacker can do better with it than the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,18 +58,13 @@ def attack(
 ) -> Mapping[str, Outcome]:
     """Name the gallery's people from events: from z, from contours, and from contours with a planted leak."""
     observed = classifiers.observe(gallery, releases)
-    drawn = {
-        name: _Drawn(
-            *(getattr(observed, each.name) for each in fields(Observations)), decoder, sigma, name == "planted"
-        )
-        for name in ("contour", "planted")
-    }
+    drawn = {name: _Drawn.of(observed, decoder, sigma, name == "planted") for name in ("contour", "planted")}
     return {name: classifiers.name_owner(each, sigma, effort) for name, each in {"z": observed, **drawn}.items()}
 
 
 def _codes(family: Family, shot: Shot) -> npt.NDArray[np.int16]:
     """The codes int16 (S, n) of a clip, from where its windows are full; the person network's errors are drawn."""
-    how = {"size": _SIZE, "fps": _FPS, "seconds": _SECONDS, "cast": [shot.identity]}
+    how: dict[str, Any] = {"size": _SIZE, "fps": _FPS, "seconds": _SECONDS, "cast": [shot.identity]}
     clip, exact = render_clip(shot.seed, shot.act, **how), people_clip(shot.seed, shot.act, **how).people
     spec = family.config.window
     small = np.stack([small_grey(frame, spec) for frame in clip.frames])
@@ -80,40 +76,49 @@ def _codes(family: Family, shot: Shot) -> npt.NDArray[np.int16]:
     return made[first:last].flatten(1).round().numpy().astype(np.int16)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Drawn(Observations):
-    """Observations of which the attacker sees contours alone: their numbers, in the shape of the event's releases."""
+    """Observations of which the attacker sees contours alone: their numbers, in the shape of the event's releases.
 
-    decoder: ContourDecoder | None = None
-    sigma: float = 0.0
-    planted: bool = False
+    Attributes:
+        decoder: Draws them.
+        sigma: Of the noise in z.
+        planted: One ray's length says who it is.
+        mean: Of the numbers, which the attacker takes off.
+        spread: Of the numbers, by which he divides them.
+    """
+
+    decoder: ContourDecoder
+    sigma: float
+    planted: bool
+    mean: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, observed: Observations, decoder: ContourDecoder, sigma: float, planted: bool) -> _Drawn:
+        """Draw what is observed; the attacker learns the numbers' scale from events of his own."""
+        same = {each.name: getattr(observed, each.name) for each in fields(Observations)}
+        plain = cls(**same, decoder=decoder, sigma=sigma, planted=planted, mean=torch.zeros(()), spread=torch.ones(()))
+        pilot = plain.numbers(torch.randint(len(observed.codes), (_PILOT,)))
+        return replace(plain, mean=pilot.mean(dim=0), spread=pilot.std(dim=0).clamp_min(1e-6))
 
     def noised(self, rows: Tensor, sigma: float) -> Tensor:
         """Return the numbers of the contours of fresh z, float (B, R, n), in units of their spread; zeros beyond."""
-        mean, spread = self._scale()
-        numbers = (self._numbers(rows) - mean) / spread
+        numbers = (self.numbers(rows) - self.mean) / self.spread
         count, (releases, n) = len(rows), self.codes.shape[1:]
         made = torch.zeros(count, releases * n)
         made[:, : numbers.shape[1]] = numbers
         return made.reshape(count, releases, n)
 
-    def _numbers(self, rows: Tensor) -> Tensor:
-        assert self.decoder is not None
+    def numbers(self, rows: Tensor) -> Tensor:
+        """Everything that contours of fresh z say, float (B, numbers)."""
         z = Observations.noised(self, rows, self.sigma) * self.sigma
         present = self.present[rows].numpy()
         drawn = self.decoder.read(z.reshape(*present.shape, 1, -1).numpy(), present, self.sigma)
-        numbers = np.concatenate([_flat(getattr(drawn, each.name)) for each in fields(Contours)], axis=1)
+        found = np.concatenate([_flat(getattr(drawn, each.name)) for each in fields(Contours)], axis=1)
         if self.planted:
-            numbers[:, -1] += _PLANTED * self.label[rows.numpy()] / max(1, int(self.label.max()))
-        return torch.from_numpy(numbers)
-
-    def _scale(self) -> tuple[Tensor, Tensor]:
-        found = self.__dict__.get("_scaled")
-        if found is None:
-            pilot = self._numbers(torch.randint(len(self.codes), (_PILOT,)))
-            found = (pilot.mean(dim=0), pilot.std(dim=0).clamp_min(1e-6))
-            self.__dict__["_scaled"] = found
-        return found  # type: ignore[no-any-return]  # a dictionary of anything
+            found[:, -1] += _PLANTED * self.label[rows.numpy()] / max(1, int(self.label.max()))
+        return torch.from_numpy(found)
 
 
 def _flat(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

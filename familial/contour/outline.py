@@ -16,7 +16,7 @@ from wire.protocol.contour import LONGEST, RAYS
 
 __all__ = ["mirrored", "overlap", "radii"]
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 
 _STEPS = 50  # along a ray
 _TRUNK, _ARM, _HAND, _THIGH, _SHIN, _SHOULDER = 0.06, 0.03, 0.025, 0.042, 0.03, 0.05

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_a_mirrored_body_has_the_mirrored_outline() -> None:
     leaning = body()[None] + np.array([0.0, 0.3]) * (1 - body()[None, :, :1])
     other = leaning * np.array([1.0, -1.0])
     assert np.allclose(radii(other, np.ones(1)), mirrored(radii(leaning, np.ones(1))))
-    assert np.array_equal(mirrored(mirrored(np.arange(RAYS))), np.arange(RAYS))
+    assert np.array_equal(mirrored(mirrored(np.arange(float(RAYS)))), np.arange(RAYS))
 
 
 def test_overlap_is_that_of_areas() -> None:
@@ -253,7 +254,7 @@ def _cut(data: bytes) -> bytes:
 def _without_a_tensor(data: bytes) -> bytes:
     tensors = load_tensors(data)
     tensors.pop("bias_1")
-    return save_tensors(tensors, {"contour": "{}"})
+    return bytes(save_tensors(tensors, {"contour": "{}"}))
 
 
 def _not_finite(data: bytes) -> bytes:
@@ -262,7 +263,7 @@ def _not_finite(data: bytes) -> bytes:
 
 
 def _no_words(data: bytes) -> bytes:
-    return save_tensors(load_tensors(data))
+    return bytes(save_tensors(load_tensors(data)))
 
 
 @pytest.mark.parametrize("damage", [_cut, _without_a_tensor, _not_finite, _no_words, lambda data: b""])
@@ -276,7 +277,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[bytes], byt
 @pytest.mark.parametrize(
     "changed", [{"version": 2}, {"knows": ["a name"]}, {"priors": {}}, {"releases": 4}, {"width": 8}, {"more": 1}]
 )
-def test_an_account_that_does_not_fit_is_refused(changed: dict[str, object]) -> None:
+def test_an_account_that_does_not_fit_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises((CheckpointError, KeyError)):
         make_decoder(**changed)
 

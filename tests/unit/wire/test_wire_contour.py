@@ -58,7 +58,7 @@ def test_it_is_read_as_it_was_written() -> None:
 
 
 def test_the_largest_one_fits_and_says_what_it_is() -> None:
-    chances = {"posture": dict.fromkeys(("upright", "bent", "lying", "fighting"), 0.2512)}
+    chances: dict[str, Any] = {"posture": dict.fromkeys(("upright", "bent", "lying", "fighting"), 0.2512)}
     made = make_contour(boot=2**64 - 1, slot=2**53 - 1, model_id=2**64 - 1, moving=0.123, right=0.456, **chances)
     payload = seal_contour(made, KEY, "w" * 63, "c" * 63)
     assert len(payload) < MAX_DOCUMENT
