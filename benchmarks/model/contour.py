@@ -2,7 +2,7 @@
 
     held-out rendered clips --codes + noise--> the contour --> overlap of outlines, posture, count, moving, way
                                      the prior alone: the commonest answer, and the best constant outline
-    the audit's people --> who is it, from z and from contours
+    the audit's people (--gallery, left by calibration.audit in build/audit) --> who is it, from z and from contours
 
 Intervals are over clips. `way` is asked of those who move; what the contour does not say is measured all the same.
 """
@@ -13,12 +13,13 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
 from wire.arguments import at_least_one, former_name
-from wire.errors import CheckpointError
+from wire.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from familial.contour.decoder import ContourDecoder, Contours
     from familial.contour.samples import Samples
-    from familial.model.family import Family
+    from familial.model.config import FamilyConfig
 
     Floats = npt.NDArray[np.floating]
 
@@ -50,8 +51,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     former_name(
         parser, "--draws", parser.add_argument("--noise-samples", type=at_least_one, default=10, help="of each clip")
     )
-    parser.add_argument("--people", type=int, default=10, help="to name; 0: none")
-    parser.add_argument("--clips", type=at_least_one, default=8, help="of each of them")
+    parser.add_argument(
+        "--gallery", type=Path, metavar="FILE", help="build/audit/galleries/people-*.npz of this checkpoint's audit"
+    )
 
 
 def _measure(args: argparse.Namespace) -> Report:
@@ -87,9 +89,9 @@ def _measure(args: argparse.Namespace) -> Report:
         f"{args.rendered} clips, {len(samples.codes)} events, {args.noise_samples} noise samples; (not said)",
         f"a figure takes {figures['us']['one']:.0f} us alone, {figures['us']['of_64']:.1f} us of 64 at once, one core",
     ]
-    if args.people > 1:
-        figures["who"] = _who(family, decoder, sigma, args.people, args.clips)
-        notes += _told(figures["who"], args.people)
+    if args.gallery is not None:
+        figures["who"] = _who(args.gallery, decoder, family.config, sigma)
+        notes += _told(figures["who"])
     posture = found["on"]["posture"]
     return Report(posture["ours"] / posture["prior"], figures, rows, notes)
 
@@ -151,32 +153,37 @@ def _cost(decoder: ContourDecoder, samples: Samples, sigma: float) -> dict[str, 
     return made
 
 
-def _who(family: Family, decoder: ContourDecoder, sigma: float, count: int, clips: int) -> dict[str, Any]:
+def _who(file: Path, decoder: ContourDecoder, config: FamilyConfig, sigma: float) -> dict[str, Any]:
     """What the audit's attack names right, from z and from contours."""
     import torch
 
-    from benchmarks.privacy.contour_attack import attack, people_gallery
+    from benchmarks.privacy.contour_attack import attack
     from calibration.audit.bounds import naming_bound
     from calibration.audit.classifiers import Effort
+    from calibration.audit.targets import Gallery
 
-    gallery, releases = people_gallery(family, count, clips), family.config.event_releases
+    try:
+        gallery = Gallery.load(file)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"--gallery {file}: no gallery of the audit ({error}); run calibration.audit") from error
+    count, releases = len(gallery.names), config.event_releases
     torch.manual_seed(0)
     found = attack(gallery, decoder, releases, sigma, Effort(windows=64_000, tests=32_768, turns=_TURNS))
-    shift = family.config.clip_norm * releases**0.5 / sigma
+    shift = config.clip_norm * releases**0.5 / sigma
     made: dict[str, Any] = {
         name: {"named": each.value, "interval": list(each.interval)} for name, each in found.items()
     }
-    return {**made, "chance": 1.0 / count, "certificate": naming_bound(shift, count)}
+    return {**made, "people": count, "chance": 1.0 / count, "certificate": naming_bound(shift, count)}
 
 
-def _told(who: Mapping[str, Any], count: int) -> list[str]:
+def _told(who: Mapping[str, Any]) -> list[str]:
     def said(name: str) -> str:
         low, high = who[name]["interval"]
         return f"{who[name]['named']:.3f} ({low:.3f} to {high:.3f})"
 
     return [
-        f"who it is, 1 of {count}: from z {said('z')}, from contours {said('contour')}; chance {who['chance']:.3f}, "
-        f"at most {who['certificate']:.3f} by the certificate",
+        f"who it is, 1 of {who['people']}: from z {said('z')}, from contours {said('contour')}; "
+        f"chance {who['chance']:.3f}, at most {who['certificate']:.3f} by the certificate",
         f"the control, contours with one planted ray: {said('planted')}",
     ]
 
