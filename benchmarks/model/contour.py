@@ -168,7 +168,7 @@ def _who(file: Path, decoder: ContourDecoder, config: FamilyConfig, sigma: float
         raise DataError(f"--gallery {file}: no gallery of the audit ({error}); run calibration.audit") from error
     count, releases = len(gallery.names), config.event_releases
     torch.manual_seed(0)
-    found = attack(gallery, decoder, releases, sigma, Effort(windows=64_000, tests=32_768, turns=_TURNS))
+    found = attack(gallery, decoder, releases, sigma, Effort(windows=32_000, tests=16_384, turns=_TURNS))
     shift = config.clip_norm * releases**0.5 / sigma
     made: dict[str, Any] = {
         name: {"named": each.value, "interval": list(each.interval)} for name, each in found.items()

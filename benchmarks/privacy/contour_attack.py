@@ -3,7 +3,7 @@
 the audit's gallery of people, clean codes --Observations--> events + noise --> z
 z ----------------------------> the attacker's classifiers --> who it is
 z --> contour, all its numbers --> the same classifiers -----> who it is
-the control: the same attack on contours into which one ray's length was planted for each person
+the control: the same attack on contours in which a ray of each person's own is longer
 
 A contour is a function of z, so that no attacker can do better with it than the best one does with z (data processing).
 """
@@ -22,10 +22,11 @@ from calibration.audit import classifiers
 from calibration.audit.classifiers import Effort, Observations, Outcome
 from calibration.audit.targets import Gallery
 from familial.contour.decoder import ContourDecoder, Contours
+from wire.protocol.contour import RAYS
 
 __all__ = ["attack"]
 
-_PLANTED = 0.3  # body heights, from the first person to the last
+_PLANTED = 0.1  # body heights
 _PILOT = 2048  # events, from which the attacker learns how far contours differ
 
 
@@ -45,7 +46,7 @@ class _Drawn(Observations):
     Attributes:
         decoder: Draws them.
         sigma: Of the noise in z.
-        planted: One ray's length says who it is.
+        planted: Which ray is longer says who it is.
         mean: Of the numbers, which the attacker takes off.
         spread: Of the numbers, by which he divides them.
     """
@@ -79,7 +80,7 @@ class _Drawn(Observations):
         drawn = self.decoder.read(z.reshape(*present.shape, 1, -1).numpy(), present, self.sigma)
         found = np.concatenate([_flat(getattr(drawn, each.name)) for each in fields(Contours)], axis=1)
         if self.planted:
-            found[:, -1] += _PLANTED * self.label[rows.numpy()] / max(1, int(self.label.max()))
+            found[np.arange(len(found)), -1 - self.label[rows.numpy()] % RAYS] += _PLANTED
         return torch.from_numpy(found)
 
 
