@@ -51,7 +51,7 @@ Floats = npt.NDArray[np.float32]
 _OUTPUTS = sum(HEADS.values()) + 2 * (SHAPES + SPREADS)
 _STRONGEST = 8.0  # S per event from which the noise is taken for none
 _MOST_BYTES = 4 << 20
-_FIELDS = {"version", "checkpoint", "family", "clip_norm", "releases", "tokens", "width", "knows", "priors"}
+_FIELDS = {"version", "checkpoint", "encoder", "family", "clip_norm", "releases", "tokens", "width", "knows", "priors"}
 _CURE = "train it anew: python -m familial.contour.train --checkpoint DIR"
 
 
@@ -101,12 +101,12 @@ class ContourDecoder:
         self._clip_norm, self._releases = int(about["clip_norm"]), int(about["releases"])
 
     @classmethod
-    def load(cls, folder: Path | str, checkpoint: str) -> ContourDecoder | None:
+    def load(cls, folder: Path | str, checkpoint: str | None) -> ContourDecoder | None:
         """Read the contour beside a checkpoint; None where it has none.
 
         Args:
             folder: Of the checkpoint.
-            checkpoint: Its hash, as `checkpoint_hash` gives it.
+            checkpoint: Its hash, as `checkpoint_hash` gives it; None: whatever it was trained for.
 
         Raises:
             CheckpointError: The file is damaged, or was trained for another checkpoint.
@@ -123,7 +123,7 @@ class ContourDecoder:
             decoder = cls(tensors, about)
         except (SafetensorError, CheckpointError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path}: no contour of ours ({error}); {_CURE}") from error
-        if about["checkpoint"] != checkpoint:
+        if checkpoint is not None and about["checkpoint"] != checkpoint:
             raise CheckpointError(
                 f"{path}: the contour of {about['family']!r}, checkpoint {str(about['checkpoint'])[:12]}..., and this "
                 f"checkpoint is {checkpoint[:12]}...: a contour reads the codes of its own family alone; {_CURE}"

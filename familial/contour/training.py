@@ -99,7 +99,7 @@ class _Network(nn.Module):
 
 
 def train(
-    config: FamilyConfig, samples: Samples, held_out: Samples, sigma: float, checkpoint: str, plan: Plan
+    config: FamilyConfig, samples: Samples, held_out: Samples, sigma: float, named: Mapping[str, str], plan: Plan
 ) -> tuple[ContourDecoder, list[str]]:
     """Train a decoder.
 
@@ -108,7 +108,7 @@ def train(
         samples: To learn from.
         held_out: Of other clips: they choose the step that is kept, and decide what it knows.
         sigma: Of the checkpoint's profile, in lattice units.
-        checkpoint: Its hash.
+        named: "checkpoint" and "encoder": their hashes.
         plan: How long.
 
     Returns:
@@ -138,7 +138,7 @@ def train(
     priors = _priors(truth)
     about = {
         "version": CONTOUR_VERSION,
-        "checkpoint": checkpoint,
+        **named,
         "family": config.family,
         "clip_norm": config.clip_norm,
         "releases": config.event_releases,

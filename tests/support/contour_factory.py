@@ -29,6 +29,7 @@ def make_decoder(checkpoint: str = "c" * 64, knows: tuple[str, ...] = tuple(HEAD
     about = {
         "version": CONTOUR_VERSION,
         "checkpoint": checkpoint,
+        "encoder": "e" * 64,
         "family": "test",
         "clip_norm": 64,
         "releases": 8,

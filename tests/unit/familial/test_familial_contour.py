@@ -131,7 +131,9 @@ def some_samples(clips: int = 60, each: int = 6) -> Samples:
 
 
 def learned(samples: Samples, steps: int = 120) -> ContourDecoder:
-    return train(CONFIG, samples, samples, SIGMA, "c" * 64, Plan(steps=steps, batch=128))[0]
+    return train(
+        CONFIG, samples, samples, SIGMA, {"checkpoint": "c" * 64, "encoder": "e" * 64}, Plan(steps=steps, batch=128)
+    )[0]
 
 
 def test_it_knows_what_the_codes_tell_and_nothing_else() -> None:
@@ -294,3 +296,14 @@ def test_the_command_writes_a_contour_of_this_checkpoint(tmp_path: Path, capsys:
     assert main(["--checkpoint", str(tmp_path), "--clips", "10", "--steps", "4"]) == 0
     assert "contour.safetensors: knows" in capsys.readouterr().out
     assert ContourDecoder.load(tmp_path, checkpoint_hash(tmp_path)) is not None
+    family = make_family()
+    torch.nn.init.zeros_(family.exit_head.weight)  # what reads codes is trained anew
+    save(family, tmp_path)
+    with pytest.raises(CheckpointError, match="of its own family alone"):
+        ContourDecoder.load(tmp_path, checkpoint_hash(tmp_path))
+    assert main(["--checkpoint", str(tmp_path), "--rebind"]) == 0
+    assert ContourDecoder.load(tmp_path, checkpoint_hash(tmp_path)) is not None
+    torch.nn.init.zeros_(family.desensitizer.inner.weight)  # now the codes are others
+    save(family, tmp_path)
+    assert main(["--checkpoint", str(tmp_path), "--rebind"]) == 2
+    assert "another encoder" in capsys.readouterr().err
