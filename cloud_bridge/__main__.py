@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.config import BridgeConfig
+from cloud_bridge.contour.artist import Artist
 from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.service import Service
 from cloud_bridge.store.folder import one_at_a_time, own_folder
@@ -74,6 +75,7 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
         key = DeviceKey.load_or_make(folder / "bridge.key")
     member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
+    artist = Artist.load(config.contour, config.model.checkpoint, manifest, config.alerts.unsure_below)
     budget = _budget(config, manifest)
     for line in budget.told() if budget else ():
         timeline.note(line)
@@ -82,7 +84,7 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
     store = Store.open(config.store, folder, config.run.place, stop.is_set)
     config = replace(config, cameras=tuple(each for each in config.cameras if store.place.shard.has(each.name)))
     try:
-        return Service(config, manifest, member, key, store, timeline, reference, budget).run(stop.is_set)
+        return Service(config, manifest, member, key, store, timeline, reference, budget, artist).run(stop.is_set)
     finally:
         store.close()
 

@@ -28,6 +28,7 @@ from cloud_bridge.alerts.lifecycle import AlertBook, AlertChange
 from cloud_bridge.alerts.quiet import QuietHours
 from cloud_bridge.alerts.severity import next_severity
 from cloud_bridge.config import BridgeConfig
+from cloud_bridge.contour.artist import Artist
 from cloud_bridge.documents import fill_open_alerts
 from cloud_bridge.inference.member import Member, Reading
 from cloud_bridge.ingest.events import Event
@@ -46,6 +47,7 @@ from familial.evaluate.sequential import Moment
 from wire.artifact.manifest import EngineManifest
 from wire.errors import StoreAway
 from wire.mqtt import Message, Receipt
+from wire.protocol.contour import seal_contour
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, Verdict, coarse_time
 from wire.protocol.topics import TOPICS, topic
@@ -62,6 +64,7 @@ _DRAIN_S = 5.0  # for the outbox at the end
 _LOOK_S = 1.0  # between two counts
 _PAUSE_S = 0.5  # between attempts to write to the store
 _STALE_SLOTS = 10  # a camera is never stale before so many slots have passed
+_BEHIND = 64  # messages that wait for the broker, from which no figure is added to them
 
 
 class Bridge:
@@ -72,10 +75,13 @@ class Bridge:
         publisher: Takes the outbox to the broker.
         trouble: Why the store cannot be written; "" where it can.
         listeners: Called after each commit with (camera, verdict or alert, the alert's id or "").
+        artist: Draws contours; None: there are none.
         health: The counts of a moment ago; any thread may look.
         verdicts: Verdicts made since the start.
         alerts: Alerts made since the start.
     """
+
+    artist: Artist | None = None
 
     def __init__(
         self,
@@ -269,11 +275,22 @@ class Bridge:
         self._told.clear()
         self.publisher.add(numbered)
         self.publisher.pump()
+        self._show()
+
+    def _show(self) -> None:
+        """Publish the figures of this commit: not stored, never again, and none where the broker is behind."""
+        listens = self._link.connected and self._store.place.held and self.publisher.waiting < _BEHIND
+        for camera, contour in self.artist.show() if self.artist is not None else ():
+            if listens:
+                payload = seal_contour(contour, self._key, *self._names(camera))
+                self._link.publish(self._message(camera, "contour", payload))
 
     def _begin_trouble(self, words: str) -> None:
         if not self.trouble:
             _LOG.error("nothing is read or acknowledged until the store can be written: %s", words)
             self._tell(f"the store cannot be written: {words}")
+        if self.artist is not None:
+            self.artist.waiting.clear()  # they would be old
         self.trouble = words
 
     def _end_trouble(self) -> None:
@@ -301,6 +318,9 @@ class Bridge:
             self._publish_verdict(event, reading, sentence)
             place = (event.boot_id, event.last_slot)
             self._publish_alerts([(event.camera, Turn(*place, change, sentence)) for change in changes])
+        if self.artist is not None and events:
+            raised = {event.camera: self._books[event.camera].raised for event in events}
+            self.artist.waiting += self.artist.draw(events, raised, coarse_time(self._clock()))
 
     def _keep(self, camera: str, taken: Taken) -> None:
         """Put what a camera has sent into the work of this commit."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
 from cloud_bridge.config import BridgeConfig
+from cloud_bridge.contour.artist import Artist
 from cloud_bridge.documents import BridgeStatus
 from cloud_bridge.inference.member import Member
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
@@ -50,8 +51,9 @@ class Service:
         timeline: Timeline,
         reference: ReferenceDistribution | None = None,
         budget: AlertBudget | None = None,
+        artist: Artist | None = None,
     ) -> None:
-        """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`."""
+        """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`, and its artist."""
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
         self._manifest = manifest
         self._mailbox = Mailbox(camera.name for camera in config.cameras)
@@ -66,6 +68,7 @@ class Service:
         self.bridge = Bridge(
             config, manifest, member, key, store, self._transport, timeline, reference, budget=budget, told=self._tell
         )
+        self.bridge.artist = artist
 
     def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:
         """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""
@@ -114,9 +117,11 @@ class Service:
         from cloud_bridge.api.server import ApiServer  # FastAPI, which a bridge without an API does not load
         from cloud_bridge.web.facts import Facts
 
-        facts = Facts.of(self._manifest, self.bridge.sessions)
+        facts = Facts.of(self._manifest, self.bridge.sessions, self.bridge.artist is not None)
         server = ApiServer(self._config.api, self._store.engine, self._health, facts)
         self.bridge.listeners.append(server.tell)
+        if self.bridge.artist is not None:
+            self.bridge.artist.viewers.append(server.show)
         return server
 
     # --- the network's thread

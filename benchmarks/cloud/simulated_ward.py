@@ -1,6 +1,7 @@
 """A ward without devices: cameras, verdicts and alerts that somebody asks for, in a real store behind the real API.
 
     verdict(camera), alert(camera, label) --Work--> Store --> ApiServer.tell --> whoever listens
+    contour(camera, figure) --> ApiServer.show --> whoever looks at that camera
 
 What a bridge does between a message and a commit is left out; what a page sees is the same.
 """
@@ -23,6 +24,7 @@ from cloud_bridge.store.store import Store
 from cloud_bridge.web.facts import Facts
 from wire.artifact.manifest import EngineManifest
 from wire.mqtt import Message
+from wire.protocol.contour import Contour
 from wire.protocol.message import Alert, Verdict, coarse_time
 
 __all__ = ["SimulatedWard"]
@@ -41,8 +43,10 @@ class SimulatedWard:
         url: Of the API.
     """
 
-    def __init__(self, folder: Path, manifest: EngineManifest, cameras: Sequence[str], port: int = 0) -> None:
-        """Make what is not there yet: a folder that was used before goes on."""
+    def __init__(
+        self, folder: Path, manifest: EngineManifest, cameras: Sequence[str], port: int = 0, draws: bool = True
+    ) -> None:
+        """Make what is not there yet: a folder that was used before goes on. draws: whether it has contours."""
         self._manifest = manifest
         self._store = Store.open(StoreConfig(), folder)
         self._records = {name: self._store.record(name, f"{n:064x}") for n, name in enumerate(cameras, 1)}
@@ -53,7 +57,7 @@ class SimulatedWard:
         self.tokens = {role: add_token(tokens, f"{role}-{time.time():.6f}", role, ["*"], 1.0) for role in ROLES}
         self.counts = dict[str, dict[str, Any]]()
         self.trouble = ""
-        facts = replace(Facts.of(manifest, {}), device=self._count)
+        facts = replace(Facts.of(manifest, {}, draws=draws), device=self._count)
         config = ApiConfig(f"127.0.0.1:{port}", str(tokens), requests_per_s=1e6, burst=1e6)
         self.server = ApiServer(config, self._store.engine, self._health, facts)
         self.url = f"http://127.0.0.1:{self.server.port}"
@@ -137,6 +141,10 @@ class SimulatedWard:
         work.alert(record, changed, _NOTHING, made_s)
         self._commit(work, [(camera, changed, changed.id)])
         return changed.id
+
+    def contour(self, camera: str, contour: Contour) -> None:
+        """A figure of a camera, for whoever looks at it."""
+        self.server.show(camera, contour)
 
     def _commit(self, work: Work, told: Sequence[tuple[str, Verdict | Alert, str]]) -> None:
         work.outbox.clear()  # nobody publishes here

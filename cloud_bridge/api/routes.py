@@ -263,11 +263,16 @@ def _streams(app: FastAPI, guard: _Guard, hub: Hub) -> None:
     @app.get("/v1/stream")
     async def stream(
         request: Request,
-        kind: Annotated[str, Query(pattern="^(|verdict|alert)$")] = "",
+        kind: Annotated[str, Query(pattern="^(|verdict|alert|contour)$")] = "",
         camera: CameraName = "",
         caller: Caller = viewer,
     ) -> Response:
-        """Verdicts and alerts as they are made; without a kind also who has seen them (text/event-stream)."""
+        """Verdicts and alerts as they are made; without a kind also who has seen them (text/event-stream).
+
+        Contours only where `kind` names them, and of one camera.
+        """
+        if kind == "contour" and not camera:
+            raise DataError("contours come for every release: name one camera, camera=site/camera")
         if camera and not caller.sees(camera):
             raise Missing(f"no camera {camera!r}")
 

@@ -20,6 +20,7 @@ from cloud_bridge.api.routes import Health, make_app
 from cloud_bridge.api.tokens import TokenFile
 from cloud_bridge.web.facts import Facts
 from wire.errors import ConfigError
+from wire.protocol.contour import Contour, contour_fields
 from wire.protocol.message import Alert, Verdict, trace_id
 
 __all__ = ["ApiServer"]
@@ -97,3 +98,8 @@ class ApiServer:
         else:
             more = {"first_id": made.first_id, "severity": made.severity, "slot": slot, "raised": made.raised}
             self._hub.publish("alert", {**shown, "id": number, **more})
+
+    def show(self, camera: str, contour: Contour) -> None:
+        """Give a figure to whoever looks at the camera; any thread, never waits."""
+        if self._hub.count:
+            self._hub.publish("contour", {"camera": camera, "told_s": time.time(), **contour_fields(contour)})

@@ -27,6 +27,7 @@ class Facts:
         certificates: Those that a device of this engine may have; the page shows the worst of each number.
         engine: What is known of the engine, as JSON.
         labels: The family's, the first is no risk.
+        draws: Whether there are contours.
         device: `site/camera` -> what its session counts since the bridge's start; None: no camera of this bridge.
     """
 
@@ -34,9 +35,10 @@ class Facts:
     engine: Mapping[str, Any]
     labels: Sequence[str]
     device: Callable[[str], dict[str, Any] | None]
+    draws: bool = False
 
     @classmethod
-    def of(cls, manifest: EngineManifest, sessions: Mapping[str, CameraSession]) -> Facts:
+    def of(cls, manifest: EngineManifest, sessions: Mapping[str, CameraSession], draws: bool = False) -> Facts:
         """Take them from the parts of a bridge."""
         engine = {
             "model": f"{manifest.model_id:016x}",
@@ -47,7 +49,7 @@ class Facts:
             "event_releases": manifest.event_releases,
             "software": __version__,
         }
-        return cls(manifest.accepted, engine, manifest.labels, lambda camera: _count(sessions.get(camera)))
+        return cls(manifest.accepted, engine, manifest.labels, lambda camera: _count(sessions.get(camera)), draws)
 
 
 def _count(session: CameraSession | None) -> dict[str, Any] | None:

@@ -40,6 +40,7 @@ def overview(engine: Engine, caller: Caller, facts: Facts) -> dict[str, Any]:
         "now_s": time.time(),
         "quiet": facts.labels[0],
         "slot_s": facts.engine["slot_s"],
+        "draws": facts.draws,
         "cameras": shown,
         "alerts": queries.open_alerts(engine, caller),
     }

@@ -17,6 +17,7 @@ const topics = {
   "verdict/cloud": ["verdict", bridge, Verdict, (m) => `${verdict(m)} "${m.sentence}"`],
   "alert/open": ["alert/open", bridge, JSON, (m) => `open: ${m.open || "none"}`],
   bridge: ["bridge", bridge, JSON, (m) => `${m.status} ${m.reason}`.trim()],
+  contour: ["contour", bridge, JSON, (m) => `lying ${m.lying ?? "?"}, several ${m.several ?? "?"} (${m.text})`],
   alert: ["alert", bridge, Alert, (m) => `${m.label} ${m.raised ? "raised" : "cleared"} ${m.probability.toFixed(2)}`],
 };
 const unpack = (payload, type) => {

@@ -48,6 +48,8 @@ CLIPS = {
     "alerts":         SeedRange(8_700_000, 8_800_000, "rooms and risks of calibration.alerts"),
     "dfil":           SeedRange(8_500_000, 8_600_000, "clips of benchmarks.dfil"),
     "detector":       SeedRange(8_800_000, 8_900_000, "clips of benchmarks.detector"),
+    "contour":        SeedRange(8_900_000, 8_980_000, "clips that familial.contour.train learns from"),
+    "contour_judged": SeedRange(8_980_000, 9_000_000, "clips of benchmarks.contour"),
 }
 """Use -> seeds of `render_clip`."""
 

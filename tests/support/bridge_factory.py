@@ -14,6 +14,7 @@ from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.bridge import Bridge
 from cloud_bridge.config import BridgeConfig, CameraConfig, ModelConfig
+from cloud_bridge.contour.artist import Artist
 from cloud_bridge.inference.member import Reading
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.transport import Inbound
@@ -154,6 +155,7 @@ class Harness:
         budget: AlertBudget | None = None,
         store: StoreConfig | None = None,
         webhooks: Sequence[WebhookConfig] = (),
+        artist: Artist | None = None,
     ) -> None:
         self.manifest = manifest
         self.member = FakeMember()
@@ -175,6 +177,7 @@ class Harness:
             lambda: self.now_s,
             budget,
         )
+        self.bridge.artist = artist
         self.link.settled = self.bridge.publisher.settled
 
     @property

@@ -24,7 +24,7 @@ from wire.protocol.message import Alert, Verdict, open_alert, open_verdict
 __all__ = ["KEYS", "Peer", "bridge_process", "save_checkpoint", "wait_for", "write_config"]
 
 KEYS: Mapping[str, DeviceKey] = {"door": DEVICE, "hall": OTHER}
-_CLOUD = ("lab/+/verdict/cloud", "lab/+/alert", "lab/+/alert/open", "bridges/+/bridge")
+_CLOUD = ("lab/+/verdict/cloud", "lab/+/alert", "lab/+/alert/open", "lab/+/contour", "bridges/+/bridge")
 
 
 class Peer:

@@ -3,6 +3,7 @@
 import { ask, query } from "./api.js";
 import { clean, el, icon, stranger } from "./dom.js";
 import { chip } from "./cameras.js";
+import { contour } from "./contour.js";
 import { canvas, drawChart, kindOf, risk } from "./strip.js";
 import { clock, moment, percent, t, word } from "./words.js";
 
@@ -24,12 +25,14 @@ export function timeline(ward, site, camera) {
   const chart = canvas("chart", () => drawChart(chart, rows, ward));
   const older = el("button", { click: () => load(after) }, t("time.older"));
   const newest = el("button", { click: () => load("") }, t("time.newest"));
+  const figure = contour(ward, name);
   const here = `${encodeURIComponent(site)}/${encodeURIComponent(camera)}`;
   const node = el("div", {},
     el("p", {}, el("a", { class: "button bare", href: "#/cameras" }, icon("back"), t("nav.cameras"))),
     el("h1", { tabindex: -1 }, stranger(name, 130)), head, open,
     el("p", { class: "row" }, el("a", { class: "button", href: `#/device/${here}` }, t("device.title")),
       el("a", { class: "button", href: `#/visitors/${here}` }, t("visitors.title"))),
+    figure.node,
     el("h2", {}, t("time.title")), el("p", { class: "soft small" }, t("time.caption"), ". ", t("time.sentence")),
     chart, none, fault, table, el("p", { class: "row" }, older, newest));
 
@@ -74,16 +77,22 @@ export function timeline(ward, site, camera) {
     if (due) draw();
     due = 0;
     if (!["cameras", "link", "tick"].some((each) => changed.has(each))) return;
+    figure.show();
     const found = ward.cameras.get(name);
     head.replaceChildren(...(found ? [chip(found, ward.now())] : []));
     const labels = (found?.open ?? []).map((label) => el("span", { class: "tag strong" }, clean(word("label", label), 64)));
     open.replaceChildren(...(labels.length ? [el("p", { class: "row" }, `${t("time.alerts")}:`, ...labels)] : []));
   }
 
+  function close() {
+    ward.listener = null;
+    figure.close();
+  }
+
   ward.listener = hear;
   load("");
   show(new Set(["cameras"]));
-  return { node, show, again: () => live && load(""), close: () => (ward.listener = null) };
+  return { node, show, again: () => live && load(""), close };
 }
 
 // Verdicts in a row that say the same, as one; the newest first.

@@ -39,6 +39,7 @@ export class Ward {
     this.who = { name: "", role: "viewer", until_s: 0 };
     this.quiet = "normal";
     this.slot_s = 1;
+    this.draws = false;
     this.cameras = new Map();
     this.alerts = new Map();
     this.minutes = new Map();
@@ -134,6 +135,7 @@ export class Ward {
     this.who = found.who;
     this.quiet = found.quiet;
     this.slot_s = found.slot_s;
+    this.draws = found.draws === true;
     this.well = found.well;
     this.cameras = new Map(found.cameras.map((camera) => [camera.camera, camera]));
     this.alerts = new Map(found.alerts.map((alert) => [keyOf(alert), alert]));

@@ -14,7 +14,9 @@ import pytest
 
 from cloud_bridge.documents import BridgeStatus, fill_open_alerts
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest
+from tests.support.contour_factory import make_contour
 from tests.support.services import PATIENCE_S, ROOT, find
+from wire.protocol.contour import ILLUSTRATION, seal_contour
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, FeatureMessage, Verdict, coarse_time
 
@@ -85,6 +87,12 @@ def messages() -> list[tuple[str, bytes, str]]:
         ("alert/open", fill_open_alerts(["fall", "stale"], now_s, BRIDGE, *HERE), "open: fall, stale"),
         ("alert/open", fill_open_alerts([], now_s, BRIDGE, *HERE), "open: none"),
         ("alert/open", fill_open_alerts([], now_s, OTHER, *HERE), refused),
+        (
+            "contour",
+            seal_contour(make_contour(lying=0.25), BRIDGE, *HERE),
+            f"lying 0.25, several 0.2 ({ILLUSTRATION})",
+        ),
+        ("contour", seal_contour(make_contour(), OTHER, *HERE), refused),
         ("features", features.seal(OTHER, *HERE), refused),
         ("features", features.seal(DEVICE, "lab", "hall"), refused),
         ("verdict/cloud", edge.seal(DEVICE, *HERE), refused),

@@ -23,6 +23,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "edge_runtime/eye/engine/onnx.py": {"onnxruntime"},
     "edge_runtime/eye/engine/tensorrt.py": {"tensorrt", "pycuda"},
     "familial": {"numpy", "torch"},
+    "familial/contour/decoder.py": {"safetensors"},
     "familial/data": {"cv2"},
     "familial/data/people.py": {"onnxruntime"},
     "familial/train/__main__.py": {"cv2"},

@@ -1,0 +1,1 @@
+"""The dynamic contour in the cloud: which events get a figure, and its message."""
