@@ -37,6 +37,7 @@ class FakeVllm:
     Attributes:
         url: Its address, up to /v1.
         requests: What was asked, parsed, oldest first.
+        keeps: Whether `requests` grow.
         twist: Changes an answer before it is sent: what a hostile or broken server would say.
         canned: Answer with equal probabilities, without computing: what the way there and back costs.
     """
@@ -50,7 +51,7 @@ class FakeVllm:
         self._name, self._key, self._lock = name, api_key, threading.Lock()
         self.requests = list[dict[str, Any]]()
         self.twist: Callable[[dict[str, Any]], Any] = lambda answer: answer
-        self.canned = False
+        self.canned, self.keeps = False, True
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, name="fake vllm", daemon=True)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
@@ -71,7 +72,7 @@ class FakeVllm:
         if path != _PATH:
             return 404, {"detail": "Not Found"}
         asked = json.loads(body)
-        self.requests.append(asked)
+        self.requests += [asked] if self.keeps else []
         if asked["model"] != self._name:
             return 404, _error(f"The model `{asked['model']}` does not exist.", "NotFoundError", 404)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,26 @@ def test_its_next_token_is_the_familys(config: FamilyConfig, tmp_path: Path) -> 
         assert torch.allclose(short[:, 2:5], family.cloud_logits(z, late.expand(5, 8)), atol=1e-5)
     assert model.config.max_position_embeddings >= prompt_tokens(config) + config.caption_words
     assert type(AutoConfig.from_pretrained(out)).__name__ == "Qwen3Config"
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_edge_members_next_token_is_the_edges_exit(config: FamilyConfig, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = Family(dataclasses.replace(config, exit_at=2, temperature=1.7, label_bias=(0.1, -0.2, 0.3)))
+    with torch.no_grad():
+        made.exit_head.bias.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    save(made, tmp_path / "checkpoint")
+    write_causal_lm(tmp_path / "checkpoint", tmp_path / "served", "edge")
+    family = load(tmp_path / "checkpoint")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "served", dtype=torch.float32).eval()
+    said = json.loads((tmp_path / "served" / "verdict.json").read_text())
+    z, present = torch.randint(-200, 200, (5, 8, 4, 16)), torch.ones(5, 8, dtype=torch.bool)
+    with torch.inference_mode():
+        logits = model(inputs_embeds=family.adapter(z, present)).logits[:, -1]
+        labels = logits[:, said["first_label"] :][:, :3] + torch.tensor(said["bias"])
+        found = labels / said["temperature"] + torch.tensor(said["label_bias"])
+        assert torch.allclose(found, family.edge_logits(z, present), atol=1e-5)
+    assert len(model.model.layers) == 2 and not bool(logits[:, 5:].any())
 
 
 def test_a_word_is_a_token(tmp_path: Path) -> None:
