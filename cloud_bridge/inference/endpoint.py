@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -40,7 +41,8 @@ class Endpoint:
             logging.getLogger(name).setLevel(logging.WARNING)  # they log whole addresses
         about = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         self._about = about | ({"Authorization": f"Bearer {token}"} if token else {})
-        options: Mapping[str, Any] = {"verify": tls, "trust_env": False, "follow_redirects": False}
+        none = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # a server would fill our memory with them
+        options: Mapping[str, Any] = {"verify": tls, "trust_env": False, "follow_redirects": False, "cookies": none}
         limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
         self._url, self._http = url, httpx.AsyncClient(**options, limits=limits, timeout=answer_s)
 

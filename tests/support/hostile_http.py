@@ -29,6 +29,11 @@ def _endless(link: socket.socket, ended: threading.Event) -> None:
         link.sendall(b"10000\r\n" + b"[" * 0x10000 + b"\r\n")
 
 
+def _for_ever(link: socket.socket, ended: threading.Event) -> None:
+    while not ended.is_set():
+        link.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
 Worst = Callable[[socket.socket, threading.Event], object]
 
 WORST: dict[str, Worst] = {
@@ -38,6 +43,8 @@ WORST: dict[str, Worst] = {
     "a head that drips": lambda link, ended: _drip(link, ended, b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000),
     "a body that drips": lambda link, ended: _drip(link, ended, _head("Content-Length: 100000") + b" " * 100_000),
     "an endless body": _endless,
+    "nothing but Continue": _for_ever,
+    "cookies": lambda link, ended: link.sendall(_head("Set-Cookie: a=b\r\nContent-Length: 0", "503 Busy")),
     "an endless head": lambda link, ended: link.sendall(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 10_000_000),
     "half a body": lambda link, ended: link.sendall(_head("Content-Length: 1000") + b'{"choices": ['),
     "half a chunk": lambda link, ended: link.sendall(_head("Transfer-Encoding: chunked") + b"ff\r\n{"),
