@@ -21,11 +21,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 _SIZES = (1, 8, 64)  # events of a call
+_GAPS = ((4,), (6,), (2, 5), (1, 3, 4, 6), (1, 2, 3, 4, 5))  # releases that are missing
 _PATIENCE_S = 300.0
 _NOBODY = "http://127.0.0.1:9/v1"
 _NAME = "stand-in"
@@ -111,13 +114,19 @@ def _timed(members: Mapping[str, Member], events: Sequence[Event], repeats: int)
     return {name: {clock: statistics.median(ms) for clock, ms in each.items()} for name, each in took.items()}
 
 
-def _agree(members: Mapping[str, Member], events: Sequence[Event]) -> float:
-    """The largest difference between a probability here and there. Raises RemoteError where the server did not read."""
+def _with_gap(event: Event, holes: Sequence[int]) -> Event:
+    present = event.present.copy()
+    present[list(holes)] = False
+    return replace(event, present=present, z=event.z * present[:, None, None])
+
+
+def _differences(members: Mapping[str, Member], events: Sequence[Event]) -> npt.NDArray[np.float64]:
+    """How far each probability there is from the one here. Raises RemoteError where the server did not read."""
     here, there = members["here"].read(events), members["server"].read(events)
     if any(reading.member != "cloud" for reading in there):
         raise RemoteError("the stand-in did not read an event; its process says why")
     pairs = zip(here, there, strict=True)
-    return max(abs(a.probabilities[label] - b.probabilities[label]) for a, b in pairs for label in a.probabilities)
+    return np.array([abs(a.probabilities[label] - p) for a, b in pairs for label, p in b.probabilities.items()])
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -146,12 +155,15 @@ def _measure(args: argparse.Namespace) -> Report:
             _remote(edge, _NOBODY) as nobody,
         ):
             members = {"here": FamilyMember(family), "server": server, "way": way, "nobody": nobody}
-            differs = _agree(members, events)
+            differs = float(_differences(members, events).max())
+            gaps = _differences(members, [_with_gap(event, holes) for event in events for holes in _GAPS])
             found = {size: _timed(members, events[:size], args.repeats) for size in _SIZES}
     figures = {"ms": {str(size): ms for size, ms in found.items()}, "largest_difference": differs}
+    figures |= {"gap_mean": float(gaps.mean()), "gap_largest": float(gaps.max())}
     largest = found[max(_SIZES)]
     notes = [
         f"readings differ by {differs:.1e} at most; ratio: of {max(_SIZES)} events a call",
+        f"with releases missing in between: by {gaps.mean():.4f} in the mean, {gaps.max():.3f} at most",
         "ms by the wall's clock / of this process's CPU time",
     ]
     return Report(largest["server"]["wall"] / largest["here"]["wall"], figures, _rows(found), notes)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from benchmarks.harness import add_checkpoint
 from benchmarks.model.routing_policy import LINKS, risk_controlled, simulate
 from benchmarks.runner import Benchmark, Report
-from wire.arguments import at_least_one
+from wire.arguments import at_least_one, former_name
 from wire.errors import DataError
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv")
     parser.add_argument("--rendered", type=at_least_one, default=150, help="clips to render where there is no --data")
-    parser.add_argument("--noise-samples", type=at_least_one, default=5, metavar="N", help="of each clip (default 5)")
+    count = parser.add_argument("--noise-samples", type=at_least_one, default=5, metavar="N", help="of each clip")
+    former_name(parser, "--draws", count)
 
 
 def _read(family: Family, clips: Clips, samples: int) -> list[Read]:

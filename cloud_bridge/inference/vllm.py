@@ -39,7 +39,6 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _AGAIN_S = 0.05  # before the second attempt
 
 T = TypeVar("T")
-Answers = list[tuple[Sequence[Event], Any]]
 
 
 class VllmMember:
@@ -71,18 +70,17 @@ class VllmMember:
         self._config, self._vocabulary = family.config, len(family.config.words)
         self._prompts, self._runner = PromptMaker(family), asyncio.Runner()
         self._closed_until_s, self._pause_s = -1.0, 0.0
-        self._labels = dict[tuple[str, int, int], int]()  # of the events that were read last
+        self._labels = dict[Event, int]()  # of the events that were read last
         self.trouble = ""
 
     def read(self, events: Sequence[Event]) -> list[Reading]:
         """Return one reading for each event, in order: the server's, or the edge exit's."""
-        found = [reading for _, readings in self._ask(events, self._questions) for reading in readings or ()]
-        by_event = {_place(event): reading for event, reading in found}
-        missing = [event for event in events if _place(event) not in by_event]
-        by_event |= {_place(event): reading for event, reading in zip(missing, self._edge(missing), strict=True)}
-        readings = [by_event[_place(event)] for event in events]
+        by_event = dict(pair for pairs in self._ask(events, self._questions) for pair in pairs)
+        missing = [event for event in events if event not in by_event]
+        by_event |= dict(zip(missing, self._edge(missing), strict=True))
+        readings = [by_event[event] for event in events]
         self._labels = {
-            _place(event): max(range(len(self._config.labels)), key=list(reading.probabilities.values()).__getitem__)
+            event: max(range(len(self._config.labels)), key=list(reading.probabilities.values()).__getitem__)
             for event, reading in zip(events, readings, strict=True)
             if reading.member == "cloud"
         }
@@ -90,10 +88,9 @@ class VllmMember:
 
     def describe(self, events: Sequence[Event]) -> list[str]:
         """Return what happens in each of the events that were read last, in words; "" where the server does not say."""
-        known = [event for event in events if _place(event) in self._labels]
-        found = [said for _, pairs in self._ask(known, self._sentences) for said in pairs or ()]
-        words = {_place(event): said for event, said in found}
-        return [words.get(_place(event), "") for event in events]
+        known = [event for event in events if event in self._labels]
+        words = dict(pair for pairs in self._ask(known, self._sentences) for pair in pairs)
+        return [words.get(event, "") for event in events]
 
     def close(self) -> None:
         """End the connections."""
@@ -106,14 +103,16 @@ class VllmMember:
 
     # --- one call
 
-    def _ask(self, events: Sequence[Event], about: Callable[[Sequence[Event]], Coroutine[Any, Any, Any]]) -> Answers:
-        """Ask about the events, 64 at a time, all within one deadline; None where a batch has no answer."""
+    def _ask(
+        self, events: Sequence[Event], about: Callable[[Sequence[Event]], Coroutine[Any, Any, list[tuple[Event, T]]]]
+    ) -> list[list[tuple[Event, T]]]:
+        """Ask about the events, 64 at a time, all within one deadline; returns what is answered of each batch."""
         batches = [events[start : start + MAX_BATCH] for start in range(0, len(events), MAX_BATCH)]
         if not batches or self._clock() < self._closed_until_s:
             return []
         answers, faults = self._run(self._all([about(batch) for batch in batches]))
         self._note(next((fault for fault in faults if fault), ""))
-        return list(zip(batches, answers, strict=True))
+        return [answer for answer in answers if answer is not None]
 
     async def _all(self, asked: Sequence[Coroutine[Any, Any, T]]) -> tuple[list[T | None], list[str]]:
         """Wait for all until the deadline; returns what came and, for each, why it did not ("")."""
@@ -163,7 +162,7 @@ class VllmMember:
         return [(event, self._reading(row)) for (event, _), row in zip(prompts, rows, strict=True)]
 
     async def _sentences(self, events: Sequence[Event]) -> list[tuple[Event, str]]:
-        most, labels = self._config.caption_words, [self._labels[_place(event)] for event in events]
+        most, labels = self._config.caption_words, [self._labels[event] for event in events]
         fields = {"max_tokens": most, "stop_token_ids": [self._prompts.end], "return_token_ids": True}
         prompts = self._prompts.sentences(events, labels)
         if not prompts:
@@ -204,10 +203,6 @@ class VllmMember:
                 logits = self._family.edge_logits(*event_tensors(events[start : start + MAX_BATCH]))
                 rows += torch.softmax(logits.double(), dim=1).tolist()
         return [Reading(dict(zip(self._config.labels, row, strict=True)), member="edge") for row in rows]
-
-
-def _place(event: Event) -> tuple[str, int, int]:
-    return event.camera, event.boot_id, event.last_slot
 
 
 def _softmax(logits: np.ndarray[Any, Any]) -> list[float]:

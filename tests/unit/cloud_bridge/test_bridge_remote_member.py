@@ -178,6 +178,14 @@ def test_what_is_asked_is_what_vllm_documents(served: Served, server: FakeVllm, 
     assert [decoded(prompt).shape for prompt in server.requests[1]["prompt_embeds"]] == [(34, 128)] * 3
 
 
+def test_two_events_of_one_place_are_two(served: Served, member: VllmMember) -> None:
+    """What is read is told apart by the event itself, not by its name."""
+    some = [dataclasses.replace(event, last_slot=7) for event in events(3)]
+    assert same(member.read(some), FamilyMember(served.family).read(some))
+    assert member.describe([some[2]]) == FamilyMember(served.family).describe([some[2]])
+    assert member.describe(events(1)) == [""]  # it was not read
+
+
 def test_many_events_are_asked_in_batches(server: FakeVllm, member: VllmMember) -> None:
     assert {reading.member for reading in member.read(events(130))} == {"cloud"}
     assert sorted(len(asked["prompt_embeds"]) for asked in server.requests) == [2, 64, 64]
