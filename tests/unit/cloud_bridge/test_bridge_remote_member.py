@@ -294,7 +294,8 @@ def test_a_sentence_of_strange_words_is_none(server: FakeVllm, member: VllmMembe
 def test_what_may_help_is_tried_once_more(
     server: FakeVllm, member: VllmMember, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    answer, refusals = server.answer, iter([(status, {})])
+    answer = server.answer
+    refusals: Iterator[tuple[int, Any]] = iter([(status, {})])
     monkeypatch.setattr(server, "answer", lambda *asked: next(refusals, None) or answer(*asked))
     assert member.read(events(1))[0].member == "cloud" and member.trouble == ""
 
