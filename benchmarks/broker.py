@@ -29,10 +29,25 @@ from typing import Any, Protocol
 
 from wire.errors import BrokerError
 
-__all__ = ["ROOT", "Broker", "EmbeddedBroker", "Mosquitto", "Tap", "child_env", "find_mosquitto", "free_port", "main"]
+__all__ = [
+    "ANSWERS_ALONE",
+    "ROOT",
+    "Broker",
+    "EmbeddedBroker",
+    "Mosquitto",
+    "Tap",
+    "child_env",
+    "find_mosquitto",
+    "free_port",
+    "main",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's root, where `python -m PACKAGE` finds our packages."""
+
+ANSWERS_ALONE = "import os, sys; answers = os.fdopen(os.dup(1), 'wb'); os.dup2(2, 1)"
+"""First line of a child that answers by its standard output: native code that prints there (OpenCV's FFmpeg does, where
+it is asked to be loud) writes to standard error, and only `answers` reaches who asks."""
 
 _SO_TIMESTAMPING, _BY_THE_KERNEL = 37, 1 << 3 | 1 << 4  # of linux/net_tstamp.h: as received, in software
 _START_S = 20.0

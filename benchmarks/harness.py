@@ -34,6 +34,7 @@ from wire.protocol.keys import DeviceKey, PublicKey
 __all__ = [
     "CHECKPOINT",
     "ENGINE",
+    "MOTION",
     "SITE",
     "Child",
     "Rig",
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 CHECKPOINT = ROOT / "checkpoints" / "nano"
+MOTION = ROOT / "checkpoints" / "nano-motion"  # the family that sees no people
 ENGINE = ROOT / "build" / "engines" / "nano"
 SITE = "site"
 

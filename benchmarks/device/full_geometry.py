@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.broker import ROOT, child_env
 from benchmarks.device.geometry_estimate import SOURCE, estimate
 from benchmarks.device.geometry_steps import STEPS
-from benchmarks.harness import CHECKPOINT
+from benchmarks.harness import MOTION
 from benchmarks.runner import Benchmark, Report
 from familial.model.config import FamilyConfig
 from familial.model.resources import require_disk, require_memory
@@ -39,7 +39,7 @@ __all__ = ["COMMAND"]
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", type=int, default=27, help="blocks of the tower (real: 27)")
     parser.add_argument("--width", type=int, default=4096, help="width of the decoder's block (real: 4096)")
-    parser.add_argument("--like", type=Path, default=CHECKPOINT, metavar="DIR", help="window and code of this one")
+    parser.add_argument("--like", type=Path, default=MOTION, metavar="DIR", help="window and code of this one")
     parser.add_argument("--memory-gb", type=float, default=12.0, help="refuse to begin where less is available")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep everything there (default: a temporary folder)")
 

@@ -15,15 +15,17 @@ from types import TracebackType
 
 import numpy as np
 
-from benchmarks.broker import child_env
+from benchmarks.broker import ANSWERS_ALONE, child_env
 from benchmarks.device.perceive_frames import Frame
 from wire.errors import EngineError
 from wire.people.decode import JOINTS, PEOPLE, People
 
 __all__ = ["Original", "as_people"]
 
-_CHILD = """
-import struct, sys, time
+_CHILD = (
+    f"{ANSWERS_ALONE}\n"
+    + """
+import struct, time
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 height, width = int(sys.argv[2]), int(sys.argv[3])
@@ -31,16 +33,17 @@ network = Interpreter(sys.argv[1], num_threads=1)
 network.resize_tensor_input(network.get_input_details()[0]["index"], (1, height, width, 3))
 network.allocate_tensors()
 inputs, outputs = network.get_input_details()[0]["index"], network.get_output_details()[0]["index"]
-sys.stdout.buffer.write(b"ready")
-sys.stdout.buffer.flush()
+answers.write(b"ready")
+answers.flush()
 while frame := sys.stdin.buffer.read(height * width * 3):
     began = time.perf_counter()
     network.set_tensor(inputs, np.frombuffer(frame, np.uint8).reshape(1, height, width, 3))
     network.invoke()
     found = network.get_tensor(outputs)
-    sys.stdout.buffer.write(struct.pack("<d", time.perf_counter() - began) + found.astype("<f4").tobytes())
-    sys.stdout.buffer.flush()
+    answers.write(struct.pack("<d", time.perf_counter() - began) + found.astype("<f4").tobytes())
+    answers.flush()
 """
+)
 _ROW = JOINTS * 3 + 5
 _ANSWER = 8 + PEOPLE * _ROW * 4
 

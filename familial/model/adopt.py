@@ -374,7 +374,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--like",
         type=Path,
-        default=Path("checkpoints/nano"),
+        default=Path("checkpoints/nano-motion"),
         metavar="FOLDER",
         help="take window, labels, words and code from this checkpoint's config.json",
     )

@@ -1,10 +1,14 @@
 """Stage 3: adapter, backbone and exits alone, on whole clips as they will be called; tower and codes are frozen.
 
     clips --frozen tower, all plain, then twice augmented--> codes of all slots --fresh noise--> all events of a clip
-          --adapter, backbone--> odds --mean over the events--> the clip's label
+          --adapter, backbone--> odds of events --> what the same event's codes say without noise
+                                 their mean     --> the clip's label
 
-Reading codes is cheap, so this stage sees far more noise than the tower could pay for; and it learns what
-`clip_inference.clip_probabilities` asks: odds that are right on average over a clip whose moment nobody knows.
+Reading codes is cheap, so this stage sees far more noise than the tower could pay for. It learns what
+`clip_inference.clip_probabilities` asks, odds that are right on average over a clip whose moment nobody knows; and what
+a live verdict asks, to see through the noise that a risk has just begun. For the latter the clean codes are the teacher
+(knowledge distillation, Hinton et al., 2015), not the labels of rendered events: what a code does not say, no reader
+can learn from it.
 """
 
 from __future__ import annotations
@@ -22,22 +26,23 @@ from torch.nn.functional import cross_entropy
 
 from familial.data.batches import cells_of, sample_clip
 from familial.data.clips import Footage
-from familial.data.events import LabelledClip, augment, event_label, sample_view
+from familial.data.events import UNKNOWN, LabelledClip, augment, sample_view
 from familial.data.people_views import changed_people
 from familial.evaluate.clip_inference import clip_codes, events_of
-from familial.model.code_space import rounded_gaussian
+from familial.model.code_space import prototypes, rounded_gaussian
 from familial.model.family import Family
 from familial.model.vocabulary import FIRST_LABEL, PAD
 from familial.train.attributes import share_loss, slot_shares
 from familial.train.stages import NOTHING
 
-__all__ = ["clip_loss", "clip_stage_clips", "train_on_clips"]
+__all__ = ["clip_loss", "clip_stage_clips", "code_label", "train_on_clips"]
 
 _MOST = 500  # clips, rendered or not, chosen at random where there are more; all others that are not rendered too
 _PLAIN_UNTIL, _AUGMENTED_UNTIL = 0.8, 0.5  # of the time
 _AUGMENTED = 2  # augmented versions of each
 _CLIPS = 24  # in a step
 _EVENTS = 12  # of a clip in a step
+_SHOWN = 2  # clean codes of an event nearest to a risk's prototype that make it the event's label; fewer: nobody knows
 _LR = 4e-4  # at most, after stages 1 and 2
 
 
@@ -170,7 +175,8 @@ def _batch(
 class _Events:
     """Noisy events of the clips of a step. counts: of each clip; N is their sum.
 
-    z float (N, R, K, d), present bool (N, R), labels int64 (N,), -1 where nobody knows, shares float (N, A), captions.
+    z float (N, R, K, d), present bool (N, R), labels int64 (N,), shares float (N, A), captions; where nobody
+    knows a label, it is UNKNOWN.
     """
 
     z: Tensor
@@ -184,6 +190,7 @@ class _Events:
 def _events(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng: np.random.Generator) -> _Events:
     """Add noise to the codes (S, K, d) of each clip, and keep at most `_EVENTS` of its events, evenly spaced."""
     config = reader.config
+    corners = prototypes(len(config.labels), config.tokens, config.width, 1.0)  # (L, K, d)
     z, present, labels, shares, captions, counts = [], [], [], [], list[str](), list[int]()
     for clip, codes in batch:
         events, there = events_of((codes + rounded_gaussian(codes, config.sigma))[None], config.event_releases)
@@ -194,8 +201,7 @@ def _events(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng: n
         counts.append(len(kept))
         for event in kept:
             slots = np.arange(event, event + int(there[event].sum()))
-            ends = config.window.slot_s * (slots + 1)
-            label = event_label(clip, 0.0, ends.tolist(), config.window.receptive_field_s)
+            label = code_label(codes[slots], corners, clip.label)
             labels.append(label)
             shares.append(slot_shares(clip, slots, config.window.slot_s, len(config.attributes)) * (label == 0))
             captions.append(clip.caption if label == clip.label else NOTHING)
@@ -203,10 +209,30 @@ def _events(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng: n
     return _Events(torch.cat(z), torch.cat(present), truth, torch.as_tensor(np.stack(shares)), captions, counts)
 
 
+def code_label(codes: Tensor, corners: Tensor, of_clip: int) -> int:
+    """Return the label that an event's clean codes say, or UNKNOWN.
+
+    A risk needs `_SHOWN` codes nearest to its prototype; an event without one is normal, and so is every event of a
+    normal clip.
+
+    Args:
+        codes: of the event's releases, float (R, K, d).
+        corners: the prototypes (L, K, d).
+        of_clip: the clip's label.
+    """
+    nearest = (codes.flatten(1) @ corners.flatten(1).T).argmax(dim=1)  # (R,)
+    shown = torch.bincount(nearest, minlength=len(corners))
+    shown[0] = 0
+    if of_clip == 0 or not int(shown.sum()):
+        return 0
+    most = int(shown.argmax())
+    return most if int(shown[most]) >= _SHOWN else UNKNOWN
+
+
 def clip_loss(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng: np.random.Generator) -> Tensor:
     """Return the loss of both exits on whole clips.
 
-    The clips' labels by their mean odds, the events' captions where their labels are known, attributes.
+    The clips' labels by their mean odds, the events' labels and captions where their clean codes say one, attributes.
 
     Args:
         reader: in training.
@@ -218,12 +244,13 @@ def clip_loss(reader: Family, batch: Sequence[tuple[LabelledClip, Tensor]], rng:
     words = torch.cat((events.labels.clamp(min=0)[:, None] + FIRST_LABEL, captions[:, :-1]), dim=1)
     edge, cloud, following, attributes = reader.both_exits(events.z, events.present, words)
     of_clips = torch.tensor([clip.label for clip, _ in batch])
-    known = events.labels >= 0
+    known = events.labels != UNKNOWN
     loss = torch.zeros(())
     for logits in (edge, cloud):
         odds = logits - logits[:, :1]  # (N, L), log odds against label 0
         means = [torch.logsumexp(part, dim=0) - math.log(len(part)) for part in torch.split(odds, events.counts)]
         loss = loss + cross_entropy(torch.stack(means), of_clips)
+        loss = loss + cross_entropy(logits[known], events.labels[known]) if bool(known.any()) else loss
     if bool(known.any()):
         of_words = cross_entropy(following[known].flatten(0, 1), captions[known].flatten(), ignore_index=PAD)
         loss = loss + 0.05 * of_words

@@ -29,7 +29,7 @@ from tests.support.family_factory import load_graphs
 from tests.support.services import ROOT
 from wire.errors import EngineError
 
-NANO = ROOT / "checkpoints" / "nano"
+NANO = ROOT / "checkpoints" / "nano-motion"
 
 
 class InMemory:

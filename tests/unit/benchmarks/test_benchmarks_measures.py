@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.broker import ROOT
-from benchmarks.harness import CHECKPOINT
+from benchmarks.harness import CHECKPOINT, MOTION
 from benchmarks.privacy import dfil, person_day, randomised_response, reconstruction, trade_off
 from calibration import measures
 from calibration.bounds import of_checkpoint
@@ -77,7 +77,7 @@ def test_what_was_heard_is_believed_as_often_as_it_is_true() -> None:
 
 def test_the_jacobian_is_the_derivative_of_the_code() -> None:
     """Against a small step of the pixels along the pattern of its first row; a large one would pass the steps in it."""
-    family = checkpoint.load(CHECKPOINT)
+    family = checkpoint.load(MOTION)
     window = made_windows(CONFIG.window, 12)[-1]
     found = dfil.jacobian(family, window)
     assert found.shape == (CONFIG.rank, window.size) and float(np.abs(found).max()) > 0.0

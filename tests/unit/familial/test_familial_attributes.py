@@ -24,10 +24,11 @@ from familial.model.vocabulary import FIRST_LABEL, Vocabulary
 from familial.synth.clip import render_clip
 from familial.synth.tags import TAGS
 from familial.synth.truth import ATTRIBUTES, CELLS, Truth, attribute, truth_of, unknown
+from familial.train import clip_stage
 from familial.train.adversary import ReidentificationAdversary
 from familial.train.attributes import attribute_loss, attribute_prototypes, share_loss, slot_shares, with_attributes
 from familial.train.body_tasks import Bodies
-from familial.train.clip_stage import clip_loss, train_on_clips
+from familial.train.clip_stage import clip_loss, code_label, train_on_clips
 from familial.train.config import TrainConfig
 from familial.train.loop import train
 from wire.errors import CheckpointError
@@ -283,6 +284,30 @@ def test_readers_alone_are_trained_on_all_clips_and_nothing_else_moves(tmp_path:
 def _alike(value: torch.Tensor, stored: torch.Tensor) -> bool:
     """Equal to what half precision, in which they are stored, leaves."""
     return torch.allclose(value, stored, atol=1e-4, rtol=2e-3)
+
+
+def test_clean_codes_teach_what_an_event_is() -> None:
+    corners = prototypes(3, 4, 16, 1.0)
+    normal, fall, fight = 60.0 * corners
+    assert code_label(torch.stack([normal] * 6 + [fall] * 2), corners, 1) == 1
+    assert code_label(torch.stack([normal] * 5 + [fall, fight, fight]), corners, 1) == 2
+    assert code_label(torch.stack([normal] * 7 + [fall]), corners, 1) == UNKNOWN, "one code may be a mistake"
+    assert code_label(torch.stack([normal] * 8), corners, 1) == 0, "the fall of this clip is elsewhere"
+    assert code_label(torch.stack([fall] * 8), corners, 0) == 0, "the clip is normal, whatever the tower believes"
+
+
+def test_what_clean_codes_say_is_in_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = _small().eval()
+    normal, fall, _ = 60.0 * prototypes(3, 4, 16, 1.0)
+    batch = [(_clip(1, seconds=9.0), torch.stack([normal] * 4 + [fall] * 5))]
+
+    def loss() -> float:
+        torch.manual_seed(0)
+        return float(clip_loss(family, batch, np.random.default_rng(0)).detach())
+
+    whole = loss()
+    monkeypatch.setattr(clip_stage, "code_label", lambda *_: UNKNOWN)
+    assert whole > loss() + 0.1, "the cross-entropies of the events' labels, of both exits"
 
 
 def test_clips_without_known_event_labels_have_a_loss() -> None:

@@ -278,24 +278,24 @@ def test_options_and_recipe_keys_of_the_version_before_are_read(tmp_path: Path) 
     }
 
 
-def test_the_recipe_of_nano_people_adds_people_to_that_of_nano(tmp_path: Path) -> None:
+def test_the_recipe_of_nano_adds_people_to_that_of_nano_motion(tmp_path: Path) -> None:
     argv = ["--out", str(tmp_path / "x"), "--recipe"]
-    runs, of_nano = (
+    runs, of_motion = (
         list(trainings(ROOT / "checkpoints" / name / "recipe.toml", train._parser(), [*argv, name], tmp_path))
-        for name in ("nano-people", "nano")
+        for name in ("nano", "nano-motion")
     )
     same = ("rendered", "steps", "stage_1", "lr", "bf16", "seed", "logit_bias", "tower")
-    for one, other in zip(runs[:2], of_nano, strict=True):
+    for one, other in zip(runs[:2], of_motion, strict=True):
         assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
     assert (runs[2].tower, runs[2].freeze_motion, runs[2].people) == ("fused", True, 3000)
     assert (runs[3].freeze_motion, runs[3].clip_stage, runs[3].rendered, runs[3].people) == (True, 1.0, 600, 3000)
     assert [each.base for each in runs[1:]] == [each.out for each in runs[:-1]]
-    made = FamilyConfig.load(ROOT / "checkpoints" / "nano-people" / "config.json")
+    made = FamilyConfig.load(ROOT / "checkpoints" / "nano" / "config.json")
     assert (runs[3].adapter, runs[3].code_gain) == (made.adapter, made.code_gain)
     assert tuple(map(float, runs[3].code_bias.split(","))) == made.code_bias
 
 
-@pytest.mark.parametrize("name", ["nano", "nano-research"])
+@pytest.mark.parametrize("name", ["nano-motion", "nano-research"])
 def test_recipes_of_the_shipped_weights_can_be_read(name: str, tmp_path: Path) -> None:
     path = ROOT / "checkpoints" / name / "recipe.toml"
     data = ["--data", "m.csv"] if name == "nano-research" else []
