@@ -21,7 +21,8 @@ from typing import Any, TextIO
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.contour.artist import Artist
-from cloud_bridge.inference.member import FamilyMember
+from cloud_bridge.inference.choice import open_member
+from cloud_bridge.inference.member import Member
 from cloud_bridge.service import Service
 from cloud_bridge.store.folder import one_at_a_time, own_folder
 from cloud_bridge.store.place import Unneeded
@@ -73,7 +74,20 @@ def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dic
     folder = Path(config.state.dir)
     with one_at_a_time(folder):
         key = DeviceKey.load_or_make(folder / "bridge.key")
-    member = FamilyMember.load(config.model.checkpoint, manifest, config.model.threads)
+    with open_member(config.model, manifest) as member:
+        return _bridge(config, manifest, member, key, timeline, stop)
+
+
+def _bridge(
+    config: BridgeConfig,
+    manifest: EngineManifest,
+    member: Member,
+    key: DeviceKey,
+    timeline: Timeline,
+    stop: threading.Event,
+) -> dict[str, Any]:
+    """Connect and serve with what is loaded; returns the counts."""
+    folder = Path(config.state.dir)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
     artist = Artist.load(config.contour, config.model.checkpoint, manifest, config.alerts.unsure_below)
     budget = _budget(config, manifest)

@@ -79,6 +79,7 @@ class Bridge:
         health: The counts of a moment ago; any thread may look.
         verdicts: Verdicts made since the start.
         alerts: Alerts made since the start.
+        degraded: Events that the edge's exit has read since the start.
     """
 
     artist: Artist | None = None
@@ -139,7 +140,7 @@ class Bridge:
             self._conditions[name] = CameraConditions(self.sessions[name], self._books[name], stale_after_s)
         store.commit(Work(records=dict(self._records)))
         self._began_s = clock()
-        self._unknown = self.verdicts = self.alerts = self._forgotten = 0
+        self._unknown = self.verdicts = self.alerts = self.degraded = self._forgotten = 0
         for name, record in self._records.items():
             if record.boot_id >= 0:
                 self._publish_alerts([(name, turn) for turn in self._conditions[name].begin(store.place.away_s)])
@@ -309,13 +310,20 @@ class Bridge:
         )
         events = [event for _, taken in took for event in taken.events]
         readings = self._member.read(events) if events else []
+        now_s, cloud = self._clock(), [reading.member == "cloud" for reading in readings]
+        for event, answered in zip(events, cloud, strict=True):
+            self._conditions[event.camera].answered(answered, now_s)
+        self.degraded += cloud.count(False)
         turned = [self._turn(event, reading) for event, reading in zip(events, readings, strict=True)]
-        asked = [self._wants_words(event, changes) for event, changes in zip(events, turned, strict=True)]
+        asked = [
+            a and self._wants_words(event, changes) for a, event, changes in zip(cloud, events, turned, strict=True)
+        ]
         wanted = [event for event, wants in zip(events, asked, strict=True) if wants]
         words = iter(self._member.describe(wanted) if wanted else [])
         for event, reading, changes, wants in zip(events, readings, turned, asked, strict=True):
             sentence = next(words) if wants else ""
-            self._publish_verdict(event, reading, sentence)
+            if reading.member == "cloud" or not event.late:  # the device's own verdict stands; ours could not say late
+                self._publish_verdict(event, reading, sentence)
             place = (event.boot_id, event.last_slot)
             self._publish_alerts([(event.camera, Turn(*place, change, sentence)) for change in changes])
         if self.artist is not None and events:
@@ -369,6 +377,7 @@ class Bridge:
             "skewed": sum(session.skewed for session in self.sessions.values()),
             "verdicts": self.verdicts,
             "alerts": self.alerts,
+            "degraded": self.degraded,
         }
 
     def _publish_verdict(self, event: Event, reading: Reading, sentence: str) -> None:

@@ -1,7 +1,8 @@
 """The bridge's TOML file as typed sections; wire/settings.py reads it and reports all faults at once.
 
     [broker]     url, username, password_file, ca, cert, key
-    [model]      checkpoint, engine, threads, sentence_every_s
+    [model]      checkpoint, engine, threads, sentence_every_s, member, member_token_file, member_ca, member_insecure,
+                 member_timeout_s
     [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them), clock_behind_s
     [ingest]     max_age_s, stale_after_s, skew_s, burst, rate
     [alerts]     false_per_day, long_lie_s, or raise_at, raise_for, clear_at, clear_for; unsure_below; escalate_s,
@@ -23,7 +24,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+from cloud_bridge.address import check_address
 from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.contour.artist import ContourConfig
@@ -35,7 +38,7 @@ from wire.broker import BrokerConfig
 from wire.errors import ConfigError, DeviceKeyError
 from wire.protocol.keys import PublicKey
 from wire.protocol.topics import BRIDGES, topic
-from wire.settings import FileOrText, FilePath, faults, keys_of, parse_toml, refuse
+from wire.settings import FileOrText, FilePath, Positive, faults, keys_of, parse_toml, refuse
 
 __all__ = ["BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
 
@@ -50,12 +53,40 @@ class ModelConfig:
         threads: torch's threads; 0: torch decides.
         sentence_every_s: A camera's verdicts have a sentence when an alert changes, and otherwise once in so many
             seconds of its stream; 0: all of them.
+        member: "": the checkpoint is read in this process; "vllm+https://host:port/v1": there (docs/serving.md).
+        member_token_file: File with what the server wants as API key; "": nothing.
+        member_ca: File with the authorities that may sign the server's certificate; "": the system's.
+        member_insecure: Allow vllm+http:// to a host that is not this machine: who is on the way can forge verdicts.
+        member_timeout_s: For all that is asked at once; then the edge's exit reads instead.
+
+    Raises:
+        ConfigError: The address of the member cannot be used, or others on the way could change its answers.
     """
 
     checkpoint: FilePath = "checkpoints/nano"
     engine: FilePath = "build/engines/nano"
     threads: int = 0
     sentence_every_s: float = 30.0
+    member: str = ""
+    member_token_file: FilePath = ""
+    member_ca: FilePath = ""
+    member_insecure: bool = False
+    member_timeout_s: Positive = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.member:
+            return
+        scheme, _, url = self.member.partition("+")
+        form = "vllm+https://host:port/v1"
+        if scheme != "vllm" or "?" in url:
+            raise ConfigError(f'member is none that is known; write "{form}", or "" to read in this process')
+        check_address("member", url, form, self.member_insecure, "member_insecure")
+
+    @property
+    def completions(self) -> str:
+        """Where a server is asked; "" without one."""
+        url = self.member.removeprefix("vllm+").rstrip("/")
+        return f"{url if urlsplit(url).path else url + '/v1'}/completions" if url else ""
 
 
 @dataclass(frozen=True, slots=True)

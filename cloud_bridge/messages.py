@@ -15,24 +15,28 @@ __all__ = ["fill_alert", "fill_verdict"]
 def fill_verdict(
     manifest: EngineManifest, event: Event, reading: Reading, sentence: str, unsure_below: float, time_s: int
 ) -> Verdict:
-    """Make the cloud member's verdict on an event; unsure where its OOD p-value is below `unsure_below`."""
-    slot_s = manifest.window.slot_s
+    """Make the verdict on an event; unsure where its OOD p-value is below `unsure_below`.
+
+    That of the edge's exit says no more than the device's own: it has no OOD p-value and is never late.
+    """
+    slot_s, cloud = manifest.window.slot_s, reading.member == "cloud"
+    p_value = event.ood_p_value if cloud else None
     return Verdict(
         boot_id=event.boot_id,
         first_slot=event.first_slot,
         last_slot=event.last_slot,
         model_id=manifest.model_id,
-        member="cloud",
+        member=reading.member,
         present=tuple(bool(here) for here in event.present),
         probabilities=reading.probabilities,
         sentence=sentence,
         start_s=event.first_slot * slot_s,
         end_s=(event.last_slot + 1) * slot_s,
-        ood_p_value=event.ood_p_value,
-        unsure=event.ood_p_value is not None and event.ood_p_value < unsure_below,
+        ood_p_value=p_value,
+        unsure=p_value is not None and p_value < unsure_below,
         attributes=reading.attributes,
         time_s=time_s,
-        late=event.late,
+        late=event.late and cloud,
     )
 
 

@@ -40,6 +40,7 @@ class Timeline:
         missing = len(verdict.present) - sum(verdict.present)
         note = f"  ({missing} of {len(verdict.present)} releases missing)" if missing else ""
         note += "  (late: not now)" if verdict.late else ""
+        note += "  (the edge's exit)" if verdict.member == "edge" else ""
         words = f"  {verdict.sentence}" if verdict.sentence else ""
         self._say(
             f"{_clock(verdict.start_s)}-{_clock(verdict.end_s)}  {camera}  {verdict.says:<8}"

@@ -14,6 +14,7 @@ VeilsightError
 ├── BrokerError             the MQTT broker cannot be reached or refuses the connection
 ├── StoreError              the bridge's database cannot be used
 │   └── StoreAway           it does not answer, or its disk is full: nothing was written, try again
+├── RemoteError             a server that does not answer, or answers what it should not
 ├── DeviceKeyError          a signing key that is missing, malformed or readable by others
 ├── MessageError            a received message that is refused; `.reason` is the counter's name
 └── PrivacyError            fail closed: the process stops before anything else is published
@@ -39,6 +40,7 @@ __all__ = [
     "MessageError",
     "NoiseError",
     "PrivacyError",
+    "RemoteError",
     "StoreAway",
     "StoreError",
     "UpdateError",
@@ -100,6 +102,18 @@ class StoreError(VeilsightError):
 
 class StoreAway(StoreError):
     """The database does not answer, or its disk is full: nothing was written, and the same may be tried again."""
+
+
+class RemoteError(VeilsightError):
+    """A server that does not answer, or answers what it should not; its words are ours, never the server's.
+
+    Attributes:
+        again: Whether the same may be asked again.
+    """
+
+    def __init__(self, detail: str, again: bool = False) -> None:
+        super().__init__(detail)
+        self.again = again
 
 
 class DeviceKeyError(VeilsightError):

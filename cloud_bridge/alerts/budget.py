@@ -202,8 +202,10 @@ class EvidenceRule:
         if self._lying is None or self._fall is None:
             return [(LYING_STILL, 0.0)] if is_raised else []
         self._lying.is_raised = is_raised
-        share = attributes.get(LOW, 0.0)
         fall = self._fall.step(score(probabilities[_FALL], probabilities[self._budget.labels[0]]), at)
+        if LOW not in attributes:
+            return []  # the edge's exit does not say who lies: no evidence for it, and none against
+        share = attributes[LOW]
         lies = self._lying.step(fall, score(share, 1.0 - share), at)
         turns = self._lying.gone if is_raised else lies
         return [(LYING_STILL, share)] if turns else []

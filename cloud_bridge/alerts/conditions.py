@@ -2,10 +2,12 @@
 
 releases, states --take--> late, blind, not watching, stale and bridge lost end
 silence, strange signatures, a clock that is ahead --watch--> stale, untrusted key, clock skew
+verdicts of the edge's exit --answered, watch--> degraded
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ from cloud_bridge.alerts.lifecycle import (
     BLIND,
     BRIDGE_LOST,
     CLOCK_SKEW,
+    DEGRADED,
     LATE,
     NOT_WATCHING,
     STALE,
@@ -26,10 +29,12 @@ __all__ = ["CameraConditions", "Turn"]
 
 _KEY_S = 600.0  # without a strange signature, until the alert is cleared
 _SKEW_S = 150.0  # times are whole minutes: a clock that is a little ahead shows it once in each
+_DEGRADED_S = 30.0  # without a verdict of the edge's exit, until the alert is cleared: a server that comes and goes
 _OFFLINE = "the device is offline, or has lost its connection"
 _SILENT = "look at the device, and whether the broker's access list lets the bridge read it"
 _NO_BUDGET = "noise alone: the budget is spent"
 _NO_EYE = "the device's eye does not answer: nothing is seen"
+_EDGE = "the cloud member's server does not answer, or answers nonsense: the edge's exit reads; look at the server"
 _STRANGE = "messages signed by another key: the device has a new one to register, or somebody writes in its name"
 
 
@@ -47,6 +52,7 @@ class CameraConditions:
 
     def __init__(self, session: CameraSession, book: AlertBook, stale_after_s: float) -> None:
         self._session, self._book, self._stale_after_s = session, book, stale_after_s
+        self._edge_s, self._answered = -math.inf, False  # the last verdict of the edge's exit; none since
 
     def begin(self, away_s: float) -> list[Turn]:
         """Say that no bridge was there before this one, where that was for long."""
@@ -70,6 +76,11 @@ class CameraConditions:
             out += self._turns(self._session.place, book.condition(NOT_WATCHING, not taken.state.watching), _NO_EYE)
         return out
 
+    def answered(self, cloud: bool, now_s: float) -> None:
+        """Take note of whose exit has read an event of now."""
+        self._answered = cloud
+        self._edge_s = self._edge_s if cloud else now_s
+
     def watch(self, now_s: float, began_s: float) -> list[Turn]:
         """What time alone changes. began_s: since when the bridge has listened without a break."""
         session, place = self._session, self._session.place
@@ -77,6 +88,8 @@ class CameraConditions:
         turns = self._stale(now_s, began_s)
         strange = self._lately(UNTRUSTED_KEY, session.forged_at_s, _KEY_S, now_s, began_s)
         turns += self._turns(place, self._book.condition(UNTRUSTED_KEY, strange), _STRANGE)
+        degraded = now_s - self._edge_s < _DEGRADED_S or (DEGRADED in self._book.raised and not self._answered)
+        turns += self._turns(place, self._book.condition(DEGRADED, degraded), _EDGE)
         ahead = self._lately(CLOCK_SKEW, session.ahead_at_s, _SKEW_S, now_s, began_s)
         return turns + self._turns(place, self._book.condition(CLOCK_SKEW, ahead), skew)
 

@@ -20,6 +20,7 @@ __all__ = [
     "BRIDGE_LOST",
     "CLOCK_SKEW",
     "CONDITIONS",
+    "DEGRADED",
     "LATE",
     "NOT_WATCHING",
     "STALE",
@@ -50,7 +51,10 @@ CLOCK_SKEW = "clock skew"
 BRIDGE_LOST = "bridge lost"
 """The alert for a camera that no bridge read for a while; it is told by the next bridge."""
 
-CONDITIONS = (BLIND, LATE, NOT_WATCHING, STALE, UNTRUSTED_KEY, CLOCK_SKEW, BRIDGE_LOST)
+DEGRADED = "degraded"
+"""The alert for a camera whose events the edge's exit reads, since the cloud member's server does not answer."""
+
+CONDITIONS = (BLIND, LATE, NOT_WATCHING, STALE, UNTRUSTED_KEY, CLOCK_SKEW, BRIDGE_LOST, DEGRADED)
 """The alerts about a camera itself; all others are risks."""
 
 _NOWHERE = Moment(0, 0, 0)  # a rule that counts verdicts does not look where they lie

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from familial.model.family import Family
 
-__all__ = ["FamilyMember", "Member", "Reading"]
+__all__ = ["MAX_BATCH", "FamilyMember", "Member", "Reading", "event_tensors", "load_family"]
 
-_MAX_BATCH = 64
+MAX_BATCH = 64
+"""Events in a forward, at most."""
 
 
 class Reading(NamedTuple):
@@ -34,10 +35,12 @@ class Reading(NamedTuple):
     Attributes:
         probabilities: Label -> probability, in the model's order, summing to 1.
         attributes: Attribute -> share of the event's time, summing to 1; empty where the family has none.
+        member: Whose exit it is: "cloud", or "edge" where the cloud's could not be asked.
     """
 
     probabilities: dict[str, float]
     attributes: Mapping[str, float] = MappingProxyType({})
+    member: str = "cloud"
 
 
 class Member(Protocol):
@@ -47,7 +50,10 @@ class Member(Protocol):
         """Return one reading for each event, in order."""
 
     def describe(self, events: Sequence[Event]) -> list[str]:
-        """Return what happens in each event, in words. It takes about ten times as long as `read`."""
+        """Return what happens in each of the events that were read last, in words; "" where that is not known.
+
+        It takes about ten times as long as `read`.
+        """
 
 
 class FamilyMember:
@@ -69,19 +75,7 @@ class FamilyMember:
         Raises:
             CheckpointError: The folder holds another checkpoint.
         """
-        import torch
-
-        from familial.model.checkpoint import load
-
-        found = checkpoint_hash(checkpoint)
-        if found != manifest.hashes["checkpoint"]:
-            raise CheckpointError(
-                f"{checkpoint}: its hash is {found[:12]}..., but the engine was built from "
-                f"{manifest.hashes['checkpoint'][:12]}...; give the checkpoint of the engine, or build the engine again"
-            )
-        if threads:
-            torch.set_num_threads(threads)
-        return cls(load(checkpoint))
+        return cls(load_family(checkpoint, manifest, threads))
 
     def read(self, events: Sequence[Event]) -> list[Reading]:
         """Return one reading for each event, in order; at most 64 events in a forward."""
@@ -94,13 +88,13 @@ class FamilyMember:
         from familial.model.decoders.word_decoder import captions
 
         with torch.inference_mode():
-            return [words for batch in _batches(events) for words in captions(self._family, *_tensors(batch))]
+            return [words for batch in _batches(events) for words in captions(self._family, *event_tensors(batch))]
 
     def _forward(self, events: Sequence[Event]) -> list[Reading]:
         import torch
 
         with torch.inference_mode():
-            logits, attribute_logits = self._family.cloud_and_attribute_logits(*_tensors(events))  # (B, L), (B, A)
+            logits, attribute_logits = self._family.cloud_and_attribute_logits(*event_tensors(events))  # (B, L), (B, A)
             rows, shares = (torch.softmax(each.double(), dim=1).tolist() for each in (logits, attribute_logits))
         return [
             Reading(dict(zip(self._labels, row, strict=True)), dict(zip(self._attributes, share, strict=True)))
@@ -108,11 +102,38 @@ class FamilyMember:
         ]
 
 
+def load_family(checkpoint: Path | str, manifest: EngineManifest, threads: int, edge_only: bool = False) -> Family:
+    """Load the checkpoint that `manifest` names; the rest is as in `FamilyMember.load`.
+
+    Args:
+        checkpoint: Its folder.
+        manifest: Of the engine that the devices run.
+        threads: torch's.
+        edge_only: Without the blocks behind the edge's exit.
+
+    Raises:
+        CheckpointError: The folder holds another checkpoint.
+    """
+    import torch
+
+    from familial.model.checkpoint import load
+
+    found = checkpoint_hash(checkpoint)
+    if found != manifest.hashes["checkpoint"]:
+        raise CheckpointError(
+            f"{checkpoint}: its hash is {found[:12]}..., but the engine was built from "
+            f"{manifest.hashes['checkpoint'][:12]}...; give the checkpoint of the engine, or build the engine again"
+        )
+    if threads:
+        torch.set_num_threads(threads)
+    return load(checkpoint, edge_only)
+
+
 def _batches(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    return (events[start : start + _MAX_BATCH] for start in range(0, len(events), _MAX_BATCH))
+    return (events[start : start + MAX_BATCH] for start in range(0, len(events), MAX_BATCH))
 
 
-def _tensors(events: Sequence[Event]) -> tuple[Tensor, Tensor]:
+def event_tensors(events: Sequence[Event]) -> tuple[Tensor, Tensor]:
     """z (B, R, K, d) int32 and present (B, R) bool of the events."""
     import torch
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cloud_bridge.address import check_address
 from wire.errors import ConfigError
 from wire.files import read_trusted
 from wire.protocol.message import SEVERITIES
@@ -17,7 +16,6 @@ from wire.settings import FilePath, Positive
 __all__ = ["WebhookConfig"]
 
 _LEAST_SECRET = 16  # bytes
-_HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 Names = list[str] | tuple[str, ...]
 
@@ -50,29 +48,12 @@ class WebhookConfig:
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        self._check_address()
+        check_address("url", self.url, "https://host/path", self.insecure)
         for name in ("labels", "severities", "sites"):
             if not all(isinstance(value, str) and value for value in getattr(self, name)):
                 raise ConfigError(f"{name} holds something that is no name; write a list of texts")
         if wrong := sorted(set(self.severities) - set(SEVERITIES)):
             raise ConfigError(f"severities has {', '.join(wrong)}; there are {', '.join(SEVERITIES)}")
-
-    def _check_address(self) -> None:
-        """Refuse an address that cannot be used; none of it is shown, since it may hold a secret."""
-        try:
-            parts = urlsplit(self.url)
-            host, _ = parts.hostname or "", parts.port
-        except ValueError as error:
-            raise ConfigError("url is no address; write https://host/path") from error
-        if not self.url.isascii() or not self.url.isprintable() or not _HOST.fullmatch(host) or parts.fragment:
-            raise ConfigError("url is no address; write https://host/path")
-        if parts.username is not None or parts.password is not None:
-            raise ConfigError("url has a name or a password in it; the signature says who sends, so leave them out")
-        if parts.scheme != "https" and not (parts.scheme == "http" and (self.insecure or _is_loopback(host))):
-            raise ConfigError(
-                f"url begins with {parts.scheme}://, which others can read; write https://, or insecure = true where "
-                "nobody else is on the way"
-            )
 
     @property
     def key(self) -> str:
@@ -96,12 +77,3 @@ class WebhookConfig:
                 "openssl rand -hex 32"
             )
         return secret
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -83,9 +83,14 @@ def a_state(
 
 
 class FakeMember:
-    """Reads the newest release's first coordinate as the percentage of a fall."""
+    """Reads the newest release's first coordinate as the percentage of a fall.
+
+    Attributes:
+        exit: Whose readings its are.
+    """
 
     def __init__(self) -> None:
+        self.exit = "cloud"
         self.events: list[Event] = []
         self.described: list[Event] = []
         self.batches: list[int] = []
@@ -95,11 +100,10 @@ class FakeMember:
         self.batches.append(len(events))
         return [self._one(event) for event in events]
 
-    @staticmethod
-    def _one(event: Event) -> Reading:
+    def _one(self, event: Event) -> Reading:
         newest = int(np.flatnonzero(event.present)[-1])
         p = float(np.clip(event.z[newest, 0, 0] / 100.0, 0.0, 1.0))
-        return Reading({"normal": 1.0 - p, "fall": p, "fight": 0.0})
+        return Reading({"normal": 1.0 - p, "fall": p, "fight": 0.0}, member=self.exit)
 
     def describe(self, events: Sequence[Event]) -> list[str]:
         """Count what it is asked for, too."""

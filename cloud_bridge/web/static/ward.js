@@ -12,7 +12,8 @@ export const MINUTE_S = 60;
 const EVERY_MS = 10_000;
 const KEPT_S = 90;
 const SILENT_S = 60;
-const ABOUT_CAMERAS = new Set(["blind", "late", "not watching", "stale", "untrusted key", "clock skew", "bridge lost"]);
+const ABOUT_CAMERAS = new Set(["blind", "late", "not watching", "stale", "untrusted key", "clock skew", "bridge lost",
+  "degraded"]);
 const ORDER = ["info", "warning", "critical", "emergency"];
 
 // A severity that the page does not know is as a risk's: what is new must not sink.

@@ -63,6 +63,7 @@ export const STAFF = {
   "label.clock skew": ["Clock is ahead", "Uhr geht vor", "Horloge en avance", "Reloj adelantado"],
   "label.bridge lost": ["Nobody listened for a while", "Zeitweise hat niemand zugehört",
     "Personne n’a écouté un moment", "Un tiempo nadie escuchó"],
+  "label.degraded": ["Read with less care", "Wird ungenauer gelesen", "Lecture moins précise", "Lectura menos precisa"],
   "label.blind": ["Budget spent: camera is blind", "Budget verbraucht: Kamera ist blind",
     "Budget épuisé : caméra aveugle", "Presupuesto agotado: cámara ciega"],
   "label.not watching": ["Camera does not watch", "Kamera sieht nicht hin", "La caméra ne regarde pas",

@@ -1,0 +1,58 @@
+"""What reads events, as `[model]` says: the checkpoint in this process, or a server that serves it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from cloud_bridge.config import ModelConfig
+from cloud_bridge.inference.member import FamilyMember, Member, load_family
+from wire.artifact.manifest import EngineManifest
+from wire.errors import ConfigError
+from wire.files import read_trusted
+
+__all__ = ["open_member"]
+
+
+@contextmanager
+def open_member(config: ModelConfig, manifest: EngineManifest) -> Iterator[Member]:
+    """Load what reads events, for a `with` block; a server need not be there yet.
+
+    Raises:
+        CheckpointError: The checkpoint is not the manifest's.
+        ConfigError: A file that `[model]` names cannot be used.
+    """
+    if not config.member:
+        yield FamilyMember.load(config.checkpoint, manifest, config.threads)
+        return
+    from cloud_bridge.inference.endpoint import Endpoint  # httpx, which a member in this process does not need
+    from cloud_bridge.inference.vllm import VllmMember
+    from familial.model.causal_lm import served_name
+
+    token, tls = _token(config), _authorities(config)
+    family = load_family(config.checkpoint, manifest, config.threads, edge_only=True)
+    endpoint = Endpoint(config.completions, token, tls, config.member_timeout_s)
+    name = served_name(manifest.hashes["checkpoint"])
+    with closing(VllmMember(family, name, endpoint, config.member_timeout_s)) as member:
+        yield member
+
+
+def _token(config: ModelConfig) -> str:
+    if not config.member_token_file:
+        return ""
+    try:
+        token = read_trusted(Path(config.member_token_file)).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"[model] member_token_file {config.member_token_file}: {error}") from error
+    if not token or not token.isprintable() or " " in token:
+        raise ConfigError(f"[model] member_token_file {config.member_token_file}: no token; write one line into it")
+    return token
+
+
+def _authorities(config: ModelConfig) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=config.member_ca or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"[model] member_ca {config.member_ca}: {error}") from error
