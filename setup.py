@@ -63,6 +63,7 @@ TEST = [
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.8",
     "hypothesis>=6",
+    "schemathesis>=4.32,<5",  # requests of every operation of the API's OpenAPI document
     "mpmath>=1.3",
     "opendp>=0.14",  # a second sampler, compared with ours
     "dp-accounting>=0.6",  # a second accountant, compared with the certificate
