@@ -111,6 +111,7 @@ class Bridge:
         self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
         stale_after_s = max(config.ingest.stale_after_s, _STALE_SLOTS * manifest.window.slot_s)
         self._escalate_s = config.alerts.escalate_s
+        self._sends_commands, self._asked_s = bool(config.commands.operator_key), -_LOOK_S
         self._letters = Letters(config.webhooks, QuietHours(config.alerts.quiet, config.alerts.quiet_zone))
         self.publisher, self.trouble, self._tell = Publisher(store, link), "", told
         self._retention = Retention(config.store, store.engine)
@@ -220,7 +221,25 @@ class Bridge:
     def tidy(self) -> None:
         """Delete some of what is too old, where that is due, and count what there is to know; call it regularly."""
         self._retention.step(self._clock())
+        self._send_commands()
         self.look()
+
+    def _send_commands(self) -> None:
+        """Put commands that the API has taken into the outbox, in one commit with the word that they are there."""
+        if not self._sends_commands or time.monotonic() - self._asked_s < _LOOK_S:
+            return
+        self._asked_s = time.monotonic()
+        try:
+            waiting = self._store.commands()
+        except StoreAway:
+            return  # the next commit says so
+        for each in waiting:
+            if each.camera in self._records and each not in self._work.commands:
+                message = self._message(each.camera, "command", each.payload)
+                self._work.outbox.append((self._records[each.camera].id, message))
+                self._work.commands.append(each)
+        if self._work:
+            self._commit()
 
     def look(self) -> None:
         """Make `health` anew, where it is a second old."""

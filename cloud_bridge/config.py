@@ -10,6 +10,7 @@
     [state]      dir
     [store]      url, password_file, keep_releases_days, keep_verdicts_days, keep_alerts_days, keep_audit_days
     [api]        listen, tokens, cert, key, requests_per_s, burst
+    [commands]   operator_key
     [run]        exit_when_offline, shard
 
 Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
@@ -25,6 +26,7 @@ from typing import Any, TypeVar
 
 from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
 from cloud_bridge.api.config import ApiConfig
+from cloud_bridge.commands.desk import CommandConfig
 from cloud_bridge.ingest.freshness import IngestRule
 from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.shard import Shard
@@ -137,6 +139,7 @@ class BridgeConfig:
     state: StateConfig = StateConfig()
     store: StoreConfig = StoreConfig()
     api: ApiConfig = ApiConfig()
+    commands: CommandConfig = CommandConfig()
     run: RunConfig = RunConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
 
@@ -172,6 +175,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "state": StateConfig,
     "store": StoreConfig,
     "api": ApiConfig,
+    "commands": CommandConfig,
     "run": RunConfig,
     "webhooks": WebhookConfig,
 }

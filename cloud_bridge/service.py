@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
+from cloud_bridge.commands.desk import CommandDesk
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import BridgeStatus
 from cloud_bridge.inference.member import Member
@@ -57,6 +58,7 @@ class Service:
         self._manifest = manifest
         self._mailbox = Mailbox((camera.name for camera in config.cameras), wanted=self._wanted)
         self._courier: Courier | None = None
+        self._desk = CommandDesk.of(config.commands, store.engine, self._in_force)
         shard = store.place.shard
         self._status = BridgeStatus(key, len(config.cameras), f"-{shard.number}.{shard.of}" if shard.fenced else "")
         topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
@@ -118,7 +120,7 @@ class Service:
         from cloud_bridge.web.facts import Facts
 
         facts = Facts.of(self._manifest, self.bridge.sessions)
-        server = ApiServer(self._config.api, self._store.engine, self._health, facts)
+        server = ApiServer(self._config.api, self._store.engine, self._health, facts, self._desk)
         self.bridge.listeners.append(server.tell)
         return server
 
@@ -140,6 +142,12 @@ class Service:
     def _wanted(self, item: Inbound) -> bool:
         session = self.bridge.sessions.get(item.camera)
         return session is not None and session.wants(item.name, item.payload)
+
+    # --- the API's threads
+
+    def _in_force(self, camera: str) -> str:
+        session = self.bridge.sessions.get(camera)
+        return session.profile if session is not None else ""
 
     # --- the bridge's thread
 

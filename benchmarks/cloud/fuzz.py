@@ -151,7 +151,7 @@ class _Samples:
         }
 
 
-class _Nowhere(io.TextIOBase):
+class _Nowhere(io.StringIO):
     """Where the timeline goes."""
 
     def write(self, text: str) -> int:

@@ -209,7 +209,8 @@ class Campaign:
 
         def read() -> bool:
             with contextlib.suppress(sa.exc.DBAPIError), self.store.connect() as connection:
-                found = dict(connection.execute(sa.text("SELECT camera, next_slot FROM cameras")).all())
+                rows = connection.execute(sa.text("SELECT camera, next_slot FROM cameras")).all()
+                found = {row.camera: row.next_slot for row in rows}
                 waits = connection.scalar(sa.text("SELECT count(*) FROM outbox"))
                 return waits == 0 and all(found.get(camera, 0) >= slot for camera, slot in sent.items())
             return False

@@ -97,6 +97,7 @@ class CameraSession:
         refused: Reason (a key of REASONS) -> messages.
         gaps: Slots that were given up as missing.
         fresh_s: When its last new release came, by this machine's clock; 0: none since the start.
+        profile: That the newest state says is in force; "": none came since the start.
         forged_at_s: When a message last came that another key has signed.
         ahead_at_s: When a release last came that was dated after our clock, or a clock was set back;
         ahead_s: by how much it was dated after it,
@@ -150,6 +151,7 @@ class CameraSession:
         shape = (manifest.event_releases, manifest.tokens, manifest.width)
         self._reader = EventReader(camera, *shape, manifest.weights, detector)
         self.received = self.gaps = self.skewed = 0
+        self.profile = ""
         self.refused: Counter[str] = Counter()
         self._accepted, self._unread = list[Accepted](), list[tuple[int, int, str]]()
         self._resume(recent)
@@ -426,6 +428,7 @@ class CameraSession:
             self._offline, self._heard_s = True, self._now_s
         if state.count:
             record.state_boot_id, record.state_count = state.boot_id, state.count
+            self.profile = str(state.fields.get("profile", ""))
             self._name_certificate(state.certificate)
         events = self._dated(self._reader.flush()) if self.ended else []
         return Taken([], events, state if state.count and state.online else None)

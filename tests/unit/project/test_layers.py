@@ -45,6 +45,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "cloud_bridge": {"numpy"},
     "cloud_bridge/api": {"fastapi", "sqlalchemy", "sse_starlette", "starlette", "uvicorn"},
     "cloud_bridge/client.py": {"httpx"},
+    "cloud_bridge/commands": {"sqlalchemy"},
     "cloud_bridge/inference": {"torch"},
     "cloud_bridge/store": {"alembic", "sqlalchemy"},
     "cloud_bridge/store/export.py": {"pyarrow"},
