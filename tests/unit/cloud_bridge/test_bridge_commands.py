@@ -120,7 +120,9 @@ def test_what_is_in_force_is_what_the_device_has_signed(api: Ordered) -> None:
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     OPERATOR.save(tmp_path / "operator.key")
     (tmp_path / "operator.key").chmod(mode)
-    with pytest.raises(ConfigError, match=rf"\[commands\] operator_key: .*mode {mode:04o} lets others (read|write) it; chmod"):
+    with pytest.raises(
+        ConfigError, match=rf"\[commands\] operator_key: .*mode {mode:04o} lets others (read|write) it; chmod"
+    ):
         CommandDesk.of(CommandConfig(str(tmp_path / "operator.key")), sa.create_engine("sqlite://"), str)
 
 
