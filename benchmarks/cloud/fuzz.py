@@ -33,6 +33,7 @@ from benchmarks.harness import CHECKPOINT, add_checkpoint, add_engine, engine_fo
 from benchmarks.runner import Benchmark, Report
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.tokens import add_token
+from cloud_bridge.commands.desk import CommandConfig
 from cloud_bridge.config import BridgeConfig, CameraConfig
 from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.ingest.session import CameraSession, Taken
@@ -158,11 +159,13 @@ class _Nowhere(io.StringIO):
         return len(text)
 
 
-def _config(broker: int, api: int, tokens: Path) -> BridgeConfig:
+def _config(broker: int, api: int, folder: Path) -> BridgeConfig:
+    DeviceKey.new().save(folder / "operator.key")
     return BridgeConfig(
         cameras=tuple(CameraConfig(SITE, name, key.public.hex) for name, key in keys().items()),
         broker=BrokerConfig(f"mqtt://127.0.0.1:{broker}"),
-        api=ApiConfig(f"127.0.0.1:{api}", str(tokens), requests_per_s=1e6, burst=1e6),
+        api=ApiConfig(f"127.0.0.1:{api}", str(folder / "tokens.json"), requests_per_s=1e6, burst=1e6),
+        commands=CommandConfig(str(folder / "operator.key")),
     )
 
 
@@ -189,25 +192,25 @@ class _Campaign:
     def run(self, folder: Path, log: _Log) -> tuple[_Meter, _Samples]:
         """Run it to its end."""
         spawn = multiprocessing.get_context("spawn")
-        read, stop, end = spawn.Value("q", 0, lock=False), spawn.Event(), spawn.Event()
+        read, done, stop, end = spawn.Value("q", 0, lock=False), spawn.Event(), spawn.Event(), spawn.Event()
         queues = (spawn.Queue(), spawn.Queue())
-        tokens, api = folder / "tokens.json", free_port()
+        api = free_port()
         meter, manifest = _Meter(read, self.bound_ms / 1e3), EngineManifest.load(self.engine)
         with ExitStack() as stack:
             broker = stack.enter_context(Mosquitto(folder))
-            asks = Ask(f"http://127.0.0.1:{api}", _tokens(tokens), self.seed, stop, queues[1])
-            feeds = Feed(broker.port, self.seed, self.engine, self.messages, read, stop, end, queues[0])
+            asks = Ask(f"http://127.0.0.1:{api}", _tokens(folder / "tokens.json"), self.seed, stop, queues[1])
+            feeds = Feed(broker.port, self.seed, self.engine, self.messages, read, done, stop, end, queues[0])
             store = Store.open(StoreConfig(), folder)
             stack.callback(store.close)
             member, key = FamilyMember.load(self.checkpoint, manifest, 1), DeviceKey.new()
-            config = _config(broker.port, api, tokens)
+            config = _config(broker.port, api, folder)
             service = Service(config, manifest, member, key, store, Timeline(_Nowhere(), _Nowhere()))
             meter.dropped = service._mailbox.dropped
             for session in service.bridge.sessions.values():
                 meter.watch(session)
             samples = stack.enter_context(_Samples(log, meter))
             made = [spawn.Process(target=feed, args=(feeds,)), spawn.Process(target=ask, args=(asks,))]
-            clock = _Clock(self, stop, end, queues, made)
+            clock = _Clock(self, done, stop, end, queues, made)
             try:
                 self.stats = service.run(clock.over)
             except Exception as error:
@@ -222,9 +225,9 @@ class _Clock:
     """Starts the senders once the bridge is ready, and ends them, then the bridge. Asked after each batch."""
 
     def __init__(
-        self, campaign: _Campaign, stop: Any, end: Any, queues: Sequence[Any], processes: Sequence[Any]
+        self, campaign: _Campaign, done: Any, stop: Any, end: Any, queues: Sequence[Any], processes: Sequence[Any]
     ) -> None:
-        self._campaign, self._stop, self._end, self._queues = campaign, stop, end, queues
+        self._campaign, self._done, self._stop, self._end, self._queues = campaign, done, stop, end, queues
         self._processes, self._began_s, self._ends_s = processes, 0.0, 0.0
 
     def over(self) -> bool:
@@ -235,7 +238,8 @@ class _Clock:
             for process in self._processes:
                 process.daemon = True
                 process.start()
-        done = now_s - self._began_s > self._campaign.seconds or not self._processes[0].is_alive()
+        done = now_s - self._began_s > self._campaign.seconds or self._done.is_set()
+        done = done or not self._processes[0].is_alive()
         if done and not self._ends_s:
             self._stop.set()
             self._end.set()

@@ -55,6 +55,7 @@ class Feed:
         engine: The engine folder, for the manifest.
         count: Hostile messages to be sent, at most.
         read: How many messages the bridge has read so far, shared.
+        done: Set once all hostile messages are sent.
         stop: Ends the hostile messages.
         end: Ends the genuine camera, too.
         told: Receives one dict at the end: `kinds`, `sent` (on topics that are read), `acknowledged` (slots).
@@ -65,6 +66,7 @@ class Feed:
     engine: Path
     count: int
     read: Any
+    done: Event
     stop: Event
     end: Event
     told: Queue[dict[str, Any]]
@@ -93,6 +95,7 @@ def feed(task: Feed) -> None:
     camera.start()
     with _client(task.port, "hostile") as client:
         kinds, sent = _hostile(task, fuzzer, client)
+        task.done.set()
     task.end.wait()
     camera.join(_PATIENCE_S)
     task.told.put({"kinds": dict(kinds), "sent": sent, "acknowledged": slots})

@@ -36,7 +36,7 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
     "reason": _TEXT,
     "boot_id": _ID,
     "model_id": _ID,
-    "started_at": {"type": ["number", "string"]},
+    "started_at": _COUNT,
     "slot_s": {"type": "number", "exclusiveMinimum": 0},
     "public_key": _HASH,
     "software": _TEXT,
