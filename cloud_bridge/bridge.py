@@ -110,13 +110,12 @@ class Bridge:
         self._link, self._timeline, self._clock = link, timeline, clock
         self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
         stale_after_s = max(config.ingest.stale_after_s, _STALE_SLOTS * manifest.window.slot_s)
-        self._escalate_s = config.alerts.escalate_s
-        self._sends_commands, self._asked_s = bool(config.commands.operator_key), -_LOOK_S
+        self._escalate_s, self._sends_commands = config.alerts.escalate_s, bool(config.commands.operator_key)
         self._letters = Letters(config.webhooks, QuietHours(config.alerts.quiet, config.alerts.quiet_zone))
         self.publisher, self.trouble, self._tell = Publisher(store, link), "", told
         self._retention = Retention(config.store, store.engine)
         self.listeners = list[Callable[[str, Verdict | Alert, str], None]]()
-        self.health, self._looked_s = dict[str, Any](), -_LOOK_S
+        self.health, self._looked_s, self._asked_s = dict[str, Any](), -_LOOK_S, -_LOOK_S
         self._work, self._told = Work(), list[tuple[str, Verdict | Alert, str]]()
         self._receipts = list[Receipt]()
         self._cameras = {camera.name: camera for camera in config.cameras}

@@ -35,7 +35,7 @@ _PERIOD_S = 0.1  # between two releases of a camera
 _SESSION_S = 3600
 
 
-def key_of(camera: str) -> DeviceKey:
+def _key_of(camera: str) -> DeviceKey:
     """The key of a camera."""
     return DeviceKey(hashlib.sha256(camera.encode()).digest())
 
@@ -102,7 +102,7 @@ class Fleet:
         return {(f"{SITE}/{name}", slot): at for name, each in self._acknowledged.items() for slot, at in each}
 
     def _send(self, name: str) -> None:
-        key, client, slot = key_of(name), _client(self._port, name), 0
+        key, client, slot = _key_of(name), _client(self._port, name), 0
         there = threading.Event()
         client.on_publish = lambda *_: there.set()
         client.loop_start()
@@ -167,7 +167,7 @@ def write_bridge(folder: Path, port: int, engine: Path, checkpoint: Path, url: s
         ("[store]", {"url": url}),
         ("[ingest]", {"max_age_s": 1e6, "stale_after_s": 1e6, "burst": 1e9}),
         ("[run]", {"shard": shard}),
-        *(("[[cameras]]", {"site": SITE, "camera": name, "public_key": key_of(name).public.hex}) for name in CAMERAS),
+        *(("[[cameras]]", {"site": SITE, "camera": name, "public_key": _key_of(name).public.hex}) for name in CAMERAS),
     )
     lines = [f"{head}\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items()) for head, values in tables]
     file = folder / "bridge.toml"

@@ -45,7 +45,7 @@ _SUPERVISED = ("cannot be reached", "does not answer", "has taken our place")
 
 
 @dataclass
-class Campaign:
+class _Campaign:
     """Bridges, a broker, a database, and what is done to them.
 
     Attributes:
@@ -249,7 +249,7 @@ def _run(kind: str, args: argparse.Namespace, seconds: float) -> tuple[dict[str,
         config = write_bridge(folder, broker.port, engine, checkpoint, url, f"any/{_SHARDS}")
         subscriber = stack.enter_context(Subscriber(broker.port))
         fleet = stack.enter_context(Fleet(broker.port, manifest, args.seed))
-        campaign = Campaign(folder, config, store, broker, server, fleet, random.Random(args.seed))
+        campaign = _Campaign(folder, config, store, broker, server, fleet, random.Random(args.seed))
         stack.callback(campaign.stop)
         campaign.start()
         fleet.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.server import ApiServer
 from cloud_bridge.bridge import Bridge
+from cloud_bridge.client import BridgeClient
 from cloud_bridge.commands.desk import CommandConfig, CommandDesk
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.store import tables
@@ -80,6 +82,15 @@ def test_an_order_reaches_the_device_signed_and_once(api: Ordered, tmp_path: Pat
     entry = api.ask("/v1/audit", "admin").json()[0]
     assert (entry["who"], entry["what"]) == ("operator", "command")
     assert entry["detail"] == f"lab/door: profile strict, number {row['number']}"
+
+
+def test_the_python_client_orders(api: Ordered) -> None:
+    async def order() -> dict[str, Any]:
+        async with BridgeClient(str(api.http.base_url), api.tokens["operator"]) as bridge:
+            return await bridge.order("lab/door", "strict")
+
+    assert asyncio.run(order())["profile"] == "strict"
+    assert len(api.sent()) == 1
 
 
 @pytest.mark.parametrize(
