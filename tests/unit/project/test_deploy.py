@@ -188,3 +188,13 @@ def test_a_chart_without_cameras_says_so() -> None:
 def test_the_rules_count_the_shards_that_there_are() -> None:
     (text,) = [each["data"]["alert-rules.yml"] for each in rendered() if "alert-rules.yml" in each.get("data", {})]
     assert "count(veilsight_bridge_place) < 4 or" in text
+
+
+def test_the_image_copies_what_its_context_has() -> None:
+    lines = [line.split() for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines()]
+    copied = {name for line in lines if line[:1] == ["COPY"] and "--from=made" not in line for name in line[1:-1]}
+    let_in = {
+        line[1:] for line in (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    assert copied == let_in
+    assert all((ROOT / name).exists() for name in copied if not name.startswith("build/"))
