@@ -46,13 +46,16 @@ def spent(slot: int) -> bool:
 
 
 class PersistentMosquitto(Mosquitto):
-    """A Mosquitto that writes to its disk what has changed, and reads it at its start."""
+    """A Mosquitto that writes what it has to its disk once a second, and reads it at its start.
+
+    With `autosave_on_changes` it would write all of it at every message: a backlog then grows for ever.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        lines = ("user root", "persistence true", f"persistence_location {folder}/", "autosave_on_changes true")
+        lines = ("user root", "persistence true", f"persistence_location {folder}/", "autosave_interval 1")
         with self._config.open("a") as file:
-            file.write("\n".join((*lines, "autosave_interval 1", "")))
+            file.write("\n".join((*lines, "")))
 
     def kill(self) -> None:
         """Kill it: it writes nothing more."""
@@ -79,10 +82,13 @@ class Fleet:
         self._port, self._manifest, self._over = port, manifest, threading.Event()
         self._noise = np.random.default_rng(seed).integers(-150, 150, (97, manifest.n), np.int16)
         self._acknowledged: dict[str, list[tuple[int, float]]] = {name: [] for name in CAMERAS}
-        self._threads = [threading.Thread(target=self._send, args=(name,), daemon=True) for name in CAMERAS]
+        self._threads = list[threading.Thread]()
 
     def start(self) -> None:
-        """Begin to publish."""
+        """Connect, and begin to publish."""
+        for name in CAMERAS:
+            connected = (name, _client(self._port, name))
+            self._threads.append(threading.Thread(target=self._send, args=connected, daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -90,8 +96,7 @@ class Fleet:
         """Publish no more; what was sent is acknowledged before this returns."""
         self._over.set()
         for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
+            thread.join()
 
     def acknowledged(self) -> Mapping[str, Sequence[int]]:
         """`site/camera` -> slots that the broker has acknowledged, in order."""
@@ -101,8 +106,8 @@ class Fleet:
         """(`site/camera`, slot) -> when it was acknowledged, seconds since 1970."""
         return {(f"{SITE}/{name}", slot): at for name, each in self._acknowledged.items() for slot, at in each}
 
-    def _send(self, name: str) -> None:
-        key, client, slot = _key_of(name), _client(self._port, name), 0
+    def _send(self, name: str, client: mqtt.Client) -> None:
+        key, slot = _key_of(name), 0
         there = threading.Event()
         client.on_publish = lambda *_: there.set()
         client.loop_start()

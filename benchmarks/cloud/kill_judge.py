@@ -23,7 +23,7 @@ from wire.protocol.message import open_alert, open_verdict
 
 __all__ = ["judge"]
 
-_UNWRITTEN_S = 1.5  # what a broker that is killed may not have written to its disk yet
+_UNWRITTEN_S = 3.0  # what a broker that is killed may not have written to its disk yet
 _NEAR_S = 10.0  # of a message that it had from us, whose way to the subscriber ended there
 _SHOWN = 5
 

@@ -7,7 +7,7 @@ SIGKILL and SIGTERM, at random from a seed, of a bridge, the broker and the data
 which is no process, is locked for some seconds. What was killed is started again. In the end the store must hold each
 release once, and the verdicts and alerts that follow from these releases: none missing, none twice, no slot left out;
 and the subscriber must have got each. A broker that is killed may lose what it has acknowledged and not written to its
-disk yet, about a second: such releases and messages are counted beside.
+disk yet, some seconds: such releases and messages are counted beside.
 """
 
 from __future__ import annotations
