@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,8 +61,9 @@ class Ordered(Api):
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Ordered]:
-    with Ordered(tmp_path) as api:
-        yield api
+    made = Ordered(tmp_path)
+    with made:
+        yield made
 
 
 def test_an_order_reaches_the_device_signed_and_once(api: Ordered, tmp_path: Path) -> None:
@@ -138,15 +138,18 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> Non
 
 
 def test_a_key_that_is_missing_short_or_a_link_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "operator.key"
-    for make, words in (
-        (lambda: None, "there is no such file; make one"),
-        (lambda: (file.write_bytes(b"short"), file.chmod(0o600)), "5 bytes, expected 32"),
-        (lambda: (file.unlink(), os.symlink("/dev/zero", file)), "operator_key"),
-    ):
-        make()
-        with pytest.raises(ConfigError, match=words):
-            CommandDesk.of(CommandConfig(str(file)), sa.create_engine("sqlite://"), str)
+    file, engine = tmp_path / "operator.key", sa.create_engine("sqlite://")
+    config = CommandConfig(str(file))
+    with pytest.raises(ConfigError, match="there is no such file; make one"):
+        CommandDesk.of(config, engine, str)
+    file.write_bytes(b"short")
+    file.chmod(0o600)
+    with pytest.raises(ConfigError, match="5 bytes, expected 32"):
+        CommandDesk.of(config, engine, str)
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="operator_key"):
+        CommandDesk.of(config, engine, str)
 
 
 def test_the_section_of_the_file() -> None:
