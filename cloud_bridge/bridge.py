@@ -182,6 +182,8 @@ class Bridge:
 
     def watch(self) -> None:
         """Raise and clear the alerts that time alone decides; call it regularly."""
+        if self.trouble:
+            return  # the last commit may have been made, and is asked for again as it was
         now_s = self._clock()
         for camera, conditions in self._conditions.items():
             self._publish_alerts([(camera, turn) for turn in conditions.watch(now_s, self._began_s)])
@@ -225,7 +227,7 @@ class Bridge:
 
     def _send_commands(self) -> None:
         """Put commands that the API has taken into the outbox, in one commit with the word that they are there."""
-        if not self._sends_commands or time.monotonic() - self._asked_s < _LOOK_S:
+        if self.trouble or not self._sends_commands or time.monotonic() - self._asked_s < _LOOK_S:
             return
         self._asked_s = time.monotonic()
         try:

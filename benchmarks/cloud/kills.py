@@ -102,7 +102,7 @@ class _Campaign:
     def _hear(self, ended: Child) -> None:
         """Note why a bridge has ended, where nobody has ended it."""
         words = (ended.output().strip().splitlines() or ["nothing"])[-1]
-        if ended.process.returncode in (-signal.SIGKILL, 0):
+        if ended.process.returncode in (-signal.SIGKILL, -signal.SIGTERM, 0):  # one that starts knows no SIGTERM yet
             return
         if ended.process.returncode == 2 and any(known in words for known in _SUPERVISED):
             self.ended += 1
