@@ -57,12 +57,17 @@ TRAIN = [
     "onnxruntime>=1.23",  # runs the person network on clips
     *CAMERA,
 ]
+DEPLOY = [
+    "helm-python-sdk>=0.2.2,<1",  # Helm's own SDK: lints and renders the chart without a program `helm`
+    "kubernetes-validate>=1.37",  # carries Kubernetes' schemas
+]
 TEST = [
     *CLIENT,
     "pytest>=9",
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.8",
     "hypothesis>=6",
+    "schemathesis>=4.32,<5",  # requests of every operation of the API's OpenAPI document
     "mpmath>=1.3",
     "opendp>=0.14",  # a second sampler, compared with ours
     "dp-accounting>=0.6",  # a second accountant, compared with the certificate
@@ -72,6 +77,7 @@ TEST = [
     "axe-playwright-python>=0.1.8",  # carries axe-core: accessibility
     "cyclonedx-python-lib>=11,<12",  # this and the next: the schema of bills of materials
     "jsonschema>=4.26",
+    "PyYAML>=6",  # reads what lies under deploy/
     "ruff==0.17.*",
     "mypy==2.4.*",
     "types-protobuf>=7.35",
@@ -104,6 +110,7 @@ setup(
         "client": CLIENT,
         "train": TRAIN,
         "tensorboard": ["tensorboard>=2.20"],  # the curve of a training as TensorBoard shows it
+        "deploy": DEPLOY,
         "test": TEST,
     },
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from cloud_bridge.config import BridgeConfig
 from cloud_bridge.contour.artist import Artist
 from cloud_bridge.inference.choice import open_member
 from cloud_bridge.inference.member import Member
+from cloud_bridge.log import set_up
 from cloud_bridge.service import Service
 from cloud_bridge.store.folder import one_at_a_time, own_folder
 from cloud_bridge.store.place import Unneeded
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--json-lines", metavar="FILE", help="also write verdicts, alerts and counts as JSON, one document a line"
     )
     options = parser.parse_args(argv)
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    set_up()
     try:
         _serve(BridgeConfig.load(options.config), options.json_lines)
     except VeilsightError as error:

@@ -117,12 +117,12 @@ class Bridge:
         self._link, self._timeline, self._clock = link, timeline, clock
         self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
         stale_after_s = max(config.ingest.stale_after_s, _STALE_SLOTS * manifest.window.slot_s)
-        self._escalate_s = config.alerts.escalate_s
+        self._escalate_s, self._sends_commands = config.alerts.escalate_s, bool(config.commands.operator_key)
         self._letters = Letters(config.webhooks, QuietHours(config.alerts.quiet, config.alerts.quiet_zone))
         self.publisher, self.trouble, self._tell = Publisher(store, link), "", told
         self._retention = Retention(config.store, store.engine)
         self.listeners = list[Callable[[str, Verdict | Alert, str], None]]()
-        self.health, self._looked_s = dict[str, Any](), -_LOOK_S
+        self.health, self._looked_s, self._asked_s = dict[str, Any](), -_LOOK_S, -_LOOK_S
         self._work, self._told = Work(), list[tuple[str, Verdict | Alert, str]]()
         self._receipts = list[Receipt]()
         self._cameras = {camera.name: camera for camera in config.cameras}
@@ -189,6 +189,8 @@ class Bridge:
 
     def watch(self) -> None:
         """Raise and clear the alerts that time alone decides; call it regularly."""
+        if self.trouble:
+            return  # the last commit may have been made, and is asked for again as it was
         now_s = self._clock()
         for camera, conditions in self._conditions.items():
             self._publish_alerts([(camera, turn) for turn in conditions.watch(now_s, self._began_s)])
@@ -227,7 +229,25 @@ class Bridge:
     def tidy(self) -> None:
         """Delete some of what is too old, where that is due, and count what there is to know; call it regularly."""
         self._retention.step(self._clock())
+        self._send_commands()
         self.look()
+
+    def _send_commands(self) -> None:
+        """Put commands that the API has taken into the outbox, in one commit with the word that they are there."""
+        if self.trouble or not self._sends_commands or time.monotonic() - self._asked_s < _LOOK_S:
+            return
+        self._asked_s = time.monotonic()
+        try:
+            waiting = self._store.commands()
+        except StoreAway:
+            return  # the next commit says so
+        for each in waiting:
+            if each.camera in self._records and each not in self._work.commands:
+                message = self._message(each.camera, "command", each.payload)
+                self._work.outbox.append((self._records[each.camera].id, message))
+                self._work.commands.append(each)
+        if self._work:
+            self._commit()
 
     def look(self) -> None:
         """Make `health` anew, where it is a second old."""

@@ -74,6 +74,10 @@ class BridgeClient:
         """Add a comment to an alert."""
         return dict(await self._json("POST", f"/v1/alerts/{number}/comments", json={"words": words}))
 
+    async def order(self, camera: str, profile: str) -> dict[str, Any]:
+        """Order the device of a camera, `site/camera`, to change to a profile; returns the command."""
+        return dict(await self._json("POST", f"/v1/devices/{camera}/commands", json={"profile": profile}))
+
     async def history(self, kind: str, **wanted: Any) -> AsyncIterator[dict[str, Any]]:
         """Yield stored "verdicts" or "alerts", the newest first. wanted: camera, label, since, until."""
         after = ""

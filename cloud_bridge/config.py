@@ -12,6 +12,7 @@
     [store]      url, password_file, keep_releases_days, keep_verdicts_days, keep_alerts_days, keep_audit_days
     [api]        listen, tokens, cert, key, requests_per_s, burst
     [contour]    enabled
+    [commands]   operator_key
     [run]        exit_when_offline, shard
 
 Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
@@ -29,6 +30,7 @@ from urllib.parse import urlsplit
 from cloud_bridge.address import check_address
 from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
 from cloud_bridge.api.config import ApiConfig
+from cloud_bridge.commands.desk import CommandConfig
 from cloud_bridge.contour.artist import ContourConfig
 from cloud_bridge.ingest.freshness import IngestRule
 from cloud_bridge.store.database import StoreConfig
@@ -171,6 +173,7 @@ class BridgeConfig:
     store: StoreConfig = StoreConfig()
     api: ApiConfig = ApiConfig()
     contour: ContourConfig = ContourConfig()
+    commands: CommandConfig = CommandConfig()
     run: RunConfig = RunConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
 
@@ -207,6 +210,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "store": StoreConfig,
     "api": ApiConfig,
     "contour": ContourConfig,
+    "commands": CommandConfig,
     "run": RunConfig,
     "webhooks": WebhookConfig,
 }

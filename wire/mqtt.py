@@ -121,7 +121,7 @@ class MqttClient:
         self._most = self._suspect = 0  # bytes that the broker takes (0: any); of a message that may be too long
         self._broke: ReasonCode | None = None  # why the last session ended, until the caller's thread has seen it
         self._began, self._short, self._taken_over, self._doubled = 0.0, 0, 0, False
-        self._ready, self._failed = threading.Event(), threading.Event()
+        self._ready, self._failed, self._breaks = threading.Event(), threading.Event(), threading.Lock()
         self._problem, self._refused, self._logged_at = _UNREACHED, False, -1e9
         self._greeted = 0  # the session that was greeted last
         self.sessions = self.sent = self.sent_bytes = self.dropped = self.refused = self.too_long = 0
@@ -187,11 +187,13 @@ class MqttClient:
     def acknowledge(self, receipts: Iterable[Receipt]) -> None:
         """Tell the broker that these messages need not come again. Any thread may call it.
 
-        Those of a connection that is gone are left out: the broker has sent the messages again, under new receipts.
+        Those of a connection that is gone are left out: the broker has sent the messages again, under new receipts. One
+        that was queued while there is no connection would go out on the next, where it may be another message's number.
         """
-        for receipt in receipts:
-            if receipt.session == self.sessions and receipt.mid:
-                self._client.ack(receipt.mid, 1)
+        with self._breaks:
+            for receipt in receipts:
+                if self.connected and receipt.session == self.sessions and receipt.mid:
+                    self._client.ack(receipt.mid, 1)
 
     @property
     def waiting(self) -> int:
@@ -409,7 +411,8 @@ class MqttClient:
     def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         if client is not self._client:
             return
-        was_connected, self.connected = self.connected, False
+        with self._breaks:
+            was_connected, self.connected = self.connected, False
         if not was_connected and not self._refused:  # it closed the connection without a CONNACK
             self._fall_back(client)
         elif was_connected and code.is_failure:

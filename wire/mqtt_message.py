@@ -39,7 +39,7 @@ class OnWire(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """Names a message that came and is not acknowledged yet. session: the connection; mid: its number there."""
+    """Names a message that came and is not acknowledged. session: the connection; mid: its number, 0 at QoS 0."""
 
     session: int
     mid: int

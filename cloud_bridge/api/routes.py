@@ -2,7 +2,7 @@
 
     GET    /v1/cameras, /v1/verdicts, /v1/alerts, /v1/alerts/ID, /v1/stream     viewer
     POST   /v1/alerts/ID/acknowledge, /v1/alerts/ID/comments                    nurse
-    GET    /v1/export/KIND                                                      operator
+    GET    /v1/export/KIND;  /v1/devices/SITE/CAMERA/commands (orders.py)       operator
     DELETE /v1/data;  GET /v1/audit                                             admin
     GET    /health  without a token;  /metrics  viewer of all sites;  /openapi.json
 
@@ -31,8 +31,10 @@ from cloud_bridge.api import queries
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.limits import BodyLimit, Rates
 from cloud_bridge.api.live import Full, Hub
+from cloud_bridge.api.orders import add_orders
 from cloud_bridge.api.queries import Missing, Wanted
 from cloud_bridge.api.tokens import Caller, TokenFile
+from cloud_bridge.commands.desk import CommandDesk
 from cloud_bridge.store.database import writing
 from cloud_bridge.store.export import EXPORTS, export
 from cloud_bridge.store.retention import delete, write_audit
@@ -102,7 +104,15 @@ class _Guard:
         return caller
 
 
-def make_app(engine: Engine, tokens: TokenFile, config: ApiConfig, hub: Hub, health: Health, facts: Facts) -> FastAPI:
+def make_app(
+    engine: Engine,
+    tokens: TokenFile,
+    config: ApiConfig,
+    hub: Hub,
+    health: Health,
+    facts: Facts,
+    desk: CommandDesk | None = None,
+) -> FastAPI:
     """Make the application.
 
     Args:
@@ -112,6 +122,7 @@ def make_app(engine: Engine, tokens: TokenFile, config: ApiConfig, hub: Hub, hea
         hub: Gives verdicts and alerts as they are made.
         health: The bridge's counts.
         facts: What the page tells beside the store.
+        desk: Signs commands to devices; None: there are none.
     """
 
     @asynccontextmanager
@@ -135,6 +146,7 @@ def make_app(engine: Engine, tokens: TokenFile, config: ApiConfig, hub: Hub, hea
     _takes_out(app, engine, guard)
     _streams(app, guard, hub)
     _watches(app, engine, guard, hub, health)
+    add_orders(app, desk, guard.role("operator"))
     add_page(app, engine, facts, health, guard.role("viewer"))
     return app
 

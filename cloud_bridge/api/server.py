@@ -18,6 +18,7 @@ from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.live import Hub
 from cloud_bridge.api.routes import Health, make_app
 from cloud_bridge.api.tokens import TokenFile
+from cloud_bridge.commands.desk import CommandDesk
 from cloud_bridge.web.facts import Facts
 from wire.errors import ConfigError
 from wire.protocol.contour import Contour, contour_fields
@@ -33,10 +34,12 @@ _AT_ONCE = 256  # connections that are served
 class ApiServer:
     """The API, for a `with` block."""
 
-    def __init__(self, config: ApiConfig, engine: Engine, health: Health, facts: Facts) -> None:
+    def __init__(
+        self, config: ApiConfig, engine: Engine, health: Health, facts: Facts, desk: CommandDesk | None = None
+    ) -> None:
         """Take the port. Raises ConfigError where it cannot be had, or the files cannot be used."""
         host, port = config.address
-        app = make_app(engine, TokenFile(Path(config.tokens)), config, hub := Hub(), health, facts)
+        app = make_app(engine, TokenFile(Path(config.tokens)), config, hub := Hub(), health, facts, desk)
         self._hub = hub
         try:
             family = socket.AF_INET6 if host.version == 6 else socket.AF_INET

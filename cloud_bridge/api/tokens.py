@@ -25,7 +25,7 @@ from wire.files import read_trusted, write_durably
 __all__ = ["ROLES", "Caller", "TokenFile", "add_token", "remove_token"]
 
 ROLES = ("viewer", "nurse", "operator", "admin")
-"""Each may do what those before it may: read; acknowledge and comment; export; delete and see the audit log."""
+"""Each may do what those before it may: read; acknowledge, comment; export, command; delete, see the audit log."""
 
 ANY_SITE = "*"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")

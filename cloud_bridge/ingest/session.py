@@ -64,6 +64,7 @@ _REGISTER = (
     ". If the device was given a new key, register it: put the line of its <key>.pub into [[cameras]] public_key"
 )
 _QUIET_S = 5.0  # after an offline, before a slot that is missing is given up
+_STATES = IngestRule(burst=60.0, rate=1.0)  # that a camera may send: each can turn an alert
 _RECENT = 256  # slots within which a repeated one counts as a duplicate, and a late one as late
 
 
@@ -96,6 +97,7 @@ class CameraSession:
         refused: Reason (a key of REASONS) -> messages.
         gaps: Slots that were given up as missing.
         fresh_s: When its last new release came, by this machine's clock; 0: none since the start.
+        profile: That the newest state says is in force; "": none came since the start.
         forged_at_s: When a message last came that another key has signed.
         ahead_at_s: When a release last came that was dated after our clock, or a clock was set back;
         ahead_s: by how much it was dated after it,
@@ -131,6 +133,7 @@ class CameraSession:
         self._names = (site, name)
         self._freshness = freshness or Freshness(camera, IngestRule())
         self._allowance = allowance or Allowance(IngestRule(), manifest.window.slot_s)
+        self._states = Allowance(_STATES, manifest.window.slot_s)
         self._slots = manifest.certificate().lifetime_releases
         self._now_s = self._came_s = self._heard_s = self.fresh_s = self.ahead_s = 0.0
         self.forged_at_s = self.ahead_at_s = -math.inf
@@ -148,6 +151,7 @@ class CameraSession:
         shape = (manifest.event_releases, manifest.tokens, manifest.width)
         self._reader = EventReader(camera, *shape, manifest.weights, detector)
         self.received = self.gaps = self.skewed = 0
+        self.profile = ""
         self.refused: Counter[str] = Counter()
         self._accepted, self._unread = list[Accepted](), list[tuple[int, int, str]]()
         self._resume(recent)
@@ -192,6 +196,20 @@ class CameraSession:
         if name == "certificate" and payload:
             self._certificate(payload)
         return NOTHING
+
+    def wants(self, name: str, payload: bytes) -> bool:
+        """Whether a message is the camera's own and newer than what was read. Changes nothing; any thread may ask."""
+        record = self._record
+        try:
+            if name == "features":
+                message = open_features(payload, self._public, *self._names, *self._model)
+                return (message.boot_id, message.slot) >= (record.boot_id, record.next_slot)
+            if name == "state":
+                state = open_state(payload, self._public, *self._names)
+                return (state.boot_id, state.count) > (record.state_boot_id, record.state_count)
+        except MessageError:
+            return False
+        return hashlib.sha256(payload).hexdigest() == self._named
 
     def settle(self, now_s: float) -> Taken:
         """Read what waits for a missing slot, where the camera has been offline and silent for some seconds."""
@@ -266,9 +284,14 @@ class CameraSession:
         if message.boot_id < self._record.boot_id:
             self._refuse_replay()
             return []
-        if not self._is_new(message) or not self._may_send():
+        new, missed = self._is_new(message), self._is_missed(message)
+        if not (new or missed) or not self._may_send():
             return []
         self._accepted.append(Accepted(message.boot_id, message.slot, payload))
+        if missed:
+            self._recent.append(message.slot)
+            self._leave(message, "late")
+            return []
         before: list[Release] = []
         if message.boot_id > self._record.boot_id:
             before = self._in_order(0)
@@ -284,11 +307,15 @@ class CameraSession:
             self.refuse("duplicate")
         elif slot >= record.next_slot:
             return True
-        elif self._recent and slot > self._recent[0]:
-            self.refuse("late")
-        else:
+        elif not self._is_missed(message):
             self._refuse_replay()
         return False
+
+    def _is_missed(self, message: FeatureMessage) -> bool:
+        """Whether a release comes after its slot was given up, a short while ago: it is kept, and not read."""
+        slot, record = message.slot, self._record
+        passed = message.boot_id == record.boot_id and slot < record.next_slot and slot not in self._recent
+        return passed and bool(self._recent) and slot > self._recent[0]
 
     def _may_send(self) -> bool:
         """Take one release from the camera's allowance; count the message where there is none left."""
@@ -392,12 +419,16 @@ class CameraSession:
         if (state.boot_id, state.count) < newest or state.boot_id < record.boot_id:
             self.refuse("replayed")
             return NOTHING
+        if state.count and not self._states.take(self._came_s):  # a Last Will, which anybody can replay, takes none
+            self._refuse_for(MessageError("flood", "states faster than its slots pass"))
+            return NOTHING
         if state.online:
             self._offline = False
         elif not retained or state.boot_id == self._boot_read:
             self._offline, self._heard_s = True, self._now_s
         if state.count:
             record.state_boot_id, record.state_count = state.boot_id, state.count
+            self.profile = str(state.fields.get("profile", ""))
             self._name_certificate(state.certificate)
         events = self._dated(self._reader.flush()) if self.ended else []
         return Taken([], events, state if state.count and state.online else None)

@@ -76,13 +76,25 @@ class Link(Protocol):
 class Mailbox:
     """A queue for each camera, read in turns.
 
-    A flood of one camera drops the oldest messages of that camera only, and delays those of another by no more than
-    one batch. While the store is away everything is kept, up to a bound on all of it, which a broker of MQTT 5 does not
-    reach: it sends no more before we acknowledge something.
+    A flood under the name of one camera drops messages of that camera only, and delays those of another by no more than
+    one batch. Of what is there, the oldest is dropped that the camera has not signed, or that was read before: whoever
+    may write under its name, without its key, pushes nothing of it out. While the store is away everything is kept, up
+    to a bound on all of it, which a broker of MQTT 5 does not reach: it sends no more before we acknowledge something.
     """
 
-    def __init__(self, cameras: Iterable[str], depth: int = 1024) -> None:
+    def __init__(
+        self, cameras: Iterable[str], depth: int = 1024, wanted: Callable[[Inbound], bool] = lambda item: False
+    ) -> None:
+        """Begin empty.
+
+        Args:
+            cameras: `site/camera` of each.
+            depth: Messages of one that may wait.
+            wanted: Whether a message is the camera's, and new; asked on the network's thread, in a flood alone.
+        """
         self._queues = {name: deque[Inbound]() for name in ("", *cameras)}
+        self._kept = {name: deque[Inbound]() for name in self._queues}  # found to be wanted; read before the queue
+        self._wanted = wanted
         self._turns = deque[str]()  # cameras with messages, the next one first
         self._deep = set[str]()  # cameras with more messages than `depth`: of a time when all was kept
         self._depth, self._count = depth, 0
@@ -102,20 +114,37 @@ class Mailbox:
         queue, dropped = self._queues[name], None
         most = MAX_CERTIFICATE if item.name == "certificate" else MAX_PAYLOAD
         with self._ready:
-            full = len(queue) >= self._depth
+            full, has_turn = len(queue) >= self._depth, bool(queue or self._kept[name])
             if full and keep:
                 self._deep.add(name)
             if self._count >= _MOST_WAITING or (full and name not in self._deep):
-                dropped = queue.popleft() if queue else item
+                dropped = self._drop(name) if queue else item
                 self.dropped[name] += 1
                 self._count -= 1
-            if not queue and dropped is not item:
+            if not has_turn and dropped is not item:
                 self._turns.append(name)
             if dropped is not item:
                 queue.append(item._replace(payload=item.payload[: most + 1]))
             self._count += 1
             self._ready.notify()
         return dropped
+
+    def _drop(self, name: str) -> Inbound:
+        """Take out the oldest message that is not wanted; where all are, the oldest."""
+        queue, kept = self._queues[name], self._kept[name]
+        while queue:
+            oldest = queue.popleft()
+            if not self._wanted(oldest):
+                return oldest
+            kept.append(oldest)
+            if len(kept) > self._depth:
+                break
+        return kept.popleft()
+
+    def leave(self, camera: str) -> None:
+        """Count a message of `site/camera` that nobody is to read."""
+        with self._ready:
+            self.dropped[camera if camera in self._queues else ""] += 1
 
     def take(self, timeout_s: float) -> list[Inbound]:
         """Take the next batch, a message of each camera in turn; [] where none arrives within `timeout_s`."""
@@ -124,8 +153,8 @@ class Mailbox:
             self._ready.wait_for(lambda: bool(self._turns), timeout_s)
             while self._turns and len(items) < _BATCH:
                 name = self._turns.popleft()
-                items.append(self._queues[name].popleft())
-                if self._queues[name]:
+                items.append((self._kept[name] or self._queues[name]).popleft())
+                if self._kept[name] or self._queues[name]:
                     self._turns.append(name)
                 if len(self._queues[name]) < self._depth:
                     self._deep.discard(name)

@@ -38,6 +38,7 @@ _ANSWER_MS = 10_000  # for PostgreSQL's answer to a statement
 _ONE_AT_A_TIME = 0x7665696C  # PostgreSQL's advisory lock of our migrations; any number that others do not use
 _SQLITE_AWAY = ("BUSY", "LOCKED", "FULL", "IOERR", "READONLY", "CANTOPEN", "NOMEM", "PROTOCOL")
 _POSTGRES = "postgresql+psycopg"
+_SINCE = {"webhooks": "0002", "commands": "0003"}  # tables that came after the first version
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ def _migrate(connection: Connection) -> None:
     script = ScriptDirectory.from_config(config)
     found = MigrationContext.configure(connection).get_current_heads()
     there = set(sa.inspect(connection).get_table_names()) & set(metadata.tables)
-    later = {"webhooks"} if found == ("0001",) else set[str]()
+    later = {table for table, since in _SINCE.items() if found and found[0] < since}
     known = {each.revision for each in script.walk_revisions()}
     if not set(found) <= known:
         raise StoreError(f"the store has version {', '.join(found)}, ours is {script.get_current_head()}; update first")

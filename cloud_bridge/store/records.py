@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from cloud_bridge.store.commands import Unsent
 from wire.mqtt import Message
 from wire.protocol.message import Alert, Verdict
 
@@ -131,6 +132,7 @@ class Work:
 
     Attributes:
         records: Camera -> its record, where it may have changed.
+        commands: That are in the outbox now.
         outbox: (camera's number in the store, message), in the order in which they are to be published.
     """
 
@@ -141,6 +143,7 @@ class Work:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     outbox: list[tuple[int, Message]] = field(default_factory=list)
     webhooks: list[dict[str, Any]] = field(default_factory=list)
+    commands: list[Unsent] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.records or self.outbox)

@@ -29,6 +29,7 @@ _TIMES: dict[str, sa.Column[Any]] = {
     "verdicts": tables.verdicts.c.made_s,
     "alerts": tables.alerts.c.made_s,
     "comments": tables.comments.c.at_s,
+    "commands": tables.commands.c.made_s,
     "audit": tables.audit.c.at_s,
 }
 
@@ -43,6 +44,7 @@ class Retention:
             "verdicts": config.keep_verdicts_days,
             "alerts": config.keep_alerts_days,
             "comments": config.keep_alerts_days,
+            "commands": config.keep_audit_days,
             "audit": config.keep_audit_days,
         }
         self._keep_s = {kind: kept * _DAY_S for kind, kept in days.items()}

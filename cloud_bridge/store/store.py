@@ -22,6 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
 from cloud_bridge.store import tables
+from cloud_bridge.store.commands import Unsent, mark_sent, unsent
 from cloud_bridge.store.database import StoreConfig, open_engine, reading, writing
 from cloud_bridge.store.place import RENEW_S, Place
 from cloud_bridge.store.records import CameraRecord, Stored, Work, boot_text
@@ -147,6 +148,7 @@ class Store:
                 _insert(connection, tables.verdicts, work.verdicts)
                 _insert(connection, tables.alerts, work.alerts)
                 _insert(connection, tables.webhooks, work.webhooks)
+                mark_sent(connection, work.commands)
                 self._write_outbox(connection, work, numbers, delivered)
         self.place.counted()
         self._outbox_id = numbers[-1] if numbers else self._outbox_id
@@ -174,6 +176,10 @@ class Store:
         wanted = sa.select(table.c.first_id).where(table.c.first_id.in_(alerts), table.c.seen_by != "")
         with reading(self.engine) as connection:
             return set(connection.scalars(wanted))
+
+    def commands(self) -> list[Unsent]:
+        """Commands to our cameras that no outbox has yet. Raises StoreAway."""
+        return unsent(self.engine, self.place.shard)
 
     def _newest_outbox(self) -> int:
         with reading(self.engine) as connection:

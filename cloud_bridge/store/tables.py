@@ -8,6 +8,7 @@
     comments   what people wrote about an alert
     outbox     what the broker has not confirmed yet, in order
     webhooks   what has not been delivered over HTTP yet, for each receiver; in order within each camera
+    commands   what devices were ordered to do, signed, and whether the outbox has it
     audit      who read, changed or deleted what
 
 A lane says to which shard a camera belongs (shard.py). Boot ids are 16 hex digits, so that they sort as numbers and no
@@ -36,6 +37,7 @@ __all__ = [
     "audit",
     "bridge",
     "cameras",
+    "commands",
     "comments",
     "metadata",
     "outbox",
@@ -160,6 +162,20 @@ webhooks = Table(
     Column("tries", Integer, nullable=False),
     Column("next_s", Float, nullable=False),
     Index("webhooks_in_order", "receiver", "camera_id", "number"),
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("camera", String(130), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("lane", Integer, nullable=False),
+    Column("profile", String(32), nullable=False),
+    Column("who", String(64), nullable=False),
+    Column("made_s", Float, nullable=False),
+    Column("sent_s", Float, nullable=False),
+    Column("message", LargeBinary, nullable=False),
+    Index("commands_by_time", "made_s"),
 )
 
 audit = Table(

@@ -43,7 +43,7 @@ def test_nothing_falls_out_of_the_mailbox_while_the_store_is_away(
     mosquitto: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mailbox takes 16 messages of a camera, and 60 come."""
-    monkeypatch.setattr(transport.Mailbox.__init__, "__defaults__", (16,))
+    monkeypatch.setattr(transport.Mailbox.__init__, "__defaults__", (16, lambda item: False))
     now_s = coarse_time(time.time())
     store = Fragile.open(StoreConfig(), tmp_path)
     assert isinstance(store, Fragile)

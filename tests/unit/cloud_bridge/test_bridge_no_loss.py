@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from cloud_bridge.store.database import reading
 from cloud_bridge.store.folder import own_folder
 from cloud_bridge.store.records import Work
 from tests.support.bridge_factory import OTHER, Harness, a_state, make_manifest, release
-from wire.errors import ConfigError
+from wire.errors import ConfigError, StoreAway
 from wire.mqtt import Receipt
 
 MANIFEST = make_manifest(slot_s=1.0)
@@ -356,3 +357,27 @@ def test_a_message_of_another_topic_costs_nothing(harness: Harness) -> None:
     for _ in range(1000):
         harness.bridge.handle([Inbound("lab/door", "alert", b"[" * 16_000, False)])
     assert time.process_time() - began < 5.0 and harness.bridge.stats()["refused"] == {}
+
+
+def test_a_commit_whose_answer_was_lost_is_asked_for_again_as_it_was(harness: Harness) -> None:
+    """The database wrote it and ended; what time alone would raise meanwhile is not put into it."""
+    store, commit = harness.bridge._store, harness.bridge._store.commit
+    harness.bridge.handle(items(range(8)))
+
+    def answer_lost(*what: Any) -> Any:
+        commit(*what)
+        store.place._batch -= 1  # as far as the bridge knows
+        raise StoreAway("the connection has ended")
+
+    store.commit = answer_lost  # type: ignore[method-assign]
+    harness.bridge.handle(items(range(8, 9)))
+    harness.now_s = 1000.0
+    harness.bridge.watch()  # the camera has been silent for long
+    store.commit = commit  # type: ignore[method-assign]
+    assert harness.bridge.retry()
+    harness.now_s = 2000.0
+    harness.bridge.watch()
+    told = sorted(alert.id for camera in ("door", "hall") for alert in harness.alerts(camera))
+    with reading(store.engine) as connection:
+        kept = sorted(connection.scalars(sa.select(tables.alerts.c.id)))
+    assert kept == told and len(told) == 2  # each camera is stale

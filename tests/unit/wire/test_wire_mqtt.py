@@ -248,3 +248,37 @@ def test_without_keep_trying_the_first_failure_ends_the_wait() -> None:
     client.close()
     with pytest.raises(BrokerError, match="cannot be reached"):
         raise BrokerError(client.complaint)
+
+
+def test_nothing_is_acknowledged_while_there_is_no_connection() -> None:
+    """A broker that was killed gives the numbers of what it had not saved to other messages, which would be lost."""
+    client = MqttClient(BrokerConfig(f"mqtt://127.0.0.1:{free_port()}"), "vsb-test", hold=lambda *what: None)
+    sent: list[int] = []
+
+    class Paho:
+        def ack(self, mid: int, qos: int) -> None:
+            sent.append(mid)
+
+    client._client, client.sessions = Paho(), 1  # type: ignore[assignment]
+    client.acknowledge([Receipt(1, 7)])
+    assert sent == []
+    client.connected = True
+    client.acknowledge([Receipt(1, 7), Receipt(0, 8), Receipt(1, 0)])
+    assert sent == [7]
+
+
+def test_a_connection_breaks_before_or_after_an_acknowledgement_but_not_meanwhile() -> None:
+    client = MqttClient(BrokerConfig(f"mqtt://127.0.0.1:{free_port()}"), "vsb-test", hold=lambda *what: None)
+    seen: list[bool] = []
+
+    class Paho:
+        def ack(self, mid: int, qos: int) -> None:
+            broke = (self, None, None, ReasonCode(PacketTypes.DISCONNECT), None)
+            threading.Thread(target=client._on_disconnect, args=broke).start()
+            time.sleep(0.05)
+            seen.append(client.connected)
+
+    client._client, client.sessions, client.connected = Paho(), 1, True  # type: ignore[assignment]
+    client.acknowledge([Receipt(1, 7)])
+    assert seen == [True]
+    until(lambda: not client.connected)
