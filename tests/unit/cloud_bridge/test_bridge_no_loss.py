@@ -369,7 +369,7 @@ def test_a_commit_whose_answer_was_lost_is_asked_for_again_as_it_was(harness: Ha
         store.place._batch -= 1  # as far as the bridge knows
         raise StoreAway("the connection has ended")
 
-    store.commit = answer_lost  # type: ignore[method-assign]
+    store.commit = answer_lost  # type: ignore[method-assign,assignment]
     harness.bridge.handle(items(range(8, 9)))
     harness.now_s = 1000.0
     harness.bridge.watch()  # the camera has been silent for long
