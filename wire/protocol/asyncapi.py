@@ -20,6 +20,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from wire import __version__
 from wire.files import write_durably
+from wire.protocol.contour import COUNTS, ILLUSTRATION, POSTURES
 from wire.protocol.json_form import PROTOBUF
 from wire.protocol.topics import PREFIX, TOPICS, TopicRow
 
@@ -29,6 +30,8 @@ _ID: Mapping[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
 _HASH: Mapping[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _COUNT: Mapping[str, Any] = {"type": "integer", "minimum": 0}
 _TEXT: Mapping[str, Any] = {"type": "string"}
+_CHANCE: Mapping[str, Any] = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+_OUTLINE: Mapping[str, Any] = {"type": "string", "contentEncoding": "base64"}
 _TYPES: Mapping[str, Mapping[str, Any]] = {
     "schema": {"type": "integer"},
     "count": _COUNT,
@@ -50,6 +53,13 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
     "camera": _TEXT,
     "number": {"type": "integer", "minimum": 1},
     "signature": {"type": "string", "pattern": "^[0-9a-f]{128}$"},
+    "slot": _COUNT,
+    "text": {"const": ILLUSTRATION},
+    "figures": _COUNT,
+    "unsure": {"type": "boolean"},
+    **{name: _CHANCE for name in (*POSTURES, *COUNTS, "moving", "right")},
+    "first": _OUTLINE,
+    "second": _OUTLINE,
 }
 _COMMAND = ("schema", "camera", "number", "profile", "signature")  # an operator's: it says nothing of a scene
 _INTEGERS = (FieldDescriptor.TYPE_FIXED32, FieldDescriptor.TYPE_FIXED64)

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 
 from cloud_bridge.documents import BridgeStatus, fill_open_alerts
 from tests.support.bridge_factory import DEVICE, OTHER, a_state, make_manifest
+from tests.support.contour_factory import make_contour
 from tests.support.services import PATIENCE_S, ROOT, find
 from wire.errors import ConfigError, MessageError
 from wire.protocol.asyncapi import asyncapi, main
 from wire.protocol.command import Command
+from wire.protocol.contour import seal_contour
 from wire.protocol.json_form import PROTOBUF, _keys, _lines, json_form
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, FeatureMessage, Verdict, coarse_time
@@ -72,6 +74,7 @@ def messages() -> dict[str, bytes]:
         "certificate": MANIFEST.certificate().to_json().encode(),
         "command": Command("lab/door", 5, "strict").seal(OTHER),
         "bridge": status.online(NOW_S).payload,
+        "contour": seal_contour(make_contour(), BRIDGE, *DOOR),
     }
 
 
