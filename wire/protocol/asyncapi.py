@@ -57,7 +57,7 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
     "text": {"const": ILLUSTRATION},
     "figures": _COUNT,
     "unsure": {"type": "boolean"},
-    **{name: _CHANCE for name in (*POSTURES, *COUNTS, "moving", "right")},
+    **dict.fromkeys((*POSTURES, *COUNTS, "moving", "right"), _CHANCE),
     "first": _OUTLINE,
     "second": _OUTLINE,
 }
