@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import queue
+import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from paho.mqtt.properties import Properties
 
 from benchmarks.broker import Mosquitto
 from wire.artifact.manifest import EngineManifest
+from wire.errors import BrokerError
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import FLAG_SPENT, FeatureMessage, coarse_time
 from wire.protocol.topics import PREFIX, topic
@@ -33,6 +35,7 @@ CAMERAS = tuple(f"camera-{number}" for number in range(1, 7))
 
 _PERIOD_S = 0.1  # between two releases of a camera
 _SESSION_S = 3600
+_WRITE_S = 60.0
 
 
 def _key_of(camera: str) -> DeviceKey:
@@ -53,9 +56,23 @@ class PersistentMosquitto(Mosquitto):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self._disk = folder / "mosquitto.db"
         lines = ("user root", "persistence true", f"persistence_location {folder}/", "autosave_interval 1")
         with self._config.open("a") as file:
             file.write("\n".join((*lines, "")))
+
+    def write(self) -> None:
+        """Have it write what it has now, sessions and subscriptions among it. Raises BrokerError where it does not."""
+        before, deadline = self._written(), time.monotonic() + _WRITE_S
+        if self._process is not None:
+            self._process.send_signal(signal.SIGUSR1)
+        while self._written() == before:
+            if time.monotonic() > deadline:
+                raise BrokerError(f"the broker has not written {self._disk} for {_WRITE_S:.0f} s")
+            time.sleep(0.02)
+
+    def _written(self) -> int:
+        return self._disk.stat().st_mtime_ns if self._disk.exists() else 0
 
     def kill(self) -> None:
         """Kill it: it writes nothing more."""

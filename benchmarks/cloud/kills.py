@@ -252,6 +252,7 @@ def _run(kind: str, args: argparse.Namespace, seconds: float) -> tuple[dict[str,
         campaign = _Campaign(folder, config, store, broker, server, fleet, random.Random(args.seed))
         stack.callback(campaign.stop)
         campaign.start()
+        broker.write()  # a broker that is killed before it wrote a new session throws away what was for it
         fleet.start()
         began = time.monotonic()
         while campaign.killed < args.kills and time.monotonic() - began < seconds:
