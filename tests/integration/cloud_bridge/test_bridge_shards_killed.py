@@ -186,6 +186,8 @@ def test_a_process_that_wakes_after_its_shard_was_taken_writes_and_publishes_not
         assert spare.shard == "1/2" and passed_s > LEASE_S - 3.0
         publish(peer, manifest, range(50, 80))
         until(lambda: read_to(config, 80))
+        key = DeviceKey.load(config.parent / "state" / "bridge.key")
+        until(lambda: {verdict.last_slot for verdict in peer.verdicts(key, manifest, "door")} == set(range(7, 80, 2)))
         before = len(peer.heard())
         stopped.send_signal(signal.SIGCONT)
         assert stopped.stderr is not None

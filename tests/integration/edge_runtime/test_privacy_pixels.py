@@ -56,8 +56,10 @@ def test_no_pixel_leaves(tmp_path: Path, request: pytest.FixtureRequest, which: 
         assert arena.caught == []
         assert np.corrcoef(seen[5].ravel(), pattern.ravel())[0, 1] ** 2 > 0.9, "the watermark was not what was played"
         codes, people = clean_codes(arena.rig.engine, seen, FPS, spec.releases_of(SECONDS))
-        assert len(people) == (len(seen) if which == "small" else 0)
-        _look(runs, files, seen, pattern, Secrets(shapes_of(pattern), codes, people[::10]))
+        assert len(people) == len(seen)
+        found = people[people.any(axis=1)]  # a person network that was trained sees nobody in a watermark, or hardly
+        assert which == "shipped" or len(found) == len(people), "nobody was seen: nobody can be looked for"
+        _look(runs, files, seen, pattern, Secrets(shapes_of(pattern), codes, found[::10]))
         if which == "small":  # the same attacks by an eye that does not confine itself: here pixels leave
             free = arena.play({"free": plays["free-attacks"]})["free"]
             assert free.figures["eye"]["says"] == "the engine failed"
@@ -81,7 +83,6 @@ def _look(
     assert own.status == 0, own.log
     assert 0.7 * len(codes) < len(own.slots) <= len(codes)  # all, except slots that a busy machine missed
     assert codes.any(axis=1).all(), "an empty code cannot be looked for"
-    assert secrets.people.any(axis=1).all(), "nobody was seen: nobody can be looked for"
     assert any("state" in name for name in files) and any(name.endswith(".log") for name in files)
     left = {**files, **{f"socket of {name}": run.sent for name, run in runs.items()}}
     assert sum(len(data) for data in left.values()) > 5_000
@@ -91,7 +92,7 @@ def _look(
     # The same detector, on what was sent with one leak put into it.
     released = codes[own.slots]
     z = np.stack([m.z for _, m in own.heard.features]).astype(float)
-    whom = [secrets.people[3].astype("<i2").tobytes()] if len(secrets.people) else []
+    whom = [secrets.people[-1].astype("<i2").tobytes()] if len(secrets.people) else []
     for leak in (seen[7].tobytes(), zlib.compress(seen[7].tobytes()), released[2].astype("<i2").tobytes(), *whom):
         assert leaks(own.sent[:700] + leak + own.sent[700:], secrets)
     # Two releases with the same noise would differ by their codes alone.

@@ -59,16 +59,22 @@ def test_all_topics_kinds_and_qualities_of_service_are_there() -> None:
     assert {(each.qos, each.retain) for each in made} == {(0, False), (1, False), (0, True), (1, True)}
 
 
-def test_liars_are_read_and_reach_every_refusal() -> None:
-    """A campaign whose lies all end at the signature would try nothing."""
+def lied(seed: int) -> dict[str, CameraSession]:
+    """The sessions of the liars after a campaign's messages of one seed."""
     sessions = {name: CameraSession(f"lab/{name}", key.public, MANIFEST, CameraRecord()) for name, key in LIARS.items()}
-    for number, each in enumerate(hostile(6000)):
+    for number, each in enumerate(hostile(6000, seed)):
         parsed = parse_topic(each.topic)
         if parsed is not None and parsed[1] in sessions:
             sessions[parsed[1]].receive(parsed[2], each.payload, each.retain, float(number), float(number))
-    refused = sum((session.refused for session in sessions.values()), Counter[str]())
+    return sessions
+
+
+def test_liars_are_read_and_reach_every_refusal() -> None:
+    """A campaign whose lies all end at the signature would try nothing. Some refusals are met once in thousands."""
+    sessions = [session for seed in (3, 4, 5) for session in lied(seed).values()]
+    refused = sum((session.refused for session in sessions), Counter[str]())
     assert refused.keys() >= {"model", "flags", "level", "values", "clock", "replayed", "schema", "malformed"}
-    assert all(session.place[1] or session.place[0] for session in sessions.values())
+    assert all(session.place[1] or session.place[0] for session in sessions)
 
 
 # --- the judge
