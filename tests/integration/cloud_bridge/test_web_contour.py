@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 
 from benchmarks.cloud.simulated_ward import SimulatedWard
 from tests.support.bridge_factory import make_manifest
-from tests.support.browser import DESK, PHONE, Visit, chromium, faults_of_access, visiting
+from tests.support.browser import DESK, PHONE, Visit, faults_of_access, visiting
 from tests.support.contour_factory import make_contour
 from wire.protocol.contour import Contour
 
@@ -31,12 +31,6 @@ COUNT_CHANGES = """() => new Promise((done) => {
     watch.observe(path, { attributes: true, attributeFilter: ["d"] });
     setTimeout(() => { watch.disconnect(); done(count); }, 3000);
 })"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Route, expect
 
 from benchmarks.cloud.simulated_ward import SimulatedWard
 from tests.support.bridge_factory import make_manifest
-from tests.support.browser import DESK, PHONE, Visit, chromium, visiting
+from tests.support.browser import DESK, PHONE, Visit, visiting
 
 SCRIPT = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 HOSTILE = {
@@ -24,12 +24,6 @@ HOSTILE = {
 }
 NAMES = [f"ward-{n}/{text[:100]}" for n, text in enumerate(HOSTILE.values())]
 PLAIN = "ward-9/plain"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,12 @@ from playwright.sync_api import Browser
 
 from benchmarks.cloud.simulated_ward import SimulatedWard
 from tests.support.bridge_factory import make_manifest
-from tests.support.browser import DESK, PHONE, chromium, faults_of_access, visiting
+from tests.support.browser import DESK, PHONE, faults_of_access, visiting
 
 CAMERAS = [f"ward-{ward}/{room}" for ward in (3, 4) for room in ("corridor", "day-room", "room-12", "stairs")]
 HERE = "ward-3/room-12"
 VIEWS = ("inbox", "cameras", f"camera/{HERE}", f"device/{HERE}", "known", f"visitors/{HERE}", "settings")
 LANGUAGES = {"en": "Alerts", "de": "Alarme", "fr": "Alertes", "es": "Alertas"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from playwright.sync_api import APIResponse, Browser, Route, expect
 from benchmarks.cloud.simulated_ward import SimulatedWard
 from cloud_bridge.api.tokens import remove_token
 from tests.support.bridge_factory import make_manifest
-from tests.support.browser import chromium, visiting
+from tests.support.browser import visiting
 from tests.support.services import free_port
 
 CAMERAS = ["ward-3/corridor", "ward-3/room-12", "ward-4/hall"]
@@ -57,12 +57,6 @@ class Frozen:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

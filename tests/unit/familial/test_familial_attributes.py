@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from familial.data.clips import Footage
-from familial.data.events import UNKNOWN, Annotation, LabelledClip, event_label, labels_now, sample_view
+from familial.data.events import UNKNOWN, Annotation, LabelledClip, labels_now, sample_view
 from familial.model import checkpoint
 from familial.model.adapter import ADAPTER
 from familial.model.code_space import prototypes
@@ -312,9 +312,10 @@ def test_what_clean_codes_say_is_in_the_loss(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_clips_without_known_event_labels_have_a_loss() -> None:
     family, hidden = _small().eval(), replace(_clip(1, seconds=21.0), annotations=None)
-    events = [event_label(hidden, 0.0, [float(e + k + 1) for k in range(8)], 7.875) for e in range(2)]
-    assert events == [UNKNOWN, UNKNOWN]
-    batch = [(hidden, torch.zeros(9, 4, 16))]  # the first two events of it
+    normal, fall, _ = 60.0 * prototypes(3, 4, 16, 1.0)
+    codes = torch.stack([normal] * 4 + [fall] + [normal] * 4)  # one code of a fall: nobody knows, in both events
+    assert [code_label(codes[e : e + 8], prototypes(3, 4, 16, 1.0), 1) for e in range(2)] == [UNKNOWN, UNKNOWN]
+    batch = [(hidden, codes)]
     assert bool(torch.isfinite(clip_loss(family, batch, np.random.default_rng(0))))
 
 
