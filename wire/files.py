@@ -24,6 +24,7 @@ from typing import Any
 
 __all__ = [
     "disk_is_full",
+    "disk_takes_nothing",
     "load_counts",
     "make_folder",
     "read_trusted",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EROFS,)  # what ext4 becomes after an error of the medium, until it is checked
 _MOST = 1 << 20  # bytes of a trusted file: keys, counts, commands and journals are shorter
 
 
@@ -94,8 +96,17 @@ def write_durably(path: Path, content: bytes, mode: int = 0o600, replace: bool =
 
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error, or the one that it was raised from, is that no space is left."""
+    return _number(error) in _FULL
+
+
+def disk_takes_nothing(error: BaseException) -> bool:
+    """Whether an error, or the one that it was raised from, is that a disk is full or read-only: both can end."""
+    return _number(error) in _FULL + _READ_ONLY
+
+
+def _number(error: BaseException) -> int | None:
     found = error if isinstance(error, OSError) else error.__cause__
-    return isinstance(found, OSError) and found.errno in _FULL
+    return found.errno if isinstance(found, OSError) else None
 
 
 def make_folder(folder: Path) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
+    from wire.mqtt_bulk import BulkClient
+
 __all__ = ["Message", "MqttClient", "Receipt"]
 
 log = logging.getLogger("veilsight.mqtt")
@@ -191,9 +193,8 @@ class MqttClient:
         that was queued while there is no connection would go out on the next, where it may be another message's number.
         """
         with self._breaks:
-            for receipt in receipts:
-                if self.connected and receipt.session == self.sessions and receipt.mid:
-                    self._client.ack(receipt.mid, 1)
+            if self.connected:
+                self._client.acknowledge([each.mid for each in receipts if each.session == self.sessions and each.mid])
 
     @property
     def waiting(self) -> int:
@@ -302,15 +303,15 @@ class MqttClient:
 
     def _dial(self, five: bool, probe: bool = False) -> None:
         """Make a paho client that speaks MQTT 5 or 3.1.1, and let it connect in the background."""
-        from paho.mqtt import client as mqtt
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+        from wire.mqtt_bulk import BulkClient
 
         version = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
         name = self._client_id + ("p" if probe else "")
         clean = None if five else not self._session_s
-        held = self._hold is not None
-        self._client = client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, name, clean_session=clean, protocol=version, manual_ack=held
+        self._client = client = BulkClient(
+            self._on_message, CallbackAPIVersion.VERSION2, name, clean_session=clean, protocol=version
         )
         self._probing = probe
         if self._broker.username:
@@ -324,7 +325,7 @@ class MqttClient:
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_pre_connect = self._on_pre_connect
         client.on_connect_fail, client.on_subscribe = self._on_connect_fail, self._on_subscribe
-        client.on_message, client.on_publish = self._on_message, self._on_publish
+        client.on_publish = self._on_publish
         _choose_pauses(client)
         only_five = self._properties() if five and not probe and self._has_properties else {}
         client.connect_async(self._broker.host, self._broker.port, keepalive=_KEEPALIVE_S, **only_five)
@@ -346,8 +347,13 @@ class MqttClient:
     # --- the network thread: record what happened and return
 
     def _on_pre_connect(self, client: mqtt.Client, data: Any) -> None:
-        """Wait until a connection may be made; paho has no other way to say "not yet"."""
-        while not self._may_connect() and client is self._client and not self._closed:
+        """Wait until a connection may be made; paho has no other way to say "not yet".
+
+        A client that is closed meanwhile must not connect, since paho would send again what was on its way: an OSError.
+        """
+        while not self._may_connect():
+            if self._closed or client is not self._client:
+                raise ConnectionAbortedError("this client was closed before it might connect")
             time.sleep(_ASK_S)
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
@@ -389,23 +395,28 @@ class MqttClient:
         self._problem = self._problem if refused else ""
         self._ready.set()
 
-    def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
-        payload, receipt = bytes(message.payload[: self._inbound_bytes + 1]), Receipt(self.sessions, message.mid)
+    def _on_message(self, client: BulkClient, name: bytes, payload: bytes, retained: bool, number: int) -> None:
+        if client is not self._client:  # a former one: the broker sends it again
+            return
         try:
-            topic = message.topic
+            topic = name.decode()
         except UnicodeDecodeError:  # from a broker that does not check it
             topic = ""
+        if len(payload) > self._inbound_bytes:
+            payload = payload[: self._inbound_bytes + 1]
         if self._hold is not None:
-            self._hold(topic, payload, message.retain, receipt)
-        elif self._receive is not None:
-            self._receive(topic, payload, message.retain)
+            self._hold(topic, payload, retained, Receipt(self.sessions, number))
+            return
+        if self._receive is not None:
+            self._receive(topic, payload, retained)
+        client.acknowledge([number] if number else [])
 
     def _on_publish(self, client: mqtt.Client, data: Any, mid: int, code: ReasonCode, properties: Any) -> None:
         if client is self._client:
             self._answers[mid] = code if code.is_failure else None
 
     def _on_connect_fail(self, client: mqtt.Client, data: Any) -> None:
-        if client is self._client:
+        if client is self._client and not self._closed:
             self._fail(f"{_UNREACHED} ({sys.exc_info()[1]})")  # paho calls this while it handles the exception
 
     def _on_disconnect(self, client: mqtt.Client, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:

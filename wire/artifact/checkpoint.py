@@ -12,12 +12,13 @@ from pathlib import Path
 
 from wire.errors import CheckpointError
 
-__all__ = ["CONFIG", "INDEX", "VOCABULARY", "WEIGHTS", "checkpoint_hash", "weight_files"]
+__all__ = ["CONFIG", "INDEX", "VOCABULARY", "WEIGHTS", "base_hash", "checkpoint_hash", "weight_files"]
 
 CONFIG, VOCABULARY = "config.json", "vocab.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}\.safetensors")
+_HASH = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
 
 
@@ -36,6 +37,27 @@ def weight_files(folder: Path | str) -> tuple[str, ...]:
                 f"{index}: {name!r} is no valid name of a shard in this folder; copy the folder again"
             )
     return tuple(names)
+
+
+def base_hash(folder: Path | str) -> str:
+    """The hash of the checkpoint that this one was quantised from, as its config says; "" where it was not.
+
+    The edge's half of both is the same, so whoever has the base's engine may read with either.
+
+    Raises:
+        CheckpointError: config.json is damaged.
+    """
+    path = Path(folder) / CONFIG
+    if not path.exists():
+        return ""
+    try:
+        quantization = json.loads(path.read_text()).get("quantization")
+        base = "" if quantization is None else quantization["base"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: says nothing of its quantization ({error!r}); copy the folder again") from error
+    if quantization is not None and not (isinstance(base, str) and _HASH.fullmatch(base)):
+        raise CheckpointError(f"{path}: quantization names the base {base!r}, no hash; copy the folder again")
+    return str(base)
 
 
 def checkpoint_hash(folder: Path | str) -> str:

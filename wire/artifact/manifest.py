@@ -254,15 +254,23 @@ class EngineManifest:
         found = NoiseTable.load_all(Path(folder) / FILES["noise_table"], self.hashes["noise_table"])
         return sorted(found, key=lambda table: -table.sigma)
 
-    def covers(self, certificate: bytes) -> bool:
-        """Whether a device of this engine may publish `certificate`: its own, its rule's, or that of more noise."""
+    def covers(self, certificate: bytes, cameras: int = 1) -> bool:
+        """Whether a device of this engine may publish `certificate`: its own, its rule's, or that of more noise.
+
+        Args:
+            certificate: As it was published.
+            cameras: That are known to see the same people. A certificate of a smaller scene is refused, since it states
+                too little; that of a camera alone says so itself.
+        """
         if hashlib.sha256(certificate).hexdigest() == self.hashes["certificate"]:
             return True
         try:
             found, document = Certificate.read(certificate)
         except ManifestError:
             return False
-        return found in self.accepted and not found.difference(document)
+        if 1 < found.scene_cameras < cameras:
+            return False
+        return found.of_scene(1) in self.accepted and not found.difference(document)
 
     @property
     def accepted(self) -> list[Certificate]:

@@ -99,7 +99,7 @@ class Terms:
 
     Attributes:
         profiles: Name -> level of the profiles that may be ordered, the most revealing last.
-        price: S^2 of a release at that last profile.
+        price: S^2 of a release of each camera of the scene, at that last profile.
         certificate: What is published: that of the last profile.
         costs: Units of a release, for every level.
         cut_off: S^2 per hour and per day after which slots are noise alone, or 0.
@@ -117,7 +117,9 @@ class Terms:
     adaptive_level: bool = False
 
     @classmethod
-    def of(cls, manifest: EngineManifest, maximum: str, budget: Budget, adaptive_level: bool = False) -> Terms:
+    def of(
+        cls, manifest: EngineManifest, maximum: str, budget: Budget, adaptive_level: bool = False, cameras: int = 1
+    ) -> Terms:
         """Compute the terms of an engine under the device's own configuration.
 
         Args:
@@ -125,6 +127,8 @@ class Terms:
             maximum: The most revealing profile that may be ordered; "" for the engine's own.
             budget: Bits that may be spent.
             adaptive_level: Whether the level rule is switched on.
+            cameras: That see the same people, this one among them. Each charges for all of them, so that what they
+                spend together is never more than what each of their ledgers says (docs/proofs.md).
 
         Raises:
             ManifestError: The engine has no such profile, or no rule.
@@ -137,11 +141,12 @@ class Terms:
                 f"[privacy] adaptive_level is built around profile {manifest.profile}, but max_profile is {maximum}; "
                 "turn adaptive_level off, or leave max_profile out"
             )
-        prices = [Fraction(manifest.clip_norm) ** 2 / sigma**2 for sigma in manifest.sigmas]
+        prices = [cameras * Fraction(manifest.clip_norm) ** 2 / sigma**2 for sigma in manifest.sigmas]
         price, costs = prices[-1 if adaptive_level else top], tuple(units(each) for each in prices)
-        certificate = manifest.certificate(adaptive_level).at(manifest.sigmas[top])
+        certificate = manifest.certificate(adaptive_level).at(manifest.sigmas[top]).of_scene(cameras)
         cut_off = budget.check(certificate.spends, manifest.event_releases, slot_s)
         words = f"S = {round_up(float(price) ** 0.5)} a release at most"
+        words += f", of the {cameras} cameras of the scene together" if cameras > 1 else ""
         for name, limit in zip(("hour", "day"), cut_off, strict=True):
             if limit:
                 words += f", noise alone after {math.floor(limit / price) * slot_s:,.0f} s"

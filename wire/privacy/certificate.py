@@ -1,6 +1,7 @@
 """What a release, an event, an incident, a visit, an hour and a day can reveal at most.
 
     C, sigma, n, slot, receptive field  ->  S per release  ->  S over r releases of c cameras = S sqrt(c r)
+    cameras of the scene: what the certificate says of each span is said of all of them together
                                         ->  bits, chances, eps, zCDP, time in view;  tau of the sampler
 
 The certificate depends on the clip norm C, the noise sigma and the cadence alone: never on the network, its
@@ -118,6 +119,7 @@ class Certificate:
         event_releases: Releases read together for one verdict.
         lifetime_years: The device's, for tau.
         adaptive_level: Limits of the public rule that chooses the noise of each release, or None.
+        scene_cameras: Cameras that see the same people, this one among them; each releases no more than this one.
 
     Raises:
         CertificateError: A value is out of range, or the values contradict each other.
@@ -131,6 +133,7 @@ class Certificate:
     event_releases: int = 8
     lifetime_years: float = 10.0
     adaptive_level: Limits | None = None
+    scene_cameras: int = 1
 
     def __post_init__(self) -> None:
         if self.clip_norm < 1:
@@ -159,6 +162,8 @@ class Certificate:
             )
         if not 0 < self.lifetime_years <= _LONGEST_YEARS:
             raise CertificateError(f"lifetime_years is {self.lifetime_years}; it must be above 0, up to 1,000")
+        if not 1 <= self.scene_cameras <= CAMERAS[-1]:
+            raise CertificateError(f"scene_cameras is {self.scene_cameras}; a scene has 1 to {CAMERAS[-1]} cameras")
         rule = self.adaptive_level
         same = rule is None or (rule.clip_norm, rule.releases) == (self.clip_norm, self.event_releases)
         if rule and not (same and self.sigma in rule.sigmas):
@@ -167,6 +172,10 @@ class Certificate:
     def at(self, sigma: Fraction) -> Certificate:
         """The certificate of the same codes and cadence under other noise."""
         return replace(self, sigma=sigma)
+
+    def of_scene(self, cameras: int) -> Certificate:
+        """The certificate of the same device as one of so many cameras of a scene."""
+        return replace(self, scene_cameras=cameras)
 
     @property
     def s_release(self) -> float:
@@ -180,7 +189,7 @@ class Certificate:
     def shift(self, releases: int, cameras: int = 1) -> float:
         """S over `releases` releases in a row of each of `cameras`: S^2 adds."""
         if self.adaptive_level:
-            return math.sqrt(cameras * self.spends(releases))
+            return math.sqrt(cameras * self.adaptive_level.most(releases))
         return self.s_release * math.sqrt(cameras * releases)
 
     @property
@@ -189,10 +198,10 @@ class Certificate:
         return self.shift(self.event_releases)
 
     def spends(self, releases: int) -> Fraction:
-        """S^2 that so many releases in a row spend at most."""
+        """S^2 that so many releases in a row of each camera of the scene spend at most, together."""
         if self.adaptive_level:
-            return self.adaptive_level.most(releases)
-        return releases * Fraction(self.clip_norm) ** 2 / self.sigma**2
+            return self.scene_cameras * self.adaptive_level.most(releases)
+        return self.scene_cameras * releases * Fraction(self.clip_norm) ** 2 / self.sigma**2
 
     def releases_touched(self, seconds: float) -> int:
         """Releases that can depend on something `seconds` long: its length plus the receptive field, in slots."""
@@ -219,8 +228,8 @@ class Certificate:
 
     @property
     def log2_tau(self) -> float:
-        """`log2_tau_of` all releases of the device's life."""
-        return self.log2_tau_of(self.lifetime_releases)
+        """`log2_tau_of` all releases of the life of the scene's devices."""
+        return self.log2_tau_of(self.scene_cameras * self.lifetime_releases)
 
     def reveals(self, releases: int, cameras: int = 1) -> dict[str, Any]:
         """What `releases` releases in a row of each of `cameras` together reveal at most."""
@@ -260,6 +269,7 @@ class Certificate:
         counts = {"release": 1, "event": self.event_releases}
         counts |= {name: self.releases_touched(seconds) for name, seconds in spans.items()}
         counts |= {"hour": math.ceil(_HOUR_S / self.slot_s), "day": math.ceil(_DAY_S / self.slot_s)}
+        views, stated = self.scene_cameras, sorted({*CAMERAS, self.scene_cameras})
         return {
             "version": _VERSION,
             "inputs": {
@@ -271,18 +281,20 @@ class Certificate:
                 "event_releases": self.event_releases,
                 "lifetime_years": self.lifetime_years,
                 **({"adaptive_level": self.adaptive_level.document()} if self.adaptive_level else {}),
+                **({"scene_cameras": views} if views > 1 else {}),
             },
-            **{name: self.reveals(count) for name, count in counts.items()},
+            **{name: self.reveals(count, views) for name, count in counts.items()},
             "cameras": {
                 str(cameras): {name: self.reveals(count, cameras) for name, count in counts.items()}
-                for cameras in CAMERAS[1:]
+                for cameras in stated
+                if cameras != views
             },
             "time_in_view_s": {
-                str(cameras): {str(m): self._times(m, cameras) for m in GALLERIES} for cameras in CAMERAS
+                str(cameras): {str(m): self._times(m, cameras) for m in GALLERIES} for cameras in stated
             },
             "log2_tau": _up(self.log2_tau),
             "lifetime_releases": self.lifetime_releases,
-            **words(counts, self.event_releases),
+            **words(counts, self.event_releases, views),
         }
 
     def _times(self, gallery: int, cameras: int) -> dict[str, float]:
@@ -336,6 +348,7 @@ class Certificate:
                 event_releases=_integer(given, "event_releases"),
                 lifetime_years=_real(given, "lifetime_years"),
                 adaptive_level=Limits.of(given["adaptive_level"]) if "adaptive_level" in given else None,
+                scene_cameras=_integer(given, "scene_cameras") if "scene_cameras" in given else 1,
             )
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise CertificateError(f"certificate: unreadable ({repr(error)[:_SHOWN]}); {_CURE}") from error

@@ -42,6 +42,12 @@ _WATCHING = (
     "state.watching changes at most once an hour: a hostile eye says at most one bit an hour by it, which at most "
     "doubles the chance of a guess without looking; an honest eye says nothing by it. The numbers here are without it"
 )
+_WATCHING_SCENE = (
+    "state.watching of each camera changes at most once an hour: hostile eyes say at most {bits} bits an hour by it, "
+    "which multiply the chance of a guess without looking by at most {times}; an honest eye says nothing by it. The "
+    "numbers here are without it"
+)
+_SCENE = "; the numbers are of this for each of the scene's {cameras} cameras, all together"
 _READING = {
     "releases": "releases in the span; an incident's and a visit's: length plus receptive field; times the cameras",
     "S": "shift, C / sigma * sqrt(releases); everything below follows from it",
@@ -56,29 +62,32 @@ _READING = {
 }
 
 
-def words(spans: Iterable[str], event_releases: int) -> dict[str, Any]:
+def words(spans: Iterable[str], event_releases: int, cameras: int = 1) -> dict[str, Any]:
     """The parts of a certificate's document that are words.
 
     Args:
         spans: Names of the spans for which the document has numbers.
         event_releases: Releases of an event.
+        cameras: Of the scene.
     """
     names = list(spans)
     layers = {"gate": [name for name in names if name in GATE_SPANS]}
     layers["gate_and_eye"] = [name for name in names if name not in GATE_SPANS]
+    watching = _WATCHING if cameras == 1 else _WATCHING_SCENE.format(bits=cameras, times=2**cameras)
     return {
-        "unit": {name: _unit(name, event_releases) for name in names},
+        "unit": {name: _unit(name, event_releases, cameras) for name in names},
         "neighbours": dict(_NEIGHBOURS),
         "adversary": _ADVERSARY,
         "assumes": _ASSUMES,
         "layers": {layer: {"spans": layers[layer], "meaning": meaning} for layer, meaning in _LAYERS.items()},
-        "watching": {"period_s": 3600, "bits_hostile_eye": 1, "bits_honest_eye": 0, "meaning": _WATCHING},
+        "watching": {"period_s": 3600, "bits_hostile_eye": cameras, "bits_honest_eye": 0, "meaning": watching},
         "reading": dict(_READING),
         "not_proved": list(NOT_PROVED),
     }
 
 
-def _unit(name: str, event_releases: int) -> str:
+def _unit(name: str, event_releases: int, cameras: int) -> str:
+    together = _SCENE.format(cameras=cameras) if cameras > 1 else ""
     if name.startswith("incident_"):
-        return _UNITS["incident"].format(length=name.removeprefix("incident_").removesuffix("s"))
-    return _UNITS[name].format(releases=event_releases)
+        return _UNITS["incident"].format(length=name.removeprefix("incident_").removesuffix("s")) + together
+    return _UNITS[name].format(releases=event_releases) + together

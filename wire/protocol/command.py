@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wire.errors import ConfigError, LedgerError, MessageError, VeilsightError
-from wire.files import read_trusted, write_durably
+from wire.files import disk_takes_nothing, read_trusted, write_durably
 from wire.protocol.document import read_document, seal_document
 from wire.protocol.keys import DeviceKey, PublicKey
 from wire.protocol.topics import parse_topic, topic
@@ -157,6 +157,7 @@ class Orders:
         """
         self._file, self._public, self._camera, self._profiles = file, public, camera, profiles
         self.profile, self.number, self.counts = first or profiles[-1], 0, Counter({"obeyed": 0})
+        self._put_off = b""  # a command that the disk did not take
         if self.profile not in profiles:
             raise ConfigError(f"[privacy] profile is {first!r}; expected one of {', '.join(profiles)}")
         if public is None:
@@ -172,14 +173,36 @@ class Orders:
             self.profile = last.profile
 
     def obey(self, payloads: Waiting) -> None:
-        """Take all waiting commands in their order; a refused one is counted and logged."""
-        while payloads:
+        """Take all waiting commands in their order; a refused one is counted and logged.
+
+        One that a full or read-only disk does not take is tried again at the next call. Until then it is in force where
+        it orders the less revealing profile.
+
+        Raises:
+            LedgerError: The disk fails in another way.
+        """
+        while self._put_off or payloads:
+            payload, again = self._put_off or payloads.popleft(), bool(self._put_off)
+            self._put_off = b""
             try:
-                _LOG.info("profile %s is ordered", self.take(payloads.popleft()))
+                _LOG.info("profile %s is ordered", self.take(payload))
                 self.counts["obeyed"] += 1
             except MessageError as error:
                 self.counts[f"refused_{error.reason}"] += 1
                 _LOG.warning("a command is refused: %s", error)
+            except LedgerError as error:
+                if not disk_takes_nothing(error):
+                    raise
+                self._wait_with(payload)
+                if not again:
+                    _LOG.error("%s; the command waits for that", error)
+                return
+
+    def _wait_with(self, payload: bytes) -> None:
+        """Keep a command that was verified and not stored; it may make releases less revealing already."""
+        self._put_off = payload
+        ordered = open_command(payload, self._public, self._camera).profile if self._public else self.profile
+        self.profile = min(self.profile, ordered, key=self._profiles.index)
 
     def figures(self) -> dict[str, float]:
         """`counts`, for the local page."""

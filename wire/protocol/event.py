@@ -81,8 +81,8 @@ class EventWindow:
     def _advance(self, slot: int) -> None:
         size = len(self.present)
         step = min(slot - self.last_slot, size)
-        self.z[: size - step] = self.z[step:].copy()
-        self.present[: size - step] = self.present[step:].copy()
+        self.z[: size - step] = self.z[step:]  # NumPy copies where the two overlap
+        self.present[: size - step] = self.present[step:]
         self.z[size - step :] = 0
         self.present[size - step :] = False
         self.last_slot = slot

@@ -25,6 +25,7 @@ from wire.errors import MessageError
 from wire.protocol import veilsight_pb2 as pb
 from wire.protocol.document import check_schema
 from wire.protocol.keys import SIGNATURE_BYTES, DeviceKey, PublicKey
+from wire.protocol.release_layout import features_size, read_release
 from wire.protocol.topics import SCHEMA, signed_context
 
 __all__ = [
@@ -273,15 +274,9 @@ def coarse_time(unix_s: float) -> int:
     return min(max(0, int(unix_s)), (1 << 32) - 1) // _COARSE_S * _COARSE_S
 
 
-def features_size(n: int) -> int:
-    """Bytes of a sealed FeatureMessage with n coordinates."""
-    body = 5 + 9 + 9 + 9 + 5 + _field_size(2 * n) + 5 + 5
-    return _field_size(body) + _field_size(SIGNATURE_BYTES)
-
-
-def trace_id(boot_id: int, slot: int) -> str:
-    """32 hex digits that name a release from edge to cloud: a hash of boot id and slot, nothing else."""
-    return hashlib.sha256(boot_id.to_bytes(8, "little") + slot.to_bytes(8, "little")).hexdigest()[:32]
+def trace_id(camera: str, boot_id: int, slot: int) -> str:
+    """32 hex digits that name a release of `site/camera` from edge to cloud: a hash of what its messages say anyhow."""
+    return hashlib.sha256(f"{camera}/{boot_id:016x}/{slot:016x}".encode()).hexdigest()[:32]
 
 
 def open_features(
@@ -306,18 +301,23 @@ def open_features(
         _refuse_other_schema(payload, pb.Features())
         reason = "truncated" if len(payload) < expected else "oversized"
         raise MessageError(reason, f"{len(payload)} bytes, a release of this model has {expected}")
-    body = _open("features", payload, public, site, camera, pb.Features())
-    _present(body, "boot_id", "slot", "model_id", "flags", "z", "level", "time_s")
-    _same_model(body.model_id, model_id)
-    if body.flags & ~(FLAG_SPENT | FLAG_ADAPTIVE):
-        raise MessageError("flags", f"flags are {body.flags:#x}; only bits 0 and 1 have a meaning")
-    if body.level >= levels:
-        raise MessageError("level", f"level is {body.level}; this model has {levels}")
-    if len(body.z) != 2 * n:
+    found = read_release(payload, n)
+    if found is None:  # something is missing, twice there or elsewhere: protobuf finds out what
+        body = _open("features", payload, public, site, camera, pb.Features())
+        _present(body, "boot_id", "slot", "model_id", "flags", "z", "level", "time_s")
         raise MessageError("shape", f"z has {len(body.z)} bytes, expected {2 * n}")
-    _whole_minute(body.time_s)
-    z = np.frombuffer(body.z, dtype="<i2").astype(np.int16)
-    return FeatureMessage(body.boot_id, body.slot, body.model_id, body.flags, z, body.level, body.time_s)
+    if not public.verify(found.signature, signed_context("features", site, camera) + found.body):
+        _refuse_other_schema(payload, pb.Features())
+        raise _forged("features", public, site, camera)
+    check_schema(found.schema)
+    _same_model(found.model_id, model_id)
+    if found.flags & ~(FLAG_SPENT | FLAG_ADAPTIVE):
+        raise MessageError("flags", f"flags are {found.flags:#x}; only bits 0 and 1 have a meaning")
+    if found.level >= levels:
+        raise MessageError("level", f"level is {found.level}; this model has {levels}")
+    _whole_minute(found.time_s)
+    z = np.frombuffer(found.z, dtype="<i2").astype(np.int16)
+    return FeatureMessage(found.boot_id, found.slot, model_id, found.flags, z, found.level, found.time_s)
 
 
 def open_verdict(
@@ -400,12 +400,6 @@ def open_alert(payload: bytes, public: PublicKey, site: str, camera: str, model_
     )
 
 
-def _field_size(length: int) -> int:
-    """Bytes of a length-delimited field with a one-byte tag."""
-    varint = max(1, math.ceil(length.bit_length() / 7))
-    return 1 + varint + length
-
-
 def _seal(kind: str, body: Message, key: DeviceKey, site: str, camera: str) -> Sealed:
     data = body.SerializeToString(deterministic=True)
     signature = key.sign(signed_context(kind, site, camera) + data)
@@ -420,8 +414,12 @@ def _signed(kind: str, payload: bytes, public: PublicKey, site: str, camera: str
     _present(envelope, "body", "signature")
     right_length = len(envelope.signature) == SIGNATURE_BYTES
     if not (right_length and public.verify(envelope.signature, signed_context(kind, site, camera) + envelope.body)):
-        raise MessageError("forged", f"not signed by {public} as {kind} of {site}/{camera}")
+        raise _forged(kind, public, site, camera)
     return bytes(envelope.body)
+
+
+def _forged(kind: str, public: PublicKey, site: str, camera: str) -> MessageError:
+    return MessageError("forged", f"not signed by {public} as {kind} of {site}/{camera}")
 
 
 def _open(kind: str, payload: bytes, public: PublicKey, site: str, camera: str, body: M) -> M:

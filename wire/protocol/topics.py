@@ -11,7 +11,8 @@ A disk on which nothing more can be charged counts as a spent budget, and no edg
 does not hold.
 What the broker did not get is sent later, the same bytes in the same order; when follows from the connection, the clock
 and the number of messages that wait, and from nothing that they say (tests/unit/edge_runtime/test_edge_replay.py).
-There are no other topics: tests compare the messages with this table.
+There are no other topics: tests compare the messages with this table. Where it is turned on, the bridge also describes
+its cameras to Home Assistant, outside of them, in constants alone (cloud_bridge/home_assistant.py).
 
 Site and camera are part of what is signed (`signed_context`), though not of the message: what is moved from one
 camera's topic to another's is refused as forged.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -122,6 +125,47 @@ def test_the_local_maximum_wins_over_what_was_ordered_before(tmp_path: Path) -> 
     assert lowered.profile == "strict"
     with pytest.raises(MessageError, match="profile"):
         lowered.take(order(6, "balanced"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_an_order_that_the_disk_does_not_take_waits_and_is_stored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """It ended the device with the status after which systemd does not start it again."""
+    found, write = orders(tmp_path), os.write
+    waiting = deque([order(5), order(6, "balanced")])
+    monkeypatch.setattr(os, "write", _failing(number))
+    for _ in range(3):
+        found.obey(waiting)
+    assert (found.profile, found.number, len(waiting)) == ("strict", 0, 1)  # what it may reveal is less already
+    assert caplog.text.count("the command waits for that") == 1
+    monkeypatch.setattr(os, "write", write)
+    found.obey(waiting)
+    assert (found.profile, found.number, found.counts["obeyed"]) == ("balanced", 6, 2)
+    assert orders(tmp_path).number == 6
+
+
+def test_an_order_to_reveal_more_is_not_in_force_before_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = orders(tmp_path, first="strict")
+    monkeypatch.setattr(os, "write", _failing(errno.ENOSPC))
+    found.obey(deque([order(5, "balanced")]))
+    assert found.profile == "strict"
+
+
+def test_another_fault_of_the_disk_still_ends_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = orders(tmp_path)
+    monkeypatch.setattr(os, "write", _failing(errno.EIO))
+    with pytest.raises(LedgerError, match="Input/output error"):
+        found.obey(deque([order(5)]))
+
+
+def _failing(number: int) -> Callable[[int, Any], int]:
+    def write(file: int, data: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return write
 
 
 def test_a_profile_beyond_the_maximum_is_refused_and_does_not_use_the_number_up(tmp_path: Path) -> None:

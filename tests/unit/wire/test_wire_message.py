@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -396,10 +397,11 @@ def test_an_alert_without_the_later_fields_is_read() -> None:
 
 @settings(deadline=None)
 @given(uint64, uint64)
-def test_a_trace_id_is_a_hash_of_boot_and_slot_alone(boot_id: int, slot: int) -> None:
-    assert trace_id(boot_id, slot) == trace_id(boot_id, slot)
-    assert len(trace_id(boot_id, slot)) == 32
-    assert trace_id(boot_id, slot) != trace_id(boot_id, slot ^ 1) != trace_id(boot_id ^ 1, slot ^ 1)
+def test_a_trace_id_is_a_hash_of_camera_boot_and_slot_alone(boot_id: int, slot: int) -> None:
+    assert trace_id("ward/door", boot_id, slot) == trace_id("ward/door", boot_id, slot)
+    assert re.fullmatch("[0-9a-f]{32}", trace_id("ward/door", boot_id, slot))
+    others = [("ward/bed", boot_id, slot), ("ward/door", boot_id, slot ^ 1), ("ward/door", boot_id ^ 1, slot)]
+    assert trace_id("ward/door", boot_id, slot) not in {trace_id(*other) for other in others}
 
 
 @pytest.mark.parametrize(("site", "camera"), [("lab", "hall"), ("ward", "door"), ("door", "lab"), ("la", "bdoor")])

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -256,8 +256,8 @@ def test_nothing_is_acknowledged_while_there_is_no_connection() -> None:
     sent: list[int] = []
 
     class Paho:
-        def ack(self, mid: int, qos: int) -> None:
-            sent.append(mid)
+        def acknowledge(self, numbers: Sequence[int]) -> None:
+            sent.extend(numbers)
 
     client._client, client.sessions = Paho(), 1  # type: ignore[assignment]
     client.acknowledge([Receipt(1, 7)])
@@ -272,7 +272,7 @@ def test_a_connection_breaks_before_or_after_an_acknowledgement_but_not_meanwhil
     seen: list[bool] = []
 
     class Paho:
-        def ack(self, mid: int, qos: int) -> None:
+        def acknowledge(self, numbers: Sequence[int]) -> None:
             broke = (self, None, None, ReasonCode(PacketTypes.DISCONNECT), None)
             threading.Thread(target=client._on_disconnect, args=broke).start()
             time.sleep(0.05)
