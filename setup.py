@@ -48,6 +48,8 @@ CLOUD = [
     "segno>=1.6,<2",  # QR codes of the page for visitors
     *CLIENT,  # webhooks
 ]
+OTEL = ["opentelemetry-sdk>=1.45,<2", "opentelemetry-exporter-otlp-proto-http>=1.45,<2"]  # [telemetry] otlp
+RAY = ["ray[serve]>=2.60,<3"]  # the cloud member on several machines
 TRAIN = [
     "torch==2.13.0",
     "transformers==5.23.*",
@@ -55,6 +57,7 @@ TRAIN = [
     "mpmath>=1.3",
     "scipy>=1.15",
     "onnxruntime>=1.23",  # runs the person network on clips
+    "peft>=0.21,<1",  # LoRA of adopted bases
     *CAMERA,
 ]
 DEPLOY = [
@@ -63,6 +66,7 @@ DEPLOY = [
 ]
 TEST = [
     *CLIENT,
+    *OTEL,
     "pytest>=9",
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.8",
@@ -108,6 +112,8 @@ setup(
         "rtx": RTX,
         "cloud": CLOUD,
         "client": CLIENT,
+        "otel": OTEL,
+        "ray": RAY,
         "train": TRAIN,
         "tensorboard": ["tensorboard>=2.20"],  # the curve of a training as TensorBoard shows it
         "deploy": DEPLOY,

@@ -1,11 +1,12 @@
 """Scores of normal life and of risks -> the law of a score and its table of thresholds.
 
-    scores of hours, by camera   --SequentialTest, all thresholds at once--> alerts a day, upper bound, by threshold
-    scores of risks behind life  --the same-------------------------------> share found, delay, by threshold
+    scores of releases of hours, by camera --evidence_of--> evidence of every event --> alerts a day, upper bound, by
+        threshold
+    scores of risks behind life            --the same----------------------------> share found, delay, by threshold
 
 The rate of a threshold is the upper end of an 80 % interval: over cameras (bootstrap) or of the count (exact), the
-higher one. Beyond the last threshold that was passed five times, rates fall exponentially, as those of a CUSUM do, with
-the slope seen before it, and for one decade at most: the table supports no smaller budget than that.
+higher one. Beyond the last threshold that was passed five times, rates fall exponentially with the slope seen before
+it, which is slower than a Gaussian's tail, and for one decade at most: the table supports no smaller budget than that.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from familial.evaluate.sequential import (
-    CEILING,
-    CLEAR,
     LyingTest,
     Moment,
     OperatingPoint,
@@ -28,9 +27,20 @@ from familial.evaluate.sequential import (
 )
 from wire.errors import DataError
 
-__all__ = ["Recorded", "fit", "fit_lying", "lying_raised", "raised", "upper_rates"]
+__all__ = [
+    "Recorded",
+    "contested",
+    "evidence_of",
+    "fit",
+    "fit_lying",
+    "law_of",
+    "lying_raised",
+    "raised",
+    "upper_rates",
+]
 
-_STEPS, _FEW_STEPS = 40, 12  # thresholds of a table; of that of lying still, which is tried one by one
+_STEPS, _FEW_STEPS = 120, 12  # thresholds of a table; of that of lying still, which is tried one by one
+_TOO_LITTLE = 1e-9  # nats: above zero, below every threshold
 _FEWEST = 5  # alerts from which on a rate is extended
 _DECADE = 10.0  # by how much at most
 _LEVEL = 0.8
@@ -46,36 +56,46 @@ class Recorded:
     """Scores of one label.
 
     Attributes:
-        normal: of consecutive events of normal life, one array (E,) a camera.
-        risks: of each risk behind a minute of normal life (E,), and its onset: in releases, from the first.
+        normal: of consecutive releases of normal life, one array (N,) a camera; of "low", of events (E,).
+        risks: of each risk behind a minute of normal life, likewise, and its onset: in releases, from the first.
     """
 
     normal: Sequence[Floats]
     risks: Sequence[tuple[Floats, float]]
 
 
-def raised(law: ScoreLaw, scores: Floats, releases: int, thresholds: Floats) -> list[list[int]]:
-    """Return for each threshold (H,) at which events (E,) of one stream the bridge would raise an alert.
+def evidence_of(law: ScoreLaw, scores: Floats, releases: int) -> Floats:
+    """Return the evidence (N - R + 1,) of the whole events of one stream of releases (N,), as `EventTest` gives it."""
+    found, baseline = np.empty(len(scores) - releases + 1), law.mean
+    for index in range(len(found)):
+        event = scores[index : index + releases]
+        found[index] = np.sum(law.increment(event, baseline))
+        for each in event.tolist() if index == 0 else event[-1:].tolist():
+            baseline += float(law.drift(each, baseline))
+    return found
 
-    It is `SequentialTest`, for all thresholds at once.
-    """
-    evidence, is_raised = np.zeros(len(thresholds)), np.zeros(len(thresholds), bool)
+
+def contested(own: Floats, rivals: Sequence[Floats]) -> Floats:
+    """Return the evidence (E,) of a risk where another has more: too little to raise its alert, enough to keep it."""
+    for rival in rivals:
+        own = np.where((rival > own) & (own > 0.0), _TOO_LITTLE, own)
+    return own
+
+
+def raised(evidence: Floats, thresholds: Floats) -> list[list[int]]:
+    """Return for each threshold (H,) at which events (E,) of one stream the bridge would raise an alert."""
+    is_raised = np.zeros(len(thresholds), bool)
     found: list[list[int]] = [[] for _ in thresholds]
-    baseline, fresh = law.mean, releases
-    for index, score in enumerate(scores.tolist()):
-        gained = float(law.increment(score, baseline)) * fresh / releases
-        evidence = np.minimum(np.maximum(0.0, evidence + gained), CEILING * thresholds)
-        baseline += float(law.drift(score, baseline)) * fresh
-        fresh = 1
-        begins = ~is_raised & (evidence >= thresholds)
+    for index, each in enumerate(evidence.tolist()):
+        begins = ~is_raised & (each >= thresholds)
         for number in np.flatnonzero(begins):
             found[number].append(index)
-        is_raised = (is_raised & (evidence > CLEAR * thresholds)) | begins
+        is_raised = (is_raised & (each > 0.0)) | begins
     return found
 
 
 def _residuals(law: ScoreLaw, scores: Floats) -> Floats:
-    """Scores (E,) less the baseline of their camera."""
+    """Scores (N,) less the baseline of their camera."""
     out, baseline = np.empty(len(scores)), law.mean
     for index, score in enumerate(scores.tolist()):
         out[index] = score - baseline
@@ -83,14 +103,13 @@ def _residuals(law: ScoreLaw, scores: Floats) -> Floats:
     return out
 
 
-def fit(recorded: Recorded, releases: int, slot_s: float, own_baseline: bool = True) -> ScoreLaw:
-    """Fit the law of a label's score and its table.
+def law_of(recorded: Recorded, releases: int, direction: Sequence[float] = ()) -> ScoreLaw:
+    """Fit the law of a label's score, without its table.
 
     Args:
         recorded: the label's scores.
         releases: of an event, R.
-        slot_s: seconds of a slot.
-        own_baseline: whether the baseline follows the camera.
+        direction: that they were projected on.
 
     Raises:
         DataError: the risk does not raise the score, or there is none.
@@ -98,55 +117,77 @@ def fit(recorded: Recorded, releases: int, slot_s: float, own_baseline: bool = T
     if not recorded.normal or not recorded.risks:
         raise DataError("there is no normal life, or no risk to compare it with")
     every = np.concatenate(recorded.normal)
-    law = ScoreLaw(float(every.mean()), float(every.std()) or 1.0, 1.0, own_baseline=own_baseline)
+    law = ScoreLaw(float(every.mean()), float(every.std()) or 1.0, 1.0, direction=tuple(direction))
     spread = float(np.concatenate([_residuals(law, scores) for scores in recorded.normal]).std()) or 1.0
     shown = np.concatenate([_during(_residuals(law, scores), onset, releases) for scores, onset in recorded.risks])
     rise = float(shown.mean())
     if rise <= 0.0:
         raise DataError("the score of normal life is as high as that of the risk; no rule can tell them apart")
-    law = replace(law, spread=spread, rise=rise)
-    return replace(law, points=_points(law, recorded, releases, slot_s))
+    return replace(law, spread=spread, rise=rise)
 
 
 def _during(residuals: Floats, onset: float, releases: int) -> Floats:
-    """Of the events that end within R + 1 releases after the onset, from the second on."""
-    first = max(0, math.ceil(onset) + 2 - releases)
+    """Of the event that begins with the first whole release after the onset."""
+    first = max(0, math.ceil(onset))
     return residuals[first : first + releases]
 
 
-def _points(law: ScoreLaw, recorded: Recorded, releases: int, slot_s: float) -> tuple[OperatingPoint, ...]:
-    thresholds = _ladder(law, recorded.normal, releases)
-    counts = np.array(
-        [[len(at) for at in raised(law, scores, releases, thresholds)] for scores in recorded.normal]
-    )  # (cameras, H)
-    events = np.array([len(scores) for scores in recorded.normal])
-    rates = upper_rates(counts, events, thresholds) * 86400.0 / slot_s
-    delays = [_delays(law, scores, onset, releases, thresholds) for scores, onset in recorded.risks]
-    table = np.array(delays).reshape(len(recorded.risks), len(thresholds)) * slot_s
-    return tuple(
+def fit(
+    law: ScoreLaw,
+    recorded: Recorded,
+    releases: int,
+    slot_s: float,
+    rivals: Sequence[tuple[ScoreLaw, Recorded]] = (),
+) -> ScoreLaw:
+    """Return the law of a label's score with its table.
+
+    Args:
+        law: as `law_of` gives it.
+        recorded: the label's scores.
+        releases: of an event, R.
+        slot_s: seconds of a slot.
+        rivals: laws of the other risks, and their scores of the same streams: where one of them has more evidence, it
+            alone raises its alert.
+    """
+    normal, risks = (
+        [
+            contested(
+                evidence_of(law, scores, releases),
+                [evidence_of(other, side(those)[number], releases) for other, those in rivals],
+            )
+            for number, scores in enumerate(side(recorded))
+        ]
+        for side in (_normal, _risks)
+    )
+    highest = max(0.1, *(float(each.max()) for each in normal))
+    thresholds = np.geomspace(highest / 100.0, 3.0 * highest, _STEPS)
+    counts = np.array([[len(at) for at in raised(each, thresholds)] for each in normal])  # (cameras, H)
+    rates = upper_rates(counts, np.array([len(each) for each in normal]), thresholds) * 86400.0 / slot_s
+    delays = [
+        _delays(evidence, onset, releases, thresholds)
+        for evidence, (_, onset) in zip(risks, recorded.risks, strict=True)
+    ]
+    table = np.array(delays).reshape(len(risks), len(thresholds)) * slot_s
+    points = (
         _point(float(threshold), float(rate), column)
         for threshold, rate, column in zip(thresholds, rates, table.T, strict=True)
         if math.isfinite(rate)
     )
+    return replace(law, points=tuple(points))
+
+
+def _normal(recorded: Recorded) -> Sequence[Floats]:
+    return recorded.normal
+
+
+def _risks(recorded: Recorded) -> Sequence[Floats]:
+    return [scores for scores, _ in recorded.risks]
 
 
 def _point(threshold: float, rate: float, delays: Floats) -> OperatingPoint:
     found = delays[np.isfinite(delays)]
     p50, p90 = np.percentile(found, [50, 90]) if len(found) else (math.nan, math.nan)
     return OperatingPoint(threshold, rate, len(found) / max(1, len(delays)), float(p50), float(p90))
-
-
-def _ladder(law: ScoreLaw, normal: Sequence[Floats], releases: int) -> Floats:
-    """Thresholds from a hundredth of the highest evidence of normal life to three times it, rising."""
-    highest = max(_highest(law, scores, releases) for scores in normal)
-    return np.asarray(np.geomspace(max(highest, 0.1) / 100.0, 3.0 * max(highest, 0.1), _STEPS))
-
-
-def _highest(law: ScoreLaw, scores: Floats, releases: int) -> float:
-    test, highest = SequentialTest(law, releases, math.inf), 0.0
-    for index, score in enumerate(scores.tolist()):
-        highest = max(highest, test.step(score, Moment(1, index + releases, (1 << releases) - 1)))
-    return highest
 
 
 def upper_rates(counts: Integers, events: Integers, thresholds: Floats) -> Floats:
@@ -184,10 +225,10 @@ def _extended(rates: Floats, total: Integers, thresholds: Floats) -> Floats:
     return np.where(np.arange(len(rates)) > last, np.where(np.isfinite(beyond), beyond, math.inf), rates)
 
 
-def _delays(law: ScoreLaw, scores: Floats, onset: float, releases: int, thresholds: Floats) -> list[float]:
+def _delays(evidence: Floats, onset: float, releases: int, thresholds: Floats) -> list[float]:
     """Releases from the onset to the end of the event that raises the alert, infinite where none does in time."""
     out = []
-    for at in raised(law, scores, releases, thresholds):
+    for at in raised(evidence, thresholds):
         after = [index + releases - onset for index in at if 0 <= index + releases - onset <= _WITHIN]
         out.append(after[0] if after else math.inf)
     return out
@@ -203,19 +244,20 @@ def lying_raised(
 
     Args:
         laws: of a fall, and of somebody who is low.
-        scores: of both, (E,) each.
+        scores: of releases (N,) for a fall, and of events (E,) for somebody who is low.
         releases: of an event, R.
         arming: evidence of a fall from which low evidence counts.
         slots: for so long it must stay.
     """
+    fall = evidence_of(laws[0], scores[0], releases).tolist()
 
     def at(threshold: float) -> list[int]:
-        fall, low = SequentialTest(laws[0], releases, 4.0 * arming), SequentialTest(laws[1], releases, threshold)
+        low = SequentialTest(laws[1], releases, threshold)
         test, found, open_now = LyingTest(low, arming, slots, releases), list[int](), False
-        for index, (one, other) in enumerate(zip(scores[0].tolist(), scores[1].tolist(), strict=True)):
+        for index, (one, other) in enumerate(zip(fall, scores[1].tolist(), strict=True)):
             moment = Moment(1, index + releases, (1 << releases) - 1)
             test.is_raised = open_now
-            lies = test.step(fall.step(one, moment), other, moment)
+            lies = test.step(one, other, moment)
             if lies and not open_now:
                 found.append(index)
             open_now = (open_now and not test.gone) or lies
@@ -259,7 +301,7 @@ def fit_lying(
 
     normal = streams(list(zip(falls.normal, low.normal, strict=True)))
     counts = np.array([[len(at) for at in camera] for camera in normal])
-    rates = upper_rates(counts, np.array([len(scores) for scores in falls.normal]), thresholds) * 86400.0 / slot_s
+    rates = upper_rates(counts, np.array([len(scores) for scores in low.normal]), thresholds) * 86400.0 / slot_s
     found = streams([(one, other) for (one, _), (other, _) in zip(falls.risks, low.risks, strict=True)])
     delays = np.array(
         [

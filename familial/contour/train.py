@@ -87,7 +87,7 @@ def _encoder_hash(family: Family) -> str:
     """sha256, in hex, of all that a code depends on: weights of tower and desensitizer, and the shape of the code."""
     config, digest = family.config, hashlib.sha256()
     shape = (config.tokens, config.width, config.clip_norm, config.rank, config.aside, config.labels, config.window)
-    digest.update(repr((shape, config.tower, config.code_gain, config.code_bias)).encode())
+    digest.update(repr((shape, config.tower, config.code_gain, config.code_bias, config.late_fusion)).encode())
     for name, value in sorted(family.state_dict().items()):
         if name.startswith(("tower.", "desensitizer.")):
             digest.update(f"{name} {tuple(value.shape)}\n".encode() + value.contiguous().numpy().tobytes())

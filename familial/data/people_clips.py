@@ -22,8 +22,8 @@ import numpy as np
 from familial.data.clips import CACHE, Footage
 from familial.data.events import Annotation, LabelledClip
 from familial.data.labels import SUDDEN
-from familial.synth.detector_errors import DETECTOR_VERSION, detect
-from familial.synth.exact_people import EXACT_VERSION, ExactPeople
+from familial.synth.detector_errors import DETECTOR_VERSION, POOREST, RATES, detect, draw_close_framing
+from familial.synth.exact_people import EXACT_VERSION, ExactPeople, Framing
 from familial.synth.people_clip import people_clip
 from familial.synth.truth import CELLS, POSE, Truth, truth_of
 from familial.synth.version import RENDERER_VERSION
@@ -33,6 +33,7 @@ from wire.files import write_whole
 __all__ = ["PEOPLE_FPS", "exact_bytes", "people_clips", "read_exact", "with_new_errors"]
 
 PEOPLE_FPS = 12.0
+_NEAR, _POOREST = 0.35, 0.2  # how often people without a picture are seen from near, and by how many cameras so poor
 _ARRAYS = ("points", "visible", "length", "times_s", "shown", "sides", "window", "night")
 
 
@@ -68,9 +69,20 @@ def with_new_errors(clip: LabelledClip, rng: np.random.Generator) -> LabelledCli
     """
     if clip.exact is None:
         return clip
-    framing = clip.exact.whole() if len(clip.footage.frames) else None
-    people = detect(clip.exact, rng, framing)
+    if len(clip.footage.frames):
+        people = detect(clip.exact, rng, clip.exact.whole())
+    else:
+        framing = _near(clip.exact, clip.annotations or (), rng)
+        people = detect(clip.exact, rng, framing, POOREST if rng.random() < _POOREST else RATES)
     return replace(clip, footage=replace(clip.footage, people=people, people_times=clip.exact.times_s))
+
+
+def _near(exact: ExactPeople, notes: Sequence[Annotation], rng: np.random.Generator) -> Framing | None:
+    """A view from near, of what the clip is about where it is about anything; None where another is to be drawn."""
+    if not exact.points.shape[1] or rng.random() >= _NEAR:
+        return None
+    starts = [each.start for each in notes] or exact.times_s.tolist()
+    return draw_close_framing(exact, rng, starts[int(rng.integers(len(starts)))])
 
 
 def exact_bytes(people: ExactPeople) -> bytes:

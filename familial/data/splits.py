@@ -40,6 +40,8 @@ CLIPS = {
     "audit_bodies":   SeedRange(1_400_000, 1_500_000, "rooms of people whose build calibration.audit tries to infer"),
     "ood_reference":  SeedRange(2_000_000, 2_100_000, "rooms that familial.evaluate.ood counts as known"),
     "int8":           SeedRange(7_300_000, 7_400_000, "clips on which calibration.int8 measures quantisation ranges"),
+    "quantization":   SeedRange(7_400_000, 7_450_000, "clips on which familial.quantize calibrates"),
+    "quantization_judged": SeedRange(7_450_000, 7_500_000, "clips of benchmarks.quantized"),
     "engines":        SeedRange(8_100_000, 8_200_000, "clips of benchmarks.engines"),
     "frontier":       SeedRange(8_200_000, 8_300_000, "clips of benchmarks.frontier"),
     "attributes":     SeedRange(8_300_000, 8_400_000, "clips of benchmarks.attributes"),
@@ -50,6 +52,8 @@ CLIPS = {
     "detector":       SeedRange(8_800_000, 8_900_000, "clips of benchmarks.detector"),
     "contour":        SeedRange(8_900_000, 8_980_000, "clips that familial.contour.train learns from"),
     "contour_judged": SeedRange(8_980_000, 9_000_000, "clips of benchmarks.contour"),
+    "scenes":         SeedRange(9_000_000, 9_100_000, "scenes of benchmarks.scenes, seen by two cameras"),
+    "long_memory":    SeedRange(9_100_000, 9_200_000, "rooms of benchmarks.long_memory"),
 }
 """Use -> seeds of `render_clip`."""
 

@@ -2,7 +2,7 @@
 
 Codes are for noise to be added to; they stay in this process.
 
-    seed --render_clip, five ordinary kinds, a fall, a fight--> clips of one room, by one camera
+    seed --rendered_footage, five ordinary kinds, a fall, a fight--> clips of one room, by one camera
     manifest --clips labelled as no risk, five neighbours of a set at a time--> clips that represent one camera
     clips --clip_codes--> (S, K, d) --in_plane--> complex (S,)
 """
@@ -23,13 +23,12 @@ import numpy.typing as npt
 from familial.data.clips import Footage, read_manifests
 from familial.data.splits import clip_seeds
 from familial.evaluate.clip_inference import clip_codes, sigma_of
-from familial.evaluate.footage import family_footage, picture_footage
+from familial.evaluate.footage import family_footage, rendered_footage
 from familial.evaluate.ood_detector import Camera, in_plane
 from familial.model import checkpoint
 from familial.model.desensitizer import code_plane
 from familial.model.family import Family
 from familial.synth.actions.catalogue import draw_kind
-from familial.synth.clip import render_clip
 from wire.errors import CheckpointError, DataError
 
 __all__ = ["Room", "Source"]
@@ -124,8 +123,7 @@ class Source:
         return Room(clips[:_CLIPS], clips[_CLIPS:])
 
     def _rendered(self, seed: int, kind: str) -> npt.NDArray[np.complex128]:
-        clip = render_clip(seed, kind, size=_SIZE, fps=_FPS)
-        return self._codes(picture_footage(clip.frames, _FPS, self.family.config))
+        return self._codes(rendered_footage(seed, kind, self.family.config, size=_SIZE, fps=_FPS)[0])
 
     def _codes(self, footage: Footage) -> npt.NDArray[np.complex128]:
         """Return the codes complex (S,) of the releases during which the clip plays."""

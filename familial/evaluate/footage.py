@@ -2,6 +2,7 @@
 
 file     --`family_footage`--> Footage          through the cache
 pictures --`picture_footage`--> Footage         rendered ones; the person network looks at them as at a film
+seed     --`rendered_footage`--> Footage        the same as in training: people as the renderer knows them, with errors
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from familial.data.clips import Footage, read_clip, small_grey
 from familial.data.people import PERCEIVE, PeopleOfClip, person_network
 from familial.model.config import FamilyConfig
 from familial.model.towers.registry import tower_class
+from familial.synth.clip import render_clip
+from familial.synth.detector_errors import DETECTOR_VERSION, detect
+from familial.synth.people_clip import people_clip
+from familial.synth.rendered_clip import RenderedClip
 
-__all__ = ["family_footage", "graph_for", "picture_footage"]
+__all__ = ["family_footage", "graph_for", "picture_footage", "rendered_footage"]
 
 
 def graph_for(config: FamilyConfig, perceive: Path = PERCEIVE) -> Path | None:
@@ -61,3 +66,38 @@ def picture_footage(
     for each in pictures:
         looking.see(each)
     return Footage(frames, times, len(pictures) / rate, *looking.found())
+
+
+def rendered_footage(
+    seed: int,
+    kind: str,
+    config: FamilyConfig,
+    *,
+    size: tuple[int, int],
+    fps: float,
+    seconds: float | None = None,
+    still: bool = False,
+) -> tuple[Footage, RenderedClip]:
+    """Render a clip and return it as a family of `config` reads rendered ones in training, and what is known of it.
+
+    People are the renderer's own, with the person network's errors as `synth.detector_errors` models them: the network
+    itself finds too few people in small rendered pictures.
+
+    Args:
+        seed: of the clip, and of the errors.
+        kind: of action.
+        config: of the family.
+        size: height and width of the pictures.
+        fps: Pictures a second.
+        seconds: length; None: drawn.
+        still: one picture, the middle one, held; its people are held as well.
+    """
+    clip = render_clip(seed, kind, size=size, fps=fps, seconds=seconds)
+    frames, count = np.stack([small_grey(each, config.window) for each in clip.frames]), len(clip.frames)
+    shown = np.full(count, count // 2) if still else np.arange(count)
+    duration = count / fps
+    if not tower_class(config.tower).sees_people:
+        return Footage(frames[shown], clip.times_s, duration), clip
+    exact = people_clip(seed, kind, size=size, fps=fps, seconds=seconds).people
+    people = detect(exact, np.random.default_rng([DETECTOR_VERSION, seed]), exact.whole())
+    return Footage(frames[shown], clip.times_s, duration, people[shown], exact.times_s), clip

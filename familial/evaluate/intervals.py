@@ -24,6 +24,7 @@ __all__ = [
     "crossed_mean_interval",
     "macro_accuracy_interval",
     "quantile_interval",
+    "slope_interval",
 ]
 
 _LEVEL = 0.95
@@ -169,3 +170,25 @@ def accuracy_and_f1_intervals(
         name: [round(end, 4) for end in quantile_interval(values)]
         for name, values in (("accuracy", accuracy), ("f1", f1))
     }
+
+
+def slope_interval(x: Floats, y: Floats, seed: int, level: float = _LEVEL) -> tuple[float, Interval]:
+    """Return the slope of the least-squares line through a series, and its interval.
+
+    Neighbours in a series depend on each other, so blocks of residuals are drawn anew: N^(1/2) values each, from any
+    place (Davison and Hinkley, section 8.2.3).
+
+    Args:
+        x: float (N,), rising; N is at least 4.
+        y: float (N,).
+        seed: of the resampling.
+        level: of the interval.
+    """
+    centred, count = x - x.mean(), len(x)
+    slope = float(centred @ y / (centred @ centred))
+    residuals = y - y.mean() - slope * centred
+    length = max(2, round(count**0.5))
+    blocks = -(-count // length)
+    starts = np.random.default_rng([seed, 2]).integers(0, count - length + 1, (_RESAMPLES, blocks))
+    drawn = residuals[starts[..., None] + np.arange(length)].reshape(_RESAMPLES, -1)[:, :count]
+    return slope, quantile_interval(slope + drawn @ centred / (centred @ centred), level)

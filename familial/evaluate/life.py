@@ -1,8 +1,10 @@
 """Normal life as clean codes, for alerts to be calibrated and measured on: rendered minutes, strung to hours.
 
-    seed, kind of life --render_clip, a minute--> frames --clip_codes--> codes of the slots with a whole receptive field
+    seed, kind of life --rendered_footage, a minute--> frames, people --clip_codes--> codes of the slots with a whole
+        receptive field
     blocks of all kinds, by their shares of a day --strung--> codes (N, K, d), kind of each release
     codes + noise --member, chunk by chunk--> label probabilities of every event, stride 1
+                  --`risk_directions`--> a score of every release for each risk
 
 A clip is encoded once; noise is drawn as often as hours are needed. Codes are for noise to be added to; they stay in
 this process. What a day holds is `DAY`: an assumption, the same in every run, and figures are given by kind as well.
@@ -13,20 +15,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from familial.data.clips import Footage, small_grey
 from familial.evaluate.clip_inference import clip_codes
+from familial.evaluate.footage import rendered_footage
+from familial.model.code_space import risk_directions
 from familial.model.family import Family
 from familial.synth.actions.catalogue import KINDS, draw_kind
-from familial.synth.clip import RenderedClip, render_clip
+from familial.synth.people_clip import people_clip
+from familial.synth.rendered_clip import RenderedClip
 from familial.synth.setting import draw_setting
 
-__all__ = ["DAY", "ROOMS", "Block", "Kind", "Stream", "blocks_of", "read", "risks_of", "strung"]
+__all__ = ["DAY", "ROOMS", "Block", "Kind", "Said", "Stream", "blocks_of", "read", "risks_of", "strung"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -104,6 +109,20 @@ class Stream:
     kinds: npt.NDArray[np.str_]
 
 
+class Said(NamedTuple):
+    """What is said of a stream of N releases, in E = N - R + 1 whole events.
+
+    Attributes:
+        labels: probabilities float64 (E, L).
+        shares: of the attributes (E, A); A is 0 for the edge member, and where the family has none.
+        scores: of each release for each risk, float64 (N, L - 1), in units of the noise.
+    """
+
+    labels: Floats
+    shares: Floats
+    scores: Floats
+
+
 def blocks_of(family: Family, seeds: range, rooms: int) -> Iterator[Block]:
     """Render one minute of every kind of life in each of `rooms` rooms and encode it.
 
@@ -117,8 +136,8 @@ def blocks_of(family: Family, seeds: range, rooms: int) -> Iterator[Block]:
         for name, kind in DAY.items():
             actions = kind.actions or rest
             shown = actions[number % len(actions)]
-            clip = render_clip(dark if kind.night else seed, shown, size=_SIZE, fps=_FPS, seconds=_MINUTE)
-            yield Block(name, _whole(family, clip, kind.still), f"room {seed}")
+            codes, _ = _whole(family, dark if kind.night else seed, shown, _MINUTE, kind.still)
+            yield Block(name, codes, f"room {seed}")
 
 
 def _nights(seeds: range, rooms: int) -> list[int]:
@@ -135,22 +154,18 @@ def risks_of(family: Family, seeds: range, label: str, count: int) -> Iterator[B
     while made < count:
         seed = next(left)
         kind = draw_kind(np.random.default_rng([seed, 2]), label)
-        clip = render_clip(seed, kind, size=_SIZE, fps=_FPS, seconds=_RISK_S)
-        onset = clip.annotations[0].start_s
+        planned = people_clip(seed, kind, size=_SIZE, fps=_FPS, seconds=_RISK_S).clip  # not painted: cheap
+        onset = planned.annotations[0].start_s
         if not spec.receptive_field_s < onset < _RISK_S - _LATEST_S:
             continue
         made += 1
         skipped = _skipped(family)
+        codes, clip = _whole(family, seed, kind, _RISK_S)
         lying = max(((end - start, start, end) for start, end in clip.lying_s), default=(0.0, 0.0, 0.0))
         first = int(np.ceil((lying[1] + spec.receptive_field_s) / spec.slot_s)) - skipped
         last = min(int(lying[2] / spec.slot_s), int(_RISK_S / spec.slot_s)) - skipped
-        yield Block(
-            label,
-            _whole(family, clip),
-            f"room {seed}",
-            onset / spec.slot_s - skipped,
-            (first, last) if last > first else (0, 0),
-        )
+        steady = (first, last) if last > first else (0, 0)
+        yield Block(label, codes, f"room {seed}", onset / spec.slot_s - skipped, steady)
 
 
 def _skipped(family: Family) -> int:
@@ -159,15 +174,11 @@ def _skipped(family: Family) -> int:
     return int(np.ceil(spec.receptive_field_s / spec.slot_s))
 
 
-def _whole(family: Family, clip: RenderedClip, still: bool = False) -> Tensor:
-    """Codes float (S, K, d) of the slots whose receptive field lies wholly within the clip."""
-    spec = family.config.window
-    frames = np.stack([small_grey(frame, spec) for frame in clip.frames])
-    if still:
-        frames = np.repeat(frames[len(frames) // 2][None], len(frames), axis=0)
-    duration = len(frames) / _FPS
-    playing = int(duration / spec.slot_s)
-    return clip_codes(family, Footage(frames, clip.times_s, duration))[_skipped(family) : playing]
+def _whole(family: Family, seed: int, kind: str, seconds: float, still: bool = False) -> tuple[Tensor, RenderedClip]:
+    """Codes float (S, K, d) of the slots whose receptive field lies wholly within a clip, and the clip."""
+    footage, clip = rendered_footage(seed, kind, family.config, size=_SIZE, fps=_FPS, seconds=seconds, still=still)
+    playing = int(footage.duration / family.config.window.slot_s)
+    return clip_codes(family, footage)[_skipped(family) : playing], clip
 
 
 def strung(blocks: Sequence[Block], slots: int, rng: np.random.Generator, shares: Mapping[str, float]) -> list[Stream]:
@@ -219,7 +230,7 @@ def _visits(own: Sequence[Block], slots: int, rng: np.random.Generator) -> list[
 @torch.inference_mode()
 def read(
     family: Family, codes: Tensor, sigma: float, member: str = "cloud", generator: torch.Generator | None = None
-) -> tuple[Floats, Floats]:
+) -> Said:
     """Add noise to a stream of clean codes and read every whole event, stride 1, as the bridge does.
 
     Args:
@@ -228,17 +239,15 @@ def read(
         sigma: of the noise, in lattice units.
         member: "edge" or "cloud".
         generator: of the noise.
-
-    Returns:
-        Probabilities of the labels float64 (N - R + 1, L), and shares of the attributes (N - R + 1, A): A is 0 for the
-        edge member, and where the family has none.
     """
     releases = family.config.event_releases
     z = codes + torch.round(torch.randn(codes.shape, generator=generator) * sigma)
     events = z.unfold(0, releases, 1).movedim(-1, 1)  # (E, R, K, d), a view
     parts = [_read(family, events[first : first + _CHUNK], member) for first in range(0, len(events), _CHUNK)]
     labels, shares = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return labels, shares
+    config = family.config
+    directions = risk_directions(len(config.labels), config.tokens, config.width)
+    return Said(labels, shares, (z.flatten(1) @ directions.T / sigma).double().numpy())
 
 
 def _read(family: Family, events: Tensor, member: str) -> tuple[Floats, Floats]:

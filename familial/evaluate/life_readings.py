@@ -13,18 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from familial.evaluate.life import Block, read, strung
+from familial.evaluate.life import Block, Said, read, strung
 from familial.evaluate.sequential import LYING_STILL
 from familial.model.family import Family
 from wire.errors import DataError
 
-__all__ = ["Readings", "Risk", "looped", "record"]
+__all__ = ["Readings", "Risk", "joined", "looped", "record"]
 
 _BEFORE = 60  # releases of normal life before a risk
 _LIES_S = 180.0  # how long somebody stays on the floor
 _STEADY = 4  # releases of lying that can be looped
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +32,12 @@ class Risk:
     Attributes:
         label: its label; LYING_STILL for a fall after which somebody stays down.
         onset: in releases, from the first.
-        labels: float (E, L).
-        shares: float (E, A).
+        said: of the minute and the risk.
     """
 
     label: str
     onset: float
-    labels: Floats
-    shares: Floats
+    said: Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +45,12 @@ class Readings:
     """What the member says of hours of life and of risks.
 
     Attributes:
-        normal: probabilities (E, L) and attributes (E, A), one pair a camera.
+        normal: of each camera's hours.
         kinds: the kind of life that the last release of each event shows, one array (E,) a camera.
         risks: behind a minute of life each.
     """
 
-    normal: Sequence[tuple[Floats, Floats]]
+    normal: Sequence[Said]
     kinds: Sequence[npt.NDArray[np.str_]]
     risks: Sequence[Risk]
 
@@ -98,8 +94,14 @@ def record(
         for _ in range(samples):
             before = blocks[int(rng.integers(len(blocks)))].codes[-_BEFORE:]
             said = read(family, torch.cat((before, risk.codes)), sigma, member, noise)
-            found.append(Risk(risk.kind, len(before) + risk.onset, *said))
+            found.append(Risk(risk.kind, len(before) + risk.onset, said))
     return Readings(normal, kinds, found)
+
+
+def joined(parts: Sequence[Readings]) -> Readings:
+    """The readings of several families, each of its own cameras, as one."""
+    normal, kinds, risks = ([each for part in parts for each in getattr(part, name)] for name in Readings.__slots__)
+    return Readings(normal, kinds, risks)
 
 
 def looped(fall: Block, slot_s: float) -> Block | None:

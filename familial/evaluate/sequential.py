@@ -1,28 +1,26 @@
-"""The sequential test behind alerts: verdicts of one camera -> evidence for a risk, and the table that sets its level.
+"""The test behind alerts: the releases of an event -> evidence for a risk, and the table that sets its level.
 
-    probabilities of an event --score--> log odds of a label against no risk
-    score - baseline of this camera --increment--> nats that the new releases add --CUSUM--> evidence >= threshold?
+    z of a release --projected on a law's direction--> score, in units of the noise
+    score - baseline of this camera --increment--> nats that the release speaks for the risk
+    sum over the releases of an event --EventTest--> evidence >= threshold? raised; <= 0? cleared
     false alerts a day --alert_calibration.json--> threshold, share of risks found, delay
 
-Evidence is a CUSUM (Page 1954): g = max(0, g + u), where u is the log likelihood ratio of "the score has risen by
-`rise`" against "it has not", of a score with standard deviation `spread`:
-u = rise / spread^2 (score - baseline - rise / 2).
-
-An event of R releases shares R - 1 of them with the next, so each release would be counted R times. The log likelihood
-ratio of an event is a sum over its releases where class prototypes have equal norms (`code_space.prototypes`), so u is
-multiplied by f / R, f being how many releases of the event were in none before: over a stream every release then counts
-once, and a sum over consecutive events telescopes to the sum over releases. It costs delay: an event's evidence comes
-in over R releases. It needs nothing but verdicts.
+The noise is Gaussian and its law is known exactly, so the log likelihood ratio of "the score has risen by `rise`"
+against "it has not" is linear in the score: u = rise / spread^2 (score - baseline - rise / 2), where `spread` is the
+standard deviation of a score, noise and scenes together. An event's evidence is the sum over its releases: the matched
+filter of a risk that lasts as long as an event, which is about as long as a fall stays in the receptive field. Nothing
+adds up beyond an event, and no release counts twice in one. It needs z alone, so it is the same whichever exit reads.
 
 The baseline is the camera's own slow mean of its score: rooms differ by more than the noise does, and a room that looks
-a little like a risk all day must not add up to one. No clock, no network, no model here, and no torch.
+a little like a risk all day must not be one. "Lying still" is told over minutes, by a CUSUM (Page 1954) of the share
+that verdicts give to `low`: `SequentialTest`. No clock, no network, no model here, and no torch.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from wire.artifact.checkpoint import base_hash, checkpoint_hash
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CheckpointError
 from wire.files import write_whole
@@ -44,6 +43,7 @@ __all__ = [
     "LYING_STILL",
     "MEMORY",
     "AlertCalibration",
+    "EventTest",
     "LyingTest",
     "Moment",
     "OperatingPoint",
@@ -55,9 +55,11 @@ __all__ = [
 
 FILE = "alert_calibration.json"
 CLEAR = 0.25
-"""An alert is cleared where evidence has fallen to this share of its threshold,"""
+"""Lying still is cleared where evidence has fallen to this share of its threshold,"""
 CEILING = 1.25
 """beyond which multiple evidence does not grow, so that a long risk is cleared as soon as a short one."""
+LEAST_PRESENT = 0.5
+"""Share of its releases that an event must have to clear an alert: what is missing speaks against nothing."""
 MEMORY = 600
 """Releases over which a camera's baseline is averaged."""
 LYING_STILL = "lying still"
@@ -83,11 +85,13 @@ class Moment(NamedTuple):
         boot_id: names the stream.
         slot: of its last release.
         present: which releases it has, as in a verdict: bit k is that of `slot` - k.
+        z: float or int (R, n), row k being that of `slot` - k; None where nothing asks for it.
     """
 
     boot_id: int
     slot: int
     present: int
+    z: npt.NDArray[Any] | None = None
 
 
 def score(probability: float, other: float) -> float:
@@ -129,6 +133,8 @@ class ScoreLaw:
         rise: by how much a risk raises it.
         points: by rising threshold.
         own_baseline: whether the baseline follows the camera; otherwise it stays at `mean`.
+        direction: (n,) on which a release is projected, so that the noise of its score is 1; empty: the score is of
+            something else.
     """
 
     mean: float
@@ -136,11 +142,12 @@ class ScoreLaw:
     rise: float
     points: tuple[OperatingPoint, ...] = ()
     own_baseline: bool = True
+    direction: tuple[float, ...] = ()
 
     def increment(self, score: Floats | float, baseline: Floats | float) -> Any:
-        """Return the nats by which one event speaks for a risk, overlap not considered.
+        """Return the nats by which one score speaks for a risk.
 
-        A score counts as no farther from the baseline than a risk's and some spreads: no event decides alone.
+        A score counts as no farther from the baseline than a risk's and some spreads: no release decides alone.
         """
         reach = self.rise + _OUTLIER * self.spread
         return self.rise / self.spread**2 * (np.clip(score - baseline, -reach, reach) - self.rise / 2.0)
@@ -161,12 +168,72 @@ class ScoreLaw:
         return min((point.false_per_day for point in self.points), default=math.inf)
 
 
+class EventTest:
+    """The evidence of an event for one label, before one camera.
+
+    Attributes:
+        threshold: from which on an alert is raised.
+        evidence: of the newest event, in nats; below zero where it speaks against the risk.
+        baseline: the camera's own mean score.
+    """
+
+    def __init__(self, law: ScoreLaw, releases: int, threshold: float) -> None:
+        """Begin without evidence.
+
+        Args:
+            law: of the score of a release.
+            releases: of an event, R.
+            threshold: from which on an alert is raised.
+        """
+        self._law, self._releases, self.threshold = law, releases, threshold
+        self._last: Moment | None = None
+        self._there = 0
+        self.evidence, self.baseline = 0.0, law.mean
+
+    def read(self, at: Moment) -> float:
+        """Take the next event by its z and return the evidence. Raises ValueError where it brings no z."""
+        if at.z is None or at.z.shape != (self._releases, len(self._law.direction)):
+            shape = None if at.z is None else at.z.shape
+            raise ValueError(f"z is {shape}: give ({self._releases}, {len(self._law.direction)})")
+        return self.step((at.z @ np.asarray(self._law.direction)).tolist(), at)
+
+    def step(self, scores: Sequence[float], at: Moment) -> float:
+        """Take the scores (R,) of the next event's releases, row k that of `slot` - k, and return the evidence.
+
+        Releases that are absent, and scores that are no number, count nothing. An event that repeats, or comes from
+        before, changes nothing.
+        """
+        last = self._last if self._last is not None and self._last.boot_id == at.boot_id else None
+        if last is not None and at.slot <= last.slot:
+            return self.evidence
+        self._last = at
+        there = [(age, each) for age, each in enumerate(scores) if at.present >> age & 1 and math.isfinite(each)]
+        self.evidence = float(sum(self._law.increment(each, self.baseline) for _, each in there))
+        self._there = len(there)
+        fresh = self._releases if last is None else at.slot - last.slot
+        for _, each in reversed([pair for pair in there if pair[0] < fresh]):  # the oldest first
+            self.baseline += float(self._law.drift(each, self.baseline))
+        return self.evidence
+
+    @property
+    def raises(self) -> bool:
+        """Whether the newest event raises an alert."""
+        return self.evidence >= self.threshold
+
+    @property
+    def clears(self) -> bool:
+        """Whether the newest event clears one: it speaks against the risk, and holds enough to say so."""
+        return self.evidence <= 0.0 and self._there >= LEAST_PRESENT * self._releases
+
+
 class SequentialTest:
-    """The evidence for one label before one camera.
+    """The evidence for somebody who is low, before one camera: a CUSUM over verdicts.
+
+    An event of R releases shares R - 1 of them with the next, so u is multiplied by f / R, f being how many releases of
+    the event were in none before: over a stream every release then counts once.
 
     Attributes:
         evidence: in nats, 0 to CEILING thresholds.
-        baseline: the camera's own mean score.
         is_raised: whether its alert is; the caller keeps it current. Evidence that begins anew then begins at the
             threshold, so that nothing but verdicts clears an alert.
     """
@@ -181,20 +248,19 @@ class SequentialTest:
         """
         self._law, self._releases, self.threshold = law, releases, threshold
         self._last: Moment | None = None
-        self.evidence, self.baseline, self.is_raised = 0.0, law.mean, False
+        self.evidence, self.is_raised = 0.0, False
 
     def step(self, score: float, at: Moment) -> float:
         """Take the score of the next event and return the evidence.
 
-        A new start of the device, and a gap of two events' lengths, begin the evidence anew; the baseline stays.
+        A new start of the device, and a gap of two events' lengths, begin the evidence anew.
         An event that repeats, or comes from before, adds nothing.
         """
         fresh = self._fresh(at)
         if fresh <= 0 or not math.isfinite(score):
             return self.evidence
-        gained = float(self._law.increment(score, self.baseline)) * fresh / self._releases
+        gained = float(self._law.increment(score, self._law.mean)) * fresh / self._releases
         self.evidence = min(max(0.0, self.evidence + gained), CEILING * self.threshold)
-        self.baseline += float(self._law.drift(score, self.baseline)) * fresh
         return self.evidence
 
     def pause(self) -> None:
@@ -310,14 +376,22 @@ class AlertCalibration:
         """Read the tables of the checkpoint that `manifest` names; None where there is no file.
 
         Raises:
-            CheckpointError: the file is damaged, or of other weights or noise.
+            CheckpointError: the file is damaged, or of other weights, noise or codes.
         """
         made, path = cls.read(folder), Path(folder) / FILE
-        cure = f"run: python -m calibration.alerts --checkpoint {folder}"
-        if made is not None and made.checkpoint != manifest.hashes["checkpoint"]:
+        if made is None:
+            return None
+        cure, risks = f"run: python -m calibration.alerts --checkpoint {folder}", set(manifest.labels[1:])
+        wanted = manifest.hashes["checkpoint"]
+        if base_hash(folder) == wanted:
+            wanted = checkpoint_hash(folder)  # quantised weights have laws of their own
+        if made.checkpoint != wanted:
             raise CheckpointError(f"{path}: made for weights {made.checkpoint[:12]}..., these are others; {cure}")
-        if made is not None and made.sigma != str(manifest.sigma):
+        if made.sigma != str(manifest.sigma):
             raise CheckpointError(f"{path}: made for sigma {made.sigma}, the engine has {manifest.sigma}; {cure}")
+        for label, size in ((label, len(law.direction)) for label, law in made.laws.items() if label in risks):
+            if size != manifest.n:
+                raise CheckpointError(f"{path}: {label} has a direction of {size}, codes have {manifest.n}; {cure}")
         return made
 
     @classmethod
@@ -341,7 +415,8 @@ class AlertCalibration:
 def _written(law: ScoreLaw) -> dict[str, Any]:
     rows = [[_short(value) for value in point] for point in law.points]
     numbers = {name: _short(getattr(law, name)) for name in ("mean", "spread", "rise")}
-    return {**numbers, "own_baseline": law.own_baseline, "points": rows}
+    direction = [_short(value) for value in law.direction]
+    return {**numbers, "own_baseline": law.own_baseline, "direction": direction, "points": rows}
 
 
 def _short(value: float) -> float | None:
@@ -352,9 +427,11 @@ def _law(row: Mapping[str, Any]) -> ScoreLaw:
     points = [
         OperatingPoint(*(math.nan if value is None else float(value) for value in point)) for point in row["points"]
     ]
-    law = ScoreLaw(
-        float(row["mean"]), float(row["spread"]), float(row["rise"]), tuple(points), bool(row["own_baseline"])
-    )
+    mean, spread, rise = (float(row[name]) for name in ("mean", "spread", "rise"))
+    direction = tuple(float(value) for value in row["direction"])
+    law = ScoreLaw(mean, spread, rise, tuple(points), bool(row["own_baseline"]), direction)
+    if not all(map(math.isfinite, direction)):
+        raise ValueError("a direction has no number in it")
     steps = [point.threshold for point in points]
     if not (math.isfinite(law.mean) and 0 < law.spread < math.inf and 0 < law.rise < math.inf):
         raise ValueError("mean, spread or rise cannot be")

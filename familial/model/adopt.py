@@ -1,12 +1,14 @@
-"""Make a family's checkpoint of a Qwen3-VL folder in Hugging Face form: 2B, 4B or 8B, sharded or not.
+"""Make a family's checkpoint of a Qwen3-VL folder in Hugging Face form: 2B, 4B, 8B or 30B-A3B, sharded or not.
 
     config.json ----------sizes---------> FamilyConfig: tower "qwen", exits after one block and after all
     model*.safetensors ---tower, blocks, norm: copied tensor by tensor, in the base's own number format
     tokenizer.json -------each word of the family = the mean of its pieces' rows; without the file, fresh rows
+    tokenizer files ------kept in base_words; with --free-text the base's word matrices, too (`model.base_words`)
     (fresh) --------------desensitizer, adapter, edge exit: to be trained with familial.train --base OUT
 
-DeepStack is left out, since its features would bypass the desensitizer. The folder, memory and disk are checked before
-the first byte is written.
+DeepStack is left out, since its features would bypass the desensitizer. Blocks of a mixture of experts are the cloud's
+alone: the edge has a dense block, with the attention of the base's first and a feed-forward part that begins fresh.
+The folder, memory and disk are checked before the first byte is written.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from familial.model.adapter import ADAPTER
+from familial.model.base_words import FOLDER, checked_files, read_tokenizer, words_hash, write_words
 from familial.model.card import Card, write_card
 from familial.model.checkpoint import plan_of, save_with
 from familial.model.config import FamilyConfig, VisionSpec
 from familial.model.family import Family
+from familial.model.fresh import FRESH, fresh_parts
 from familial.model.members import CloudMember, EdgeMember
 from familial.model.resources import require_disk, require_memory
 from familial.model.weights import SHARD_BYTES, Weights, without_weights
@@ -37,13 +40,15 @@ from wire.errors import CheckpointError, ConfigError, VeilsightError
 __all__ = ["adopt_base", "family_config", "main"]
 
 _CURE = "download the folder again"
+_DENSE, _EXPERTS = "qwen3_vl", "qwen3_vl_moe"
 _TOWER, _TEXT, _HEAD = "model.visual.", "model.language_model.", "lm_head.weight"
 _TABLE = _TEXT + "embed_tokens.weight"
-_FRESH = ("desensitizer.", f"{ADAPTER}.", "exit_")
 _IGNORED = (_TOWER + "deepstack_merger_list.",)
 _FORMATS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+_OF_EXPERTS = ".mlp.experts."
+_SPREAD = 0.02  # of fresh matrices
 _SAMPLE = 256  # rows whose spread is that of fresh words
-_END = "<|im_end|>"
+_END, _TOKENIZER = "<|im_end|>", "tokenizer.json"
 
 
 def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str, side: int | None) -> FamilyConfig:
@@ -65,7 +70,11 @@ def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str,
     text.expect("hidden_act", "silu")
     text.expect("attention_bias", False, absent=True)
     vision = _vision(base, eye)
-    window = like.window
+    window, experts = like.window, _experts(found, text)
+    if experts and exit_block != "branch":
+        raise CheckpointError(
+            f"{base}: its blocks are mixtures of experts, which no edge holds; give --exit-block branch for a dense one"
+        )
     return replace(
         like,
         family=f"{like.family}-{base.resolve().name}"[:60],
@@ -86,16 +95,17 @@ def family_config(base: Path, like: FamilyConfig, exit_at: int, exit_block: str,
         storage=_storage(found, text),
         label_bias=(0.0,) * len(like.labels),
         decision_threshold=0.5,
+        **experts,
     )
 
 
 def _architecture(base: Path) -> dict[str, Any]:
     """The folder's config.json; CheckpointError where it is not an unquantised Qwen3-VL."""
     found = _read_json(base / "config.json")
-    if found.get("model_type") != "qwen3_vl":
+    if found.get("model_type") not in (_DENSE, _EXPERTS):
         raise CheckpointError(
-            f"{base}: model_type is {found.get('model_type')!r}; this adopts 'qwen3_vl' (Qwen3-VL 2B, 4B, 8B): "
-            "give a folder of one of these"
+            f"{base}: model_type is {found.get('model_type')!r}; this adopts {_DENSE!r} (Qwen3-VL 2B, 4B, 8B) and "
+            f"{_EXPERTS!r} (30B-A3B): give a folder of one of these"
         )
     if "quantization_config" in found:
         raise CheckpointError(
@@ -103,6 +113,19 @@ def _architecture(base: Path) -> dict[str, Any]:
             "give that folder, and quantise in the end, with export.build_engine --precision int8"
         )
     return found
+
+
+def _experts(found: Mapping[str, Any], text: _Section) -> dict[str, Any]:
+    """The fields of `FamilyConfig` for a mixture of experts; none where blocks are dense."""
+    if found["model_type"] == _DENSE:
+        return {}
+    text.expect("decoder_sparse_step", 1, absent=True)
+    text.expect("norm_topk_prob", True, absent=True)
+    if text.get("mlp_only_layers"):
+        text.expect("mlp_only_layers", [])
+    count = "num_experts" if text.get("num_experts") is not None else "num_local_experts"
+    names = {"experts": count, "experts_chosen": "num_experts_per_tok", "expert_mlp": "moe_intermediate_size"}
+    return {ours: text.size(theirs) for ours, theirs in names.items()}
 
 
 def _vision(base: Path, eye: _Section) -> VisionSpec:
@@ -212,25 +235,16 @@ class _Words:
     ids: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, base: Path, words: Sequence[str], rows: int) -> _Words:
-        """Raises CheckpointError for a tokenizer.json that is unreadable or that names rows the base does not have."""
-        file = base / "tokenizer.json"
-        if not file.is_file():
+    def of(cls, base: Path, kept: Mapping[str, bytes], words: Sequence[str], rows: int) -> _Words:
+        """By the tokenizer.json among the files of `checked_files`; without one, all rows are fresh."""
+        if _TOKENIZER not in kept:
             return cls(((),) * len(words))
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises Exception itself
-            raise CheckpointError(f"{file}: unreadable ({error}); {_CURE}") from error
-        found = []
+        tokenizer, found = read_tokenizer(base / _TOKENIZER, kept[_TOKENIZER], rows), []
         for word in words:
             special = tokenizer.token_to_id(_END) if word == "<end>" else None
             text = " " + word.strip("<>")
             ids = [special] if special is not None else tokenizer.encode(text, add_special_tokens=False).ids
             found.append(tuple(ids) if word != "<pad>" else ())
-        if max((index for ids in found for index in ids), default=0) >= rows:
-            raise CheckpointError(f"{file}: names tokens beyond the {rows} rows of the word embedding; {_CURE}")
         return cls(tuple(found))
 
     def rows(self, weights: Weights, name: str) -> Tensor:
@@ -244,8 +258,14 @@ class _Words:
         return made
 
 
-def adopt_base(base: Path, out: Path, config: FamilyConfig) -> Family:
+def adopt_base(base: Path, out: Path, config: FamilyConfig, free_text: bool = False) -> Family:
     """Write the checkpoint of a family sized by `config` (see `family_config`), with the weights of `base`.
+
+    Args:
+        base: the folder.
+        out: where to.
+        config: of the family.
+        free_text: keep the base's word matrices beside its tokenizer.
 
     Returns:
         The family with names and shapes and no weights (`without_weights`).
@@ -259,23 +279,43 @@ def adopt_base(base: Path, out: Path, config: FamilyConfig) -> Family:
     with without_weights():
         family = Family(config)
     plan = plan_of(family)
-    source = {name: _source(name, config) for name in plan if not name.startswith(_FRESH)}
+    source = {name: _source(name, config) for name in plan if not _is_fresh(name, config)}
     _check_tensors(base, weights, {name: plan[name][0] for name in source}, source, config)
-    words = _Words.of(base, config.words, weights.shapes[_TABLE][0])
+    turned = _experts_turned(weights, config)
+    kept = checked_files(base, weights.shapes[_TABLE][0])
+    if free_text and not kept:
+        raise CheckpointError(f"{base}: no {_TOKENIZER}, without which there is no free text; {_CURE}")
+    matrices = {"table": _TABLE} | ({} if config.tied else {"head": _HEAD}) if free_text else {}
+    words = _Words.of(base, kept, config.words, weights.shapes[_TABLE][0])
     total = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in plan.values())
+    total += sum(torch.Size(weights.shapes[name]).numel() for name in matrices.values()) * 2
     require_memory(2 * min(total, SHARD_BYTES) + 200_000_000, f"adopting {base}")
     require_disk(out, total + 10_000_000, f"adopting {base}")
-    fresh = _fresh(config)
+    fresh = {name: value for name, value in fresh_parts(config).items() if name.startswith(FRESH)}
 
     def read(name: str) -> Tensor:
         if name in fresh:
             return fresh[name]
+        if name not in source:
+            return _fresh_matrix(name, plan[name][0])
         if source[name] in (_TABLE, _HEAD):
             return words.rows(weights, source[name])
-        return weights.read(source[name]).clone()  # a copy: a branch block and its origin share the mapped file
+        found = weights.read(source[name]).clone()  # a copy: a branch block and its origin share the mapped file
+        return found.transpose(1, 2) if _OF_EXPERTS in name and turned else found
 
     save_with(config, out, plan, read)
+    write_words(out, kept, {ours: weights.read(theirs) for ours, theirs in matrices.items()})
     return family
+
+
+def _is_fresh(name: str, config: FamilyConfig) -> bool:
+    """Whether the base has nothing for one of the family's weights."""
+    return name.startswith(FRESH) or (config.experts > 0 and name.startswith("branch.layers.0.mlp."))
+
+
+def _fresh_matrix(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Of the feed-forward part of a dense block beside experts: it adds nothing until it is trained."""
+    return torch.zeros(shape) if name.endswith("down_proj.weight") else torch.randn(shape) * _SPREAD
 
 
 def _source(name: str, config: FamilyConfig) -> str:
@@ -304,6 +344,10 @@ def _check_outline(base: Path, weights: Weights, config: FamilyConfig) -> None:
         f"{_TOWER}pos_embed.weight": (eye.positions, eye.hidden),
         f"{_TOWER}merger.linear_fc2.weight": (eye.out, eye.hidden * eye.merge**2),
     }
+    if config.experts:
+        sizes = (config.expert_mlp, config.hidden)
+        turned = _experts_turned(weights, config)
+        shapes[f"{block}mlp.experts.down_proj"] = (config.experts, *(sizes if turned else reversed(sizes)))
     problems = [
         f"{name} is {weights.shapes[name]}, its sizes give {shape}"
         for name, shape in shapes.items()
@@ -314,6 +358,15 @@ def _check_outline(base: Path, weights: Weights, config: FamilyConfig) -> None:
         if len(held) != count:
             problems.append(f"{len(held)} of {prefix}* are there, its sizes give {count}")
     _refuse(base, problems)
+
+
+def _experts_turned(weights: Weights, config: FamilyConfig) -> bool:
+    """Whether the folder holds experts (in, out), as the published ones do, or (out, in), as transformers 5 writes."""
+    block, wide = f"{_TEXT}layers.0{_OF_EXPERTS}", 2 * config.expert_mlp
+    down, up = (weights.shapes.get(block + name) for name in ("down_proj", "gate_up_proj"))
+    if config.expert_mlp != config.hidden:
+        return down == (config.experts, config.expert_mlp, config.hidden)
+    return up == (config.experts, config.hidden, wide)
 
 
 def _refuse(base: Path, problems: Sequence[str]) -> None:
@@ -334,10 +387,12 @@ def _check_tensors(
     config: FamilyConfig,
 ) -> None:
     """Check that each weight has the shape that config.json gives, and that no other block or tensor is there."""
-    problems = []
+    problems, turned = [], _experts_turned(weights, config)
     format_ = _FORMATS[config.storage]
     for name, expected in shapes.items():
         found = weights.shapes.get(source[name])
+        if _OF_EXPERTS in name and turned:
+            expected = (expected[0], *reversed(expected[1:]))
         fits = found is not None and (
             len(found) == 2 and found[1] == expected[1] if source[name] in (_TABLE, _HEAD) else found == expected
         )
@@ -350,16 +405,6 @@ def _check_tensors(
     unknown = sorted(name for name in weights.shapes if name not in known and not name.startswith(_IGNORED))
     problems += [f"{name} is none of this architecture's {config.layers} blocks and tower" for name in unknown]
     _refuse(base, problems)
-
-
-def _fresh(config: FamilyConfig) -> dict[str, Tensor]:
-    """Initialise the parts that no base has, with a family whose other parts are as small as they can be."""
-    if config.vision is None:
-        raise CheckpointError("tower is 'qwen', but there is no vision")
-    vision = replace(config.vision, depth=1, hidden=4, heads=1, mlp=1, positions=1)
-    small = {"layers": 1, "exit_at": 1, "exit_block": "shared", "heads": 1, "kv_heads": 1, "head_dim": 2, "mlp": 1}
-    family = Family(replace(config, vision=vision, **small))  # type: ignore[arg-type]  # sizes and a word
-    return {name: value for name, value in family.state_dict().items() if name.startswith(_FRESH)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -379,6 +424,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="take window, labels, words and code from this checkpoint's config.json",
     )
     parser.add_argument("--frame-size", type=int, metavar="PIXELS", help="frames of so many pixels square")
+    parser.add_argument("--free-text", action="store_true", help="keep the base's word matrices, for free text")
     parser.add_argument("--seed", type=int, default=1, help="of the parts that begin fresh")
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
@@ -393,15 +439,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{config.layers}, exit block {config.exit_block}",
             flush=True,
         )
-        family = adopt_base(args.base, args.out, config)
+        family = adopt_base(args.base, args.out, config, args.free_text)
     except VeilsightError as error:
         print(f"familial.model.adopt: {error}", file=sys.stderr)
         return 1
     print(write_card(args.out, Card("familial.model.adopt", config, base=args.base)), flush=True)
-    words = "the base's tokenizer" if (args.base / "tokenizer.json").is_file() else "nothing: no tokenizer.json there"
+    words = "the base's tokenizer" if (args.base / _TOKENIZER).is_file() else "nothing: no tokenizer.json there"
     members = (EdgeMember(family), CloudMember(family))
     edge, cloud = (sum(weight.numel() for weight in member.parameters()) for member in members)
     print(f"edge member {edge / 1e6:,.2f} M weights, cloud member {cloud / 1e6:,.2f} M; words begin from {words}")
+    if args.free_text:
+        print(f'for free text: {args.out / FOLDER}; in a bridge, [model] free_text = "{words_hash(args.out)}"')
     print(f"fresh: desensitizer, adapter, edge exit; train them: python -m familial.train --base {args.out}")
     print(f"written: {args.out} in {time.monotonic() - began:.1f} s")
     return 0

@@ -7,13 +7,14 @@ shares with the family, so the cloud member goes on from the edge's exit state w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
+from transformers import Qwen3VLMoeTextConfig, Qwen3VLMoeTextModel, Qwen3VLTextConfig, Qwen3VLTextModel
 
 from familial.model.config import FamilyConfig
+from familial.model.steps import Step, direct
 
 __all__ = ["Backbone"]
 
@@ -24,6 +25,9 @@ class Backbone(nn.Module):
     """Consecutive blocks of the decoder, with the positions and the mask that all blocks share.
 
     `of_config` makes all blocks; `sliced` gives some of them, shared and not copied.
+
+    Attributes:
+        step: computes one block; a training may compute it otherwise (`steps`).
     """
 
     causal: Tensor
@@ -32,16 +36,19 @@ class Backbone(nn.Module):
     cos: Tensor
     sin: Tensor
 
+    step: Step
+
     def __init__(self, layers: Sequence[nn.Module], buffers: dict[str, Tensor]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers, self.step = nn.ModuleList(layers), direct
         for name, value in buffers.items():
             self.register_buffer(name, value.detach().clone(), persistent=False)
 
     @classmethod
     def of_config(cls, config: FamilyConfig, blocks: int) -> tuple[Backbone, nn.Module, nn.Embedding]:
         """Freshly initialised: `blocks` blocks, the last norm and the word embeddings."""
-        text = Qwen3VLTextModel(_text_config(config, blocks))
+        model = Qwen3VLMoeTextModel if config.experts else Qwen3VLTextModel
+        text = model(_text_config(config, blocks))
         of_release = config.release_tokens
         read = config.event_releases * of_release + 1  # release tokens, then the question
         length = read + 1 + config.caption_words  # then the label token and the caption
@@ -61,7 +68,9 @@ class Backbone(nn.Module):
     def sliced(self, first: int, last: int) -> Backbone:
         """Blocks first..last-1, shared with this backbone."""
         names = ("causal", "eye", "spread", "cos", "sin")
-        return Backbone(list(self.layers)[first:last], {name: getattr(self, name) for name in names})
+        part = Backbone(list(self.layers)[first:last], {name: getattr(self, name) for name in names})
+        part.step = self.step
+        return part
 
     def forward(self, hidden: Tensor, present: Tensor, first: int = 0, last: int | None = None) -> Tensor:
         """Compute blocks first..last-1. Attention is causal; a token of a missing release is seen by itself alone.
@@ -81,8 +90,12 @@ class Backbone(nn.Module):
         bias = hide + self.causal[:length, :length]  # (B, 1, T, T)
         positions = (self.cos[:, :length], self.sin[:, :length])
         for layer in list(self.layers)[first:last]:
-            hidden = layer(hidden, position_embeddings=positions, attention_mask=bias)
+            hidden = self.step(_block, layer, hidden, positions, bias)
         return hidden
+
+
+def _block(layer: nn.Module, hidden: Tensor, positions: tuple[Tensor, Tensor], bias: Tensor) -> Tensor:
+    return cast(Tensor, layer(hidden, position_embeddings=positions, attention_mask=bias))
 
 
 def _head_dim(config: FamilyConfig) -> int:
@@ -92,7 +105,11 @@ def _head_dim(config: FamilyConfig) -> int:
 def _text_config(config: FamilyConfig, blocks: int) -> Any:
     half = _head_dim(config) // 2
     sections = [half - 2 * (half // 3), half // 3, half // 3]  # of no effect: text has one position for all three
-    text = Qwen3VLTextConfig(
+    experts: dict[str, Any] = {}
+    if config.experts:
+        experts = {"num_experts": config.experts, "num_experts_per_tok": config.experts_chosen}
+        experts |= {"moe_intermediate_size": config.expert_mlp, "decoder_sparse_step": 1, "mlp_only_layers": []}
+    text = (Qwen3VLMoeTextConfig if experts else Qwen3VLTextConfig)(
         vocab_size=len(config.words),
         hidden_size=config.hidden,
         intermediate_size=config.mlp,
@@ -104,6 +121,7 @@ def _text_config(config: FamilyConfig, blocks: int) -> Any:
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta, "mrope_section": sections},
         rms_norm_eps=config.norm_eps,
         pad_token_id=0,
+        **experts,
     )
     text._attn_implementation = "eager"
     return text

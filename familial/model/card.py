@@ -134,7 +134,18 @@ def _body(card: Card) -> str:
         f"# {config.family}\n\nA Veilsight family written by `python -m {card.command}`{base}. Labels: "
         f"{', '.join(config.labels)}; every label but the first is a risk. Input: {window.frames} grey frames of "
         f"{window.width} x {window.height}.\n\n"
+        f"{_quantised(config)}"
         "**What it is not:** a medical or security device. Test it on clips of other people, rooms and cameras.\n\n"
         f"## Data and terms\n{data}\nThe weights may be used as the terms of these clips and of the base allow: write "
         f"them here before you share the weights.\n\n## Numbers\n{measured}\n"
+    )
+
+
+def _quantised(config: FamilyConfig) -> str:
+    how = config.quantization
+    if how is None:
+        return ""
+    return (
+        f"The matrices of the blocks behind the edge's exit are integers of {how.bits} bits in groups of {how.group} "
+        f"(`{how.method}`), made from the checkpoint of hash {how.base}. All other weights are that one's own.\n\n"
     )

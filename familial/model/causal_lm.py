@@ -30,8 +30,10 @@ from torch import Tensor
 
 from familial.model.checkpoint import checkpoint_hash
 from familial.model.config import FamilyConfig
+from familial.model.family import Family
+from familial.model.packed import open_weights
 from familial.model.vocabulary import END, FIRST_LABEL, PAD
-from familial.model.weights import Weights, write_weights
+from familial.model.weights import without_weights, write_weights
 from wire.artifact.checkpoint import CONFIG
 from wire.errors import CheckpointError, VeilsightError
 from wire.files import write_whole
@@ -77,7 +79,13 @@ def write_causal_lm(checkpoint: Path, out: Path, member: str = "cloud") -> str:
     """
     name = served_name(checkpoint_hash(checkpoint))
     config = FamilyConfig.load(checkpoint / CONFIG)
-    weights = Weights.open(checkpoint, _CURE)
+    if config.experts:
+        raise CheckpointError(
+            f"{checkpoint}: its blocks are mixtures of experts, a Qwen3 folder has none; use the bridge"
+        )
+    with without_weights():
+        family = Family(config)
+    weights = open_weights(checkpoint, config.quantization, family, _CURE)
     theirs = {served: found for found in weights.shapes if (served := _served(found, config, member))}
     blocks = {served.split(".")[2] for served in theirs if served.startswith("model.layers.")}
     if len(blocks) != _blocks(config, member):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from familial.model.desensitizer import code_plane
 
-__all__ = ["MOST_LABELS", "prototypes", "rounded_gaussian"]
+__all__ = ["MOST_LABELS", "prototypes", "risk_directions", "rounded_gaussian"]
 
 MOST_LABELS = 6
 """Labels that a family may have: with more, prototypes lie closer together than the noise lets anybody tell."""
@@ -30,6 +30,12 @@ def prototypes(labels: int, tokens: int, width: int, radius: float) -> Tensor:
     """
     circle = torch.tensor([[math.cos(math.radians(a)), math.sin(math.radians(a))] for a in _angles(labels)])
     return radius * torch.einsum("kdp,lp->lkd", code_plane(tokens, width), circle)
+
+
+def risk_directions(labels: int, tokens: int, width: int) -> Tensor:
+    """Return unit vectors from the prototype of no risk to each risk's, float (L - 1, K * d)."""
+    found = prototypes(labels, tokens, width, 1.0).flatten(1)
+    return torch.nn.functional.normalize(found[1:] - found[0], dim=1)
 
 
 def _angles(labels: int) -> list[float]:

@@ -11,18 +11,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from familial.data.labels import LABELS
 from wire.artifact.manifest import WindowSpec
 from wire.errors import CheckpointError
 from wire.privacy.certificate import PROFILES, sigma_for
 
-__all__ = ["FamilyConfig", "VisionSpec", "nano"]
+__all__ = ["HUB_CODE", "HUB_FILE", "FamilyConfig", "Quantization", "VisionSpec", "nano"]
 
-_FORM = {"model_type": "veilsight", "architectures": ["Family"]}
+_HUB = "veilsight_hub"
+_AUTO = {"AutoConfig": f"{_HUB}.VeilsightConfig", "AutoModel": f"{_HUB}.VeilsightModel"}
+_FORM = {"model_type": "veilsight", "architectures": ["VeilsightModel"], "auto_map": _AUTO}
+HUB_FILE = f"{_HUB}.py"
+HUB_CODE = '''"""What AutoConfig and AutoModel load this folder with."""
+
+from familial.model.hub import VeilsightConfig, VeilsightModel
+
+__all__ = ["VeilsightConfig", "VeilsightModel"]
+'''
+"""What lies beside config.json for transformers' AutoModel."""
 _RENAMED = {"risk_at": "decision_threshold", "answers": "attributes"}  # what older checkpoints call them
 _STORAGE = ("float16", "bfloat16", "float32")
 
@@ -64,6 +75,39 @@ class VisionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantization:
+    """How a folder holds the matrices of the blocks behind the edge's exit (`model.packed`); CheckpointError else.
+
+    Attributes:
+        bits: of a weight: 2, 3, 4 or 8.
+        group: weights of a row that share a scale and a zero point.
+        method: how the integers were chosen, one of METHODS.
+        base: hash of the checkpoint that was quantised.
+    """
+
+    bits: int
+    group: int
+    method: str
+    base: str
+
+    BITS: ClassVar[tuple[int, ...]] = (2, 3, 4, 8)
+    METHODS: ClassVar[tuple[str, ...]] = ("nearest", "gptq", "vlmq")
+
+    def __post_init__(self) -> None:
+        found = []
+        if type(self.bits) is not int or self.bits not in self.BITS:
+            found.append(f"bits is {self.bits!r}, known are {', '.join(map(str, self.BITS))}")
+        if type(self.group) is not int or not 8 <= self.group <= 4096:
+            found.append(f"group is {self.group!r}, it must be 8 to 4096 weights")
+        if self.method not in self.METHODS:
+            found.append(f"method is {self.method!r}, known are {', '.join(self.METHODS)}")
+        if not isinstance(self.base, str) or not re.fullmatch(r"[0-9a-f]{64}", self.base):
+            found.append(f"base is {self.base!r}, it must be a hash of 64 hex digits")
+        if found:
+            raise CheckpointError("quantization: " + "; ".join(found))
+
+
+@dataclass(frozen=True, slots=True)
 class FamilyConfig:
     """The sizes of one family; CheckpointError for sizes that do not fit together.
 
@@ -86,6 +130,9 @@ class FamilyConfig:
         rank: directions in which the labels' codes lie, 0 for all n. A code of few carries little but the verdict.
         code_gain: above 0, codes are sharpened towards the prototypes (`desensitizer.Sharpen`); it needs a `rank` of 2.
         code_bias: of each label in that, one for each label.
+        late_fusion: weights of the logits of a fused tower's motion and people, whose sum the codes then say, and the
+            people's logit of label 0 where nobody is seen (`desensitizer.LateFusion`); it needs a `code_gain` and
+            `attributes`. Empty: codes are learned from the features of both.
         attributes: what else the cloud says of an event without risk: the share of the time in which each holds. Their
             codes lie in further directions beside the labels' plane, one fewer than there are attributes.
         drop: dropout rate before the code, in training.
@@ -106,7 +153,13 @@ class FamilyConfig:
         exit_at: the edge's exit comes after so many blocks, the cloud's after all.
         exit_block: "shared": the edge's last block is the cloud's own; "branch": the edge has one of its own there.
         vision: sizes of the Qwen tower.
+        experts: of every block of the backbone, a mixture of experts; 0: blocks are dense. The edge's own block always
+            is, so its exit is a branch before the first block of experts.
+        experts_chosen: experts that compute a token.
+        expert_mlp: inner width of an expert.
         storage: number format of the weights of a base in the checkpoint.
+        quantization: how the folder holds the blocks behind the edge's exit; None: like all other weights. A family in
+            memory has floats and None.
     """
 
     window: WindowSpec
@@ -126,6 +179,7 @@ class FamilyConfig:
     rank: int = 0
     code_gain: float = 0.0
     code_bias: tuple[float, ...] = ()
+    late_fusion: tuple[float, ...] = ()
     attributes: tuple[str, ...] = ()
     drop: float = 0.0
     hidden: int = 128
@@ -145,6 +199,10 @@ class FamilyConfig:
     exit_block: str = "shared"
     vision: VisionSpec | None = None
     storage: str = "float16"
+    experts: int = 0
+    experts_chosen: int = 0
+    expert_mlp: int = 0
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         if not self.label_bias:
@@ -171,6 +229,12 @@ class FamilyConfig:
             found.append(f"exit_at is {self.exit_at}, the backbone has blocks 1 to {self.layers}")
         if self.exit_block not in ("shared", "branch"):
             found.append(f"exit_block is {self.exit_block!r}, known are 'shared' and 'branch'")
+        if self.experts and (self.exit_block != "branch" or self.exit_at != 1):
+            found.append(f"{self.experts} experts, which no edge holds: exit_block must be 'branch', exit_at 1")
+        if self.experts and not (1 <= self.experts_chosen <= self.experts and self.expert_mlp > 0):
+            found.append(
+                f"{self.experts} experts, {self.experts_chosen} chosen, of width {self.expert_mlp}: no mixture"
+            )
         if not all(math.isfinite(value) for value in (self.code_gain, *self.code_bias)):
             found.append(f"code_gain is {self.code_gain}, code_bias {self.code_bias}: give finite numbers")
         if self.adapter not in ("tokens", "plane"):
@@ -179,6 +243,8 @@ class FamilyConfig:
             found.append("adapter is 'plane', but rank is 0: codes lie in all directions; give 'tokens'")
         if self.code_gain < 0 or (self.code_gain and self.rank != 2):
             found.append(f"code_gain is {self.code_gain:g}, rank {self.rank}: give 0, or more and a rank of 2")
+        if self.late_fusion:
+            found += self._fusion_problems()
         if len(self.code_bias) != (len(self.labels) if self.code_gain else 0):
             found.append(f"code_bias has {len(self.code_bias)} entries: one for each label with a code_gain, else none")
         if self.storage not in _STORAGE:
@@ -193,6 +259,14 @@ class FamilyConfig:
             found.append(f"attributes has {len(self.attributes)} entries: rank {self.rank} of {self.n} leaves no room")
         if self.profile not in PROFILES:
             found.append(f"profile is {self.profile!r}, known are {sorted(PROFILES)}")
+        return found
+
+    def _fusion_problems(self) -> list[str]:
+        found, given = [], ",".join(f"{share:g}" for share in self.late_fusion)
+        if len(self.late_fusion) != 3 or not all(0 < each < math.inf for each in self.late_fusion):
+            found.append(f"late_fusion is {given}: give three numbers above 0, for motion, people and nobody")
+        if self.tower != "fused" or not self.code_gain or not self.attributes:
+            found.append(f"late_fusion is {given}: it needs a fused tower, a code_gain and attributes")
         return found
 
     def _vision_problems(self) -> list[str]:
@@ -246,6 +320,8 @@ class FamilyConfig:
             fields["window"] = WindowSpec(**fields["window"])
             if fields.get("vision") is not None:
                 fields["vision"] = VisionSpec(**_tuples(fields["vision"]))
+            if fields.get("quantization") is not None:
+                fields["quantization"] = Quantization(**fields["quantization"])
             return cls(**_tuples(fields))
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: {error}; the file belongs to another version of the family") from error

@@ -17,10 +17,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ASIDE", "Desensitizer", "Sharpen", "code_plane", "integer_code", "straight_through"]
+__all__ = [
+    "ASIDE",
+    "Desensitizer",
+    "LateFusion",
+    "SOMEBODY",
+    "Sharpen",
+    "code_plane",
+    "integer_code",
+    "straight_through",
+]
 
 ASIDE = 0.5
 """Largest part of a code outside the labels' plane, towards the attributes, as a share of its radius."""
+
+SOMEBODY = -2
+"""Place among the features of a fused tower of the share of the time in which somebody is seen."""
 
 _BOUND = 16.0  # limit of the map's output, which keeps its squares finite in half precision
 _PLANE_SEED = 5
@@ -75,6 +87,8 @@ class Desensitizer(nn.Module):
             radius, which leaves the labels at least sqrt(1 - ASIDE^2) = 0.87 of it.
         drop: dropout rate, in training.
         sharpen: applied to the labels' part of the code, or None.
+        fusion: gives the labels' logits, which `sharpen` makes a code of; the map itself then gives the attributes'
+            part alone, in the measure in which label 0 holds. None: the map gives all.
     """
 
     plane: Tensor | None
@@ -90,12 +104,13 @@ class Desensitizer(nn.Module):
         aside: int = 0,
         drop: float = 0.0,
         sharpen: Sharpen | None = None,
+        fusion: LateFusion | None = None,
     ) -> None:
         super().__init__()
-        self.sharpen = sharpen
+        self.sharpen, self.fusion = sharpen, fusion
         self.tokens, self.width, self.radius, self.rank = tokens, width, float(clip_norm - 1), rank
         self.inner = nn.Linear(features, hidden)
-        self.outer = nn.Linear(hidden, rank + aside or tokens * width)
+        self.outer = nn.Linear(hidden, aside if fusion else rank + aside or tokens * width)
         self.drop = nn.Dropout(drop)
         plane = code_plane(tokens, width, rank + aside).flatten(0, 1).T if rank else None
         self.register_buffer("plane", plane, persistent=False)
@@ -109,17 +124,62 @@ class Desensitizer(nn.Module):
         if self.plane is None or len(self.plane) == self.rank:
             x = self._along(h) * self.radius
         else:
-            aside = ASIDE * _soft(h[:, self.rank :])
-            along = self._along(h[:, : self.rank]) * torch.sqrt(1.0 - (aside * aside).sum(dim=1, keepdim=True))
+            along, aside = self._parts(features, h)
+            along = along * torch.sqrt(1.0 - (aside * aside).sum(dim=1, keepdim=True))
             x = torch.cat((along, aside), dim=1) * self.radius
         if self.plane is not None:
             x = x @ self.plane
         return x.reshape(-1, self.tokens, self.width)
 
+    def _parts(self, features: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and h (B, rank + aside) -> the labels' part (B, rank) and the attributes' (B, aside).
+
+        With a late fusion h is (B, aside).
+        """
+        if self.fusion is None or self.sharpen is None:
+            return self._along(h[:, : self.rank]), ASIDE * _soft(h[:, self.rank :])
+        weights = self.sharpen.weights(self.fusion(features))
+        return weights @ self.sharpen.corners, ASIDE * _soft(h) * weights[:, :1].detach()
+
     def _along(self, h: Tensor) -> Tensor:
         """h (B, rank) -> the labels' part of the code (B, rank), of length 1 at most."""
         along = _soft(h)
         return along if self.sharpen is None else cast(Tensor, self.sharpen(along))
+
+
+class LateFusion(nn.Module):
+    """Features of motion and of people -> logits of the labels: each tower's by a linear head, weighed and added.
+
+    A product of experts (Hinton 2002, Neural Computation 14): no tower outvotes another on what that one is sure of.
+    Where nobody is seen, the people's head is not asked: it learned from clips of which half show a risk, and most of a
+    day is an empty room.
+
+    Args:
+        motion: width of the motion tower's features, which come first.
+        people: width of the people tower's.
+        shares: weights of the logits of both.
+        nobody: the people's logit of label 0 where nobody is seen; those of the others are 0.
+        labels: L.
+    """
+
+    nobody: Tensor
+
+    def __init__(self, motion: int, people: int, shares: tuple[float, float], nobody: float, labels: int) -> None:
+        super().__init__()
+        self.shares = shares
+        self.motion, self.people = nn.Linear(motion, labels), nn.Linear(people, labels)
+        self.register_buffer("nobody", nobody * torch.eye(labels)[:1], persistent=False)
+
+    def each(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, F) -> logits (B, L) of motion, and of people as the head gives them."""
+        motion, people = torch.split(features, [self.motion.in_features, self.people.in_features], dim=1)
+        return self.motion(motion), self.people(people)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, F) -> logits (B, L)."""
+        motion, people = self.each(features)
+        somebody = torch.clamp(20.0 * features[:, SOMEBODY : SOMEBODY + 1], 0.0, 1.0)
+        return self.shares[0] * motion + self.shares[1] * (somebody * people + (1.0 - somebody) * self.nobody)
 
 
 class Sharpen(nn.Module):
@@ -146,8 +206,11 @@ class Sharpen(nn.Module):
 
     def forward(self, along: Tensor) -> Tensor:
         """Along float (B, 2), of length 1 at most -> float (B, 2), likewise."""
-        weights = torch.softmax(self.gain * (along @ self.corners.T) + self.bias, dim=1)
-        return weights @ self.corners
+        return self.weights(along @ self.corners.T) @ self.corners
+
+    def weights(self, logits: Tensor) -> Tensor:
+        """Of the prototypes (B, L), which sum to 1, by cosines or logits (B, L)."""
+        return torch.softmax(self.gain * logits + self.bias, dim=1)
 
 
 def _soft(h: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ difference of exactly zero. With a branch block, the edge's last block is its ow
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -22,8 +24,9 @@ from familial.model.code_space import prototypes
 from familial.model.config import FamilyConfig
 from familial.model.decoders.sentence import greedy_words, word_logits
 from familial.model.decoders.verdict import attribute_logits, cloud_exit, edge_exit
-from familial.model.desensitizer import Desensitizer, Sharpen, code_plane, integer_code, straight_through
-from familial.model.towers.base import Seen
+from familial.model.desensitizer import Desensitizer, LateFusion, Sharpen, code_plane, integer_code, straight_through
+from familial.model.towers.base import Seen, Tower
+from familial.model.towers.fused import FusedTower
 from familial.model.towers.registry import make_tower
 from familial.model.vocabulary import FIRST_LABEL, Vocabulary
 from wire.errors import CheckpointError
@@ -64,6 +67,7 @@ class Family(nn.Module):
             config.aside,
             config.drop,
             _sharpen(config),
+            _late_fusion(config, self.tower),
         )
         own = config.adapter == "plane"
         plane = code_plane(config.tokens, config.width, config.rank + config.aside) if own else None
@@ -71,15 +75,25 @@ class Family(nn.Module):
             ADAPTER, Adapter(config.event_releases, config.tokens, config.width, config.hidden, config.sigma, plane)
         )
         held = self.shared if edge_only else config.layers
-        blocks, self.norm, self.embed = Backbone.of_config(config, held + branch)
+        dense = config.experts > 0  # the edge's own block, beside blocks of experts
+        blocks, self.norm, self.embed = Backbone.of_config(config, held + branch - dense)
         self.backbone = blocks.sliced(0, held)
-        self.branch = blocks.sliced(held, held + 1) if branch else None
+        self.branch = blocks.sliced(held, held + 1) if branch and not dense else None
+        if dense:
+            self.branch = Backbone.of_config(replace(config, experts=0), 1)[0]
         self.head = None if config.tied else nn.Embedding(len(config.words), config.hidden)
         self.exit_norm = nn.RMSNorm(config.hidden, eps=1e-6)
         self.exit_head = nn.Linear(config.hidden, len(config.labels))
         self.register_buffer("label_bias", torch.tensor(config.label_bias), persistent=False)
-        if self.branch is not None and not edge_only:
+        if self.branch is not None and not edge_only and not dense:
             self.branch.load_state_dict(self.backbone.sliced(self.shared, self.shared + 1).state_dict())
+
+    def with_config(self, config: FamilyConfig) -> Family:
+        """View the same weights by another calibration: temperature, bias and threshold of `config`."""
+        view = copy.copy(self)
+        view.config, view._buffers = config, dict(self._buffers)
+        view.label_bias = torch.tensor(config.label_bias, device=self.label_bias.device)
+        return view
 
     # --- frames to z: the edge's half
 
@@ -209,3 +223,12 @@ def _sharpen(config: FamilyConfig) -> Sharpen | None:
     corners = prototypes(len(config.labels), config.tokens, config.width, 1.0).flatten(1)
     plane = code_plane(config.tokens, config.width, config.rank).flatten(0, 1)
     return Sharpen(corners @ plane, config.code_gain, config.code_bias)
+
+
+def _late_fusion(config: FamilyConfig, tower: Tower) -> LateFusion | None:
+    """What adds the towers' logits where the config asks for it."""
+    if not config.late_fusion or not isinstance(tower, FusedTower):
+        return None
+    motion, people, nobody = config.late_fusion
+    widths = tower.motion.features, tower.people.features
+    return LateFusion(*widths, (motion, people), nobody, len(config.labels))

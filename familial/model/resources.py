@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 from pathlib import Path
 
 from wire.errors import CheckpointError
 
-__all__ = ["available_memory", "require_disk", "require_memory"]
+__all__ = ["available_memory", "map_large_arrays", "require_disk", "require_memory"]
 
 _GB = 1e9
+_M_MMAP_THRESHOLD, _MAPPED_FROM = -3, 1 << 20  # of malloc.h; bytes
 
 
 def available_memory() -> int | None:
@@ -45,3 +47,16 @@ def require_disk(folder: Path, needed: int, doing: str) -> None:
             f"{doing} writes {needed / _GB:.1f} GB, {free / _GB:.1f} GB are free at {place}; "
             "free some, or give a folder on another disk with --out"
         )
+
+
+def map_large_arrays() -> bool:
+    """Let every array of this process from 1 MB on be a mapping of its own, which goes back when it is freed.
+
+    glibc otherwise takes arrays of up to 32 MB from one heap once one of that size was freed. Those of a training come
+    and go in an order that leaves gaps, and the heap grows to far more than is in use.
+
+    Returns:
+        Whether the C library took it; another one than glibc has no such heap.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM) == 1

@@ -8,7 +8,7 @@ how it was obtained. NumPy alone; a clip takes a few milliseconds, so errors are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,16 @@ from familial.synth.exact_people import ABSENT, SEEN, TURNED, ExactPeople, Frami
 from wire.people.decode import JOINTS, PEOPLE
 from wire.people.packed import BOX, LEAST, SCORE, UNIT, VALUES, Packed, nobody
 
-__all__ = ["DETECTOR_VERSION", "RATES", "ErrorRates", "Shown", "detect", "draw_framing"]
+__all__ = [
+    "DETECTOR_VERSION",
+    "POOREST",
+    "RATES",
+    "ErrorRates",
+    "Shown",
+    "detect",
+    "draw_close_framing",
+    "draw_framing",
+]
 
 DETECTOR_VERSION = 2
 """Raise it with any change after which the same people and random numbers give other detections."""
@@ -115,6 +124,8 @@ class ErrorRates:
 
 
 RATES = ErrorRates()
+POOREST = replace(RATES, poor_share=1.0, poor=(-0.85, 0.3))
+"""H: a camera poorer than any that was seen, for training alone."""
 
 
 def draw_framing(people: ExactPeople, rng: Generator) -> Framing:
@@ -130,6 +141,24 @@ def draw_framing(people: ExactPeople, rng: Generator) -> Framing:
     y = top + (height - high) * rng.uniform(0.2, 0.8)
     x = left + (width - wide) * rng.uniform(0.2, 0.8)
     return Framing(y, x, high, wide)
+
+
+def draw_close_framing(people: ExactPeople, rng: Generator, at_s: float) -> Framing:
+    """A view about the people who are seen `at_s` seconds after the beginning, 1.1 to 2.6 times as high as one is.
+
+    As where somebody cut a film to what happens in it, or a camera hangs near. Nobody seen then: as `draw_framing`.
+    """
+    at = min(int(np.searchsorted(people.times_s, at_s)), len(people.times_s) - 1)
+    seen = people.points[at][people.visible[at] > 0]
+    if not len(seen):
+        return draw_framing(people, rng)
+    top, left, bottom, right = people.window
+    length = float(np.median(people.length[at]))
+    y, x = seen.mean(0) + rng.normal(0, 0.15 * length, 2)
+    shape = float(rng.choice([3 / 4, 9 / 16, 1.0]))
+    wide = min(length * rng.uniform(1.1, 2.6) / shape, 1.2 * (right - left))
+    high = wide * shape
+    return Framing(y - high * rng.uniform(0.4, 0.65), x - wide * rng.uniform(0.35, 0.65), high, wide)
 
 
 def detect(people: ExactPeople, rng: Generator, framing: Framing | None = None, rates: ErrorRates = RATES) -> Packed:

@@ -28,12 +28,11 @@ from familial.model.adapter import ADAPTER
 from familial.model.card import Card, write_card
 from familial.model.config import FamilyConfig, nano
 from familial.model.family import Family
-from familial.model.vocabulary import Vocabulary
 from familial.model.weights import without_weights
 from familial.train.attributes import with_attributes
 from familial.train.budget import Budget
 from familial.train.config import TrainConfig
-from familial.train.labels import with_labels
+from familial.train.labels import with_labels, with_words
 from familial.train.loop import train
 from familial.train.material import Material, gather
 from familial.train.memory import require_weights_memory
@@ -155,6 +154,8 @@ def _family_config(args: argparse.Namespace) -> FamilyConfig:
         raise ConfigError(f"--code-bias {args.code_bias}: it goes with --code-gain; give both, or neither")
     if args.code_gain is not None:
         config = replace(config, code_gain=args.code_gain, code_bias=_numbers("--code-bias", args.code_bias))
+    if args.late_fusion:
+        config = replace(config, late_fusion=_numbers("--late-fusion", args.late_fusion))
     if args.freeze_motion and (config.tower != "fused" or args.base is None):
         raise ConfigError("--freeze-motion: only with --base and a fused tower; give --tower fused")
     if args.context_frames is not None:
@@ -171,9 +172,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 
 def _initial_family(clips: Sequence[LabelledClip], config: FamilyConfig, args: argparse.Namespace) -> Family:
     """Return a family with the words of all captions: fresh, or with the weights of --base."""
-    words = Vocabulary.of_captions((clip.caption for clip in clips), config.labels, config.attributes).words
-    known = config.words if args.base is not None else ()  # begin with the special tokens, as `words` do
-    config = replace(config, words=(*known, *(word for word in words if word not in known)))
+    config = with_words(config, clips, args.base is not None)
     if args.decision_threshold is not None:
         config = replace(config, decision_threshold=args.decision_threshold)
     with without_weights():
@@ -241,6 +240,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     add("--code-gain", type=float, metavar="GAIN", help="sharpen codes towards the prototypes; default: the base's")
     add("--code-bias", default="", metavar="A,B,...", help="of each label, with --code-gain")
+    add("--late-fusion", default="", metavar="A,B,C", help="weights of motion's and people's logits; nobody's")
     add("--freeze-motion", action="store_true", help="of a fused tower, train the part that sees people alone")
     add("--context-frames", type=int, metavar="N", help="of a window; default: the base's, or 52")
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoint folder to write")

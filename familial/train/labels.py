@@ -24,7 +24,7 @@ from familial.model.vocabulary import FIRST_LABEL, Vocabulary
 from familial.synth.tags import TAGS
 from wire.errors import ConfigError
 
-__all__ = ["rendered_labels", "tagged", "with_labels"]
+__all__ = ["rendered_labels", "tagged", "with_labels", "with_words"]
 
 _NAME = re.compile(r"[a-z][a-z_]{0,30}")
 _LEAST_S = 1.0  # of a tag, to be a label
@@ -53,6 +53,13 @@ def with_labels(config: FamilyConfig, labels: Sequence[str]) -> FamilyConfig:
     bias = (*config.label_bias, *(risk for _ in labels[len(known) :]))
     code_bias = (*config.code_bias, *(0.0 for _ in labels[len(known) :])) if config.code_gain else ()
     return replace(config, labels=tuple(labels), words=(*special, *words), label_bias=bias, code_bias=code_bias)
+
+
+def with_words(config: FamilyConfig, clips: Sequence[LabelledClip], of_base: bool) -> FamilyConfig:
+    """Return `config` with the words of all captions: behind its own where it is `of_base`, else in their place."""
+    words = Vocabulary.of_captions((clip.caption for clip in clips), config.labels, config.attributes).words
+    known = config.words if of_base else ()  # begin with the special tokens, as `words` do
+    return replace(config, words=(*known, *(word for word in words if word not in known)))
 
 
 def rendered_labels(labels: Sequence[str]) -> set[str]:

@@ -28,15 +28,14 @@ from familial.data.events import LabelledClip
 from familial.model import checkpoint
 from familial.model.code_space import prototypes
 from familial.model.family import Family
-from familial.model.towers.base import Seen
 from familial.model.towers.fused import FusedTower
 from familial.train.budget import Budget, Pace, Reserve, minutes_text, reserve
 from familial.train.clip_stage import clip_stage_clips, train_on_clips
 from familial.train.config import TrainConfig, label_shares
 from familial.train.memory import require_training_memory
 from familial.train.progress import Clock, Curve, State, run_folder
-from familial.train.sampling import BatchSource, tracks_tensor
-from familial.train.stages import TrainingHeads, captions_of, event_losses, noisy_events, window_losses
+from familial.train.sampling import BatchSource
+from familial.train.stages import TrainingHeads, step_losses
 from familial.train.validation import ValidationSet, pace_of
 from wire.errors import CheckpointError
 
@@ -209,25 +208,9 @@ class _Training:
 
     def _losses(self, step: int, stage: int) -> tuple[dict[str, Tensor], float]:
         """The losses of one step, and the share that the adversary links right."""
-        family, source, config, linked = self.family, self.source, self.config, 0.0
-        batch, seen = source.batch(step), list[Seen]()
+        batch = self.source.batch(step)
         self.drawn.update(batch.clip.tolist())
-        frames = torch.as_tensor(batch.frames)  # u8 (B, T, H, W)
-        tracks = tracks_tensor(batch)
-        x = family.sequence_features(frames, source.index, tracks, config.bf16, seen)  # (B, R, K, d), before rounding
-        weights = source.window_weights(batch)
-        losses = window_losses(family, x, batch, self.label_prototypes, weights)
-        losses = self.heads.evidence_losses(x, losses, batch, self.label_prototypes, weights)
-        losses |= self.heads.body_losses(seen, batch, config.bodies)
-        if stage == 2:
-            samples = source.samples(batch, config.samples_per_sequence, [config.seed, step])
-            code = family.code(x.flatten(0, 1)).reshape(x.shape)  # rounded; the gradient passes straight through
-            code = code.detach() if config.freeze_motion else code
-            z, present = noisy_events(code, samples, family.config.sigma)  # (N, R, K, d), (N, R)
-            weights, captions = source.sample_weights(samples), captions_of(source.clips, batch, samples)
-            losses |= event_losses(family, z, present, samples, batch, weights, captions)
-            losses["link"], linked = self.heads.adversary_loss(z, present, samples, batch, config.adversary)
-        return losses, linked
+        return step_losses(self.family, self.heads, self.source, batch, step, stage, self.label_prototypes)
 
 
 def _set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:

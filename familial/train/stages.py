@@ -4,6 +4,7 @@ x (B, R, K, d) of a batch --window_losses--> is the code at its label's class pr
 what the tower saw        --TrainingHeads.body_losses--> what rendered clips know of bodies       stages 1 and 2
 x --noisy_events--> z (N, R, K, d) --event_losses--> both exits, attributes, the caption          stage 2
                                   `--TrainingHeads.adversary_loss--> are two events of one scene? stage 2
+`step_losses`: all of them for one batch
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from familial.train.attributes import attribute_loss, attribute_prototypes, shar
 from familial.train.body_tasks import Bodies
 from familial.train.evidence import LABEL_SHARE, Evidence
 from familial.train.losses import clean_loss, event_loss, size_loss, weak_loss
+from familial.train.sampling import BatchSource, tracks_tensor
 
-__all__ = ["NOTHING", "TrainingHeads", "captions_of", "event_losses", "noisy_events", "window_losses"]
+__all__ = ["NOTHING", "TrainingHeads", "captions_of", "event_losses", "noisy_events", "step_losses", "window_losses"]
 
 NOTHING = "nothing unusual happens"
 """The caption of an event that does not show what its clip is about."""
@@ -133,8 +135,9 @@ class TrainingHeads(nn.Module):
         """Return `losses` of single windows, for a fused tower with those of `Evidence` in front of the labels'."""
         if self.evidence is None:
             return losses
-        shares = {name: LABEL_SHARE if name in ("clean", "weak") else 1.0 for name in losses}
-        weighted = {name: shares[name] * loss for name, loss in losses.items()}
+        share = LABEL_SHARE if self.evidence.made else 0.0  # of what the code itself is taught of the labels
+        shares = {name: share if name in ("clean", "weak") else 1.0 for name in losses}
+        weighted = {name: shares[name] * loss for name, loss in losses.items() if shares[name]}
         return weighted | self.evidence.losses(x, batch, prototypes, weights)
 
     def body_losses(self, seen: Sequence[Seen], batch: SequenceBatch, weight: float) -> dict[str, Tensor]:
@@ -153,3 +156,42 @@ class TrainingHeads(nn.Module):
         sequence = torch.as_tensor(samples.sequence)
         found: tuple[Tensor, float] = self.reid_adversary(z, present, sequence, kind, weight)
         return found
+
+
+def step_losses(
+    family: Family,
+    heads: TrainingHeads,
+    source: BatchSource,
+    batch: SequenceBatch,
+    step: int,
+    stage: int,
+    label_prototypes: Tensor,
+) -> tuple[dict[str, Tensor], float]:
+    """Return the losses of one step, and the share that the adversary links right.
+
+    Args:
+        family: in training.
+        heads: of it.
+        source: of the batch.
+        batch: of B sequences.
+        step: its number.
+        stage: 1 or 2.
+        label_prototypes: float (L, K, d).
+    """
+    config, seen, linked = source.train, list[Seen](), 0.0
+    frames = torch.as_tensor(batch.frames)  # u8 (B, T, H, W)
+    tracks = tracks_tensor(batch)
+    x = family.sequence_features(frames, source.index, tracks, config.bf16, seen)  # (B, R, K, d), before rounding
+    weights = source.window_weights(batch)
+    losses = window_losses(family, x, batch, label_prototypes, weights)
+    losses = heads.evidence_losses(x, losses, batch, label_prototypes, weights)
+    losses |= heads.body_losses(seen, batch, config.bodies)
+    samples = source.samples(batch, config.samples_per_sequence, [config.seed, step]) if stage == 2 else None
+    if samples is not None and len(samples.labels):  # none, where nothing is known of any of a few sequences
+        code = family.code(x.flatten(0, 1)).reshape(x.shape)  # rounded; the gradient passes straight through
+        code = code.detach() if config.freeze_motion else code
+        z, present = noisy_events(code, samples, family.config.sigma)  # (N, R, K, d), (N, R)
+        weights, captions = source.sample_weights(samples), captions_of(source.clips, batch, samples)
+        losses |= event_losses(family, z, present, samples, batch, weights, captions)
+        losses["link"], linked = heads.adversary_loss(z, present, samples, batch, config.adversary)
+    return losses, linked

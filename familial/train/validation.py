@@ -226,8 +226,7 @@ def _with_fitted_threshold(
 
     Where it is late, the clips that were read until then decide; one of each label is read in any case.
     """
-    family = Family(config).eval()
-    family.load_state_dict(average.state_dict())
+    family = average.with_config(config)
     rows, truth = list[Probabilities](), list[int]()
     least = len({clip.label for clip in clips})
     for index, clip in enumerate(clips):

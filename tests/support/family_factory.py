@@ -17,6 +17,7 @@ from familial.model.checkpoint import save
 from familial.model.config import FamilyConfig, nano
 from familial.model.family import Family
 from familial.model.vocabulary import Vocabulary
+from familial.train.attributes import with_attributes
 
 __all__ = ["load_graphs", "make_checkpoint", "make_family", "make_graphs", "small_config"]
 
@@ -32,14 +33,14 @@ def make_family(sees_people: bool = False) -> Family:
     """An untrained family of `small_config`, its desensitizer scaled so that codes reach the edge of the ball.
 
     Args:
-        sees_people: its tower is the fused one, with a people tower of width 16; its codes are sharpened, and it reads
-            their plane alone.
+        sees_people: its tower is the fused one, with a people tower of width 16; its codes say the sum of both towers'
+            logits, with attributes beside it, and it reads their plane alone.
     """
     torch.manual_seed(0)
     config = small_config()
     if sees_people:
-        config = dataclasses.replace(config, tower="fused", people_width=16)
-        config = dataclasses.replace(config, adapter="plane", code_gain=4.0, code_bias=(0.0, -1.0, 1.0))
+        config = dataclasses.replace(with_attributes(config), tower="fused", people_width=16, adapter="plane")
+        config = dataclasses.replace(config, code_gain=4.0, code_bias=(0.0, -1.0, 1.0), late_fusion=(0.7, 1.0, 3.0))
     family = Family(config)
     with torch.no_grad():
         family.desensitizer.outer.weight *= 400

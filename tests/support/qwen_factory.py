@@ -7,12 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
+)
 
+from familial.model import adopt
 from familial.model.config import FamilyConfig, VisionSpec, nano
 from wire.artifact.manifest import WindowSpec
 
-__all__ = ["WORDS", "a_base", "a_base_model", "base_config", "processor_pixels", "qwen_family_config"]
+__all__ = [
+    "WORDS",
+    "a_base",
+    "a_base_model",
+    "a_tokenizer",
+    "adopted_family",
+    "base_config",
+    "experts_config",
+    "processor_pixels",
+    "qwen_family_config",
+]
 
 WORDS = ("<pad>", "<end>", "<normal>", "<fall>", "<fight>", "a", "falls", "happens", "nothing", "person", "unusual")
 
@@ -57,20 +74,52 @@ def base_config(**text: Any) -> Qwen3VLConfig:
     return config
 
 
-def a_base_model(config: Qwen3VLConfig | None = None) -> Any:
+def experts_config(**text: Any) -> Qwen3VLMoeConfig:
+    """`base_config` with six experts in every block, two of which compute a token."""
+    dense = base_config().to_dict()
+    names = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+    names += ["num_key_value_heads", "head_dim", "max_position_embeddings", "rope_parameters"]
+    sizes = {name: dense["text_config"][name] for name in names}
+    experts = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+    vision = {name: value for name, value in dense["vision_config"].items() if name != "model_type"}
+    ids = {name: dense[name] for name in dense if name.endswith("token_id")}
+    config = Qwen3VLMoeConfig(
+        text_config=sizes | experts | text, vision_config=vision, tie_word_embeddings=False, **ids
+    )
+    config._attn_implementation = "eager"
+    return config
+
+
+def a_base_model(config: Qwen3VLConfig | Qwen3VLMoeConfig | None = None) -> Any:
     """The random model, float32, every weight of a size at which rounding would show; norms and biases too."""
     torch.manual_seed(0)
-    model = Qwen3VLForConditionalGeneration(config or base_config()).eval()
+    config = config or base_config()
+    model = _model_class(config)(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return model
 
 
-def a_base(folder: Path, shard: str = "5GB", config: Qwen3VLConfig | None = None) -> Any:
+def a_tokenizer(*special: str) -> Any:
+    """Bytes as letters, " f" and " a" as pieces (ids 256 and 257), then the special tokens."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = {letter: index for index, letter in enumerate(letters)} | {"Ġf": 256, "Ġa": 257}
+    tokenizer = Tokenizer(models.BPE(vocab=pieces, merges=[("Ġ", "f"), ("Ġ", "a")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(special))
+    return tokenizer
+
+
+def _model_class(config: Any) -> Any:
+    return Qwen3VLMoeForConditionalGeneration if "moe" in config.model_type else Qwen3VLForConditionalGeneration
+
+
+def a_base(folder: Path, shard: str = "5GB", config: Qwen3VLConfig | Qwen3VLMoeConfig | None = None) -> Any:
     """Save a random bf16 model; returns it as transformers loads it again, in float32."""
     a_base_model(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size=shard)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(
+    model = _model_class(config or base_config()).from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
     )
     return model.eval()
@@ -99,3 +148,13 @@ def processor_pixels(frames: torch.Tensor, vision: VisionSpec) -> tuple[torch.Te
     )
     pixels = cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(steps * rows * columns, -1)
     return pixels, torch.tensor([[steps, rows, columns]])
+
+
+def adopted_family(folder: Path, config: Any = None, exit_at: int = 2) -> Path:
+    """Save a random base in `folder` and adopt it, the edge's last block a branch; return the checkpoint."""
+    a_base(folder / "base", config=config)
+    (folder / "like").mkdir()
+    qwen_family_config().save(folder / "like" / "config.json")
+    command = ["--base", str(folder / "base"), "--like", str(folder / "like"), "--exit-block", "branch"]
+    assert adopt.main([*command, "--exit-at", str(exit_at), "--out", str(folder / "family")]) == 0
+    return folder / "family"

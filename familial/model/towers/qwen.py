@@ -19,7 +19,8 @@ from transformers import Qwen3VLVisionConfig, Qwen3VLVisionModel
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from familial.model.config import FamilyConfig, VisionSpec
-from familial.model.towers.base import Tower
+from familial.model.steps import Step, direct
+from familial.model.towers.base import Seen, Tower
 from wire.errors import CheckpointError
 
 __all__ = ["QwenTower", "vision_config"]
@@ -43,7 +44,39 @@ def vision_config(vision: VisionSpec) -> Any:
     )
 
 
-class QwenTower(Tower):
+class _GridTower(Tower):
+    """A tower of tokens on a fixed grid.
+
+    Attributes:
+        step: computes one block; a training may compute it otherwise (`steps`).
+    """
+
+    vision: VisionSpec
+    step: Step
+
+    def tokens(self, frames: Tensor) -> Tensor:
+        """Frames u8 (B, F, H, W) -> merged tokens (B, F/2, M, out), M in rows of merged patches."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its tokens are; define tokens")
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames u8 (B, F, H, W) -> (B, features)."""
+        tokens = self.tokens(frames)
+        return _pool(tokens.mean(dim=2), tokens.amax(dim=2))
+
+    def sequence(
+        self, frames: Tensor, index: Tensor, people: Tensor | None = None, also: list[Seen] | None = None
+    ) -> Tensor:
+        """As `Tower.sequence`. Windows overlap: a temporal patch that several of them see is computed once."""
+        pairs = index.reshape(-1, self.vision.temporal)  # (R * F/2, 2)
+        once, where = torch.unique(pairs, dim=0, return_inverse=True)  # (U, 2), (R * F/2,)
+        tokens = self.tokens(frames[:, once.flatten()])  # (B, U, M, out)
+        mean, peak = tokens.mean(dim=2), tokens.amax(dim=2)  # (B, U, out)
+        shape = (-1, index.shape[1] // self.vision.temporal, tokens.shape[3])
+        features = _pool(mean[:, where].reshape(shape), peak[:, where].reshape(shape))
+        return features.reshape(len(frames), len(index), self.features)
+
+
+class QwenTower(_GridTower):
     """Transformers' tower, held as `visual` under its own names, computed on a fixed grid."""
 
     taps: Tensor
@@ -55,7 +88,7 @@ class QwenTower(Tower):
         super().__init__()
         if config.vision is None:
             raise CheckpointError("tower is 'qwen', but there is no vision")
-        self.vision, window = config.vision, config.window
+        self.vision, window, self.step = config.vision, config.window, direct
         self.features = 3 * self.vision.out
         self.visual = Qwen3VLVisionModel(vision_config(self.vision))
         self.rows, self.columns = window.height // self.vision.patch, window.width // self.vision.patch
@@ -77,12 +110,8 @@ class QwenTower(Tower):
         """A tower for the config's frame size, sized by its `vision`."""
         return cls(config)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames u8 (B, F, H, W) -> (B, features)."""
-        return _pool(self.tokens(frames))
-
     def tokens(self, frames: Tensor) -> Tensor:
-        """Frames u8 (B, F, H, W) -> merged tokens (B, F/2, M, out), M in rows of merged patches."""
+        """As those of every tower on a grid."""
         return _run(self, frames, *self.stem())
 
     def stem(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,7 +137,7 @@ class QwenTower(Tower):
         return _FoldedQwenTower(self)
 
 
-class _FoldedQwenTower(Tower):
+class _FoldedQwenTower(_GridTower):
     """The tower as engines compute it."""
 
     weight: Tensor
@@ -120,15 +149,15 @@ class _FoldedQwenTower(Tower):
     def __init__(self, tower: QwenTower) -> None:
         super().__init__()
         self.vision, self.features = tower.vision, tower.features
-        self.rows, self.columns, self.visual = tower.rows, tower.columns, _Rest(tower.visual)
+        self.rows, self.columns, self.visual, self.step = tower.rows, tower.columns, _Rest(tower.visual), tower.step
         buffers = dict(zip(("weight", "bias", "positions"), tower.stem(), strict=True))
         for name, value in (buffers | {"cos": tower.cos, "sin": tower.sin}).items():
             self.register_buffer(name, value.detach().clone(), persistent=False)
         self.eval()
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames u8 (B, F, H, W) -> (B, features), as the tower it was made from."""
-        return _pool(_run(self, frames, self.weight, self.bias, self.positions))
+    def tokens(self, frames: Tensor) -> Tensor:
+        """As those of the tower it was made from."""
+        return _run(self, frames, self.weight, self.bias, self.positions)
 
 
 class _Rest(nn.Module):
@@ -152,11 +181,21 @@ def _run(tower: _EitherTower, frames: Tensor, weight: Tensor, bias: Tensor, posi
     patches = patches.reshape(-1, vision.hidden, rows // merge, merge, columns // merge, merge)
     hidden = patches.permute(0, 2, 4, 3, 5, 1).reshape(-1, rows * columns, vision.hidden) + positions
     for block in tower.visual.blocks:
-        hidden = hidden + _attend(block.attn, block.norm1(hidden), tower.cos, tower.sin)
-        hidden = hidden + block.mlp(block.norm2(hidden))
-    merger = tower.visual.merger
-    merged = merger.norm(hidden).reshape(-1, steps, rows * columns // merge**2, vision.hidden * merge**2)
-    return cast(Tensor, merger.linear_fc2(merger.act_fn(merger.linear_fc1(merged))))
+        hidden = tower.step(_block, block, hidden, tower.cos, tower.sin)
+    shape = (-1, steps, rows * columns // merge**2, vision.hidden * merge**2)
+    return tower.step(_merge, tower.visual.merger, hidden, shape).float()
+
+
+def _block(block: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    attn, norm1, mlp, norm2 = (cast(nn.Module, getattr(block, name)) for name in ("attn", "norm1", "mlp", "norm2"))
+    hidden = hidden + _attend(attn, norm1(hidden), cos, sin)
+    return hidden + cast(Tensor, mlp(norm2(hidden)))
+
+
+def _merge(merger: nn.Module, hidden: Tensor, shape: tuple[int, ...]) -> Tensor:
+    names = ("norm", "linear_fc1", "act_fn", "linear_fc2")
+    norm, first, act, second = (cast(nn.Module, getattr(merger, name)) for name in names)
+    return cast(Tensor, second(act(first(norm(hidden).reshape(shape)))))
 
 
 def _attend(attention: nn.Module, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -175,15 +214,14 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
 
 
-def _pool(tokens: Tensor) -> Tensor:
-    """Pool tokens (B, T, M, out) -> (B, 3 out): mean, maximum, and the trend of the mean over time.
+def _pool(over_picture: Tensor, peak: Tensor) -> Tensor:
+    """Pool means and maxima over the picture (B, T, out) -> (B, 3 out): mean, maximum, and the trend of the mean.
 
     Mean and maximum are standardised over the features, since bases differ in scale. The trend is divided by the mean's
     standard deviation, so that it stays near zero for a still picture.
     """
-    slope = torch.linspace(-1.0, 1.0, tokens.shape[1]).to(tokens)[:, None]
-    over_picture = tokens.mean(dim=2)  # (B, T, out)
-    mean, peak = over_picture.mean(dim=1), tokens.amax(dim=(1, 2))
+    slope = torch.linspace(-1.0, 1.0, over_picture.shape[1]).to(over_picture)[:, None]
+    mean, peak = over_picture.mean(dim=1), peak.amax(dim=1)
     moves = (over_picture * slope).mean(dim=1)
     centred = mean - mean.mean(dim=1, keepdim=True)
     gain = torch.rsqrt((centred * centred).mean(dim=1, keepdim=True) + _EPSILON)

@@ -18,7 +18,7 @@ from familial.contour import training
 from familial.contour.decoder import CONTOUR, ContourDecoder, inputs
 from familial.contour.outline import mirrored, overlap, radii
 from familial.contour.samples import Samples, noised
-from familial.contour.train import main
+from familial.contour.train import _encoder_hash, main
 from familial.contour.training import Plan, best_constant, train
 from familial.contour.truth import UNKNOWN, Shown, shown_by
 from familial.data.events import LabelledClip
@@ -287,6 +287,12 @@ def test_an_account_that_does_not_fit_is_refused(changed: dict[str, Any]) -> Non
 def test_the_command_names_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--checkpoint", str(tmp_path)]) == 2
     assert "config.json is missing" in capsys.readouterr().err
+
+
+def test_a_contour_is_of_the_numbers_that_join_the_towers_too() -> None:
+    family = make_family(sees_people=True)
+    other = family.with_config(replace(family.config, late_fusion=(0.5, 1.0, 3.0)))
+    assert _encoder_hash(family) == _encoder_hash(make_family(sees_people=True)) != _encoder_hash(other)
 
 
 def test_the_command_writes_a_contour_of_this_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

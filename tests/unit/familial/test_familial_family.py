@@ -92,6 +92,12 @@ def test_a_plane_needs_a_rank() -> None:
         ({"code_gain": 4.0, "rank": 0, "code_bias": (0.0, 0.0, 0.0)}, "rank 0"),
         ({"code_gain": 4.0, "code_bias": (0.0,)}, "code_bias has 1 entries: one for each label"),
         ({"code_bias": (0.0, 0.0, 0.0)}, "code_bias has 3 entries"),
+        (
+            {"late_fusion": (0.7, 1.0)},
+            "late_fusion is 0.7,1: give three numbers above 0, for motion",
+        ),
+        ({"late_fusion": (0.7, 1.0, -3.0)}, "late_fusion is 0.7,1,-3: give three numbers above 0"),
+        ({"late_fusion": (0.7, 1.0, 3.0)}, "it needs a fused tower, a code_gain and attributes"),
     ],
 )
 def test_sizes_of_sharpening_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:

@@ -13,8 +13,8 @@ from familial.data import people_clips as stored
 from familial.data import sources
 from familial.data.people_clips import people_clips, with_new_errors
 from familial.synth.clip import render_clip
-from familial.synth.detector_errors import RATES, ErrorRates, Shown, detect, draw_framing
-from familial.synth.exact_people import ABSENT, HIDDEN, SEEN, TURNED, ExactPeople
+from familial.synth.detector_errors import POOREST, RATES, ErrorRates, Shown, detect, draw_close_framing, draw_framing
+from familial.synth.exact_people import ABSENT, HIDDEN, SEEN, TURNED, ExactPeople, Framing
 from familial.synth.people_clip import people_clip
 from familial.synth.truth import truth_of
 from wire.artifact.manifest import WindowSpec
@@ -246,6 +246,42 @@ def test_another_framing_moves_and_scales_people_as_one() -> None:
         expected = (exact.points - np.array([view.top, view.left])) / larger
         assert np.allclose(shown.points, expected) and np.isclose(shown.sides.max(), 1.0)
         assert np.allclose(shown.length, exact.length / larger)
+
+
+def test_a_close_framing_shows_somebody_large_and_near_the_middle() -> None:
+    exact = standing(1, frames=5)
+    for seed in range(20):
+        view = draw_close_framing(exact, np.random.default_rng(seed), at_s=0.4)
+        shown = Shown.of(exact, view)
+        assert 0.3 < float(shown.length[0, 0] / shown.sides[0]) < 1.0
+        middle = shown.points[0, 0].mean(0) / shown.sides
+        assert (middle > 0.1).all() and (middle < 0.9).all()
+    hidden = replace(exact, visible=np.zeros_like(exact.visible))
+    same = (draw_close_framing(hidden, np.random.default_rng(3), 0.4), draw_framing(hidden, np.random.default_rng(3)))
+    assert same[0] == same[1], "nobody is seen: any other view"
+
+
+def test_the_poorest_camera_is_less_sure_than_a_poor_one() -> None:
+    exact = standing(1, frames=40)
+    sure = [drawn(exact, rates)[..., 0, SCORE].mean() for rates in (POOREST, replace(RATES, poor_share=1.0), RATES)]
+    assert sure[0] < 0.9 * sure[1] < 0.9 * sure[2]
+
+
+def test_training_sees_people_without_a_picture_from_near_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "CACHE", tmp_path)
+    (clip,) = people_clips([3], LABELS, SPEC, processes=1)
+    near = list[float]()
+
+    def close(exact: ExactPeople, rng: np.random.Generator, at_s: float) -> Framing:
+        near.append(at_s)
+        return exact.whole()
+
+    monkeypatch.setattr(stored, "draw_close_framing", close)
+    for seed in range(60):
+        with_new_errors(clip, np.random.default_rng(seed))
+    assert 8 < len(near) < 36, "about a third"
+    starts = [each.start for each in clip.annotations or ()]
+    assert set(near) <= set(starts or clip.exact.times_s.tolist() if clip.exact is not None else ())
 
 
 def test_clips_of_people_come_from_the_cache_and_their_errors_are_drawn_anew(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,23 +23,14 @@ from familial.train.rl.objective import METHODS, Objective, chosen_tokens, group
 from familial.train.rl.reward import SentenceReward, Truth, said_label
 from familial.train.rl.sentences import Events, SentencePolicy
 from tests.support.family_factory import make_family
-from tests.support.services import PATIENCE_S, ROOT
+from tests.support.oracle import ask_oracle
 from wire.errors import CheckpointError, ConfigError
 
 LABELS = ("normal", "fall", "fight")
-ORACLE = ROOT / "build" / "oracle"
 
 
 def test_the_loss_is_that_of_trl() -> None:
-    if not (ORACLE / ".installed").is_file():
-        pytest.skip("no oracle: trl is not in build/oracle (run .ci/oracle)")
-    script = ROOT / "tests" / "support" / "trl_losses.py"
-    env = {"PYTHONPATH": f"{ROOT}:{ORACLE}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = {method: (trl, ours) for method, trl, ours in json.loads(done.stdout.splitlines()[-1])}
+    found = {method: (trl, ours) for method, trl, ours in ask_oracle("trl", "trl_losses.py")}
     assert found.keys() == METHODS.keys()
     for method, (trl, ours) in found.items():
         assert abs(trl) > 1e-3, f"{method}: a loss of zero compares nothing"

@@ -1,4 +1,4 @@
-"""The sequential test: a release counts once, evidence is monotone, false alerts of pure noise keep the budget."""
+"""The test behind alerts: an event is the sum of its releases, false alerts of pure noise keep the budget."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.alert_tables import Recorded, fit, raised
+from calibration.alert_tables import Recorded, contested, evidence_of, fit, law_of, raised
 from familial.evaluate.sequential import (
     CEILING,
     FILE,
     AlertCalibration,
+    EventTest,
     LyingTest,
     Moment,
     OperatingPoint,
@@ -30,21 +31,23 @@ from wire.errors import CheckpointError, DataError
 
 R = 8
 ALL = (1 << R) - 1  # every release is there
-LAW = ScoreLaw(mean=-2.0, spread=1.0, rise=4.0)
+LAW = ScoreLaw(mean=-2.0, spread=1.0, rise=2.0, direction=(0.5, -0.25))
+LOW = ScoreLaw(mean=-3.0, spread=2.0, rise=3.0, own_baseline=False)  # of "lying still"
 Scores = npt.NDArray[np.float64]
 
 
-def run(test: SequentialTest, scores: list[float], first: int = 7, boot: int = 1) -> list[float]:
-    return [test.step(each, Moment(boot, first + index, ALL)) for index, each in enumerate(scores)]
+def events(test: EventTest, scores: list[float], first: int = 0, boot: int = 1, present: int = ALL) -> list[float]:
+    """The evidence of every whole event of consecutive releases."""
+    windows = [scores[index : index + R][::-1] for index in range(len(scores) - R + 1)]
+    return [test.step(each, Moment(boot, first + R - 1 + index, present)) for index, each in enumerate(windows)]
 
 
-def noise_alone(events: int, seed: int, mean: float = -2.0) -> Scores:
-    """Scores (events,) of independent releases: each the mean of R of them, with standard deviation 1."""
-    releases = np.random.default_rng(seed).normal(0.0, np.sqrt(R), events + R - 1)
-    return np.asarray(mean + np.convolve(releases, np.ones(R) / R, "valid"))
+def noise_alone(releases: int, seed: int, mean: float = -2.0) -> Scores:
+    """Scores (releases,) of nothing but noise, with standard deviation 1."""
+    return np.random.default_rng(seed).normal(mean, 1.0, releases)
 
 
-scores = st.lists(st.floats(-8, 8), min_size=1, max_size=40)
+scores = st.lists(st.floats(-8, 8), min_size=R, max_size=40)
 
 
 @settings(deadline=None)
@@ -53,84 +56,112 @@ def test_evidence_is_monotone_in_every_score(row: list[float], at: int, more: fl
     """With the baseline held: a camera's own past is meant to take back a little."""
     law = dataclasses.replace(LAW, own_baseline=False)
     higher = [value + more * (index == at % len(row)) for index, value in enumerate(row)]
-    low, high = (run(SequentialTest(law, R, 10.0), each) for each in (row, higher))
+    low, high = (events(EventTest(law, R, 10.0), each) for each in (row, higher))
     assert all(a <= b + 1e-9 for a, b in zip(low, high, strict=True))
 
 
-@settings(deadline=None)
-@given(scores)
-def test_evidence_stays_between_zero_and_the_ceiling(row: list[float]) -> None:
-    assert all(0.0 <= each <= CEILING * 3.0 + 1e-9 for each in run(SequentialTest(LAW, R, 3.0), row))
-
-
-def test_every_release_counts_once() -> None:
-    """A steady score s over N + R - 1 releases gives (N + R - 1) / R events' worth, not N."""
+def test_an_event_is_the_sum_of_its_releases_and_no_more() -> None:
     law = dataclasses.replace(LAW, own_baseline=False)
-    evidence = run(SequentialTest(law, R, 1e9), [3.0] * 25)[-1]
-    assert evidence == pytest.approx((25 + R - 1) / R * float(law.increment(3.0, law.mean)))
+    for evidence in events(EventTest(law, R, 1e9), [1.0] * 60):
+        assert evidence == pytest.approx(R * float(law.increment(1.0, law.mean)))
 
 
-@settings(deadline=None)
-@given(st.lists(st.booleans(), min_size=9, max_size=60))
-def test_missing_slots_neither_add_nor_repeat_evidence(came: list[bool]) -> None:
-    """Slots that never came are no evidence: what is counted is at most the releases that came."""
-    law, slots = dataclasses.replace(LAW, own_baseline=False), [slot for slot, there in enumerate(came) if there]
-    test, each = SequentialTest(law, R, 1e9), float(law.increment(3.0, law.mean)) / R
-    for slot in slots:
-        present = sum(1 << (slot - other) for other in slots if slot - R < other <= slot)
-        test.step(3.0, Moment(1, slot, present))
-    assert test.evidence <= len(slots) * each + 1e-9
+@given(st.integers(0, ALL))
+def test_what_is_absent_counts_nothing(present: int) -> None:
+    law = dataclasses.replace(LAW, own_baseline=False)
+    test = EventTest(law, R, 10.0)
+    evidence = test.step([2.0 if present >> age & 1 else 1e6 for age in range(R)], Moment(1, 20, present))
+    assert evidence == pytest.approx(present.bit_count() * float(law.increment(2.0, law.mean)))
 
 
-def test_a_repeated_or_older_event_adds_nothing() -> None:
-    test = SequentialTest(LAW, R, 10.0)
-    first = test.step(3.0, Moment(1, 20, ALL))
-    assert test.step(3.0, Moment(1, 20, ALL)) == test.step(3.0, Moment(1, 12, ALL)) == first
+def test_the_evidence_is_the_log_likelihood_ratio_of_gaussians() -> None:
+    """Of scores about the baseline against scores that have risen, spread 1: to rounding."""
+    row = noise_alone(R, 5).tolist()
+    ratio = sum(((x + 2.0) ** 2 - (x + 2.0 - LAW.rise) ** 2) / 2.0 for x in row)
+    assert EventTest(LAW, R, 10.0).step(row[::-1], Moment(1, 7, ALL)) == pytest.approx(ratio)
 
 
-@pytest.mark.parametrize("moment", [Moment(2, 12, ALL), Moment(1, 60, ALL)])
-def test_a_new_start_and_a_long_gap_begin_the_evidence_anew(moment: Moment) -> None:
-    test = SequentialTest(LAW, R, 10.0)
-    run(test, [3.0] * 5)
-    assert test.evidence > 5.0
-    assert test.step(-6.0, moment) == 0.0
+def test_a_release_is_projected_on_the_direction_of_the_law() -> None:
+    z = np.arange(2 * R).reshape(R, 2)
+    read, stepped = EventTest(LAW, R, 10.0), EventTest(LAW, R, 10.0)
+    assert read.read(Moment(1, 7, ALL, z)) == stepped.step((0.5 * z[:, 0] - 0.25 * z[:, 1]).tolist(), Moment(1, 7, ALL))
+    for wrong in (None, z[:4], z[:, :1]):
+        with pytest.raises(ValueError, match=r"give \(8, 2\)"):
+            read.read(Moment(1, 8, ALL, wrong))
 
 
-def test_a_raised_alert_is_cleared_by_verdicts_alone() -> None:
-    test = SequentialTest(LAW, R, 10.0)
-    run(test, [3.0] * 12)
-    test.is_raised = True
-    test.pause()
-    assert test.evidence == 10.0
-    assert test.step(-6.0, Moment(9, 4, ALL)) < 10.0
+def test_a_repeated_or_older_event_changes_nothing() -> None:
+    test = EventTest(LAW, R, 10.0)
+    first, baseline = test.step([3.0] * R, Moment(1, 20, ALL)), test.baseline
+    assert test.step([-9.0] * R, Moment(1, 20, ALL)) == test.step([9.0] * R, Moment(1, 12, ALL)) == first
+    assert test.baseline == baseline
+    assert test.step([-9.0] * R, Moment(2, 12, ALL)) < 0.0  # a new start counts its slots anew
 
 
-def test_a_score_that_is_no_number_changes_nothing() -> None:
-    test = SequentialTest(LAW, R, 10.0)
-    assert run(test, [float("nan"), float("inf")]) == [0.0, 0.0] and test.baseline == LAW.mean
+def test_a_release_moves_the_baseline_once() -> None:
+    once, again = EventTest(LAW, R, 10.0), EventTest(LAW, R, 10.0)
+    events(once, [0.0] * 9)
+    again.step([0.0] * R, Moment(1, 7, ALL))
+    again.step([0.0] * R, Moment(1, 8, ALL))
+    expected = LAW.mean
+    for _ in range(9):
+        expected += float(LAW.drift(0.0, expected))
+    assert once.baseline == again.baseline == pytest.approx(expected)
+
+
+def test_an_alert_is_cleared_by_what_speaks_against_it_alone() -> None:
+    test = EventTest(LAW, R, 10.0)
+    test.step([2.0] * R, Moment(1, 20, ALL))
+    assert test.raises and not test.clears
+    for present, clears in ((0b1, False), (0b111, False), (0b1111, True), (ALL, True)):
+        test.step([-3.0] * R, Moment(1, 100 + present, present))
+        assert not test.raises and test.clears is clears
+
+
+def test_scores_that_are_no_number_count_nothing() -> None:
+    test = EventTest(LAW, R, 10.0)
+    assert events(test, [float("nan"), float("inf")] * R) == [0.0] * 9 and test.baseline == LAW.mean
     assert np.isfinite(score(0.0, 1.0)) and np.isfinite(score(1.0, 0.0))
 
 
 def test_a_room_that_always_looks_like_a_risk_adds_up_to_none() -> None:
-    """A score 1.5 spreads above the mean of all cameras is this camera's baseline after some minutes."""
-    test = SequentialTest(LAW, R, 4.0)
-    evidence = run(test, (noise_alone(6000, 3, mean=-0.2)).tolist())
-    assert test.baseline == pytest.approx(-0.2, abs=0.3)
+    """A score 1.2 above the mean of all cameras is this camera's baseline after some minutes."""
+    test = EventTest(LAW, R, 4.0)
+    evidence = events(test, noise_alone(6000, 3, mean=-0.8).tolist())
+    assert test.baseline == pytest.approx(-0.8, abs=0.3)
     assert np.mean(np.array(evidence[3000:]) >= 4.0) < 0.01
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-8, 8), min_size=1, max_size=40))
+def test_low_evidence_stays_between_zero_and_the_ceiling(row: list[float]) -> None:
+    test = SequentialTest(LOW, R, 3.0)
+    assert all(0.0 <= test.step(x, Moment(1, 7 + k, ALL)) <= CEILING * 3.0 + 1e-9 for k, x in enumerate(row))
+
+
+def test_a_verdict_of_who_is_low_counts_as_much_as_is_new_in_it() -> None:
+    """A steady score over N + R - 1 releases gives (N + R - 1) / R events' worth, not N; gaps add nothing."""
+    test = SequentialTest(LOW, R, 1e9)
+    for index in range(25):
+        evidence = test.step(3.0, Moment(1, 7 + index, ALL))
+    assert evidence == pytest.approx((25 + R - 1) / R * float(LOW.increment(3.0, LOW.mean)))
+    assert test.step(3.0, Moment(1, 20, ALL)) == evidence
+    assert test.step(-9.0, Moment(1, 90, ALL)) == 0.0  # after a gap it begins anew
 
 
 @pytest.fixture(scope="module")
 def law() -> ScoreLaw:
-    """Calibrated on a day of pure noise and risks of ten releases."""
+    """Calibrated on a day of pure noise and risks of eight releases."""
     normal = [noise_alone(6000, seed) for seed in range(14)]
-    shape = np.convolve(np.r_[np.zeros(60), np.ones(10), np.zeros(20)], np.ones(R) / R, "valid")
-    risks = [(noise_alone(len(shape), 100 + seed) + 5.0 * shape, 60.0) for seed in range(40)]
-    return fit(Recorded(normal, risks), R, 1.0)
+    shape = np.r_[np.zeros(60), np.ones(8), np.zeros(20)]
+    risks = [(noise_alone(len(shape), 100 + seed) + 2.0 * shape, 60.0) for seed in range(40)]
+    recorded = Recorded(normal, risks)
+    return fit(law_of(recorded, R, LAW.direction), recorded, R, 1.0)
 
 
 def test_the_law_is_that_of_the_scores(law: ScoreLaw) -> None:
     assert law.mean == pytest.approx(-2.0, abs=0.1) and law.spread == pytest.approx(1.0, abs=0.1)
-    assert 1.0 < law.rise < 5.0
+    assert law.rise == pytest.approx(2.0, abs=0.2) and law.direction == LAW.direction
     rates = [point.false_per_day for point in law.points]
     assert rates == sorted(rates, reverse=True) and law.least < 2.5
 
@@ -141,7 +172,7 @@ def test_pure_noise_keeps_the_budget(law: ScoreLaw, budget: float) -> None:
     point, days = law.at_most(budget), 4
     assert point is not None
     fresh = [noise_alone(6000, 1000 + seed) for seed in range(14 * days)]
-    count = sum(len(raised(law, each, R, np.array([point.threshold]))[0]) for each in fresh)
+    count = sum(len(raised(evidence_of(law, each, R), np.array([point.threshold]))[0]) for each in fresh)
     assert count <= days * budget + 3.0 * np.sqrt(days * budget)
 
 
@@ -155,25 +186,44 @@ def test_a_smaller_budget_costs_threshold_and_delay(law: ScoreLaw) -> None:
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), st.floats(1.0, 8.0))
 def test_all_thresholds_at_once_are_the_test_itself(seed: int, threshold: float) -> None:
-    stream = noise_alone(300, seed) + 4.0 * (np.arange(300) % 90 < 15)
-    test, turned = SequentialTest(LAW, R, threshold), list[int]()
-    for index, each in enumerate(stream.tolist()):
-        evidence = test.step(each, Moment(1, index + R, ALL))
-        if not test.is_raised and evidence >= threshold:
+    stream = noise_alone(300, seed) + 2.0 * (np.arange(300) % 90 < 15)
+    evidence = evidence_of(LAW, stream, R)
+    test, turned, is_raised = EventTest(LAW, R, threshold), list[int](), False
+    for index, each in enumerate(evidence.tolist()):
+        found = test.step(stream[index : index + R][::-1].tolist(), Moment(1, index + R, ALL))
+        assert found == pytest.approx(each, abs=1e-9)
+        if not is_raised and test.raises:
             turned.append(index)
-        test.is_raised = evidence >= threshold or (test.is_raised and evidence > 0.25 * threshold)
-    assert raised(LAW, stream, R, np.array([threshold, 99.0]))[0] == turned
+        is_raised = not test.clears if is_raised else test.raises
+    assert raised(evidence, np.array([threshold, 99.0]))[0] == turned
 
 
 def test_a_risk_that_does_not_raise_its_score_is_refused() -> None:
     with pytest.raises(DataError, match="no rule can tell"):
-        fit(Recorded([noise_alone(600, 1)], [(noise_alone(90, 2) - 3.0 * (np.arange(90) > 50), 60.0)]), R, 1.0)
+        law_of(Recorded([noise_alone(600, 1)], [(noise_alone(90, 2) - 3.0 * (np.arange(90) > 50), 60.0)]), R)
+
+
+def test_of_two_risks_the_one_with_more_evidence_is_raised() -> None:
+    fall, fight = np.array([-1.0, 5.0, 7.0, 3.0, -2.0]), np.array([0.0, 4.0, 9.0, 9.0, 9.0])
+    own = contested(fall, [fight])
+    assert raised(own, np.array([2.0])) == [[1]]
+    assert raised(contested(fight, [fall]), np.array([2.0])) == [[2]]
+    assert own[3] > 0.0 and own[4] == -2.0  # a raised alert stays, and is cleared by what speaks against it
+
+
+def test_a_table_counts_what_a_rival_takes_as_not_found(law: ScoreLaw) -> None:
+    """Risks that look more like another: their alerts are the other's, in normal life and in risks."""
+    rng = np.random.default_rng(4)
+    normal = [noise_alone(3000, seed) for seed in range(4)]
+    shape = np.r_[np.zeros(60), np.ones(8), np.zeros(20)]
+    risks = [(noise_alone(len(shape), 50 + seed) + 3.0 * shape, 60.0) for seed in range(20)]
+    more = Recorded(normal, [(scores + 1.0 * shape + rng.normal(0, 0.1, len(shape)), at) for scores, at in risks])
+    alone, beside = (fit(law, Recorded(normal, risks), R, 1.0, rivals) for rivals in ((), ((law, more),)))
+    assert alone.points[0].found > 0.9 > 0.2 > beside.points[0].found
+    assert beside.points[0].false_per_day <= alone.points[0].false_per_day
 
 
 # --- lying still
-
-
-LOW = ScoreLaw(mean=-3.0, spread=2.0, rise=3.0, own_baseline=False)
 
 
 def lies(fall: list[float], low: list[float], slots: int = 60) -> list[int]:
@@ -204,7 +254,7 @@ def test_who_gets_up_again_does_not_lie_still() -> None:
 def calibration(**changes: Any) -> AlertCalibration:
     manifest = make_manifest()
     points = (OperatingPoint(2.0, 50.0, 0.9, 3.0, 6.0), OperatingPoint(4.0, 2.0, 0.0, float("nan"), float("nan")))
-    laws = {"fall": dataclasses.replace(LAW, points=points)}
+    laws = {"fall": dataclasses.replace(LAW, points=points, direction=(0.25,) * manifest.n)}
     values = {"checkpoint": manifest.hashes["checkpoint"], "sigma": str(manifest.sigma), "made_of": "x", "hours": 24.0}
     return AlertCalibration(**{**values, "laws": laws, **changes})
 
@@ -213,12 +263,21 @@ def test_a_saved_table_is_read_again(tmp_path: Path) -> None:
     calibration().save(tmp_path)
     found = AlertCalibration.load(tmp_path, make_manifest())
     assert found is not None and found.laws["fall"].points[0] == calibration().laws["fall"].points[0]
+    assert found.laws["fall"].direction == calibration().laws["fall"].direction
     assert found.laws["fall"].least == 2.0 and np.isnan(found.laws["fall"].points[1].delay_p50_s)
     assert AlertCalibration.load(tmp_path / "none", make_manifest()) is None
 
 
 @pytest.mark.parametrize(
-    ("changes", "hint"), [({"checkpoint": "d" * 64}, "these are others"), ({"sigma": "7/2"}, "the engine has")]
+    ("changes", "hint"),
+    [
+        ({"checkpoint": "d" * 64}, "these are others"),
+        ({"sigma": "7/2"}, "the engine has"),
+        (
+            {"laws": {"fight": dataclasses.replace(calibration().laws["fall"], direction=(1.0, 2.0))}},
+            "fight has a direction of 2, codes have",
+        ),
+    ],
 )
 def test_a_table_of_others_is_refused(changes: dict[str, Any], hint: str, tmp_path: Path) -> None:
     calibration(**changes).save(tmp_path)
@@ -236,6 +295,8 @@ def test_a_table_of_others_is_refused(changes: dict[str, Any], hint: str, tmp_pa
         lambda law: law["points"][0].pop(),
         lambda law: law["points"][0].__setitem__(1, -1),
         lambda law: law["points"][0].__setitem__(2, 7),
+        lambda law: law["direction"].append(float("nan")),
+        lambda law: law.pop("direction"),
     ],
 )
 def test_a_damaged_table_is_refused(damage: Any, tmp_path: Path) -> None:
