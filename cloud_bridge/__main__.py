@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -30,9 +29,11 @@ from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
 from familial.evaluate.sequential import AlertCalibration
+from wire.artifact.checkpoint import base_hash, checkpoint_hash
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
 from wire.protocol.keys import DeviceKey
+from wire.stopping import set_on_signals
 
 __all__ = ["main"]
 
@@ -58,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(config: BridgeConfig, json_lines: str | None) -> None:
     stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
+    set_on_signals(stop)
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_folder(Path(config.state.dir), shared=config.run.place.fenced))
         timeline = Timeline(sys.stdout, _open(stack, json_lines))
@@ -89,6 +89,9 @@ def _bridge(
     """Connect and serve with what is loaded; returns the counts."""
     folder = Path(config.state.dir)
     reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
+    if base := base_hash(config.model.checkpoint):
+        own = checkpoint_hash(config.model.checkpoint)
+        timeline.note(f"the cloud member is a quantised one: {own[:12]}..., of {base[:12]}...")
     artist = Artist.load(config.contour, config.model.checkpoint, manifest, config.alerts.unsure_below)
     budget = _budget(config, manifest)
     for line in budget.told() if budget else ():
@@ -96,7 +99,8 @@ def _bridge(
     if not config.run.place.number:
         timeline.note(f"spare: waits for one of {config.run.place.of} shards")
     store = Store.open(config.store, folder, config.run.place, stop.is_set)
-    config = replace(config, cameras=tuple(each for each in config.cameras if store.place.shard.has(each.name)))
+    ours = tuple(each for each in config.cameras if store.place.shard.has(config.shard_name(each.name)))
+    config = replace(config, cameras=ours)
     try:
         return Service(config, manifest, member, key, store, timeline, reference, budget, artist).run(stop.is_set)
     finally:

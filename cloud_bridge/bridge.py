@@ -1,6 +1,6 @@
 """The bridge: messages -> sessions -> events -> member -> verdicts and alerts. One thread does all of it.
 
-    for batch in mailbox:                       # run: at most 256 messages, a message of each camera in turn
+    for batch in mailbox:                       # loop.py: at most 256 messages, a message of each camera in turn
         taken = session.receive(message, now)   # one session for each camera; pure
         for event, reading in member.read(...): # all cameras in one forward
             work += verdict, alerts
@@ -17,6 +17,7 @@ No message of a camera can stop it: each is read, or refused and counted. Nothin
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.conditions import CameraConditions, Turn
 from cloud_bridge.alerts.lifecycle import AlertBook, AlertChange
 from cloud_bridge.alerts.quiet import QuietHours
+from cloud_bridge.alerts.scenes import SceneBook, Scenes
 from cloud_bridge.alerts.severity import next_severity
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.contour.artist import Artist
@@ -40,6 +42,7 @@ from cloud_bridge.publisher import Publisher
 from cloud_bridge.store.records import CameraRecord, Work
 from cloud_bridge.store.retention import Retention
 from cloud_bridge.store.store import Store
+from cloud_bridge.telemetry.stages import Stages
 from cloud_bridge.timeline import Timeline
 from cloud_bridge.webhooks.letters import Letters
 from familial.evaluate.ood_detector import OodDetector, ReferenceDistribution
@@ -52,17 +55,16 @@ from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, Verdict, coarse_time
 from wire.protocol.topics import TOPICS, topic
 
-__all__ = ["SUBSCRIPTIONS", "Bridge", "run"]
+__all__ = ["SUBSCRIPTIONS", "Bridge"]
 
 SUBSCRIPTIONS = ("features", "state", "certificate")
 """What the bridge reads of each camera; names of topics."""
 
 _LOG = logging.getLogger("cloud_bridge")
 
-_IDLE_S = 0.5  # the mailbox must be empty for so long before the bridge may end
 _DRAIN_S = 5.0  # for the outbox at the end
 _LOOK_S = 1.0  # between two counts
-_PAUSE_S = 0.5  # between attempts to write to the store
+_SILENT_S = 20.0  # without a release, after which a camera's health is bad
 _STALE_SLOTS = 10  # a camera is never stale before so many slots have passed
 _BEHIND = 64  # messages that wait for the broker, from which no figure is added to them
 
@@ -76,6 +78,7 @@ class Bridge:
         trouble: Why the store cannot be written; "" where it can.
         listeners: Called after each commit with (camera, verdict or alert, the alert's id or "").
         artist: Draws contours; None: there are none.
+        stages: When the newest batch came, was read and was written.
         health: The counts of a moment ago; any thread may look.
         verdicts: Verdicts made since the start.
         alerts: Alerts made since the start.
@@ -116,30 +119,30 @@ class Bridge:
         self._manifest, self._member, self._key, self._store = manifest, member, key, store
         self._link, self._timeline, self._clock = link, timeline, clock
         self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
-        stale_after_s = max(config.ingest.stale_after_s, _STALE_SLOTS * manifest.window.slot_s)
-        self._escalate_s, self._sends_commands = config.alerts.escalate_s, bool(config.commands.operator_key)
+        few_s = _STALE_SLOTS * manifest.window.slot_s
+        stale_after_s, self._silent_s = max(config.ingest.stale_after_s, few_s), max(_SILENT_S, few_s)
+        self._escalate_s, self._shed_after_s = config.alerts.escalate_s, config.ingest.shed_after_s
+        self._sends_commands = bool(config.commands.operator_key)
         self._letters = Letters(config.webhooks, QuietHours(config.alerts.quiet, config.alerts.quiet_zone))
         self.publisher, self.trouble, self._tell = Publisher(store, link), "", told
-        self._retention = Retention(config.store, store.engine)
-        self.listeners = list[Callable[[str, Verdict | Alert, str], None]]()
-        self.health, self._looked_s, self._asked_s = dict[str, Any](), -_LOOK_S, -_LOOK_S
-        self._work, self._told = Work(), list[tuple[str, Verdict | Alert, str]]()
-        self._receipts = list[Receipt]()
+        self._receipts, self._retention = list[Receipt](), Retention(config.store, store.engine)
+        self.listeners, self.health = list[Callable[[str, Verdict | Alert, str], None]](), dict[str, Any]()
+        self._work, self._told, self.stages = Work(), list[tuple[str, Verdict | Alert, str]](), Stages()
         self._cameras = {camera.name: camera for camera in config.cameras}
         self.sessions: dict[str, CameraSession] = {}
         self._books: dict[str, AlertBook] = {}
-        self._records: dict[str, CameraRecord] = {}
-        self._conditions: dict[str, CameraConditions] = {}
+        self._records, self._conditions = dict[str, CameraRecord](), dict[str, CameraConditions]()
+        self._scenes = Scenes(config.scenes, manifest.event_releases * manifest.window.slot_s)
         for each in manifest.accepted:
             each.difference({})  # computed now, so that no message waits for it
         for name, camera in self._cameras.items():
             record = store.record(name, camera.public.hex)
             self.sessions[name] = self._session(name, config, reference, record)
-            self._books[name] = AlertBook(config.alerts, record.raised, record.in_a_row, budget)
+            self._books[name] = self._book(name, config, record, budget)
             self._records[name] = record
             self._conditions[name] = CameraConditions(self.sessions[name], self._books[name], stale_after_s)
         store.commit(Work(records=dict(self._records)))
-        self._began_s = clock()
+        self._began_s, self._looked_s, self._asked_s = clock(), -_LOOK_S, -_LOOK_S
         self._unknown = self.verdicts = self.alerts = self.degraded = self._forgotten = 0
         for name, record in self._records.items():
             if record.boot_id >= 0:
@@ -159,7 +162,14 @@ class Bridge:
             freshness=Freshness(name, config.ingest, camera.clock_behind_s),
             allowance=Allowance(config.ingest, manifest.window.slot_s),
             recent=self._store.recent(record, manifest.event_releases) if record.boot_id >= 0 else (),
+            views=1 + len(self._scenes.others(name)),
         )
+
+    def _book(self, name: str, config: BridgeConfig, record: CameraRecord, budget: AlertBudget | None) -> AlertBook:
+        """Make the book of a camera's alerts."""
+        if self._scenes.has(name):
+            return SceneBook(config.alerts, record.raised, record.in_a_row)
+        return AlertBook(config.alerts, record.raised, record.in_a_row, budget)
 
     @property
     def finished(self) -> bool:
@@ -169,12 +179,16 @@ class Bridge:
     def handle(self, batch: Sequence[Inbound]) -> None:
         """Take messages in order of arrival, read the events that they complete, publish verdicts and alerts."""
         now_s, took = self._clock(), list[tuple[str, Taken]]()
+        self.stages.begin((item.camera, item.came_s) for item in batch)
+        before_s = now_s - self._shed_after_s
+        overdue_s = before_s if self._began_s < before_s else -math.inf  # while we did not read, nothing was overdue
         for item in batch:
             session = self.sessions.get(item.camera)
             if session is None:
                 self._unknown += item.name == "features"
                 continue
-            taken = session.receive(item.name, item.payload, item.retained, now_s, item.came_s)
+            shed = item.followed and item.came_s is not None and item.came_s < overdue_s
+            taken = session.receive(item.name, item.payload, item.retained, now_s, item.came_s, shed)
             took.append((item.camera, taken))
         self._receipts += [item.receipt for item in batch if item.receipt is not None]
         self._use(took)
@@ -252,7 +266,10 @@ class Bridge:
     def look(self) -> None:
         """Make `health` anew, where it is a second old."""
         if time.monotonic() - self._looked_s >= _LOOK_S:
-            self.health, self._looked_s = {**self.stats(), "trouble": self.trouble}, time.monotonic()
+            self._looked_s, now_s = time.monotonic(), self._clock()
+            silent = [c for c, each in self._conditions.items() if each.silent_s(now_s, self._began_s) > self._silent_s]
+            link = {"connected": self._link.connected, "silent": silent, "looked_s": self._looked_s}
+            self.health = {**self.stats(), "trouble": self.trouble, **link}
 
     def close(self) -> None:
         """Make everything durable, and publish what is in the outbox as far as the broker takes it within 5 s."""
@@ -280,11 +297,13 @@ class Bridge:
         for camera, record in work.records.items():
             record.event, record.in_a_row = self.sessions[camera].saved(), self._books[camera].in_a_row
         due = bool(work) or delivered > self._forgotten or self._store.resting  # rubbish alone costs no commit
+        self.stages.writing()
         try:
             numbered = self._store.commit(work, delivered) if due else []
         except StoreAway as error:
             self._begin_trouble(str(error))
             return
+        self.stages.written()
         self._end_trouble()
         self._work, self._forgotten = Work(), delivered
         self._link.acknowledge(self._receipts)
@@ -329,7 +348,9 @@ class Bridge:
             [(camera, turn) for camera, taken in took for turn in self._conditions[camera].take(taken)]
         )
         events = [event for _, taken in took for event in taken.events]
+        self.stages.reading()
         readings = self._member.read(events) if events else []
+        self.stages.read()
         now_s, cloud = self._clock(), [reading.member == "cloud" for reading in readings]
         for event, answered in zip(events, cloud, strict=True):
             self._conditions[event.camera].answered(answered, now_s)
@@ -345,7 +366,8 @@ class Bridge:
             if reading.member == "cloud" or not event.late:  # the device's own verdict stands; ours could not say late
                 self._publish_verdict(event, reading, sentence)
             place = (event.boot_id, event.last_slot)
-            self._publish_alerts([(event.camera, Turn(*place, change, sentence)) for change in changes])
+            told = [(change, f"{change.words}: {sentence}" if change.words else sentence) for change in changes]
+            self._publish_alerts([(event.camera, Turn(*place, *each)) for each in told])
         if self.artist is not None and events:
             raised = {event.camera: self._books[event.camera].raised for event in events}
             self.artist.waiting += self.artist.draw(events, raised, coarse_time(self._clock()))
@@ -368,8 +390,12 @@ class Bridge:
             book.pause()
             return []
         present = sum(1 << k for k, there in enumerate(reversed(event.present.tolist())) if there)
-        at = Moment(event.boot_id, event.last_slot, present)
-        return book.update(reading.probabilities, reading.attributes, at)
+        at = Moment(event.boot_id, event.last_slot, present, event.z[::-1].reshape(len(event.z), -1))
+        raised = {
+            other: self._books[other].raised for other in self._scenes.others(event.camera) if other in self._books
+        }
+        views = self._scenes.take(event.camera, reading.probabilities, self._clock(), raised)
+        return book.update(reading.probabilities, reading.attributes, at, views)
 
     def _wants_words(self, event: Event, changes: Sequence[AlertChange]) -> bool:
         """Whether a verdict has a sentence: making one takes ten times as long as reading the event."""
@@ -394,6 +420,7 @@ class Bridge:
             "refused": dict(by_reason),
             "refused_by_camera": by_camera,
             "gaps": sum(session.gaps for session in self.sessions.values()),
+            "shed": sum(session.shed for session in self.sessions.values()),
             "skewed": sum(session.skewed for session in self.sessions.values()),
             "verdicts": self.verdicts,
             "alerts": self.alerts,
@@ -433,36 +460,3 @@ class Bridge:
 
     def _names(self, camera: str) -> tuple[str, str]:
         return self._cameras[camera].site, self._cameras[camera].camera
-
-
-def run(
-    bridge: Bridge,
-    take: Callable[[float], Sequence[Inbound]],
-    exit_when_offline: bool,
-    stopped: Callable[[], bool],
-) -> None:
-    """Serve until `stopped()`, or until all cameras are offline where that ends it; a batch that was taken is read.
-
-    Args:
-        bridge: The bridge.
-        take: As `Mailbox.take`.
-        exit_when_offline: Whether to end once every camera is offline and was read to its end.
-        stopped: Whether to end now.
-    """
-    while not stopped():
-        if not bridge.retry():
-            bridge.look()
-            time.sleep(_PAUSE_S)
-            continue
-        batch = take(_IDLE_S)
-        if batch:
-            bridge.handle(batch)
-        else:
-            bridge.settle()
-            bridge.rest()
-        bridge.tidy()
-        if not exit_when_offline:
-            bridge.watch()
-        elif not batch and bridge.finished:
-            break
-    bridge.close()

@@ -11,8 +11,10 @@
     [state]      dir
     [store]      url, password_file, keep_releases_days, keep_verdicts_days, keep_alerts_days, keep_audit_days
     [api]        listen, tokens, cert, key, requests_per_s, burst
+    [[scenes]]   name, cameras, weight
     [contour]    enabled
     [commands]   operator_key
+    [telemetry]  otlp, insecure, share
     [run]        exit_when_offline, shard
 
 Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
@@ -29,12 +31,15 @@ from urllib.parse import urlsplit
 
 from cloud_bridge.address import check_address
 from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
+from cloud_bridge.alerts.scenes import SceneConfig
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.commands.desk import CommandConfig
 from cloud_bridge.contour.artist import ContourConfig
+from cloud_bridge.home_assistant import HomeAssistantConfig
 from cloud_bridge.ingest.freshness import IngestRule
 from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.shard import Shard
+from cloud_bridge.telemetry.config import TelemetryConfig
 from cloud_bridge.webhooks.config import WebhookConfig
 from wire.broker import BrokerConfig
 from wire.errors import ConfigError, DeviceKeyError
@@ -42,7 +47,12 @@ from wire.protocol.keys import PublicKey
 from wire.protocol.topics import BRIDGES, topic
 from wire.settings import FileOrText, FilePath, Positive, faults, keys_of, parse_toml, refuse
 
-__all__ = ["BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
+__all__ = ["RAY", "BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
+
+RAY = "ray"
+"""The kind of member that Ray Serve serves."""
+
+_MEMBERS = {"vllm": "vllm+https://host:port/v1", RAY: "ray+https://host:port"}  # kind -> how its address is written
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +62,16 @@ class ModelConfig:
     Attributes:
         checkpoint: Folder of the checkpoint.
         engine: Engine folder whose manifest names that checkpoint.
+        quantized: Hash of a quantised checkpoint, which no engine's signature covers; "": none is taken.
+        free_text: Hash of the base's words that the checkpoint keeps, to say sentences in; "": in the family's own.
         threads: torch's threads; 0: torch decides.
         sentence_every_s: A camera's verdicts have a sentence when an alert changes, and otherwise once in so many
             seconds of its stream; 0: all of them.
-        member: "": the checkpoint is read in this process; "vllm+https://host:port/v1": there (docs/serving.md).
+        member: "": the checkpoint is read in this process; "vllm+https://host:port/v1", "ray+https://host:port" or
+            "ray://host:port", which is ray+http://: there (docs/serving.md).
         member_token_file: File with what the server wants as API key; "": nothing.
         member_ca: File with the authorities that may sign the server's certificate; "": the system's.
-        member_insecure: Allow vllm+http:// to a host that is not this machine: who is on the way can forge verdicts.
+        member_insecure: Allow http:// to a host that is not this machine: who is on the way can forge verdicts.
         member_timeout_s: For all that is asked at once; then the edge's exit reads instead.
 
     Raises:
@@ -67,6 +80,8 @@ class ModelConfig:
 
     checkpoint: FilePath = "checkpoints/nano"
     engine: FilePath = "build/engines/nano"
+    quantized: str = ""
+    free_text: str = ""
     threads: int = 0
     sentence_every_s: float = 30.0
     member: str = ""
@@ -78,17 +93,27 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.member:
             return
-        scheme, _, url = self.member.partition("+")
-        form = "vllm+https://host:port/v1"
-        if scheme != "vllm" or "?" in url:
-            raise ConfigError(f'member is none that is known; write "{form}", or "" to read in this process')
-        check_address("member", url, form, self.member_insecure, "member_insecure")
+        if self.free_text:
+            raise ConfigError("free_text is for a checkpoint in this process; leave it out, or member")
+        form = _MEMBERS.get(self.member_kind)
+        if form is None or "?" in self.member:
+            known = ", ".join(f'"{each}"' for each in _MEMBERS.values())
+            raise ConfigError(f'member is none that is known; write {known}, or "" to read in this process')
+        check_address("member", self.member_url, form, self.member_insecure, "member_insecure")
 
     @property
-    def completions(self) -> str:
+    def member_kind(self) -> str:
+        """Which kind of server is asked; "" without one."""
+        return RAY if self.member.startswith("ray://") else self.member.partition("+")[0]
+
+    @property
+    def member_url(self) -> str:
         """Where a server is asked; "" without one."""
-        url = self.member.removeprefix("vllm+").rstrip("/")
-        return f"{url if urlsplit(url).path else url + '/v1'}/completions" if url else ""
+        http = f"ray+http://{self.member[6:]}" if self.member.startswith("ray://") else self.member
+        url = http.partition("+")[2].rstrip("/")
+        if not url or self.member_kind == RAY:
+            return f"{url}/" if url else ""
+        return f"{url if urlsplit(url).path else url + '/v1'}/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +199,15 @@ class BridgeConfig:
     api: ApiConfig = ApiConfig()
     contour: ContourConfig = ContourConfig()
     commands: CommandConfig = CommandConfig()
+    home_assistant: HomeAssistantConfig = HomeAssistantConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     run: RunConfig = RunConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
+    scenes: tuple[SceneConfig, ...] = ()
+
+    def shard_name(self, camera: str) -> str:
+        """By which name `camera` falls to a shard: all cameras of a scene by that of the first."""
+        return next((scene.cameras[0] for scene in self.scenes if camera in scene.cameras), camera)
 
     @classmethod
     def load(cls, path: Path | str) -> BridgeConfig:
@@ -196,8 +228,16 @@ class BridgeConfig:
         }
         cameras = _cameras(document.get("cameras", []), problems)
         webhooks = _webhooks(document.get("webhooks", []), problems)
+        scenes = _scenes(document.get("scenes", []), [camera.name for camera in cameras], problems)
+        if scenes and "false_per_day" in document.get("alerts", {}):
+            problems.append(
+                "[[scenes]] and [alerts] false_per_day: a budget is calibrated for a camera alone, and the views "
+                "together would exceed it; remove one of the two"
+            )
+        if document.get("home_assistant", {}).get("enabled") and document.get("run", {}).get("shard"):
+            problems.append("[home_assistant] enabled and [run] shard: only a bridge without shards describes cameras")
         refuse(name, problems)
-        return cls(cameras=tuple(cameras), webhooks=tuple(webhooks), **made)
+        return cls(cameras=tuple(cameras), webhooks=tuple(webhooks), scenes=tuple(scenes), **made)
 
 
 _SECTIONS: Mapping[str, type[Any]] = {
@@ -211,10 +251,13 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "api": ApiConfig,
     "contour": ContourConfig,
     "commands": CommandConfig,
+    "home_assistant": HomeAssistantConfig,
+    "telemetry": TelemetryConfig,
     "run": RunConfig,
     "webhooks": WebhookConfig,
+    "scenes": SceneConfig,
 }
-_LISTS = ("cameras", "webhooks")  # sections that are written as [[tables]]
+_LISTS = ("cameras", "webhooks", "scenes")  # sections that are written as [[tables]]
 
 T = TypeVar("T")
 
@@ -242,6 +285,24 @@ def _webhooks(tables: Sequence[Mapping[str, Any]], problems: list[str]) -> list[
         if webhook.key in {before.key for before in webhooks[: number - 1]}:
             problems.append(f"[[webhooks]] {number} has the url of one before it; write one table for each receiver")
     return webhooks
+
+
+def _scenes(tables: Sequence[Mapping[str, Any]], cameras: Sequence[str], problems: list[str]) -> list[SceneConfig]:
+    found = [_make(SceneConfig, table, f"[[scenes]] {number}", problems) for number, table in enumerate(tables, 1)]
+    scenes = [scene for scene in found if scene is not None]
+    taken: dict[str, str] = {}
+    for scene in scenes:
+        if [each.name for each in scenes].count(scene.name) > 1:
+            problems.append(f"[[scenes]] {scene.name} is there twice; one table for each scene")
+        for camera in scene.cameras:
+            if camera not in cameras:
+                known = ", ".join(cameras[:5])
+                problems.append(f"[[scenes]] {scene.name}: there is no camera {camera}; there are {known}: correct it")
+            if taken.setdefault(camera, scene.name) != scene.name:
+                problems.append(
+                    f"[[scenes]] {scene.name}: {camera} is of scene {taken[camera]}, too; a camera is of one scene"
+                )
+    return scenes
 
 
 def _cameras(tables: Sequence[Mapping[str, Any]], problems: list[str]) -> list[CameraConfig]:

@@ -1,6 +1,6 @@
 """Publishes the outbox, in order; what the broker has is forgotten with the next commit.
 
-    commit --> outbox --at most 256 on their way--> broker --confirms--> `delivered`, for the next commit
+    commit --> outbox --at most 1,024 on their way--> broker --confirms--> `delivered`, for the next commit
 
 A message is published again where the bridge ends before it knows of the confirmation: the same bytes. While the
 broker is away the outbox grows in the store, not here.
@@ -18,8 +18,8 @@ from wire.mqtt import Message
 
 __all__ = ["Publisher"]
 
-_ON_THEIR_WAY = 256
-_HELD = 1024  # messages that are kept in memory besides the store
+_ON_THEIR_WAY = 1024
+_HELD = 4096  # messages that are kept in memory besides the store
 
 
 class Publisher:

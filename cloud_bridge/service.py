@@ -10,16 +10,19 @@ import gc
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud_bridge.alerts.budget import AlertBudget
-from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge, run
+from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge
 from cloud_bridge.commands.desk import CommandDesk
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.contour.artist import Artist
 from cloud_bridge.documents import BridgeStatus
+from cloud_bridge.home_assistant import Discovery, entities
 from cloud_bridge.inference.member import Member
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
+from cloud_bridge.loop import run
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
@@ -31,6 +34,7 @@ from wire.protocol.message import coarse_time
 from wire.protocol.topics import TOPICS, parse_topic, topic
 
 if TYPE_CHECKING:
+    from cloud_bridge.telemetry.traces import Traces
     from cloud_bridge.webhooks.courier import Courier
 
 __all__ = ["Service"]
@@ -60,10 +64,13 @@ class Service:
         self._manifest = manifest
         self._mailbox = Mailbox((camera.name for camera in config.cameras), wanted=self._wanted)
         self._courier: Courier | None = None
+        self._traces: Traces | None = None
         self._desk = CommandDesk.of(config.commands, store.engine, self._in_force)
         shard = store.place.shard
         self._status = BridgeStatus(key, len(config.cameras), f"-{shard.number}.{shard.of}" if shard.fenced else "")
+        self._discovery = self._discover()
         topics = [(topic(c.site, c.camera, name), TOPICS[name].qos) for c in config.cameras for name in SUBSCRIPTIONS]
+        self._topics = {topic(c.site, c.camera, name): (c.name, name) for c in config.cameras for name in SUBSCRIPTIONS}
         # A shard's name is the same in whoever reads it: the broker goes on with its session, and ends the former one.
         name = f"vsb-{key.public.hex[:10]}-{shard.number}.{shard.of}" if shard.fenced else f"vsb-{key.public.hex[:16]}"
         listens = (self._hold, self._status.will(_now()), self._greeting, self._settled)
@@ -77,7 +84,7 @@ class Service:
         """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""
         cameras, broker = len(self._config.cameras), self._config.broker.url
         ready = f"ready: {cameras} camera(s) on {broker}, bridge key {self._key.public.hex}{self._shard}"
-        with self._transport, self._webhooks(), self._api():
+        with self._transport, self._traced(), self._webhooks(), self._api():
             gc.collect()
             gc.freeze()  # all that was loaded stays: a look at it would take 0.3 s in the middle of a message
             self._timeline.note(ready)
@@ -85,8 +92,16 @@ class Service:
             if self._broken:
                 raise StoreError("the thread of the webhooks has ended; its error is above: please report it")
             self._transport.publish(self._status.offline("stopped", _now()))
+            if self._transport.flush():
+                self._discovery.delivered()
         waiting = self.bridge.publisher.waiting
-        return {**self.bridge.stats(), "dropped": sum(self._mailbox.dropped.values()), "unpublished": waiting}
+        return {**self.bridge.stats(), "dropped": self._dropped, "unpublished": waiting}
+
+    def _discover(self) -> Discovery:
+        """What Home Assistant is told, where that is asked for."""
+        home, cameras = self._config.home_assistant, [(each.site, each.camera) for each in self._config.cameras]
+        told = entities(home.prefix, cameras, self._manifest.labels[1:], self._status.name) if home.enabled else {}
+        return Discovery(told, Path(self._config.state.dir))
 
     def _webhooks(self) -> AbstractContextManager[object]:
         """Who delivers webhooks, where there are any."""
@@ -98,6 +113,19 @@ class Service:
         self.bridge.listeners.append(lambda camera, made, number: self._wake() if number else None)
         return self._courier
 
+    def _traced(self) -> AbstractContextManager[object]:
+        """Who sends traces, where that is asked for."""
+        if not self._config.telemetry.otlp:
+            return nullcontext()
+        from cloud_bridge.telemetry.traces import Traces  # OpenTelemetry, which a bridge without traces does not load
+
+        sessions, slot_s = self.bridge.sessions, self._manifest.window.slot_s
+        self._traces = traces = Traces(
+            self._config.telemetry, self.bridge.stages, slot_s, lambda camera: sessions[camera].device_s
+        )
+        self.bridge.listeners.append(traces.tell)
+        return traces
+
     def _wake(self) -> None:
         if self._courier is not None:
             self._courier.wake()
@@ -108,7 +136,14 @@ class Service:
 
     def _health(self) -> dict[str, Any]:
         told = self._courier.counts() if self._courier is not None else {}
-        return {**self.bridge.health, "webhooks": told, "shard": str(self._store.place.shard)}
+        traced = self._traces.counts() if self._traces is not None else {}
+        own = {"dropped": self._dropped, "shard": str(self._store.place.shard)}
+        return {**self.bridge.health, **own, "webhooks": told, "traces": traced}
+
+    @property
+    def _dropped(self) -> int:
+        """Messages that nobody has read."""
+        return sum(self._mailbox.dropped.copy().values())
 
     @property
     def _shard(self) -> str:
@@ -122,7 +157,8 @@ class Service:
         from cloud_bridge.api.server import ApiServer  # FastAPI, which a bridge without an API does not load
         from cloud_bridge.web.facts import Facts
 
-        facts = Facts.of(self._manifest, self.bridge.sessions, self.bridge.artist is not None)
+        views = max((len(scene.cameras) for scene in self._config.scenes), default=1)
+        facts = Facts.of(self._manifest, self.bridge.sessions, self.bridge.artist is not None, views)
         server = ApiServer(self._config.api, self._store.engine, self._health, facts, self._desk)
         self.bridge.listeners.append(server.tell)
         if self.bridge.artist is not None:
@@ -135,11 +171,11 @@ class Service:
         """Put a message into the mailbox. What falls out of it is lost by its camera's own flood, and acknowledged;
         not so while the store keeps us waiting.
         """
-        site, camera, last = parse_topic(name) or ("", "", "")
+        camera, last = self._topics.get(name) or _unknown(name)
         if not receipt.mid:  # QoS 0, as no device sends: it would overtake, and push out, what waits at QoS 1
-            self._mailbox.leave(f"{site}/{camera}")
+            self._mailbox.leave(camera)
             return
-        item, waits = Inbound(f"{site}/{camera}", last, payload, retained, receipt, time.time()), self.bridge.trouble
+        item, waits = Inbound(camera, last, payload, retained, receipt, time.time()), self.bridge.trouble
         dropped = self._mailbox.put(item, keep=bool(waits))
         if dropped is not None and dropped.receipt is not None and not waits:
             self._transport.acknowledge([dropped.receipt])
@@ -157,13 +193,20 @@ class Service:
     # --- the bridge's thread
 
     def _greeting(self) -> list[Message]:
-        return [self._status.online(_now(), self.bridge.trouble), *self.bridge.open_alerts()]
+        own = [self._status.online(_now(), self.bridge.trouble), *self.bridge.open_alerts()]
+        return own + self._discovery.messages()
 
     def _settled(self, number: int) -> None:
         self.bridge.publisher.settled(number)
 
     def _tell(self, trouble: str) -> None:
         self._transport.publish(self._status.online(_now(), trouble))
+
+
+def _unknown(name: str) -> tuple[str, str]:
+    """Camera and last part of a topic that we have not asked for."""
+    site, camera, last = parse_topic(name) or ("", "", "")
+    return f"{site}/{camera}", last
 
 
 def _now() -> int:

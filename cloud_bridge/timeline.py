@@ -65,7 +65,7 @@ class Timeline:
             present=list(verdict.present),
             time_s=verdict.time_s,
             late=verdict.late,
-            trace=trace_id(verdict.boot_id, verdict.last_slot),
+            trace=trace_id(camera, verdict.boot_id, verdict.last_slot),
         )
 
     def alert(self, camera: str, alert: Alert) -> None:
@@ -96,9 +96,10 @@ class Timeline:
     def stats(self, stats: Mapping[str, Any]) -> None:
         """Print the last line: what came, what was refused and why, what was missing, what was published."""
         refused = ", ".join(f"{why} {count}" for why, count in stats["refused"].items()) or "none"
+        shed = f" ({stats['shed']} shed)" if stats["shed"] else ""
         self._say(
             f"received {stats['received']}, refused: {refused}; gaps {stats['gaps']}, dropped {stats['dropped']}, "
-            f"verdicts {stats['verdicts']}, alerts {stats['alerts']}, unpublished {stats['unpublished']}"
+            f"verdicts {stats['verdicts']}{shed}, alerts {stats['alerts']}, unpublished {stats['unpublished']}"
         )
         self._write(type="stats", **stats)
 

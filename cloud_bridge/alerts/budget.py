@@ -1,22 +1,23 @@
 """A budget of false alerts a day -> the threshold of each label's evidence, by the checkpoint's table.
 
 [alerts] false_per_day, alert_calibration.json --AlertBudget.of--> label -> OperatingPoint, or an error with its cure
-verdicts of one camera --EvidenceRule--> which alerts turn
+events of one camera --EvidenceRule--> which alerts turn
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloud_bridge.alerts.rules import AlertRule
 from familial.evaluate.sequential import (
     ARMING_PER_DAY,
-    CLEAR,
     LOW,
     LYING_STILL,
     AlertCalibration,
+    EventTest,
     LyingTest,
     Moment,
     OperatingPoint,
@@ -156,21 +157,30 @@ def _point(label: str, budget: float, calibration: AlertCalibration, cure: str) 
 
 
 class EvidenceRule:
-    """The sequential tests of one camera: of each label, and of somebody who lies still."""
+    """The tests of one camera: of each label, and of somebody who lies still. They read z, whichever exit reads.
+
+    Of the risks only the one with most evidence raises its alert: prototypes are less than a right angle apart, so a
+    fight looks a little like a fall.
+    """
 
     def __init__(self, budget: AlertBudget, saved: Mapping[str, int]) -> None:
         """Begin, or go on with what `saved` returned before a restart."""
         self._budget = budget
         self._tests = {
-            label: SequentialTest(budget.laws[label], budget.releases, point.threshold)
+            label: EventTest(budget.laws[label], budget.releases, point.threshold)
             for label, point in budget.points.items()
             if label != LYING_STILL
         }
+        self._rivals = {
+            label: EventTest(law, budget.releases, math.inf)
+            for label, law in budget.laws.items()
+            if law.direction and label not in self._tests
+        }
         self._lying, self._fall = self._lying_test()
-        for label, test in self._tests.items():
+        for label, test in (*self._tests.items(), *self._rivals.items()):
             test.baseline = saved.get(f"{label} baseline", round(_SCALE * test.baseline)) / _SCALE
 
-    def _lying_test(self) -> tuple[LyingTest | None, SequentialTest | None]:
+    def _lying_test(self) -> tuple[LyingTest | None, EventTest | None]:
         """The test of lying, and that of the fall before it: its threshold is the arming one."""
         budget = self._budget
         point = budget.points.get(LYING_STILL)
@@ -178,31 +188,27 @@ class EvidenceRule:
             return None, None
         low = SequentialTest(budget.laws[LYING_STILL], budget.releases, point.threshold)
         slots = round(budget.long_lie_s / budget.slot_s)
-        fall = SequentialTest(budget.laws[_FALL], budget.releases, budget.arming)
+        fall = EventTest(budget.laws[_FALL], budget.releases, budget.arming)
         return LyingTest(low, budget.arming, slots, budget.releases), fall
 
     def turning(
         self, probabilities: Mapping[str, float], attributes: Mapping[str, float], at: Moment, raised: Collection[str]
     ) -> list[tuple[str, float]]:
         """Take the next event; returns the labels whose alert turns, with their probability."""
-        normal = probabilities[self._budget.labels[0]]
         found = list[tuple[str, float]]()
+        most = max((test.read(at) for test in (*self._tests.values(), *self._rivals.values())), default=0.0)
         for label, test in self._tests.items():
-            test.is_raised = label in raised
-            evidence = test.step(score(probabilities[label], normal), at)
-            turns = evidence <= CLEAR * test.threshold if test.is_raised else evidence >= test.threshold
+            turns = test.clears if label in raised else test.raises and test.evidence >= most
             found += [(label, probabilities[label])] if turns else []
         dropped = [label for label in self._budget.labels if label in raised and label not in self._tests]
         found += [(label, probabilities[label]) for label in dropped]  # no budget any more: nothing would clear it
-        return found + self._lies(probabilities, attributes, at, LYING_STILL in raised)
+        return found + self._lies(attributes, at, LYING_STILL in raised)
 
-    def _lies(
-        self, probabilities: Mapping[str, float], attributes: Mapping[str, float], at: Moment, is_raised: bool
-    ) -> list[tuple[str, float]]:
+    def _lies(self, attributes: Mapping[str, float], at: Moment, is_raised: bool) -> list[tuple[str, float]]:
         if self._lying is None or self._fall is None:
             return [(LYING_STILL, 0.0)] if is_raised else []
         self._lying.is_raised = is_raised
-        fall = self._fall.step(score(probabilities[_FALL], probabilities[self._budget.labels[0]]), at)
+        fall = self._fall.read(at)
         if LOW not in attributes:
             return []  # the edge's exit does not say who lies: no evidence for it, and none against
         share = attributes[LOW]
@@ -211,14 +217,12 @@ class EvidenceRule:
         return [(LYING_STILL, share)] if turns else []
 
     def pause(self) -> None:
-        """Begin all evidence anew."""
-        for test in self._tests.values():
-            test.pause()
-        if self._lying is not None and self._fall is not None:
+        """Begin anew what is told over minutes; an event's evidence is its own."""
+        if self._lying is not None:
             self._lying.pause()
-            self._fall.pause()
 
     @property
     def saved(self) -> dict[str, int]:
         """The cameras' baselines, for a restart; evidence is of a moment, and begins anew."""
-        return {f"{label} baseline": round(_SCALE * test.baseline) for label, test in self._tests.items()}
+        tests = self._tests | self._rivals
+        return {f"{label} baseline": round(_SCALE * test.baseline) for label, test in tests.items()}

@@ -93,9 +93,12 @@ class CameraConditions:
         ahead = self._lately(CLOCK_SKEW, session.ahead_at_s, _SKEW_S, now_s, began_s)
         return turns + self._turns(place, self._book.condition(CLOCK_SKEW, ahead), skew)
 
+    def silent_s(self, now_s: float, began_s: float) -> float:
+        """For how long nothing new has come, as far as we have listened."""
+        return now_s - max(self._session.fresh_s, began_s)
+
     def _stale(self, now_s: float, began_s: float) -> list[Turn]:
-        session = self._session
-        silent_s = now_s - max(session.fresh_s, began_s)
+        session, silent_s = self._session, self.silent_s(now_s, began_s)
         if silent_s <= self._stale_after_s and not (session.ended and self._book.risk):
             return []
         words = f"nothing has come for {silent_s:.0f} s; {_OFFLINE if session.offline else _SILENT}"

@@ -8,7 +8,7 @@ The rule counts verdicts in a row (`CountingRule`) or weighs evidence (`budget.E
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from cloud_bridge.alerts.budget import AlertBudget, EvidenceRule
@@ -28,6 +28,7 @@ __all__ = [
     "AlertBook",
     "AlertChange",
     "CountingRule",
+    "Together",
 ]
 
 BLIND = "blind"
@@ -62,12 +63,33 @@ _NOWHERE = Moment(0, 0, 0)  # a rule that counts verdicts does not look where th
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """An alert that is raised now (`raised` True) or cleared now. severity: "": the label's own."""
+    """An alert that is raised now (`raised` True) or cleared now.
+
+    Attributes:
+        severity: "": the label's own.
+        words: What is said before the sentence of the event.
+    """
 
     label: str
     raised: bool
     probability: float
     severity: str = ""
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What the views of a scene say of one event.
+
+    Attributes:
+        probabilities: Label -> probability by all views; at least the camera's own, for each risk.
+        open: Labels whose alert is open for another camera of the scene.
+        words: Which views said what, for an alert.
+    """
+
+    probabilities: Mapping[str, float]
+    open: Collection[str] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 class CountingRule:
@@ -146,6 +168,7 @@ class AlertBook:
         probabilities: Mapping[str, float],
         attributes: Mapping[str, float] = MappingProxyType({}),
         at: Moment = _NOWHERE,
+        views: Together | None = None,
     ) -> list[AlertChange]:
         """Take the reading of the next event and return what changes.
 
@@ -153,6 +176,7 @@ class AlertBook:
             probabilities: Label -> probability, in the model's order; the first label is no risk.
             attributes: Attribute -> share; empty where the family has none.
             at: Where the event lies in its stream.
+            views: Of its scene, for a book that reads them (`scenes.SceneBook`).
         """
         return [self._turn(*turned) for turned in self._rule.turning(probabilities, attributes, at, self._raised)]
 

@@ -270,7 +270,7 @@ def _own_alert(connection: Connection, caller: Caller, number: str) -> Mapping[s
 def _verdict(row: Mapping[str, Any], camera: str) -> dict[str, Any]:
     names = ("boot_id", "last_slot", "made_s", "label", "probability", "late", "unsure", "sentence")
     shown = {name: row[name] for name in names}
-    return {"camera": camera, **shown, "trace": trace_id(int(row["boot_id"], 16), row["last_slot"])}
+    return {"camera": camera, **shown, "trace": trace_id(camera, int(row["boot_id"], 16), row["last_slot"])}
 
 
 def _alert(row: Mapping[str, Any], camera: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The API: who asks (a token), whether they may (a role, their sites), and what they get.
 
-    GET    /v1/cameras, /v1/verdicts, /v1/alerts, /v1/alerts/ID, /v1/stream     viewer
+    GET    /v1/cameras, /v1/verdicts, /v1/alerts, /v1/alerts/ID, /v1/stream, /v1/health     viewer
     POST   /v1/alerts/ID/acknowledge, /v1/alerts/ID/comments                    nurse
     GET    /v1/export/KIND;  /v1/devices/SITE/CAMERA/commands (orders.py)       operator
     DELETE /v1/data;  GET /v1/audit                                             admin
@@ -34,6 +34,7 @@ from cloud_bridge.api.live import Full, Hub
 from cloud_bridge.api.orders import add_orders
 from cloud_bridge.api.queries import Missing, Wanted
 from cloud_bridge.api.tokens import Caller, TokenFile
+from cloud_bridge.api.wellness import judge
 from cloud_bridge.commands.desk import CommandDesk
 from cloud_bridge.store.database import writing
 from cloud_bridge.store.export import EXPORTS, export
@@ -316,13 +317,20 @@ def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Heal
         well = not health().get("trouble")
         return JSONResponse({"status": "ok" if well else "failing"}, 200 if well else 503)
 
+    @app.get("/v1/health", responses={503: {"description": "Something is failing, and what"}})
+    def is_all_well(caller: Caller = viewer) -> Response:
+        """Whether bridge, broker, database and your cameras are well: 200, or 503 with what is not."""
+        told = judge(health(), caller)
+        return JSONResponse(told, 200 if told["status"] == "ok" else 503)
+
     @app.get("/metrics")
     def metrics(caller: Caller = viewer) -> Response:
         """Counts for Prometheus, of all cameras together."""
         if not caller.sees_all:
             raise HTTPException(403, "the metrics are of all sites; your token is not")
         found = health()
-        numbers = {name: found[name] for name in ("received", "gaps", "skewed", "verdicts", "alerts")}
+        numbers = {name: found[name] for name in ("received", "gaps", "shed", "skewed", "verdicts", "alerts")}
+        numbers |= {"dropped": found["dropped"]} if "dropped" in found else {}
         lines = [f"veilsight_bridge_{name}_total {value}" for name, value in numbers.items()]
         lines += [f'veilsight_bridge_refused_total{{reason="{why}"}} {n}' for why, n in found["refused"].items()]
         lines += [f"veilsight_bridge_{name} {value}" for name, value in queries.counts(engine).items()]
@@ -330,5 +338,8 @@ def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Heal
         for receiver, told in found.get("webhooks", {}).items():
             about = f'receiver="{receiver}",outcome='
             lines += [f'veilsight_bridge_webhooks_total{{{about}"{what}"}} {n}' for what, n in told.items()]
+        lines += [f"veilsight_bridge_spans_{what} {n}" for what, n in found.get("traces", {}).items()]
+        lines += [f"veilsight_bridge_connected {int(bool(found.get('connected')))}"]
+        lines += [f"veilsight_bridge_silent {len(found.get('silent', ()))}"]
         lines += [f"veilsight_bridge_listeners {hub.count}", f"veilsight_bridge_well {int(not found.get('trouble'))}"]
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")

@@ -94,7 +94,7 @@ class ApiServer:
             "sentence": made.sentence,
             "time_s": made.time_s,
             "told_s": time.time(),
-            "trace": trace_id(made.boot_id, slot),
+            "trace": trace_id(camera, made.boot_id, slot),
         }
         if isinstance(made, Verdict):
             self._hub.publish("verdict", {**shown, "last_slot": slot, "late": made.late, "unsure": made.unsure})

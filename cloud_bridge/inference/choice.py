@@ -6,12 +6,19 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cloud_bridge.config import ModelConfig
+from cloud_bridge.config import RAY, ModelConfig
 from cloud_bridge.inference.member import FamilyMember, Member, load_family
+from wire.artifact.checkpoint import checkpoint_hash
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError
 from wire.files import read_trusted
+
+if TYPE_CHECKING:
+    from cloud_bridge.inference.endpoint import Endpoint
+    from cloud_bridge.inference.remote import Dialect
+    from familial.model.family import Family
 
 __all__ = ["open_member"]
 
@@ -25,18 +32,30 @@ def open_member(config: ModelConfig, manifest: EngineManifest) -> Iterator[Membe
         ConfigError: A file that `[model]` names cannot be used.
     """
     if not config.member:
-        yield FamilyMember.load(config.checkpoint, manifest, config.threads)
+        yield FamilyMember.load(config.checkpoint, manifest, config.threads, config.quantized, config.free_text)
         return
     from cloud_bridge.inference.endpoint import Endpoint  # httpx, which a member in this process does not need
-    from cloud_bridge.inference.vllm import VllmMember
-    from familial.model.causal_lm import served_name
+    from cloud_bridge.inference.remote import RemoteMember
 
     token, tls = _token(config), _authorities(config)
-    family = load_family(config.checkpoint, manifest, config.threads, edge_only=True)
-    endpoint = Endpoint(config.completions, token, tls, config.member_timeout_s)
-    name = served_name(manifest.hashes["checkpoint"])
-    with closing(VllmMember(family, name, endpoint, config.member_timeout_s)) as member:
+    family = load_family(config.checkpoint, manifest, config.threads, True, config.quantized)
+    endpoint = Endpoint(config.member_url, token, tls, config.member_timeout_s)
+    # quantised weights have a hash of their own
+    dialect = _dialect(config.member_kind, family, checkpoint_hash(config.checkpoint), endpoint)
+    with closing(RemoteMember(family, dialect, config.member_timeout_s)) as member:
         yield member
+
+
+def _dialect(kind: str, family: Family, checkpoint: str, endpoint: Endpoint) -> Dialect:
+    """How the server is asked. checkpoint: hash."""
+    if kind == RAY:
+        from cloud_bridge.inference.ray_member import RayDialect, form_of
+
+        return RayDialect(form_of(family, checkpoint), endpoint)
+    from cloud_bridge.inference.vllm import VllmDialect
+    from familial.model.causal_lm import served_name
+
+    return VllmDialect(family, served_name(checkpoint), endpoint)
 
 
 def _token(config: ModelConfig) -> str:

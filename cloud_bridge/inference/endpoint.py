@@ -9,7 +9,9 @@ asyncio.wait). What a server says in words is shown to nobody: it may be anythin
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 import ssl
 from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -22,6 +24,7 @@ from wire.errors import RemoteError
 __all__ = ["Endpoint"]
 
 _AT_ONCE = 4
+_AGAIN_S = 0.05  # before the second attempt
 _BUSY = (408, 425, 429)  # answers that say: later
 
 
@@ -45,6 +48,16 @@ class Endpoint:
         options: Mapping[str, Any] = {"verify": tls, "trust_env": False, "follow_redirects": False, "cookies": none}
         limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
         self._url, self._http = url, httpx.AsyncClient(**options, limits=limits, timeout=answer_s)
+
+    async def ask(self, body: bytes, most: int) -> bytes:
+        """Post `body`, and once more where that may help. Raises RemoteError."""
+        try:
+            return await self.post(body, most)
+        except RemoteError as error:
+            if not error.again:
+                raise
+        await asyncio.sleep(_AGAIN_S * random.uniform(1.0, 2.0))
+        return await self.post(body, most)
 
     async def post(self, body: bytes, most: int) -> bytes:
         """Send `body` and return the answer's, at most `most` bytes. Raises RemoteError."""

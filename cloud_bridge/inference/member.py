@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from cloud_bridge.ingest.events import Event
-from wire.artifact.checkpoint import checkpoint_hash
+from wire.artifact.checkpoint import base_hash, checkpoint_hash
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from familial.model.decoders.free_text import FreeText
     from familial.model.family import Family
 
 __all__ = ["MAX_BATCH", "FamilyMember", "Member", "Reading", "event_tensors", "load_family"]
@@ -57,25 +58,40 @@ class Member(Protocol):
 
 
 class FamilyMember:
-    """The cloud member of a checkpoint: adapter and all decoder blocks."""
+    """The cloud member of a checkpoint: adapter and all decoder blocks.
 
-    def __init__(self, family: Family) -> None:
-        self._family = family
+    Args:
+        family: With all blocks.
+        free_text: Says the sentences in the words of the family's base; None: in the family's own.
+    """
+
+    def __init__(self, family: Family, free_text: FreeText | None = None) -> None:
+        self._family, self._free_text = family, free_text
         self._labels, self._attributes = family.config.labels, family.config.attributes
 
     @classmethod
-    def load(cls, checkpoint: Path | str, manifest: EngineManifest, threads: int = 0) -> FamilyMember:
-        """Load the checkpoint that `manifest` names.
+    def load(
+        cls,
+        checkpoint: Path | str,
+        manifest: EngineManifest,
+        threads: int = 0,
+        quantized: str = "",
+        free_text: str = "",
+    ) -> FamilyMember:
+        """Load the checkpoint that `manifest` names, or one quantised from it.
 
         Args:
             checkpoint: Its folder.
             manifest: Of the engine that the devices run.
             threads: torch's threads for the whole process; 0 leaves the choice to torch.
+            quantized: Hash that a quantised checkpoint must have; "": none is loaded.
+            free_text: Hash that the kept words of its base must have; "": sentences are the family's own.
 
         Raises:
-            CheckpointError: The folder holds another checkpoint.
+            CheckpointError: The folder holds another checkpoint, or other words.
         """
-        return cls(load_family(checkpoint, manifest, threads))
+        family = load_family(checkpoint, manifest, threads, quantized=quantized)
+        return cls(family, _free_text(checkpoint, family, free_text) if free_text else None)
 
     def read(self, events: Sequence[Event]) -> list[Reading]:
         """Return one reading for each event, in order; at most 64 events in a forward."""
@@ -87,6 +103,9 @@ class FamilyMember:
 
         from familial.model.decoders.word_decoder import captions
 
+        if self._free_text is not None:
+            say = self._free_text.answers
+            return [words for batch in _batches(events) for words in say(*event_tensors(batch))]
         with torch.inference_mode():
             return [words for batch in _batches(events) for words in captions(self._family, *event_tensors(batch))]
 
@@ -102,31 +121,49 @@ class FamilyMember:
         ]
 
 
-def load_family(checkpoint: Path | str, manifest: EngineManifest, threads: int, edge_only: bool = False) -> Family:
-    """Load the checkpoint that `manifest` names; the rest is as in `FamilyMember.load`.
+def load_family(
+    checkpoint: Path | str, manifest: EngineManifest, threads: int, edge_only: bool = False, quantized: str = ""
+) -> Family:
+    """Load the checkpoint that `manifest` names, or one quantised from it; the rest is as in `FamilyMember.load`.
 
     Args:
         checkpoint: Its folder.
         manifest: Of the engine that the devices run.
         threads: torch's.
         edge_only: Without the blocks behind the edge's exit.
+        quantized: Hash that a quantised checkpoint must have; "": none is loaded.
 
     Raises:
-        CheckpointError: The folder holds another checkpoint.
+        CheckpointError: The folder holds another checkpoint, or a quantised one that nobody vouches for.
     """
     import torch
 
     from familial.model.checkpoint import load
 
-    found = checkpoint_hash(checkpoint)
+    own, base = checkpoint_hash(checkpoint), base_hash(checkpoint)
+    found = base or own
     if found != manifest.hashes["checkpoint"]:
         raise CheckpointError(
-            f"{checkpoint}: its hash is {found[:12]}..., but the engine was built from "
+            f"{checkpoint}: its hash, or its base's, is {found[:12]}..., but the engine was built from "
             f"{manifest.hashes['checkpoint'][:12]}...; give the checkpoint of the engine, or build the engine again"
+        )
+    if base and own != quantized:  # that it is made of the engine's is what the folder itself says
+        said = f"but [model] quantized is {quantized!r}" if quantized else "and no engine's signature covers it"
+        raise CheckpointError(
+            f"{checkpoint}: a quantised checkpoint with hash {own}, {said}; "
+            f'where you made it, write quantized = "{own}"'
         )
     if threads:
         torch.set_num_threads(threads)
     return load(checkpoint, edge_only)
+
+
+def _free_text(checkpoint: Path | str, family: Family, named: str) -> FreeText:
+    """What says sentences in the base's words; CheckpointError unless the kept words have the hash `named`."""
+    from familial.model.base_words import open_words
+    from familial.model.decoders.free_text import FreeText
+
+    return FreeText(family, open_words(checkpoint, family.config, named))
 
 
 def _batches(events: Sequence[Event]) -> Iterator[Sequence[Event]]:

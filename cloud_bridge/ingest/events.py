@@ -73,7 +73,12 @@ class Event:
 
 
 class EventReader:
-    """Turns the releases of one camera, in slot order, into events."""
+    """Turns the releases of one camera, in slot order, into events.
+
+    Attributes:
+        shed: Events that were left out.
+        owes: The newest one waits to be left out, or read.
+    """
 
     def __init__(
         self,
@@ -98,13 +103,15 @@ class EventReader:
         self._weights = weights
         self._detector = detector
         self._shape = (releases, tokens, width)
+        self.shed, self.owes = 0, False
         self._unread: int | None = None  # the oldest release that was in no event yet
         self._begin(-1, 0)
 
-    def push(self, release: Release) -> list[Event]:
+    def push(self, release: Release, shed: bool = False) -> list[Event]:
         """Take the next release and return the events that it completes, at most two.
 
-        A release of noise alone counts as missing.
+        A release of noise alone counts as missing. `shed`: leave the event to a later release whose event has all of it
+        that was in none yet.
         """
         out: list[Event] = []
         if release.boot_id != self._boot_id:
@@ -115,20 +122,22 @@ class EventReader:
         size = self._shape[0]
         if self._unread is not None and release.slot - size + 1 > self._unread:
             out += self.flush()
+        self.shed, self.owes = self.shed + self.owes, False
         self._window.push(release.slot, release.z, self._weights[release.level])
         if self._detector is not None:
             self._detector.push(release.slot, release.z, release.level)
         self._time_s = release.time_s
         self._unread = release.slot if self._unread is None else self._unread
         if release.slot - self._start + 1 >= size:
-            out += self.flush()
+            self.owes = shed
+            out += [] if shed else self.flush()
         return out
 
     def flush(self) -> list[Event]:
         """Make an event of the releases that were in none yet, if there are any. The stream may go on afterwards."""
         if self._unread is None:
             return []
-        self._unread = None
+        self._unread, self.owes = None, False
         window = self._window
         first = max(window.first_slot, self._start)
         z, present = window.z.copy(), window.present.copy()
@@ -160,6 +169,7 @@ class EventReader:
             if not release.spent:
                 self._window.push(release.slot, release.z, self._weights[release.level])
         self._time_s, self._unread = time_s, unread
+        self.owes = unread is not None and self._window.last_slot - start + 1 >= self._shape[0]
 
     def _begin(self, boot_id: int, slot: int) -> None:
         self._boot_id = boot_id

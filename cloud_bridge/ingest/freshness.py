@@ -34,6 +34,8 @@ class IngestRule:
         burst: Releases that a camera may send at once, after an outage.
         rate: Releases that it may send in each slot's time in the long run: more than 1, since a device sends what
             waited ([outbox] replay_per_s there) beside what is new. What is beyond is refused.
+        shed_after_s: Where a message has waited here for longer, and newer ones of its camera wait, there is more than
+            can be read: each release is in one verdict then, and the verdicts that overlap are left out.
     """
 
     max_age_s: Positive = 120.0
@@ -41,6 +43,7 @@ class IngestRule:
     skew_s: Positive = 10.0
     burst: Positive = 600.0
     rate: Positive = 15.0
+    shed_after_s: Positive = 1.0
 
 
 class Allowance:
@@ -49,6 +52,10 @@ class Allowance:
     def __init__(self, rule: IngestRule, slot_s: float) -> None:
         self._burst, self._per_s = rule.burst, rule.rate / slot_s
         self._left, self._then_s = rule.burst, 0.0
+
+    def has(self, now_s: float) -> bool:
+        """Whether there is one, at `now_s` of this machine's clock."""
+        return min(self._burst, self._left + max(0.0, now_s - self._then_s) * self._per_s) >= 1.0
 
     def take(self, now_s: float) -> bool:
         """Take one, at `now_s` of this machine's clock; False where there is none."""

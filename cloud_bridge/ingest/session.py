@@ -18,12 +18,13 @@ import hashlib
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cloud_bridge.ingest.events import Event, EventReader, Release
 from cloud_bridge.ingest.freshness import Allowance, Freshness, IngestRule
+from cloud_bridge.ingest.reasons import REASONS
 from cloud_bridge.store.records import Accepted, CameraRecord, Stored
 from familial.evaluate.ood_detector import OodDetector
 from wire.artifact.manifest import EngineManifest
@@ -33,36 +34,15 @@ from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FLAG_SPENT, FeatureMessage, open_features
 from wire.protocol.state import State, open_state
 
-__all__ = ["NOTHING", "REASONS", "CameraSession", "Taken"]
+__all__ = ["NOTHING", "CameraSession", "Taken"]
 
 _LOG = logging.getLogger("cloud_bridge")
-
-REASONS: Mapping[str, str] = {
-    "unknown": "no camera of that name is configured",
-    "untrusted": "the camera published a certificate that is not this engine's",
-    "swapped": "a certificate that the camera's signed state does not name",
-    "truncated": "shorter than a release of this model",
-    "oversized": "longer than a release of this model, or than a state",
-    "forged": "not signed by the camera's key as a message of this camera",
-    "malformed": "not a message of ours, or not in canonical form",
-    "schema": "of a schema this software does not read: update the device, or the bridge",
-    "flags": "flags without a meaning",
-    "level": "at a level that this model does not have, or that its rule cannot have chosen",
-    "shape": "z of another length",
-    "model": "made by another model",
-    "values": "values that cannot be, such as a slot beyond the device's life",
-    "flood": "more than the slots that have passed: the camera sends too fast",
-    "clock": "its time is long before that of the slot before it: the clock was set back",
-    "replayed": "an older boot id, a slot read long ago, or a state older than the newest",
-    "duplicate": "a slot that was read a moment ago",
-    "late": "a slot that was waited for and given up",
-}
-"""Reason why a message is refused -> explanation."""
 
 _LOGGED = ("schema", "forged", "flood")  # reasons whose first message is logged: somebody has to act
 _REGISTER = (
     ". If the device was given a new key, register it: put the line of its <key>.pub into [[cameras]] public_key"
 )
+_FLOOD = MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more")
 _QUIET_S = 5.0  # after an offline, before a slot that is missing is given up
 _STATES = IngestRule(burst=60.0, rate=1.0)  # that a camera may send: each can turn an alert
 _RECENT = 256  # slots within which a repeated one counts as a duplicate, and a late one as late
@@ -115,6 +95,7 @@ class CameraSession:
         freshness: Freshness | None = None,
         allowance: Allowance | None = None,
         recent: Iterable[Stored] = (),
+        views: int = 1,
     ) -> None:
         """Continue after the last slot in `record`.
 
@@ -128,9 +109,10 @@ class CameraSession:
             freshness: Says what is now; None: by the default rule.
             allowance: Says how many releases may come; None: by the default rule.
             recent: Releases of the stream in `record`: those of its event, and those that wait for an earlier slot.
+            views: Cameras that are known to see the same people; a certificate of a smaller scene is not trusted.
         """
         site, _, name = camera.partition("/")
-        self._names = (site, name)
+        self._names, self._views = (site, name), views
         self._freshness = freshness or Freshness(camera, IngestRule())
         self._allowance = allowance or Allowance(IngestRule(), manifest.window.slot_s)
         self._states = Allowance(_STATES, manifest.window.slot_s)
@@ -157,6 +139,11 @@ class CameraSession:
         self._resume(recent)
 
     @property
+    def shed(self) -> int:
+        """Events that were left out, since more came than could be read."""
+        return self._reader.shed
+
+    @property
     def offline(self) -> bool:
         """The device says that it is offline, or a Last Will does, and nothing came since."""
         return self._offline
@@ -177,7 +164,13 @@ class CameraSession:
         return max(0, self._record.boot_id), max(0, self._record.next_slot - 1)
 
     def receive(
-        self, name: str, payload: bytes, retained: bool = False, now_s: float = 0.0, came_s: float | None = None
+        self,
+        name: str,
+        payload: bytes,
+        retained: bool = False,
+        now_s: float = 0.0,
+        came_s: float | None = None,
+        shed: bool = False,
     ) -> Taken:
         """Take one message and return what it gave. Never raises.
 
@@ -187,10 +180,11 @@ class CameraSession:
             retained: It was there before the bridge subscribed.
             now_s: This machine's clock, seconds since 1970.
             came_s: What it was when the message came; None: the same.
+            shed: Leave out an event that a later one will have in it.
         """
         self._now_s, self._came_s = now_s, now_s if came_s is None else came_s
         if name == "features":
-            return self._read(self.accept(payload))
+            return self._read(self.accept(payload), shed)
         if name == "state" and payload:
             return self._state(payload, retained)
         if name == "certificate" and payload:
@@ -212,8 +206,13 @@ class CameraSession:
         return hashlib.sha256(payload).hexdigest() == self._named
 
     def settle(self, now_s: float) -> Taken:
-        """Read what waits for a missing slot, where the camera has been offline and silent for some seconds."""
+        """Read what waits for a missing slot, where the camera has been offline and silent for some seconds.
+
+        And the event that was left out for a later one, if that did not come.
+        """
         self._now_s = now_s
+        if self._reader.owes:
+            return Taken([], self._dated(self._reader.flush()))
         quiet = abs(now_s - self._heard_s) >= _QUIET_S
         return self.drain() if self._offline and self._pending and quiet else NOTHING
 
@@ -268,10 +267,16 @@ class CameraSession:
     # --- features
 
     def accept(self, payload: bytes) -> list[Release]:
-        """Verify a features message and return the releases that are now in order, oldest first. Never raises."""
+        """Verify a features message and return the releases that are now in order, oldest first. Never raises.
+
+        What a camera sends beyond its allowance is refused unseen: its signature would cost more than all the rest.
+        """
         self.received += 1
         if not self._trusted:
             self.refuse("untrusted")
+            return []
+        if not self._allowance.has(self._came_s):
+            self._refuse_for(_FLOOD)
             return []
         try:
             message = open_features(payload, self._public, *self._names, *self._model)
@@ -285,8 +290,9 @@ class CameraSession:
             self._refuse_replay()
             return []
         new, missed = self._is_new(message), self._is_missed(message)
-        if not (new or missed) or not self._may_send():
+        if not (new or missed):
             return []
+        self._allowance.take(self._came_s)
         self._accepted.append(Accepted(message.boot_id, message.slot, payload))
         if missed:
             self._recent.append(message.slot)
@@ -316,13 +322,6 @@ class CameraSession:
         slot, record = message.slot, self._record
         passed = message.boot_id == record.boot_id and slot < record.next_slot and slot not in self._recent
         return passed and bool(self._recent) and slot > self._recent[0]
-
-    def _may_send(self) -> bool:
-        """Take one release from the camera's allowance; count the message where there is none left."""
-        if self._allowance.take(self._came_s):
-            return True
-        self._refuse_for(MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more"))
-        return False
 
     def _put_in_order(self, message: FeatureMessage) -> list[Release]:
         self._offline = False  # whatever a Last Will said
@@ -393,10 +392,10 @@ class CameraSession:
         z = None if spent else message.z
         return self._witness is not None and self._witness.see(message.slot, message.level, z)
 
-    def _read(self, releases: Sequence[Release]) -> Taken:
+    def _read(self, releases: Sequence[Release], shed: bool = False) -> Taken:
         if releases:
             self._boot_read = releases[-1].boot_id
-        events = self._dated(e for release in releases for e in self._reader.push(release))
+        events = self._dated(e for release in releases for e in self._reader.push(release, shed))
         accepted, unread = self._accepted, self._unread
         self._accepted, self._unread = [], []
         return Taken(list(releases), events, None, accepted, unread)
@@ -455,7 +454,7 @@ class CameraSession:
                 _LOG.warning("%s: the certificate under its topic is not the one that its state names", self._camera)
             self.refuse("swapped")
             return
-        self._trusted = self._manifest.covers(payload)
+        self._trusted = self._manifest.covers(payload, self._views)
         if self._trusted:
             return
         self.refuse("untrusted")
@@ -477,4 +476,5 @@ def _describe(certificate: bytes) -> str:
         found, _ = Certificate.read(certificate)
     except CertificateError as error:
         return str(error)
-    return f"it is that of another engine, with S = {round_up(found.s_release, 4)} a release"
+    scene = f", of a scene of {found.scene_cameras} cameras" if found.scene_cameras > 1 else ""
+    return f"it is that of another engine or scene: S = {round_up(found.s_release, 4)} a release{scene}"

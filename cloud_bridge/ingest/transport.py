@@ -46,6 +46,7 @@ class Inbound(NamedTuple):
         retained: It was there before the bridge subscribed.
         receipt: What the broker is to be told once the message is dealt with; None: nothing.
         came_s: This machine's clock when it came; None: when it is read.
+        followed: Newer ones of its camera wait.
     """
 
     camera: str
@@ -54,6 +55,7 @@ class Inbound(NamedTuple):
     retained: bool
     receipt: Receipt | None = None
     came_s: float | None = None
+    followed: bool = False
 
 
 class Link(Protocol):
@@ -77,9 +79,10 @@ class Mailbox:
     """A queue for each camera, read in turns.
 
     A flood under the name of one camera drops messages of that camera only, and delays those of another by no more than
-    one batch. Of what is there, the oldest is dropped that the camera has not signed, or that was read before: whoever
-    may write under its name, without its key, pushes nothing of it out. While the store is away everything is kept, up
-    to a bound on all of it, which a broker of MQTT 5 does not reach: it sends no more before we acknowledge something.
+    one batch. Of what is there, the oldest is dropped that the camera has not signed, that is there twice or was read
+    before: whoever may write under its name, without its key, pushes nothing of it out. While the store is away
+    everything is kept, up to a bound on all of it, which a broker of MQTT 5 does not reach: it sends no more before we
+    acknowledge something.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class Mailbox:
             wanted: Whether a message is the camera's, and new; asked on the network's thread, in a flood alone.
         """
         self._queues = {name: deque[Inbound]() for name in ("", *cameras)}
-        self._kept = {name: deque[Inbound]() for name in self._queues}  # found to be wanted; read before the queue
+        self._kept = {name: dict[bytes, Inbound]() for name in self._queues}  # found to be wanted; read first
         self._wanted = wanted
         self._turns = deque[str]()  # cameras with messages, the next one first
         self._deep = set[str]()  # cameras with more messages than `depth`: of a time when all was kept
@@ -118,28 +121,34 @@ class Mailbox:
             if full and keep:
                 self._deep.add(name)
             if self._count >= _MOST_WAITING or (full and name not in self._deep):
-                dropped = self._drop(name) if queue else item
+                dropped = self._drop(name, item) if queue else item
+            if dropped is not None:
                 self.dropped[name] += 1
                 self._count -= 1
             if not has_turn and dropped is not item:
                 self._turns.append(name)
             if dropped is not item:
-                queue.append(item._replace(payload=item.payload[: most + 1]))
+                queue.append(item if len(item.payload) <= most else item._replace(payload=item.payload[: most + 1]))
             self._count += 1
             self._ready.notify()
         return dropped
 
-    def _drop(self, name: str) -> Inbound:
-        """Take out the oldest message that is not wanted; where all are, the oldest."""
+    def _drop(self, name: str, newest: Inbound) -> Inbound | None:
+        """Take out the oldest message that is not wanted; where a whole queue is wanted, `newest`. None: there is room.
+
+        A camera that floods by itself is not asked about for each message: that took the network's thread all its time.
+        """
         queue, kept = self._queues[name], self._kept[name]
-        while queue:
+        while queue and len(kept) < self._depth:
             oldest = queue.popleft()
-            if not self._wanted(oldest):
+            if oldest.payload in kept or not self._wanted(oldest):
                 return oldest
-            kept.append(oldest)
-            if len(kept) > self._depth:
-                break
-        return kept.popleft()
+            kept[oldest.payload] = oldest
+        return newest if queue or self._count >= _MOST_WAITING else None
+
+    def _next(self, name: str) -> Inbound:
+        kept = self._kept[name]
+        return kept.pop(next(iter(kept))) if kept else self._queues[name].popleft()
 
     def leave(self, camera: str) -> None:
         """Count a message of `site/camera` that nobody is to read."""
@@ -153,9 +162,11 @@ class Mailbox:
             self._ready.wait_for(lambda: bool(self._turns), timeout_s)
             while self._turns and len(items) < _BATCH:
                 name = self._turns.popleft()
-                items.append((self._kept[name] or self._queues[name]).popleft())
+                item = self._next(name)
                 if self._kept[name] or self._queues[name]:
                     self._turns.append(name)
+                    item = item._replace(followed=True)
+                items.append(item)
                 if len(self._queues[name]) < self._depth:
                     self._deep.discard(name)
             self._count -= len(items)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
 from cloud_bridge.store import tables
@@ -27,6 +26,7 @@ from cloud_bridge.store.database import StoreConfig, open_engine, reading, writi
 from cloud_bridge.store.place import RENEW_S, Place
 from cloud_bridge.store.records import CameraRecord, Stored, Work, boot_text
 from cloud_bridge.store.shard import Shard, lane_of
+from cloud_bridge.store.statements import Statement
 from wire.errors import StoreError
 from wire.mqtt import Message
 
@@ -50,6 +50,7 @@ class Store:
         self._records = self._read_records()
         self._lanes = {record.id: lane_of(record.camera) for record in self._all()}
         self._written = {row["id"]: row for row in (record.row() for record in self._all())}
+        self._newest_id = max((record.id for record in self._all()), default=0)
         self._outbox_id = self._newest_outbox()
         self._wrote_s = time.monotonic()
 
@@ -91,7 +92,7 @@ class Store:
             former = list(keys.values())[-1] if keys else CameraRecord()
             if keys:
                 _LOG.warning("%s: has a new key; what was signed with the old one stays refused", camera)
-            number = self.place.shard.following(max((record.id for record in self._all()), default=0))
+            number = self._newest_id = self.place.shard.following(self._newest_id)
             self._lanes[number] = lane_of(camera)
             keys[key] = CameraRecord(number, camera, key, raised=[*former.raised], open={**former.open})
         return keys[key]
@@ -186,11 +187,10 @@ class Store:
             return int(connection.scalar(sa.select(sa.func.max(tables.outbox.c.id))) or 0)
 
     def _write_cameras(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
-        table = tables.cameras
-        _insert(connection, table, [row for row in rows if row["id"] not in self._written])
+        _insert(connection, tables.cameras, [row for row in rows if row["id"] not in self._written])
         former = [{**row, "of_id": row["id"]} for row in rows if row["id"] in self._written]
         if former:
-            connection.execute(sa.update(table).where(table.c.id == sa.bindparam("of_id")), former)
+            Statement.change_camera(connection.dialect).run(connection, former)
 
     def _numbers(self, count: int) -> list[int]:
         """The next numbers of the outbox that are ours."""
@@ -214,8 +214,7 @@ class Store:
 def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
     """Insert what is not there yet: ids are deterministic, so a repeat is the same again."""
     if rows:
-        kind = postgresql if connection.dialect.name == "postgresql" else sqlite
-        connection.execute(kind.insert(table).on_conflict_do_nothing(), rows)
+        Statement.insert(connection.dialect, table).run(connection, rows)
 
 
 def _refuse(connection: Connection, rows: list[dict[str, Any]]) -> None:

@@ -21,9 +21,17 @@ _SHOWN = ("name_one_of", "attribute")
 _SPANS = ("release", "event", "visit_5min", "hour", "day")
 
 
-def bounds(certificates: Sequence[Certificate]) -> dict[str, Any]:
-    """Work out everything that the page shows of certificates, of which a device may have any."""
+def bounds(certificates: Sequence[Certificate], views: int = 1) -> dict[str, Any]:
+    """Work out everything that the page shows of certificates, of which a device may have any.
+
+    Args:
+        certificates: They.
+        views: Cameras of the largest scene, at most 4: they see one person at once, so what they reveal adds up. Spans
+            are for as many, or for the next count that the certificate has.
+    """
     documents = [certificate.document() for certificate in certificates]
+    together = next(count for count in CAMERAS if count >= views)
+    by_span = [document if together == 1 else document["cameras"][str(together)] for document in documents]
     first = certificates[0]
     times = {
         str(cameras): {
@@ -36,7 +44,8 @@ def bounds(certificates: Sequence[Certificate]) -> dict[str, Any]:
         "slot_s": first.slot_s,
         "receptive_field_s": first.receptive_field_s,
         "cameras": {str(cameras): [_row(certificates, seconds, cameras) for seconds in SECONDS] for cameras in CAMERAS},
-        "spans": {name: _worst([document[name] for document in documents]) for name in _SPANS},
+        "views": together,
+        "spans": {name: _worst([spans[name] for spans in by_span]) for name in _SPANS},
         "time_in_view_s": times,
     }
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloud_bridge.ingest.session import REASONS, CameraSession
+from cloud_bridge.ingest.reasons import REASONS
+from cloud_bridge.ingest.session import CameraSession
 from wire import __version__
 from wire.artifact.manifest import EngineManifest
 from wire.privacy.certificate import Certificate
@@ -28,6 +29,7 @@ class Facts:
         engine: What is known of the engine, as JSON.
         labels: The family's, the first is no risk.
         draws: Whether there are contours.
+        views: Cameras of the largest scene.
         device: `site/camera` -> what its session counts since the bridge's start; None: no camera of this bridge.
     """
 
@@ -36,9 +38,12 @@ class Facts:
     labels: Sequence[str]
     device: Callable[[str], dict[str, Any] | None]
     draws: bool = False
+    views: int = 1
 
     @classmethod
-    def of(cls, manifest: EngineManifest, sessions: Mapping[str, CameraSession], draws: bool = False) -> Facts:
+    def of(
+        cls, manifest: EngineManifest, sessions: Mapping[str, CameraSession], draws: bool = False, views: int = 1
+    ) -> Facts:
         """Take them from the parts of a bridge."""
         engine = {
             "model": f"{manifest.model_id:016x}",
@@ -49,7 +54,9 @@ class Facts:
             "event_releases": manifest.event_releases,
             "software": __version__,
         }
-        return cls(manifest.accepted, engine, manifest.labels, lambda camera: _count(sessions.get(camera)), draws)
+        return cls(
+            manifest.accepted, engine, manifest.labels, lambda camera: _count(sessions.get(camera)), draws, views
+        )
 
 
 def _count(session: CameraSession | None) -> dict[str, Any] | None:

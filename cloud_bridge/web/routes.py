@@ -84,7 +84,7 @@ def _files(app: FastAPI) -> None:
 def _numbers(app: FastAPI, facts: Facts, viewer: Viewer) -> None:
     @lru_cache(maxsize=1)
     def worked_out() -> dict[str, Any]:
-        return bounds(facts.certificates)
+        return bounds(facts.certificates, facts.views)
 
     @app.get("/v1/bounds", dependencies=[Depends(viewer)])
     def known() -> dict[str, Any]:
@@ -95,9 +95,10 @@ def _numbers(app: FastAPI, facts: Facts, viewer: Viewer) -> None:
     def told() -> dict[str, Any]:
         """What the page for visitors says: numbers of the certificate, which is public. Without a token."""
         found = worked_out()
-        in_view = [row for row in found["cameras"]["1"] if row["seconds"] in _VISITS_S]
+        in_view = [row for row in found["cameras"][str(found["views"])] if row["seconds"] in _VISITS_S]
         engine = {name: facts.engine[name] for name in ("n", "slot_s")}
-        return {"labels": list(facts.labels), **engine, "spans": found["spans"], "in_view": in_view}
+        about = {"labels": list(facts.labels), **engine, "views": found["views"]}
+        return {**about, "spans": found["spans"], "in_view": in_view}
 
     @app.get("/v1/qr", dependencies=[Depends(viewer)])
     def code(link: Link) -> dict[str, Any]:

@@ -28,8 +28,8 @@ function gauge(found) {
   const shown = el("div", {});
   const slider = el("input", { type: "range", id: "seconds", min: 0, max: times.length - 1, step: 1, input: show,
     value: String(Math.max(0, times.indexOf(START_S))) });
-  const choices = Object.keys(found.cameras).map((count, at) => {
-    const one = el("input", { type: "radio", name: "cameras", value: count, change: show, checked: at === 0 });
+  const choices = Object.keys(found.cameras).map((count) => {
+    const one = el("input", { type: "radio", name: "cameras", value: count, change: show, checked: count === String(found.views) });
     return el("label", { class: "check" }, one, count);
   });
 

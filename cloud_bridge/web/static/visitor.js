@@ -41,6 +41,7 @@ function told() {
     el("p", {}, t("visitor.pass", { p: percent(event.name_one_of["1000"]) })),
     el("p", {}, t("visitor.bits", { bits: digits(event.bits) })),
     el("h2", {}, t("visitor.table")), table(),
+    found.views > 1 ? el("p", {}, t("visitor.views", { count: digits(String(found.views)) })) : null,
     el("h2", {}, t("visitor.not")),
     list(["stay", "habit", "other", "box"], { p: percent(visit.name_one_of["1000"]) }),
     el("h2", {}, t("visitor.tells")), el("p", {}, t("visitor.staff", { labels })), el("p", {}, t("visitor.rights")),

@@ -225,6 +225,13 @@ def test_a_client_connects_only_while_it_may(mosquitto: int) -> None:
         until(lambda: not client.connected)
         time.sleep(2.5)  # longer than the pause before a reconnect
         assert other.connected and other.sessions == 1 == client.sessions
+        client.close()
+        time.sleep(2.5)
+        assert other.connected and other.sessions == 1 == client.sessions
         other.close()
+        ended, ask = client._client, client._client.on_pre_connect
+        assert ask is not None
+        with pytest.raises(ConnectionAbortedError):  # a last connection would send again what was on its way
+            ask(ended, None)
     finally:
         client.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+
 from cloud_bridge.alerts.budget import AlertBudget, EvidenceRule
 from cloud_bridge.alerts.lifecycle import CONDITIONS
 from cloud_bridge.alerts.rules import AlertRule
@@ -99,7 +101,7 @@ def test_what_is_late_has_no_verdict_of_the_edges_exit(tmp_path: Path) -> None:
 
 def test_an_exit_that_does_not_say_who_lies_clears_nobody() -> None:
     points = (OperatingPoint(2.0, 20.0, 0.9, 3.0, 6.0),)
-    law = ScoreLaw(-3.0, 1.0, 4.0, points)
+    law = ScoreLaw(0.0, 1.0, 2.0, points, direction=(1.0,))
     laws = {"fall": law, "fight": law, LYING_STILL: ScoreLaw(-3.0, 2.0, 3.0, points, own_baseline=False)}
     rule, calibration = AlertRule(false_per_day=200, long_lie_s=60), AlertCalibration("c" * 64, "1", "x", 24.0, laws)
     budget = AlertBudget.of(rule, calibration, MANIFEST.labels, 8, 1.0, "checkpoints/x")
@@ -107,9 +109,10 @@ def test_an_exit_that_does_not_say_who_lies_clears_nobody() -> None:
     normal, raised = {"normal": 0.98, "fall": 0.01, "fight": 0.01}, [LYING_STILL]
     degraded, cloud = EvidenceRule(budget, {}), EvidenceRule(budget, {})
     for slot in range(20, 60):
-        at = Moment(1, slot, 255)
+        at = Moment(1, slot, 255, np.zeros((8, 1)))
         assert degraded.turning(normal, {}, at, raised) == []
-    turned = [cloud.turning(normal, {"low": 0.0}, Moment(1, slot, 255), raised) for slot in range(20, 60)]
+    moments = [Moment(1, slot, 255, np.zeros((8, 1))) for slot in range(20, 60)]
+    turned = [cloud.turning(normal, {"low": 0.0}, at, raised) for at in moments]
     assert turned[0][0][0] == LYING_STILL
 
 

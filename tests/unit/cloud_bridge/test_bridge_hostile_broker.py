@@ -11,8 +11,9 @@ import pytest
 from cloud_bridge.alerts.lifecycle import LATE, NOT_WATCHING
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.ingest.freshness import Freshness, IngestRule
+from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.database import StoreConfig
-from cloud_bridge.store.records import Work
+from cloud_bridge.store.records import CameraRecord, Work
 from cloud_bridge.store.store import Store
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, a_state, make_manifest, release
 from wire.errors import MessageError
@@ -280,6 +281,18 @@ def test_a_certificate_that_the_device_signs_for_stops_it_where_it_is_of_another
     harness.send(foreign, OURS, name="certificate")
     live(harness, 8)
     assert refused(harness) == {"untrusted": 9, "swapped": 1} and harness.spans == []
+
+
+@pytest.mark.parametrize(("cameras", "trusted"), [(1, True), (2, False), (3, True), (4, True)])
+def test_a_certificate_of_fewer_cameras_than_the_bridges_scene_stops_its_camera(cameras: int, trusted: bool) -> None:
+    """Three cameras are known to see the same people: a device that counts two states too little."""
+    text = MANIFEST.certificate().of_scene(cameras).to_json().encode()
+    session = CameraSession("lab/door", DEVICE.public, MANIFEST, CameraRecord(), views=3)
+    session.receive("state", a_state("online", certificate=text))
+    session.receive("certificate", text)
+    assert session.refused["untrusted"] == (not trusted)
+    session.receive("features", bytes(release(0, 0, manifest=MANIFEST)))
+    assert session.refused["untrusted"] == 2 * (not trusted)
 
 
 def test_a_certificate_before_any_state_waits_for_one(harness: Harness) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloud_bridge.ingest.session import REASONS
+from cloud_bridge.ingest.reasons import REASONS
 from cloud_bridge.ingest.transport import Inbound, Mailbox
 from tests.support.bridge_factory import Harness, a_state, make_manifest, release
 from wire.bounded_json import read_json

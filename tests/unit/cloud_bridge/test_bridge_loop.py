@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloud_bridge.alerts.rules import AlertRule
-from cloud_bridge.bridge import run
 from cloud_bridge.ingest.transport import Inbound, Mailbox
+from cloud_bridge.loop import run
 from familial.evaluate.ood_detector import ReferenceDistribution
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, a_state, make_manifest, release
 from wire.protocol.message import FLAG_SPENT, MAX_PAYLOAD, open_verdict

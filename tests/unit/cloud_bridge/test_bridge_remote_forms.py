@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from cloud_bridge.inference.answers import logprobs_of, most_bytes, words_of
 from cloud_bridge.inference.prompts import encode
+from tests.support.any_json import ANY_JSON
 from wire.errors import RemoteError
 
 HIDDEN, MOST = 8, 5
@@ -119,15 +120,8 @@ def test_a_good_answer_is_read_in_the_order_of_the_question() -> None:
     assert rows == [[-5.0, -6.0, -7.0], [-1.5, -2.5, -9999.0]]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
-
-
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=200) | JSON.map(as_bytes))
+@given(st.binary(max_size=200) | ANY_JSON.map(as_bytes))
 def test_an_answer_may_be_anything(body: bytes) -> None:
     assert not check(body)
 
@@ -147,7 +141,7 @@ def test_any_field_of_an_answer_may_be_anything(data: st.DataObject) -> None:
     for key in path[:-1]:
         where = where[key]
     if data.draw(st.booleans()):
-        where[path[-1]] = data.draw(JSON)
+        where[path[-1]] = data.draw(ANY_JSON)
     else:
         del where[path[-1]]
     check(as_bytes(answer))

@@ -21,7 +21,9 @@ from cloud_bridge.config import ModelConfig
 from cloud_bridge.inference.choice import open_member
 from cloud_bridge.inference.endpoint import Endpoint
 from cloud_bridge.inference.member import FamilyMember, Reading
-from cloud_bridge.inference.vllm import VllmMember
+from cloud_bridge.inference.prompts import PromptMaker
+from cloud_bridge.inference.remote import RemoteMember
+from cloud_bridge.inference.vllm import VllmDialect
 from cloud_bridge.ingest.events import Event
 from familial.model.causal_lm import served_name, write_causal_lm
 from familial.model.checkpoint import checkpoint_hash, load, save
@@ -83,19 +85,20 @@ class Clock:
 
 
 @contextmanager
-def member_of(served: Served, url: str, answer_s: float = PATIENCE_S, key: str = KEY) -> Iterator[VllmMember]:
+def member_of(served: Served, url: str, answer_s: float = PATIENCE_S, key: str = KEY) -> Iterator[RemoteMember]:
     endpoint = Endpoint(url, key, ssl.create_default_context(), answer_s)
-    with closing(VllmMember(load(served.checkpoint, True), served.name, endpoint, answer_s, Clock())) as member:
+    family = load(served.checkpoint, True)
+    with closing(RemoteMember(family, VllmDialect(family, served.name, endpoint), answer_s, Clock())) as member:
         yield member
 
 
 @pytest.fixture
-def member(served: Served, server: FakeVllm) -> Iterator[VllmMember]:
+def member(served: Served, server: FakeVllm) -> Iterator[RemoteMember]:
     with member_of(served, f"{server.url}/completions") as found:
         yield found
 
 
-def later(member: VllmMember, seconds: float = 100.0) -> None:
+def later(member: RemoteMember, seconds: float = 100.0) -> None:
     clock = member._clock
     assert isinstance(clock, Clock)
     clock.now_s += seconds
@@ -131,7 +134,7 @@ def same(one: list[Reading], other: list[Reading]) -> bool:
 # --- the contract
 
 
-def test_the_server_reads_as_this_process_does(served: Served, member: VllmMember) -> None:
+def test_the_server_reads_as_this_process_does(served: Served, member: RemoteMember) -> None:
     here = FamilyMember(served.family)
     some = events(70, lambda number: list(range(number % 8)))  # missing at the beginning only: exact
     assert same(member.read(some), here.read(some)) and member.trouble == ""
@@ -140,14 +143,14 @@ def test_the_server_reads_as_this_process_does(served: Served, member: VllmMembe
     assert member.read([]) == [] and member.describe([]) == []
 
 
-def test_a_gap_moves_what_is_before_it_by_its_length_and_no_more(served: Served, member: VllmMember) -> None:
+def test_a_gap_moves_what_is_before_it_by_its_length_and_no_more(served: Served, member: RemoteMember) -> None:
     """The server has no mask: the prompt is the tokens of the releases that are there, as the adapter makes them."""
     some = events(2, lambda number: [3, 4])
     assert [reading.member for reading in member.read(some)] == ["cloud", "cloud"]
     z, present = (torch.from_numpy(np.stack([getattr(event, name) for event in some])) for name in ("z", "present"))
     tokens = served.family.adapter(z, present)
     kept = [row for row in range(33) if row // 4 not in (3, 4)]
-    for number, prompt in enumerate(member._prompts.questions(some)):
+    for number, prompt in enumerate(PromptMaker(served.family).questions(some)):
         assert torch.equal(decoded(prompt[1]), tokens[number, kept].detach())
 
 
@@ -157,7 +160,7 @@ def decoded(text: str) -> torch.Tensor:
     return tensor
 
 
-def test_what_is_asked_is_what_vllm_documents(served: Served, server: FakeVllm, member: VllmMember) -> None:
+def test_what_is_asked_is_what_vllm_documents(served: Served, server: FakeVllm, member: RemoteMember) -> None:
     some = events(3)
     member.read(some)
     asked = server.requests[0]
@@ -178,7 +181,7 @@ def test_what_is_asked_is_what_vllm_documents(served: Served, server: FakeVllm, 
     assert [decoded(prompt).shape for prompt in server.requests[1]["prompt_embeds"]] == [(34, 128)] * 3
 
 
-def test_two_events_of_one_place_are_two(served: Served, member: VllmMember) -> None:
+def test_two_events_of_one_place_are_two(served: Served, member: RemoteMember) -> None:
     """What is read is told apart by the event itself, not by its name."""
     some = [dataclasses.replace(event, last_slot=7) for event in events(3)]
     assert same(member.read(some), FamilyMember(served.family).read(some))
@@ -186,7 +189,7 @@ def test_two_events_of_one_place_are_two(served: Served, member: VllmMember) -> 
     assert member.describe(events(1)) == [""]  # it was not read
 
 
-def test_many_events_are_asked_in_batches(server: FakeVllm, member: VllmMember) -> None:
+def test_many_events_are_asked_in_batches(server: FakeVllm, member: RemoteMember) -> None:
     assert {reading.member for reading in member.read(events(130))} == {"cloud"}
     assert sorted(len(asked["prompt_embeds"]) for asked in server.requests) == [2, 64, 64]
 
@@ -240,7 +243,7 @@ NONSENSE: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("case", NONSENSE)
 def test_of_nonsense_nothing_is_believed(
-    served: Served, server: FakeVllm, member: VllmMember, case: str, caplog: pytest.LogCaptureFixture
+    served: Served, server: FakeVllm, member: RemoteMember, case: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     some = events(3)
     server.twist = NONSENSE[case]
@@ -277,7 +280,7 @@ def test_nobody_there_is_no_answer(served: Served) -> None:
         assert member.read(events(1))[0].member == "edge" and member.trouble == "ConnectError"
 
 
-def test_a_sentence_of_strange_words_is_none(server: FakeVllm, member: VllmMember) -> None:
+def test_a_sentence_of_strange_words_is_none(server: FakeVllm, member: RemoteMember) -> None:
     some = events(2)
     for words in (None, [7, 99], [7.0], ["7"], [True], [7] * 13, "7"):
         later(member)
@@ -292,7 +295,7 @@ def test_a_sentence_of_strange_words_is_none(server: FakeVllm, member: VllmMembe
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_what_may_help_is_tried_once_more(
-    server: FakeVllm, member: VllmMember, monkeypatch: pytest.MonkeyPatch, status: int
+    server: FakeVllm, member: RemoteMember, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     answer = server.answer
     refusals: Iterator[tuple[int, Any]] = iter([(status, {})])
@@ -318,7 +321,7 @@ def test_a_wrong_key_or_model_is_not_tried_again(served: Served, server: FakeVll
     assert len(server.requests) == 1
 
 
-def test_one_cameras_releases_do_not_keep_others_from_being_read(server: FakeVllm, member: VllmMember) -> None:
+def test_one_cameras_releases_do_not_keep_others_from_being_read(server: FakeVllm, member: RemoteMember) -> None:
     """A device can sign any z. Its event is not sent; the others are."""
     mad = Event("lab/mad", 1, 0, 7, np.full((8, 4, 16), 2**31 - 1, np.int32), np.ones(8, bool))
     readings = member.read([*events(2), mad])
@@ -371,6 +374,10 @@ def test_one_line_of_the_configuration_chooses_the_server(served: Served, server
         ("vllm+https://me:hidden@gpu.example/v1", "member has a name or a password in it"),
         ("vllm+https:///v1", "member is no address"),
         ("vllm+ftp://127.0.0.1/v1", "member begins with ftp://"),
+        ("ray://ray.example:8000", r"member begins with http://.*ray\+https://.*member_insecure = true"),
+        ("ray+https://me:hidden@ray.example", "member has a name or a password in it"),
+        ("ray:///", "member is no address"),
+        ("rays://127.0.0.1:8000", "member is none that is known"),
     ],
 )
 def test_an_address_that_cannot_be_meant_is_refused(member: str, hint: str) -> None:
@@ -380,7 +387,9 @@ def test_an_address_that_cannot_be_meant_is_refused(member: str, hint: str) -> N
 
 
 def test_the_address_is_completed() -> None:
-    assert ModelConfig(member="vllm+http://localhost:8000").completions == "http://localhost:8000/v1/completions"
-    assert ModelConfig(member="vllm+https://a.example/x/v1/").completions == "https://a.example/x/v1/completions"
-    assert ModelConfig(member="vllm+http://gpu:1/v1", member_insecure=True).completions == "http://gpu:1/v1/completions"
-    assert ModelConfig().completions == ""
+    assert ModelConfig(member="vllm+http://localhost:8000").member_url == "http://localhost:8000/v1/completions"
+    assert ModelConfig(member="vllm+https://a.example/x/v1/").member_url == "https://a.example/x/v1/completions"
+    assert ModelConfig(member="vllm+http://gpu:1/v1", member_insecure=True).member_url == "http://gpu:1/v1/completions"
+    assert ModelConfig(member="ray://127.0.0.1:8000").member_url == "http://127.0.0.1:8000/"
+    assert ModelConfig(member="ray+https://a.example/x/").member_url == "https://a.example/x/"
+    assert ModelConfig().member_url == ""

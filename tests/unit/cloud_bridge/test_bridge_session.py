@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud_bridge.ingest.events import Release
-from cloud_bridge.ingest.session import REASONS, CameraSession
+from cloud_bridge.ingest.reasons import REASONS
+from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.records import CameraRecord
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest, release
 from wire.protocol import veilsight_pb2 as pb

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from cloud_bridge.bridge import run
 from cloud_bridge.ingest.transport import Inbound
+from cloud_bridge.loop import run
 from cloud_bridge.store import retention, tables
 from cloud_bridge.store.__main__ import main
 from cloud_bridge.store.database import StoreConfig, reading, writing

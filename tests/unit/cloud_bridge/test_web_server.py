@@ -225,6 +225,24 @@ def test_every_number_is_a_bound_rounded_up() -> None:
                     assert Decimal(repr(chance)) * 100 <= shown <= min(Decimal(100), Decimal(repr(chance)) * 101)
 
 
+@pytest.mark.parametrize(("views", "together"), [(1, 1), (2, 2), (3, 4), (4, 4)])
+def test_the_cameras_of_a_scene_add_up(views: int, together: int) -> None:
+    certificate = MANIFEST.certificate()
+    found = bounds([certificate], views)
+    exact = certificate.reveals(MANIFEST.event_releases, together)
+    assert found["views"] == together and found["spans"]["event"]["releases"] == exact["releases"]
+    assert Decimal(found["spans"]["event"]["bits"]) >= Decimal(repr(exact["bits"]))
+    assert found["cameras"] == bounds([certificate])["cameras"]
+
+
+def test_visitors_of_a_scene_are_told_the_sum(tmp_path: Path) -> None:
+    with Api(tmp_path, views=2) as api:
+        found = api.ask("/v1/visitor", "").json()
+    alone = bounds([MANIFEST.certificate()])
+    assert found["views"] == 2 and found["spans"] == bounds([MANIFEST.certificate()], 2)["spans"] != alone["spans"]
+    assert found["in_view"] == [row for row in alone["cameras"]["2"] if row["seconds"] in (2, 10, 60, 300)]
+
+
 def test_of_several_certificates_the_worst_counts() -> None:
     own = MANIFEST.certificate()
     worse = own.at(own.sigma / 2)

@@ -1,0 +1,1 @@
+"""Traces of what the bridge does, for a collector of OpenTelemetry."""
