@@ -15,7 +15,6 @@ import argparse
 import json
 import logging
 import secrets
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from edge_runtime.box import check_box
 from edge_runtime.capture.address import LIVE, backend_of, masked, tells_secrets
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.capture.sources import check_source
@@ -44,15 +44,16 @@ from edge_runtime.uplink.publisher import Publisher
 from wire import __version__
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CameraError, ConfigError, PrivacyError, VeilsightError
-from wire.files import disk_is_full
+from wire.files import disk_takes_nothing
 from wire.privacy.budget import Budget, Terms
 from wire.protocol.command import Orders
 from wire.protocol.keys import DeviceKey, PublicKey
+from wire.stopping import set_on_signals
 
 __all__ = ["check", "main", "serve"]
 
 log = logging.getLogger("veilsight")
-_SPACE_S = 20.0  # between two looks at a full disk
+_SPACE_S = 20.0  # between two looks at a disk that takes nothing
 _Part = TypeVar("_Part")
 _READY_S = 60.0  # for an eye to open a file and its engine
 
@@ -76,7 +77,9 @@ def main(argv: list[str] | None = None) -> int:
             cure = "every user of this machine can read it there; write it into [camera] source"
             raise ConfigError(f"--source: no user, password or query belongs on a command line: {cure}")
         config = load_config(given.config, {name: value for name, value in flags.items() if value})
+        cameras = check_box(given.config, config)
         if given.check:
+            print(f"cameras of this box: {', '.join(cameras)}")
             return check(config)
         figures = serve(config)
     except VeilsightError as error:
@@ -121,8 +124,7 @@ def serve(config: Config) -> dict[str, Any]:
     clock = SlotClock(manifest.window.slot_s, config.run_release_delay_s, config.camera_speed)
     manifest.check(config.engine_folder)
     check_source(config.camera_source)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: clock.stop.set())
+    set_on_signals(clock.stop)
     if live:  # slot 0 begins when the process starts; for a file or a scene, when the eye is ready
         clock.start()
     state_dir = Path(config.device_state_dir)
@@ -167,14 +169,14 @@ def serve(config: Config) -> dict[str, Any]:
 
 
 def _with_space(clock: SlotClock, open_part: Callable[[], _Part]) -> _Part:
-    """Open key or ledger; where the disk is full, wait for space, and tell systemd so."""
+    """Open key or ledger; where the disk is full or read-only, wait for its end, and tell systemd so."""
     while True:
         try:
             return open_part()
         except VeilsightError as error:
-            if not disk_is_full(error):
+            if not disk_takes_nothing(error):
                 raise
-            log.error("%s; waiting for space", error)
+            log.error("%s; waiting until it can be written", error)
             notify(f"EXTEND_TIMEOUT_USEC={round(3e6 * _SPACE_S)}")
             if clock.stop.wait(_SPACE_S):
                 raise
@@ -199,7 +201,8 @@ def _terms(config: Config, manifest: EngineManifest) -> Terms:
     """The terms that `[privacy]` sets for this engine."""
     bits = (config.privacy_bits_per_event, config.privacy_bits_per_hour, config.privacy_bits_per_day)
     budget = Budget(*bits, config.privacy_over_budget)
-    return Terms.of(manifest, config.privacy_max_profile, budget, config.privacy_adaptive_level)
+    switched, cameras = config.privacy_adaptive_level, config.device_scene_cameras
+    return Terms.of(manifest, config.privacy_max_profile, budget, switched, cameras)
 
 
 def _orders(config: Config, terms: Terms, state_dir: Path) -> Orders:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wire.errors import ConfigError
+from wire.privacy.certificate import CAMERAS
 from wire.protocol.topics import topic
 from wire.settings import FileOrText, FilePath, Key, Positive, PositiveInt, faults, keys_of, parse_toml, refuse
 
@@ -32,6 +33,8 @@ class Config:
     camera_source: FileOrText = field(repr=False)  # see capture/sources.py; it may hold a password
     engine_folder: FilePath
     broker_url: str  # mqtt://host[:port] or mqtts://
+    device_scene: str = ""  # cameras of one site that see the same people name one scene; "": this one is alone
+    device_scene_cameras: PositiveInt = 1  # how many those are, this one among them: each counts for all of them
     camera_speed: Positive = 1.0  # of files and synthetic scenes
     camera_loop: bool = False  # play a file again at its end
     camera_timeout_s: Positive = 10.0  # how long opening or reading may take
@@ -88,4 +91,9 @@ def load_config(path: Path | str, flags: Mapping[str, str] | None = None) -> Con
     config = Config(**{f"{name}_{key}": value for name, keys in document.items() for key, value in keys.items()})
     if "+" in topic(config.device_site, config.device_camera, "state"):
         raise ConfigError(f"{path}: [device] site and camera name one camera; '+' stands for many")
+    if bool(config.device_scene) != (config.device_scene_cameras > 1) or config.device_scene_cameras > CAMERAS[-1]:
+        raise ConfigError(
+            f"{path}: [device] scene is {config.device_scene!r}, scene_cameras is {config.device_scene_cameras}; name "
+            f"the scene, and count its cameras, 2 to {CAMERAS[-1]}; or leave out both where no other camera sees it"
+        )
     return config

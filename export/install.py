@@ -14,8 +14,11 @@ changed and build them again.
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +36,7 @@ from wire.arguments import former_name
 from wire.artifact.engine_record import engine_key
 from wire.artifact.manifest import EngineManifest
 from wire.artifact.signature import signed_release
-from wire.errors import ConfigError, VeilsightError
+from wire.errors import ConfigError, EngineError, VeilsightError
 from wire.protocol.keys import PublicKey
 
 __all__ = ["Place", "install", "main"]
@@ -131,10 +134,28 @@ def _open_tensorrt(
     finally:
         gpu.close()
     key = engine_key(manifest, "tensorrt", facts)
-    kept = keep_or_make(found.trt, place.folder, manifest, place.cache, key, options, say)
+    with _alone(place.cache):  # another camera's check may make the same files: they are used again
+        kept = keep_or_make(found.trt, place.folder, manifest, place.cache, key, options, say)
     device = f"{facts['gpu']} ({facts['compute_capability']}), TensorRT {facts['tensorrt']}"
     say(f"engines    {'used again' if kept else 'made'} in {place.cache} for {device}")
     return TensorRtEngine(place.folder, manifest, place.cache, place.cuda_graph, found)
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Wait until no other process makes engine files in `cache`. Raises EngineError where there can be none."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        number = os.open(cache, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise EngineError(
+            f"{cache}: cannot be written ({error.strerror}); make it a folder, or give another one with --cache"
+        ) from error
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 _OPENERS: Mapping[str, Callable[[Place, EngineManifest, Options, Say, Callable[[], Libraries]], Engine]] = {

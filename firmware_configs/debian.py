@@ -29,7 +29,7 @@ from pathlib import Path
 
 from firmware_configs.archive import Entry, pack
 from firmware_configs.sbom import Component, bill
-from firmware_configs.units import ENABLED
+from firmware_configs.units import ENABLED, templates
 from firmware_configs.wheels import PYTHONS, Wheel, chosen, contents, fetch, licence, pins
 from wire import __version__
 from wire.arguments import former_name
@@ -145,9 +145,10 @@ def opencv(python: str, wheels: Path) -> Package:
 
 
 def units() -> Package:
-    """The units of systemd, the users of the processes, and the power mode."""
+    """The units of systemd, with templates for further cameras, the users of the processes, and the power mode."""
     base = _FILES / "units"
     found = {path.relative_to(base).as_posix(): path for path in base.rglob("*") if path.is_file()}
+    files = {name: Entry(path.read_bytes(), 0o755 if "/bin/" in name else 0o644) for name, path in found.items()}
     return Package(
         name="veilsight-units",
         version=__version__,
@@ -155,9 +156,9 @@ def units() -> Package:
         about=("privacy camera: systemd units", "Each process is a user of its own in a sandbox of its own."),
         relations={
             "Depends": f"veilsight-code (= {__version__}), systemd",
-            "Recommends": "veilsight-engine",
+            "Recommends": "veilsight-engine, nftables, openssh-client",
         },
-        files={name: Entry(path.read_bytes(), 0o755 if "/bin/" in name else 0o644) for name, path in found.items()},
+        files=files | templates(files),
         scripts={"postinst": ("units", "start"), "prerm": ("stop",), "postrm": ("units",)},
         conffiles=[name for name in sorted(found) if name.startswith("etc/")],
     )

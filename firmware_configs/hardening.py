@@ -1,6 +1,6 @@
 """What closes the system around our processes: its network, its login, its name, its time.
 
-    edge.toml + Access --> /etc/veilsight/firewall.nft      the broker, the camera, the time server; ssh from a network
+    configurations + Access --> /etc/veilsight/firewall.nft      brokers, cameras, the time server; ssh from a network
                            sshd without passwords, a host name and /etc/hosts of its own, the time server
 
 Caps of the journal, the hardware watchdog and new host keys are the same for every device, and in `veilsight-units`.
@@ -12,6 +12,7 @@ import hashlib
 import ipaddress
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_runtime.capture.address import backend_of, host_of
@@ -35,7 +36,7 @@ MaxAuthTries 3
 LoginGraceTime 30
 """
 _FIREWALL = """\
-# The device reaches the broker, its camera and its time server, and nothing else; nobody but the network of the
+# The device reaches the broker, its cameras and its time server, and nothing else; nobody but the network of the
 # administrators reaches the device. Loaded by veilsight-firewall.service, before the network is up.
 table inet veilsight
 delete table inet veilsight
@@ -64,7 +65,7 @@ table inet veilsight {{
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who reaches a device, and what it reaches beside its broker and its camera.
+    """Who reaches a device, and what it reaches beside its broker and its cameras.
 
     Attributes:
         broker: The broker's IP address, where its URL has a name; "" else.
@@ -79,19 +80,24 @@ class Access:
     ssh_keys: str = ""
 
 
-def files(config: str, access: Access) -> dict[str, Entry]:
+def files(configs: Sequence[str], access: Access) -> dict[str, Entry]:
     """The files of the overlay.
 
     Args:
-        config: Text of edge.toml.
-        access: Beside it.
+        configs: Text of edge.toml, and of the configuration of each further camera.
+        access: Beside them.
 
     Raises:
-        ConfigError: An address or a key is none, or the broker's URL has a name and no address is given.
+        ConfigError: An address or a key is none, or a broker's URL has a name and no address is given, or two have.
     """
-    name, host, address, port = host_name(config), *_broker(config, access.broker)
-    into, out = list[str](), [f"{_to(address)} tcp dport {port} accept"] if not address.is_loopback else []
-    if camera := _camera(config):
+    name, brokers = host_name(configs[0]), dict.fromkeys(_broker(config, access.broker) for config in configs)
+    hosts = {host: address for host, address, _ in brokers if host}
+    if len(hosts) > 1:
+        both = " and ".join(hosts)
+        raise ConfigError(f"[broker] url names {both}; --broker-address is one: write addresses in the URLs")
+    into = list[str]()
+    out = [f"{_to(address)} tcp dport {port} accept" for _, address, port in brokers if not address.is_loopback]
+    for camera in dict.fromkeys(seen for config in configs if (seen := _camera(config))):
         out.append(f"{_to(camera)} accept")
         into.append(f"{_from(camera)} udp dport 1024-65535 accept")  # RTP, which the camera sends by itself
     if access.ntp:
@@ -100,24 +106,26 @@ def files(config: str, access: Access) -> dict[str, Entry]:
         into.append(f"{_from(_network(access.ssh_from))} tcp dport 22 accept")
     lines = {"into": into, "out": out}
     text = _FIREWALL.format(**{way: "".join(f"        {line}\n" for line in found) for way, found in lines.items()})
-    hosts = f"127.0.0.1 localhost\n127.0.1.1 {name}\n::1 localhost ip6-localhost ip6-loopback\n"
+    known = f"127.0.0.1 localhost\n127.0.1.1 {name}\n::1 localhost ip6-localhost ip6-loopback\n"
     found = {
         "etc/veilsight/firewall.nft": Entry(text.encode(), 0o640),
         "etc/hostname": Entry(f"{name}\n".encode()),
-        "etc/hosts": Entry((hosts + (f"{address} {host}\n" if host else "")).encode()),
+        "etc/hosts": Entry((known + "".join(f"{at} {host}\n" for host, at in hosts.items())).encode()),
         "etc/ssh/sshd_config.d/10-veilsight.conf": Entry(_SSHD.encode()),
     }
     if access.ntp:
         found["etc/systemd/timesyncd.conf.d/50-veilsight.conf"] = Entry(
             f"[Time]\nNTP={access.ntp}\nFallbackNTP=\n".encode()
         )
+        # Where a root file system has chrony in its place.
+        found["etc/chrony/sources.d/veilsight.sources"] = Entry(f"server {access.ntp} iburst\n".encode())
     if access.ssh_keys:
         found["etc/ssh/veilsight_keys"] = Entry(_keys(access.ssh_keys).encode())
     return found
 
 
 def host_name(config: str) -> str:
-    """A name that no other camera's device has, within what a host may be called."""
+    """A name that no other camera's device has, of its first camera, within what a host may be called."""
     device = tomllib.loads(config).get("device", {})
     full = f"{device.get('site', '')}/{device.get('camera', '')}"
     words = re.sub("[^a-z0-9]+", "-", full.lower()).strip("-")[:40].strip("-")

@@ -1,11 +1,11 @@
 """Writes everything a board needs besides NVIDIA's own files: its packages, what belongs to this device, a flash plan.
 
     packages (firmware_configs.debian)  ->  DIR/packages  installed by dpkg in NVIDIA's root file system
-    board table + configuration + key   ->  DIR/overlay   copied over it before
+    board table + configurations + key  ->  DIR/overlay   copied over it before
                                             DIR/flash_plan.json, DIR/flash.sh   the steps, in order
 
-    python -m firmware_configs.image --board orin-nano --out DIR [--camera-config edge.toml]
-                                     [--packages DIR --signer KEY.pub] [--dry-run]
+    python -m firmware_configs.image --board orin-nano --out DIR [--camera-config edge.toml [--camera-config NAME.toml]]
+                                     [--packages DIR --signer KEY.pub] [--module 4gb] [--storage nvme] [--dry-run]
 
 The same input gives the same bytes, and no command is run here: flash.sh runs them, and only with --run.
 """
@@ -13,28 +13,29 @@ The same input gives the same bytes, and no command is run here: flash.sh runs t
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import shlex
 import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from edge_runtime.config import load_config
 from firmware_configs.archive import Entry, Unpacked, unpack
-from firmware_configs.boards import BOARDS, Board, board
+from firmware_configs.boards import BOARDS, MODULES, STORAGES, Board, Module, Storage, board
+from firmware_configs.cameras import ETC, check_cameras, folder_of, names_of, place_of
+from firmware_configs.csi import SENSORS, csi_files, is_csi
 from firmware_configs.debian import suffix
 from firmware_configs.debian import units as package_units
+from firmware_configs.flash import encrypted_steps, mass_steps, plan, quote, script, steps
 from firmware_configs.hardening import Access
 from firmware_configs.hardening import files as hardened
-from firmware_configs.two_slots import STATE, check, partitions
+from firmware_configs.per_device import per_device_config, per_device_file
+from firmware_configs.two_slots import check, partitions
 from firmware_configs.two_slots import files as two_slots
-from firmware_configs.two_slots import flash_command as two_slots_flash
-from firmware_configs.units import drop_ins
+from firmware_configs.units import FOLDER, drop_ins, template, wanted
 from wire.arguments import former_name
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
@@ -42,11 +43,9 @@ from wire.files import read_trusted
 from wire.protocol.keys import PublicKey
 from wire.settings import refuse
 
-__all__ = ["Packages", "Step", "edge_config", "main", "named_files", "overlay", "packages", "steps", "write"]
+__all__ = ["Asked", "Packages", "edge_config", "main", "named_files", "overlay", "packages", "write"]
 
-_HERE = Path(__file__).resolve().parent
-_ETC = PurePosixPath("/etc/veilsight")
-_SIGNER = _ETC / "signer.pub"  # written from --signer
+_SIGNER = ETC / "signer.pub"  # written from --signer
 _HEX = re.compile(r"[0-9a-fA-F]{64}")  # a key in place of its file
 _NAMED = (
     *(("broker", key) for key in ("password_file", "ca", "cert", "key")),
@@ -55,6 +54,7 @@ _NAMED = (
 """Section and key of edge.toml that name a file."""
 _ENGINE, _OPENCV = "veilsight-engine", "veilsight-opencv"
 _CLOSED = Access()
+_NO_MORE: Mapping[str, str] = MappingProxyType({})
 _PACKAGES = ("veilsight-runtime", _OPENCV, "veilsight-units", _ENGINE)
 
 # Ubuntu and JetPack packages that the image does not contain.
@@ -104,11 +104,19 @@ class Packages:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One command of the flash plan and why it is there; `$names` are flash.sh's variables."""
+class Asked:
+    """What else an image is asked to do.
 
-    why: str
-    run: tuple[str, ...]
+    Attributes:
+        csi_sensor: The sensor that jetson-io is told of at the first boot; "": none.
+        per_device: Each device takes a name of its own at its first boot, so that many are flashed with one image.
+    """
+
+    csi_sensor: str = ""
+    per_device: bool = False
+
+
+_NOTHING = Asked()
 
 
 def edge_config(file: Path | None) -> str:
@@ -124,18 +132,20 @@ def edge_config(file: Path | None) -> str:
     return file.read_text()
 
 
-def packages(row: Board, config: str, folder: Path, signer: PublicKey | None) -> Packages:
+def packages(
+    row: Board, config: str, folder: Path, signer: PublicKey | None, more: Mapping[str, str] = _NO_MORE
+) -> Packages:
     """Take the packages that `firmware_configs.debian` wrote to `folder`, for a device whose edge.toml is `config`.
 
-    A CSI camera needs JetPack's own OpenCV, which our package would hide: it is left out.
+    A CSI camera needs JetPack's own OpenCV, which our package would hide: it is left out. It reads every other camera.
 
     Raises:
         ConfigError: One is missing or there twice, is damaged, or is for another Python than the board's.
         ManifestError: The engine is not signed by `signer`, or a hash is wrong.
     """
-    wanted = [name for name in _PACKAGES if not (name == _OPENCV and _is_csi(config))]
+    csi = any(map(is_csi, (config, *more.values())))
     made, model_id = dict[str, bytes](), ""
-    for name in wanted:
+    for name in (name for name in _PACKAGES if not (name == _OPENCV and csi)):
         found = sorted(folder.glob(f"{name}_*.deb"))
         if len(found) != 1:
             raise ConfigError(
@@ -166,16 +176,13 @@ def _signed_model(unpacked: Unpacked, signer: PublicKey | None) -> str:
     return f"{manifest.model_id:016x}"
 
 
-def _is_csi(config: str) -> bool:
-    return str(tomllib.loads(config).get("camera", {}).get("source", "")).startswith("csi")
-
-
-def named_files(config: str, folder: Path) -> dict[str, Entry]:
+def named_files(config: str, folder: Path, camera: str = "") -> dict[str, Entry]:
     """Collect the files that an edge.toml names, for the folder of the configuration on the device.
 
     Args:
         config: Text of edge.toml.
-        folder: Where it lies on this host. A name there stands for the same name below /etc/veilsight on the device.
+        folder: Where it lies on this host. A name there stands for the same name beside it on the device.
+        camera: Whose it is; "" for the first one.
 
     Returns:
         Path inside the root file system -> file, mode 0640 as edge.toml.
@@ -183,15 +190,15 @@ def named_files(config: str, folder: Path) -> dict[str, Entry]:
     Raises:
         ConfigError: A file is missing, or is named where the image puts none.
     """
-    document, found, problems = tomllib.loads(config), dict[str, Entry](), list[str]()
+    document, found, problems, place = tomllib.loads(config), dict[str, Entry](), list[str](), folder_of(camera)
     for section, key in _NAMED:
         text = str(document.get(section, {}).get(key, ""))
-        name = _ETC / text  # an absolute path stays as it is
+        name = place / text  # an absolute path stays as it is
         if not text or name == _SIGNER or _HEX.fullmatch(text):
             continue
-        if name.parent != _ETC:
+        if name.parent not in (ETC, place):
             problems.append(
-                f"[{section}] {key} is {text!r}; name a file in {_ETC}, and put it beside the configuration"
+                f"[{section}] {key} is {text!r}; name a file in {place}, and put it beside the configuration"
             )
             continue
         try:
@@ -209,6 +216,8 @@ def overlay(
     named: Mapping[str, Entry] = MappingProxyType({}),
     keyring: bytes = b"",
     access: Access = _CLOSED,
+    more: Mapping[str, str] = _NO_MORE,
+    asked: Asked = _NOTHING,
 ) -> dict[str, Entry]:
     """Collect what belongs to this device, and is copied over NVIDIA's root file system. No package has such a file.
 
@@ -219,87 +228,53 @@ def overlay(
         named: What `named_files` found.
         keyring: Certificates whose bundles the device takes, PEM; b"": it has one slot, and takes none.
         access: Who reaches the device, and what it reaches.
+        more: Name -> configuration of each further camera.
+        asked: What else.
 
     Returns:
         Path inside the root file system -> file or link, sorted by path.
 
     Raises:
-        ConfigError: With two slots, an update would lose a file of the device, or could not be kept.
+        ConfigError: With two slots, an update would lose a file of the device, or could not be kept; or `asked` does
+            not go with the configuration.
     """
     found: dict[str, Entry] = {}
     # Ubuntu's crash collector would keep the memory of a crashed process, pictures included.
     found["etc/systemd/system/apport.service"] = Entry(link="/dev/null")
-    for name, text in drop_ins(row, config).items():
+    for name, text in drop_ins(row, config, more).items():
         found[f"etc/systemd/system/{name}"] = Entry(text.encode())
     found["etc/veilsight/board.env"] = Entry(
         f"VEILSIGHT_BOARD={row.name}\nVEILSIGHT_POWER_MODE={row.power_mode}\n".encode(), 0o640
     )
-    found |= hardened(config, access)
+    found |= hardened((config, *more.values()), access)
     found |= named
-    found["etc/veilsight/edge.toml"] = Entry(config.encode(), 0o640)
+    found |= csi_files(row, (config, *more.values()), asked.csi_sensor)
+    found |= per_device_file(config) if asked.per_device else {}
+    for camera, text in {"": config, **more}.items():
+        own = per_device_config(text, place_of(camera)) if asked.per_device else text
+        found[place_of(camera)] = Entry(own.encode(), 0o640)
+    for camera in more:
+        found[f"etc/systemd/system/{wanted(camera)}"] = Entry(link=f"/{FOLDER}/{template('veilsight-gate.service')}")
     if keyring:
+        if asked.csi_sensor:
+            raise ConfigError(
+                "--csi-sensor with --ab: jetson-io writes extlinux.conf of the first slot alone, and no update would "
+                "be kept for want of pictures; leave one of the two out"
+            )
         found |= two_slots(row, keyring)
-        check(config, {name: entry.data.decode() for name, entry in package_units().files.items()}, found)
-    apt = [*(_APT_CSI if _is_csi(config) else ()), *_APT_TENSORRT, *(_APT_RAUC if keyring else ())]
-    found["opt/veilsight/apt.txt"] = Entry("".join(f"{name}\n" for name in apt).encode())
+        units = {name: entry.data.decode() for name, entry in package_units().files.items()}
+        for camera, text in {"": config, **more}.items():
+            check(text, units, found, camera)
+    found["opt/veilsight/apt.txt"] = _apt((config, *more.values()), bool(keyring))
     if signer is not None:
         found["etc/veilsight/signer.pub"] = Entry(f"{signer.hex}\n".encode())
     return dict(sorted(found.items()))
 
 
-def steps(row: Board, two_slots: bool = False) -> tuple[Step, ...]:
-    """Return the flash plan, in order: board support package, root file system, drivers, our files, flash."""
-    major, revision = row.release
-    flash = two_slots_flash(row) if two_slots else _local(row.flash)
-    parts = Step("partitions that no update writes", ("add_partitions", row.layout_ab))
-    return (
-        Step("NVIDIA's board support package", ("tar", "xf", "$bsp", "-C", "$work")),
-        Step("NVIDIA's root file system", ("as_root", "tar", "xpf", "$rootfs", "-C", "$l4t/rootfs")),
-        Step("what the flashing tools need on this host", ("in_l4t", "as_root", "./tools/l4t_flash_prerequisites.sh")),
-        Step("NVIDIA's drivers into it", ("in_l4t", "as_root", "./apply_binaries.sh", *row.apply_binaries)),
-        Step(
-            f"it is Jetson Linux {row.l4t}, which the engine and the units were written for",
-            ("grep", "-F", f"R{major} (release), REVISION: {revision},", "$l4t/rootfs/etc/nv_tegra_release"),
-        ),
-        Step(
-            "what belongs to this device over the root file system",
-            ("as_root", "cp", "-rP", "--preserve=mode", "$here/overlay/.", "$l4t/rootfs/"),
-        ),
-        Step("our packages into it, by its own dpkg", ("install_packages",)),
-        Step("a login user, if one was asked for", ("maybe_create_admin",)),
-        Step("the board is in recovery mode", ("in_recovery", *row.recovery_usb)),
-        *([parts] if two_slots else []),
-        Step(f"flash; the root file system goes to {row.storage}", ("in_l4t", "as_root", *flash)),
-    )
-
-
-def _local(command: tuple[str, ...]) -> tuple[str, ...]:
-    return (f"./{command[0]}", *command[1:])
-
-
-def _quote(word: str) -> str:
-    """A word for bash: `$name` is a variable of the script, everything else is literal."""
-    return f'"{word}"' if "$" in word else shlex.quote(word)
-
-
-def _flash_script(row: Board, two_slots: bool) -> str:
-    lines = [f"step {shlex.quote(step.why)} {' '.join(map(_quote, step.run))}" for step in steps(row, two_slots)]
-    text = (_HERE / "flash.sh.in").read_text()
-    values = {"NAME": row.name, "MODULE": row.module, "L4T": row.l4t, "JETPACK": row.jetpack, "STORAGE": row.storage}
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text.replace("@STEPS@", "\n".join(lines))
-
-
-def _plan(row: Board, made: Packages, two_slots: bool) -> str:
-    document = {
-        "board": asdict(row),
-        "model_id": made.model_id,
-        "packages": sorted(made.files),
-        "outside_the_slots": [asdict(part) for part in STATE] if two_slots else [],
-        "steps": [{"why": step.why, "run": list(step.run)} for step in steps(row, two_slots)],
-    }
-    return json.dumps(document, indent=2) + "\n"
+def _apt(configs: Sequence[str], two_slots: bool) -> Entry:
+    """The packages of Ubuntu and JetPack that the image does not contain, a line each."""
+    names = [*(_APT_CSI if any(map(is_csi, configs)) else ()), *_APT_TENSORRT, *(_APT_RAUC if two_slots else ())]
+    return Entry("".join(f"{name}\n" for name in names).encode())
 
 
 def write(
@@ -311,6 +286,8 @@ def write(
     made: Packages = Packages(),  # frozen, and empty
     keyring: bytes = b"",
     access: Access = _CLOSED,
+    more: Mapping[str, str] = _NO_MORE,
+    asked: Asked = _NOTHING,
 ) -> list[Path]:
     """Write overlay, packages, plan and script under `out`; arguments as of `overlay`, and what `packages` found.
 
@@ -322,10 +299,13 @@ def write(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} exists and is not an empty folder; remove it or choose another")
-    entries = {f"overlay/{path}": entry for path, entry in overlay(row, config, signer, named, keyring, access).items()}
+    laid = overlay(row, config, signer, named, keyring, access, more, asked)
+    entries = {f"overlay/{path}": entry for path, entry in laid.items()}
     entries |= {f"packages/{name}": Entry(data) for name, data in sorted(made.files.items())}
-    entries["flash_plan.json"] = Entry(_plan(row, made, bool(keyring)).encode())
-    entries["flash.sh"] = Entry(_flash_script(row, bool(keyring)).encode(), 0o755)
+    cameras = [place_of(camera) for camera in ("", *more)]
+    entries["flash_plan.json"] = Entry(plan(row, cameras, made.model_id, sorted(made.files), bool(keyring)).encode())
+    image = {"per_device": asked.per_device, "csi": bool(asked.csi_sensor)}
+    entries["flash.sh"] = Entry(script(row, bool(keyring), image).encode(), 0o755)
     if keyring:
         entries["partitions.xml"] = Entry(partitions().encode())
     written = []
@@ -357,11 +337,34 @@ def _given(file: Path, option: str) -> bytes:
         raise ConfigError(f"{option} {file}: {error.strerror}") from error
 
 
+def _cameras(files: Sequence[Path]) -> tuple[str, dict[str, str], dict[str, Entry]]:
+    """The first camera's configuration, those of further ones by name, and the files that they name."""
+    found = names_of(files)
+    texts = {camera: edge_config(file) for camera, file in found.items()}
+    check_cameras(found)
+    named = dict[str, Entry]()
+    for camera, text in texts.items():
+        for name, entry in named_files(text, found[camera].parent, camera).items():
+            if named.setdefault(name, entry) != entry:
+                raise ConfigError(f"{found[camera]}: another camera's /{name} has other content; name them differently")
+    return texts.pop("", EDGE_TOML), texts, named
+
+
+def _names(rows: Sequence[Module] | Sequence[Storage]) -> str:
+    boards = dict.fromkeys(row.board for row in rows)
+    return "; ".join(f"{name} {', '.join(row.name for row in rows if row.board == name)}" for name in boards)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m firmware_configs.image", description=__doc__.splitlines()[0])
     parser.add_argument("--board", required=True, help=", ".join(row.name for row in BOARDS))
+    text = f"of that board: {_names(MODULES)} (default: the first)"
+    parser.add_argument("--module", default="", help=text)
+    text = f"where its root file system goes: {_names(STORAGES)} (default: the first)"
+    parser.add_argument("--storage", default="", help=text)
     parser.add_argument("--out", required=True, type=Path, help="a folder that does not exist yet, or is empty")
-    parser.add_argument("--camera-config", type=Path, help="the device's edge.toml (default: a template to edit)")
+    text = "the device's edge.toml (default: a template to edit); again, as NAME.toml: that of a further camera"
+    parser.add_argument("--camera-config", default=[], type=Path, action="append", metavar="FILE.toml", help=text)
     parser.add_argument("--packages", type=Path, help="the folder that firmware_configs.debian wrote, with --engine")
     text = "who must have signed the engine: 64 hex digits, or a file that holds them"
     option = parser.add_argument("--signer", help=text)
@@ -372,39 +375,53 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ntp", default="", metavar="IP", help="the time server; without one the clock is never set")
     parser.add_argument("--ssh-from", default="", metavar="NETWORK", help="who may log in by ssh (default: nobody)")
     parser.add_argument("--ssh-key", default=[], type=Path, action="append", metavar="FILE.pub", help="with which keys")
+    text = f"tell jetson-io of a CSI camera at the first boot: {', '.join(SENSORS)}"
+    parser.add_argument("--csi-sensor", default="", metavar="NAME", help=text)
+    text = "each device takes a name of its own at its first boot: for flash.sh --massflash"
+    parser.add_argument("--per-device", action="store_true", help=text)
     parser.add_argument("--dry-run", action="store_true", help="print what would be written; write nothing")
     return parser
+
+
+def _show(row: Board, laid: Mapping[str, Entry], made: Packages, two_slots: bool) -> None:
+    """Print what would be written."""
+    for name, entry in laid.items():
+        print(f"overlay/{name}" + (f" -> {entry.link}" if entry.link else f" ({len(entry.data)} bytes)"))
+    for name, data in made.files.items():
+        print(f"packages/{name} ({len(data)} bytes)")
+    ends = {"--massflash": mass_steps(row, two_slots), "--disk-key": () if two_slots else encrypted_steps(row)}
+    for title, found in {"": steps(row, two_slots), **ends}.items():
+        print(f"# instead of the last, with {title}:" if title and found else "", end="\n" if title and found else "")
+        for step in found:
+            print(f"# {step.why}\n{' '.join(map(quote, step.run))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, or 2 with one line on stderr."""
     args = _parser().parse_args(argv)
     try:
-        row = board(args.board)
-        config = edge_config(args.camera_config)
-        if args.ab and args.camera_config is None:
+        row = board(args.board, args.module, args.storage)
+        config, more, named = _cameras(args.camera_config)
+        if args.ab and not args.camera_config:
             config += EDGE_TOML_AB
         signer = PublicKey.parse(args.signer) if args.signer else None
-        named = named_files(config, args.camera_config.parent) if args.camera_config else {}
-        made = packages(row, config, args.packages, signer) if args.packages else Packages()
+        made = packages(row, config, args.packages, signer, more) if args.packages else Packages()
         keyring = _given(args.ab, "--ab") if args.ab else b""
         keys = "".join(_given(file, "--ssh-key").decode(errors="replace") for file in args.ssh_key)
         access = Access(args.broker_address, args.ntp, args.ssh_from, keys)
+        asked = Asked(args.csi_sensor, args.per_device)
         if args.dry_run:
-            for name, entry in overlay(row, config, signer, named, keyring, access).items():
-                print(f"overlay/{name}" + (f" -> {entry.link}" if entry.link else f" ({len(entry.data)} bytes)"))
-            for name, data in made.files.items():
-                print(f"packages/{name} ({len(data)} bytes)")
-            for step in steps(row, bool(keyring)):
-                print(f"# {step.why}\n{' '.join(map(_quote, step.run))}")
+            _show(row, overlay(row, config, signer, named, keyring, access, more, asked), made, bool(keyring))
             return 0
-        written = write(row, args.out, config, signer, named, made, keyring, access)
+        written = write(row, args.out, config, signer, named, made, keyring, access, more, asked)
     except VeilsightError as error:
         print(f"firmware_configs.image: {error}", file=sys.stderr)
         return 2
     print(f"{len(written)} files for {row.name} (Jetson Linux {row.l4t}) in {args.out}")
     if args.packages is None:
         print("no packages yet: flash.sh refuses to run without them (--packages DIR --signer KEY.pub)")
+    if any(map(is_csi, (config, *more.values()))) and not args.csi_sensor:
+        print("no --csi-sensor: run NVIDIA's jetson-io on the device, or it finds no CSI camera; see docs/boards.md")
     print(f"next: {args.out}/flash.sh prints the plan, {args.out}/flash.sh --run flashes; see docs/flash.md")
     return 0
 

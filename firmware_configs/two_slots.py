@@ -46,6 +46,8 @@ STATE = (
     Partition("veilsight_engine", 18, "/var/lib/veilsight-engine", 4096),  # engine files, and the last engine's release
     Partition("veilsight_update", 19, "/var/lib/veilsight-update", 64),  # the floor, the trial
 )
+_OF_A_SLOT = frozenset({"/var/lib/veilsight-board"})
+"""What a new slot begins without: which restarts the power mode has had, as nvpmodel's own choice in it."""
 _MOUNT = Template("""\
 # A partition that no update writes.
 [Unit]
@@ -152,13 +154,14 @@ def flash_command(row: Board) -> tuple[str, ...]:
     return ("env", "ROOTFS_AB=1", "ROOTFS_RETRY_COUNT_MAX=3", f"./{changed[0]}", *changed[1:])
 
 
-def check(config: str, units: Mapping[str, str], overlay: Iterable[str]) -> None:
+def check(config: str, units: Mapping[str, str], overlay: Iterable[str], camera: str = "") -> None:
     """Refuse an image of which an update would lose something.
 
     Args:
-        config: Text of edge.toml.
+        config: Text of a camera's configuration.
         units: Name -> text of the units.
         overlay: Paths of the overlay.
+        camera: Which; "" for the first one.
 
     Raises:
         ConfigError: A folder of a unit's state or of the configuration lies inside the slots, or the gate has no local
@@ -171,21 +174,24 @@ def check(config: str, units: Mapping[str, str], overlay: Iterable[str]) -> None
         "[engine] cache": document.get("engine", {}).get("cache", ""),
     }
     for name, text in units.items():
-        for folder in re.findall(r"^StateDirectory=(\S+)$", text, re.MULTILINE):
-            wanted[f"{name} StateDirectory"] = f"/var/lib/{folder}"
+        for folder in " ".join(re.findall(r"^StateDirectory=(.+)$", text, re.MULTILINE)).split():
+            wanted[f"{name} StateDirectory {folder}"] = f"/var/lib/{folder}"
         for line in re.findall(r"^ReadWritePaths=(.*)$", text, re.MULTILINE):
             for path in line.split():
                 if path.lstrip("-").startswith("/var/lib/veilsight"):
                     wanted[f"{name} ReadWritePaths"] = path.lstrip("-")
     mounted = {part.folder for part in STATE if f"etc/systemd/system/{_unit(part.folder)}" in overlay}
+    where = f"camera {camera}: " if camera else ""
+    kept = {*mounted, *_OF_A_SLOT}
     for what, path in wanted.items():
-        if path and not any(PurePosixPath(path).is_relative_to(folder) for folder in mounted):
+        if path and not any(PurePosixPath(path).is_relative_to(folder) for folder in kept):
             raise ConfigError(
-                f"{what} is {path!r}, which an update would replace; put it below one of {', '.join(sorted(mounted))}"
+                f"{where}{what} is {path!r}, which an update would replace; put it below one of "
+                f"{', '.join(sorted(mounted))}"
             )
     if not document.get("health", {}).get("listen"):
         raise ConfigError(
-            '[health] listen is missing; an update is kept by what the local page shows: listen = ":8080"'
+            f'{where}[health] listen is missing; an update is kept by what the local page shows: listen = ":8080"'
         )
 
 

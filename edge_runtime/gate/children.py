@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 
 from edge_runtime.confine import clean_environment, share_out_cores
 from edge_runtime.link import Link
+from edge_runtime.priority import weigh_session
 
 __all__ = ["CHILDREN", "Child", "Running", "accepted", "inherited_sockets", "spawned"]
 
@@ -141,6 +142,7 @@ def spawned(name: str, extra: tuple[str, ...] = ()) -> Callable[[], Running]:
             start_new_session=True,
         )
         theirs.close()
+        weigh_session(process.pid, os.getpriority(os.PRIO_PROCESS, 0))  # of this thread, which the child has, too
         return Running(ours, process.kill, process.wait)
 
     return begin

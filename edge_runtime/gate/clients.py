@@ -18,13 +18,15 @@ import numpy.typing as npt
 
 from edge_runtime.gate.children import Child
 from edge_runtime.gate.core import HEADER_BYTES, read_code
+from edge_runtime.link import Link
 from edge_runtime.record import BEGIN, PACES, READY, WATCHES, WORDS, Question, Said, event_bytes, read_said
 from wire.protocol.event import EventSpan, EventWindow
 
 __all__ = ["EyeClient", "ReaderClient"]
 
 _TRIES = 8  # datagrams that are read for one question: late answers to earlier ones come first
-_SILENT = 30  # questions without an answer after which a child is started anew
+_SILENT = 30  # questions after which an eye is started anew from which nothing came, not even late
+_OPENS_S = 60.0  # before that, for an eye that opens camera and engine on a busy machine
 
 
 class EyeClient:
@@ -45,6 +47,8 @@ class EyeClient:
         self._child, self._n, self._follows = child, n, follows
         self._record = np.zeros(HEADER_BYTES + 2 * n + 1, np.uint8)
         self._said, self._silent = Said(READY, 1), 0
+        self._mute, self._spoke, self._came_s = 0, False, time.monotonic()  # of the child that has this link:
+        self._of: Link | None = None
         self.zero_s, self.ended = 0.0, False
         self.counts = {"answered": 0, "missed": 0, "malformed": 0}
 
@@ -59,7 +63,7 @@ class EyeClient:
             if length == 0:
                 self._child.restart()
             if length >= HEADER_BYTES and (said := read_said(self._record)).slot == READY:
-                self._said = said
+                self._said, self._of, self._spoke = said, link, True
                 return said.word == 0
         return False
 
@@ -78,7 +82,9 @@ class EyeClient:
         """
         until = time.monotonic() + timeout_s
         link, record = self._child.link(), self._record
-        if link is None or not link.drain(record):  # none is there, or it is gone, or it never stops sending
+        if link is not self._of:
+            self._of, self._mute, self._spoke, self._came_s = link, 0, False, time.monotonic()
+        if link is None or not self._drained(link):  # none is there, or it is gone, or it never stops sending
             self._miss(gone=link is not None)
             return None
         link.send(Question(slot, self.zero_s).to_bytes())
@@ -87,6 +93,7 @@ class EyeClient:
             if length <= 0:
                 self._miss(gone=length == 0)
                 return None
+            self._mute, self._spoke = 0, True
             code = read_code(record, length, slot, self._n)
             if code is not None:
                 return self._answered(code)
@@ -124,11 +131,21 @@ class EyeClient:
         self.counts["answered"] += 1
         return code
 
+    def _drained(self, link: Link) -> bool:
+        """Drop what came since the last question: a late answer is no code, and a sign of life."""
+        if (length := link.receive(self._record)) > 0:
+            self._mute, self._spoke = 0, True
+            return link.drain(self._record)
+        return length < 0
+
     def _miss(self, gone: bool) -> None:
         self.counts["missed"] += 1
         self._silent += 1
+        self._mute += self._of is not None
         self._record.fill(0)
-        if gone or self._silent % _SILENT == 0:
+        opens = not self._spoke and time.monotonic() - self._came_s < _OPENS_S
+        if gone or (self._mute >= _SILENT and not opens):
+            self._mute = 0
             self._child.restart()
 
 

@@ -187,7 +187,7 @@ class Ledger:
             slot: Greater than any before; the slots in between are charged as well.
             costs: Units of S^2 above 0; none: the ledger's price.
 
-        Where the disk is full, nothing is granted until there is space: noise alone costs nothing.
+        Where the disk is full or read-only, nothing is granted until it is not: noise alone costs nothing.
 
         Raises:
             LedgerError: The disk fails, or the arguments are not as above; the process must stop.
@@ -207,11 +207,11 @@ class Ledger:
         return Charge(slot, cost > 0, cost)
 
     def _reserve(self, cost: int) -> int:
-        """Write the block of which the slot just charged is the first; returns its cost, 0 where the disk is full."""
+        """Write the block that begins with the slot just charged; returns its cost, 0 where the disk takes nothing."""
         try:
             self._write(self._plus(_BLOCK - 1, self._left))
         except LedgerError as error:
-            if not durable.disk_is_full(error):
+            if not durable.disk_takes_nothing(error):
                 raise
             if not self._full:
                 log.error("%s; until then every release is noise alone", error)
@@ -219,7 +219,7 @@ class Ledger:
             self._left, self._full = -1, True  # the next one tries again
             return 0
         if self._full:
-            log.warning("%s: there is space again", self._file)
+            log.warning("%s: it can be written again", self._file)
         self._full = False
         return cost
 
@@ -261,7 +261,7 @@ class Ledger:
         try:
             self._write(self._book)
         except LedgerError as error:
-            if not durable.disk_is_full(error):
+            if not durable.disk_takes_nothing(error):
                 raise
             log.error("%s; the block that was reserved counts as spent", error)
         os.close(self._lock_file)

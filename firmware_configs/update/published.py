@@ -1,8 +1,9 @@
-"""How many releases the broker has accepted from the running gate, as the gate's own local page says.
+"""How many releases the broker has accepted from the running gates, as each gate's own local page says.
 
+    /etc/veilsight/edge.toml, cameras/NAME.toml --> a page a camera
     http://127.0.0.1:PORT/health --bounded JSON--> Published
 
-Nothing is asked of the gate that it does not show there anyway, and nothing leaves the device. A release was accepted
+Nothing is asked of a gate that it does not show there anyway, and nothing leaves the device. A release was accepted
 (PUBACK), or it waits, or the page counts it as refused, too long, dropped or expired: what was released, less what
 waits or is so counted, was accepted. A broker of MQTT 3.1.1 acknowledges what its access list throws away, and does not
 say so.
@@ -14,6 +15,7 @@ import http.client
 from dataclasses import dataclass
 from typing import Any
 
+from edge_runtime.box import others
 from edge_runtime.config import load_config
 from firmware_configs.update.machine import Machine
 from wire.bounded_json import read_json
@@ -46,19 +48,23 @@ class Published:
         return self.connected and min(self.accepted, self.seen) >= wanted
 
 
-def where(machine: Machine) -> tuple[str, int]:
-    """Host and port of the local page. Raises UpdateError where the device has none."""
-    try:
-        listen = load_config(machine.config).health_listen
-    except ConfigError as error:
-        raise UpdateError(str(error)) from error
-    host, _, port = listen.rpartition(":")
-    if not port.isdecimal() or host not in ("", "127.0.0.1", "localhost"):
-        raise UpdateError(
-            f"{machine.config}: [health] listen is {listen!r}; without a local page nobody can tell whether an update "
-            'publishes; write listen = ":8080"'
-        )
-    return "127.0.0.1", int(port)
+def where(machine: Machine) -> dict[str, tuple[str, int]]:
+    """Camera -> host and port of its local page, for every configuration of the box. Raises UpdateError for none."""
+    found = dict[str, tuple[str, int]]()
+    for file in (machine.config, *others(machine.config)):
+        try:
+            config = load_config(file)
+        except ConfigError as error:
+            raise UpdateError(str(error)) from error
+        host, _, port = config.health_listen.rpartition(":")
+        page = ("127.0.0.1", int(port) if port.isdecimal() else 0)
+        if not page[1] or host not in ("", "127.0.0.1", "localhost") or page in found.values():
+            raise UpdateError(
+                f"{file}: [health] listen is {config.health_listen!r}; without a local page of its own nobody can tell "
+                'whether an update publishes; write listen = ":8080", and another port for each camera'
+            )
+        found[f"{config.device_site}/{config.device_camera}"] = page
+    return found
 
 
 def published(host: str, port: int) -> Published | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NoReturn
 
@@ -124,9 +124,9 @@ def confirm(
 
     Args:
         machine: The device.
-        wanted: Releases that the broker must have accepted.
+        wanted: Releases that the broker must have accepted of each camera of the box.
         deadline_s: How long to wait for them.
-        ask: Asks the gate's local page.
+        ask: Asks a gate's local page.
         sleep: Waits.
 
     Returns:
@@ -138,17 +138,28 @@ def confirm(
     record = Record.load(machine)
     if not record.trial or record.trial != current_slot(machine):
         return "nothing is on trial"
-    place, began, seen = where(machine), time.monotonic(), None
+    places, began, seen = where(machine), time.monotonic(), dict[str, Published | None]()
     while time.monotonic() - began < deadline_s:
-        seen = ask(*place)
-        if seen is not None and seen.enough(wanted):
+        seen = {camera: ask(*place) for camera, place in places.items()}
+        if all(found is not None and found.enough(wanted) for found in seen.values()):
             kept = record.kept()
             kept.save(machine)
-            return f"slot {record.trial} is kept: {seen.accepted} releases were accepted; floor {kept.floor}"
+            return f"slot {record.trial} is kept: {_told(seen, 0)}; floor {kept.floor}"
         sleep(_LOOK_S)
     _leave(machine, record, by_hand=False)
-    shown = f"{seen.accepted} accepted, {seen.seen} not of noise alone" if seen else "the gate's page did not answer"
+    shown = _told(seen, wanted)
     return f"slot {record.trial} has not published {wanted} releases in {deadline_s:g} s ({shown}); going back"
+
+
+def _told(seen: Mapping[str, Published | None], wanted: int) -> str:
+    """What the pages of the cameras show that have not enough; of all, where nothing is wanted."""
+    parts = []
+    for camera, found in seen.items():
+        if found is None:
+            parts.append(f"{camera}: the gate's page did not answer")
+        elif not wanted or not found.enough(wanted):
+            parts.append(f"{camera}: {found.accepted} releases were accepted, {found.seen} not of noise alone")
+    return "; ".join(parts) or "no page was asked"
 
 
 def roll_back(machine: Machine) -> str:

@@ -17,11 +17,13 @@ pytestmark = pytest.mark.slow
 def test_every_release_arrives_once_in_order_whatever_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed")
-    make_engine(tmp_path / "engine", slot_s=1.0)
+    make_engine(tmp_path / "engine", slot_s=0.2)
     arguments = ["--engine", str(tmp_path / "engine"), "--seconds", "60", "--seed", "16"]
     status = faults.COMMAND.main(arguments)
-    figures = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["figures"]
+    printed, complaint = capsys.readouterr()
+    assert printed, complaint
+    figures = json.loads(printed.strip().splitlines()[-1])["figures"]
     assert (status, figures["wrong"]) == (0, [])
     assert figures["faults"] >= 3 and figures["put"] > 100
-    if not figures["disk_full"]:
-        pytest.skip("all but the full disk held; mounting a tmpfs for that needs root")
+    if figures["skipped"]:
+        pytest.skip(f"all else held; not tried: {'; '.join(figures['skipped'])}")

@@ -78,8 +78,8 @@ def test_a_clip_is_released_to_its_end(
     slots = [r.slot for r in releases]
     assert slots == sorted(set(slots))
     count = manifest.window.releases_of(2.0)  # of the clip, and until its last picture has left the receptive field
-    assert slots[-1] == count - 1
-    assert len(slots) + figures["clock"]["skipped_slots"] == count  # 0, unless the machine stalls
+    assert 0 <= slots[-1] - (count - 1) <= figures["eye"]["missed"]  # 0, unless the eye's last answer is late
+    assert len(slots) + figures["clock"]["skipped_slots"] == slots[-1] + 1  # 0, unless the machine stalls
     assert {r.boot_id for r in releases} == {state["boot_id"]}
     assert state["boot_id"] >> 32 == 1
     verdicts = [open_verdict(p, key, "lab", "door", manifest.model_id) for p in listener.of("verdict/edge")]
@@ -314,7 +314,7 @@ def test_a_check_says_what_opens_and_what_confines_and_publishes_nothing(
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert run.returncode == 0, run.stderr
     parts = run.stdout.split("\n\n")
-    assert [part.splitlines()[0].split(":")[0] for part in parts] == ["profile", "gate", "eye", "reader"]
+    assert [part.splitlines()[0].split(":")[0] for part in parts] == ["cameras of this box", "gate", "eye", "reader"]
     for part in parts[1:]:
         assert "no new privileges" in part
     assert "camera: synthetic://walk: pictures come" in parts[2]

@@ -36,7 +36,10 @@ RELEASES = 8
 NOT_OURS = (
     *("dir-or-file-in-opt", "embedded-library", "library-not-linked-against-libc", "script-not-executable"),
     *("shared-library-lacks-prerequisites", "unstripped-binary-or-object", "unusual-interpreter"),
+    "systemd-service-file-refers-to-unusual-wantedby-target",  # veilsight.target, of the same package
 )
+RECOMMENDED = ("/usr/sbin/nft", "/usr/bin/ssh-keygen")
+"""Commands of packages that `veilsight-units` recommends; the smallest Debian has neither."""
 REPORT = """\
 [Unit]
 After=veilsight-gate.service
@@ -155,7 +158,9 @@ def test_what_the_untrusted_processes_give_up_by_themselves_holds_on_arm64(proof
 
 def test_systemd_on_the_machine_finds_no_fault_in_the_units(proof: Proof) -> None:
     assert proof.report["systemd"] == "252"
-    assert not [line for line in proof.report["verify"].splitlines() if "veilsight" in line], proof.report["verify"]
+    lines = [line for line in proof.report["verify"].splitlines() if "veilsight" in line]
+    absent = [f"Command {command} is not executable: No such file" for command in RECOMMENDED]
+    assert not [line for line in lines if not any(each in line for each in absent)], proof.report["verify"]
     most = {"gate": 1.4, "eye": 1.0, "reader": 0.6, "engine": 0.9, "power": 1.1}
     found = {name: float(level) for name, level in proof.report["security"].items()}
     assert not {name: level for name, level in found.items() if level > most[name] + 0.5}, found
@@ -193,7 +198,7 @@ def test_what_belongs_to_the_device_outlives_upgrade_remove_and_purge(proof: Pro
     for _ in range(2):
         root.install(small)  # an upgrade to the same version: twice, as a repair does
         assert edited.read_text().endswith("# edited\n")
-        assert (root.path / "etc/systemd/system/multi-user.target.wants/veilsight-gate.service").is_symlink()
+        assert (root.path / "etc/systemd/system/veilsight.target.wants/veilsight-gate.service").is_symlink()
     names = ["veilsight-units", "veilsight-engine", "veilsight-opencv", "veilsight-runtime"]
     root.run("dpkg", "--remove", *names)
     assert edited.is_file(), "what an operator edited stays until it is purged"

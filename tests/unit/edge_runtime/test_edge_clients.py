@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edge_runtime.gate import clients
 from edge_runtime.gate.children import Child, Running
 from edge_runtime.gate.clients import EyeClient, ReaderClient
 from edge_runtime.gate.core import HEADER_BYTES, release
@@ -203,13 +204,37 @@ def test_an_eye_that_never_stops_sending_is_started_anew() -> None:
         assert peer.ended
 
 
-def test_a_silent_eye_costs_its_patience_and_is_started_anew() -> None:
-    with eye_of(lambda link, question: None) as (eye, peer):
-        assert [ask(eye, slot, 0.001) for slot in range(29)] == [None] * 29
+def test_an_eye_that_falls_silent_costs_its_patience_and_is_started_anew() -> None:
+    def behave(link: Link, question: Question) -> None:
+        if question.slot == 0:
+            link.send(record(0))
+
+    with eye_of(behave) as (eye, peer):
+        assert ask(eye, 0) == CODE
+        assert [ask(eye, slot, 0.001) for slot in range(1, 30)] == [None] * 29
         before = peer.ended
-        assert ask(eye, 29, 0.001) is None
+        assert ask(eye, 30, 0.001) is None
         assert (before, peer.ended) == (0, 1)
         assert not eye.watching
+
+
+def test_an_eye_that_is_only_late_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine each start made it later: 38 starts in an hour."""
+    monkeypatch.setattr(clients, "_OPENS_S", 0.0)
+
+    with eye_of(lambda link, question: link.send(record(question.slot - 1))) as (eye, peer):
+        for slot in range(1, 100):
+            assert ask(eye, slot, 0.02) is None  # the answer to the slot before comes
+        assert peer.ended == 0 and not eye.watching
+
+
+def test_an_eye_may_take_long_to_open_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    with eye_of(lambda link, question: None) as (eye, peer):
+        assert [ask(eye, slot, 0.001) for slot in range(100)] == [None] * 100
+        assert peer.ended == 0
+        monkeypatch.setattr(clients, "_OPENS_S", 0.0)
+        assert ask(eye, 100, 0.001) is None
+        assert peer.ended == 1
 
 
 def test_an_eye_that_closes_its_socket_is_started_anew_and_asked_again() -> None:

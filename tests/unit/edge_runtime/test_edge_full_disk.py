@@ -1,4 +1,4 @@
-"""A disk that is full: at the first start, while the device runs, and when there is space again."""
+"""A disk that is full, or became read-only: at the first start, while the device runs, and when it can be written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_runtime.capture.clock import SlotClock
 from edge_runtime.gate.ledger import Ledger, open_key
 from tests.support.edge_device import Device
 from wire.errors import DeviceKeyError, LedgerError
-from wire.files import disk_is_full, load_counts, save_counts
+from wire.files import disk_takes_nothing, load_counts, save_counts
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import FLAG_SPENT
 
@@ -24,22 +24,22 @@ KEY = DeviceKey(b"k" * 32)
 
 
 class Disk:
-    """Every durable write fails while `full`."""
+    """Every durable write fails while `full`, with the number of its error."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         self.full, write = False, os.write
 
         def limited(file: int, data: Any) -> int:
             if self.full:
-                raise OSError(errno.ENOSPC, "No space left on device")
+                raise OSError(number, os.strerror(number))
             return write(file, data)
 
         monkeypatch.setattr(os, "write", limited)
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return Disk(monkeypatch)
+@pytest.fixture(params=[errno.ENOSPC, errno.EDQUOT, errno.EROFS], ids=errno.errorcode.get)
+def disk(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Disk:
+    return Disk(monkeypatch, request.param)
 
 
 def ledger_in(folder: Path) -> Ledger:
@@ -51,7 +51,7 @@ def test_a_key_is_whole_or_not_there(tmp_path: Path, disk: Disk) -> None:
     disk.full = True
     with pytest.raises(LedgerError) as caught:
         open_key(tmp_path / "device.key", tmp_path)
-    assert disk_is_full(caught.value) and not (tmp_path / "device.key").exists()
+    assert disk_takes_nothing(caught.value) and not (tmp_path / "device.key").exists()
     with pytest.raises(DeviceKeyError):
         KEY.save(tmp_path / "device.key")
     assert not (tmp_path / "device.key").exists()
@@ -124,4 +124,4 @@ def test_a_full_disk_at_the_start_is_waited_for(
     key = app._with_space(clock, lambda: open_key(tmp_path / "device.key", tmp_path))
     assert key.public == DeviceKey.load(tmp_path / "device.key").public
     assert told == ["EXTEND_TIMEOUT_USEC=60000000"] * 3  # systemd does not end it meanwhile
-    assert "waiting for space" in caplog.text
+    assert "waiting until it can be written" in caplog.text

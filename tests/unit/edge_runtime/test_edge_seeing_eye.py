@@ -68,7 +68,15 @@ def played(folder: Path, engine: OnnxEngine, source: Path) -> list[Code]:
     manifest = engine.manifest
     clock = PatientClock(manifest.window.slot_s)
     camera = Camera(settings_of(folder, str(source)), manifest.window, clock, manifest.person_frame)
-    clock.ready = lambda until: camera._buffer.newest_s >= until or camera._end_s < math.inf
+    sightings = camera.sightings
+    assert sightings is not None
+
+    def caught_up(until: float) -> bool:
+        """Whether capture has come so far, and everybody was looked for in it: no picture is lost for want of speed."""
+        has_come = camera._buffer.newest_s >= until or camera._end_s < math.inf
+        return has_come and not sightings._waits.any() and sightings._running < 0
+
+    clock.ready = caught_up
     eye, codes = Eye(camera, engine, clock), list[Code]()
     assert eye._perception is not None
     with camera, eye._perception:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import io
+import os
 import shutil
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from export.proof.structure import external_files, load_graph, save_graph
 from export.proof.verify_graph import prove_folder
 from tests.support.engine_factory import BROKEN_CORES, TRAP, make_edge_config, make_engine, put_weights_outside
 from tests.support.fake_tensorrt import World
+from tests.support.services import PATIENCE_S
 from tests.support.signed_engine import KEY, OTHER, canonical, tree
 from wire.artifact.engine_record import EngineRecord
 from wire.artifact.manifest import FILES, EngineManifest
@@ -333,3 +337,20 @@ def test_every_refusal_is_a_veilsight_error(folder: Path, tmp_path: Path) -> Non
         install(place(folder, "tensorrt"), Options(), lambda text: None, load=World().libraries)
     with pytest.raises(EngineError):
         EngineRecord.load(tmp_path / "cache")
+
+
+def test_two_checks_of_one_box_do_not_make_engine_files_at_once(folder: Path, world: World) -> None:
+    """A second camera's check waits while the first one's has the folder, and then uses its files again."""
+    cache, said = folder.parent / "cache", list[str]()
+    cache.mkdir()
+    held = os.open(cache, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    check = threading.Thread(
+        target=lambda: install(place(folder, "tensorrt"), Options(), said.append, load=world.libraries)
+    )
+    check.start()
+    check.join(0.5)
+    assert check.is_alive() and not any(cache.iterdir())
+    os.close(held)
+    check.join(PATIENCE_S)
+    assert not check.is_alive() and "engines    made" in said[2]

@@ -337,19 +337,22 @@ def test_a_purge_says_what_it_deletes_and_what_it_keeps(packages: dict[str, Path
 
 def test_an_upgrade_stops_the_gate_and_starts_it_only_where_it_is_configured(packages: dict[str, Path]) -> None:
     for file in packages.values():
-        assert "deb-systemd-invoke stop veilsight-gate.service" in dpkg_deb("--info", file, "prerm")
+        assert "deb-systemd-invoke stop veilsight.target" in dpkg_deb("--info", file, "prerm")
         after = dpkg_deb("--info", file, "postinst")
-        assert "-e /etc/veilsight/edge.toml" in after and "is-enabled veilsight-gate.service" in after
+        assert "-e /etc/veilsight/edge.toml" in after and "is-enabled veilsight.target" in after
 
 
 def test_the_units_package_has_every_unit_and_enables_those_that_the_boot_starts() -> None:
     made = units()
     names = {path.rpartition("/")[2] for path in made.files if path.startswith("lib/systemd/system/")}
-    services = ["engine", "eye", "gate", "power", "reader", "firewall", "hostkeys", "makefs@"]
-    services += ["update-boot", "update-confirm", "update-back"]
+    services = ["engine", "eye", "gate", "power", "reader", "firewall", "hostkeys", "makefs@", "csi"]
+    services += ["identity", "update-boot", "update-confirm", "update-back"]
     assert names == {f"veilsight-{name}.service" for name in services} | {
         "veilsight-eye.socket",
         "veilsight-reader.socket",
+        "veilsight.target",
+        *(f"veilsight-{name}@.service" for name in ("edge", "engine", "eye", "reader")),
+        *(f"veilsight-{name}@.socket" for name in ("eye", "reader")),
     }
     texts = [entry.data.decode() for path, entry in made.files.items() if path.startswith("lib/systemd")]
     assert not [text for text in texts if "veilsight-install" in text or "/opt/veilsight/wheels" in text]

@@ -13,6 +13,7 @@ import pytest
 from firmware_configs.debian import units
 from firmware_configs.hardening import Access, files, host_name
 from firmware_configs.image import EDGE_TOML, main
+from firmware_configs.units import ENABLED
 from tests.support.services import PATIENCE_S
 from wire.errors import ConfigError
 
@@ -26,7 +27,7 @@ OPEN = Access(broker="192.0.2.9", ntp="192.0.2.3", ssh_from="192.0.2.0/28", ssh_
 
 def rules(config: str, access: Access = CLOSED) -> dict[str, list[str]]:
     """Chain -> its lines, in order."""
-    text = files(config, access)["etc/veilsight/firewall.nft"].data.decode()
+    text = files([config], access)["etc/veilsight/firewall.nft"].data.decode()
     chains = re.findall(r"chain (\w+) \{(.*?)\n    \}", text, re.S)
     return {name: [line.strip() for line in body.splitlines() if line.strip()] for name, body in chains}
 
@@ -64,8 +65,8 @@ def test_a_camera_a_time_server_and_administrators_are_let_through_by_address() 
 
 def test_a_brokers_name_needs_its_address_and_is_known_without_asking() -> None:
     with pytest.raises(ConfigError, match=r"names 'broker\.example'.*--broker-address"):
-        files(NAME, Access())
-    found = files(NAME, OPEN)
+        files([NAME], Access())
+    found = files([NAME], OPEN)
     assert "192.0.2.9 broker.example\n" in found["etc/hosts"].data.decode()
     assert allowed(rules(NAME, OPEN)["output"]) >= {"ip daddr 192.0.2.9 tcp dport 8884 accept"}
 
@@ -83,7 +84,7 @@ def test_a_brokers_name_needs_its_address_and_is_known_without_asking() -> None:
 )
 def test_what_is_no_address_or_no_public_key_is_refused(access: Access) -> None:
     with pytest.raises(ConfigError, match="--"):
-        files(ADDRESS, access)
+        files([ADDRESS], access)
 
 
 def test_every_camera_has_a_host_name_of_its_own() -> None:
@@ -97,7 +98,7 @@ def test_every_camera_has_a_host_name_of_its_own() -> None:
 
 
 def test_nobody_logs_in_with_a_password(tmp_path: Path) -> None:
-    found = files(ADDRESS, OPEN)
+    found = files([ADDRESS], OPEN)
     assert found["etc/ssh/veilsight_keys"].data.decode() == KEY
     sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin")
     if sshd is None:
@@ -122,7 +123,7 @@ def test_nft_takes_the_rules(tmp_path: Path, config: str) -> None:
     if nft is None or unshare is None:
         pytest.skip("nft or unshare is not installed")
     file = tmp_path / "firewall.nft"
-    file.write_bytes(files(config, OPEN)["etc/veilsight/firewall.nft"].data)
+    file.write_bytes(files([config], OPEN)["etc/veilsight/firewall.nft"].data)
     script = f"{nft} -f {file} && {nft} -f {file} && {nft} list ruleset"
     done = subprocess.run([unshare, "-n", "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
     if re.search("Protocol not supported|not permitted|Invalid argument|Unable to initialize", done.stderr):
@@ -156,7 +157,7 @@ def test_what_is_not_allowed_does_not_leave(tmp_path: Path) -> None:
     if nft is None or unshare is None or ip is None:
         pytest.skip("nft, unshare or ip is not installed")
     file = tmp_path / "firewall.nft"
-    file.write_bytes(files(ADDRESS, OPEN)["etc/veilsight/firewall.nft"].data)
+    file.write_bytes(files([ADDRESS], OPEN)["etc/veilsight/firewall.nft"].data)
     (tmp_path / "try.py").write_text(TRY)
     net = f"{ip} link set lo up && {ip} link add out0 type veth peer name in0 && {ip} link set in0 up"
     net += f" && {ip} addr add 192.0.2.1/24 dev out0 && {ip} link set out0 up"
@@ -167,6 +168,20 @@ def test_what_is_not_allowed_does_not_leave(tmp_path: Path) -> None:
     if re.search("not supported|not permitted|Unable to initialize|Unknown device", done.stderr):
         pytest.skip(f"no namespace with nf_tables here: {done.stderr.strip()[:100]}")
     assert done.stdout.split() == ["sent", "rejected", "rejected", "sent", "rejected", "rejected"], done.stderr
+
+
+def test_the_time_comes_from_the_server_that_was_named_alone() -> None:
+    """By systemd's own client, or by chrony where a root file system has that in its place."""
+    found = {name: entry.data.decode() for name, entry in files([ADDRESS], OPEN).items()}
+    assert found["etc/systemd/timesyncd.conf.d/50-veilsight.conf"] == "[Time]\nNTP=192.0.2.3\nFallbackNTP=\n"
+    assert found["etc/chrony/sources.d/veilsight.sources"] == "server 192.0.2.3 iburst\n"
+    assert not [name for name in files([ADDRESS], CLOSED) if "timesyncd" in name or "chrony" in name]
+
+
+def test_host_keys_are_made_where_there_are_none_and_before_ssh() -> None:
+    unit = units().files["lib/systemd/system/veilsight-hostkeys.service"].data.decode()
+    assert "ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key\n" in unit and "Before=ssh.service\n" in unit
+    assert "ExecStart=/usr/bin/ssh-keygen -A\n" in unit and "veilsight-hostkeys.service" in ENABLED
 
 
 def test_journal_and_watchdog_have_their_caps() -> None:

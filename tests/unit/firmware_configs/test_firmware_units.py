@@ -19,7 +19,7 @@ from wire.errors import ConfigError
 UNITS = "lib/systemd/system"
 PROCESSES = ("gate", "eye", "reader")
 UPDATERS = ("update-boot", "update-confirm", "update-back")
-SERVICES = (*PROCESSES, "engine", "power", *UPDATERS, "makefs@", "firewall", "hostkeys")
+SERVICES = (*PROCESSES, "engine", "power", *UPDATERS, "makefs@", "firewall", "hostkeys", "csi", "identity")
 EVERYWHERE = {
     "NoNewPrivileges": "yes",
     "DevicePolicy": "closed",

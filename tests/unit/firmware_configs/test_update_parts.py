@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.update_device import EDGE_TOML, Device, make_root
 from wire.errors import UpdateError
 
 DIGEST = "ab" * 32
+WANTS = "etc/systemd/system/veilsight.target.wants"
 GOOD: dict[str, Any] = {"release": 7, "floor": 5, "size": 4, "sha256": DIGEST}
 
 
@@ -204,6 +206,7 @@ def slots(tmp_path: Path) -> tuple[Path, Path]:
     running, new = make_root(tmp_path / "running"), make_root(tmp_path / "new")
     own = {
         "etc/veilsight/edge.toml": "secret\n",
+        "etc/veilsight/cameras/door.toml": "door\n",
         "etc/systemd/system/veilsight-eye.service.d/20-camera.conf": "[Service]\n",
         "etc/ssh/ssh_host_ed25519_key": "key\n",
         "home/ops/.ssh/authorized_keys": "ssh-ed25519 AAAA\n",
@@ -212,6 +215,10 @@ def slots(tmp_path: Path) -> tuple[Path, Path]:
         (running / name).parent.mkdir(parents=True, exist_ok=True)
         (running / name).write_text(text)
         (running / name).chmod(0o640)
+    (running / WANTS).mkdir()
+    for unit in ("edge@door", "gate"):
+        link = running / WANTS / f"veilsight-{unit}.service"
+        link.symlink_to(f"/lib/systemd/system/veilsight-{unit.partition('door')[0]}.service")
     with (running / "etc/passwd").open("a") as file:
         file.write("ops:x:1000:1000::/home/ops:/bin/bash\n")
     with (new / "etc/passwd").open("a") as file:
@@ -223,6 +230,9 @@ def test_a_slot_gets_the_devices_own_files_accounts_and_root(tmp_path: Path) -> 
     running, new = slots(tmp_path)
     fit_root(running, new, "2534d15b-e6fb")
     assert (new / "etc/veilsight/edge.toml").read_text() == "secret\n"
+    assert (new / "etc/veilsight/cameras/door.toml").read_text() == "door\n"
+    assert os.readlink(new / f"{WANTS}/veilsight-edge@door.service") == "/lib/systemd/system/veilsight-edge@.service"
+    assert not (new / f"{WANTS}/veilsight-gate.service").is_symlink(), "the image's own units are its packages'"
     assert stat.S_IMODE((new / "etc/veilsight/edge.toml").stat().st_mode) == 0o640
     assert (new / "home/ops/.ssh/authorized_keys").exists() and (new / "etc/ssh/ssh_host_ed25519_key").exists()
     passwd = (new / "etc/passwd").read_text()
@@ -322,10 +332,21 @@ def test_a_page_that_is_not_the_gates_says_nothing() -> None:
 def test_the_page_is_looked_for_on_this_machine_alone(device: Device, listen: str, ok: bool) -> None:
     (device.folder / "edge.toml").write_text(EDGE_TOML.replace(":8080", listen))
     if ok:
-        assert where(device.machine)[0] == "127.0.0.1"
+        assert where(device.machine) == {"site/camera": ("127.0.0.1", int(listen.rpartition(":")[2]))}
     else:
         with pytest.raises(UpdateError, match="listen"):
             where(device.machine)
+
+
+def test_two_cameras_with_one_page_or_a_broken_configuration_are_not_updated(device: Device) -> None:
+    (device.folder / "cameras").mkdir()
+    door = device.folder / "cameras/door.toml"
+    door.write_text(EDGE_TOML.replace('camera = "camera"', 'camera = "door"'))
+    with pytest.raises(UpdateError, match=r"door\.toml: \[health\] listen is ':8080'.*another port"):
+        where(device.machine)
+    door.write_text("[device\n")
+    with pytest.raises(UpdateError, match=r"door\.toml"):
+        where(device.machine)
 
 
 # --- the command

@@ -11,7 +11,7 @@ from firmware_configs.update.published import Published
 from firmware_configs.update.record import OUTCOMES, Record
 from firmware_configs.update.trial import MOST_BOOTS, boot, confirm, roll_back
 from tests.support.fake_jetson import FAULTS
-from tests.support.update_device import Device, PowerCut, Reboot
+from tests.support.update_device import EDGE_TOML, Device, PowerCut, Reboot
 from wire.errors import UpdateError
 
 
@@ -75,6 +75,25 @@ def test_noise_alone_or_too_few_accepted_releases_do_not_count(device: Device, a
     with pytest.raises(Reboot):
         confirm(device.machine, 60, 0.05, lambda host, port: accepted, lambda seconds: None)
     assert device.live() == "A"
+    assert outcome(device) == "did not publish enough in time"
+
+
+@pytest.mark.parametrize("second", [Published(99, 99, True), Published(59, 99, True), None])
+def test_every_camera_of_the_box_must_have_published(device: Device, second: Published | None) -> None:
+    """One camera that publishes does not speak for another one that is dark under the new system."""
+    text = EDGE_TOML.replace(":8080", ":8081").replace('camera = "camera"', 'camera = "door"')
+    (device.folder / "cameras").mkdir()
+    (device.folder / "cameras/door.toml").write_text(text)
+    device.install(7)
+    device.at = device.jetson.power_on()
+    assert "on trial: boot 1" in boot(device.machine)
+    pages = {8080: Published(99, 99, True), 8081: second}
+    if second == pages[8080]:
+        said = confirm(device.machine, 60, 1e9, lambda host, port: pages[port], lambda seconds: None)
+        assert "is kept" in said and "site/camera: 99 releases" in said and "site/door: 99 releases" in said
+        return
+    with pytest.raises(Reboot):
+        confirm(device.machine, 60, 0.05, lambda host, port: pages[port], lambda seconds: None)
     assert outcome(device) == "did not publish enough in time"
 
 
