@@ -5,6 +5,8 @@
 
 from pathlib import Path
 
+import wire as _wire  # noqa: F401  # before anything that imports ONNX Runtime: see there
+
 __all__: list[str] = []
 
 __path__ += sorted(str(found.parent) for found in Path(__file__).parent.glob("*/__init__.py"))

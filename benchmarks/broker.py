@@ -169,13 +169,14 @@ class Tap:
     `up` is from the client to the broker, `down` the other way. Counts are over all connections since the start.
     With `keep`, `sent` holds every byte that clients sent, in the order it came, and `released` when the kernel got
     each release: unlike the time at which a listener is told of it, it owes nothing to other processes here.
+    `server` is a listening socket to be used in place of one on the loopback interface.
     """
 
-    def __init__(self, broker: Broker, keep: bool = False) -> None:
+    def __init__(self, broker: Broker, keep: bool = False, server: socket.socket | None = None) -> None:
         self.sent, self.released = bytearray(), list[float]()
         self._keep = keep
         self._broker = broker
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = server or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()

@@ -202,13 +202,16 @@ class Rig:
     def _summary(self, camera: str) -> Path:
         return self.folder / f"{camera}-summary.json"
 
-    def bridge(self, cameras: Sequence[str] = ("camera",), *, exit_when_offline: bool = False) -> Child:
-        """The cloud's process for `cameras`."""
+    def bridge(
+        self, cameras: Sequence[str] = ("camera",), *, exit_when_offline: bool = False, free_text: str = ""
+    ) -> Child:
+        """The cloud's process for `cameras`. free_text: hash of the base's words, to say sentences in."""
+        model = {"checkpoint": str(self.checkpoint), "engine": str(self.engine), "sentence_every_s": 0}
         config = self._write(
             "bridge.toml",
             {
                 "broker": {"url": f"mqtt://127.0.0.1:{self.broker.port}"},
-                "model": {"checkpoint": str(self.checkpoint), "engine": str(self.engine), "sentence_every_s": 0},
+                "model": model | {"free_text": free_text},
                 "state": {"dir": str(self.folder / "bridge")},
                 "run": {"exit_when_offline": exit_when_offline},
             },

@@ -180,14 +180,14 @@ class Subscriber:
         self._client.loop_stop()
 
 
-def write_bridge(folder: Path, port: int, engine: Path, checkpoint: Path, url: str, shard: str) -> Path:
-    """Write the file of a bridge that reads the fleet; every process of it uses the same."""
+def write_bridge(folder: Path, port: int, model: Mapping[str, object], url: str, shard: str) -> Path:
+    """Write the file of a bridge that reads the fleet; every process of it uses the same. model: its section."""
     tables: Sequence[tuple[str, Mapping[str, object]]] = (
         ("[broker]", {"url": f"mqtt://127.0.0.1:{port}"}),
-        ("[model]", {"checkpoint": str(checkpoint), "engine": str(engine), "threads": 1}),
+        ("[model]", model),
         ("[state]", {"dir": str(folder / "state")}),
         ("[store]", {"url": url}),
-        ("[ingest]", {"max_age_s": 1e6, "stale_after_s": 1e6, "burst": 1e9}),
+        ("[ingest]", {"max_age_s": 1e6, "stale_after_s": 1e6, "burst": 1e9, "shed_after_s": 1e6}),
         ("[run]", {"shard": shard}),
         *(("[[cameras]]", {"site": SITE, "camera": name, "public_key": _key_of(name).public.hex}) for name in CAMERAS),
     )

@@ -95,6 +95,7 @@ class _Judge:
         self._heard(camera, "verdicts", {v.last_slot for v in told.values()}, dict(map(tuple, rows)))
         twice = [slot for slot, n in Counter(v.last_slot for v in told.values()).items() if n > 1]
         self._complain(camera, twice, "verdicts were published with different bytes")
+        self.figures["verdicts of the edge's exit"] += sum(verdict.member == "edge" for verdict in told.values())
         self.figures["verdicts published again"] += len(heard) - len(told)
 
     def alerts(self, camera: str, heard: Sequence[bytes]) -> None:

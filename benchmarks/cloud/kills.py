@@ -2,12 +2,14 @@
 
     cameras, QoS 1 --> Mosquitto --> bridges: one for each of two shards, and spares --> SQLite or PostgreSQL
                            `--> a subscriber: verdicts and alerts
+    with --ray: the bridges' member is on two Ray nodes
 
 SIGKILL and SIGTERM, at random from a seed, of a bridge, the broker and the database, while the cameras publish; SQLite,
 which is no process, is locked for some seconds. What was killed is started again. In the end the store must hold each
 release once, and the verdicts and alerts that follow from these releases: none missing, none twice, no slot left out;
 and the subscriber must have got each. A broker that is killed may lose what it has acknowledged and not written to its
-disk yet, some seconds: such releases and messages are counted beside.
+disk yet, some seconds: such releases and messages are counted beside. With --ray the second of two Ray nodes is killed,
+too, in the middle of what it reads: verdicts may then be of the edge's exit, and none may be missing or twice.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import sqlalchemy as sa
 from benchmarks.cloud.kill_fleet import CAMERAS, Fleet, PersistentMosquitto, Subscriber, write_bridge
 from benchmarks.cloud.kill_judge import judge
 from benchmarks.cloud.postgres import Postgres, running_postgres
+from benchmarks.cloud.ray_cluster import RayCluster
 from benchmarks.harness import CHECKPOINT, Child, add_checkpoint, add_engine, engine_folder
 from benchmarks.runner import Benchmark, Report
 from wire.arguments import at_least_one
@@ -40,8 +43,11 @@ __all__ = ["COMMAND"]
 
 _SHARDS, _PROCESSES = 2, 4
 _PATIENCE_S, _PROGRESS_S = 240.0, 30.0
-_SUPERVISED = ("cannot be reached", "does not answer", "has taken our place")
-"""Why a bridge may end by itself, to be started again: no broker or database at its start, and a place it has lost."""
+_RAY_SHARE = 8  # kills of a Ray node for each of the other kinds
+_MEMBER_S = 2.0  # the bridge's default patience with a server
+_SUPERVISED = ("cannot be reached", "does not answer", "has closed the connection", "has taken our place")
+"""Why a bridge may end by itself, to be started again: at its start no broker or database, or a broker that was killed
+before it had answered; and a place it has lost."""
 
 
 @dataclass
@@ -51,6 +57,7 @@ class _Campaign:
     Attributes:
         config: The bridges' file.
         store: The database, to be looked into.
+        ray: Where the member is; None: in the bridges.
         kills: What was killed, and how -> how often.
         broker_killed_s: When the broker was killed without a chance to write.
         ended: Bridges that ended by themselves since the broker, the database or their place was away.
@@ -64,6 +71,7 @@ class _Campaign:
     server: Postgres | None
     fleet: Fleet
     rng: random.Random
+    ray: RayCluster | None = None
     kills: Counter[str] = field(default_factory=Counter)
     broker_killed_s: list[float] = field(default_factory=list)
     exits: list[str] = field(default_factory=list)
@@ -129,6 +137,7 @@ class _Campaign:
         if not self._ahead:
             self._ahead = [self.kill_bridge, self.end_bridge, self.kill_bridge, self.end_bridge, self.kill_spare]
             self._ahead += [self.kill_broker, self.end_broker, *self._database_faults()]
+            self._ahead += [self.kill_ray_node] * _RAY_SHARE if self.ray is not None else []
             self.rng.shuffle(self._ahead)
         self._ahead.pop()()
         before, deadline = self.progress(), time.monotonic() + _PROGRESS_S
@@ -198,6 +207,14 @@ class _Campaign:
             connection.exec_driver_sql("ROLLBACK")
             self.kills["SQLite, locked"] += 1
 
+    def kill_ray_node(self) -> None:
+        """Kill a node of the cloud member's cluster while it reads, and add one in its place."""
+        assert self.ray is not None
+        self.ray.wait()
+        self.ray.kill_node()
+        self.kills["Ray node, SIGKILL"] += 1
+        self._away(self.ray.add_node)
+
     def _away(self, start: Callable[[], None]) -> None:
         time.sleep(self.rng.uniform(0.0, 2.0))
         start()
@@ -246,10 +263,13 @@ def _run(kind: str, args: argparse.Namespace, seconds: float) -> tuple[dict[str,
         url, server, store = stack.enter_context(_database(kind, folder))
         broker = PersistentMosquitto(folder)
         stack.enter_context(broker)
-        config = write_bridge(folder, broker.port, engine, checkpoint, url, f"any/{_SHARDS}")
+        ray = stack.enter_context(RayCluster(checkpoint)) if args.ray else None
+        model = {"checkpoint": str(checkpoint), "engine": str(engine), "threads": 1}
+        model |= {"member": ray.member, "member_timeout_s": _MEMBER_S} if ray is not None else {}
+        config = write_bridge(folder, broker.port, model, url, f"any/{_SHARDS}")
         subscriber = stack.enter_context(Subscriber(broker.port))
         fleet = stack.enter_context(Fleet(broker.port, manifest, args.seed))
-        campaign = _Campaign(folder, config, store, broker, server, fleet, random.Random(args.seed))
+        campaign = _Campaign(folder, config, store, broker, server, fleet, random.Random(args.seed), ray)
         stack.callback(campaign.stop)
         campaign.start()
         broker.write()  # a broker that is killed before it wrote a new session throws away what was for it
@@ -270,6 +290,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=at_least_one, default=1000, help="at most, of each database (default 1000)")
     parser.add_argument("--seconds", type=float, default=600.0, help="of kills, of each database (default 600)")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), help="one of both (default: both)")
+    parser.add_argument("--ray", action="store_true", help="the member is on two Ray nodes, which are killed, too")
     parser.add_argument("--seed", type=int, default=0, help="of the kills (default 0)")
 
 

@@ -82,10 +82,11 @@ def _server(folder: Path, canned: bool) -> Iterator[str]:
 @contextmanager
 def _remote(family: Family, url: str) -> Iterator[Member]:
     from cloud_bridge.inference.endpoint import Endpoint
-    from cloud_bridge.inference.vllm import VllmMember
+    from cloud_bridge.inference.remote import RemoteMember
+    from cloud_bridge.inference.vllm import VllmDialect
 
     endpoint = Endpoint(f"{url}/completions", "", ssl.create_default_context(), _PATIENCE_S)
-    with closing(VllmMember(family, _NAME, endpoint, _PATIENCE_S)) as member:
+    with closing(RemoteMember(family, VllmDialect(family, _NAME, endpoint), _PATIENCE_S)) as member:
         yield member
 
 

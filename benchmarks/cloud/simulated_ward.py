@@ -66,6 +66,7 @@ class SimulatedWard:
         return {
             "received": 0,
             "gaps": 0,
+            "shed": 0,
             "skewed": 0,
             "verdicts": 0,
             "alerts": 0,

@@ -32,17 +32,17 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from benchmarks.broker import child_env
 from benchmarks.demo_source import rendered_clip
+from benchmarks.device.fake_eye import fake_eye
+from benchmarks.device.processes import family, resident
 from benchmarks.harness import Child, Rig, add_engine, engine_folder, running_rig
 from benchmarks.listener import Listener
 from benchmarks.runner import Benchmark, Report
 from edge_runtime.config import load_config
 from edge_runtime.gate.children import Child as EyeProcess
-from edge_runtime.gate.children import Running
 from edge_runtime.gate.clients import EyeClient
 from edge_runtime.gate.core import release
 from edge_runtime.gate.ledger import Ledger
 from edge_runtime.gate.sampler import Sampler
-from edge_runtime.link import Link
 from edge_runtime.uplink.publisher import Publisher, fill_message
 from wire.arguments import at_least_one
 from wire.artifact.engine_record import engine_parts
@@ -85,16 +85,6 @@ time.sleep(60)
 """
 
 
-_ANSWERING = """
-import socket, sys
-link = socket.socket(fileno=int(sys.argv[1]))
-link.setblocking(True)
-code = bytes(8) + bytes(int(sys.argv[2]))
-while question := link.recv(64):
-    link.send(question[:8] + code)
-"""
-
-
 def _paced(work: Callable[[int], None], first: int, count: int) -> float:
     """CPU seconds of this process, all threads, for `count` calls with a pause after each."""
     begin = time.process_time()
@@ -122,7 +112,7 @@ def _ours(rig: Rig) -> Iterator[Callable[[int], None]]:
             )
         )
         publisher = stack.enter_context(Publisher(config, key, {"boot_id": 1}, certificate))
-        eye = EyeClient(EyeProcess("eye", lambda: _answering(manifest.n), lambda: b"{}"), manifest.n, follows=False)
+        eye = EyeClient(EyeProcess("eye", lambda: fake_eye(manifest.n), lambda: b"{}"), manifest.n, follows=False)
         stack.callback(eye.close)
 
         def work(slot: int) -> None:
@@ -136,15 +126,6 @@ def _ours(rig: Rig) -> Iterator[Callable[[int], None]]:
 
         yield work
         publisher.reason = "benchmark over"
-
-
-def _answering(n: int) -> Running:
-    """An eye that answers every question at once."""
-    ours, theirs = Link.pair()
-    command = [sys.executable, "-c", _ANSWERING, str(theirs.descriptor), str(2 * n)]
-    process = subprocess.Popen(command, pass_fds=(theirs.descriptor,))
-    theirs.close()
-    return Running(ours, process.kill, process.wait)
 
 
 @contextlib.contextmanager
@@ -189,31 +170,16 @@ def cpu_per_window(rig: Rig, windows: int) -> dict[str, float]:
     }
 
 
-def _family(pid: int) -> list[int]:
-    """A process and those that it started."""
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    return [pid, *(int(child) for file in children for child in file.read_text().split())]
-
-
 def _resident_together(pid: int) -> dict[str, float]:
     """Rss and Pss in MB of a process and of those that it started, in sum."""
-    sizes = [_resident(each) for each in _family(pid)]
+    sizes = [resident(each) for each in family(pid).values()]
     return {name: sum(size.get(name, 0.0) for size in sizes) for name in ("rss", "pss")}
 
 
 def _cpu_together(pid: int) -> float:
     """Processor seconds of a process and of those that it started, so far."""
-    spent = (Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in _family(pid))
+    spent = (Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in family(pid).values())
     return sum(int(fields[11]) + int(fields[12]) for fields in spent) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident(pid: int) -> dict[str, float]:
-    """Rss and Pss of a process in MB; empty where /proc has no smaps_rollup."""
-    path = Path(f"/proc/{pid}/smaps_rollup")
-    if not path.is_file():
-        return {}
-    fields = dict(line.split(":", 1) for line in path.read_text().splitlines()[1:])
-    return {name.lower(): int(fields[name].split()[0]) / 1024 for name in ("Rss", "Pss")}
 
 
 def memory(engine: Path) -> dict[str, float]:
@@ -224,7 +190,7 @@ def memory(engine: Path) -> dict[str, float]:
         try:
             assert process.stdout is not None  # asked for above
             process.stdout.readline()
-            return _resident(process.pid)
+            return resident(process.pid)
         finally:
             process.kill()
 

@@ -1,13 +1,14 @@
 """`python -m benchmarks.alarms [--data MANIFEST.csv]`: false alerts a day, risks found and delay, as curves.
 
-    rendered life, a day of every camera  --noise--> events, stride 1 --member--> counting rule, sequential test
+    rendered life, a day of every camera  --noise--> events, stride 1 --member--> counting rule, event test
     clips of risks behind a minute of it  --the same------------------------------> found? how late?
 
-Both rules read the same verdicts. Rooms and risks are those of no training and no calibration. The sequential test
+Both rules read the same events. Rooms and risks are those of no training and no calibration. The event test
 stands where the checkpoint's `alert_calibration.json` puts it for a budget; without that file, each half of the rooms
 and of the risks is calibrated on the other half. With --data, real clips are strung together as well: the codes of
 each while it plays, something new every few seconds, and no pause; they are halved by group, and so judged by clips of
-other groups. A risk counts as found where its alert is raised within 20 releases of its onset (column onset_s of a
+other groups; a checkpoint with a left_out.json (`familial.train --folds`) is measured on the clips that it lists alone.
+A risk counts as found where its alert is raised within 20 releases of its onset (column onset_s of a
 manifest; else the clip's start). Percentiles are of those found. What a day holds: `familial.evaluate.life.DAY`.
 """
 
@@ -24,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
 from wire.arguments import at_least_one, former_name
-from wire.errors import DataError
+from wire.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from cloud_bridge.alerts.rules import AlertRule
-    from familial.evaluate.life import Block
+    from familial.evaluate.life import Block, Said
     from familial.evaluate.life_readings import Risk
     from familial.evaluate.sequential import ScoreLaw
     from familial.model.config import FamilyConfig
@@ -44,7 +45,6 @@ _BUDGETS = (100.0, 24.0, 10.0, 4.0, 1.0)  # false alerts a day, for each label
 _COMPARED = 24.0  # budget at which the two rules are compared
 _WITHIN = 20  # releases after its onset in which a risk must raise its alert
 _DAY_S = 86400.0
-_LAST = 4  # releases at the end of a real fall that are looped
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv", help="real clips, too")
     parser.add_argument("--member", choices=("edge", "cloud"), default="cloud")
     parser.add_argument("--hours", type=float, default=24.0, help="camera-hours of normal life, of each source")
-    parser.add_argument("--rooms", type=at_least_one, default=20, help="rendered rooms (default 20)")
+    parser.add_argument("--rooms", type=int, default=20, help="rendered rooms (default 20); 0: with --data, none")
     parser.add_argument("--risks", type=at_least_one, default=30, help="rendered clips of each risk (default 30)")
     count = parser.add_argument(
         "--noise-samples", type=at_least_one, default=4, metavar="N", help="of each risk (default 4)"
@@ -65,12 +65,12 @@ class _Half:
     """Some of the readings, and the laws by which they are judged.
 
     Attributes:
-        normal: label probabilities (E, L), attributes (E, A) and kinds of life (E,), one triple a camera.
+        normal: what is said of each camera's hours, and the kind of life (E,) that each event shows.
         risks: with their readings.
         laws: label -> law, none of them fitted on these readings.
     """
 
-    normal: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.str_]]]
+    normal: Sequence[tuple[Said, npt.NDArray[np.str_]]]
     risks: Sequence[Risk]
     laws: dict[str, ScoreLaw]
 
@@ -90,15 +90,20 @@ def _measure(args: argparse.Namespace) -> Report:
     import torch
 
     from familial.evaluate.life import DAY
+    from familial.evaluate.life_clips import clip_blocks, left_out_of, releases_by_kind
     from familial.model import checkpoint
 
     torch.manual_seed(0)
     family = checkpoint.load(args.checkpoint)
     shares = {name: kind.share for name, kind in DAY.items()}
-    sources = {"rendered": (*_rendered(family, args.rooms, args.risks), shares)}
+    sources: dict[str, tuple[list[Block], list[Block], dict[str, float]]] = {}
+    if args.rooms < (0 if args.data else 1):
+        raise ConfigError(f"--rooms {args.rooms}: give 1 or more; with --data, 0 leaves rendered life out")
+    if args.rooms:
+        sources["rendered"] = (*_rendered(family, args.rooms, args.risks), shares)
     if args.data:
-        blocks, risks = _real(family, args.data)
-        sources["real"] = (blocks, risks, {kind: float(count) for kind, count in _counts(blocks).items()})
+        blocks, risks = clip_blocks(family, args.data, left_out_of(args.checkpoint))
+        sources["real"] = (blocks, risks, releases_by_kind(blocks))
     rows = [["source", "rule", "risk", "false a day", "found", "delay p50", "p90"]]
     figures: dict[str, Any] = {"member": args.member, "hours": args.hours}
     notes, ratio = list[str](), None
@@ -110,7 +115,7 @@ def _measure(args: argparse.Namespace) -> Report:
         rows += [[name, *_cells(outcome, sum(hours.values()))] for outcome in outcomes]
         figures[name] = {"hours": hours, "rules": [_figures(outcome, hours) for outcome in outcomes]}
         notes += [f"{name}: {len(blocks)} blocks of life, {len(risks)} risks; {how}", *_by_kind(name, outcomes, hours)]
-        ratio = _ratio(outcomes, hours, family.config.labels[1]) if name == "rendered" else ratio
+        ratio = ratio or _ratio(outcomes, hours, family.config.labels[1])
     if "low" not in family.config.attributes:
         notes.append("lying still: not measured, the checkpoint has no attribute low")
     return Report(ratio, figures, rows, notes)
@@ -129,44 +134,6 @@ def _rendered(family: Family, rooms: int, count: int) -> tuple[list[Block], list
     stays = [looped(block, family.config.window.slot_s) for block in risks if block.kind == "fall"]
     kept = [block for block in stays if block is not None and "low" in family.config.attributes]
     return list(blocks_of(family, seeds, rooms)), risks + kept
-
-
-def _real(family: Family, data: Sequence[Path]) -> tuple[list[Block], list[Block]]:
-    """Clips of manifests: those of no risk by set, those of a risk by label, and falls whose end is looped."""
-    from dataclasses import replace
-
-    from familial.data.clips import read_manifests
-    from familial.evaluate.clip_inference import clip_codes
-    from familial.evaluate.footage import family_footage
-    from familial.evaluate.life import Block
-    from familial.evaluate.life_readings import looped
-
-    config = family.config
-    slot_s, normal, risks = config.window.slot_s, list[Block](), list[Block]()
-    for clip in read_manifests(data, config.labels):
-        if clip.label not in config.labels:
-            continue
-        footage = family_footage(clip.file, config)
-        playing = max(1, math.ceil(footage.duration / slot_s))
-        codes, source = clip_codes(family, footage), f"{clip.set} {clip.group}"
-        if clip.label == config.labels[0]:
-            normal.append(Block(clip.set, codes[:playing], source))
-            continue
-        risk = Block(clip.label, codes, source, (clip.onset_s or 0.0) / slot_s, (max(0, playing - _LAST), playing))
-        stays = looped(risk, slot_s) if clip.label == "fall" and "low" in config.attributes else None
-        risks += [replace(risk, lying=(0, 0)), *([stays] if stays else [])]
-    if not normal or not risks:
-        raise DataError("--data: clips of no risk and of a risk are needed; one of them is missing")
-    return normal, risks
-
-
-def _counts(blocks: Sequence[Block]) -> dict[str, int]:
-    from collections import Counter
-
-    counts: Counter[str] = Counter()
-    for block in blocks:
-        counts[block.kind] += len(block.codes)
-    return dict(counts)
 
 
 def _halves(
@@ -192,7 +159,7 @@ def _halves(
     else:
         laws = [dict(calibrate(read[1 - half], family, "", str(sigma), "")[0].laws) for half in (0, 1)]
     made = [
-        _Half([(*pair, kinds) for pair, kinds in zip(found.normal, found.kinds, strict=True)], found.risks, laws[half])
+        _Half(list(zip(found.normal, found.kinds, strict=True)), found.risks, laws[half])
         for half, found in enumerate(read)
     ]
     return made, "thresholds by the checkpoint's table" if table else "each half calibrated on the other"
@@ -238,11 +205,11 @@ def _tried(halves: Sequence[_Half], config: FamilyConfig, label: str) -> Iterato
 def _counted(halves: Sequence[_Half], config: FamilyConfig, label: str, rule: AlertRule) -> _Outcome:
     false, delays = list[str](), list[float]()
     for half in halves:
-        for labels, _, kinds in half.normal:
-            false += [str(kinds[at]) for at, said in alerts(labels, config.labels, rule) if said == label]
+        for life, kinds in half.normal:
+            false += [str(kinds[at]) for at, said in alerts(life.labels, config.labels, rule) if said == label]
         for risk in half.risks:
             if risk.label == label:
-                at = [index for index, said in alerts(risk.labels, config.labels, rule) if said == label]
+                at = [index for index, said in alerts(risk.said.labels, config.labels, rule) if said == label]
                 delays.append(_delay(at, risk.onset, config, _WITHIN))
     return _Outcome(f"{rule.raise_at:g}, {rule.raise_for}", label, math.nan, false, delays)
 
@@ -251,9 +218,7 @@ def _tested(halves: Sequence[_Half], config: FamilyConfig, label: str, budget: f
     import numpy as np
 
     from calibration.alert_tables import raised
-    from familial.evaluate.sequential import log_odds
 
-    index, releases = config.labels.index(label), config.event_releases
     false, delays = list[str](), list[float]()
     for half in halves:
         law = half.laws.get(label)
@@ -261,14 +226,25 @@ def _tested(halves: Sequence[_Half], config: FamilyConfig, label: str, budget: f
         if law is None or point is None:
             return _Outcome(f"budget {budget:g} (not supported)", label, budget, [], [])
         at = np.array([point.threshold])
-        for labels, _, kinds in half.normal:
-            scores = log_odds(labels, index, labels[:, 0])
-            false += [str(kinds[event]) for event in raised(law, scores, releases, at)[0]]
+        for life, kinds in half.normal:
+            false += [str(kinds[event]) for event in raised(_evidence(half, life, label, config), at)[0]]
         for risk in half.risks:
             if risk.label == label:
-                scores = log_odds(risk.labels, index, risk.labels[:, 0])
-                delays.append(_delay(raised(law, scores, releases, at)[0], risk.onset, config, _WITHIN))
+                events = raised(_evidence(half, risk.said, label, config), at)[0]
+                delays.append(_delay(events, risk.onset, config, _WITHIN))
     return _Outcome(f"budget {budget:g}", label, budget, false, delays)
+
+
+def _evidence(half: _Half, said: Said, label: str, config: FamilyConfig) -> npt.NDArray[np.float64]:
+    """Evidence (E,) for a label, as the bridge's `EvidenceRule` sees it."""
+    from calibration.alert_tables import contested, evidence_of
+
+    found = {
+        name: evidence_of(half.laws[name], said.scores[:, index], config.event_releases)
+        for index, name in enumerate(config.labels[1:])
+        if name in half.laws
+    }
+    return contested(found.pop(label), list(found.values()))
 
 
 def _lying(halves: Sequence[_Half], config: FamilyConfig) -> Iterator[_Outcome]:
@@ -295,16 +271,16 @@ def _lying_in(half: _Half, config: FamilyConfig, budget: float) -> tuple[list[An
     arming, point = laws[0].at_most(ARMING_PER_DAY), laws[1].at_most(budget)
     if arming is None or point is None:
         return None
-    fall, low = config.labels.index("fall"), config.attributes.index(LOW)
+    fall, low = config.labels.index("fall") - 1, config.attributes.index(LOW)
     slots = round(LEAST_LIE_S / config.window.slot_s)
 
-    def turned(labels: npt.NDArray[np.float64], shares: npt.NDArray[np.float64]) -> list[int]:
-        scores = log_odds(labels, fall, labels[:, 0]), log_odds(shares, low, 1.0 - shares[:, low])
+    def turned(said: Said) -> list[int]:
+        scores = said.scores[:, fall], log_odds(said.shares, low, 1.0 - said.shares[:, low])
         return lying_raised(laws, scores, config.event_releases, arming.threshold, slots)(point.threshold)
 
-    false = [str(kinds[event]) for labels, shares, kinds in half.normal for event in turned(labels, shares)]
+    false = [str(kinds[event]) for life, kinds in half.normal for event in turned(life)]
     lies = [risk for risk in half.risks if risk.label == LYING_STILL]
-    return false, [_delay(turned(risk.labels, risk.shares), risk.onset, config, math.inf) for risk in lies]
+    return false, [_delay(turned(risk.said), risk.onset, config, math.inf) for risk in lies]
 
 
 def _delay(events: Sequence[int], onset: float, config: FamilyConfig, within: float) -> float:
@@ -323,7 +299,7 @@ def _hours(halves: Sequence[_Half], config: FamilyConfig) -> dict[str, float]:
 
     counts: Counter[str] = Counter()
     for half in halves:
-        for _, _, kinds in half.normal:
+        for _, kinds in half.normal:
             counts.update(kinds.tolist())
     return {kind: count * config.window.slot_s / 3600.0 for kind, count in counts.items()}
 
@@ -369,7 +345,7 @@ def _by_kind(name: str, outcomes: Sequence[_Outcome], hours: dict[str, float]) -
 
 
 def _ratio(outcomes: Sequence[_Outcome], hours: dict[str, float], label: str) -> float | None:
-    """Share found by the sequential test over that by the best counting rule, at no more false alerts a day."""
+    """Share found by the event test over that by the best counting rule, at no more false alerts a day."""
     total = sum(hours.values()) / 24.0
     rows = [each for each in outcomes if each.label == label and len(each.false) / total <= _COMPARED and each.delays]
     counted = [_percentiles(each)[0] for each in rows if math.isnan(each.budget)]

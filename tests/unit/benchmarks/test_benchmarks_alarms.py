@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from benchmarks.model import alarms
 from calibration import alerts as command
 from calibration.alerts import calibrate
 from familial.evaluate import life
-from familial.evaluate.life import Block, Kind, strung
+from familial.evaluate.life import Block, Kind, Said, strung
 from familial.evaluate.life_readings import Readings, Risk, looped
 from familial.evaluate.sequential import LYING_STILL, AlertCalibration
-from familial.model.checkpoint import save
+from familial.model.checkpoint import checkpoint_hash, save
 from familial.model.family import Family
 from familial.train.attributes import with_attributes
 from tests.support.family_factory import make_family, small_config
@@ -79,6 +80,23 @@ def test_a_minute_of_life_is_measured_end_to_end(
 
 
 @pytest.mark.usefixtures("short")
+def test_a_fold_is_measured_on_the_clips_that_it_left_out(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fold = tmp_path / "fold-0"
+    shutil.copytree(checkpoint, fold)
+    data = ["--data", str(a_manifest(tmp_path)), "--noise-samples", "1"]
+    (fold / "left_out.json").write_text('["0.mp4", "1.mp4", "3.mp4"]')
+    assert alarms.COMMAND.main(["--checkpoint", str(fold), *SMALL, *data, "--rooms", "0"]) == 0
+    assert "real: 1 blocks of life, 2 risks" in capsys.readouterr().out
+    (fold / "left_out.json").write_text("{")
+    assert alarms.COMMAND.main(["--checkpoint", str(fold), *SMALL, *data, "--rooms", "0"]) == 2
+    assert "left_out.json: unreadable" in capsys.readouterr().err
+    assert alarms.COMMAND.main(["--checkpoint", str(checkpoint), "--rooms", "0"]) == 2
+    assert "--rooms 0: give 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("short")
 def test_a_table_is_written_beside_the_weights(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--checkpoint", str(checkpoint), *SMALL]) == 0
     found = AlertCalibration.read(checkpoint)
@@ -86,17 +104,49 @@ def test_a_table_is_written_beside_the_weights(checkpoint: Path, capsys: pytest.
     assert "lying still: no table: the checkpoint has no attribute low" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("short")
+def test_a_family_that_sees_people_has_a_table_too(tmp_path: Path) -> None:
+    save(make_family(sees_people=True), tmp_path)
+    (tmp_path / "noise.json").write_text('{"profile": "balanced", "sigma": "1931/32", "levels": {}}')
+    assert command.main(["--checkpoint", str(tmp_path), *SMALL]) == 0
+    assert AlertCalibration.read(tmp_path) is not None
+
+
+def test_a_table_of_own_clips_is_made_by_the_families_that_left_them_out(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(a_manifest(tmp_path)), "--hours", "0.1"]
+    folds = tmp_path / "folds"
+    for number, names in enumerate((["0.mp4", "1.mp4"], ["2.mp4", "3.mp4"])):
+        shutil.copytree(checkpoint, folds / f"fold-{number}")
+        (folds / f"fold-{number}/left_out.json").write_text(json.dumps(names))
+    made = tmp_path / "made"
+    shutil.copytree(checkpoint, made)
+    assert command.main(["--checkpoint", str(made), *data, "--folds", str(folds)]) == 0
+    found = AlertCalibration.read(made)
+    assert found is not None and found.checkpoint == checkpoint_hash(made)
+    assert found.made_of == "4 clips, each read by the one of 2 families that left it out"
+    for options, hint in ((data, "go together"), (["--folds", str(folds)], "go together")):
+        assert command.main(["--checkpoint", str(made), *options]) == 2
+        assert hint in capsys.readouterr().err
+    save(a_family(), folds / "fold-1")
+    assert command.main(["--checkpoint", str(made), *data, "--folds", str(folds)]) == 2
+    assert "--folds: attributes of fold 1 is" in capsys.readouterr().err
+
+
 def test_a_checkpoint_that_is_missing_ends_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--checkpoint", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def said(fall: np.ndarray[Any, Any], low: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Probabilities of labels with log odds `fall`, and shares of attributes with log odds `low`."""
-    odds = np.exp(np.stack([np.zeros_like(fall), fall, np.full_like(fall, -4.0)], axis=1))
+def said(fall: np.ndarray[Any, Any], low: np.ndarray[Any, Any], fight: float = 0.0) -> Said:
+    """Of releases with scores `fall` (N,), and shares of attributes with log odds `low` (N,) in whole events."""
+    events, low = len(fall) - R + 1, low[R - 1 :]
     share = 1.0 / (1.0 + np.exp(-low))
     others = np.repeat((1.0 - share)[:, None] / 4.0, 4, axis=1)
-    return odds / odds.sum(axis=1, keepdims=True), np.insert(others, 3, share, axis=1)
+    labels = np.tile([0.9, 0.05, 0.05], (events, 1))
+    scores = np.stack([fall, np.random.default_rng(len(fall)).normal(0.0, 1.0, len(fall)) + fight], axis=1)
+    return Said(labels, np.insert(others, 3, share, axis=1), scores)
 
 
 def made_up_readings() -> Readings:
@@ -107,11 +157,11 @@ def made_up_readings() -> Readings:
     for index in range(24):
         stays, events = index % 2 == 0, 260
         on = np.arange(events) >= 60
-        fall = rng.normal(-3, 1, events) + 5.0 * (on & (np.arange(events) < 70))
+        fall = rng.normal(-3, 1, events) + 2.0 * (on & (np.arange(events) < 70))
         low = rng.normal(-3, 1, events) + 3.0 * (on & stays)
-        risks.append(Risk(LYING_STILL if stays else "fall", 64.0, *said(fall, low)))
-        risks.append(Risk("fight", 64.0, *said(rng.normal(-3, 1, 90), rng.normal(-3, 1, 90))))
-    return Readings(normal, [np.full(2000, "walks")] * 6, risks)
+        risks.append(Risk(LYING_STILL if stays else "fall", 60.0, said(fall, low)))
+        risks.append(Risk("fight", 60.0, said(rng.normal(-3, 1, 90), rng.normal(-3, 1, 90), -1.0)))
+    return Readings(normal, [np.full(2000 - R + 1, "walks")] * 6, risks)
 
 
 def test_tables_say_what_is_found_and_what_cannot_be() -> None:
@@ -128,7 +178,7 @@ def test_the_benchmark_counts_what_the_bridge_would_raise() -> None:
     readings, family = made_up_readings(), a_family()
     made, _ = calibrate(readings, family, "", "1", "")
     half = alarms._Half(
-        [(*pair, kind) for pair, kind in zip(readings.normal, readings.kinds, strict=True)],
+        list(zip(readings.normal, readings.kinds, strict=True)),
         readings.risks,
         dict(made.laws),
     )
