@@ -23,7 +23,7 @@ MANIFEST = make_manifest(slot_s=1.0)
 class Api:
     """A server over a harness of lab/door and lab/hall, with a token for each role, and one of another site."""
 
-    def __init__(self, folder: Path, per_s: float = 1e6, burst: float = 1e6) -> None:
+    def __init__(self, folder: Path, per_s: float = 1e6, burst: float = 1e6, views: int = 1) -> None:
         self.harness = Harness(folder, MANIFEST)
         self.tokens = {role: add_token(folder / "tokens.json", role, role, ["*"], 1.0) for role in ROLES}
         self.tokens["stranger"] = add_token(folder / "tokens.json", "stranger", "admin", ["ward-9"], 1.0)
@@ -32,7 +32,7 @@ class Api:
         config = ApiConfig("127.0.0.1:0", str(folder / "tokens.json"), requests_per_s=per_s, burst=burst)
         bridge = self.harness.bridge
         bridge.look()
-        facts = Facts.of(MANIFEST, bridge.sessions)
+        facts = Facts.of(MANIFEST, bridge.sessions, views=views)
         self.server = ApiServer(config, bridge._store.engine, lambda: bridge.health, facts)
         bridge.listeners.append(self.server.tell)
         self.url = f"http://127.0.0.1:{self.server.port}"

@@ -119,7 +119,7 @@ def make_disk(root: Root, path: Path) -> None:
 class Machine:
     """An emulated machine with four cores, from its start until it switches itself off."""
 
-    def __init__(self, disk: Path) -> None:
+    def __init__(self, disk: Path, more: Sequence[str] = ()) -> None:
         self.console: list[str] = []
         initrd = disk.with_suffix(".cpio")
         initrd.write_bytes(_initrd())
@@ -129,7 +129,7 @@ class Machine:
         command += ["-append", "console=ttyAMA0 panic=1 quiet"]
         command += ["-drive", f"if=none,id=disk,file={disk},format=raw,cache=unsafe"]
         command += ["-device", "virtio-blk-device,drive=disk"]
-        command += ["-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net"]
+        command += ["-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net", *more]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -144,6 +144,10 @@ class Machine:
     def _read(self) -> None:
         assert self.process.stdout is not None
         self.console.extend(line.rstrip() for line in self.process.stdout)
+
+    def finished(self) -> None:
+        """Wait for the last lines of a machine that has switched itself off."""
+        self._reader.join()
 
     def __enter__(self) -> Machine:
         return self

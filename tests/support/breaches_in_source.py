@@ -138,7 +138,7 @@ WRITTEN: dict[str, Written] = {
     "what came of a slot that is lost is not wiped": Written(
         "what is used is kept",
         CLIENTS,
-        ((r"self\._record\.fill\(0\)\n( +)if gone", r"if gone"),),
+        ((r"self\._record\.fill\(0\)\n( +)opens =", r"opens ="),),
         f"{T_CLIENTS}::test_what_is_no_record_of_the_slot_is_no_code",
     ),
     "a record of another slot is read": Written(

@@ -12,6 +12,7 @@ import numpy as np
 
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.rules import AlertRule
+from cloud_bridge.alerts.scenes import SceneConfig
 from cloud_bridge.bridge import Bridge
 from cloud_bridge.config import BridgeConfig, CameraConfig, ModelConfig
 from cloud_bridge.contour.artist import Artist
@@ -160,6 +161,7 @@ class Harness:
         store: StoreConfig | None = None,
         webhooks: Sequence[WebhookConfig] = (),
         artist: Artist | None = None,
+        scenes: Sequence[SceneConfig] = (),
     ) -> None:
         self.manifest = manifest
         self.member = FakeMember()
@@ -170,7 +172,9 @@ class Harness:
         cameras = (CameraConfig("lab", "door", DEVICE.public.hex), CameraConfig("lab", "hall", OTHER.public.hex))
         model = ModelConfig(sentence_every_s=sentences_s)
         self.bridge = Bridge(
-            BridgeConfig(cameras=cameras, alerts=rule or AlertRule(), model=model, webhooks=tuple(webhooks)),
+            BridgeConfig(
+                cameras=cameras, alerts=rule or AlertRule(), model=model, webhooks=tuple(webhooks), scenes=tuple(scenes)
+            ),
             manifest,
             self.member,
             self.key,

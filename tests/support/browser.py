@@ -24,6 +24,9 @@ PHONE, DESK = (360, 740), (1280, 860)
 PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+_MARKED = "document.querySelector('main')?.firstElementChild?.setAttribute('data-former', '')"
+_COMPLETE = """!document.querySelector("main [data-former]") &&
+    [...document.querySelectorAll("main [role=status]")].every((each) => !each.textContent.includes("…"))"""
 _SETTLED = "Promise.all(document.getAnimations().map(each => each.finished.catch(() => 0)))"
 
 
@@ -68,9 +71,12 @@ class Visit:
         self.page.wait_for_selector(".pill[data-state=live]")
 
     def see(self, view: str) -> None:
-        """Go to a view, and wait until it has what it asks for."""
-        self.page.goto(f"{self.url}/#/{view}")
-        self.wait("!document.querySelector('main [role=status]')?.textContent.includes('…')")
+        """Go to a view, and wait until it stands in place of the former one and has what it asks for."""
+        address = f"{self.url}/#/{view}"
+        if self.page.url != address:
+            self.page.evaluate(_MARKED)
+        self.page.goto(address)
+        self.wait(_COMPLETE)
 
     def wait(self, holds: str) -> None:
         """Return once an expression holds; asked from here, since the page's policy lets no text run there."""

@@ -22,6 +22,9 @@ from wire.protocol.keys import DeviceKey
 from wire.protocol.message import FeatureMessage
 from wire.protocol.topics import topic
 
+LATE = 5
+"""Slots after a source's last one: noise alone, until the eye has said in time that it ended."""
+
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -59,8 +62,8 @@ def test_every_clip_gets_a_verdict_of_both_members(rig: Rig, tmp_path: Path, sec
         assert bridge.wait(PATIENCE_S) == 0, bridge.output()
         heard = rig.hear(listener.records())
     count = rig.manifest.window.releases_of(seconds)
-    released = slots(heard)  # all, except slots that a busy machine missed
-    assert len(released) > 0.7 * count and released == sorted(set(released)) and released[-1] < count
+    released = slots(heard)  # all, except slots that a busy machine missed; more where the last answer came late
+    assert len(released) > 0.7 * count and released == sorted(set(released)) and released[-1] < count + LATE
     whole = [slot for slot in released if slot >= 7] or released[-1:]
     for member in ("edge", "cloud"):
         spans = [(v.first_slot, v.last_slot) for _, v in heard.of(member)]

@@ -78,7 +78,7 @@ def offences(command: str, arguments: list[str]) -> list[str]:
         paths = [ROOT / part.split("::")[0] for part in arguments if part.startswith("tests/")]
         gone = [f"no file {path.relative_to(ROOT)}" for path in paths if not path.exists()]
         return gone + [f"{command} has no {flag}" for flag, _ in flags if flag not in SCRIPT_FLAGS[command]]
-    command = "benchmarks.demo" if command == "scripts/demo" else command
+    command = {"scripts/demo": "benchmarks.demo", "scripts/lora": "familial.train.lora"}.get(command, command)
     if command not in commands():
         return [f"{command} is no command"]
     options, found = options_of(command), []

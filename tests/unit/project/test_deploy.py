@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from cloud_bridge.config import BridgeConfig
+from cloud_bridge.inference import ray_serve
 from tests.support.api_server import Api
 from tests.support.bridge_factory import DEVICE
 from tests.support.services import ROOT
@@ -63,7 +64,7 @@ def test_compose_has_two_shards_and_a_spare_behind_nothing_open() -> None:
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:") or name == "mosquitto", port
         image = service["image"]
-        assert ":" in image or image == "veilsight-bridge", image
+        assert ":" in image or image in ("veilsight-bridge", "veilsight-member"), image
         assert not image.endswith(":latest")
 
 
@@ -84,6 +85,20 @@ def test_the_bridge_of_compose_has_a_file_that_loads(tmp_path: Path) -> None:
     config = loaded((COMPOSE / "bridge.toml").read_text(), tmp_path)
     assert config.run.place.of == 2 and config.run.place.fenced and config.broker.tls
     assert config.api.cert and config.store.password_file and not config.broker.url.count("@")
+
+
+def test_the_member_on_ray_is_asked_under_the_name_that_it_has(tmp_path: Path) -> None:
+    """Its lines in the bridge's file, without their comment signs; what the service is started with."""
+    text = re.sub(r"^# (member)", r"\1", (COMPOSE / "bridge.toml").read_text(), flags=re.MULTILINE)
+    config = loaded(text, tmp_path)
+    service = compose()["services"]["ray"]
+    options = ray_serve.parser().parse_args(service["command"].split())
+    assert config.model.member_url == f"https://ray:{options.port}/" and config.model.member_ca
+    assert options.checkpoint == Path("/opt/veilsight/model/checkpoint") and options.cert and options.key
+    assert service["entrypoint"][2] == ray_serve.__name__ and "ports" not in service and service["read_only"]
+    assert "secrets/ray/ray ray DNS:ray" in (COMPOSE / "prepare").read_text()
+    assert "ray" in service["build"]["args"]["EXTRAS"].split(",")
+    assert "ARG EXTRAS=cloud" in (ROOT / "deploy" / "Dockerfile").read_text()
 
 
 def test_the_access_list_names_the_topics_that_there_are() -> None:
