@@ -95,6 +95,10 @@ class RayCluster:
 def _hold(told: Connection, checkpoint: str, port: int) -> None:
     """The child: serve until it is told to end, or the parent is gone."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray notes the cluster's address in a folder that it takes to be there, and that all clusters of a machine share.
+    folder = Path(tempfile.mkdtemp(prefix="vs-ray-"), "ray")
+    folder.mkdir()
+    os.environ["RAY_TMPDIR"] = str(folder.parent)
     with tempfile.TemporaryFile() as nobody:  # Ray tells of each node that dies, in many lines
         os.dup2(nobody.fileno(), 1)
         os.dup2(nobody.fileno(), 2)
@@ -103,10 +107,10 @@ def _hold(told: Connection, checkpoint: str, port: int) -> None:
 
     from cloud_bridge.inference.ray_serve import deploy, parser
 
-    folder = tempfile.mkdtemp(prefix="vs-ray-")
-    sizes: dict[str, Any] = {"num_cpus": 1, "object_store_memory": _STORE_BYTES, "temp_dir": folder}
-    cluster = Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False})
+    sizes: dict[str, Any] = {"num_cpus": 1, "object_store_memory": _STORE_BYTES, "temp_dir": str(folder)}
+    cluster = None
     try:
+        cluster = Cluster(initialize_head=True, head_node_args={**sizes, "include_dashboard": False})
         node = cluster.add_node(**sizes)
         ray.init(address=cluster.address, log_to_driver=False)
         deploy(parser().parse_args(["--checkpoint", checkpoint, "--port", str(port)]), checkpoint_hash(checkpoint))
@@ -114,12 +118,12 @@ def _hold(told: Connection, checkpoint: str, port: int) -> None:
         _obey(told, cluster, node, sizes)
     except EOFError:
         pass
-    except RemoteError as error:
-        told.send(str(error))
+    except Exception as error:  # noqa: BLE001  # the parent raises it, whatever it is
+        told.send(repr(error))
     finally:
-        for each in cluster.list_all_nodes():
+        for each in cluster.list_all_nodes() if cluster else ():
             _kill(each)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder.parent, ignore_errors=True)
         os._exit(0)  # the driver's own threads would wait for what is gone
 
 
