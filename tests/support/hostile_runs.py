@@ -213,10 +213,15 @@ def faults(run: Run, honest: Run) -> list[str]:
     return found
 
 
-def guessed(run: Run) -> tuple[int, int]:
-    """(how often the likeliest secret is right, of how many) against an eye that shouts: the best test there is."""
-    right = [(int(m.z[0]) > 0) == bool(secret(m.slot)) for _, m in run.heard.features]
-    return sum(right), len(right)
+def guessed(run: Run, every: bool = False) -> tuple[int, int]:
+    """(how often the likeliest secret is right, of how many) against an eye that shouts: the best test there is.
+
+    Releases of noise alone, which a busy machine makes, do not count: half of them are right by chance. every: they do.
+    """
+    right = sum((int(m.z[0]) > 0) == bool(secret(m.slot)) for _, m in run.heard.features)
+    alone = 0 if every else int(run.figures["loop"]["alone"])
+    count = len(run.slots) - alone
+    return min(count, right - alone // 2), count
 
 
 def told_by_time(run: Run, speed: float = 1.0) -> tuple[float, tuple[float, float]]:
