@@ -257,6 +257,13 @@ def _add_hyperparameters(parser: argparse.ArgumentParser) -> None:
     add("--samples-per-sequence", type=int, default=6, metavar="N", help="noisy events of each sequence in stage 2")
     add("--lr", type=float, default=2e-3, help="highest learning rate")
     add("--stage-1", type=float, default=0.6, metavar="SHARE", help="of the time, for single windows")
+    add(
+        "--tower-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tune a late fusion on whole clips; no stages 1, 2",
+    )
     add("--clip-stage", type=float, default=0.12, metavar="SHARE", help="of the time, for whole clips at the end")
     add("--bodies", type=float, default=0.3, metavar="WEIGHT", help="of what rendered clips know of bodies")
     add("--adversary", type=float, default=0.3, metavar="WEIGHT", help="of the re-identification adversary")

@@ -36,6 +36,7 @@ class TrainConfig:
         freeze_motion: the motion tower of a fused family keeps the weights of the base; what reads codes does not
             change them.
         logit_bias: added to the log odds of a risk once they are calibrated.
+        tower_steps: of the tower stage, which then stands in place of stages 1 and 2; 0: none.
     """
 
     minutes: float
@@ -55,6 +56,7 @@ class TrainConfig:
     decision_threshold: float | None = None
     logit_bias: float = 0.0
     freeze_motion: bool = False
+    tower_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.clip_stage < 0 or self.stage_1 < 0 or (self.clip_stage < 1 < self.stage_1 + self.clip_stage):
@@ -63,6 +65,10 @@ class TrainConfig:
         if self.clip_stage > 1 or (self.readers_alone and not self.warm_start):
             raise ConfigError(
                 f"--clip-stage {self.clip_stage:g}: a share of the time; 1 trains what reads codes alone: give a --base"
+            )
+        if self.tower_steps < 0 or (self.tower_steps and (self.readers_alone or not self.warm_start)):
+            raise ConfigError(
+                f"--tower-steps {self.tower_steps}: steps of the tower stage, from a --base, and --clip-stage below 1"
             )
         if self.workers < 0:
             raise ConfigError(f"--workers {self.workers}: a number of processes; 0 prepares batches in a thread")

@@ -6,6 +6,8 @@
                       `--adversary--> are two events of one scene? the codes learn not to tell
     whole clips, frozen tower --adapter, backbone--> the verdict of the clip (`clip_stage`)        stage 3
 
+In place of stages 1 and 2 a late fusion can be tuned on whole clips (`tower_stage`).
+
 The noise is on, at the config's profile; its rounding is passed straight through. What is saved is the moving average
 of the weights, calibrated on the validation set. Letters in shapes: B sequences, T frames, R releases of a sequence,
 K x d a code, N samples (noisy events).
@@ -36,6 +38,7 @@ from familial.train.memory import require_training_memory
 from familial.train.progress import Clock, Curve, State, run_folder
 from familial.train.sampling import BatchSource
 from familial.train.stages import TrainingHeads, step_losses
+from familial.train.tower_stage import train_towers
 from familial.train.validation import ValidationSet, pace_of
 from wire.errors import CheckpointError
 
@@ -88,7 +91,9 @@ def train(
         average = copy.deepcopy(family).eval().requires_grad_(False)
         validation = ValidationSet(average, validation_clips, train_config)
         training = _Training(family, average, source, validation, out, resume, budget)
-        if not train_config.readers_alone:
+        if train_config.tower_steps:
+            _tower_stage(training, budget)
+        elif not train_config.readers_alone:
             training.run()
         _whole_clips(training, budget)
         average.config, scores = validation.calibrated(average, _CALIBRATION * budget.left, budget.now)
@@ -97,13 +102,20 @@ def train(
     return Trained(average, scores)
 
 
+def _tower_stage(training: _Training, budget: Budget) -> None:
+    """The tower stage, in what is left of the budget before the clip stage and the calibration."""
+    config, clips = training.config, training.source.clips
+    shares, seconds = label_shares(training.family.config.labels), max(1.0, budget.left - training.kept.total)
+    train_towers(training.average, clips, shares, config.tower_steps, config.lr, config.seed, seconds, budget.now)
+
+
 def _whole_clips(training: _Training, budget: Budget) -> None:
     """The clip stage, in what is left of the budget before the calibration."""
     config = training.config
     if not config.clip_stage:
         return
     seconds = budget.left - (training.kept.total - training.kept.clip_stage)
-    if config.steps and not config.readers_alone:
+    if config.steps and not config.readers_alone and not config.tower_steps:
         seconds = min(seconds, config.clip_stage * budget.total)
     shares, clips = label_shares(training.family.config.labels), training.source.clips
     how: dict[str, Any] = {"lr": config.lr, "most": len(clips)} if config.readers_alone else {}

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from familial.model.vocabulary import PAD
 
-__all__ = ["agreement_loss", "clean_loss", "event_loss", "size_loss", "weak_logits_loss", "weak_loss"]
+__all__ = ["clean_loss", "event_loss", "size_loss", "weak_logits_loss", "weak_loss"]
 
 _GAIN = 1.25  # logit of a code at its own class prototype
 
@@ -34,14 +34,6 @@ def clean_loss(x: Tensor, labels: Tensor, label_prototypes: Tensor, weights: Ten
         weights: float (L,), of each label.
     """
     return cross_entropy(_prototype_logits(x, label_prototypes), labels, weight=weights, label_smoothing=0.02)
-
-
-def agreement_loss(x: Tensor, said: Tensor, label_prototypes: Tensor) -> Tensor:
-    """Return the cross-entropy of label probabilities said float (B, L) given codes x float (B, K, d) without noise.
-
-    Sure ones put a code at a prototype, as in `clean_loss`; unsure ones put it between them.
-    """
-    return cross_entropy(_prototype_logits(x, label_prototypes), said)
 
 
 def _prototype_logits(x: Tensor, label_prototypes: Tensor) -> Tensor:

@@ -80,7 +80,11 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
     rows = [row for row in read_manifests(args.data, labels) if row.label != UNSCORED] if args.data else []
     render = partial(rendered_clips, labels=labels, spec=config.window, processes=args.processes)
     # features of clips that it learned from flatter a frozen tower
-    seeds = clip_seeds("fusion", args.rendered) if args.freeze_motion else clip_seeds("training", args.rendered)
+    seeds = (
+        clip_seeds("fusion", args.rendered)
+        if args.freeze_motion or args.tower_steps
+        else clip_seeds("training", args.rendered)
+    )
     rendered = _with_progress(render(seeds), args.rendered, budget)
     alone = people_clips(clip_seeds("people", args.people), labels, config.window, args.processes)
     rendered += [replace(clip, set="people") for clip in _with_progress(alone, args.people, budget, "people")]

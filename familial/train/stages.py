@@ -21,13 +21,12 @@ from familial.model.code_space import rounded_gaussian
 from familial.model.desensitizer import ASIDE
 from familial.model.family import Family
 from familial.model.towers.base import Seen
-from familial.model.towers.fused import FusedTower
 from familial.model.towers.motion import SnippetTower
 from familial.model.vocabulary import FIRST_LABEL
 from familial.train.adversary import ReidentificationAdversary
 from familial.train.attributes import attribute_loss, attribute_prototypes, share_loss
 from familial.train.body_tasks import Bodies
-from familial.train.evidence import LABEL_SHARE, Evidence
+from familial.train.evidence import Evidence
 from familial.train.losses import clean_loss, event_loss, size_loss, weak_loss
 from familial.train.sampling import BatchSource, tracks_tensor
 
@@ -126,19 +125,19 @@ class TrainingHeads(nn.Module):
         tower = family.tower
         labels = len(family.config.labels)
         self.bodies = Bodies(tower, labels) if isinstance(tower, SnippetTower) else None
-        self.evidence = Evidence(family, tower) if isinstance(tower, FusedTower) else None
+        fusion = family.desensitizer.fusion
+        self.evidence = None if fusion is None else Evidence(family.desensitizer, fusion)
         self.reid_adversary = ReidentificationAdversary(family.config.n, family.config.sigma)
 
-    def evidence_losses(
-        self, x: Tensor, losses: dict[str, Tensor], batch: SequenceBatch, prototypes: Tensor, weights: Tensor
-    ) -> dict[str, Tensor]:
-        """Return `losses` of single windows, for a fused tower with those of `Evidence` in front of the labels'."""
+    def evidence_losses(self, losses: dict[str, Tensor], batch: SequenceBatch, weights: Tensor) -> dict[str, Tensor]:
+        """Return `losses` of single windows; of a late fusion its towers are taught the labels, and the codes are not.
+
+        A loss on codes that saturate would push both heads as far as they go.
+        """
         if self.evidence is None:
             return losses
-        share = LABEL_SHARE if self.evidence.made else 0.0  # of what the code itself is taught of the labels
-        shares = {name: share if name in ("clean", "weak") else 1.0 for name in losses}
-        weighted = {name: shares[name] * loss for name, loss in losses.items() if shares[name]}
-        return weighted | self.evidence.losses(x, batch, prototypes, weights)
+        kept = {name: loss for name, loss in losses.items() if name not in ("clean", "weak")}
+        return kept | self.evidence.losses(batch, weights)
 
     def body_losses(self, seen: Sequence[Seen], batch: SequenceBatch, weight: float) -> dict[str, Tensor]:
         """Return the losses of what is known of bodies, where anything is."""
@@ -184,7 +183,7 @@ def step_losses(
     x = family.sequence_features(frames, source.index, tracks, config.bf16, seen)  # (B, R, K, d), before rounding
     weights = source.window_weights(batch)
     losses = window_losses(family, x, batch, label_prototypes, weights)
-    losses = heads.evidence_losses(x, losses, batch, label_prototypes, weights)
+    losses = heads.evidence_losses(losses, batch, weights)
     losses |= heads.body_losses(seen, batch, config.bodies)
     samples = source.samples(batch, config.samples_per_sequence, [config.seed, step]) if stage == 2 else None
     if samples is not None and len(samples.labels):  # none, where nothing is known of any of a few sequences
