@@ -7,13 +7,16 @@ All events with stride 1; a sentence at an alert is that of the verdict that rai
 asked of those whose label is right, and right within 2 s; "8 seconds ago or earlier" is where it began 6 s before the
 end or earlier. Beside it stands the one time that would be right most often. An event whose label is unclear is told,
 and counted where sentences are counted, and not judged.
+
+How many people there are is not said; what the attributes would say where they are sure (0.7) is judged all the same,
+as it is and as if nobody, one and several were equally common.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "Told", "judged"]
 
+_PEOPLE = {"nobody": ("empty",), "one": ("one", "low", "running"), "several": ("several",)}
+_SURE_OF_PEOPLE = 0.7
 _MOST_S = 60  # slots from which a real clip is cut, so that long ones do not count more than others
 
 
@@ -51,6 +56,7 @@ class Told:
         sentence: the whole.
         words: the member's own.
         raises: an alert.
+        people: what the attributes would say, 0, 1 or 2 for more; -1 where they are not sure.
     """
 
     clip: int
@@ -62,6 +68,7 @@ class Told:
     sentence: str
     words: str
     raises: bool
+    people: int = -1
 
 
 class _Teller:
@@ -126,7 +133,15 @@ class _Teller:
             self._narrator.sentence(event, reading, words),
             words,
             raises,
+            _people(reading),
         )
+
+
+def _people(reading: Reading) -> int:
+    """How many people an event's attributes speak for: 0, 1, 2 for more; -1 where they are not sure."""
+    shares = reading.attributes
+    found = [sum(shares.get(name, 0.0) for name in names) for names in _PEOPLE.values()]
+    return int(np.argmax(found)) if max(found) >= _SURE_OF_PEOPLE else -1
 
 
 def judged(told: Sequence[Told], event_s: float) -> dict[str, Any]:
@@ -202,6 +217,20 @@ def _who(told: Sequence[Told], clips: Sequence[LabelledClip], family: Family) ->
     }
 
 
+def _counted(told: Sequence[Told]) -> dict[str, dict[str, float]]:
+    """Answer -> how often it would be said, right as it is, and right if all answers were equally common."""
+    known = [each for each in told if each.truth.most >= 0]
+    truth, said = (np.array([each.truth.most for each in known]), np.array([each.people for each in known]))
+    weight = 1.0 / np.maximum(1, np.bincount(truth, minlength=3))[truth]
+    found = {}
+    for answer, name in enumerate(_PEOPLE):
+        mine = said == answer
+        right = float((truth[mine] == answer).mean()) if mine.any() else float("nan")
+        even = float(weight[mine & (truth == answer)].sum() / weight[mine].sum()) if mine.any() else float("nan")
+        found[name] = {"n": int(mine.sum()), "right": right, "even": even}
+    return found
+
+
 def _options(parser: argparse.ArgumentParser) -> None:
     from familial.data.people import PERCEIVE
 
@@ -220,6 +249,7 @@ def _measure(args: argparse.Namespace) -> Report:
     from familial.evaluate.clip_inference import sigma_of
     from familial.model import checkpoint
 
+    torch.set_num_threads(1)  # small tensors: two threads would wait for each other on a busy machine
     torch.manual_seed(0)
     family = checkpoint.load(args.checkpoint)
     config = family.config
@@ -228,30 +258,50 @@ def _measure(args: argparse.Namespace) -> Report:
     clips = list(rendered_clips(clip_seeds("sentences", args.rendered), config.labels, config.window, 1))
     told = [each for number, clip in enumerate(clips) for each in teller.told(clip, number, args.noise_samples)]
     figures: dict[str, Any] = {"rendered": judged(told, event_s), "words": _who(told, clips, family)}
+    figures["people"] = _counted(told)
     figures["alerts"] = judged([each for each in told if each.raises], event_s)
     if args.data:
-        real = _real(args, config)
-        told = [each for number, clip in enumerate(real) for each in teller.told(clip, number, args.noise_samples)]
-        figures["real"] = {**judged(told, event_s), "clips": len({each.clip for each in told})}
+        figures["real"] = _of_real(args, config, teller)
     rows: list[tuple[str, ...]] = [("what", "rendered", "at their alerts", *(["real clips"] if args.data else []))]
     rows += _rows([figures[name] for name in ("rendered", "alerts", "real") if name in figures])
     words, when = figures["words"], figures["rendered"]["when"]
     notes = [
         f"the member's own words: right about the label {words['label']:.3f}, about who is there {words['who']:.3f}; "
         f"the clip's own caption {words['exact']:.3f}",
+        "people, not said: "
+        + ", ".join(
+            f"{name} {each['right']:.3f} of {each['n']} ({each['even']:.3f} if equally common)"
+            for name, each in figures["people"].items()
+        ),
         f"{len(clips)} rendered clips, {args.noise_samples} noise samples; intervals over clips",
     ]
-    return Report(when["right"] / when["constant"], figures, rows, notes)
+    return Report(when["right"] / when["constant"] if when["n"] else None, figures, rows, notes)
 
 
-def _real(args: argparse.Namespace, config: Any) -> Iterable[LabelledClip]:
-    """The clips of the manifests, those that are labelled."""
+def _of_real(args: argparse.Namespace, config: Any, teller: _Teller) -> dict[str, Any]:
+    """Figures of the real clips; "people": set -> answer -> share of events in which it would be said."""
+    told, of_set = list[Told](), dict[str, list[Told]]()
+    for number, clip in enumerate(_real(args, config)):
+        own = list(teller.told(clip, number, args.noise_samples))
+        told += own
+        of_set.setdefault(clip.set, []).extend(own)
+    people = {
+        name: {answer: float(np.mean([each.people == k for each in own])) for k, answer in enumerate(_PEOPLE)}
+        for name, own in sorted(of_set.items())
+    }
+    clips = len({each.clip for each in told})
+    return {**judged(told, config.event_releases * config.window.slot_s), "clips": clips, "people": people}
+
+
+def _real(args: argparse.Namespace, config: Any) -> Iterator[LabelledClip]:
+    """The clips of the manifests, those that are labelled; one at a time, as their frames fill the memory."""
     from familial.data.clips import UNSCORED, read_manifests
     from familial.data.sources import manifest_clips
     from familial.evaluate.footage import graph_for
 
     clips = [clip for clip in read_manifests(args.data, config.labels) if clip.label != UNSCORED]
-    return manifest_clips(clips, config.labels, config.window, perceive=graph_for(config, args.perceive))
+    for clip in clips:
+        yield from manifest_clips([clip], config.labels, config.window, perceive=graph_for(config, args.perceive))
 
 
 def _rows(columns: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
