@@ -22,6 +22,7 @@ from cloud_bridge.contour.artist import Artist
 from cloud_bridge.inference.choice import open_member
 from cloud_bridge.inference.member import Member
 from cloud_bridge.log import set_up
+from cloud_bridge.narrator import Narrator
 from cloud_bridge.service import Service
 from cloud_bridge.store.folder import one_at_a_time, own_folder
 from cloud_bridge.store.place import Unneeded
@@ -93,6 +94,7 @@ def _bridge(
         own = checkpoint_hash(config.model.checkpoint)
         timeline.note(f"the cloud member is a quantised one: {own[:12]}..., of {base[:12]}...")
     artist = Artist.load(config.contour, config.model.checkpoint, manifest, config.alerts.unsure_below)
+    narrator = Narrator.of(manifest, config.alerts.unsure_below)
     budget = _budget(config, manifest)
     for line in budget.told() if budget else ():
         timeline.note(line)
@@ -102,7 +104,8 @@ def _bridge(
     ours = tuple(each for each in config.cameras if store.place.shard.has(config.shard_name(each.name)))
     config = replace(config, cameras=ours)
     try:
-        return Service(config, manifest, member, key, store, timeline, reference, budget, artist).run(stop.is_set)
+        service = Service(config, manifest, member, key, store, timeline, reference, budget, artist, narrator)
+        return service.run(stop.is_set)
     finally:
         store.close()
 

@@ -38,6 +38,7 @@ from cloud_bridge.ingest.freshness import Allowance, Freshness
 from cloud_bridge.ingest.session import NOTHING, CameraSession, Taken
 from cloud_bridge.ingest.transport import Inbound, Link
 from cloud_bridge.messages import fill_alert, fill_verdict
+from cloud_bridge.narrator import Narrator
 from cloud_bridge.publisher import Publisher
 from cloud_bridge.store.records import CameraRecord, Work
 from cloud_bridge.store.retention import Retention
@@ -52,7 +53,7 @@ from wire.errors import StoreAway
 from wire.mqtt import Message, Receipt
 from wire.protocol.contour import seal_contour
 from wire.protocol.keys import DeviceKey
-from wire.protocol.message import Alert, Verdict, coarse_time
+from wire.protocol.message import MAX_SENTENCE, Alert, Verdict, coarse_time
 from wire.protocol.topics import TOPICS, topic
 
 __all__ = ["SUBSCRIPTIONS", "Bridge"]
@@ -78,6 +79,7 @@ class Bridge:
         trouble: Why the store cannot be written; "" where it can.
         listeners: Called after each commit with (camera, verdict or alert, the alert's id or "").
         artist: Draws contours; None: there are none.
+        narrator: Makes sentences of the member's words; None: they are the sentences.
         stages: When the newest batch came, was read and was written.
         health: The counts of a moment ago; any thread may look.
         verdicts: Verdicts made since the start.
@@ -86,6 +88,7 @@ class Bridge:
     """
 
     artist: Artist | None = None
+    narrator: Narrator | None = None
 
     def __init__(
         self,
@@ -362,11 +365,11 @@ class Bridge:
         wanted = [event for event, wants in zip(events, asked, strict=True) if wants]
         words = iter(self._member.describe(wanted) if wanted else [])
         for event, reading, changes, wants in zip(events, readings, turned, asked, strict=True):
-            sentence = next(words) if wants else ""
+            said = next(words) if wants else None
             if reading.member == "cloud" or not event.late:  # the device's own verdict stands; ours could not say late
-                self._publish_verdict(event, reading, sentence)
+                self._publish_verdict(event, reading, self._sentence(event, reading, said))
             place = (event.boot_id, event.last_slot)
-            told = [(change, f"{change.words}: {sentence}" if change.words else sentence) for change in changes]
+            told = [(change, self._sentence(event, reading, said, change)) for change in changes]
             self._publish_alerts([(event.camera, Turn(*place, *each)) for each in told])
         if self.artist is not None and events:
             raised = {event.camera: self._books[event.camera].raised for event in events}
@@ -426,6 +429,13 @@ class Bridge:
             "alerts": self.alerts,
             "degraded": self.degraded,
         }
+
+    def _sentence(self, event: Event, reading: Reading, said: str | None, change: AlertChange | None = None) -> str:
+        """The sentence of a verdict, or of an alert that it changes. said: by the member; None: it was not asked."""
+        if said is not None and self.narrator is not None:
+            said = self.narrator.sentence(event, reading, said, change)
+        before = change.words if change is not None else ""
+        return f"{before}: {said or ''}"[:MAX_SENTENCE] if before else said or ""
 
     def _publish_verdict(self, event: Event, reading: Reading, sentence: str) -> None:
         now_s, record = self._clock(), self._records[event.camera]

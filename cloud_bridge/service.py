@@ -23,6 +23,7 @@ from cloud_bridge.home_assistant import Discovery, entities
 from cloud_bridge.inference.member import Member
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
 from cloud_bridge.loop import run
+from cloud_bridge.narrator import Narrator
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
 from familial.evaluate.ood_detector import ReferenceDistribution
@@ -58,8 +59,9 @@ class Service:
         reference: ReferenceDistribution | None = None,
         budget: AlertBudget | None = None,
         artist: Artist | None = None,
+        narrator: Narrator | None = None,
     ) -> None:
-        """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`, and its artist."""
+        """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`, and its attributes."""
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
         self._manifest = manifest
         self._mailbox = Mailbox((camera.name for camera in config.cameras), wanted=self._wanted)
@@ -78,7 +80,7 @@ class Service:
         self.bridge = Bridge(
             config, manifest, member, key, store, self._transport, timeline, reference, budget=budget, told=self._tell
         )
-        self.bridge.artist = artist
+        self.bridge.artist, self.bridge.narrator = artist, narrator
 
     def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:
         """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""

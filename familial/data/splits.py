@@ -54,6 +54,7 @@ CLIPS = {
     "contour_judged": SeedRange(8_980_000, 9_000_000, "clips of benchmarks.contour"),
     "scenes":         SeedRange(9_000_000, 9_100_000, "scenes of benchmarks.scenes, seen by two cameras"),
     "long_memory":    SeedRange(9_100_000, 9_200_000, "rooms of benchmarks.long_memory"),
+    "sentences":      SeedRange(9_210_000, 9_300_000, "clips of benchmarks.sentences"),
 }
 """Use -> seeds of `render_clip`."""
 

@@ -32,6 +32,7 @@ __all__ = [
     "FLAG_ADAPTIVE",
     "FLAG_SPENT",
     "MAX_PAYLOAD",
+    "MAX_SENTENCE",
     "SEVERITIES",
     "UNSURE",
     "Alert",
@@ -56,6 +57,9 @@ FLAG_ADAPTIVE = 2
 MAX_PAYLOAD = 16 * 1024
 """Upper bound on the bytes of a message; a longer one is refused unread."""
 
+MAX_SENTENCE = 400
+"""Characters of a text in a message, at most."""
+
 UNSURE = "unsure"
 """What a verdict says in place of the label that is no risk, where the scene is out of distribution."""
 
@@ -65,7 +69,6 @@ SEVERITIES = ("info", "warning", "critical", "emergency")
 _COARSE_S = 60
 _ALERT_ID = re.compile(r"([0-9a-f]{32})?")
 _MEMBERS: Mapping[str, int] = {"edge": 1, "cloud": 2}
-_MAX_SENTENCE = 400
 _MAX_LABELS = 64
 
 M = TypeVar("M", bound=Message)
@@ -487,5 +490,5 @@ def _distribution(values: list[float]) -> bool:
 
 
 def _sane_text(text: str) -> None:
-    if len(text) > _MAX_SENTENCE or not text.isprintable():
+    if len(text) > MAX_SENTENCE or not text.isprintable():
         raise MessageError("values", f"a text of {len(text)} characters, or one that is not printable")

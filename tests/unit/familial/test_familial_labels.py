@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from familial.data.labels import CAPTIONS, LABELS, SUDDEN, plain_caption
+from familial.data.labels import CAPTIONS, LABELS, NOUNS, SUDDEN, noun, plain_caption
 from familial.model.config import nano
 from familial.synth.clip import clip_label
 
@@ -16,6 +16,8 @@ def missing_steps(label: str) -> list[str]:
     steps = []
     if label not in CAPTIONS:
         steps.append(f"{label}: add its plain sentence to CAPTIONS in familial/data/labels.py")
+    if label not in NOUNS:
+        steps.append(f"{label}: add what it is called to NOUNS in familial/data/labels.py")
     if label not in {clip_label(seed) for seed in range(300)}:
         steps.append(f"{label}: the renderer never draws it; add it to the labels and actions of familial/synth")
     if f"`{label}`" not in (ROOT / "docs" / "data.md").read_text():
@@ -30,8 +32,8 @@ def test_every_label_has_a_sentence_rendered_clips_and_docs() -> None:
 
 
 def test_a_label_that_is_only_named_lacks_every_step() -> None:
-    assert [step.split(":")[0] for step in missing_steps("collapse")] == ["collapse"] * 3
-    assert plain_caption("collapse") == "collapse"
+    assert [step.split(":")[0] for step in missing_steps("collapse")] == ["collapse"] * 4
+    assert plain_caption("collapse") == noun("collapse") == "collapse" and noun("lying_still") == "lying still"
 
 
 def test_a_new_family_has_these_labels() -> None:
