@@ -138,7 +138,7 @@ def _loss(
         stride = math.ceil(total / _SLOTS)
         kept = np.arange(int(rng.integers(stride)), total, stride)
         motion.append(each.motion[int(rng.integers(len(each.motion)))][kept])
-        tracks.append(_tracks(each.clip, total, family, rng)[kept])
+        tracks.append(_tracks(each.clip, total, kept, family, rng))
         labels += _slot_labels(each.clip, kept, family)
         counts.append(len(kept))
     people = tower.people(torch.as_tensor(np.concatenate(tracks)))
@@ -156,14 +156,16 @@ def _loss(
     return loss
 
 
-def _tracks(clip: LabelledClip, count: int, family: Family, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    """Tracks (S, F, TRACKS, VALUES) of a clip's slots, by another camera and with other errors."""
+def _tracks(
+    clip: LabelledClip, count: int, kept: npt.NDArray[np.int64], family: Family, rng: np.random.Generator
+) -> npt.NDArray[np.int16]:
+    """Tracks (S, F, TRACKS, VALUES) of the `kept` of a clip's slots, by another camera and with other errors."""
     spec = family.config.window
     grid = Grid.of(spec, count)
     footage = with_new_errors(clip, rng).footage
     people = people_at(footage, 0.0, spec.slot_s * count - grid.before_s, spec)
     view = sample_view(spec.height, spec.width, rng)
-    return tracks_of(changed_people(people, view, spec.width, rng)[None], grid.index)[0]
+    return tracks_of(changed_people(people, view, spec.width, rng)[None], grid.index[kept])[0]
 
 
 def _slot_labels(clip: LabelledClip, kept: npt.NDArray[np.int64], family: Family) -> list[int]:
