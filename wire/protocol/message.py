@@ -299,6 +299,7 @@ def open_features(
     expected = features_size(n)
     if len(payload) != expected:
         _refuse_other_schema(payload, pb.Features())
+        _refuse_other_model(payload, public, site, camera, model_id)
         reason = "truncated" if len(payload) < expected else "oversized"
         raise MessageError(reason, f"{len(payload)} bytes, a release of this model has {expected}")
     found = read_release(payload, n)
@@ -452,6 +453,16 @@ def _refuse_other_schema(payload: bytes, body: Message) -> None:
         return
     if body.HasField("schema"):
         check_schema(_schema_of(body))
+
+
+def _refuse_other_model(payload: bytes, public: PublicKey, site: str, camera: str, model_id: int) -> None:
+    """Raise the model's MessageError where the payload is the camera's own release, made by a model of another n."""
+    try:
+        body = _open("features", payload, public, site, camera, pb.Features())
+        _present(body, "model_id")
+    except MessageError:
+        return
+    _same_model(body.model_id, model_id)
 
 
 def _parse(data: bytes, into: M) -> M:
