@@ -282,7 +282,7 @@ class Bridge:
             silent = [c for c, each in self._conditions.items() if each.silent_s(now_s, self._began_s) > self._silent_s]
             link = {"connected": self._link.connected, "silent": silent, "looked_s": self._looked_s}
             unknown = {c: each.unknown_model for c, each in self.sessions.items() if each.unknown_model}
-            run = Counter(each.engine.id for each in self.sessions.values() if each.engine.id in self.models)
+            run = Counter(each.model_id for each in self.sessions.values())
             models = {f"{number:016x}": run[number] for number in self.models}
             about = {"models": models, "unknown_models": unknown}
             self.health = {**self.stats(), "trouble": self.trouble, **link, **about}

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from cloud_bridge.ingest.engines import Engine, Engines
 from cloud_bridge.ingest.events import Event, Release
 from cloud_bridge.ingest.freshness import Allowance, Freshness, IngestRule
-from cloud_bridge.ingest.reasons import REASONS
+from cloud_bridge.ingest.reasons import LOGGED, REASONS
 from cloud_bridge.ingest.trust import Trust
 from cloud_bridge.store.records import Accepted, CameraRecord, Stored
 from wire.errors import MessageError
@@ -39,12 +39,6 @@ __all__ = ["NOTHING", "CameraSession", "Taken"]
 
 _LOG = logging.getLogger("cloud_bridge")
 
-_LOGGED = ("schema", "forged", "flood", "model")  # reasons whose first message is logged: somebody has to act
-_CURES = {
-    "forged": ". If the device was given a new key, register it: put the line of its <key>.pub into [[cameras]] "
-    "public_key",
-    "model": ". If that is an engine of yours, add it and its checkpoint as [[models]], and send SIGHUP",
-}
 _FLOOD = MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more")
 _QUIET_S = 5.0  # after an offline, before a slot that is missing is given up
 _STATES = IngestRule(burst=60.0, rate=1.0)  # that a camera may send: each can turn an alert
@@ -154,6 +148,11 @@ class CameraSession:
         return self._offline and not self._pending
 
     @property
+    def model_id(self) -> int:
+        """Of the start that was read last; -1: none was, or its engine is not known any more."""
+        return self.engine.id if self._bound else -1
+
+    @property
     def device_s(self) -> int:
         """The device's clock, as its newest release says; 0: none was read since the start."""
         return self._freshness.device_s
@@ -241,8 +240,8 @@ class CameraSession:
         """Count a refused message; log the first of a reason that somebody must act upon."""
         if error.reason == "forged":
             self.forged_at_s = self._now_s
-        if error.reason in _LOGGED and not self.refused[error.reason]:
-            _LOG.warning("%s: a message is refused (%s)%s", self._camera, error, _CURES.get(error.reason, ""))
+        if error.reason in LOGGED and not self.refused[error.reason]:
+            _LOG.warning("%s: a message is refused (%s)%s", self._camera, error, LOGGED[error.reason])
         self.refuse(error.reason)
 
     def drain(self) -> Taken:
@@ -319,8 +318,9 @@ class CameraSession:
             message = open_features(payload, self._public, *self._names, *engine.shape)
         except MessageError as error:
             self._refuse_for(error)
-            stated = stated_in(payload) if error.reason == "model" else None
-            self.unknown_model = f"{stated[1]:016x}" if stated else self.unknown_model
+            boot_id, model_id = stated_in(payload) or (-1, 0)
+            if error.reason == "model" and boot_id >= self._record.boot_id:
+                self.unknown_model = f"{model_id:016x}"
             return []
         if message.slot >= engine.lifetime:
             self.refuse("values")

@@ -170,6 +170,27 @@ def test_a_model_that_is_unknown_is_refused_by_name_and_read_as_soon_as_it_is_ad
     assert stored(harness).keys() == {(1, slot) for slot in range(9)} | {(2, slot) for slot in range(3, 12)}
 
 
+def test_an_old_message_of_a_model_that_is_gone_names_no_unknown_model(tmp_path: Path) -> None:
+    """A broker can deliver what the camera has signed once, again."""
+    harness = Harness(tmp_path, A)
+    harness.send(*of(A, 2, range(3)), *of(B, 1, range(3)))
+    assert harness.bridge.sessions["lab/door"].refused == {"model": 3}
+    assert harness.bridge.sessions["lab/door"].unknown_model == ""
+
+
+def test_how_many_cameras_run_each_model_is_counted(tmp_path: Path) -> None:
+    """The hall was never heard: it counts for none."""
+    harness, _ = two(tmp_path)
+    counted = list[dict[str, int]]()
+    for boot, manifest in enumerate((A, B), 1):
+        harness.send(*of(manifest, boot, range(2)))
+        harness.bridge._looked_s = -1e9
+        harness.bridge.look()
+        counted.append(harness.bridge.health["models"])
+    a, b = f"{A.model_id:016x}", f"{B.model_id:016x}"
+    assert counted == [{a: 1, b: 0}, {a: 0, b: 1}]
+
+
 def test_what_nobody_has_signed_names_no_unknown_model(tmp_path: Path) -> None:
     harness = Harness(tmp_path, A)
     for made in (B, FEWER):
