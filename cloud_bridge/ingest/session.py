@@ -342,16 +342,15 @@ class CameraSession:
             self._recent.append(message.slot)
             self._leave(message, "late")
             return []
-        before: list[Release] = []
+        before = self._end_stream() if begins else []
         if begins:
-            before = self._end_stream()
             self._restart(engine, message.boot_id, message.slot)
         return before + self._put_in_order(message)
 
     def _stated(self, payload: bytes) -> Engine:
         """The engine of the model that a message states; where that is not known, the camera's, which refuses it."""
-        stated = stated_in(payload)
-        return self.engine if stated is None else self._engines.get(stated[1], self.engine)
+        _, model_id = stated_in(payload) or (0, -1)
+        return self._engines.get(model_id, self.engine)
 
     def _is_untrusted(self, payload: bytes, engine: Engine) -> bool:
         """Whether the camera's certificate is not that of the engine which the message states; the rest is checked."""

@@ -258,6 +258,19 @@ def test_a_restart_goes_on_with_the_model_of_each_camera(tmp_path: Path) -> None
     assert [session.engine.id for session in harness.bridge.sessions.values()] == [B.model_id, A.model_id]
 
 
+@pytest.mark.parametrize("following", [A, B], ids=["the same engine", "another engine"])
+def test_the_last_event_of_a_start_outlives_a_restart_before_the_next_start_is_in_order(
+    tmp_path: Path, following: EngineManifest
+) -> None:
+    """Slot 1 of the next start waits for slot 0 when the bridge ends."""
+    harness, _ = two(tmp_path)
+    harness.send(*of(A, 1, range(5)), *of(following, 2, [1]))
+    found = spans(harness.verdicts())
+    harness = again(harness, tmp_path, A, B)
+    harness.send(*of(following, 2, [0, *range(2, 9)]))
+    assert found + spans(harness.verdicts()) == [*expected(A, 1, 5), *expected(following, 2, 9)]
+
+
 def test_what_waits_of_a_model_that_is_not_configured_any_more_is_counted_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
