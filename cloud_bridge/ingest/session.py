@@ -274,17 +274,13 @@ class CameraSession:
         first = unread if type(unread) is int else record.next_slot
         slots = [stored.slot for stored in recent if stored.slot >= first and not stored.refused]
         self.given_up = [(record.boot_id, slot, "model") for slot in slots]
-        record.next_slot = max([record.next_slot, *(slot + 1 for slot in slots)])
-        for _ in slots:
+        for slot in slots:
             self.refuse("model")
+            record.next_slot = max(record.next_slot, slot + 1)
         if slots:
-            _LOG.warning(
-                "%s: %d releases of model %s wait in the store, and no engine of that id is configured: they stay "
-                "there, unread",
-                self._camera,
-                len(slots),
-                record.event.get("model"),
-            )
+            text = "%s: %d releases in the store are of model %s, and no engine has that id: they stay there, unread"
+            _LOG.warning(text, self._camera, len(slots), record.event.get("model"))
+            record.event = {}
 
     def _take_stored(self, stored: Stored) -> Release | None:
         """Take a release of the store, as it once came; returns it where it was read. Raises MessageError."""

@@ -279,13 +279,23 @@ def test_what_waits_of_a_model_that_is_not_configured_any_more_is_counted_and_sa
     harness.send(*of(B, 1, [0, 1, 2, 3, 5]))
     harness = again(harness, tmp_path, A)
     assert stored(harness) == dict.fromkeys([(1, slot) for slot in (0, 1, 2, 3, 5)], "model")
-    assert harness.bridge.stats()["refused"] == {"model": 5} and "5 releases of model" in caplog.text
+    assert harness.bridge.stats()["refused"] == {"model": 5} and "5 releases in the store are of model" in caplog.text
     harness.send(*of(B, 1, [6]), *of(A, 2, range(8)))
     assert spans(harness.verdicts()) == expected(A, 2, 8)
     harness = again(harness, tmp_path, A, B)
     assert harness.bridge.stats()["refused"] == {}
     harness.send(*of(A, 2, [8]), *of(B, 3, range(8)))
     assert spans(harness.verdicts()) == [(A.model_id, 2, 1, 8), *expected(B, 3, 8)]
+
+
+def test_what_was_given_up_is_in_no_later_event(tmp_path: Path) -> None:
+    """The model is back at the next start, and nothing came between the two."""
+    harness, _ = two(tmp_path)
+    harness.send(*of(B, 1, [0, 1, 2, 3, 5]))
+    harness = again(again(harness, tmp_path, A), tmp_path, A, B)
+    harness.bridge.settle()
+    harness.send(*of(B, 1, range(6, 14)))
+    assert spans(harness.verdicts()) == [(B.model_id, 1, 6, 13)] and all(harness.verdicts()[0].present)
 
 
 def test_a_camera_goes_on_in_its_start_when_its_model_is_back(tmp_path: Path) -> None:
