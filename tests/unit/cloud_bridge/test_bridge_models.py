@@ -18,8 +18,9 @@ from cloud_bridge.alerts.lifecycle import STALE
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.alerts.scenes import SceneConfig
 from cloud_bridge.contour.artist import Artist
-from cloud_bridge.inference.member import FamilyMember
+from cloud_bridge.inference.member import FamilyMember, Reading
 from cloud_bridge.ingest.engines import Engine, engines_of
+from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.ingest.transport import Inbound
 from cloud_bridge.models import Model, by_id
@@ -50,7 +51,7 @@ class Percent(FakeMember):
         super().__init__()
         self.own = manifest.model_id
 
-    def read(self, events: Sequence) -> list:  # type: ignore[type-arg]
+    def read(self, events: Sequence[Event]) -> list[Reading]:
         assert {event.model_id for event in events} == {self.own}
         return super().read(events)
 
