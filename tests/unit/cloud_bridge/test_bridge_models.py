@@ -220,6 +220,20 @@ def test_a_model_that_goes_has_read_what_came_of_it(tmp_path: Path) -> None:
     assert spans(harness.verdicts())[2:] == expected(B, 2, 8) and len(member.events) == 1
 
 
+def test_a_model_that_was_removed_too_early_is_added_again_within_the_camera_s_start(tmp_path: Path) -> None:
+    harness, _ = two(tmp_path)
+    models = harness.bridge.models
+    harness.send(*of(A, 1, range(8)))
+    harness.bridge.change({B.model_id: models[B.model_id]})
+    harness.send(*of(A, 1, range(8, 10)))
+    session = harness.bridge.sessions["lab/door"]
+    assert session.refused == {"model": 2} and session.model_id == -1
+    harness.bridge.change(models)
+    harness.send(*of(A, 1, range(10, 19)))
+    assert spans(harness.verdicts()) == [(A.model_id, 1, slot - 7, slot) for slot in (7, 17, 18)]
+    assert session.refused == {"model": 2} and session.model_id == A.model_id and session.gaps == 2
+
+
 def test_a_swap_in_one_step_loses_and_doubles_nothing(tmp_path: Path) -> None:
     harness = Harness(tmp_path, A)
     harness.send(*of(A, 1, range(5)))
@@ -290,12 +304,13 @@ def test_what_waits_of_a_model_that_is_not_configured_any_more_is_counted_and_sa
 
 
 def test_what_was_given_up_is_in_no_later_event(tmp_path: Path) -> None:
-    """The model is back at the next start, and nothing came between the two."""
+    """The model is back at the next start, and nothing came between the two but what the broker sends again."""
     harness, _ = two(tmp_path)
     harness.send(*of(B, 1, [0, 1, 2, 3, 5]))
     harness = again(again(harness, tmp_path, A), tmp_path, A, B)
     harness.bridge.settle()
-    harness.send(*of(B, 1, range(6, 14)))
+    harness.send(*of(B, 1, [3, 5]), *of(B, 1, range(6, 14)))
+    assert harness.bridge.stats()["refused"] == {"replayed": 2}
     assert spans(harness.verdicts()) == [(B.model_id, 1, 6, 13)] and all(harness.verdicts()[0].present)
 
 
