@@ -303,6 +303,20 @@ def test_what_waits_of_a_model_that_is_not_configured_any_more_is_counted_and_sa
     assert spans(harness.verdicts()) == [(A.model_id, 2, 1, 8), *expected(B, 3, 8)]
 
 
+def test_what_was_stored_and_then_refused_is_in_no_event_of_the_next_start_either(tmp_path: Path) -> None:
+    """The clock was set back before slot 8."""
+    harness, _ = two(tmp_path)
+    harness.now_s = 600.0
+    times = {slot: 0 if slot == 8 else 600 for slot in range(11)}
+    sent = {slot: release(slot, boot=1, manifest=B, time_s=time_s) for slot, time_s in times.items()}
+    harness.send(*(sent[slot] for slot in range(9)))
+    assert stored(harness)[1, 8] == "clock"
+    harness = again(harness, tmp_path, A, B)
+    harness.now_s = 600.0
+    harness.send(sent[9])
+    assert harness.verdicts()[0].present == (*[True] * 6, False, True)
+
+
 def test_what_was_given_up_is_in_no_later_event(tmp_path: Path) -> None:
     """The model is back at the next start, and nothing came between the two but what the broker sends again."""
     harness, _ = two(tmp_path)
@@ -452,6 +466,14 @@ def test_verdicts_in_a_row_are_counted_whatever_model_made_them(tmp_path: Path) 
     feed(harness, A, 1, [0] * 7 + [90])
     feed(harness, B, 2, [0] * 7 + [90])
     assert [(a.label, a.model_id) for a in harness.alerts()] == [("fall", B.model_id)]
+
+
+def test_an_alert_of_the_last_event_of_a_start_names_the_model_of_that_start(tmp_path: Path) -> None:
+    """The message that ends the event is the other engine's."""
+    harness, _ = two(tmp_path, rule=AlertRule(raise_at=0.6, raise_for=1))
+    feed(harness, A, 1, [90] * 3)
+    feed(harness, B, 2, [1])
+    assert [(a.label, a.boot_id, a.model_id) for a in harness.alerts()] == [("fall", 1, A.model_id)]
 
 
 def test_a_scene_of_two_engines_is_read_together(tmp_path: Path) -> None:
