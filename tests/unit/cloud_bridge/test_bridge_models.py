@@ -379,6 +379,14 @@ def test_what_an_earlier_start_has_left_to_send_is_judged_by_its_own_certificate
     assert session.refused == {}
 
 
+def test_what_an_earlier_start_was_refused_for_is_not_mended_by_a_later_certificate() -> None:
+    session = session_of(A, NOISY)
+    publish(session, NOISY, 1)
+    publish(session, A, 2)
+    assert read(session, A, 1, [0]) == [] and session.refused == {"untrusted": 1}
+    assert read(session, NOISY, 1, [1]) == [1] and read(session, A, 2, [0]) == [0]
+
+
 def test_a_new_start_is_read_before_its_state_comes_and_judged_after_it() -> None:
     session = session_of(A, NOISY)
     publish(session, A, 1)
@@ -451,6 +459,7 @@ def test_the_baseline_of_one_model_is_not_taken_for_that_of_another_after_a_rest
     record = harness.bridge._records["lab/door"]
     assert record.event["model"] == f"{B.model_id:016x}" and record.event["weighed"] == f"{A.model_id:016x}"
     learned = record.in_a_row["fall baseline"]
+    assert learned > 600, "it begins at 300"
     harness.bridge._store.close()
     harness = budgets(tmp_path)
     assert harness.bridge._books["lab/door"].in_a_row["fall baseline"] == learned
