@@ -3,9 +3,8 @@
     FeatureMessage --seal(key, site, camera)--> bytes --open_features(bytes, public key, site, camera, ...)--> the same
 
 Order of the checks on receipt: size, envelope, signature (which is over site and camera too), body, canonical form,
-schema, model, values. Whatever fails raises MessageError with a one-word reason, and nothing but the payload was
-allocated by then. There is a message type for noised data only, so a code without noise cannot be sent. Layout:
-`veilsight.proto`.
+schema, model, values. What fails raises MessageError with a one-word reason; only the payload was allocated by then.
+There is a message type for noised data only: a code without noise cannot be sent. Layout: `veilsight.proto`.
 """
 
 from __future__ import annotations
