@@ -1,4 +1,4 @@
-"""Several models in one bridge: alerts, scenes and figures are of the event's own, and no family reads another's events."""
+"""Several models in one bridge: alerts, scenes and figures are of the event's own; no family reads another's events."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from tests.support.family_factory import make_family
 from tests.support.two_models import A, B, Percent, feed, of, two
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.contour import open_contour
-
-# --- alerts, scenes, contours
 
 
 def calibrated(checkpoint: str, threshold: float) -> AlertBudget:
