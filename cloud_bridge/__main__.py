@@ -1,4 +1,4 @@
-"""The bridge's process: read the configuration, load the model, run.
+"""The bridge's process: read the configuration, load the models, run; at SIGHUP, read the models anew.
 
     python -m cloud_bridge --config bridge.toml [--json-lines FILE]
 
@@ -16,22 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.config import BridgeConfig
-from cloud_bridge.contour.artist import Artist
-from cloud_bridge.inference.choice import open_member
-from cloud_bridge.inference.member import Member
 from cloud_bridge.log import set_up
-from cloud_bridge.narrator import Narrator
+from cloud_bridge.models import Models, open_models
+from cloud_bridge.reload import Reload
 from cloud_bridge.service import Service
 from cloud_bridge.store.folder import one_at_a_time, own_folder
 from cloud_bridge.store.place import Unneeded
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
-from familial.evaluate.ood_detector import ReferenceDistribution
-from familial.evaluate.sequential import AlertCalibration
-from wire.artifact.checkpoint import base_hash, checkpoint_hash
-from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, VeilsightError
 from wire.protocol.keys import DeviceKey
 from wire.stopping import set_on_signals
@@ -51,76 +44,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     set_up()
     try:
-        _serve(BridgeConfig.load(options.config), options.json_lines)
+        _serve(options.config, options.json_lines)
     except VeilsightError as error:
         print(f"cloud_bridge: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _serve(config: BridgeConfig, json_lines: str | None) -> None:
+def _serve(path: str, json_lines: str | None) -> None:
+    config = BridgeConfig.load(path)
     stop = threading.Event()
     set_on_signals(stop)
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_folder(Path(config.state.dir), shared=config.run.place.fenced))
         timeline = Timeline(sys.stdout, _open(stack, json_lines))
         stack.enter_context(contextlib.suppress(Unneeded))
-        counts = _run(config, timeline, stop)
+        counts = _run(path, config, timeline, stop)
         timeline.stats(counts)
 
 
-def _run(config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dict[str, Any]:
+def _run(path: str, config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dict[str, Any]:
     """Load, connect and serve; returns the counts."""
-    manifest = EngineManifest.load(config.model.engine)
     folder = Path(config.state.dir)
     with one_at_a_time(folder):
         key = DeviceKey.load_or_make(folder / "bridge.key")
-    with open_member(config.model, manifest) as member:
-        return _bridge(config, manifest, member, key, timeline, stop)
+    reload = Reload(lambda held: open_models(_with_models_of(path, config), held))
+    reload.on_signal()
+    models = open_models(config)
+    try:
+        return _bridge(config, models, key, timeline, stop, reload)
+    finally:
+        for model in models.values():
+            model.close()
+
+
+def _with_models_of(path: str, config: BridgeConfig) -> BridgeConfig:
+    """The configuration that is in force, with the models that its file names now."""
+    now = BridgeConfig.load(path)
+    return replace(config, model=now.model, models=now.models)
 
 
 def _bridge(
-    config: BridgeConfig,
-    manifest: EngineManifest,
-    member: Member,
-    key: DeviceKey,
-    timeline: Timeline,
-    stop: threading.Event,
+    config: BridgeConfig, models: Models, key: DeviceKey, timeline: Timeline, stop: threading.Event, reload: Reload
 ) -> dict[str, Any]:
     """Connect and serve with what is loaded; returns the counts."""
-    folder = Path(config.state.dir)
-    reference = ReferenceDistribution.load(config.model.checkpoint, manifest)
-    if base := base_hash(config.model.checkpoint):
-        own = checkpoint_hash(config.model.checkpoint)
-        timeline.note(f"the cloud member is a quantised one: {own[:12]}..., of {base[:12]}...")
-    artist = Artist.load(config.contour, config.model.checkpoint, manifest, config.alerts.unsure_below)
-    narrator = Narrator.of(manifest, config.alerts.unsure_below)
-    budget = _budget(config, manifest)
-    for line in budget.told() if budget else ():
+    for line in (line for model in models.values() for line in model.told()):
         timeline.note(line)
     if not config.run.place.number:
         timeline.note(f"spare: waits for one of {config.run.place.of} shards")
-    store = Store.open(config.store, folder, config.run.place, stop.is_set)
+    store = Store.open(config.store, Path(config.state.dir), config.run.place, stop.is_set)
     ours = tuple(each for each in config.cameras if store.place.shard.has(config.shard_name(each.name)))
-    config = replace(config, cameras=ours)
-    try:
-        service = Service(config, manifest, member, key, store, timeline, reference, budget, artist, narrator)
-        return service.run(stop.is_set)
-    finally:
-        store.close()
-
-
-def _budget(config: BridgeConfig, manifest: EngineManifest) -> AlertBudget | None:
-    """The thresholds of `[alerts] false_per_day`; None where it is not given. Raises ConfigError, CheckpointError."""
-    if config.alerts.false_per_day is None:
-        return None
-    folder = config.model.checkpoint
-    calibration = AlertCalibration.load(folder, manifest)
-    shape = (manifest.labels, manifest.event_releases, manifest.window.slot_s)
-    budget = AlertBudget.of(config.alerts, calibration, *shape, folder)
-    if budget is not None:
-        budget.warn()
-    return budget
+    with contextlib.closing(store):
+        service = Service(replace(config, cameras=ours), models, key, store, timeline, reload)
+        try:
+            return service.run(stop.is_set)
+        finally:
+            for model in service.bridge.models.values():
+                model.close()
 
 
 def _open(stack: contextlib.ExitStack, json_lines: str | None) -> TextIO | None:

@@ -2,7 +2,7 @@
 
     for batch in mailbox:                       # loop.py: at most 256 messages, a message of each camera in turn
         taken = session.receive(message, now)   # one session for each camera; pure
-        for event, reading in member.read(...): # all cameras in one forward
+        for event, reading in member.read(...): # all cameras of one model in one forward
             work += verdict, alerts
         store.commit(work)                      # releases, verdicts, alerts and outbox, one transaction
         acknowledge the batch; publisher.pump() # the broker has what is in the outbox, or will
@@ -23,22 +23,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.conditions import CameraConditions, Turn
 from cloud_bridge.alerts.lifecycle import AlertBook, AlertChange
 from cloud_bridge.alerts.quiet import QuietHours
 from cloud_bridge.alerts.scenes import SceneBook, Scenes
 from cloud_bridge.alerts.severity import next_severity
 from cloud_bridge.config import BridgeConfig
-from cloud_bridge.contour.artist import Artist
 from cloud_bridge.documents import fill_open_alerts
-from cloud_bridge.inference.member import Member, Reading
+from cloud_bridge.inference.member import Reading
+from cloud_bridge.ingest.engines import Engines
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.freshness import Allowance, Freshness
 from cloud_bridge.ingest.session import NOTHING, CameraSession, Taken
 from cloud_bridge.ingest.transport import Inbound, Link
 from cloud_bridge.messages import fill_alert, fill_verdict
-from cloud_bridge.narrator import Narrator
+from cloud_bridge.models import Models, ask_each, engines, first_of
 from cloud_bridge.publisher import Publisher
 from cloud_bridge.store.records import CameraRecord, Work
 from cloud_bridge.store.retention import Retention
@@ -46,12 +45,10 @@ from cloud_bridge.store.store import Store
 from cloud_bridge.telemetry.stages import Stages
 from cloud_bridge.timeline import Timeline
 from cloud_bridge.webhooks.letters import Letters
-from familial.evaluate.ood_detector import OodDetector, ReferenceDistribution
 from familial.evaluate.sequential import Moment
-from wire.artifact.manifest import EngineManifest
 from wire.errors import StoreAway
 from wire.mqtt import Message, Receipt
-from wire.protocol.contour import seal_contour
+from wire.protocol.contour import Contour, seal_contour
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import MAX_SENTENCE, Alert, Verdict, coarse_time
 from wire.protocol.topics import TOPICS, topic
@@ -75,11 +72,11 @@ class Bridge:
 
     Attributes:
         sessions: `site/camera` -> the camera's session.
+        models: What reads events.
         publisher: Takes the outbox to the broker.
         trouble: Why the store cannot be written; "" where it can.
         listeners: Called after each commit with (camera, verdict or alert, the alert's id or "").
-        artist: Draws contours; None: there are none.
-        narrator: Makes sentences of the member's words; None: they are the sentences.
+        viewers: Called with camera and figure when it is published.
         stages: When the newest batch came, was read and was written.
         health: The counts of a moment ago; any thread may look.
         verdicts: Verdicts made since the start.
@@ -87,42 +84,34 @@ class Bridge:
         degraded: Events that the edge's exit has read since the start.
     """
 
-    artist: Artist | None = None
-    narrator: Narrator | None = None
-
     def __init__(
         self,
         config: BridgeConfig,
-        manifest: EngineManifest,
-        member: Member,
+        models: Models,
         key: DeviceKey,
         store: Store,
         link: Link,
         timeline: Timeline,
-        reference: ReferenceDistribution | None = None,
         clock: Callable[[], float] = time.time,
-        budget: AlertBudget | None = None,
         told: Callable[[str], None] = lambda trouble: None,
     ) -> None:
         """Continue every camera where the store's last commit left it. Raises StoreError.
 
         Args:
             config: Cameras and the alert rule.
-            manifest: Of the engine that the devices run.
-            member: Reads events.
+            models: Of the engines that the devices run.
             key: Signs verdicts and alerts.
             store: What was read and made so far; this bridge writes it.
             link: The connection to the broker.
             timeline: Prints the same for people and programs.
-            reference: The known scenes; None: verdicts have no OOD p-value.
             clock: Seconds since 1970.
-            budget: Of false alerts; None: by the counts of the alert rule.
             told: Called with `trouble` when it begins and when it ends.
         """
-        self._manifest, self._member, self._key, self._store = manifest, member, key, store
+        self.models, self._key, self._store = models, key, store
         self._link, self._timeline, self._clock = link, timeline, clock
         self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
-        few_s = _STALE_SLOTS * manifest.window.slot_s
+        shape = first_of(models).manifest  # slot and event, in which all agree
+        self._slot_s, few_s = shape.window.slot_s, _STALE_SLOTS * shape.window.slot_s
         stale_after_s, self._silent_s = max(config.ingest.stale_after_s, few_s), max(_SILENT_S, few_s)
         self._escalate_s, self._shed_after_s = config.alerts.escalate_s, config.ingest.shed_after_s
         self._sends_commands = bool(config.commands.operator_key)
@@ -135,44 +124,53 @@ class Bridge:
         self.sessions: dict[str, CameraSession] = {}
         self._books: dict[str, AlertBook] = {}
         self._records, self._conditions = dict[str, CameraRecord](), dict[str, CameraConditions]()
-        self._scenes = Scenes(config.scenes, manifest.event_releases * manifest.window.slot_s)
-        for each in manifest.accepted:
-            each.difference({})  # computed now, so that no message waits for it
+        self._scenes = Scenes(config.scenes, shape.event_releases * self._slot_s)
+        self._figures, self.viewers = list[tuple[str, Contour]](), list[Callable[[str, Contour], None]]()
+        known = engines(models)
         for name, camera in self._cameras.items():
             record = store.record(name, camera.public.hex)
-            self.sessions[name] = self._session(name, config, reference, record)
-            self._books[name] = self._book(name, config, record, budget)
+            self._books[name] = self._book(name, config, record)
+            self.sessions[name] = self._session(name, config, known, record)
             self._records[name] = record
             self._conditions[name] = CameraConditions(self.sessions[name], self._books[name], stale_after_s)
-        store.commit(Work(records=dict(self._records)))
+        store.commit(self._begin_work())
         self._began_s, self._looked_s, self._asked_s = clock(), -_LOOK_S, -_LOOK_S
         self._unknown = self.verdicts = self.alerts = self.degraded = self._forgotten = 0
         for name, record in self._records.items():
             if record.boot_id >= 0:
                 self._publish_alerts([(name, turn) for turn in self._conditions[name].begin(store.place.away_s)])
 
-    def _session(
-        self, name: str, config: BridgeConfig, reference: ReferenceDistribution | None, record: CameraRecord
-    ) -> CameraSession:
+    def _session(self, name: str, config: BridgeConfig, known: Engines, record: CameraRecord) -> CameraSession:
         """Make the session of a camera, with what the store has of its event."""
-        camera, manifest = self._cameras[name], self._manifest
+        camera, releases = self._cameras[name], first_of(self.models).manifest.event_releases
         return CameraSession(
             name,
             camera.public,
-            manifest,
+            known,
             record,
-            OodDetector(reference, manifest.sigmas) if reference else None,
             freshness=Freshness(name, config.ingest, camera.clock_behind_s),
-            allowance=Allowance(config.ingest, manifest.window.slot_s),
-            recent=self._store.recent(record, manifest.event_releases) if record.boot_id >= 0 else (),
+            allowance=Allowance(config.ingest, self._slot_s),
+            recent=self._store.recent(record, releases) if record.boot_id >= 0 else (),
             views=1 + len(self._scenes.others(name)),
         )
 
-    def _book(self, name: str, config: BridgeConfig, record: CameraRecord, budget: AlertBudget | None) -> AlertBook:
-        """Make the book of a camera's alerts."""
+    def _book(self, name: str, config: BridgeConfig, record: CameraRecord) -> AlertBook:
+        """Make the book of a camera's alerts; what it keeps of evidence is of one model."""
         if self._scenes.has(name):
             return SceneBook(config.alerts, record.raised, record.in_a_row)
-        return AlertBook(config.alerts, record.raised, record.in_a_row, budget)
+        weighed = record.event.get("weighed", record.event.get("model"))
+        former = next((number for number in self.models if weighed == f"{number:016x}"), None)
+        number = next(iter(self.models)) if former is None else former
+        kept = record.in_a_row if former is not None or config.alerts.false_per_day is None else {}
+        return AlertBook(config.alerts, record.raised, kept, self.models[number].budget, number)
+
+    def _begin_work(self) -> Work:
+        """What the first commit writes: all records, and what of them can be read by no model any more."""
+        work = Work(records=dict(self._records))
+        for name, session in self.sessions.items():
+            for place in session.given_up:
+                work.refuse(self._records[name], *place)
+        return work
 
     @property
     def finished(self) -> bool:
@@ -196,6 +194,17 @@ class Bridge:
         self._receipts += [item.receipt for item in batch if item.receipt is not None]
         self._use(took)
         self._commit()
+
+    def change(self, models: Models) -> None:
+        """Read with these models from now on. What came of one that is not among them is read with it before."""
+        now_s, known = self._clock(), engines(models)
+        self._use([(camera, session.change(known, now_s)) for camera, session in self.sessions.items()])
+        former, self.models = self.models, models
+        if self._work:
+            self._commit()
+        for number, model in former.items():
+            if models.get(number) is not model:
+                model.close()
 
     def settle(self) -> None:
         """Read what waits for slots that will not come; call it while no message comes."""
@@ -272,7 +281,11 @@ class Bridge:
             self._looked_s, now_s = time.monotonic(), self._clock()
             silent = [c for c, each in self._conditions.items() if each.silent_s(now_s, self._began_s) > self._silent_s]
             link = {"connected": self._link.connected, "silent": silent, "looked_s": self._looked_s}
-            self.health = {**self.stats(), "trouble": self.trouble, **link}
+            unknown = {c: each.unknown_model for c, each in self.sessions.items() if each.unknown_model}
+            run = Counter(each.model_id for each in self.sessions.values())
+            models = {f"{number:016x}": run[number] for number in self.models}
+            about = {"models": models, "unknown_models": unknown}
+            self.health = {**self.stats(), "trouble": self.trouble, **link, **about}
 
     def close(self) -> None:
         """Make everything durable, and publish what is in the outbox as far as the broker takes it within 5 s."""
@@ -298,7 +311,8 @@ class Bridge:
         """Write what was read and made; then acknowledge, tell and publish it. Sets `trouble` where that fails."""
         work, delivered = self._work, self.publisher.delivered
         for camera, record in work.records.items():
-            record.event, record.in_a_row = self.sessions[camera].saved(), self._books[camera].in_a_row
+            book = self._books[camera]
+            record.event, record.in_a_row = {**self.sessions[camera].saved(), **book.weighed}, book.in_a_row
         due = bool(work) or delivered > self._forgotten or self._store.resting  # rubbish alone costs no commit
         self.stages.writing()
         try:
@@ -323,7 +337,10 @@ class Bridge:
     def _show(self) -> None:
         """Publish the figures of this commit: not stored, never again, and none where the broker is behind."""
         listens = self._link.connected and self._store.place.held and self.publisher.waiting < _BEHIND
-        for camera, contour in self.artist.show() if self.artist is not None else ():
+        shown, self._figures = self._figures, []
+        for camera, contour in shown:
+            for viewer in self.viewers:
+                viewer(camera, contour)
             if listens:
                 payload = seal_contour(contour, self._key, *self._names(camera))
                 self._link.publish(self._message(camera, "contour", payload))
@@ -332,8 +349,7 @@ class Bridge:
         if not self.trouble:
             _LOG.error("nothing is read or acknowledged until the store can be written: %s", words)
             self._tell(f"the store cannot be written: {words}")
-        if self.artist is not None:
-            self.artist.waiting.clear()  # they would be old
+        self._figures.clear()  # they would be old
         self.trouble = words
 
     def _end_trouble(self) -> None:
@@ -352,7 +368,7 @@ class Bridge:
         )
         events = [event for _, taken in took for event in taken.events]
         self.stages.reading()
-        readings = self._member.read(events) if events else []
+        readings = ask_each(self.models, events, lambda member, own: member.read(own))
         self.stages.read()
         now_s, cloud = self._clock(), [reading.member == "cloud" for reading in readings]
         for event, answered in zip(events, cloud, strict=True):
@@ -363,17 +379,24 @@ class Bridge:
             a and self._wants_words(event, changes) for a, event, changes in zip(cloud, events, turned, strict=True)
         ]
         wanted = [event for event, wants in zip(events, asked, strict=True) if wants]
-        words = iter(self._member.describe(wanted) if wanted else [])
+        words = iter(ask_each(self.models, wanted, lambda member, own: member.describe(own)))
         for event, reading, changes, wants in zip(events, readings, turned, asked, strict=True):
             said = next(words) if wants else None
             if reading.member == "cloud" or not event.late:  # the device's own verdict stands; ours could not say late
                 self._publish_verdict(event, reading, self._sentence(event, reading, said))
             place = (event.boot_id, event.last_slot)
             told = [(change, self._sentence(event, reading, said, change)) for change in changes]
-            self._publish_alerts([(event.camera, Turn(*place, *each)) for each in told])
-        if self.artist is not None and events:
-            raised = {event.camera: self._books[event.camera].raised for event in events}
-            self.artist.waiting += self.artist.draw(events, raised, coarse_time(self._clock()))
+            self._publish_alerts([(event.camera, Turn(*place, *each)) for each in told], event.model_id)
+        self._draw(events)
+
+    def _draw(self, events: Sequence[Event]) -> None:
+        """Draw the newest event of each camera, where its model has an artist."""
+        newest = {event.camera: event for event in events}
+        raised = {camera: self._books[camera].raised for camera in newest}
+        for number, model in self.models.items() if newest else ():
+            own = [event for event in newest.values() if event.model_id == number]
+            if model.artist is not None:
+                self._figures += model.artist.draw(own, raised, coarse_time(self._clock()))
 
     def _keep(self, camera: str, taken: Taken) -> None:
         """Put what a camera has sent into the work of this commit."""
@@ -389,6 +412,7 @@ class Bridge:
     def _turn(self, event: Event, reading: Reading) -> list[AlertChange]:
         """The alerts that an event changes: none where it is late."""
         book = self._books[event.camera]
+        book.follow(event.model_id, self.models[event.model_id].budget)
         if event.late:
             book.pause()
             return []
@@ -404,7 +428,7 @@ class Bridge:
         """Whether a verdict has a sentence: making one takes ten times as long as reading the event."""
         record = self._records[event.camera]
         boot_id, slot = record.described
-        passed_s = (event.last_slot - slot) * self._manifest.window.slot_s
+        passed_s = (event.last_slot - slot) * self._slot_s
         wants = bool(changes) or boot_id != event.boot_id or passed_s >= self._sentence_every_s
         if wants:
             record.described = (event.boot_id, event.last_slot)
@@ -432,26 +456,35 @@ class Bridge:
 
     def _sentence(self, event: Event, reading: Reading, said: str | None, change: AlertChange | None = None) -> str:
         """The sentence of a verdict, or of an alert that it changes. said: by the member; None: it was not asked."""
-        if said is not None and self.narrator is not None:
-            said = self.narrator.sentence(event, reading, said, change)
+        narrator = self.models[event.model_id].narrator
+        if said is not None and narrator is not None:
+            said = narrator.sentence(event, reading, said, change)
         before = change.words if change is not None else ""
         return f"{before}: {said or ''}"[:MAX_SENTENCE] if before else said or ""
 
     def _publish_verdict(self, event: Event, reading: Reading, sentence: str) -> None:
         now_s, record = self._clock(), self._records[event.camera]
-        verdict = fill_verdict(self._manifest, event, reading, sentence, self._unsure_below, coarse_time(now_s))
+        manifest = self.models[event.model_id].manifest
+        verdict = fill_verdict(manifest, event, reading, sentence, self._unsure_below, coarse_time(now_s))
         self.verdicts += 1
         sealed = verdict.seal(self._key, *self._names(event.camera))
         self._work.verdict(record, verdict, self._message(event.camera, "verdict/cloud", sealed), now_s)
         self._told.append((event.camera, verdict, ""))
 
-    def _publish_alerts(self, changes: Sequence[tuple[str, Turn]]) -> None:
-        """Publish alerts that change, and what is open after them. changes: camera, change."""
+    def _publish_alerts(self, changes: Sequence[tuple[str, Turn]], model_id: int | None = None) -> None:
+        """Publish alerts that change, and what is open after them.
+
+        Args:
+            changes: Camera, change.
+            model_id: Of the event that they are of; None: they are of no event.
+        """
         now_s = self._clock()
         for camera, turn in changes:
             self.alerts += 1
             record = self._work.records[camera] = self._records[camera]
-            made = fill_alert(self._manifest, turn, coarse_time(now_s), self.sessions[camera].device_s)
+            session = self.sessions[camera]
+            engine = session.engine if model_id is None else self.models[model_id].engine
+            made = fill_alert(engine.manifest, turn, coarse_time(now_s), session.device_s)
             alert = record.change(made, now_s)
             sealed = alert.seal(self._key, *self._names(camera))
             self._work.alert(record, alert, self._message(camera, "alert", sealed), now_s)

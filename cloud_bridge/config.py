@@ -1,8 +1,9 @@
 """The bridge's TOML file as typed sections; wire/settings.py reads it and reports all faults at once.
 
     [broker]     url, username, password_file, ca, cert, key
-    [model]      checkpoint, engine, threads, sentence_every_s, member, member_token_file, member_ca, member_insecure,
-                 member_timeout_s
+    [model]      checkpoint, engine, quantized, free_text, member, member_token_file, member_ca, member_insecure,
+                 member_timeout_s; signer, threads, sentence_every_s
+    [[models]]   as [model] without its last three keys, for each further engine
     [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them), clock_behind_s
     [ingest]     max_age_s, stale_after_s, skew_s, burst, rate
     [alerts]     false_per_day, long_lie_s, or raise_at, raise_for, clear_at, clear_for; unsure_below; escalate_s,
@@ -24,7 +25,7 @@ never in the file, only the names of their files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -47,7 +48,7 @@ from wire.protocol.keys import PublicKey
 from wire.protocol.topics import BRIDGES, topic
 from wire.settings import FileOrText, FilePath, Positive, faults, keys_of, parse_toml, refuse
 
-__all__ = ["RAY", "BridgeConfig", "CameraConfig", "ModelConfig", "RunConfig", "StateConfig"]
+__all__ = ["RAY", "BridgeConfig", "CameraConfig", "ModelConfig", "ModelEntry", "RunConfig", "StateConfig"]
 
 RAY = "ray"
 """The kind of member that Ray Serve serves."""
@@ -56,17 +57,14 @@ _MEMBERS = {"vllm": "vllm+https://host:port/v1", RAY: "ray+https://host:port"}  
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """What reads the events.
+class ModelEntry:
+    """What reads the events of one engine.
 
     Attributes:
         checkpoint: Folder of the checkpoint.
         engine: Engine folder whose manifest names that checkpoint.
         quantized: Hash of a quantised checkpoint, which no engine's signature covers; "": none is taken.
         free_text: Hash of the base's words that the checkpoint keeps, to say sentences in; "": in the family's own.
-        threads: torch's threads; 0: torch decides.
-        sentence_every_s: A camera's verdicts have a sentence when an alert changes, and otherwise once in so many
-            seconds of its stream; 0: all of them.
         member: "": the checkpoint is read in this process; "vllm+https://host:port/v1", "ray+https://host:port" or
             "ray://host:port", which is ray+http://: there (docs/serving.md).
         member_token_file: File with what the server wants as API key; "": nothing.
@@ -82,8 +80,6 @@ class ModelConfig:
     engine: FilePath = "build/engines/nano"
     quantized: str = ""
     free_text: str = ""
-    threads: int = 0
-    sentence_every_s: float = 30.0
     member: str = ""
     member_token_file: FilePath = ""
     member_ca: FilePath = ""
@@ -114,6 +110,42 @@ class ModelConfig:
         if not url or self.member_kind == RAY:
             return f"{url}/" if url else ""
         return f"{url if urlsplit(url).path else url + '/v1'}/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig(ModelEntry):
+    """The engine that is read where there is one alone, and what holds for all of them.
+
+    Attributes:
+        signer: Whose signature every engine must have: a key, or its file; "": unsigned ones are read.
+        threads: torch's threads; 0: torch decides.
+        sentence_every_s: A camera's verdicts have a sentence when an alert changes, and otherwise once in so many
+            seconds of its stream; 0: all of them.
+
+    Raises:
+        ConfigError: As `ModelEntry`, or the signer is no key.
+    """
+
+    signer: FileOrText = ""
+    threads: int = 0
+    sentence_every_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        ModelEntry.__post_init__(self)
+        try:
+            self.signed_by  # noqa: B018 - for its error
+        except DeviceKeyError as error:
+            raise ConfigError(f"signer: {error}") from error
+
+    @property
+    def signed_by(self) -> PublicKey | None:
+        """The signer's key, parsed; None where none is asked for."""
+        return PublicKey.parse(self.signer) if self.signer else None
+
+    @property
+    def entry(self) -> ModelEntry:
+        """What it says of its engine."""
+        return ModelEntry(**{each.name: getattr(self, each.name) for each in fields(ModelEntry)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +236,7 @@ class BridgeConfig:
     run: RunConfig = RunConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
     scenes: tuple[SceneConfig, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
 
     def shard_name(self, camera: str) -> str:
         """By which name `camera` falls to a shard: all cameras of a scene by that of the first."""
@@ -228,6 +261,7 @@ class BridgeConfig:
         }
         cameras = _cameras(document.get("cameras", []), problems)
         webhooks = _webhooks(document.get("webhooks", []), problems)
+        models = _models(document.get("models", []), problems)
         scenes = _scenes(document.get("scenes", []), [camera.name for camera in cameras], problems)
         if scenes and "false_per_day" in document.get("alerts", {}):
             problems.append(
@@ -237,7 +271,8 @@ class BridgeConfig:
         if document.get("home_assistant", {}).get("enabled") and document.get("run", {}).get("shard"):
             problems.append("[home_assistant] enabled and [run] shard: only a bridge without shards describes cameras")
         refuse(name, problems)
-        return cls(cameras=tuple(cameras), webhooks=tuple(webhooks), scenes=tuple(scenes), **made)
+        made |= {"cameras": tuple(cameras), "webhooks": tuple(webhooks), "scenes": tuple(scenes)}
+        return cls(models=tuple(models), **made)
 
 
 _SECTIONS: Mapping[str, type[Any]] = {
@@ -256,8 +291,9 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "run": RunConfig,
     "webhooks": WebhookConfig,
     "scenes": SceneConfig,
+    "models": ModelEntry,
 }
-_LISTS = ("cameras", "webhooks", "scenes")  # sections that are written as [[tables]]
+_LISTS = ("cameras", "webhooks", "scenes", "models")  # sections that are written as [[tables]]
 
 T = TypeVar("T")
 
@@ -285,6 +321,14 @@ def _webhooks(tables: Sequence[Mapping[str, Any]], problems: list[str]) -> list[
         if webhook.key in {before.key for before in webhooks[: number - 1]}:
             problems.append(f"[[webhooks]] {number} has the url of one before it; write one table for each receiver")
     return webhooks
+
+
+def _models(tables: Sequence[Mapping[str, Any]], problems: list[str]) -> list[ModelEntry]:
+    for number, table in enumerate(tables, 1):
+        missing = [name for name in ("checkpoint", "engine") if not table.get(name)]
+        problems += [f"[[models]] {number} has no {name}; name its folder" for name in missing]
+    found = [_make(ModelEntry, table, f"[[models]] {number}", problems) for number, table in enumerate(tables, 1)]
+    return [entry for entry in found if entry is not None]
 
 
 def _scenes(tables: Sequence[Mapping[str, Any]], cameras: Sequence[str], problems: list[str]) -> list[SceneConfig]:

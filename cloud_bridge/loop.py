@@ -28,6 +28,7 @@ def run(
     take: Callable[[float], Sequence[Inbound]],
     exit_when_offline: bool,
     stopped: Callable[[], bool],
+    between: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until `stopped()`, or until all cameras are offline where that ends it; a batch that was taken is read.
 
@@ -36,6 +37,7 @@ def run(
         take: As `Mailbox.take`.
         exit_when_offline: Whether to end once every camera is offline and was read to its end.
         stopped: Whether to end now.
+        between: Called between batches, while the store can be written.
     """
     watched_s = -math.inf
     while not stopped():
@@ -43,6 +45,7 @@ def run(
             bridge.look()
             time.sleep(_PAUSE_S)
             continue
+        between()
         batch = _next(bridge, take)
         if batch:
             bridge.handle(batch)

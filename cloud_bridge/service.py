@@ -13,21 +13,17 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge
 from cloud_bridge.commands.desk import CommandDesk
 from cloud_bridge.config import BridgeConfig
-from cloud_bridge.contour.artist import Artist
 from cloud_bridge.documents import BridgeStatus
 from cloud_bridge.home_assistant import Discovery, entities
-from cloud_bridge.inference.member import Member
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
 from cloud_bridge.loop import run
-from cloud_bridge.narrator import Narrator
+from cloud_bridge.models import Models, first_of
+from cloud_bridge.reload import Reload
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
-from familial.evaluate.ood_detector import ReferenceDistribution
-from wire.artifact.manifest import EngineManifest
 from wire.errors import StoreError
 from wire.mqtt import Message, Receipt
 from wire.protocol.keys import DeviceKey
@@ -51,19 +47,18 @@ class Service:
     def __init__(
         self,
         config: BridgeConfig,
-        manifest: EngineManifest,
-        member: Member,
+        models: Models,
         key: DeviceKey,
         store: Store,
         timeline: Timeline,
-        reference: ReferenceDistribution | None = None,
-        budget: AlertBudget | None = None,
-        artist: Artist | None = None,
-        narrator: Narrator | None = None,
+        reload: Reload | None = None,
     ) -> None:
-        """Put the parts together; nothing is connected yet. The arguments are those of `Bridge`, and its attributes."""
+        """Put the parts together; nothing is connected yet.
+
+        The arguments are those of `Bridge`, and what reads the models anew; None: nothing does.
+        """
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
-        self._manifest = manifest
+        self._manifest, self._reload = first_of(models).manifest, reload or Reload(lambda held: held)
         self._mailbox = Mailbox((camera.name for camera in config.cameras), wanted=self._wanted)
         self._courier: Courier | None = None
         self._traces: Traces | None = None
@@ -77,10 +72,7 @@ class Service:
         name = f"vsb-{key.public.hex[:10]}-{shard.number}.{shard.of}" if shard.fenced else f"vsb-{key.public.hex[:16]}"
         listens = (self._hold, self._status.will(_now()), self._greeting, self._settled)
         self._transport = MqttTransport(config.broker, name, topics, *listens, may_connect=lambda: store.place.held)
-        self.bridge = Bridge(
-            config, manifest, member, key, store, self._transport, timeline, reference, budget=budget, told=self._tell
-        )
-        self.bridge.artist, self.bridge.narrator = artist, narrator
+        self.bridge = Bridge(config, models, key, store, self._transport, timeline, told=self._tell)
 
     def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:
         """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""
@@ -90,7 +82,8 @@ class Service:
             gc.collect()
             gc.freeze()  # all that was loaded stays: a look at it would take 0.3 s in the middle of a message
             self._timeline.note(ready)
-            run(self.bridge, self._mailbox.take, self._config.run.exit_when_offline, lambda: stopped() or self._broken)
+            ends = (self._config.run.exit_when_offline, lambda: stopped() or self._broken)
+            run(self.bridge, self._mailbox.take, *ends, self._follow)
             if self._broken:
                 raise StoreError("the thread of the webhooks has ended; its error is above: please report it")
             self._transport.publish(self._status.offline("stopped", _now()))
@@ -98,6 +91,20 @@ class Service:
                 self._discovery.delivered()
         waiting = self.bridge.publisher.waiting
         return {**self.bridge.stats(), "dropped": self._dropped, "unpublished": waiting}
+
+    def _follow(self) -> None:
+        """Take the models that were read anew, where there are any."""
+        former = self.bridge.models
+        models = self._reload.step(former)
+        if models is None:
+            return
+        self.bridge.change(models)
+        gc.unfreeze()  # what is gone shall go; what is new stays as all that was loaded at the start
+        gc.collect()
+        gc.freeze()
+        for line in (line for number, model in models.items() if number not in former for line in model.told()):
+            self._timeline.note(line)
+        self._timeline.note(f"models: {', '.join(f'{number:016x}' for number in models)}")
 
     def _discover(self) -> Discovery:
         """What Home Assistant is told, where that is asked for."""
@@ -139,7 +146,7 @@ class Service:
     def _health(self) -> dict[str, Any]:
         told = self._courier.counts() if self._courier is not None else {}
         traced = self._traces.counts() if self._traces is not None else {}
-        own = {"dropped": self._dropped, "shard": str(self._store.place.shard)}
+        own = {"dropped": self._dropped, "shard": str(self._store.place.shard), "reload": self._reload.trouble}
         return {**self.bridge.health, **own, "webhooks": told, "traces": traced}
 
     @property
@@ -160,11 +167,10 @@ class Service:
         from cloud_bridge.web.facts import Facts
 
         views = max((len(scene.cameras) for scene in self._config.scenes), default=1)
-        facts = Facts.of(self._manifest, self.bridge.sessions, self.bridge.artist is not None, views)
+        facts = Facts(lambda: self.bridge.models, self.bridge.sessions, views)
         server = ApiServer(self._config.api, self._store.engine, self._health, facts, self._desk)
         self.bridge.listeners.append(server.tell)
-        if self.bridge.artist is not None:
-            self.bridge.artist.viewers.append(server.show)
+        self.bridge.viewers.append(server.show)
         return server
 
     # --- the network's thread

@@ -131,6 +131,9 @@ def faults(
             yield f"[{name}] is unknown; {_nearest(name, sections, '[{}]')}"
     for name, keys in sections.items():
         tables = document.get(name, [] if name in lists else {})
+        if name in lists and isinstance(tables, dict):
+            yield f"[{name}] is one table; write [[{name}]], and one for each"
+            continue
         head = f"[[{name}]] {{}}" if name in lists else f"[{name}]"
         for number, table in enumerate(tables if name in lists and isinstance(tables, list) else [tables], 1):
             where = head.format(number)

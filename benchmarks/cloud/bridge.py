@@ -34,8 +34,10 @@ from benchmarks.harness import CHECKPOINT, add_checkpoint, add_engine, engine_fo
 from benchmarks.runner import Benchmark, Report
 from cloud_bridge.config import BridgeConfig, CameraConfig
 from cloud_bridge.inference.member import FamilyMember, Member, Reading
+from cloud_bridge.ingest.engines import Engine
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.freshness import IngestRule
+from cloud_bridge.models import Model, by_id
 from cloud_bridge.service import Service
 from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.store import Store
@@ -163,7 +165,8 @@ def _ours(port: int, fleet: _Fleet, folder: Path, member: Member, key: DeviceKey
     """Seconds, and those of the processor, in which the bridge reads, keeps and acknowledges everything."""
     store, began_s, ended_s = Store.open(StoreConfig(), folder), list[float](), [0.0, 0.0]
     before_s = list[float]()
-    service = Service(fleet.config(port, folder), fleet.manifest, member, key, store, Timeline(io.StringIO()))
+    models = by_id(Model(Engine(fleet.manifest), member))
+    service = Service(fleet.config(port, folder), models, key, store, Timeline(io.StringIO()))
     give_up = time.monotonic() + _PATIENCE_S
 
     def stopped() -> bool:

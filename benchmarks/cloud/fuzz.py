@@ -36,8 +36,10 @@ from cloud_bridge.api.tokens import add_token
 from cloud_bridge.commands.desk import CommandConfig
 from cloud_bridge.config import BridgeConfig, CameraConfig
 from cloud_bridge.inference.member import FamilyMember
+from cloud_bridge.ingest.engines import Engine
 from cloud_bridge.ingest.session import CameraSession, Taken
 from cloud_bridge.log import BoundedRate
+from cloud_bridge.models import Model, by_id
 from cloud_bridge.service import Service
 from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.store import Store
@@ -204,7 +206,9 @@ class _Campaign:
             stack.callback(store.close)
             member, key = FamilyMember.load(self.checkpoint, manifest, 1), DeviceKey.new()
             config = _config(broker.port, api, folder)
-            service = Service(config, manifest, member, key, store, Timeline(_Nowhere(), _Nowhere()))
+            service = Service(
+                config, by_id(Model(Engine(manifest), member)), key, store, Timeline(_Nowhere(), _Nowhere())
+            )
             meter.dropped = service._mailbox.dropped
             for session in service.bridge.sessions.values():
                 meter.watch(session)

@@ -9,8 +9,8 @@ What a bridge does between a message and a commit is left out; what a page sees 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from cloud_bridge.alerts.severity import next_severity, severity_of
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.server import ApiServer
 from cloud_bridge.api.tokens import ROLES, add_token
+from cloud_bridge.inference.member import Reading
+from cloud_bridge.ingest.engines import Engine
+from cloud_bridge.ingest.events import Event
+from cloud_bridge.models import Model, by_id
 from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.records import Accepted, CameraRecord, Work
 from cloud_bridge.store.store import Store
@@ -30,6 +34,31 @@ from wire.protocol.message import Alert, Verdict, coarse_time
 __all__ = ["SimulatedWard"]
 
 _NOTHING = Message("", b"", 0, False)
+
+
+class _Unasked:
+    """A member in a ward whose verdicts are given."""
+
+    def read(self, events: Sequence[Event]) -> list[Reading]:
+        raise AssertionError("nothing is read here")
+
+    def describe(self, events: Sequence[Event]) -> list[str]:
+        raise AssertionError("nothing is read here")
+
+
+@dataclass(frozen=True, slots=True)
+class _Simulated(Facts):
+    """Devices without sessions. count: as `Facts.device`; drawn: as `Facts.draws`."""
+
+    count: Callable[[str], dict[str, Any] | None] = lambda camera: None
+    drawn: bool = True
+
+    def device(self, camera: str) -> dict[str, Any] | None:
+        return self.count(camera)
+
+    @property
+    def draws(self) -> bool:
+        return self.drawn
 
 
 class SimulatedWard:
@@ -57,7 +86,8 @@ class SimulatedWard:
         self.tokens = {role: add_token(tokens, f"{role}-{time.time():.6f}", role, ["*"], 1.0) for role in ROLES}
         self.counts = dict[str, dict[str, Any]]()
         self.trouble = ""
-        facts = replace(Facts.of(manifest, {}, draws=draws), device=self._count)
+        models = by_id(Model(Engine(manifest), _Unasked()))
+        facts = _Simulated(lambda: models, {}, count=self._count, drawn=draws)
         config = ApiConfig(f"127.0.0.1:{port}", str(tokens), requests_per_s=1e6, burst=1e6)
         self.server = ApiServer(config, self._store.engine, self._health, facts)
         self.url = f"http://127.0.0.1:{self.server.port}"

@@ -32,6 +32,7 @@ _SKEW_S = 150.0  # times are whole minutes: a clock that is a little ahead shows
 _DEGRADED_S = 30.0  # without a verdict of the edge's exit, until the alert is cleared: a server that comes and goes
 _OFFLINE = "the device is offline, or has lost its connection"
 _SILENT = "look at the device, and whether the broker's access list lets the bridge read it"
+_OTHER = "its messages are made by model {}, which no engine of this bridge is: add it as [[models]], then SIGHUP"
 _NO_BUDGET = "noise alone: the budget is spent"
 _NO_EYE = "the device's eye does not answer: nothing is seen"
 _EDGE = "the cloud member's server does not answer, or answers nonsense: the edge's exit reads; look at the server"
@@ -101,7 +102,8 @@ class CameraConditions:
         session, silent_s = self._session, self.silent_s(now_s, began_s)
         if silent_s <= self._stale_after_s and not (session.ended and self._book.risk):
             return []
-        words = f"nothing has come for {silent_s:.0f} s; {_OFFLINE if session.offline else _SILENT}"
+        cause = _OTHER.format(session.unknown_model) if session.unknown_model else _SILENT
+        words = f"nothing has come for {silent_s:.0f} s; {_OFFLINE if session.offline else cause}"
         return self._turns(session.place, self._book.condition(STALE, True), words)
 
     def _lately(self, label: str, at_s: float, hold_s: float, now_s: float, began_s: float) -> bool:

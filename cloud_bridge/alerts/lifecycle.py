@@ -136,6 +136,7 @@ class AlertBook:
         raised: list[str],
         in_a_row: Mapping[str, int] = MappingProxyType({}),
         budget: AlertBudget | None = None,
+        model_id: int = -1,
     ) -> None:
         """Begin with what is raised.
 
@@ -144,8 +145,12 @@ class AlertBook:
             raised: The caller's durable list of labels; it is kept current.
             in_a_row: As `in_a_row` was at a graceful end.
             budget: Of false alerts; it takes the place of the counts of `rule`.
+            model_id: Of the model whose tables `budget` is made of.
         """
-        self._rule = EvidenceRule(budget, in_a_row) if budget else CountingRule(rule, in_a_row)
+        self._model_id = model_id
+        self._rule: EvidenceRule | CountingRule = (
+            EvidenceRule(budget, in_a_row) if budget else CountingRule(rule, in_a_row)
+        )
         self._raised = raised
 
     @property
@@ -163,6 +168,11 @@ class AlertBook:
         """What the rule keeps over a restart, in whole numbers."""
         return self._rule.saved
 
+    @property
+    def weighed(self) -> dict[str, str]:
+        """Of which model `in_a_row` is, for the record; empty where verdicts are counted, whatever model made them."""
+        return {"weighed": f"{self._model_id:016x}"} if isinstance(self._rule, EvidenceRule) else {}
+
     def update(
         self,
         probabilities: Mapping[str, float],
@@ -179,6 +189,11 @@ class AlertBook:
             views: Of its scene, for a book that reads them (`scenes.SceneBook`).
         """
         return [self._turn(*turned) for turned in self._rule.turning(probabilities, attributes, at, self._raised)]
+
+    def follow(self, model_id: int, budget: AlertBudget | None) -> None:
+        """Weigh by the tables of the model whose events come now; what is raised stays raised."""
+        if budget is not None and model_id != self._model_id:
+            self._model_id, self._rule = model_id, EvidenceRule(budget, {})
 
     def pause(self) -> None:
         """Begin all counts anew: what was read is not of now, so it can neither raise nor clear."""

@@ -341,5 +341,9 @@ def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Heal
         lines += [f"veilsight_bridge_spans_{what} {n}" for what, n in found.get("traces", {}).items()]
         lines += [f"veilsight_bridge_connected {int(bool(found.get('connected')))}"]
         lines += [f"veilsight_bridge_silent {len(found.get('silent', ()))}"]
+        models, unknown = found.get("models", {}), found.get("unknown_models", ())
+        lines += [f'veilsight_bridge_cameras{{model="{model}"}} {n}' for model, n in models.items()]
+        lines += [f"veilsight_bridge_unknown_models {len(unknown)}"]
+        lines += [f"veilsight_bridge_models_well {int(not found.get('reload'))}"]
         lines += [f"veilsight_bridge_listeners {hub.count}", f"veilsight_bridge_well {int(not found.get('trouble'))}"]
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")

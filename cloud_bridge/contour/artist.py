@@ -8,7 +8,7 @@ figure of noise alone would look like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +43,7 @@ class ContourConfig:
 
 
 class Artist:
-    """Draws with one decoder.
-
-    Attributes:
-        waiting: (camera, figure), of events that are not committed yet.
-        viewers: Called with camera and figure when it is shown.
-    """
+    """Draws with one decoder."""
 
     def __init__(self, decoder: ContourDecoder, manifest: EngineManifest, unsure_below: float = 0.0) -> None:
         """Take the parts.
@@ -60,8 +55,6 @@ class Artist:
         """
         self._decoder, self._model_id, self._sigma = decoder, manifest.model_id, float(manifest.sigma)
         self._unsure_below = unsure_below
-        self.waiting = list[tuple[str, Contour]]()
-        self.viewers = list[Callable[[str, Contour], None]]()
 
     @classmethod
     def load(
@@ -83,31 +76,22 @@ class Artist:
     def draw(
         self, events: Sequence[Event], raised: Mapping[str, Collection[str]], time_s: int
     ) -> list[tuple[str, Contour]]:
-        """Draw the newest event of each camera that may have a figure.
+        """Draw events of this model that may have a figure.
 
         Args:
-            events: In order of arrival.
+            events: The newest of each camera.
             raised: Camera -> labels of its alerts that are raised.
             time_s: The bridge's clock, by `coarse_time`.
 
         Returns:
             Camera and figure.
         """
-        newest = {event.camera: event for event in events}
-        shown = [event for event in newest.values() if not event.late and _HIDING.isdisjoint(raised[event.camera])]
+        shown = [event for event in events if not event.late and _HIDING.isdisjoint(raised[event.camera])]
         if not shown:
             return []
         z, present = (np.stack([getattr(event, name) for event in shown]) for name in ("z", "present"))
         found = self._decoder.read(z, present, self._sigma)
         return [(event.camera, self._contour(event, found, row, time_s)) for row, event in enumerate(shown)]
-
-    def show(self) -> list[tuple[str, Contour]]:
-        """Take what waits, and give it to the viewers."""
-        shown, self.waiting = self.waiting, []
-        for each in shown:
-            for viewer in self.viewers:
-                viewer(*each)
-        return shown
 
     def _contour(self, event: Event, found: Contours, row: int, time_s: int) -> Contour:
         knows = self._decoder.knows

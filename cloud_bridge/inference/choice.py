@@ -1,4 +1,4 @@
-"""What reads events, as `[model]` says: the checkpoint in this process, or a server that serves it."""
+"""What reads events, as `[model]` or `[[models]]` says: the checkpoint in this process, or a server that serves it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloud_bridge.config import RAY, ModelConfig
+from cloud_bridge.config import RAY, ModelEntry
 from cloud_bridge.inference.member import FamilyMember, Member, load_family
 from wire.artifact.checkpoint import checkpoint_hash
 from wire.artifact.manifest import EngineManifest
@@ -24,21 +24,21 @@ __all__ = ["open_member"]
 
 
 @contextmanager
-def open_member(config: ModelConfig, manifest: EngineManifest) -> Iterator[Member]:
-    """Load what reads events, for a `with` block; a server need not be there yet.
+def open_member(config: ModelEntry, manifest: EngineManifest, threads: int = 0) -> Iterator[Member]:
+    """Load what reads events, for a `with` block; a server need not be there yet. threads: torch's; 0: it decides.
 
     Raises:
         CheckpointError: The checkpoint is not the manifest's.
         ConfigError: A file that `[model]` names cannot be used.
     """
     if not config.member:
-        yield FamilyMember.load(config.checkpoint, manifest, config.threads, config.quantized, config.free_text)
+        yield FamilyMember.load(config.checkpoint, manifest, threads, config.quantized, config.free_text)
         return
     from cloud_bridge.inference.endpoint import Endpoint  # httpx, which a member in this process does not need
     from cloud_bridge.inference.remote import RemoteMember
 
     token, tls = _token(config), _authorities(config)
-    family = load_family(config.checkpoint, manifest, config.threads, True, config.quantized)
+    family = load_family(config.checkpoint, manifest, threads, True, config.quantized)
     endpoint = Endpoint(config.member_url, token, tls, config.member_timeout_s)
     # quantised weights have a hash of their own
     dialect = _dialect(config.member_kind, family, checkpoint_hash(config.checkpoint), endpoint)
@@ -58,7 +58,7 @@ def _dialect(kind: str, family: Family, checkpoint: str, endpoint: Endpoint) -> 
     return VllmDialect(family, served_name(checkpoint), endpoint)
 
 
-def _token(config: ModelConfig) -> str:
+def _token(config: ModelEntry) -> str:
     if not config.member_token_file:
         return ""
     try:
@@ -70,7 +70,7 @@ def _token(config: ModelConfig) -> str:
     return token
 
 
-def _authorities(config: ModelConfig) -> ssl.SSLContext:
+def _authorities(config: ModelEntry) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=config.member_ca or None)
     except (OSError, ssl.SSLError) as error:

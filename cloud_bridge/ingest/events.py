@@ -59,6 +59,7 @@ class Event:
         ood_p_value: Of the stream so far; None where it is not known.
         time_s: Of its newest release.
         late: It is not read as now.
+        model_id: Of the model that made all of it.
     """
 
     camera: str
@@ -70,10 +71,11 @@ class Event:
     ood_p_value: float | None = None
     time_s: int = 0
     late: bool = False
+    model_id: int = 0
 
 
 class EventReader:
-    """Turns the releases of one camera, in slot order, into events.
+    """Turns the releases of one camera and model, in slot order, into events.
 
     Attributes:
         shed: Events that were left out.
@@ -88,6 +90,7 @@ class EventReader:
         width: int,
         weights: Sequence[float] = (1.0,),
         detector: OodDetector | None = None,
+        model_id: int = 0,
     ) -> None:
         """Begin without a stream.
 
@@ -98,8 +101,9 @@ class EventReader:
             width: Columns of a code, d.
             weights: Per level, the factor that z is multiplied by.
             detector: Computes the OOD p-value and restarts with every stream; None: events have none.
+            model_id: Of the model.
         """
-        self._camera = camera
+        self._camera, self._model_id = camera, model_id
         self._weights = weights
         self._detector = detector
         self._shape = (releases, tokens, width)
@@ -142,7 +146,8 @@ class EventReader:
         first = max(window.first_slot, self._start)
         z, present = window.z.copy(), window.present.copy()
         ood_p_value = None if self._detector is None else self._detector.p_value
-        return [Event(self._camera, self._boot_id, first, window.last_slot, z, present, ood_p_value, self._time_s)]
+        place = (self._camera, self._boot_id, first, window.last_slot)
+        return [Event(*place, z, present, ood_p_value, self._time_s, model_id=self._model_id)]
 
     def saved(self) -> dict[str, Any]:
         """What `resume` needs besides the releases, as JSON; empty where there was no stream."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["REASONS"]
+__all__ = ["LOGGED", "REASONS"]
 
 REASONS: Mapping[str, str] = {
     "unknown": "no camera of that name is configured",
@@ -18,7 +18,7 @@ REASONS: Mapping[str, str] = {
     "flags": "flags without a meaning",
     "level": "at a level that this model does not have, or that its rule cannot have chosen",
     "shape": "z of another length",
-    "model": "made by another model",
+    "model": "made by a model that this bridge does not have, or by another one than its start began with",
     "values": "values that cannot be, such as a slot beyond the device's life",
     "flood": "more than the slots that have passed: the camera sends too fast",
     "clock": "its time is long before that of the slot before it: the clock was set back",
@@ -27,3 +27,12 @@ REASONS: Mapping[str, str] = {
     "late": "a slot that was waited for and given up",
 }
 """Reason why a message is refused -> explanation."""
+
+LOGGED: Mapping[str, str] = {
+    "schema": "",
+    "flood": "",
+    "forged": ". If the device was given a new key, register it: put the line of its <key>.pub into [[cameras]] "
+    "public_key",
+    "model": ". If that is an engine of yours, add it and its checkpoint as [[models]], and send SIGHUP",
+}
+"""Reasons whose first message is logged, since somebody has to act, and what is added to the error's own words."""

@@ -1,15 +1,16 @@
 """The bridge's state of one camera, which every message of the camera goes through once. No MQTT here.
 
-    features     --size, signature, form, model, values--> boot id, slot --> releases in order --> events, now or late
+    features     --the model that it states--> its engine; none of that id: refused (model), or
+                 --size, signature, form, values--> boot id, slot --> releases in order --> events, now or late
     state        --size, form, signature, number--> online or offline, watching or not, the certificate's hash
-    certificate  --the hash in the state--> if it is not this engine's, the camera is not read until the right one comes
+    certificate  --the hash in the state--> if it is not the engine's, the camera is not read until the right one comes
 
 A refused message changes nothing but a counter. There is a counter for each of a fixed set of reasons, so no sender can
-make the memory grow. A higher boot id begins a new stream, after the waiting releases of the old one were read.
+make the memory grow. A higher boot id begins a new stream, after the waiting releases of the old one were read. A start
+has one model, that of its first release: a device changes its engine between two starts, so no event mixes two.
 
 The broker is not trusted: it may hold messages back, drop, repeat and reorder them, and publish a Last Will when it
-likes. So an offline gives up no slot that may still come, and the next release overrides it; a certificate counts only
-once a signed state names its hash.
+likes. So an offline gives up no slot that may still come, and the next release overrides it (certificates: trust.py).
 """
 
 from __future__ import annotations
@@ -22,26 +23,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cloud_bridge.ingest.events import Event, EventReader, Release
+from cloud_bridge.ingest.engines import Engine, Engines
+from cloud_bridge.ingest.events import Event, Release
 from cloud_bridge.ingest.freshness import Allowance, Freshness, IngestRule
-from cloud_bridge.ingest.reasons import REASONS
+from cloud_bridge.ingest.reasons import LOGGED, REASONS
+from cloud_bridge.ingest.trust import Trust
 from cloud_bridge.store.records import Accepted, CameraRecord, Stored
-from familial.evaluate.ood_detector import OodDetector
-from wire.artifact.manifest import EngineManifest
-from wire.errors import CertificateError, MessageError
-from wire.privacy.certificate import Certificate, round_up
+from wire.errors import MessageError
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FLAG_SPENT, FeatureMessage, open_features
+from wire.protocol.release_layout import stated_in
 from wire.protocol.state import State, open_state
 
 __all__ = ["NOTHING", "CameraSession", "Taken"]
 
 _LOG = logging.getLogger("cloud_bridge")
 
-_LOGGED = ("schema", "forged", "flood")  # reasons whose first message is logged: somebody has to act
-_REGISTER = (
-    ". If the device was given a new key, register it: put the line of its <key>.pub into [[cameras]] public_key"
-)
 _FLOOD = MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more")
 _QUIET_S = 5.0  # after an offline, before a slot that is missing is given up
 _STATES = IngestRule(burst=60.0, rate=1.0)  # that a camera may send: each can turn an alert
@@ -82,15 +79,17 @@ class CameraSession:
         ahead_at_s: When a release last came that was dated after our clock, or a clock was set back;
         ahead_s: by how much it was dated after it,
         skewed: and how many there were.
+        engine: Of the newest release; before any, the first that is known.
+        unknown_model: Model id, hex, of the newest message, where no engine of that id is known; else "".
+        given_up: Boot id, slot and reason of releases that the store has, and that nothing is left to read with.
     """
 
     def __init__(
         self,
         camera: str,
         public: PublicKey,
-        manifest: EngineManifest,
+        engines: Engines,
         record: CameraRecord,
-        detector: OodDetector | None = None,
         reorder_slots: int = 2,
         freshness: Freshness | None = None,
         allowance: Allowance | None = None,
@@ -102,9 +101,8 @@ class CameraSession:
         Args:
             camera: `site/camera`.
             public: The only key whose signature on features of this camera is accepted.
-            manifest: Of the engine that the device must run.
+            engines: Those that the device may run.
             record: How far the stream was read; it is updated here and made durable by the caller.
-            detector: Computes the OOD p-value of events; None: they have none.
             reorder_slots: A missing slot is given up when one that many later has come; 0: nothing is waited for.
             freshness: Says what is now; None: by the default rule.
             allowance: Says how many releases may come; None: by the default rule.
@@ -112,36 +110,32 @@ class CameraSession:
             views: Cameras that are known to see the same people; a certificate of a smaller scene is not trusted.
         """
         site, _, name = camera.partition("/")
-        self._names, self._views = (site, name), views
+        self._names, self._trust = (site, name), Trust(camera, views)
+        self._engines, self.engine = engines, next(iter(engines.values()))
+        slot_s = self.engine.manifest.window.slot_s
         self._freshness = freshness or Freshness(camera, IngestRule())
-        self._allowance = allowance or Allowance(IngestRule(), manifest.window.slot_s)
-        self._states = Allowance(_STATES, manifest.window.slot_s)
-        self._slots = manifest.certificate().lifetime_releases
+        self._allowance = allowance or Allowance(IngestRule(), slot_s)
+        self._states = Allowance(_STATES, slot_s)
         self._now_s = self._came_s = self._heard_s = self.fresh_s = self.ahead_s = 0.0
         self.forged_at_s = self.ahead_at_s = -math.inf
-        self._named = ""  # sha256 of the certificate that the newest state names
-        self._complained = ""  # sha256 of the certificate about which the log was told
-        self._unnamed = b""  # a certificate that came before a state
-        self._camera, self._public, self._manifest, self._record = camera, public, manifest, record
-        self._model = (manifest.n, manifest.model_id, len(manifest.sigmas))
-        self._level, self._reorder_slots = manifest.level, reorder_slots
-        self._witness = manifest.make_witness()
+        self._camera, self._public, self._record, self._reorder_slots = camera, public, record, reorder_slots
         self._pending: dict[int, FeatureMessage] = {}  # slot -> verified message that waits for an earlier slot
         self._recent: deque[int] = deque(maxlen=_RECENT)  # slots read lately
         self._boot_read = -1  # boot id of the last release that was read since the bridge's start
-        self._trusted, self._warned, self._offline = True, False, False
-        shape = (manifest.event_releases, manifest.tokens, manifest.width)
-        self._reader = EventReader(camera, *shape, manifest.weights, detector)
-        self.received = self.gaps = self.skewed = 0
-        self.profile = ""
+        self._warned, self._offline = False, False
+        self._bound = False  # the start in the record is one of `engine`
+        self._shed = self.received = self.gaps = self.skewed = 0
+        self.profile = self.unknown_model = ""
         self.refused: Counter[str] = Counter()
-        self._accepted, self._unread = list[Accepted](), list[tuple[int, int, str]]()
-        self._resume(recent)
+        self._accepted, self._unread, self._ended = list[Accepted](), list[tuple[int, int, str]](), list[Event]()
+        self.given_up = list[tuple[int, int, str]]()
+        self._reader, self._witness = self.engine.reader(camera), self.engine.manifest.make_witness()
+        self._resume([*recent])
 
     @property
     def shed(self) -> int:
         """Events that were left out, since more came than could be read."""
-        return self._reader.shed
+        return self._shed + self._reader.shed
 
     @property
     def offline(self) -> bool:
@@ -152,6 +146,11 @@ class CameraSession:
     def ended(self) -> bool:
         """The camera is offline and was read to its end."""
         return self._offline and not self._pending
+
+    @property
+    def model_id(self) -> int:
+        """Of the start that was read last; -1: none was, or its engine is not known any more."""
+        return self.engine.id if self._bound else -1
 
     @property
     def device_s(self) -> int:
@@ -188,7 +187,7 @@ class CameraSession:
         if name == "state" and payload:
             return self._state(payload, retained)
         if name == "certificate" and payload:
-            self._certificate(payload)
+            self._doubt(self._trust.take(payload, self._engines))
         return NOTHING
 
     def wants(self, name: str, payload: bytes) -> bool:
@@ -196,14 +195,24 @@ class CameraSession:
         record = self._record
         try:
             if name == "features":
-                message = open_features(payload, self._public, *self._names, *self._model)
+                message = open_features(payload, self._public, *self._names, *self._stated(payload).shape)
                 return (message.boot_id, message.slot) >= (record.boot_id, record.next_slot)
             if name == "state":
                 state = open_state(payload, self._public, *self._names)
                 return (state.boot_id, state.count) > (record.state_boot_id, record.state_count)
         except MessageError:
             return False
-        return hashlib.sha256(payload).hexdigest() == self._named
+        return hashlib.sha256(payload).hexdigest() == self._trust.named
+
+    def change(self, engines: Engines, now_s: float) -> Taken:
+        """Read these engines from now on. What waits of one that is not among them is read now, and its event ends."""
+        self._now_s, self._engines, engine = now_s, engines, engines.get(self.engine.id)
+        if engine is not None:
+            self.engine = engine
+            return NOTHING
+        taken = self.drain()
+        self._begin(next(iter(engines.values())), bound=False)
+        return taken
 
     def settle(self, now_s: float) -> Taken:
         """Read what waits for a missing slot, where the camera has been offline and silent for some seconds.
@@ -222,13 +231,17 @@ class CameraSession:
             raise ValueError(f"{reason!r} is not among REASONS")
         self.refused[reason] += 1
 
+    def _doubt(self, reason: str) -> None:
+        """Count a certificate that is refused, "" for one that is not."""
+        if reason:
+            self.refuse(reason)
+
     def _refuse_for(self, error: MessageError) -> None:
         """Count a refused message; log the first of a reason that somebody must act upon."""
         if error.reason == "forged":
             self.forged_at_s = self._now_s
-        if error.reason in _LOGGED and not self.refused[error.reason]:
-            cure = _REGISTER if error.reason == "forged" else ""
-            _LOG.warning("%s: a message is refused (%s)%s", self._camera, error, cure)
+        if error.reason in LOGGED and not self.refused[error.reason]:
+            _LOG.warning("%s: a message is refused (%s)%s", self._camera, error, LOGGED[error.reason])
         self.refuse(error.reason)
 
     def drain(self) -> Taken:
@@ -238,13 +251,16 @@ class CameraSession:
 
     def saved(self) -> dict[str, Any]:
         """What the next start needs besides the stored releases, as JSON."""
-        return {"model": f"{self._manifest.model_id:016x}", **self._reader.saved()}
+        return {"model": f"{self.engine.id:016x}", **self._reader.saved()} if self._bound else {}
 
-    def _resume(self, recent: Iterable[Stored]) -> None:
-        """Go on with the event and with what waits, where both are of this model."""
+    def _resume(self, recent: Sequence[Stored]) -> None:
+        """Go on with the event and with what waits, where both are of a model that is known."""
         saved, record = self._record.event, self._record
-        if saved.get("model") != f"{self._manifest.model_id:016x}":
+        engine = next((each for each in self._engines.values() if saved.get("model") == f"{each.id:016x}"), None)
+        if engine is None:
+            self._give_up(recent)
             return
+        self._begin(engine, bound=True)
         try:
             read = [release for stored in recent if (release := self._take_stored(stored)) is not None]
             if "start" in saved:
@@ -252,14 +268,29 @@ class CameraSession:
         except (KeyError, TypeError, ValueError, MessageError) as error:
             _LOG.warning("%s: its last releases cannot be used (%r); events begin anew", self._camera, error)
 
+    def _give_up(self, recent: Iterable[Stored]) -> None:
+        """Note what the store has of a model that is not known any more, and that is in no verdict."""
+        record, unread = self._record, self._record.event.get("unread")
+        first = unread if type(unread) is int else record.next_slot
+        slots = [stored.slot for stored in recent if stored.slot >= first and not stored.refused]
+        self.given_up = [(record.boot_id, slot, "model") for slot in slots]
+        for slot in slots:
+            self.refuse("model")
+            record.next_slot = max(record.next_slot, slot + 1)
+        if slots:
+            text = "%s: %d releases in the store are of model %s, and no engine has that id: they stay there, unread"
+            _LOG.warning(text, self._camera, len(slots), record.event.get("model"))
+            record.event = {}
+
     def _take_stored(self, stored: Stored) -> Release | None:
         """Take a release of the store, as it once came; returns it where it was read. Raises MessageError."""
-        message = open_features(stored.message, self._public, *self._names, *self._model)
+        if stored.slot < self._record.next_slot:
+            self._recent.append(stored.slot)
+        if stored.refused:
+            return None
+        message = open_features(stored.message, self._public, *self._names, *self.engine.shape)
         if stored.slot >= self._record.next_slot:
             self._pending[stored.slot] = message
-            return None
-        self._recent.append(stored.slot)
-        if stored.refused:
             return None
         spent = bool(message.flags & FLAG_SPENT)
         return Release(self._camera, message.boot_id, message.slot, message.z, spent, 0, message.level, message.time_s)
@@ -272,37 +303,55 @@ class CameraSession:
         What a camera sends beyond its allowance is refused unseen: its signature would cost more than all the rest.
         """
         self.received += 1
-        if not self._trusted:
+        engine = self._stated(payload)
+        if self._is_untrusted(payload, engine):
             self.refuse("untrusted")
             return []
         if not self._allowance.has(self._came_s):
             self._refuse_for(_FLOOD)
             return []
         try:
-            message = open_features(payload, self._public, *self._names, *self._model)
+            message = open_features(payload, self._public, *self._names, *engine.shape)
         except MessageError as error:
             self._refuse_for(error)
+            boot_id, model_id = stated_in(payload) or (-1, 0)
+            if error.reason == "model" and boot_id >= self._record.boot_id:
+                self.unknown_model = f"{model_id:016x}"
             return []
-        if message.slot >= self._slots:
+        if message.slot >= engine.lifetime:
             self.refuse("values")
             return []
         if message.boot_id < self._record.boot_id:
             self._refuse_replay()
             return []
+        begins = message.boot_id > self._record.boot_id or not self._bound
+        if not begins and engine.id != self.engine.id:
+            self.refuse("model")
+            return []
         new, missed = self._is_new(message), self._is_missed(message)
         if not (new or missed):
             return []
+        self.unknown_model = ""
         self._allowance.take(self._came_s)
         self._accepted.append(Accepted(message.boot_id, message.slot, payload))
         if missed:
             self._recent.append(message.slot)
             self._leave(message, "late")
             return []
-        before: list[Release] = []
-        if message.boot_id > self._record.boot_id:
-            before = self._in_order(0)
-            self._restart(message.boot_id, message.slot)
+        before = self._end_stream() if begins else []
+        if begins:
+            self._restart(engine, message.boot_id, message.slot)
         return before + self._put_in_order(message)
+
+    def _stated(self, payload: bytes) -> Engine:
+        """The engine of the model that a message states; where that is not known, the camera's, which refuses it."""
+        _, model_id = stated_in(payload) or (0, -1)
+        return self._engines.get(model_id, self.engine)
+
+    def _is_untrusted(self, payload: bytes, engine: Engine) -> bool:
+        """Whether the camera's certificate is not that of the engine which the message states; the rest is checked."""
+        boot_id, model_id = stated_in(payload) or (0, -1)
+        return model_id == engine.id and not self._trust.allows(engine, boot_id, self._engines)
 
     def _is_new(self, message: FeatureMessage) -> bool:
         """Return whether a release was neither read nor given up; else count it."""
@@ -340,14 +389,27 @@ class CameraSession:
             self._camera,
         )
 
-    def _restart(self, boot_id: int, slot: int) -> None:
-        self._record.boot_id = boot_id
-        # A stream that is already running is joined at this slot: the slots before it are not a gap.
-        self._record.next_slot = 0 if slot <= self._reorder_slots else slot
+    def _end_stream(self) -> list[Release]:
+        """Read what waits of the start that ends, and make its last event."""
+        releases = self._in_order(0)
+        self._ended += [event for release in releases for event in self._reader.push(release)] + self._reader.flush()
+        return releases
+
+    def _restart(self, engine: Engine, boot_id: int, slot: int) -> None:
+        record = self._record
+        if boot_id > record.boot_id:
+            record.boot_id = boot_id
+            # A stream that is already running is joined at this slot: the slots before it are not a gap.
+            record.next_slot = 0 if slot <= self._reorder_slots else slot
+        self._begin(engine, bound=True)
+
+    def _begin(self, engine: Engine, bound: bool) -> None:
+        """Begin a stream of an engine; its last one was read to its end."""
+        self._shed += self._reader.shed
+        self.engine, self._bound = engine, bound
+        self._reader, self._witness = engine.reader(self._camera), engine.manifest.make_witness()
         self._recent.clear()
         self._freshness.begin()
-        if self._witness is not None:
-            self._witness.begin()
 
     def _in_order(self, patience: int) -> list[Release]:
         out: list[Release] = []
@@ -388,16 +450,17 @@ class CameraSession:
         chosen it: the rule is computed again here, from the messages alone.
         """
         if not message.flags & FLAG_ADAPTIVE:
-            return message.level <= self._level
+            return message.level <= self.engine.level
         z = None if spent else message.z
         return self._witness is not None and self._witness.see(message.slot, message.level, z)
 
     def _read(self, releases: Sequence[Release], shed: bool = False) -> Taken:
         if releases:
             self._boot_read = releases[-1].boot_id
-        events = self._dated(e for release in releases for e in self._reader.push(release, shed))
+        new = [release for release in releases if release.boot_id == self._record.boot_id]
+        events = self._dated([*self._ended, *(e for release in new for e in self._reader.push(release, shed))])
         accepted, unread = self._accepted, self._unread
-        self._accepted, self._unread = [], []
+        self._accepted, self._unread, self._ended = [], [], []
         return Taken(list(releases), events, None, accepted, unread)
 
     def _dated(self, events: Iterable[Event]) -> list[Event]:
@@ -428,53 +491,6 @@ class CameraSession:
         if state.count:
             record.state_boot_id, record.state_count = state.boot_id, state.count
             self.profile = str(state.fields.get("profile", ""))
-            self._name_certificate(state.certificate)
+            self._doubt(self._trust.name(state.certificate, state.boot_id, self._engines))
         events = self._dated(self._reader.flush()) if self.ended else []
         return Taken([], events, state if state.count and state.online else None)
-
-    def _name_certificate(self, digest: str) -> None:
-        """Take the hash that a state names; trust begins anew where it is another one."""
-        if digest == self._named:
-            return
-        self._named, self._trusted = digest, True
-        if self._unnamed:
-            waiting, self._unnamed = self._unnamed, b""
-            self._certificate(waiting)
-
-    def _certificate(self, payload: bytes) -> None:
-        """Trust the camera only while the certificate that it signs for is this engine's, or one that reveals less.
-
-        One that no signed state names says nothing about the camera: whoever can write to the broker can write it.
-        """
-        if not self._named:
-            self._unnamed = payload
-            return
-        if hashlib.sha256(payload).hexdigest() != self._named:
-            if not self.refused["swapped"]:
-                _LOG.warning("%s: the certificate under its topic is not the one that its state names", self._camera)
-            self.refuse("swapped")
-            return
-        self._trusted = self._manifest.covers(payload, self._views)
-        if self._trusted:
-            return
-        self.refuse("untrusted")
-        if self._complained == self._named:
-            return
-        self._complained = self._named
-        _LOG.error(
-            "%s: its certificate is not that of engine %016x (%s); its messages are refused until it publishes the "
-            "right one (is the engine on the device the one in [model] engine?)",
-            self._camera,
-            self._manifest.model_id,
-            _describe(payload),
-        )
-
-
-def _describe(certificate: bytes) -> str:
-    """Describe a certificate that is not ours; one of another schema version says how to replace it."""
-    try:
-        found, _ = Certificate.read(certificate)
-    except CertificateError as error:
-        return str(error)
-    scene = f", of a scene of {found.scene_cameras} cameras" if found.scene_cameras > 1 else ""
-    return f"it is that of another engine or scene: S = {round_up(found.s_release, 4)} a release{scene}"

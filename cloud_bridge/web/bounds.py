@@ -42,7 +42,7 @@ def bounds(certificates: Sequence[Certificate], views: int = 1) -> dict[str, Any
     }
     return {
         "slot_s": first.slot_s,
-        "receptive_field_s": first.receptive_field_s,
+        "receptive_field_s": max(each.receptive_field_s for each in certificates),
         "cameras": {str(cameras): [_row(certificates, seconds, cameras) for seconds in SECONDS] for cameras in CAMERAS},
         "views": together,
         "spans": {name: _worst([spans[name] for spans in by_span]) for name in _SPANS},

@@ -1,6 +1,6 @@
-"""What the page tells beside the store: the engine's certificates, and each device as its session knows it now.
+"""What the page tells beside the store: the engines' certificates, and each device as its session knows it now.
 
-    manifest, sessions of the bridge --Facts.of--> Facts --> the page's calls
+    models, sessions of the bridge --> Facts --> the page's calls
 
 The bridge's thread writes the sessions; the API's threads read single values of them here and change nothing.
 """
@@ -13,8 +13,8 @@ from typing import Any
 
 from cloud_bridge.ingest.reasons import REASONS
 from cloud_bridge.ingest.session import CameraSession
+from cloud_bridge.models import Models, first_of
 from wire import __version__
-from wire.artifact.manifest import EngineManifest
 from wire.privacy.certificate import Certificate
 
 __all__ = ["Facts"]
@@ -25,27 +25,35 @@ class Facts:
     """What does not lie in the store.
 
     Attributes:
-        certificates: Those that a device of this engine may have; the page shows the worst of each number.
-        engine: What is known of the engine, as JSON.
-        labels: The family's, the first is no risk.
-        draws: Whether there are contours.
+        models: Those of the bridge at this moment.
+        sessions: `site/camera` -> its session, of the cameras of this bridge.
         views: Cameras of the largest scene.
-        device: `site/camera` -> what its session counts since the bridge's start; None: no camera of this bridge.
     """
 
-    certificates: Sequence[Certificate]
-    engine: Mapping[str, Any]
-    labels: Sequence[str]
-    device: Callable[[str], dict[str, Any] | None]
-    draws: bool = False
+    models: Callable[[], Models]
+    sessions: Mapping[str, CameraSession]
     views: int = 1
 
-    @classmethod
-    def of(
-        cls, manifest: EngineManifest, sessions: Mapping[str, CameraSession], draws: bool = False, views: int = 1
-    ) -> Facts:
-        """Take them from the parts of a bridge."""
-        engine = {
+    @property
+    def certificates(self) -> Sequence[Certificate]:
+        """Those that a device of these engines may have; the page shows the worst of each number."""
+        return [each for model in self.models().values() for each in model.manifest.accepted]
+
+    @property
+    def draws(self) -> bool:
+        """Whether there are contours."""
+        return any(model.artist is not None for model in self.models().values())
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The families', the first is no risk."""
+        return first_of(self.models()).manifest.labels
+
+    def engine(self, camera: str = "") -> dict[str, Any]:
+        """What is known of a camera's engine, as JSON; without a session, of that of `[model]`."""
+        session = self.sessions.get(camera)
+        manifest = first_of(self.models()).manifest if session is None else session.engine.manifest
+        return {
             "model": f"{manifest.model_id:016x}",
             "family": manifest.family,
             "profile": manifest.profile,
@@ -54,14 +62,13 @@ class Facts:
             "event_releases": manifest.event_releases,
             "software": __version__,
         }
-        return cls(
-            manifest.accepted, engine, manifest.labels, lambda camera: _count(sessions.get(camera)), draws, views
-        )
 
-
-def _count(session: CameraSession | None) -> dict[str, Any] | None:
-    if session is None:
-        return None
-    refused = {reason: count for reason in REASONS if (count := session.refused[reason])}
-    counts = {"received": session.received, "gaps": session.gaps, "refused": refused}
-    return {"offline": session.offline, "heard_s": session.fresh_s, **counts}
+    def device(self, camera: str) -> dict[str, Any] | None:
+        """What a camera's session counts since the bridge's start; None: no camera of this bridge."""
+        session = self.sessions.get(camera)
+        if session is None:
+            return None
+        refused = {reason: count for reason in REASONS if (count := session.refused[reason])}
+        counts = {"received": session.received, "gaps": session.gaps, "refused": refused}
+        about = {"heard_s": session.fresh_s, "unknown_model": session.unknown_model}
+        return {"offline": session.offline, **about, **counts}

@@ -83,8 +83,11 @@ def _files(app: FastAPI) -> None:
 
 def _numbers(app: FastAPI, facts: Facts, viewer: Viewer) -> None:
     @lru_cache(maxsize=1)
-    def worked_out() -> dict[str, Any]:
+    def of_models(models: tuple[int, ...]) -> dict[str, Any]:
         return bounds(facts.certificates, facts.views)
+
+    def worked_out() -> dict[str, Any]:
+        return of_models(tuple(facts.models()))
 
     @app.get("/v1/bounds", dependencies=[Depends(viewer)])
     def known() -> dict[str, Any]:
@@ -96,7 +99,7 @@ def _numbers(app: FastAPI, facts: Facts, viewer: Viewer) -> None:
         """What the page for visitors says: numbers of the certificate, which is public. Without a token."""
         found = worked_out()
         in_view = [row for row in found["cameras"][str(found["views"])] if row["seconds"] in _VISITS_S]
-        engine = {name: facts.engine[name] for name in ("n", "slot_s")}
+        engine = {name: facts.engine()[name] for name in ("n", "slot_s")}
         about = {"labels": list(facts.labels), **engine, "views": found["views"]}
         return {**about, "spans": found["spans"], "in_view": in_view}
 

@@ -39,7 +39,7 @@ def overview(engine: Engine, caller: Caller, facts: Facts) -> dict[str, Any]:
         "who": {"name": caller.name, "role": caller.role, "until_s": caller.until_s},
         "now_s": time.time(),
         "quiet": facts.labels[0],
-        "slot_s": facts.engine["slot_s"],
+        "slot_s": facts.engine()["slot_s"],
         "draws": facts.draws,
         "cameras": shown,
         "alerts": queries.open_alerts(engine, caller),
@@ -75,7 +75,7 @@ def device(engine: Engine, caller: Caller, camera: str, facts: Facts) -> dict[st
         )
         since_s = connection.scalar(first)
     keys = {"public_key": row["public_key"], "since_s": float(since_s or 0.0)}
-    return {**shown, **keys, "engine": dict(facts.engine), "counts": facts.device(camera)}
+    return {**shown, **keys, "engine": facts.engine(camera), "counts": facts.device(camera)}
 
 
 def _camera(connection: Connection, row: dict[str, Any], facts: Facts) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Api:
         config = ApiConfig("127.0.0.1:0", str(folder / "tokens.json"), requests_per_s=per_s, burst=burst)
         bridge = self.harness.bridge
         bridge.look()
-        facts = Facts.of(MANIFEST, bridge.sessions, views=views)
+        facts = Facts(lambda: bridge.models, bridge.sessions, views)
         self.server = ApiServer(config, bridge._store.engine, lambda: bridge.health, facts)
         bridge.listeners.append(self.server.tell)
         self.url = f"http://127.0.0.1:{self.server.port}"

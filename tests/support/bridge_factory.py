@@ -16,9 +16,12 @@ from cloud_bridge.alerts.scenes import SceneConfig
 from cloud_bridge.bridge import Bridge
 from cloud_bridge.config import BridgeConfig, CameraConfig, ModelConfig
 from cloud_bridge.contour.artist import Artist
-from cloud_bridge.inference.member import Reading
+from cloud_bridge.inference.member import Member, Reading
+from cloud_bridge.ingest.engines import Engine
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.ingest.transport import Inbound
+from cloud_bridge.models import Model, Models, by_id
+from cloud_bridge.narrator import Narrator
 from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
@@ -27,12 +30,13 @@ from familial.evaluate.ood_detector import ReferenceDistribution
 from wire.artifact.manifest import EngineManifest, WindowSpec
 from wire.mqtt import Message, Receipt
 from wire.privacy.certificate import sigma_for
+from wire.protocol import veilsight_pb2 as pb
 from wire.protocol.document import read_document
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import Alert, FeatureMessage, Verdict, open_alert, open_verdict
 from wire.protocol.state import seal_state
 
-__all__ = ["DEVICE", "OTHER", "FakeLink", "FakeMember", "Harness", "a_state", "make_manifest", "release"]
+__all__ = ["DEVICE", "OTHER", "FakeLink", "FakeMember", "Harness", "a_state", "make_manifest", "models_of", "release"]
 
 DEVICE, OTHER = DeviceKey(b"d" * 32), DeviceKey(b"o" * 32)
 
@@ -81,6 +85,11 @@ def a_state(
     certificate = hashlib.sha256(fields.pop("certificate", b"")).hexdigest()
     made = {"status": status, "reason": "end of source", "boot_id": boot, "count": count, "certificate": certificate}
     return seal_state({**made, "blind": False, "watching": True, **fields}, key, "lab", camera)
+
+
+def models_of(manifest: EngineManifest, member: Member) -> Models:
+    """One model."""
+    return by_id(Model(Engine(manifest), member))
 
 
 class FakeMember:
@@ -162,6 +171,8 @@ class Harness:
         webhooks: Sequence[WebhookConfig] = (),
         artist: Artist | None = None,
         scenes: Sequence[SceneConfig] = (),
+        more: Sequence[Model] = (),
+        narrator: Narrator | None = None,
     ) -> None:
         self.manifest = manifest
         self.member = FakeMember()
@@ -171,21 +182,18 @@ class Harness:
         self.people, self.programs = io.StringIO(), io.StringIO()
         cameras = (CameraConfig("lab", "door", DEVICE.public.hex), CameraConfig("lab", "hall", OTHER.public.hex))
         model = ModelConfig(sentence_every_s=sentences_s)
+        engine = Engine(manifest, reference)
         self.bridge = Bridge(
             BridgeConfig(
                 cameras=cameras, alerts=rule or AlertRule(), model=model, webhooks=tuple(webhooks), scenes=tuple(scenes)
             ),
-            manifest,
-            self.member,
+            by_id(Model(engine, self.member, budget, artist, narrator), *more),
             self.key,
             Store.open(store or StoreConfig(), folder),
             self.link,
             Timeline(self.people, self.programs),
-            reference,
             lambda: self.now_s,
-            budget,
         )
-        self.bridge.artist = artist
         self.link.settled = self.bridge.publisher.settled
 
     @property
@@ -210,12 +218,17 @@ class Harness:
     def verdicts(self, camera: str = "door") -> list[Verdict]:
         """Everything that was published as a verdict on a camera, verified."""
         sent = [payload for topic, payload in self.published if topic.endswith(f"/{camera}/verdict/cloud")]
-        return [open_verdict(p, self.key.public, "lab", camera, self.manifest.model_id) for p in sent]
+        return [open_verdict(p, self.key.public, "lab", camera, self._model_of(pb.Verdict(), p)) for p in sent]
 
     def alerts(self, camera: str = "door") -> list[Alert]:
         """Everything that was published as an alert on a camera, verified."""
         sent = [payload for topic, payload in self.published if topic.endswith(f"/{camera}/alert")]
-        return [open_alert(p, self.key.public, "lab", camera, self.manifest.model_id) for p in sent]
+        return [open_alert(p, self.key.public, "lab", camera, self._model_of(pb.Alert(), p)) for p in sent]
+
+    def _model_of(self, message: pb.Verdict | pb.Alert, payload: bytes) -> int:
+        """Which of the bridge's models a message names; a stranger's is for `open_verdict` to refuse."""
+        message.ParseFromString(pb.Signed.FromString(payload).body)
+        return message.model_id if message.model_id in self.bridge.models else self.manifest.model_id
 
     @property
     def spans(self) -> list[tuple[int, int]]:

@@ -29,14 +29,15 @@ def small_config() -> FamilyConfig:
     return dataclasses.replace(config, window=window, channels=(8, 16), hidden=32, layers=2, heads=2, mlp=32)
 
 
-def make_family(sees_people: bool = False) -> Family:
+def make_family(sees_people: bool = False, seed: int = 0) -> Family:
     """An untrained family of `small_config`, its desensitizer scaled so that codes reach the edge of the ball.
 
     Args:
         sees_people: its tower is the fused one, with a people tower of width 16; its codes say the sum of both towers'
             logits, with attributes beside it, and it reads their plane alone.
+        seed: of its weights.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = small_config()
     if sees_people:
         config = dataclasses.replace(with_attributes(config), tower="fused", people_width=16, adapter="plane")

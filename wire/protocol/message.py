@@ -3,9 +3,8 @@
     FeatureMessage --seal(key, site, camera)--> bytes --open_features(bytes, public key, site, camera, ...)--> the same
 
 Order of the checks on receipt: size, envelope, signature (which is over site and camera too), body, canonical form,
-schema, model, values. Whatever fails raises MessageError with a one-word reason, and nothing but the payload itself was
-allocated by then. There is a message type for noised data only, so a code without noise cannot be sent. The layout is
-in `veilsight.proto`.
+schema, model, values. What fails raises MessageError with a one-word reason; only the payload was allocated by then.
+There is a message type for noised data only: a code without noise cannot be sent. Layout: `veilsight.proto`.
 """
 
 from __future__ import annotations
@@ -299,9 +298,8 @@ def open_features(
     Raises:
         MessageError: The message is refused; `.reason` says why.
     """
-    expected = features_size(n)
-    if len(payload) != expected:
-        _refuse_other_schema(payload, pb.Features())
+    if len(payload) != (expected := features_size(n)):
+        _refuse_other_model(payload, public, site, camera, model_id)
         reason = "truncated" if len(payload) < expected else "oversized"
         raise MessageError(reason, f"{len(payload)} bytes, a release of this model has {expected}")
     found = read_release(payload, n)
@@ -455,6 +453,17 @@ def _refuse_other_schema(payload: bytes, body: Message) -> None:
         return
     if body.HasField("schema"):
         check_schema(_schema_of(body))
+
+
+def _refuse_other_model(payload: bytes, public: PublicKey, site: str, camera: str, model_id: int) -> None:
+    """Raise where a payload is of another schema, or the camera's own release and made by a model of another n."""
+    try:
+        body = _open("features", payload, public, site, camera, pb.Features())
+    except MessageError as error:
+        if error.reason == "schema":
+            raise
+        return
+    _same_model(body.model_id, model_id)
 
 
 def _parse(data: bytes, into: M) -> M:

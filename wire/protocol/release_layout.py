@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from wire.protocol.keys import SIGNATURE_BYTES
 
-__all__ = ["SealedRelease", "features_size", "read_release"]
+__all__ = ["SealedRelease", "features_size", "read_release", "stated_in"]
 
 _TAGS = (0x0D, 0x11, 0x19, 0x21, 0x2D, 0x3D, 0x45)  # of the fields with a fixed width: number << 3, and the type
 _BODY, _Z, _SIGNATURE = 0x0A, 0x32, 0x12  # of the fields with a length
+_STATED = struct.Struct("<BIBQBQBQ")  # the body up to the model's id
 
 
 class SealedRelease(NamedTuple):
@@ -58,6 +59,18 @@ def read_release(payload: bytes, n: int) -> SealedRelease | None:
         return None
     body = payload[begin : -SIGNATURE_BYTES - len(tail)]
     return SealedRelease(signature, body, schema, boot, slot, model, flags, z, level, time_s)
+
+
+def stated_in(payload: bytes) -> tuple[int, int] | None:
+    """Boot id and model id that a payload states, whatever its n; None where it is too short. Nothing is believed.
+
+    Where `read_release` finds a release, they are that release's.
+    """
+    begin = 1 + next((k for k, byte in enumerate(payload[1:4], 1) if byte < 128), 3)
+    if len(payload) < begin + _STATED.size:
+        return None
+    _, _, _, boot_id, _, _, _, model_id = _STATED.unpack_from(payload, begin)
+    return boot_id, model_id
 
 
 @lru_cache(maxsize=16)

@@ -16,7 +16,7 @@ from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.records import Work
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
-from tests.support.bridge_factory import DEVICE, FakeMember, make_manifest, release
+from tests.support.bridge_factory import DEVICE, FakeMember, make_manifest, models_of, release
 from tests.support.bridge_process import Peer
 from tests.support.services import until
 from wire.broker import BrokerConfig
@@ -51,7 +51,7 @@ def test_nothing_falls_out_of_the_mailbox_while_the_store_is_away(
     config = BridgeConfig(
         cameras=(CameraConfig("lab", "door", DEVICE.public.hex),), broker=BrokerConfig(f"mqtt://127.0.0.1:{mosquitto}")
     )
-    service = Service(config, MANIFEST, member, key, store, Timeline(io.StringIO()))
+    service = Service(config, models_of(MANIFEST, member), key, store, Timeline(io.StringIO()))
     running = threading.Thread(target=service.run, args=(stop.is_set,))
     running.start()
     with Peer(mosquitto) as peer:

@@ -16,6 +16,7 @@ import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from cloud_bridge.ingest.engines import engines_of
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.records import CameraRecord
 from edge_runtime.uplink.segment import HEADER_BYTES, Record, parse, parse_header
@@ -93,7 +94,7 @@ class Device:
 
 def read_by_bridge(device: Device, payloads: list[bytes]) -> CameraSession:
     """A session of the bridge that has read the releases, by its default rules."""
-    session = CameraSession("lab/door", device.key, device.manifest, CameraRecord())
+    session = CameraSession("lab/door", device.key, engines_of(device.manifest), CameraRecord())
     for each in payloads:
         session.receive("features", each, now_s=time.time())
     session.drain()

@@ -14,6 +14,7 @@ from benchmarks.cloud.fuzz_messages import READ, Fuzzer, Hostile
 from benchmarks.cloud.kill_fleet import spent
 from benchmarks.cloud.kill_judge import judge
 from cloud_bridge.bridge import SUBSCRIPTIONS
+from cloud_bridge.ingest.engines import engines_of
 from cloud_bridge.ingest.freshness import IngestRule
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.records import CameraRecord
@@ -61,7 +62,10 @@ def test_all_topics_kinds_and_qualities_of_service_are_there() -> None:
 
 def lied(seed: int) -> dict[str, CameraSession]:
     """The sessions of the liars after a campaign's messages of one seed."""
-    sessions = {name: CameraSession(f"lab/{name}", key.public, MANIFEST, CameraRecord()) for name, key in LIARS.items()}
+    sessions = {
+        name: CameraSession(f"lab/{name}", key.public, engines_of(MANIFEST), CameraRecord())
+        for name, key in LIARS.items()
+    }
     for number, each in enumerate(hostile(6000, seed)):
         parsed = parse_topic(each.topic)
         if parsed is not None and parsed[1] in sessions:

@@ -22,7 +22,7 @@ from cloud_bridge.api.server import ApiServer
 from cloud_bridge.api.tokens import ROLES, TokenFile, add_token, remove_token
 from cloud_bridge.store import tables
 from cloud_bridge.web.facts import Facts
-from tests.support.api_server import MANIFEST, Api
+from tests.support.api_server import Api
 from tests.support.services import until
 from wire.errors import ConfigError
 
@@ -342,4 +342,4 @@ def test_a_port_that_is_taken_ends_the_start(shared: Api, tmp_path: Path) -> Non
     add_token(tmp_path / "t.json", "n", "viewer", ["*"], 1.0)
     config = ApiConfig(f"127.0.0.1:{shared.server.port}", str(tmp_path / "t.json"))
     with pytest.raises(ConfigError, match="free the port or name another"):
-        ApiServer(config, shared.harness.bridge._store.engine, dict, Facts.of(MANIFEST, {}))
+        ApiServer(config, shared.harness.bridge._store.engine, dict, Facts(lambda: shared.harness.bridge.models, {}))

@@ -47,7 +47,7 @@ class Ordered(Api):
         desk = CommandDesk.of(config, bridge._store.engine, lambda camera: bridge.sessions[camera].profile)
         api = ApiConfig("127.0.0.1:0", str(folder / "tokens.json"), requests_per_s=1e6, burst=1e6)
         self.server._socket.close()
-        self.server = ApiServer(api, bridge._store.engine, dict, Facts.of(MANIFEST, {}), desk)
+        self.server = ApiServer(api, bridge._store.engine, dict, Facts(lambda: bridge.models, {}), desk)
         self.http.base_url = f"http://127.0.0.1:{self.server.port}"
 
     def order(self, profile: str, who: str = "operator", path: str = DOOR) -> Any:

@@ -123,8 +123,7 @@ def test_nothing_is_stored_and_nothing_waits_for_a_broker(tmp_path: Path) -> Non
 
 def test_whoever_looks_gets_it_after_the_commit(tmp_path: Path) -> None:
     harness, seen = drawing(tmp_path), list[tuple[str, int]]()
-    assert harness.bridge.artist is not None
-    harness.bridge.artist.viewers.append(lambda camera, contour: seen.append((camera, contour.slot)))
+    harness.bridge.viewers.append(lambda camera, contour: seen.append((camera, contour.slot)))
     harness.send(*stream([5] * 9))
     assert seen == [(CAMERA, 7), (CAMERA, 8)]
 

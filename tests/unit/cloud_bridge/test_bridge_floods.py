@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cloud_bridge.config import BridgeConfig, CameraConfig
+from cloud_bridge.ingest.engines import engines_of
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.ingest.transport import Inbound, Mailbox
 from cloud_bridge.log import BoundedRate, set_up
@@ -20,7 +21,7 @@ from cloud_bridge.store.database import StoreConfig, reading
 from cloud_bridge.store.records import CameraRecord
 from cloud_bridge.store.store import Store
 from cloud_bridge.timeline import Timeline
-from tests.support.bridge_factory import DEVICE, OTHER, FakeMember, Harness, a_state, make_manifest, release
+from tests.support.bridge_factory import DEVICE, OTHER, FakeMember, Harness, a_state, make_manifest, models_of, release
 from wire.broker import BrokerConfig
 from wire.mqtt import Receipt
 from wire.protocol.keys import DeviceKey
@@ -43,7 +44,7 @@ def wanted_by(session: CameraSession) -> Callable[[Inbound], bool]:
 
 
 def new_session() -> CameraSession:
-    return CameraSession("lab/door", DEVICE.public, MANIFEST, CameraRecord())
+    return CameraSession("lab/door", DEVICE.public, engines_of(MANIFEST), CameraRecord())
 
 
 def test_a_flood_pushes_nothing_out_that_the_camera_has_signed() -> None:
@@ -123,7 +124,7 @@ def service(tmp_path: Path) -> Service:
     cameras = (CameraConfig("lab", "door", DEVICE.public.hex),)
     config = BridgeConfig(cameras=cameras, broker=BrokerConfig("mqtt://127.0.0.1:1"))
     store, timeline = Store.open(StoreConfig(), tmp_path), Timeline(io.StringIO())
-    return Service(config, MANIFEST, FakeMember(), DeviceKey(b"b" * 32), store, timeline)
+    return Service(config, models_of(MANIFEST, FakeMember()), DeviceKey(b"b" * 32), store, timeline)
 
 
 def test_what_comes_at_qos_0_is_left(service: Service) -> None:

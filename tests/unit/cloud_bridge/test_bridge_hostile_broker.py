@@ -10,6 +10,7 @@ import pytest
 
 from cloud_bridge.alerts.lifecycle import LATE, NOT_WATCHING
 from cloud_bridge.alerts.rules import AlertRule
+from cloud_bridge.ingest.engines import engines_of
 from cloud_bridge.ingest.freshness import Freshness, IngestRule
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.database import StoreConfig
@@ -287,7 +288,7 @@ def test_a_certificate_that_the_device_signs_for_stops_it_where_it_is_of_another
 def test_a_certificate_of_fewer_cameras_than_the_bridges_scene_stops_its_camera(cameras: int, trusted: bool) -> None:
     """Three cameras are known to see the same people: a device that counts two states too little."""
     text = MANIFEST.certificate().of_scene(cameras).to_json().encode()
-    session = CameraSession("lab/door", DEVICE.public, MANIFEST, CameraRecord(), views=3)
+    session = CameraSession("lab/door", DEVICE.public, engines_of(MANIFEST), CameraRecord(), views=3)
     session.receive("state", a_state("online", certificate=text))
     session.receive("certificate", text)
     assert session.refused["untrusted"] == (not trusted)

@@ -141,8 +141,8 @@ def test_a_family_and_its_engine_have_one_narrator() -> None:
 
 
 def test_the_bridge_tells_verdicts_and_alerts_alike(tmp_path: Path) -> None:
-    harness = Harness(tmp_path, MANIFEST, AlertRule(raise_at=0.8, raise_for=2, clear_at=0.4, clear_for=2))
-    harness.bridge.narrator = NARRATOR
+    rule = AlertRule(raise_at=0.8, raise_for=2, clear_at=0.4, clear_for=2)
+    harness = Harness(tmp_path, MANIFEST, rule, narrator=NARRATOR)
     harness.send(*(release(slot, 90 if slot > 7 else 0, manifest=MANIFEST) for slot in range(12)))
     (alert,) = harness.alerts()
     (verdict,) = [each for each in harness.verdicts() if each.last_slot == alert.slot]
@@ -154,8 +154,7 @@ def test_the_bridge_tells_verdicts_and_alerts_alike(tmp_path: Path) -> None:
 
 def test_words_of_a_scene_come_first_and_all_fits(tmp_path: Path) -> None:
     room = SceneConfig("r" * 64, ["lab/door", "lab/hall"])
-    harness = Harness(tmp_path, MANIFEST, AlertRule(raise_at=0.8, raise_for=1), scenes=[room])
-    harness.bridge.narrator = NARRATOR
+    harness = Harness(tmp_path, MANIFEST, AlertRule(raise_at=0.8, raise_for=1), scenes=[room], narrator=NARRATOR)
     harness.member.describe = lambda events: ["b" * 400] * len(events)  # type: ignore[method-assign]
     harness.send(*(release(slot, 90, manifest=MANIFEST) for slot in range(9)))
     (alert,) = harness.alerts()

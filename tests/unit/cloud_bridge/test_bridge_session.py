@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud_bridge.ingest.engines import engines_of
 from cloud_bridge.ingest.events import Release
 from cloud_bridge.ingest.reasons import REASONS
 from cloud_bridge.ingest.session import CameraSession
@@ -20,7 +21,9 @@ DOOR = "lab/door"
 
 
 def make_session(record: CameraRecord | None = None, reorder_slots: int = 2) -> CameraSession:
-    return CameraSession(DOOR, DEVICE.public, MANIFEST, record or CameraRecord(), reorder_slots=reorder_slots)
+    return CameraSession(
+        DOOR, DEVICE.public, engines_of(MANIFEST), record or CameraRecord(), reorder_slots=reorder_slots
+    )
 
 
 def at(slot: int, boot: int = 1, **how: int) -> bytes:

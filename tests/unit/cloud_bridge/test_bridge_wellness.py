@@ -45,7 +45,9 @@ def test_a_camera_that_is_silent_is_named_within_thirty_seconds(tmp_path: Path) 
         "bridge": "ok",
         "database": "ok",
         "broker": "ok",
+        "models": "ok",
         "silent": [],
+        "unknown_models": {},
     }
 
 
@@ -70,6 +72,17 @@ def test_broker_database_and_a_bridge_that_stands_still(tmp_path: Path) -> None:
     assert judge(harness.bridge.health, WARD)["status"] == "ok"
     assert judge(harness.bridge.health, WARD, time.monotonic() + 29.0)["bridge"] == "failing"
     assert judge({}, WARD)["status"] == "failing"
+
+
+def test_models_that_a_reload_did_not_take_and_a_camera_of_none_of_them_are_named() -> None:
+    well = {"connected": True, "looked_s": time.monotonic(), "unknown_models": {}}
+    assert judge(well, WARD)["status"] == "ok"
+    found = judge({**well, "reload": "[[models]] 1: no manifest"}, WARD)
+    assert (found["status"], found["models"]) == ("failing", "failing")
+    strange = {**well, "unknown_models": {"lab/door": "00000000000000ab"}}
+    assert judge(strange, WARD)["status"] == "failing"
+    assert judge(strange, WARD)["unknown_models"] == {"lab/door": "00000000000000ab"}
+    assert judge(strange, Caller("x", "viewer", frozenset({"other"}), 1e12))["status"] == "ok"
 
 
 def test_the_api_answers_503_and_says_what_is_dead(tmp_path: Path) -> None:

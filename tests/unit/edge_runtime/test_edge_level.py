@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.privacy import adaptive_level as benchmark
+from cloud_bridge.ingest.engines import engines_of
 from cloud_bridge.ingest.events import EventReader, Release
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.records import CameraRecord
@@ -271,7 +272,7 @@ def sealed(slot: int, level: int, z: Z, flags: int = FLAG_ADAPTIVE, boot: int = 
 
 
 def test_the_bridge_reads_an_adaptive_device_and_refuses_a_level_that_the_rule_did_not_choose() -> None:
-    intake = CameraSession(DOOR, DEVICE.public, MANIFEST, CameraRecord(), reorder_slots=0)
+    intake = CameraSession(DOOR, DEVICE.public, engines_of(MANIFEST), CameraRecord(), reorder_slots=0)
     device, read = MANIFEST.make_adaptive_level(), []
     for slot in range(60):
         z, level = release(8 if slot % 30 > 20 else -8, slot), device.level
@@ -284,13 +285,13 @@ def test_the_bridge_reads_an_adaptive_device_and_refuses_a_level_that_the_rule_d
 
 
 def test_without_the_rule_the_bridge_refuses_releases_more_revealing_than_the_profile() -> None:
-    intake = CameraSession(DOOR, DEVICE.public, MANIFEST, CameraRecord(), reorder_slots=0)
+    intake = CameraSession(DOOR, DEVICE.public, engines_of(MANIFEST), CameraRecord(), reorder_slots=0)
     read = [bool(intake.accept(sealed(level, level, release(0), flags=0))) for level in range(3)]
     assert read == [True, True, False] and intake.refused == {"level": 1}
 
 
 def test_a_restarted_device_is_not_reported_where_its_slots_happen_to_go_on() -> None:
-    intake = CameraSession(DOOR, DEVICE.public, MANIFEST, CameraRecord(), reorder_slots=0)
+    intake = CameraSession(DOOR, DEVICE.public, engines_of(MANIFEST), CameraRecord(), reorder_slots=0)
     for boot, delivered in ((1, range(30)), (2, range(30, 40))):
         device = MANIFEST.make_adaptive_level()
         for slot in range(delivered.stop):
@@ -386,7 +387,7 @@ def test_an_adaptive_device_is_charged_for_its_levels_and_accepted_by_the_bridge
     assert device.ledger.totals()["s2_total"] == pytest.approx(sum(costs) / 10**12)
     for span in range(1, 61):
         assert max(sum(costs[at : at + span]) for at in range(61 - span)) <= adaptive_level().most(span) * 10**12
-    intake = CameraSession(DOOR, KEY.public, manifest, CameraRecord(), reorder_slots=0)
+    intake = CameraSession(DOOR, KEY.public, engines_of(manifest), CameraRecord(), reorder_slots=0)
     payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
     assert sum(len(intake.accept(payload)) for payload in payloads) == 60 and not intake.refused
     assert {len(payload) for payload in payloads} == {features_size(N)}
@@ -396,7 +397,7 @@ def test_a_spent_budget_lowers_the_level_and_is_not_reported_as_a_wrong_level(tm
     device = adaptive_device(tmp_path)
     device.ledger._budgets["day_spent"] = 20 * device.terms.costs[0]
     device.run(40)
-    intake = CameraSession(DOOR, KEY.public, device.manifest, CameraRecord(), reorder_slots=0)
+    intake = CameraSession(DOOR, KEY.public, engines_of(device.manifest), CameraRecord(), reorder_slots=0)
     payloads = [payload for name, payload, _ in device.publisher.sent if name == "features"]
     read = [out for payload in payloads for out in intake.accept(payload)]
     assert len(read) == 40 and read[-1].spent and not read[0].spent and not intake.refused
@@ -452,7 +453,7 @@ def test_a_bridge_accepts_the_whole_process_with_the_adaptive_level(tmp_path: Pa
     finally:
         listener.close()
     public = PublicKey.parse(json.loads(states[0])["public_key"])
-    intake = CameraSession(DOOR, public, made, CameraRecord(), reorder_slots=0)
+    intake = CameraSession(DOOR, public, engines_of(made), CameraRecord(), reorder_slots=0)
     read = [out for payload in payloads for out in intake.accept(payload)]
     assert len(read) == 40 and not intake.refused and len({out.level for out in read}) > 1
     assert [Certificate.from_json(text.decode()) for text in certificates] == [made.certificate(adaptive_level=True)]

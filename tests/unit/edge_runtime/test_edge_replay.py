@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cloud_bridge.ingest.engines import engines_of
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.records import CameraRecord
 from edge_runtime.config import load_config
@@ -170,7 +171,7 @@ def test_the_bridge_reads_all_of_a_long_outage_by_its_default_rule(
         return release, scene(0)(slot)[1]
 
     play(publisher, network, [True] * 1500 + [False] * 350, contents)
-    session = CameraSession("lab/door", KEY.public, manifest, CameraRecord())
+    session = CameraSession("lab/door", KEY.public, engines_of(manifest), CameraRecord())
     for at, payload in network.features():
         session.receive("features", payload, now_s=at)
     assert (session.received, session.gaps, dict(session.refused)) == (1850, 0, {})
