@@ -31,6 +31,7 @@ from familial.model.desensitizer import LateFusion
 from familial.model.family import Family
 from familial.model.towers.fused import FusedTower
 from wire.errors import ConfigError
+from wire.people.packed import Packed
 
 __all__ = ["train_towers"]
 
@@ -158,7 +159,7 @@ def _loss(
 
 def _tracks(
     clip: LabelledClip, count: int, kept: npt.NDArray[np.int64], family: Family, rng: np.random.Generator
-) -> npt.NDArray[np.int16]:
+) -> Packed:
     """Tracks (S, F, TRACKS, VALUES) of the `kept` of a clip's slots, by another camera and with other errors."""
     spec = family.config.window
     grid = Grid.of(spec, count)
