@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
-from wire.arguments import at_least_one
+from wire.arguments import at_least_one, former_name
 
 if TYPE_CHECKING:
     from cloud_bridge.inference.member import FamilyMember, Reading
@@ -199,7 +199,7 @@ def _when(told: Sequence[Told], event_s: float) -> dict[str, Any]:
 
     found = _share(near([each.said_s for each in timed]), [each.clip for each in timed])
     constants = [float(near(time_s).mean()) for time_s in (*np.arange(1.0, event_s), event_s)] if timed else []
-    return {**found, "said": len(timed) / max(1, len(told)), "constant": max(constants, default=float("nan"))}
+    return {**found, "said": len(timed) / max(1, len(told)), "constant": max(constants, default=0.0)}
 
 
 def _who(told: Sequence[Told], clips: Sequence[LabelledClip], family: Family) -> dict[str, float]:
@@ -222,12 +222,14 @@ def _counted(told: Sequence[Told]) -> dict[str, dict[str, float]]:
     known = [each for each in told if each.truth.most >= 0]
     truth, said = (np.array([each.truth.most for each in known]), np.array([each.people for each in known]))
     weight = 1.0 / np.maximum(1, np.bincount(truth, minlength=3))[truth]
-    found = {}
+    found = dict[str, dict[str, float]]()
     for answer, name in enumerate(_PEOPLE):
         mine = said == answer
-        right = float((truth[mine] == answer).mean()) if mine.any() else float("nan")
-        even = float(weight[mine & (truth == answer)].sum() / weight[mine].sum()) if mine.any() else float("nan")
-        found[name] = {"n": int(mine.sum()), "right": right, "even": even}
+        if not mine.any():
+            found[name] = {"n": 0.0}
+            continue
+        even = float(weight[mine & (truth == answer)].sum() / weight[mine].sum())
+        found[name] = {"n": float(mine.sum()), "right": float((truth[mine] == answer).mean()), "even": even}
     return found
 
 
@@ -236,7 +238,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
     add_checkpoint(parser)
     parser.add_argument("--rendered", type=at_least_one, default=200, help="clips to render")
-    parser.add_argument("--noise-samples", type=at_least_one, default=2, help="of each clip")
+    samples = parser.add_argument("--noise-samples", type=at_least_one, default=2, help="of each clip")
+    former_name(parser, "--draws", samples)
     parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv", help="real clips, too")
     parser.add_argument("--perceive", type=Path, default=PERCEIVE, metavar="FILE", help="graph of the person network")
 
@@ -270,8 +273,9 @@ def _measure(args: argparse.Namespace) -> Report:
         f"the clip's own caption {words['exact']:.3f}",
         "people, not said: "
         + ", ".join(
-            f"{name} {each['right']:.3f} of {each['n']} ({each['even']:.3f} if equally common)"
+            f"{name} {each['right']:.3f} of {each['n']:.0f} ({each['even']:.3f} if equally common)"
             for name, each in figures["people"].items()
+            if each["n"]
         ),
         f"{len(clips)} rendered clips, {args.noise_samples} noise samples; intervals over clips",
     ]
