@@ -50,7 +50,7 @@ from wire.errors import StoreAway
 from wire.mqtt import Message, Receipt
 from wire.protocol.contour import Contour, seal_contour
 from wire.protocol.keys import DeviceKey
-from wire.protocol.message import MAX_SENTENCE, Alert, Verdict, coarse_time
+from wire.protocol.message import Alert, Verdict, coarse_time
 from wire.protocol.topics import TOPICS, topic
 
 __all__ = ["SUBSCRIPTIONS", "Bridge"]
@@ -381,11 +381,11 @@ class Bridge:
         wanted = [event for event, wants in zip(events, asked, strict=True) if wants]
         words = iter(ask_each(self.models, wanted, lambda member, own: member.describe(own)))
         for event, reading, changes, wants in zip(events, readings, turned, asked, strict=True):
-            said = next(words) if wants else None
+            said, model = next(words) if wants else None, self.models[event.model_id]
             if reading.member == "cloud" or not event.late:  # the device's own verdict stands; ours could not say late
-                self._publish_verdict(event, reading, self._sentence(event, reading, said))
+                self._publish_verdict(event, reading, model.sentence(event, reading, said))
             place = (event.boot_id, event.last_slot)
-            told = [(change, self._sentence(event, reading, said, change)) for change in changes]
+            told = [(change, model.sentence(event, reading, said, change)) for change in changes]
             self._publish_alerts([(event.camera, Turn(*place, *each)) for each in told], event.model_id)
         self._draw(events)
 
@@ -453,14 +453,6 @@ class Bridge:
             "alerts": self.alerts,
             "degraded": self.degraded,
         }
-
-    def _sentence(self, event: Event, reading: Reading, said: str | None, change: AlertChange | None = None) -> str:
-        """The sentence of a verdict, or of an alert that it changes. said: by the member; None: it was not asked."""
-        narrator = self.models[event.model_id].narrator
-        if said is not None and narrator is not None:
-            said = narrator.sentence(event, reading, said, change)
-        before = change.words if change is not None else ""
-        return f"{before}: {said or ''}"[:MAX_SENTENCE] if before else said or ""
 
     def _publish_verdict(self, event: Event, reading: Reading, sentence: str) -> None:
         now_s, record = self._clock(), self._records[event.camera]

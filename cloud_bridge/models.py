@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cloud_bridge.alerts.budget import AlertBudget
+from cloud_bridge.alerts.lifecycle import AlertChange
 from cloud_bridge.config import BridgeConfig, ModelEntry
 from cloud_bridge.contour.artist import Artist
 from cloud_bridge.inference.choice import open_member
-from cloud_bridge.inference.member import Member
+from cloud_bridge.inference.member import Member, Reading
 from cloud_bridge.ingest.engines import Engine, Engines
 from cloud_bridge.ingest.events import Event
 from cloud_bridge.narrator import Narrator
@@ -26,6 +27,7 @@ from familial.evaluate.sequential import AlertCalibration
 from wire.artifact.checkpoint import base_hash, checkpoint_hash
 from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, ManifestError, VeilsightError
+from wire.protocol.message import MAX_SENTENCE
 
 __all__ = ["Model", "Models", "ask_each", "by_id", "engines", "first_of", "open_models"]
 
@@ -58,6 +60,13 @@ class Model:
     def manifest(self) -> EngineManifest:
         """Of its engine."""
         return self.engine.manifest
+
+    def sentence(self, event: Event, reading: Reading, said: str | None, change: AlertChange | None = None) -> str:
+        """The sentence of a verdict, or of an alert that it changes. said: by the member; None: it was not asked."""
+        if said is not None and self.narrator is not None:
+            said = self.narrator.sentence(event, reading, said, change)
+        before = change.words if change is not None else ""
+        return f"{before}: {said or ''}"[:MAX_SENTENCE] if before else said or ""
 
     def told(self) -> Iterable[str]:
         """What its operator should know, a line each."""

@@ -47,15 +47,13 @@ __all__ = [
 ]
 
 FLAG_SPENT = 1
-"""The budget is spent: the release is noise alone. A function of slot, configuration and, with the adaptive privacy
-level, past z."""
+"""The budget is spent, the release is noise alone: by slot, configuration and, where the level adapts, past z."""
 
 FLAG_ADAPTIVE = 2
 """The level was chosen by the manifest's level rule. A function of configuration."""
 
 MAX_PAYLOAD = 16 * 1024
 """Upper bound on the bytes of a message; a longer one is refused unread."""
-
 MAX_SENTENCE = 400
 """Characters of a text in a message, at most."""
 
@@ -445,13 +443,11 @@ def _refuse_other_schema(payload: bytes, body: Message) -> None:
 
     Other schemas sign something else, so their signatures fail, and that alone would read as an attack.
     """
-    if len(payload) > MAX_PAYLOAD:
-        return
     try:
-        _parse(_parse(payload, pb.Signed()).body, body)
+        _parse(_parse(payload[: MAX_PAYLOAD + 1], pb.Signed()).body, body)
     except MessageError:
         return
-    if body.HasField("schema"):
+    if len(payload) <= MAX_PAYLOAD and body.HasField("schema"):
         check_schema(_schema_of(body))
 
 
