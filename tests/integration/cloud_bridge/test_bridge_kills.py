@@ -29,7 +29,7 @@ from wire.protocol.message import Alert, Verdict, coarse_time
 BRIDGE = DeviceKey(b"b" * 32)
 MANY: Mapping[str, Mapping[str, object]] = {
     "alerts": {"raise_at": 0.36, "raise_for": 1, "clear_at": 0.34, "clear_for": 1},  # an untrained network wavers
-    "ingest": {"burst": 5000},
+    "ingest": {"burst": 5000, "stale_after_s": 3600.0},  # a start may take long, and is no loss of the bridge
 }
 SLOTS = 240
 LABELS = ("normal", "fall", "fight")
