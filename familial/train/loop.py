@@ -106,7 +106,8 @@ def _tower_stage(training: _Training, budget: Budget) -> None:
     """The tower stage, in what is left of the budget before the clip stage and the calibration."""
     config, clips = training.config, training.source.clips
     shares, seconds = label_shares(training.family.config.labels), max(1.0, budget.left - training.kept.total)
-    train_towers(training.average, clips, shares, config.tower_steps, config.lr, config.seed, seconds, budget.now)
+    steps = config.tower_steps
+    training.step = train_towers(training.average, clips, shares, steps, config.lr, config.seed, seconds, budget.now)
 
 
 def _whole_clips(training: _Training, budget: Budget) -> None:

@@ -58,7 +58,7 @@ def train_towers(
     seed: int,
     seconds: float,
     now: Callable[[], float] = time.monotonic,
-) -> None:
+) -> int:
     """Train the people tower and the fusion of `family` in place; the result is a moving average.
 
     Args:
@@ -70,6 +70,9 @@ def train_towers(
         seed: of clips, views and errors.
         seconds: of wall clock, at most.
         now: a clock in seconds.
+
+    Returns:
+        How many steps there was time for.
 
     Raises:
         ConfigError: the family has no late fusion of two towers.
@@ -84,10 +87,8 @@ def train_towers(
     learner = nn.ModuleList((tower.people, fusion)).requires_grad_(True).train()
     averages = [parameter.detach().clone() for parameter in learner.parameters()]
     optimiser = torch.optim.AdamW(learner.parameters(), lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
-    for step in range(steps):
-        done = max(step / steps, (now() - began) / seconds)
-        if done >= 1.0:
-            break
+    step = 0
+    while (done := max(step / steps, (now() - began) / seconds)) < 1.0:
         for group in optimiser.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * done))
         drawn = [
@@ -105,10 +106,12 @@ def train_towers(
                 average.lerp_(parameter, 1.0 - min(_AVERAGE, (step + 1) / (step + 10)))
         if step % 50 == 0:
             print(f"towers: step {step}, loss {loss.item():.3f}", flush=True)
+        step += 1
     with torch.no_grad():
         for average, parameter in zip(averages, learner.parameters(), strict=True):
             parameter.copy_(average)
     family.eval()
+    return step
 
 
 @torch.no_grad()
