@@ -169,7 +169,8 @@ def _tracks(
     footage = with_new_errors(clip, rng).footage
     people = people_at(footage, 0.0, spec.slot_s * count - grid.before_s, spec)
     view = sample_view(spec.height, spec.width, rng)
-    return tracks_of(changed_people(people, view, spec.width, rng)[None], grid.index[kept])[0]
+    found: Packed = tracks_of(changed_people(people, view, spec.width, rng)[None], grid.index[kept])[0]
+    return found
 
 
 def _slot_labels(clip: LabelledClip, kept: npt.NDArray[np.int64], family: Family) -> list[int]:
