@@ -33,7 +33,7 @@ from wire.protocol.keys import DeviceKey
 from wire.protocol.message import coarse_time, features_size
 from wire.protocol.topics import parse_topic
 
-__all__ = ["LIVE", "SCENE", "SLOT_S", "Arena", "Play", "Run", "faults", "guessed", "told_by_time"]
+__all__ = ["LIVE", "SCENE", "SLOT_S", "Arena", "Play", "Run", "faults", "guessed", "may_be_right", "told_by_time"]
 
 LIVE = "rtsp://127.0.0.1:9/none"
 """A live camera that no conversation opens; the gate never does."""
@@ -213,15 +213,16 @@ def faults(run: Run, honest: Run) -> list[str]:
     return found
 
 
-def guessed(run: Run, every: bool = False) -> tuple[int, int]:
-    """(how often the likeliest secret is right, of how many) against an eye that shouts: the best test there is.
+def guessed(run: Run) -> tuple[int, int]:
+    """(how often the likeliest secret is right, of how many) against an eye that shouts: the best test there is."""
+    right = [(int(m.z[0]) > 0) == bool(secret(m.slot)) for _, m in run.heard.features]
+    return sum(right), len(right)
 
-    Releases of noise alone, which a busy machine makes, do not count: half of them are right by chance. every: they do.
-    """
-    right = sum((int(m.z[0]) > 0) == bool(secret(m.slot)) for _, m in run.heard.features)
-    alone = 0 if every else int(run.figures["loop"]["alone"])
-    count = len(run.slots) - alone
-    return min(count, right - alone // 2), count
+
+def may_be_right(run: Run, bound: float) -> float:
+    """The share of guesses that may be right: `bound` with a code, half where a busy machine made noise alone."""
+    alone = int(run.figures["loop"]["alone"]) / len(run.slots)
+    return bound + alone * (0.5 - bound)
 
 
 def told_by_time(run: Run, speed: float = 1.0) -> tuple[float, tuple[float, float]]:

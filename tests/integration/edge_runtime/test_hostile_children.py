@@ -20,7 +20,7 @@ from familial.evaluate.intervals import binomial_interval
 from tests.support.attacks import ATTACKS
 from tests.support.hostile_eye import CONVERSATIONS
 from tests.support.hostile_reader import READERS
-from tests.support.hostile_runs import LIVE, SCENE, Arena, Play, Run, faults, guessed, told_by_time
+from tests.support.hostile_runs import LIVE, SCENE, Arena, Play, Run, faults, guessed, may_be_right, told_by_time
 from tests.support.timekeeping import Wakeups
 from wire.privacy.certificate import guess_bound
 
@@ -126,7 +126,7 @@ def test_z_tells_as_much_as_the_bound_and_no_more(arena: Arena) -> None:
     manifest = arena.rig.manifest
     bound = guess_bound(float(manifest.clip_norm / manifest.sigma), 0.5)
     low, high = binomial_interval(*guessed(run), 1.0 - 2.0 * FALSE_ALARM)
-    assert low <= bound <= high
+    assert low <= may_be_right(run, bound) <= high
 
 
 @pytest.mark.slow

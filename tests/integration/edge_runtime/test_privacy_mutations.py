@@ -24,7 +24,7 @@ from tests.support.breaches_at_run_time import PLANTED, PLAYED, Bench
 from tests.support.breaches_in_graph import GRAPHS
 from tests.support.breaches_in_source import WRITTEN, Written, copy_of_the_code, mutate, run_tests
 from tests.support.engine_factory import make_engine
-from tests.support.hostile_runs import LIVE, SCENE, Arena, Play, Run, faults, guessed, told_by_time
+from tests.support.hostile_runs import LIVE, SCENE, Arena, Play, Run, faults, guessed, may_be_right, told_by_time
 from tests.support.mutant_gate import FAULTS, mutant_gate
 from tests.support.services import ROOT
 from tests.support.timekeeping import Wakeups
@@ -116,8 +116,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Arena, di
 def told_by_z(arena: Arena, run: Run, eye: str) -> bool:
     """Whether z tells more than it may: the bound of two scenes, or nothing where no code of the eye's is a slot's."""
     bound = guess_bound(float(arena.rig.manifest.clip_norm / arena.rig.manifest.sigma), 0.5)
-    ahead = eye == "shouts-ahead"
-    return binomial_interval(*guessed(run, every=ahead), 0.999)[0] > (0.5 if ahead else bound)
+    allowed = 0.5 if eye == "shouts-ahead" else may_be_right(run, bound)
+    return binomial_interval(*guessed(run), 0.999)[0] > allowed
 
 
 @pytest.mark.parametrize("fault", PLAYED)
