@@ -106,6 +106,7 @@ class _OnnxRunner:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1  # so that sums are taken in one order, here and on the device
         options.log_severity_level = 4
+        options.add_session_config_entry("session.x64quantprecision", "1")  # as the device does
         self._errors = runtime_errors(runtime)
         manifest = EngineManifest.load(folder)
         parts = [part for part in manifest.graphs() if part != "decide"]

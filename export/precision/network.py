@@ -107,6 +107,7 @@ def open_session(model: ModelProto, exact: bool = False, folder: str = "") -> An
     errors = runtime_errors(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the device does
     if folder:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     if exact:

@@ -65,6 +65,7 @@ class OnnxEngine(Engine):
         options.enable_cpu_mem_arena, options.log_severity_level = part == "perceive", 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", self._zero)
+        options.add_session_config_entry("session.x64quantprecision", "1")  # INT8 sums saturate without VNNI otherwise
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder.absolute()))
         data = self.manifest.read_graph(folder, part)
         try:
