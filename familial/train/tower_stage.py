@@ -101,9 +101,7 @@ def train_towers(
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
-        with torch.no_grad():
-            for average, parameter in zip(averages, learner.parameters(), strict=True):
-                average.lerp_(parameter, 1.0 - min(_AVERAGE, (step + 1) / (step + 10)))
+        _follow(averages, learner, 1.0 - min(_AVERAGE, (step + 1) / (step + 10)))
         if step % 50 == 0:
             print(f"towers: step {step}, loss {loss.item():.3f}", flush=True)
         step += 1
@@ -112,6 +110,13 @@ def train_towers(
             parameter.copy_(average)
     family.eval()
     return step
+
+
+@torch.no_grad()
+def _follow(averages: Sequence[Tensor], learner: nn.Module, new: float) -> None:
+    """Move the averages towards the weights by a share of `new`."""
+    for average, parameter in zip(averages, learner.parameters(), strict=True):
+        average.lerp_(parameter, new)
 
 
 @torch.no_grad()
