@@ -101,22 +101,20 @@ def train_towers(
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimiser.step()
-        _follow(averages, learner, 1.0 - min(_AVERAGE, (step + 1) / (step + 10)))
+        _follow(averages, list(learner.parameters()), 1.0 - min(_AVERAGE, (step + 1) / (step + 10)))
         if step % 50 == 0:
             print(f"towers: step {step}, loss {loss.item():.3f}", flush=True)
         step += 1
-    with torch.no_grad():
-        for average, parameter in zip(averages, learner.parameters(), strict=True):
-            parameter.copy_(average)
+    _follow(list(learner.parameters()), averages, 1.0)
     family.eval()
     return step
 
 
 @torch.no_grad()
-def _follow(averages: Sequence[Tensor], learner: nn.Module, new: float) -> None:
-    """Move the averages towards the weights by a share of `new`."""
-    for average, parameter in zip(averages, learner.parameters(), strict=True):
-        average.lerp_(parameter, new)
+def _follow(these: Sequence[Tensor], others: Sequence[Tensor], share: float) -> None:
+    """Move these weights towards the others by a share of the way."""
+    for one, other in zip(these, others, strict=True):
+        one.lerp_(other, share)
 
 
 @torch.no_grad()
