@@ -55,6 +55,7 @@ def resident():
 before = resident()
 options = ort.SessionOptions()
 options.intra_op_num_threads = 1
+options.add_session_config_entry("session.x64quantprecision", "1")
 session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 frame = np.zeros(session.get_inputs()[0].shape, np.uint8)
 for _ in range(5):

@@ -110,6 +110,7 @@ class PersonNetwork:
         errors = tuple(kind for kind in state if isinstance(kind, type) and issubclass(kind, Exception))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = 1, 1, 4
+        options.add_session_config_entry("session.x64quantprecision", "1")  # as the device does
         try:
             session = onnxruntime.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
         except errors as error:
