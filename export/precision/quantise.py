@@ -129,21 +129,23 @@ class _Quantised:
         return target
 
     def _weight(self, node: NodeProto) -> str:
-        """Store a layer's weights as int8 with a scale for each output channel; the name after DQ."""
-        name = node.input[1]
+        """Store a layer's weights as int8 with a scale for each output channel; the name after DQ.
+
+        Layers that share weights get a copy each: ONNX Runtime refuses shared ones where it makes them unsigned (x86-64
+        without VNNI, graph_utils.cc: "Attempt to replace the existing tensor").
+        """
         axis = output_axis(node)
-        target = f"{name}.dq"
-        if target not in self.quantised:
-            self.quantised.add(target)
-            value = self.network.array(name)
-            others = tuple(i for i in range(value.ndim) if i != axis)
-            scales = np.maximum(np.abs(value).max(axis=others), _LEAST).astype(np.float32) / np.float32(127.0)
-            spread = scales.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
-            steps = np.clip(np.round(value / spread), -127, 127).astype(np.int8)
-            inputs = [self._store(f"{name}.int8", steps), self._store(f"{name}.scale", scales)]
-            inputs.append(self._store(f"{name}.zero", np.zeros(len(scales), np.int8)))
-            self._node("DequantizeLinear", inputs, target, axis=axis)
-        return target
+        value = self.network.array(node.input[1])
+        others = tuple(i for i in range(value.ndim) if i != axis)
+        scales = np.maximum(np.abs(value).max(axis=others), _LEAST).astype(np.float32) / np.float32(127.0)
+        spread = scales.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+        steps = np.clip(np.round(value / spread), -127, 127).astype(np.int8)
+        name = node.input[1] if f"{node.input[1]}.dq" not in self.quantised else f"{node.input[1]}.{node.name}"
+        self.quantised.add(f"{name}.dq")
+        inputs = [self._store(f"{name}.int8", steps), self._store(f"{name}.scale", scales)]
+        inputs.append(self._store(f"{name}.zero", np.zeros(len(scales), np.int8)))
+        self._node("DequantizeLinear", inputs, f"{name}.dq", axis=axis)
+        return f"{name}.dq"
 
     def _store(self, name: str, value: Any) -> str:
         from onnx import numpy_helper

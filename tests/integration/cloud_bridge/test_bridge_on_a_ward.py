@@ -146,6 +146,12 @@ def test_a_camera_that_floods_does_not_keep_its_neighbour_waiting(
     assert "faster than its slots pass" in err
 
 
+def said_open(peer: Peer) -> object:
+    """What the door's newest document says is open; None before the first."""
+    documents = peer.documents(BRIDGE, "alert/open", "lab", "door")
+    return documents[-1]["open"] if documents else None
+
+
 def test_a_late_subscriber_knows_what_is_open_and_that_the_bridge_is_gone(
     mosquitto: int, peer: Peer, folder: Path, manifest: EngineManifest
 ) -> None:
@@ -154,6 +160,7 @@ def test_a_late_subscriber_knows_what_is_open_and_that_the_bridge_is_gone(
     with bridge_process(config) as process:
         peer.publish("features", *some(manifest, range(9)))
         until(lambda: [a.label for a in peer.alerts(BRIDGE, manifest)] == ["fall", "fight"])
+        until(lambda: said_open(peer) == "fall, fight")  # it is said after the alert
         with Peer(mosquitto) as late:
             wait_for(late, "lab/door/alert/open")
             wait_for(late, f"bridges/{name}/bridge")
@@ -162,6 +169,7 @@ def test_a_late_subscriber_knows_what_is_open_and_that_the_bridge_is_gone(
             assert late.documents(BRIDGE, "bridge", "bridges", name)[0]["status"] == "online"
         peer.publish("state", a_state("offline"), retain=True)
         until(lambda: [a.label for a in peer.alerts(BRIDGE, manifest)] == ["fall", "fight", "stale"])
+        until(lambda: said_open(peer) == "fall, fight, stale")
         process.kill()
         process.communicate(timeout=PATIENCE_S)
     with Peer(mosquitto) as late:

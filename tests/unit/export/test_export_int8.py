@@ -60,6 +60,18 @@ def test_a_quantised_product_is_as_near_as_its_steps_allow(seed: int, size: floa
     assert (np.abs(got - x @ weights) <= bound * 1.1 + 1e-6).all()
 
 
+def test_layers_that_share_weights_get_a_copy_each() -> None:
+    weights = np.arange(36, dtype=np.float32).reshape(6, 6) / 36
+    model = one_layer(weights)
+    model.graph.node.insert(1, helper.make_node("MatMul", ["h", "w"], ["g"], "other"))
+    model.graph.node[2].input[0] = "g"
+    made = to_int8(model, Ranges(structure(model), {"x": 1.0, "h": 6.0}, ("layer", "other")))
+    used = [node.input[0] for node in made.graph.node if node.op_type == "DequantizeLinear"]
+    assert len(used) == len(set(used)) == 4
+    x = np.linspace(-1, 1, 6, dtype=np.float32)[None]
+    assert np.allclose(open_session(made)({"x": x})[0], x @ weights @ weights, atol=0.1)
+
+
 Change = Callable[[Ranges], Ranges]
 REFUSED: dict[str, tuple[Change, str]] = {
     "another graph's names": (lambda r: dataclasses.replace(r, structure="0" * 64), "another structure"),
