@@ -61,7 +61,7 @@ def test_a_quantised_product_is_as_near_as_its_steps_allow(seed: int, size: floa
 
 
 def test_layers_that_share_weights_get_a_copy_each() -> None:
-    weights = np.arange(36, dtype=np.float32).reshape(6, 6) / 36
+    weights = np.linspace(0, 1, 36, dtype=np.float32).reshape(6, 6)
     model = one_layer(weights)
     model.graph.node.insert(1, helper.make_node("MatMul", ["h", "w"], ["g"], "other"))
     model.graph.node[2].input[0] = "g"
