@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ _ARRAYS = ("points", "visible", "length", "times_s", "shown", "sides", "window",
 
 def people_clips(
     seeds: Sequence[int], labels: Sequence[str], spec: WindowSpec, processes: int = 2
-) -> Iterator[LabelledClip]:
+) -> Generator[LabelledClip]:
     """The people of rendered clips, made or read from the cache.
 
     Args:

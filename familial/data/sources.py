@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -78,7 +78,7 @@ def _thinned(footage: Footage) -> Footage:
 
 def rendered_clips(
     seeds: Sequence[int], labels: Sequence[str], spec: WindowSpec, processes: int = 2
-) -> Iterator[LabelledClip]:
+) -> Generator[LabelledClip]:
     """Render clips, or map them from the cache.
 
     Args:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -97,14 +98,16 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
 
 
 def _with_progress(
-    clips: Iterator[LabelledClip], total: int, budget: Budget, option: str = "rendered"
+    clips: Generator[LabelledClip], total: int, budget: Budget, option: str = "rendered"
 ) -> list[LabelledClip]:
     began, shown, found, since = time.monotonic(), time.monotonic(), list[LabelledClip](), budget.spent
-    for clip in clips:
-        found.append(clip)
-        now = time.monotonic()
-        if now - shown > _SAY_S or len(found) == total:
-            shown, left = now, (now - began) * (total - len(found)) / len(found)
-            print(f"rendered {len(found)}/{total} in {now - began:.0f} s, about {minutes_text(left)} left", flush=True)
-        budget.refuse_slow(len(found), total, f"rendering {total} clips", f"a smaller --{option}", since)
+    with closing(clips):  # its processes end where the budget refuses
+        for clip in clips:
+            found.append(clip)
+            now = time.monotonic()
+            if now - shown > _SAY_S or len(found) == total:
+                shown, spent = now, now - began
+                left = minutes_text(spent * (total - len(found)) / len(found))
+                print(f"rendered {len(found)}/{total} in {spent:.0f} s, about {left} left", flush=True)
+            budget.refuse_slow(len(found), total, f"rendering {total} clips", f"a smaller --{option}", since)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +28,7 @@ from familial.model.vocabulary import FIRST_LABEL, Vocabulary
 from familial.synth.tags import TAGS
 from familial.synth.truth import unknown
 from familial.train import __main__ as train
-from familial.train import board, loop, progress, validation
+from familial.train import board, loop, material, progress, validation
 from familial.train.budget import Budget, Pace, minutes_text, reserve
 from familial.train.config import TrainConfig
 from familial.train.labels import tagged, with_labels
@@ -126,6 +126,22 @@ def test_a_budget_plans_its_end_within_what_is_left_and_refuses_slow_preparation
     with pytest.raises(ConfigError, match="--minutes 0: the wall clock"):
         Budget(0.0)
     assert [minutes_text(each) for each in (40, 200, 9000)] == ["40 s", "3.3 min", "2.5 h"]
+
+
+def test_who_renders_is_ended_where_the_budget_refuses() -> None:
+    ended = list[bool]()
+    nothing = Footage(np.zeros((0, 8, 8), np.uint8), np.zeros(0), 1.0)
+
+    def rendered() -> Generator[LabelledClip]:
+        try:
+            for _ in range(300):
+                yield LabelledClip(nothing, 0, "", "rendered", None)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(ConfigError, match="rendering 300 clips takes"):
+        material._with_progress(rendered(), 300, Budget(1.0, FastClock()))
+    assert ended == [True]
 
 
 def test_a_label_that_the_base_does_not_know_is_added_and_the_rest_is_kept(tmp_path: Path) -> None:
