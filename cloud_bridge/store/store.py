@@ -11,7 +11,6 @@ tables: each writes and publishes rows of its own cameras alone, under numbers t
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from cloud_bridge.log import log_of
 from cloud_bridge.store import tables
 from cloud_bridge.store.commands import Unsent, mark_sent, unsent
 from cloud_bridge.store.database import StoreConfig, open_engine, reading, writing
@@ -32,7 +32,6 @@ from wire.mqtt import Message
 
 __all__ = ["Store"]
 
-_LOG = logging.getLogger("cloud_bridge")
 _ALL = Shard()
 
 
@@ -91,7 +90,7 @@ class Store:
         if key not in keys:
             former = list(keys.values())[-1] if keys else CameraRecord()
             if keys:
-                _LOG.warning("%s: has a new key; what was signed with the old one stays refused", camera)
+                log_of(camera).warning("%s: has a new key; what was signed with the old one stays refused", camera)
             number = self._newest_id = self.place.shard.following(self._newest_id)
             self._lanes[number] = lane_of(camera)
             keys[key] = CameraRecord(number, camera, key, raised=[*former.raised], open={**former.open})
