@@ -31,6 +31,7 @@ from cloud_bridge.api import queries
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.limits import BodyLimit, Rates
 from cloud_bridge.api.live import Full, Hub
+from cloud_bridge.api.metrics import CONTENT_TYPE, Metrics
 from cloud_bridge.api.orders import add_orders
 from cloud_bridge.api.queries import Missing, Wanted
 from cloud_bridge.api.tokens import Caller, TokenFile
@@ -112,6 +113,7 @@ def make_app(
     hub: Hub,
     health: Health,
     facts: Facts,
+    metrics: Metrics,
     desk: CommandDesk | None = None,
 ) -> FastAPI:
     """Make the application.
@@ -123,6 +125,7 @@ def make_app(
         hub: Gives verdicts and alerts as they are made.
         health: The bridge's counts.
         facts: What the page tells beside the store.
+        metrics: What Prometheus reads beside the counts.
         desk: Signs commands to devices; None: there are none.
     """
 
@@ -146,7 +149,7 @@ def make_app(
     _writes(app, engine, guard, hub)
     _takes_out(app, engine, guard)
     _streams(app, guard, hub)
-    _watches(app, engine, guard, hub, health)
+    _watches(app, engine, guard, hub, health, metrics)
     add_orders(app, desk, guard.role("operator"))
     add_page(app, engine, facts, health, guard.role("viewer"))
     return app
@@ -308,7 +311,7 @@ def _streams(app: FastAPI, guard: _Guard, hub: Hub) -> None:
         return EventSourceResponse(told(), ping=_PING_S)
 
 
-def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Health) -> None:
+def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Health, measured: Metrics) -> None:
     viewer = Depends(guard.role("viewer"))
 
     @app.get("/health")
@@ -323,27 +326,10 @@ def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Heal
         told = judge(health(), caller)
         return JSONResponse(told, 200 if told["status"] == "ok" else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     def metrics(caller: Caller = viewer) -> Response:
-        """Counts for Prometheus, of all cameras together."""
+        """Counts and histograms for Prometheus, of all cameras together."""
         if not caller.sees_all:
             raise HTTPException(403, "the metrics are of all sites; your token is not")
-        found = health()
-        numbers = {name: found[name] for name in ("received", "gaps", "shed", "skewed", "verdicts", "alerts")}
-        numbers |= {"dropped": found["dropped"]} if "dropped" in found else {}
-        lines = [f"veilsight_bridge_{name}_total {value}" for name, value in numbers.items()]
-        lines += [f'veilsight_bridge_refused_total{{reason="{why}"}} {n}' for why, n in found["refused"].items()]
-        lines += [f"veilsight_bridge_{name} {value}" for name, value in queries.counts(engine).items()]
-        lines += [f'veilsight_bridge_place{{shard="{found["shard"]}"}} 1'] if "shard" in found else []
-        for receiver, told in found.get("webhooks", {}).items():
-            about = f'receiver="{receiver}",outcome='
-            lines += [f'veilsight_bridge_webhooks_total{{{about}"{what}"}} {n}' for what, n in told.items()]
-        lines += [f"veilsight_bridge_spans_{what} {n}" for what, n in found.get("traces", {}).items()]
-        lines += [f"veilsight_bridge_connected {int(bool(found.get('connected')))}"]
-        lines += [f"veilsight_bridge_silent {len(found.get('silent', ()))}"]
-        models, unknown = found.get("models", {}), found.get("unknown_models", ())
-        lines += [f'veilsight_bridge_cameras{{model="{model}"}} {n}' for model, n in models.items()]
-        lines += [f"veilsight_bridge_unknown_models {len(unknown)}"]
-        lines += [f"veilsight_bridge_models_well {int(not found.get('reload'))}"]
-        lines += [f"veilsight_bridge_listeners {hub.count}", f"veilsight_bridge_well {int(not found.get('trouble'))}"]
-        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        told = measured.page(health(), queries.counts(engine), hub.count)
+        return Response(told, media_type=CONTENT_TYPE)

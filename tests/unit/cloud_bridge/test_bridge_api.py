@@ -73,8 +73,8 @@ def test_metrics_count(api: Api) -> None:
     api.harness.bridge._looked_s = -1e9
     api.harness.bridge.look()
     lines = api.ask("/metrics").text.splitlines()
-    assert "veilsight_bridge_verdicts_total 10" in lines and "veilsight_bridge_open_alerts 1" in lines
-    assert "veilsight_bridge_well 1" in lines
+    assert "veilsight_bridge_verdicts_total 10.0" in lines and "veilsight_bridge_open_alerts 1.0" in lines
+    assert "veilsight_bridge_well 1.0" in lines and "veilsight_bridge_verdict_seconds_count 10.0" in lines
 
 
 def test_the_description_is_served_and_no_page_of_another_host(shared: Api) -> None:
