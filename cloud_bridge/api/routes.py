@@ -34,6 +34,7 @@ from cloud_bridge.api.live import Full, Hub
 from cloud_bridge.api.metrics import CONTENT_TYPE, Metrics
 from cloud_bridge.api.orders import add_orders
 from cloud_bridge.api.queries import Missing, Wanted
+from cloud_bridge.api.shown import AlertPage, AlertWithComments, describe_webhooks
 from cloud_bridge.api.tokens import Caller, TokenFile
 from cloud_bridge.api.wellness import judge
 from cloud_bridge.commands.desk import CommandDesk
@@ -150,6 +151,7 @@ def make_app(
     _takes_out(app, engine, guard)
     _streams(app, guard, hub)
     _watches(app, engine, guard, hub, health, metrics)
+    describe_webhooks(app)
     add_orders(app, desk, guard.role("operator"))
     add_page(app, engine, facts, health, guard.role("viewer"))
     return app
@@ -198,12 +200,12 @@ def _reads(app: FastAPI, engine: Engine, guard: _Guard) -> None:
         """A page of verdicts, the newest first."""
         return queries.verdicts(engine, caller, wanted)
 
-    @app.get("/v1/alerts")
+    @app.get("/v1/alerts", response_model=AlertPage)
     def alerts(wanted: Wanted = asked, caller: Caller = viewer) -> dict[str, Any]:
         """A page of changes of alerts, the newest first."""
         return queries.alerts(engine, caller, wanted)
 
-    @app.get("/v1/alerts/{number}")
+    @app.get("/v1/alerts/{number}", response_model=AlertWithComments)
     def alert(number: AlertId, caller: Caller = viewer) -> dict[str, Any]:
         """One change of an alert, with its comments."""
         return queries.alert(engine, caller, number)
@@ -212,14 +214,14 @@ def _reads(app: FastAPI, engine: Engine, guard: _Guard) -> None:
 def _writes(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub) -> None:
     nurse, admin = Depends(guard.role("nurse")), Depends(guard.role("admin"))
 
-    @app.post("/v1/alerts/{number}/acknowledge")
+    @app.post("/v1/alerts/{number}/acknowledge", response_model=AlertWithComments)
     def acknowledge(number: AlertId, caller: Caller = nurse) -> dict[str, Any]:
         """Say that you have seen an alert. The first who says so stays."""
         found = queries.acknowledge(engine, caller, number)
         hub.publish("seen", {name: found[name] for name in ("camera", "id", "first_id", "seen_by", "seen_s")})
         return found
 
-    @app.post("/v1/alerts/{number}/comments")
+    @app.post("/v1/alerts/{number}/comments", response_model=AlertWithComments)
     def comment(number: AlertId, words: Words, caller: Caller = nurse) -> dict[str, Any]:
         """Add a comment to an alert."""
         found = queries.comment(engine, caller, number, words)

@@ -93,6 +93,13 @@ def test_the_document_is_up_to_date() -> None:
     assert json.loads((ROOT / "docs" / "asyncapi.json").read_text()) == asyncapi(), f"write it anew: {cure}"
 
 
+def test_whoever_reads_the_document_can_make_a_trace_id() -> None:
+    words = " ".join(asyncapi()["info"]["description"].split())
+    assert "the first 32 hex digits of SHA-256 over site/camera/boot_id/slot, boot_id and slot in 16 hex digits" in words
+    made = hashlib.sha256(b"lab/door/00000000000000ff/0000000000000009").hexdigest()[:32]
+    assert trace_id("lab/door", 255, 9) == made
+
+
 def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--write", str(tmp_path / "a.json")]) == 0 == main([])
     assert json.loads((tmp_path / "a.json").read_text()) == json.loads(capsys.readouterr().out) == asyncapi()
