@@ -233,7 +233,10 @@ def _writes(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub) -> None:
     def remove(
         camera: OneCamera, since: Moment = 0.0, until: Moment = _LATEST_S, caller: Caller = admin
     ) -> dict[str, int]:
-        """Delete releases, verdicts, alerts and comments of a camera, for ever."""
+        """Delete releases, verdicts, alerts, comments and commands of a camera, for ever.
+
+        Without a span, the list of its open alerts that the broker keeps as well.
+        """
         if not caller.sees(camera):
             raise Missing(f"no camera {camera!r}")
         return delete(engine, caller.name, camera, since, until if until < _LATEST_S else math.inf)

@@ -93,4 +93,4 @@ def describe_webhooks(app: FastAPI) -> None:
 
     @app.webhooks.post("alert")
     def alert(body: WebhookBody) -> None:
-        """A change of an alert: raised, escalated or cleared. Headers sign it; answer with 2xx as soon as you have it."""
+        """A change of an alert: raised, escalated or cleared. Headers sign it; answer 2xx as soon as you have it."""
