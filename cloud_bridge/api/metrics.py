@@ -70,9 +70,10 @@ class Metrics:
         return Histogram(_PREFIX + name, words, registry=self._kept, buckets=buckets)
 
     def tell(self, camera: str, made: Verdict | Alert) -> None:
-        """Take a verdict that was committed."""
-        if isinstance(made, Verdict):
-            self._age.observe(max(0.0, time.time() - self._stages.came.get(camera, self._stages.taken)))
+        """Take a verdict that was committed; one that no message of this batch completed has no age."""
+        came = self._stages.came.get(camera)
+        if isinstance(made, Verdict) and came is not None:
+            self._age.observe(max(0.0, time.time() - came))
 
     def read(self, events: int, seconds: float) -> None:
         """Take a batch that the member has read."""

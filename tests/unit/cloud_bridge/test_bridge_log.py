@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,8 @@ def test_the_process_logs_at_a_bounded_rate(
     made: list[logging.Handler] = []
     monkeypatch.setattr(logging, "basicConfig", lambda handlers, level: made.extend(handlers))
     monkeypatch.setattr(logging, "captureWarnings", lambda on: None)
-    for module, name in ((sys, "excepthook"), (logging.threading, "excepthook")):  # type: ignore[attr-defined]
-        monkeypatch.setattr(module, name, getattr(module, name))
+    for module in (sys, threading):
+        monkeypatch.setattr(module, "excepthook", module.excepthook)  # as it was, afterwards
     set_up(config)
     assert [type(each) for each in made[0].filters] == [BoundedRate] and type(made[0].formatter) is lines
 

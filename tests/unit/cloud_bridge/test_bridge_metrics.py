@@ -175,6 +175,18 @@ def test_a_verdict_s_age_begins_with_the_receipt(tmp_path: Path) -> None:
     assert value(text, "verdict_seconds_sum") >= 65.0
 
 
+def test_what_no_message_completed_has_no_age(tmp_path: Path) -> None:
+    """The releases of the store, read at a start before anything comes: an age since 1970 would be the whole sum."""
+    harness = Harness(tmp_path, MANIFEST)
+    metrics = Metrics(harness.bridge.stages)
+    harness.send(*(release(slot, manifest=MANIFEST) for slot in range(8)))
+    (verdict,) = harness.verdicts()
+    metrics.tell("lab/hall", verdict)
+    metrics.tell("lab/door", verdict)
+    harness.bridge._store.close()
+    assert value(metrics.page(FOUND, ROWS, 0).decode(), "verdict_seconds_count") == 1.0
+
+
 def test_a_clock_that_is_set_back_gives_no_negative_age() -> None:
     stages = Stages()
     metrics = Metrics(stages)
