@@ -46,6 +46,7 @@ CLOUD = [
     "uvicorn>=0.54",
     "sse-starlette>=3.7,<4",
     "segno>=1.6,<2",  # QR codes of the page for visitors
+    "prometheus_client>=0.26,<1",  # GET /metrics
     *CLIENT,  # webhooks
 ]
 OTEL = ["opentelemetry-sdk>=1.45,<2", "opentelemetry-exporter-otlp-proto-http>=1.45,<2"]  # [telemetry] otlp

@@ -42,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--json-lines", metavar="FILE", help="also write verdicts, alerts and counts as JSON, one document a line"
     )
     options = parser.parse_args(argv)
-    set_up()
     try:
         _serve(options.config, options.json_lines)
     except VeilsightError as error:
@@ -53,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(path: str, json_lines: str | None) -> None:
     config = BridgeConfig.load(path)
+    set_up(config.log)
     stop = threading.Event()
     set_on_signals(stop)
     with contextlib.ExitStack() as stack:

@@ -367,7 +367,7 @@ class Bridge:
             [(camera, turn) for camera, taken in took for turn in self._conditions[camera].take(taken)]
         )
         events = [event for _, taken in took for event in taken.events]
-        self.stages.reading()
+        self.stages.reading(len(events))
         readings = ask_each(self.models, events, lambda member, own: member.read(own))
         self.stages.read()
         now_s, cloud = self._clock(), [reading.member == "cloud" for reading in readings]

@@ -16,6 +16,7 @@
     [contour]    enabled
     [commands]   operator_key
     [telemetry]  otlp, insecure, share
+    [log]        format
     [run]        exit_when_offline, shard
 
 Paths in the file are relative to the file; the defaults are relative to where the process is started. Secrets are
@@ -38,6 +39,7 @@ from cloud_bridge.commands.desk import CommandConfig
 from cloud_bridge.contour.artist import ContourConfig
 from cloud_bridge.home_assistant import HomeAssistantConfig
 from cloud_bridge.ingest.freshness import IngestRule
+from cloud_bridge.log import LogConfig
 from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.shard import Shard
 from cloud_bridge.telemetry.config import TelemetryConfig
@@ -233,6 +235,7 @@ class BridgeConfig:
     commands: CommandConfig = CommandConfig()
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    log: LogConfig = LogConfig()
     run: RunConfig = RunConfig()
     webhooks: tuple[WebhookConfig, ...] = ()
     scenes: tuple[SceneConfig, ...] = ()
@@ -288,6 +291,7 @@ _SECTIONS: Mapping[str, type[Any]] = {
     "commands": CommandConfig,
     "home_assistant": HomeAssistantConfig,
     "telemetry": TelemetryConfig,
+    "log": LogConfig,
     "run": RunConfig,
     "webhooks": WebhookConfig,
     "scenes": SceneConfig,

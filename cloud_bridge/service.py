@@ -168,7 +168,8 @@ class Service:
 
         views = max((len(scene.cameras) for scene in self._config.scenes), default=1)
         facts = Facts(lambda: self.bridge.models, self.bridge.sessions, views)
-        server = ApiServer(self._config.api, self._store.engine, self._health, facts, self._desk)
+        about = (self._health, facts, self._desk, self.bridge.stages)
+        server = ApiServer(self._config.api, self._store.engine, *about)
         self.bridge.listeners.append(server.tell)
         self.bridge.viewers.append(server.show)
         return server

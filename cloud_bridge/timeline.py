@@ -87,6 +87,7 @@ class Timeline:
             id=alert.id,
             first_id=alert.first_id,
             severity=alert.severity,
+            trace=trace_id(camera, alert.boot_id, alert.slot),
         )
 
     def note(self, text: str) -> None:

@@ -136,7 +136,8 @@ def _raised(connection: Connection, camera: str, numbers: Sequence[int], label: 
     row = connection.execute(newest).mappings().first()
     if row is None:
         gone = {"id": "", "first_id": "", "label": label, "raised": True, "severity": severity_of(label)}
-        return {"camera": camera, **gone, "made_s": 0.0, "sentence": "", "seen_by": "", "seen_s": 0.0, "open": True}
+        unseen = {"made_s": 0.0, "sentence": "", "seen_by": "", "seen_s": 0.0, "trace": ""}
+        return {"camera": camera, **gone, **unseen, "open": True}
     same = sa.and_(table.c.first_id == row["first_id"], table.c.seen_by != "")
     first = sa.select(table.c.seen_by, table.c.seen_s).where(same).order_by(table.c.seen_s).limit(1)
     seen = connection.execute(first).mappings().first()
@@ -276,4 +277,5 @@ def _verdict(row: Mapping[str, Any], camera: str) -> dict[str, Any]:
 def _alert(row: Mapping[str, Any], camera: str) -> dict[str, Any]:
     place = ("id", "first_id", "boot_id", "slot", "label", "raised", "severity", "made_s", "device_s")
     names = (*place, "probability", "sentence", "seen_by", "seen_s")
-    return {"camera": camera, **{name: row[name] for name in names}}
+    trace = trace_id(camera, int(row["boot_id"], 16), row["slot"])
+    return {"camera": camera, **{name: row[name] for name in names}, "trace": trace}

@@ -31,8 +31,10 @@ from cloud_bridge.api import queries
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.limits import BodyLimit, Rates
 from cloud_bridge.api.live import Full, Hub
+from cloud_bridge.api.metrics import CONTENT_TYPE, Metrics
 from cloud_bridge.api.orders import add_orders
 from cloud_bridge.api.queries import Missing, Wanted
+from cloud_bridge.api.shown import AlertPage, AlertWithComments, describe_webhooks
 from cloud_bridge.api.tokens import Caller, TokenFile
 from cloud_bridge.api.wellness import judge
 from cloud_bridge.commands.desk import CommandDesk
@@ -112,6 +114,7 @@ def make_app(
     hub: Hub,
     health: Health,
     facts: Facts,
+    metrics: Metrics,
     desk: CommandDesk | None = None,
 ) -> FastAPI:
     """Make the application.
@@ -123,6 +126,7 @@ def make_app(
         hub: Gives verdicts and alerts as they are made.
         health: The bridge's counts.
         facts: What the page tells beside the store.
+        metrics: What Prometheus reads beside the counts.
         desk: Signs commands to devices; None: there are none.
     """
 
@@ -146,7 +150,8 @@ def make_app(
     _writes(app, engine, guard, hub)
     _takes_out(app, engine, guard)
     _streams(app, guard, hub)
-    _watches(app, engine, guard, hub, health)
+    _watches(app, engine, guard, hub, health, metrics)
+    describe_webhooks(app)
     add_orders(app, desk, guard.role("operator"))
     add_page(app, engine, facts, health, guard.role("viewer"))
     return app
@@ -195,12 +200,12 @@ def _reads(app: FastAPI, engine: Engine, guard: _Guard) -> None:
         """A page of verdicts, the newest first."""
         return queries.verdicts(engine, caller, wanted)
 
-    @app.get("/v1/alerts")
+    @app.get("/v1/alerts", response_model=AlertPage)
     def alerts(wanted: Wanted = asked, caller: Caller = viewer) -> dict[str, Any]:
         """A page of changes of alerts, the newest first."""
         return queries.alerts(engine, caller, wanted)
 
-    @app.get("/v1/alerts/{number}")
+    @app.get("/v1/alerts/{number}", response_model=AlertWithComments)
     def alert(number: AlertId, caller: Caller = viewer) -> dict[str, Any]:
         """One change of an alert, with its comments."""
         return queries.alert(engine, caller, number)
@@ -209,14 +214,14 @@ def _reads(app: FastAPI, engine: Engine, guard: _Guard) -> None:
 def _writes(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub) -> None:
     nurse, admin = Depends(guard.role("nurse")), Depends(guard.role("admin"))
 
-    @app.post("/v1/alerts/{number}/acknowledge")
+    @app.post("/v1/alerts/{number}/acknowledge", response_model=AlertWithComments)
     def acknowledge(number: AlertId, caller: Caller = nurse) -> dict[str, Any]:
         """Say that you have seen an alert. The first who says so stays."""
         found = queries.acknowledge(engine, caller, number)
         hub.publish("seen", {name: found[name] for name in ("camera", "id", "first_id", "seen_by", "seen_s")})
         return found
 
-    @app.post("/v1/alerts/{number}/comments")
+    @app.post("/v1/alerts/{number}/comments", response_model=AlertWithComments)
     def comment(number: AlertId, words: Words, caller: Caller = nurse) -> dict[str, Any]:
         """Add a comment to an alert."""
         found = queries.comment(engine, caller, number, words)
@@ -228,7 +233,10 @@ def _writes(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub) -> None:
     def remove(
         camera: OneCamera, since: Moment = 0.0, until: Moment = _LATEST_S, caller: Caller = admin
     ) -> dict[str, int]:
-        """Delete releases, verdicts, alerts and comments of a camera, for ever."""
+        """Delete releases, verdicts, alerts, comments and commands of a camera, for ever.
+
+        Without a span, the list of its open alerts that the broker keeps as well.
+        """
         if not caller.sees(camera):
             raise Missing(f"no camera {camera!r}")
         return delete(engine, caller.name, camera, since, until if until < _LATEST_S else math.inf)
@@ -308,7 +316,7 @@ def _streams(app: FastAPI, guard: _Guard, hub: Hub) -> None:
         return EventSourceResponse(told(), ping=_PING_S)
 
 
-def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Health) -> None:
+def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Health, measured: Metrics) -> None:
     viewer = Depends(guard.role("viewer"))
 
     @app.get("/health")
@@ -323,27 +331,10 @@ def _watches(app: FastAPI, engine: Engine, guard: _Guard, hub: Hub, health: Heal
         told = judge(health(), caller)
         return JSONResponse(told, 200 if told["status"] == "ok" else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     def metrics(caller: Caller = viewer) -> Response:
-        """Counts for Prometheus, of all cameras together."""
+        """Counts and histograms for Prometheus, of all cameras together."""
         if not caller.sees_all:
             raise HTTPException(403, "the metrics are of all sites; your token is not")
-        found = health()
-        numbers = {name: found[name] for name in ("received", "gaps", "shed", "skewed", "verdicts", "alerts")}
-        numbers |= {"dropped": found["dropped"]} if "dropped" in found else {}
-        lines = [f"veilsight_bridge_{name}_total {value}" for name, value in numbers.items()]
-        lines += [f'veilsight_bridge_refused_total{{reason="{why}"}} {n}' for why, n in found["refused"].items()]
-        lines += [f"veilsight_bridge_{name} {value}" for name, value in queries.counts(engine).items()]
-        lines += [f'veilsight_bridge_place{{shard="{found["shard"]}"}} 1'] if "shard" in found else []
-        for receiver, told in found.get("webhooks", {}).items():
-            about = f'receiver="{receiver}",outcome='
-            lines += [f'veilsight_bridge_webhooks_total{{{about}"{what}"}} {n}' for what, n in told.items()]
-        lines += [f"veilsight_bridge_spans_{what} {n}" for what, n in found.get("traces", {}).items()]
-        lines += [f"veilsight_bridge_connected {int(bool(found.get('connected')))}"]
-        lines += [f"veilsight_bridge_silent {len(found.get('silent', ()))}"]
-        models, unknown = found.get("models", {}), found.get("unknown_models", ())
-        lines += [f'veilsight_bridge_cameras{{model="{model}"}} {n}' for model, n in models.items()]
-        lines += [f"veilsight_bridge_unknown_models {len(unknown)}"]
-        lines += [f"veilsight_bridge_models_well {int(not found.get('reload'))}"]
-        lines += [f"veilsight_bridge_listeners {hub.count}", f"veilsight_bridge_well {int(not found.get('trouble'))}"]
-        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        told = measured.page(health(), queries.counts(engine), hub.count)
+        return Response(told, media_type=CONTENT_TYPE)

@@ -16,9 +16,11 @@ from sqlalchemy.engine import Engine
 
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.live import Hub
+from cloud_bridge.api.metrics import Metrics
 from cloud_bridge.api.routes import Health, make_app
 from cloud_bridge.api.tokens import TokenFile
 from cloud_bridge.commands.desk import CommandDesk
+from cloud_bridge.telemetry.stages import Stages
 from cloud_bridge.web.facts import Facts
 from wire.errors import ConfigError
 from wire.protocol.contour import Contour, contour_fields
@@ -35,12 +37,22 @@ class ApiServer:
     """The API, for a `with` block."""
 
     def __init__(
-        self, config: ApiConfig, engine: Engine, health: Health, facts: Facts, desk: CommandDesk | None = None
+        self,
+        config: ApiConfig,
+        engine: Engine,
+        health: Health,
+        facts: Facts,
+        desk: CommandDesk | None = None,
+        stages: Stages | None = None,
     ) -> None:
-        """Take the port. Raises ConfigError where it cannot be had, or the files cannot be used."""
+        """Take the port. Raises ConfigError where it cannot be had, or the files cannot be used.
+
+        The arguments are those of `make_app`, and the bridge's moments; None: nothing is read here.
+        """
         host, port = config.address
-        app = make_app(engine, TokenFile(Path(config.tokens)), config, hub := Hub(), health, facts, desk)
-        self._hub = hub
+        self._hub, self._metrics = Hub(), Metrics(stages or Stages())
+        tokens = TokenFile(Path(config.tokens))
+        app = make_app(engine, tokens, config, self._hub, health, facts, self._metrics, desk)
         try:
             family = socket.AF_INET6 if host.version == 6 else socket.AF_INET
             self._socket = socket.create_server((str(host), port), family=family, backlog=_LISTENERS)
@@ -85,6 +97,7 @@ class ApiServer:
 
     def tell(self, camera: str, made: Verdict | Alert, number: str) -> None:
         """Give a verdict, or an alert with its id, to whoever listens; any thread, never waits."""
+        self._metrics.tell(camera, made)
         slot = made.last_slot if isinstance(made, Verdict) else made.slot
         shown = {
             "camera": camera,

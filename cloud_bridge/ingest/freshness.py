@@ -10,14 +10,13 @@ whoever holds back its first message would choose what is learned. Its operator 
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
+from cloud_bridge.log import log_of
 from wire.settings import Positive
 
 __all__ = ["Allowance", "Freshness", "IngestRule"]
 
-_LOG = logging.getLogger("cloud_bridge")
 _COARSE_S = 60  # a stated time is up to this much too early
 _STEP_S = 120  # that a clock may be set back without remark
 
@@ -79,6 +78,7 @@ class Freshness:
             clock_behind_s: By how much the device's clock is known to be behind.
         """
         self._camera, self._rule, self._behind_s = camera, rule, clock_behind_s
+        self._log = log_of(camera)
         self._newest = 0
         self._late = False
 
@@ -126,7 +126,7 @@ class Freshness:
         """Do as `complaint` for the next release; the first of a row that is late is logged, with the cure."""
         words = self.complaint(time_s, now_s)
         if words and not self._late:
-            _LOG.warning(
+            self._log.warning(
                 "%s: %s; nothing of it is read as now. Set the clocks of the device and of this machine (NTP); where "
                 "the device has no way to, read its clock there and state its error as [[cameras]] clock_behind_s",
                 self._camera,

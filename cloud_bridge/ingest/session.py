@@ -16,7 +16,6 @@ likes. So an offline gives up no slot that may still come, and the next release 
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -28,6 +27,7 @@ from cloud_bridge.ingest.events import Event, Release
 from cloud_bridge.ingest.freshness import Allowance, Freshness, IngestRule
 from cloud_bridge.ingest.reasons import LOGGED, REASONS
 from cloud_bridge.ingest.trust import Trust
+from cloud_bridge.log import log_of
 from cloud_bridge.store.records import Accepted, CameraRecord, Stored
 from wire.errors import MessageError
 from wire.protocol.keys import PublicKey
@@ -37,7 +37,6 @@ from wire.protocol.state import State, open_state
 
 __all__ = ["NOTHING", "CameraSession", "Taken"]
 
-_LOG = logging.getLogger("cloud_bridge")
 
 _FLOOD = MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more")
 _QUIET_S = 5.0  # after an offline, before a slot that is missing is given up
@@ -119,6 +118,7 @@ class CameraSession:
         self._now_s = self._came_s = self._heard_s = self.fresh_s = self.ahead_s = 0.0
         self.forged_at_s = self.ahead_at_s = -math.inf
         self._camera, self._public, self._record, self._reorder_slots = camera, public, record, reorder_slots
+        self._log = log_of(camera)
         self._pending: dict[int, FeatureMessage] = {}  # slot -> verified message that waits for an earlier slot
         self._recent: deque[int] = deque(maxlen=_RECENT)  # slots read lately
         self._boot_read = -1  # boot id of the last release that was read since the bridge's start
@@ -241,7 +241,7 @@ class CameraSession:
         if error.reason == "forged":
             self.forged_at_s = self._now_s
         if error.reason in LOGGED and not self.refused[error.reason]:
-            _LOG.warning("%s: a message is refused (%s)%s", self._camera, error, LOGGED[error.reason])
+            self._log.warning("%s: a message is refused (%s)%s", self._camera, error, LOGGED[error.reason])
         self.refuse(error.reason)
 
     def drain(self) -> Taken:
@@ -266,7 +266,7 @@ class CameraSession:
             if "start" in saved:
                 self._reader.resume(saved, record.boot_id, read)
         except (KeyError, TypeError, ValueError, MessageError) as error:
-            _LOG.warning("%s: its last releases cannot be used (%r); events begin anew", self._camera, error)
+            self._log.warning("%s: its last releases cannot be used (%r); events begin anew", self._camera, error)
 
     def _give_up(self, recent: Iterable[Stored]) -> None:
         """Note what the store has of a model that is not known any more, and that is in no verdict."""
@@ -279,7 +279,7 @@ class CameraSession:
             record.next_slot = max(record.next_slot, slot + 1)
         if slots:
             text = "%s: %d releases in the store are of model %s, and no engine has that id: they stay there, unread"
-            _LOG.warning(text, self._camera, len(slots), record.event.get("model"))
+            self._log.warning(text, self._camera, len(slots), record.event.get("model"))
             record.event = {}
 
     def _take_stored(self, stored: Stored) -> Release | None:
@@ -383,7 +383,7 @@ class CameraSession:
         if self._warned:
             return
         self._warned = True
-        _LOG.warning(
+        self._log.warning(
             "%s: refuses messages of an earlier start, or read before. A device whose ledger was made anew has a new "
             "key too: register it as [[cameras]] public_key. Leave the store's record of it, or recordings would pass",
             self._camera,

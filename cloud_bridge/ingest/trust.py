@@ -11,16 +11,14 @@ then: a device that was updated may still have releases of its former engine to 
 from __future__ import annotations
 
 import hashlib
-import logging
 from functools import lru_cache
 
 from cloud_bridge.ingest.engines import Engine, Engines
+from cloud_bridge.log import log_of
 from wire.errors import CertificateError
 from wire.privacy.certificate import Certificate, round_up
 
 __all__ = ["Trust"]
-
-_LOG = logging.getLogger("cloud_bridge")
 
 
 class Trust:
@@ -33,6 +31,7 @@ class Trust:
     def __init__(self, camera: str, views: int = 1) -> None:
         """Begin without any. views: cameras that are known to see the same people as `site/camera`."""
         self._camera, self._views, self.named = camera, views, ""
+        self._log = log_of(camera)
         self._since = self._told = -1  # the first start that names it, and the newest
         self._payload: bytes | None = None
         self._former: bytes | None = None  # of the starts before `_since`
@@ -58,7 +57,9 @@ class Trust:
             return ""
         if hashlib.sha256(payload).hexdigest() != self.named:
             if not self._swapped:
-                _LOG.warning("%s: the certificate under its topic is not the one that its state names", self._camera)
+                self._log.warning(
+                    "%s: the certificate under its topic is not the one that its state names", self._camera
+                )
             self._swapped = True
             return "swapped"
         self._payload = _shared(payload)
@@ -89,7 +90,7 @@ class Trust:
 
     def _complain(self, payload: bytes, engines: Engines) -> None:
         self._complained = self.named
-        _LOG.error(
+        self._log.error(
             "%s: its certificate is not that of engine %s (%s); its messages are refused until it publishes the "
             "right one (is the engine on the device the one in [model] engine, or in [[models]]?)",
             self._camera,

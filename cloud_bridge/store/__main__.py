@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", default="bridge.toml", help="the bridge's TOML file (default: bridge.toml)")
     does = parser.add_mutually_exclusive_group(required=True)
-    does.add_argument("--delete", action="store_true", help="delete releases, verdicts and alerts of --camera")
+    does.add_argument("--delete", action="store_true", help="delete everything of --camera, or of a span of it")
     does.add_argument("--export", choices=[*EXPORTS], help="write these to --out")
     does.add_argument("--audit", action="store_true", help="print who deleted or exported what, the newest last")
     parser.add_argument("--camera", default="", help=f"site/camera, or {_ALL!r}; --delete needs it")

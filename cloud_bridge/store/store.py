@@ -4,6 +4,8 @@
     recent(record)   the releases of a camera's event, for the next start
     outbox(after)    what the broker has not confirmed
 
+A commit also numbers what others have left in the outbox (retention.py), once a second at most.
+
 A commit counts the batch in the row of `bridge` (place.py), and only the bridge that holds this row may count. So a
 commit whose answer was lost is not made twice, and a bridge whose place was taken writes nothing more. Shards share the
 tables: each writes and publishes rows of its own cameras alone, under numbers that no other shard gives.
@@ -11,20 +13,22 @@ tables: each writes and publishes rows of its own cameras alone, under numbers t
 
 from __future__ import annotations
 
-import logging
+import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from cloud_bridge.log import log_of
 from cloud_bridge.store import tables
 from cloud_bridge.store.commands import Unsent, mark_sent, unsent
 from cloud_bridge.store.database import StoreConfig, open_engine, reading, writing
 from cloud_bridge.store.place import RENEW_S, Place
 from cloud_bridge.store.records import CameraRecord, Stored, Work, boot_text
+from cloud_bridge.store.retention import Left, left, taken
 from cloud_bridge.store.shard import Shard, lane_of
 from cloud_bridge.store.statements import Statement
 from wire.errors import StoreError
@@ -32,8 +36,8 @@ from wire.mqtt import Message
 
 __all__ = ["Store"]
 
-_LOG = logging.getLogger("cloud_bridge")
 _ALL = Shard()
+_LOOK_S = 1.0  # between two looks at what others have left
 
 
 class Store:
@@ -52,7 +56,8 @@ class Store:
         self._written = {row["id"]: row for row in (record.row() for record in self._all())}
         self._newest_id = max((record.id for record in self._all()), default=0)
         self._outbox_id = self._newest_outbox()
-        self._wrote_s = time.monotonic()
+        self._left = list[Left]()  # by others, for the commit that is to be made
+        self._wrote_s, self._looked_s = time.monotonic(), -math.inf
 
     @classmethod
     def open(
@@ -91,7 +96,7 @@ class Store:
         if key not in keys:
             former = list(keys.values())[-1] if keys else CameraRecord()
             if keys:
-                _LOG.warning("%s: has a new key; what was signed with the old one stays refused", camera)
+                log_of(camera).warning("%s: has a new key; what was signed with the old one stays refused", camera)
             number = self._newest_id = self.place.shard.following(self._newest_id)
             self._lanes[number] = lane_of(camera)
             keys[key] = CameraRecord(number, camera, key, raised=[*former.raised], open={**former.open})
@@ -131,14 +136,16 @@ class Store:
         """Write everything of `work` and forget the outbox up to `delivered`, in one transaction.
 
         Returns:
-            The messages of `work` with their numbers in the outbox.
+            The messages of `work`, and of what others have left, with their numbers in the outbox.
 
         Raises:
             StoreAway: Nothing was written, as far as is known; call it again with the same arguments.
             StoreError: Another bridge has taken our place.
         """
-        numbers = self._numbers(len(work.outbox))
-        numbered = [(number, message) for number, (_, message) in zip(numbers, work.outbox, strict=True)]
+        self._left = self._left or self._look()
+        outbox = [*work.outbox, *((each.camera_id, each.message) for each in self._left)]
+        numbers = self._numbers(len(outbox))
+        numbered = [(number, message) for number, (_, message) in zip(numbers, outbox, strict=True)]
         rows = {record.id: record.row() for record in work.records.values()}
         changed = [row for number, row in rows.items() if row != self._written.get(number)]
         with writing(self.engine) as connection:
@@ -150,12 +157,23 @@ class Store:
                 _insert(connection, tables.alerts, work.alerts)
                 _insert(connection, tables.webhooks, work.webhooks)
                 mark_sent(connection, work.commands)
-                self._write_outbox(connection, work, numbers, delivered)
+                taken(connection, self._left)
+                self._write_outbox(connection, outbox, numbers, delivered)
         self.place.counted()
+        self._left = []
         self._outbox_id = numbers[-1] if numbers else self._outbox_id
         self._written |= {row["id"]: row for row in changed}
         self._wrote_s = time.monotonic()
         return numbered
+
+    def _look(self) -> list[Left]:
+        """What others have left for us to number, where it is a second since we looked."""
+        if time.monotonic() - self._looked_s < _LOOK_S:
+            return []
+        found = left(self.engine, self.place.shard)
+        self._looked_s = time.monotonic()
+        self._lanes |= {each.camera_id: each.lane for each in found}
+        return found
 
     @property
     def resting(self) -> bool:
@@ -184,7 +202,7 @@ class Store:
 
     def _newest_outbox(self) -> int:
         with reading(self.engine) as connection:
-            return int(connection.scalar(sa.select(sa.func.max(tables.outbox.c.id))) or 0)
+            return max(0, int(connection.scalar(sa.select(sa.func.max(tables.outbox.c.id))) or 0))
 
     def _write_cameras(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
         _insert(connection, tables.cameras, [row for row in rows if row["id"] not in self._written])
@@ -200,15 +218,18 @@ class Store:
             numbers.append(last)
         return numbers
 
-    def _write_outbox(self, connection: Connection, work: Work, numbers: list[int], delivered: int) -> None:
+    def _write_outbox(
+        self, connection: Connection, outbox: Sequence[tuple[int, Message]], numbers: list[int], delivered: int
+    ) -> None:
         now_s, table = time.time(), tables.outbox
         rows = [
             {"id": number, "lane": self._lanes[camera], "camera_id": camera, "created_s": now_s, **message._asdict()}
-            for number, (camera, message) in zip(numbers, work.outbox, strict=True)
+            for number, (camera, message) in zip(numbers, outbox, strict=True)
         ]
         _insert(connection, table, rows)
         if delivered:
-            connection.execute(sa.delete(table).where(table.c.id <= delivered, self.place.shard.rows(table.c.lane)))
+            gone = table.c.id.between(1, delivered)
+            connection.execute(sa.delete(table).where(gone, self.place.shard.rows(table.c.lane)))
 
 
 def _insert(connection: Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@
     verdicts   every verdict, signed                                 (camera, boot id, last slot)
     alerts     every change of an alert, signed, and who has seen it (an id that follows from camera, boot id and slot)
     comments   what people wrote about an alert
-    outbox     what the broker has not confirmed yet, in order
+    outbox     what the broker has not confirmed yet, in order; numbers below 0: what a bridge is still to number
     webhooks   what has not been delivered over HTTP yet, for each receiver; in order within each camera
     commands   what devices were ordered to do, signed, and whether the outbox has it
     audit      who read, changed or deleted what

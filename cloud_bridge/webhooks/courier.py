@@ -28,7 +28,7 @@ import httpx
 from cloud_bridge.store.store import Store
 from cloud_bridge.webhooks.config import WebhookConfig
 from cloud_bridge.webhooks.letters import headers
-from cloud_bridge.webhooks.outbox import Letter, drop_others, give_up, next_letters, put_off, remove
+from cloud_bridge.webhooks.outbox import Letter, about, drop_others, give_up, next_letters, put_off, remove
 from wire.errors import ConfigError, StoreAway
 
 __all__ = ["Courier"]
@@ -198,14 +198,15 @@ class _Receiver:
         self.counts["failed"] += 1
         if outcome.hopeless or now_s - letter.due_s >= self.config.give_up_h * 3600.0:
             self.counts["given_up"] += 1
-            _LOG.error("webhook %s: alert %s is given up: %s", shown, letter.alert_id, outcome.why)
+            _LOG.error("webhook %s: alert %s is given up: %s", shown, letter.alert_id, outcome.why, extra=about(letter))
             await self._ask(lambda: give_up(self._engine, letter, shown, outcome.why))
             return
         if outcome.asked_s:
             self._closed_until_s = now_s + outcome.asked_s
         if time.monotonic() - self._logged_s >= _QUIET_LOG_S:
             self._logged_s = time.monotonic()
-            _LOG.warning("webhook %s: alert %s: %s; it is tried again", shown, letter.alert_id, outcome.why)
+            words = "webhook %s: alert %s: %s; it is tried again"
+            _LOG.warning(words, shown, letter.alert_id, outcome.why, extra=about(letter))
         pause_s = min(_LONGEST_S, self._pause_s * 2.0 ** min(letter.tries, 20)) * random.uniform(0.5, 1.0)
         await self._ask(lambda: put_off(self._engine, letter, now_s + max(pause_s, outcome.asked_s)))
 

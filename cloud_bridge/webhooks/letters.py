@@ -18,7 +18,7 @@ from cloud_bridge.store.records import CameraRecord
 from cloud_bridge.store.shard import lane_of
 from cloud_bridge.webhooks.config import WebhookConfig
 from wire import __version__
-from wire.protocol.message import Alert
+from wire.protocol.message import Alert, trace_id
 
 __all__ = ["Letters", "headers"]
 
@@ -83,5 +83,6 @@ def _body(camera: str, alert: Alert, now_s: float) -> str:
             "device_time_s": alert.device_time_s,
             "boot_id": f"{alert.boot_id:016x}",
             "slot": alert.slot,
+            "trace": trace_id(camera, alert.boot_id, alert.slot),
         }
     )

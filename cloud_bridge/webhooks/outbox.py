@@ -6,6 +6,7 @@ given up, or waits for the end of quiet hours.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from cloud_bridge.store.database import reading, writing
 from cloud_bridge.store.retention import write_audit
 from cloud_bridge.store.shard import Shard
 
-__all__ = ["Letter", "drop_others", "give_up", "next_letters", "put_off", "remove"]
+__all__ = ["Letter", "about", "drop_others", "give_up", "next_letters", "put_off", "remove"]
 
 _T = tables.webhooks
 
@@ -31,6 +32,12 @@ class Letter(NamedTuple):
     body: str
     due_s: float
     tries: int
+
+
+def about(letter: Letter) -> dict[str, str]:
+    """What a line of the log says of a letter, beside its words. A letter of an older version has no trace."""
+    body = json.loads(letter.body)
+    return {"alert": letter.alert_id, "camera": body["camera"], "trace": body.get("trace", "")}
 
 
 def next_letters(

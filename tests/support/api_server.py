@@ -33,7 +33,7 @@ class Api:
         bridge = self.harness.bridge
         bridge.look()
         facts = Facts(lambda: bridge.models, bridge.sessions, views)
-        self.server = ApiServer(config, bridge._store.engine, lambda: bridge.health, facts)
+        self.server = ApiServer(config, bridge._store.engine, lambda: bridge.health, facts, stages=bridge.stages)
         bridge.listeners.append(self.server.tell)
         self.url = f"http://127.0.0.1:{self.server.port}"
         self.http = httpx.Client(base_url=self.url, timeout=60.0)

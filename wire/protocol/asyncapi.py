@@ -79,7 +79,9 @@ def asyncapi() -> dict[str, Any]:
             "docs/subscribe.md says. `x-source` of a field says what it is a function of: no field that a device "
             "publishes depends on the scene but through the noised tensor. Messages of protobuf are described by their "
             "JSON form (python -m wire.protocol.json_form); on the wire they are Signed{body, signature} of "
-            "wire/protocol/veilsight.proto.",
+            "wire/protocol/veilsight.proto. No message has a trace id, since everybody can make it: the first 32 hex "
+            "digits of SHA-256 over site/camera/boot_id/slot, boot_id and slot in 16 hex digits each; of a verdict, "
+            "the slot is last_slot.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",

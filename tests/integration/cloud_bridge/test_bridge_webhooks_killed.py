@@ -90,7 +90,7 @@ def test_the_process_delivers_counts_and_shows(mosquitto: int, tmp_path: Path) -
             until(lambda: len(receiver.heard) == 1)
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as http:
                 head = {"Authorization": f"Bearer {token}"}
-                line = f'webhooks_total{{receiver="{receiver.url[7:].split("/")[0]}",outcome="delivered"}} 1'
+                line = f'webhooks_total{{outcome="delivered",receiver="{receiver.url[7:].split("/")[0]}"}} 1.0'
                 until(lambda: line in http.get("/metrics", headers=head).text)
                 assert "veilsight_bridge_webhooks_waiting 0" in http.get("/metrics", headers=head).text
             process.send_signal(signal.SIGTERM)

@@ -25,6 +25,7 @@ from cloud_bridge.web.facts import Facts
 from tests.support.api_server import Api
 from tests.support.services import until
 from wire.errors import ConfigError
+from wire.protocol.message import trace_id
 
 # --- what is there
 
@@ -40,6 +41,30 @@ def test_cameras_verdicts_and_alerts(shared: Api) -> None:
     assert verdicts[0]["label"] == "fall" and verdicts[0]["boot_id"] == "0000000000000001" and verdicts[0]["trace"]
     (alert,) = shared.rows("/v1/alerts")
     assert (alert["camera"], alert["label"], alert["raised"], alert["seen_by"]) == ("lab/door", "fall", True, "")
+
+
+def test_an_alert_names_the_trace_of_its_release(shared: Api) -> None:
+    """The same in the pages, in the answer for one, and as anybody can make it from a message."""
+    (alert,) = shared.rows("/v1/alerts")
+    alone = shared.ask(f"/v1/alerts/{alert['id']}").json()
+    (message,) = shared.harness.alerts()
+    assert message.id == alert["id"] and alert["trace"] == alone["trace"]
+    assert alert["trace"] == trace_id("lab/door", message.boot_id, message.slot)
+    assert alert["trace"] in {verdict["trace"] for verdict in shared.rows("/v1/verdicts?camera=lab/door&label=fall")}
+    row = next(row for row in shared.ask("/v1/overview").json()["alerts"] if row["id"] == alert["id"])
+    assert row["trace"] == alert["trace"]
+
+
+def test_the_description_has_every_field_of_an_alert_and_of_a_letter(shared: Api) -> None:
+    document = shared.ask("/openapi.json", "").json()
+    schemas, answers = document["components"]["schemas"], document["paths"]["/v1/alerts/{number}"]["get"]["responses"]
+    assert answers["200"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/AlertWithComments"}
+    alone = shared.ask(f"/v1/alerts/{shared.alert}").json()
+    assert schemas["AlertWithComments"]["required"] == list(alone)
+    (row,) = shared.rows("/v1/alerts")
+    assert schemas["AlertRow"]["required"] == list(row) and [*alone] == [*row, "comments"]
+    body = document["webhooks"]["alert"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/WebhookBody"} and "trace" in schemas["WebhookBody"]["required"]
 
 
 def test_filters(shared: Api) -> None:
@@ -73,8 +98,8 @@ def test_metrics_count(api: Api) -> None:
     api.harness.bridge._looked_s = -1e9
     api.harness.bridge.look()
     lines = api.ask("/metrics").text.splitlines()
-    assert "veilsight_bridge_verdicts_total 10" in lines and "veilsight_bridge_open_alerts 1" in lines
-    assert "veilsight_bridge_well 1" in lines
+    assert "veilsight_bridge_verdicts_total 10.0" in lines and "veilsight_bridge_open_alerts 1.0" in lines
+    assert "veilsight_bridge_well 1.0" in lines and "veilsight_bridge_verdict_seconds_count 10.0" in lines
 
 
 def test_the_description_is_served_and_no_page_of_another_host(shared: Api) -> None:

@@ -73,6 +73,8 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         ({"alerts": {"long_lie_s": 60}}, "long_lie_s is 60 without false_per_day"),
         ({"alerts": {"long_lie_s": 30, "false_per_day": 1}}, "long_lie_s is 30; false alerts are counted for 60"),
         ({"run": {"exit_when_offline": 1}}, "expected bool"),
+        ({"log": {"format": "xml"}}, r"\[log\] format is 'xml'; write 'text' or 'json'"),
+        ({"log": {"format": True}}, "expected str"),
         ({"run": 3}, r"write it as a table, \[run\]"),
         ({"model": {"threads": -1}}, "threads is -1"),
         ({"broker": {"url": "http://x"}}, "mqtt://HOST"),

@@ -14,7 +14,7 @@ from cloud_bridge.config import BridgeConfig, CameraConfig
 from cloud_bridge.ingest.engines import engines_of
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.ingest.transport import Inbound, Mailbox
-from cloud_bridge.log import BoundedRate, set_up
+from cloud_bridge.log import BoundedRate
 from cloud_bridge.service import Service
 from cloud_bridge.store import tables
 from cloud_bridge.store.database import StoreConfig, reading
@@ -205,10 +205,3 @@ def test_the_memory_of_the_log_is_bounded() -> None:
     for number in range(5000):
         bound.filter(logging.LogRecord("a", 30, "", 0, f"text {number}", (), None))
     assert len(bound._left) == 1024
-
-
-def test_the_process_logs_at_this_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[logging.Handler] = []
-    monkeypatch.setattr(logging, "basicConfig", lambda handlers, level: made.extend(handlers))
-    set_up()
-    assert [type(each) for each in made[0].filters] == [BoundedRate]

@@ -93,12 +93,13 @@ def test_a_camera_is_deleted_and_the_audit_log_says_so(harness: Harness, engine:
     harness.link.connected = False
     harness.send(release(10, 90, manifest=MANIFEST, time_s=960))
     found = delete(engine, "nora", "lab/door")
-    assert found == {"comments": 0, "releases": 11, "verdicts": 4, "alerts": 1, "outbox": 1, "webhooks": 0}
+    rows = {"comments": 0, "releases": 11, "verdicts": 4, "alerts": 1, "outbox": 1, "webhooks": 0, "commands": 0}
+    assert found == {**rows, "retained": 1}
     assert counts(engine) == [10, 3, 0]
     with reading(engine) as connection:
         (entry,) = connection.execute(sa.select(tables.audit)).all()
     assert (entry.who, entry.what) == ("nora", "delete")
-    assert entry.detail == "lab/door, all: comments 0, releases 11, verdicts 4, alerts 1, outbox 1, webhooks 0"
+    assert entry.detail == "lab/door, all: " + ", ".join(f"{kind} {count}" for kind, count in found.items())
     again = Harness(tmp_path, MANIFEST)
     again.send(*(release(slot, 90, manifest=MANIFEST, time_s=960) for slot in range(11)))
     assert again.spans == [] and sum(again.bridge.stats()["refused"].values()) == 11  # recordings stay refused

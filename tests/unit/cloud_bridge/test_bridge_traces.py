@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import subprocess
@@ -121,6 +122,8 @@ def test_an_event_is_one_trace_from_capture_to_alert(tmp_path: Path, collector: 
         and values(spans["alert"])["severity"] == harness.alerts()[0].severity
     )
     assert values(spans["alert"])["alert"] == harness.alerts()[0].id
+    (told,) = [row for row in map(json.loads, harness.programs.getvalue().splitlines()) if row["type"] == "alert"]
+    assert told["trace"] == trace and told["id"] == harness.alerts()[0].id
     begins = [spans[name].start_time_unix_nano for name in ("receive", "member", "store")]
     assert begins == sorted(begins) and all(s.end_time_unix_nano >= s.start_time_unix_nano for s in spans.values())
     assert spans["event"].start_time_unix_nano <= spans["capture"].start_time_unix_nano

@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from datetime import datetime, timezone
 from email.utils import formatdate
 from itertools import pairwise
@@ -19,6 +20,7 @@ import pytest
 import sqlalchemy as sa
 
 from cloud_bridge.alerts.rules import AlertRule
+from cloud_bridge.api.shown import WebhookBody
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.store import tables
 from cloud_bridge.store.database import reading, writing
@@ -32,7 +34,7 @@ from tests.support.receiver import Receiver, answer
 from tests.support.services import ROOT, until
 from wire.errors import ConfigError, StoreAway
 from wire.mqtt import Message
-from wire.protocol.message import coarse_time
+from wire.protocol.message import coarse_time, trace_id
 
 MANIFEST = make_manifest(slot_s=1.0)
 SECRET = b"a secret of many bytes"
@@ -102,6 +104,8 @@ def test_each_change_of_an_alert_is_posted_with_a_signature(tmp_path: Path, secr
     at = datetime.fromtimestamp(ward.minute + 30, timezone.utc)
     assert up["time"] == at.strftime("%Y-%m-%dT%H:%M:%S.000Z")
     assert up["device_time_s"] == ward.minute and up["boot_id"] == f"{1:016x}"
+    assert [up["trace"], down["trace"]] == [trace_id("lab/door", 1, alert.slot) for alert in alerts]
+    assert up["trace"] != down["trace"] and list(up) == [field.name for field in fields(WebhookBody)]
     for heard in receiver.heard:
         sent = heard.headers["veilsight-time"]
         expected = hmac.new(SECRET, sent.encode() + b"." + heard.body, hashlib.sha256).hexdigest()

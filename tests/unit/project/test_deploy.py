@@ -119,15 +119,17 @@ def test_panels_and_rules_ask_for_metrics_that_there_are(metrics: str) -> None:
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     rules = yaml.safe_load((CHART / "files" / "alert-rules.yml").read_text())
     asked += [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
-    told = (ROOT / "cloud_bridge" / "api" / "routes.py").read_text()
-    for name in {found for text in asked for found in re.findall(r"veilsight_bridge_\w+", text)}:
-        with_labels = name in (
-            "veilsight_bridge_place",
-            "veilsight_bridge_refused_total",
-            "veilsight_bridge_webhooks_total",
-        )
-        assert f"\n{name} " in f"\n{metrics}" or (with_labels and f"{name}{{" in told), name
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) == 11
+    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", metrics, re.MULTILINE))
+    there = {
+        f"{name}{part}"
+        for name, kind in kinds.items()
+        for part in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
+    }
+    assert {found for text in asked for found in re.findall(r"veilsight_bridge_\w+", text)} <= there
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) == 14
+    places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
+    tiles = [(column, row) for x, y, w, h in places for column in range(x, x + w) for row in range(y, y + h)]
+    assert len(set(tiles)) == len(tiles) and max(column for column, _ in tiles) < 24  # none covers another
 
 
 def test_prometheus_watches_every_bridge() -> None:

@@ -47,7 +47,7 @@ LIBRARIES: Mapping[str, set[str]] = {
     "calibration/noise.py": {"mpmath"},
     "calibration/audit": {"cv2", "onnx", "onnxruntime", "torch"},
     "cloud_bridge": {"numpy"},
-    "cloud_bridge/api": {"fastapi", "sqlalchemy", "sse_starlette", "starlette", "uvicorn"},
+    "cloud_bridge/api": {"fastapi", "prometheus_client", "sqlalchemy", "sse_starlette", "starlette", "uvicorn"},
     "cloud_bridge/client.py": {"httpx"},
     "cloud_bridge/inference": {"httpx", "torch"},
     "cloud_bridge/inference/ray_replica.py": {"ray", "starlette"},

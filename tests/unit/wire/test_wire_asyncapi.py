@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import subprocess
@@ -27,7 +28,7 @@ from wire.protocol.command import Command
 from wire.protocol.contour import seal_contour
 from wire.protocol.json_form import PROTOBUF, _keys, _lines, json_form
 from wire.protocol.keys import DeviceKey
-from wire.protocol.message import Alert, FeatureMessage, Verdict, coarse_time
+from wire.protocol.message import Alert, FeatureMessage, Verdict, coarse_time, trace_id
 from wire.protocol.topics import PREFIX, TOPICS
 
 SPECS = "@asyncapi/specs@6.11.1"
@@ -91,6 +92,15 @@ def schema_of(name: str) -> dict[str, Any]:
 def test_the_document_is_up_to_date() -> None:
     cure = "python -m wire.protocol.asyncapi --write docs/asyncapi.json"
     assert json.loads((ROOT / "docs" / "asyncapi.json").read_text()) == asyncapi(), f"write it anew: {cure}"
+
+
+def test_whoever_reads_the_document_can_make_a_trace_id() -> None:
+    words = " ".join(asyncapi()["info"]["description"].split())
+    assert (
+        "the first 32 hex digits of SHA-256 over site/camera/boot_id/slot, boot_id and slot in 16 hex digits" in words
+    )
+    made = hashlib.sha256(b"lab/door/00000000000000ff/0000000000000009").hexdigest()[:32]
+    assert trace_id("lab/door", 255, 9) == made
 
 
 def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
