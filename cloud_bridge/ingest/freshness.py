@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from wire.errors import ConfigError
 from wire.settings import Positive
 
 __all__ = ["Allowance", "Freshness", "IngestRule"]
@@ -20,6 +21,7 @@ __all__ = ["Allowance", "Freshness", "IngestRule"]
 _LOG = logging.getLogger("cloud_bridge")
 _COARSE_S = 60  # a stated time is up to this much too early
 _STEP_S = 120  # that a clock may be set back without remark
+_MOST_WAIT_MS = 500.0  # half of the time in which a verdict is due
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class IngestRule:
             waited ([outbox] replay_per_s there) beside what is new. What is beyond is refused.
         shed_after_s: Where a message has waited here for longer, and newer ones of its camera wait, there is more than
             can be read: each release is in one verdict then, and the verdicts that overlap are left out.
+        batch_wait_ms: For which the first message of a batch waits for those of other cameras, since each batch costs a
+            commit; 64 wait for no more. 0: none waits.
+
+    Raises:
+        ConfigError: batch_wait_ms is out of its bounds.
     """
 
     max_age_s: Positive = 120.0
@@ -44,6 +51,14 @@ class IngestRule:
     burst: Positive = 600.0
     rate: Positive = 15.0
     shed_after_s: Positive = 1.0
+    batch_wait_ms: float = 50.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.batch_wait_ms <= _MOST_WAIT_MS:
+            raise ConfigError(
+                f"batch_wait_ms is {self.batch_wait_ms:g}; write milliseconds from 0 (wait for nothing) "
+                f"to {_MOST_WAIT_MS:g}"
+            )
 
 
 class Allowance:
