@@ -133,6 +133,7 @@ class Work:
     Attributes:
         records: Camera -> its record, where it may have changed.
         commands: That are in the outbox now.
+        answered: Camera -> when the sentence was asked for that a verdict of it has now.
         outbox: (camera's number in the store, message), in the order in which they are to be published.
     """
 
@@ -144,6 +145,7 @@ class Work:
     outbox: list[tuple[int, Message]] = field(default_factory=list)
     webhooks: list[dict[str, Any]] = field(default_factory=list)
     commands: list[Unsent] = field(default_factory=list)
+    answered: dict[str, float] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.records or self.outbox)

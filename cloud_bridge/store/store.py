@@ -25,6 +25,7 @@ from cloud_bridge.store.commands import Unsent, mark_sent, unsent
 from cloud_bridge.store.database import StoreConfig, open_engine, reading, writing
 from cloud_bridge.store.place import RENEW_S, Place
 from cloud_bridge.store.records import CameraRecord, Stored, Work, boot_text
+from cloud_bridge.store.sentence_requests import answered, asked
 from cloud_bridge.store.shard import Shard, lane_of
 from cloud_bridge.store.statements import Statement
 from wire.errors import StoreError
@@ -150,6 +151,7 @@ class Store:
                 _insert(connection, tables.alerts, work.alerts)
                 _insert(connection, tables.webhooks, work.webhooks)
                 mark_sent(connection, work.commands)
+                answered(connection, work.answered)
                 self._write_outbox(connection, work, numbers, delivered)
         self.place.counted()
         self._outbox_id = numbers[-1] if numbers else self._outbox_id
@@ -181,6 +183,10 @@ class Store:
     def commands(self) -> list[Unsent]:
         """Commands to our cameras that no outbox has yet. Raises StoreAway."""
         return unsent(self.engine, self.place.shard)
+
+    def asked_sentences(self) -> dict[str, float]:
+        """Cameras of ours that are asked for a sentence, and when. Raises StoreAway."""
+        return asked(self.engine, self.place.shard)
 
     def _newest_outbox(self) -> int:
         with reading(self.engine) as connection:
