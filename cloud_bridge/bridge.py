@@ -474,8 +474,9 @@ class Bridge:
             self._work.outbox.append((self._records[camera].id, self._open_alerts(camera)))
 
     def _open_alerts(self, camera: str) -> Message:
-        labels, time_s = self._books[camera].raised, coarse_time(self._clock())
-        return self._message(camera, "alert/open", fill_open_alerts(labels, time_s, self._key, *self._names(camera)))
+        labels, opened = self._books[camera].raised, self._records[camera].open
+        own = (coarse_time(self._clock()), self._key, *self._names(camera))
+        return self._message(camera, "alert/open", fill_open_alerts(labels, opened, *own))
 
     def _message(self, camera: str, name: str, payload: bytes) -> Message:
         row = TOPICS[name]

@@ -96,7 +96,20 @@ class Store:
             number = self._newest_id = self.place.shard.following(self._newest_id)
             self._lanes[number] = lane_of(camera)
             keys[key] = CameraRecord(number, camera, key, raised=[*former.raised], open={**former.open})
+        if keys[key].open:
+            self._complete(keys[key])
         return keys[key]
+
+    def _complete(self, record: CameraRecord) -> None:
+        """Read when its open alerts were raised, and what was said then; where that was deleted, it is not known."""
+        table = tables.alerts
+        wanted = sa.select(table.c.id, table.c.made_s, table.c.sentence)
+        wanted = wanted.where(table.c.id.in_([each.id for each in record.open.values()]))
+        with reading(self.engine) as connection:
+            found = {row.id: (row.made_s, row.sentence) for row in connection.execute(wanted)}
+        for label, each in record.open.items():
+            raised_s, sentence = found.get(each.id, (each.raised_s, each.sentence))
+            record.open[label] = each._replace(raised_s=raised_s, sentence=sentence)
 
     def recent(self, record: CameraRecord, slots: int) -> list[Stored]:
         """Return the releases of a camera's start from `slots` before the next slot on, in slot order."""
