@@ -11,7 +11,7 @@ import argparse
 import contextlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -50,10 +50,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Stop(threading.Event):
+    """Whether the process is to end.
+
+    Attributes:
+        wake: Called once it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wake: Callable[[], None] = lambda: None
+
+    def set(self) -> None:
+        """Let it end."""
+        super().set()
+        self.wake()
+
+
 def _serve(path: str, json_lines: str | None) -> None:
     config = BridgeConfig.load(path)
     set_up(config.log)
-    stop = threading.Event()
+    stop = _Stop()
     set_on_signals(stop)
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_folder(Path(config.state.dir), shared=config.run.place.fenced))
@@ -63,7 +80,7 @@ def _serve(path: str, json_lines: str | None) -> None:
         timeline.stats(counts)
 
 
-def _run(path: str, config: BridgeConfig, timeline: Timeline, stop: threading.Event) -> dict[str, Any]:
+def _run(path: str, config: BridgeConfig, timeline: Timeline, stop: _Stop) -> dict[str, Any]:
     """Load, connect and serve; returns the counts."""
     folder = Path(config.state.dir)
     with one_at_a_time(folder):
@@ -85,7 +102,7 @@ def _with_models_of(path: str, config: BridgeConfig) -> BridgeConfig:
 
 
 def _bridge(
-    config: BridgeConfig, models: Models, key: DeviceKey, timeline: Timeline, stop: threading.Event, reload: Reload
+    config: BridgeConfig, models: Models, key: DeviceKey, timeline: Timeline, stop: _Stop, reload: Reload
 ) -> dict[str, Any]:
     """Connect and serve with what is loaded; returns the counts."""
     for line in (line for model in models.values() for line in model.told()):
@@ -96,6 +113,7 @@ def _bridge(
     ours = tuple(each for each in config.cameras if store.place.shard.has(config.shard_name(each.name)))
     with contextlib.closing(store):
         service = Service(replace(config, cameras=ours), models, key, store, timeline, reload)
+        stop.wake = service.hurry
         try:
             return service.run(stop.is_set)
         finally:

@@ -39,6 +39,7 @@ from cloud_bridge.ingest.transport import Inbound, Link
 from cloud_bridge.messages import fill_alert, fill_verdict
 from cloud_bridge.models import Models, ask_each, engines, first_of
 from cloud_bridge.publisher import Publisher
+from cloud_bridge.requests import Requests
 from cloud_bridge.store.records import CameraRecord, Work
 from cloud_bridge.store.retention import Retention
 from cloud_bridge.store.store import Store
@@ -109,12 +110,14 @@ class Bridge:
         """
         self.models, self._key, self._store = models, key, store
         self._link, self._timeline, self._clock = link, timeline, clock
-        self._unsure_below, self._sentence_every_s = config.alerts.unsure_below, config.model.sentence_every_s
+        self._unsure_below = config.alerts.unsure_below
         shape = first_of(models).manifest  # slot and event, in which all agree
         self._slot_s, few_s = shape.window.slot_s, _STALE_SLOTS * shape.window.slot_s
         stale_after_s, self._silent_s = max(config.ingest.stale_after_s, few_s), max(_SILENT_S, few_s)
         self._escalate_s, self._shed_after_s = config.alerts.escalate_s, config.ingest.shed_after_s
-        self._sends_commands = bool(config.commands.operator_key)
+        self._requests = Requests(
+            store, bool(config.commands.operator_key), config.model.sentence_every_s, self._slot_s
+        )
         self._letters = Letters(config.webhooks, QuietHours(config.alerts.quiet, config.alerts.quiet_zone))
         self.publisher, self.trouble, self._tell = Publisher(store, link), "", told
         self._receipts, self._retention = list[Receipt](), Retention(config.store, store.engine)
@@ -134,7 +137,7 @@ class Bridge:
             self._records[name] = record
             self._conditions[name] = CameraConditions(self.sessions[name], self._books[name], stale_after_s)
         store.commit(self._begin_work())
-        self._began_s, self._looked_s, self._asked_s = clock(), -_LOOK_S, -_LOOK_S
+        self._began_s, self._looked_s = clock(), -_LOOK_S
         self._unknown = self.verdicts = self.alerts = self.degraded = self._forgotten = 0
         for name, record in self._records.items():
             if record.boot_id >= 0:
@@ -255,19 +258,12 @@ class Bridge:
     def tidy(self) -> None:
         """Delete some of what is too old, where that is due, and count what there is to know; call it regularly."""
         self._retention.step(self._clock())
-        self._send_commands()
+        self._look_at_requests()
         self.look()
 
-    def _send_commands(self) -> None:
+    def _look_at_requests(self) -> None:
         """Put commands that the API has taken into the outbox, in one commit with the word that they are there."""
-        if self.trouble or not self._sends_commands or time.monotonic() - self._asked_s < _LOOK_S:
-            return
-        self._asked_s = time.monotonic()
-        try:
-            waiting = self._store.commands()
-        except StoreAway:
-            return  # the next commit says so
-        for each in waiting:
+        for each in () if self.trouble else self._requests.look():
             if each.camera in self._records and each not in self._work.commands:
                 message = self._message(each.camera, "command", each.payload)
                 self._work.outbox.append((self._records[each.camera].id, message))
@@ -375,13 +371,15 @@ class Bridge:
             self._conditions[event.camera].answered(answered, now_s)
         self.degraded += cloud.count(False)
         turned = [self._turn(event, reading) for event, reading in zip(events, readings, strict=True)]
+        wants = self._requests.wants_words
         asked = [
-            a and self._wants_words(event, changes) for a, event, changes in zip(cloud, events, turned, strict=True)
+            answered and wants(event, bool(changes), self._records[event.camera], self._work)
+            for answered, event, changes in zip(cloud, events, turned, strict=True)
         ]
-        wanted = [event for event, wants in zip(events, asked, strict=True) if wants]
+        wanted = [event for event, has_words in zip(events, asked, strict=True) if has_words]
         words = iter(ask_each(self.models, wanted, lambda member, own: member.describe(own)))
-        for event, reading, changes, wants in zip(events, readings, turned, asked, strict=True):
-            said, model = next(words) if wants else None, self.models[event.model_id]
+        for event, reading, changes, has_words in zip(events, readings, turned, asked, strict=True):
+            said, model = next(words) if has_words else None, self.models[event.model_id]
             if reading.member == "cloud" or not event.late:  # the device's own verdict stands; ours could not say late
                 self._publish_verdict(event, reading, model.sentence(event, reading, said))
             place = (event.boot_id, event.last_slot)
@@ -423,16 +421,6 @@ class Bridge:
         }
         views = self._scenes.take(event.camera, reading.probabilities, self._clock(), raised)
         return book.update(reading.probabilities, reading.attributes, at, views)
-
-    def _wants_words(self, event: Event, changes: Sequence[AlertChange]) -> bool:
-        """Whether a verdict has a sentence: making one takes ten times as long as reading the event."""
-        record = self._records[event.camera]
-        boot_id, slot = record.described
-        passed_s = (event.last_slot - slot) * self._slot_s
-        wants = bool(changes) or boot_id != event.boot_id or passed_s >= self._sentence_every_s
-        if wants:
-            record.described = (event.boot_id, event.last_slot)
-        return wants
 
     def stats(self) -> dict[str, Any]:
         """Counts since the start; in `refused_by_camera`, "" stands for cameras that are not configured."""
@@ -486,8 +474,9 @@ class Bridge:
             self._work.outbox.append((self._records[camera].id, self._open_alerts(camera)))
 
     def _open_alerts(self, camera: str) -> Message:
-        labels, time_s = self._books[camera].raised, coarse_time(self._clock())
-        return self._message(camera, "alert/open", fill_open_alerts(labels, time_s, self._key, *self._names(camera)))
+        labels, opened = self._books[camera].raised, self._records[camera].open
+        own = (coarse_time(self._clock()), self._key, *self._names(camera))
+        return self._message(camera, "alert/open", fill_open_alerts(labels, opened, *own))
 
     def _message(self, camera: str, name: str, payload: bytes) -> Message:
         row = TOPICS[name]

@@ -74,6 +74,10 @@ class BridgeClient:
         """Add a comment to an alert."""
         return dict(await self._json("POST", f"/v1/alerts/{number}/comments", json={"words": words}))
 
+    async def ask_sentence(self, camera: str) -> dict[str, Any]:
+        """Ask that the next verdict on `site/camera` has a sentence; `verdicts` brings it. Returns when you asked."""
+        return dict(await self._json("POST", f"/v1/cameras/{camera}/sentence"))
+
     async def order(self, camera: str, profile: str) -> dict[str, Any]:
         """Order the device of a camera, `site/camera`, to change to a profile; returns the command."""
         return dict(await self._json("POST", f"/v1/devices/{camera}/commands", json={"profile": profile}))

@@ -5,7 +5,7 @@
                  member_timeout_s; signer, threads, sentence_every_s
     [[models]]   as [model] without its last three keys, for each further engine
     [[cameras]]  site, camera, public_key (64 hex digits, or a file that holds them), clock_behind_s
-    [ingest]     max_age_s, stale_after_s, skew_s, burst, rate
+    [ingest]     max_age_s, stale_after_s, skew_s, burst, rate, shed_after_s, batch_wait_ms
     [alerts]     false_per_day, long_lie_s, or raise_at, raise_for, clear_at, clear_for; unsure_below; escalate_s,
                  quiet, quiet_zone
     [[webhooks]] url, secret_file, labels, severities, sites, give_up_h, ca, insecure

@@ -1,6 +1,6 @@
 """The bridge's JSON documents, which the broker keeps for later subscribers: its own status, and the open alerts.
 
-    {site}/{camera}/alert/open       {"time_s", "count", "open": "fall, stale"}
+    {site}/{camera}/alert/open       {"time_s", "count", "open": "fall, stale", and lists in this order: see `_lists`}
     bridges/{name of ours}/bridge    {"status", "reason", "count", "time_s", "cameras", "software", "public_key"}
 
 Both are signed (wire/protocol/document.py). The Last Will is signed before the connection is made and has count 0:
@@ -9,26 +9,63 @@ whoever controls the broker can publish it at any time, so it is a hint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from cloud_bridge.store.records import OpenAlert
 from wire import __version__
 from wire.mqtt import Message
-from wire.protocol.document import seal_document
+from wire.protocol.document import MAX_DOCUMENT, seal_document
 from wire.protocol.keys import DeviceKey
+from wire.protocol.message import MAX_SENTENCE, coarse_time
 from wire.protocol.topics import BRIDGES, TOPICS, topic
 
 __all__ = ["BridgeStatus", "fill_open_alerts"]
 
-_MOST = 600  # characters of labels in a document
+_MOST = MAX_DOCUMENT - 158  # bytes of the fields; the rest is for schema and signature
 _MOST_REASON = 200
+_FEWEST = 16  # characters of a sentence, of which fewer say nothing
+_STEP = 8  # characters, by which sentences are shortened
+_UNKNOWN = OpenAlert("", "", -1.0, 0.0)  # of a store of an earlier version
 
 
-def fill_open_alerts(labels: Sequence[str], time_s: int, key: DeviceKey, site: str, camera: str) -> bytes:
-    """Make the signed list of a camera's open alerts; those that do not fit are counted only."""
-    words = ", ".join(label for label in labels if label.isprintable())
-    while len(words.encode()) > _MOST:
-        words = words.rpartition(", ")[0]
-    return seal_document("alert/open", {"time_s": time_s, "count": len(labels), "open": words}, key, site, camera)
+def fill_open_alerts(
+    labels: Sequence[str], opened: Mapping[str, OpenAlert], time_s: int, key: DeviceKey, site: str, camera: str
+) -> bytes:
+    """Make the signed list of a camera's open alerts.
+
+    Sentences are shortened until all fits. Alerts that do not fit without any are counted only.
+
+    Args:
+        labels: Of the alerts, the oldest first.
+        opened: Label -> what is known of it.
+        time_s: Now, UTC, in whole minutes.
+        key: The bridge's.
+        site: As in the topic.
+        camera: Likewise.
+    """
+    shown, longest = [(label, opened.get(label, _UNKNOWN)) for label in labels if label.isprintable()], MAX_SENTENCE
+    fields: dict[str, Any] = {"time_s": time_s, "count": len(labels)}
+    while len(json.dumps(fields | _lists(shown, longest))) > _MOST:
+        shown = shown if longest else shown[:-1]
+        longest = longest - _STEP if longest > _FEWEST else 0
+    return seal_document("alert/open", fields | _lists(shown, longest), key, site, camera)
+
+
+def _lists(shown: Sequence[tuple[str, OpenAlert]], longest: int) -> dict[str, str]:
+    """The lists of a document, which is flat: all in one order. No sentence has a line feed, and no other a comma."""
+    return {
+        "open": ", ".join(label for label, _ in shown),
+        "ids": ", ".join(each.id for _, each in shown),
+        "severities": ", ".join(each.severity for _, each in shown),
+        "raised_s": ", ".join(str(coarse_time(each.raised_s)) if each.raised_s else "" for _, each in shown),
+        "sentences": "\n".join(_shortened(each.sentence, longest) for _, each in shown),
+    }
+
+
+def _shortened(sentence: str, longest: int) -> str:
+    return sentence if len(sentence) <= longest else f"{sentence[: longest - 3]}..." if longest else ""
 
 
 class BridgeStatus:

@@ -1,6 +1,7 @@
 """Reads `[model]` and `[[models]]` of the bridge's file anew while the bridge runs, at SIGHUP.
 
     SIGHUP --ask--> step, on the bridge's thread --> a thread loads what is new --> step: the models, or why they stay
+           --wake-> a bridge that waits for messages
 
 Loading takes seconds, so it has a thread of its own; the bridge goes on reading with the models that it has. An error
 changes nothing but `trouble`.
@@ -8,6 +9,7 @@ changes nothing but `trouble`.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import signal
 import threading
@@ -26,21 +28,24 @@ class Reload:
 
     Attributes:
         trouble: Why the newest attempt changed nothing; "" where it succeeded, or before any.
+        wake: Called once something is asked for, by whoever asks.
     """
 
     def __init__(self, load: Callable[[Models], Models]) -> None:
         """Begin with nothing asked. load: Loads what the file names now, beside what is held; see `open_models`."""
         self._load, self._asked, self.trouble = load, False, ""
+        self.wake: Callable[[], None] = lambda: None
         self._thread: threading.Thread | None = None
         self._found: Models | None = None
 
     def on_signal(self) -> None:
-        """Ask at each SIGHUP. For the main thread."""
-        signal.signal(signal.SIGHUP, lambda *_: self.ask())
+        """Ask at each SIGHUP, from a thread of its own: the main thread may hold what `wake` takes. For that one."""
+        signal.signal(signal.SIGHUP, lambda *_: _thread.start_new_thread(self.ask, ()) and None)
 
     def ask(self) -> None:
-        """Read the file anew, at the next step; a handler of signals may call it."""
+        """Read the file anew, at the next step; any thread may ask."""
         self._asked = True
+        self.wake()
 
     def step(self, held: Models) -> Models | None:
         """Go on, without waiting; call it regularly, on one thread.

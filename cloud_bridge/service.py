@@ -18,6 +18,7 @@ from cloud_bridge.commands.desk import CommandDesk
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import BridgeStatus
 from cloud_bridge.home_assistant import Discovery, entities
+from cloud_bridge.inference.member import MAX_BATCH
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
 from cloud_bridge.loop import run
 from cloud_bridge.models import Models, first_of
@@ -59,7 +60,9 @@ class Service:
         """
         self._config, self._key, self._store, self._timeline = config, key, store, timeline
         self._manifest, self._reload = first_of(models).manifest, reload or Reload(lambda held: held)
-        self._mailbox = Mailbox((camera.name for camera in config.cameras), wanted=self._wanted)
+        names, wait_s = [camera.name for camera in config.cameras], config.ingest.batch_wait_ms / 1000.0
+        self._mailbox = Mailbox(names, wanted=self._wanted, enough=min(MAX_BATCH, len(names)), wait_s=wait_s)
+        self._reload.wake = self.hurry
         self._courier: Courier | None = None
         self._traces: Traces | None = None
         self._desk = CommandDesk.of(config.commands, store.engine, self._in_force)
@@ -91,6 +94,10 @@ class Service:
                 self._discovery.delivered()
         waiting = self.bridge.publisher.waiting
         return {**self.bridge.stats(), "dropped": self._dropped, "unpublished": waiting}
+
+    def hurry(self) -> None:
+        """Let the loop look now whether it is to stop, or to read models anew. Any thread; no signal handler."""
+        self._mailbox.hurry()
 
     def _follow(self) -> None:
         """Take the models that were read anew, where there are any."""

@@ -1,7 +1,7 @@
 """The API: who asks (a token), whether they may (a role, their sites), and what they get.
 
     GET    /v1/cameras, /v1/verdicts, /v1/alerts, /v1/alerts/ID, /v1/stream, /v1/health     viewer
-    POST   /v1/alerts/ID/acknowledge, /v1/alerts/ID/comments                    nurse
+    POST   /v1/alerts/ID/acknowledge, .../comments;  /v1/cameras/SITE/CAMERA/sentence (orders.py)     nurse
     GET    /v1/export/KIND;  /v1/devices/SITE/CAMERA/commands (orders.py)       operator
     DELETE /v1/data;  GET /v1/audit                                             admin
     GET    /health  without a token;  /metrics  viewer of all sites;  /openapi.json
@@ -152,7 +152,7 @@ def make_app(
     _streams(app, guard, hub)
     _watches(app, engine, guard, hub, health, metrics)
     describe_webhooks(app)
-    add_orders(app, desk, guard.role("operator"))
+    add_orders(app, engine, desk, guard.role("nurse"), guard.role("operator"))
     add_page(app, engine, facts, health, guard.role("viewer"))
     return app
 

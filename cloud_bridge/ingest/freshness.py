@@ -13,12 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cloud_bridge.log import log_of
+from wire.errors import ConfigError
 from wire.settings import Positive
 
 __all__ = ["Allowance", "Freshness", "IngestRule"]
 
 _COARSE_S = 60  # a stated time is up to this much too early
 _STEP_S = 120  # that a clock may be set back without remark
+_MOST_WAIT_MS = 500.0  # half of the time in which a verdict is due
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ class IngestRule:
             waited ([outbox] replay_per_s there) beside what is new. What is beyond is refused.
         shed_after_s: Where a message has waited here for longer, and newer ones of its camera wait, there is more than
             can be read: each release is in one verdict then, and the verdicts that overlap are left out.
+        batch_wait_ms: For which the first message of a batch waits for those of other cameras, since each batch costs a
+            commit; 64 wait for no more. 0: none waits.
+
+    Raises:
+        ConfigError: batch_wait_ms is out of its bounds.
     """
 
     max_age_s: Positive = 120.0
@@ -43,6 +50,14 @@ class IngestRule:
     burst: Positive = 600.0
     rate: Positive = 15.0
     shed_after_s: Positive = 1.0
+    batch_wait_ms: float = 50.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.batch_wait_ms <= _MOST_WAIT_MS:
+            raise ConfigError(
+                f"batch_wait_ms is {self.batch_wait_ms:g}; write milliseconds from 0 (wait for nothing) "
+                f"to {_MOST_WAIT_MS:g}"
+            )
 
 
 class Allowance:

@@ -11,6 +11,7 @@ in order.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
@@ -83,10 +84,19 @@ class Mailbox:
     before: whoever may write under its name, without its key, pushes nothing of it out. While the store is away
     everything is kept, up to a bound on all of it, which a broker of MQTT 5 does not reach: it sends no more before we
     acknowledge something.
+
+    A batch costs a commit, however small it is. So the first message waits for others, for `wait_s` from when it came,
+    or until `enough` are there: while a batch is read, the time of the next one passes.
     """
 
     def __init__(
-        self, cameras: Iterable[str], depth: int = 1024, wanted: Callable[[Inbound], bool] = lambda item: False
+        self,
+        cameras: Iterable[str],
+        depth: int = 1024,
+        wanted: Callable[[Inbound], bool] = lambda item: False,
+        enough: int = 1,
+        wait_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin empty.
 
@@ -94,6 +104,9 @@ class Mailbox:
             cameras: `site/camera` of each.
             depth: Messages of one that may wait.
             wanted: Whether a message is the camera's, and new; asked on the network's thread, in a flood alone.
+            enough: Messages that wait for no others.
+            wait_s: For which the first message waits for others.
+            clock: Seconds.
         """
         self._queues = {name: deque[Inbound]() for name in ("", *cameras)}
         self._kept = {name: dict[bytes, Inbound]() for name in self._queues}  # found to be wanted; read first
@@ -101,6 +114,8 @@ class Mailbox:
         self._turns = deque[str]()  # cameras with messages, the next one first
         self._deep = set[str]()  # cameras with more messages than `depth`: of a time when all was kept
         self._depth, self._count = depth, 0
+        self._enough, self._wait_s, self._clock = enough, wait_s, clock
+        self._first_s, self._hurried = 0.0, False  # when the first that is there came; whether a wait is to end
         self._ready = threading.Condition()
         self.dropped: Counter[str] = Counter()
 
@@ -125,12 +140,15 @@ class Mailbox:
             if dropped is not None:
                 self.dropped[name] += 1
                 self._count -= 1
+            if not self._turns:
+                self._first_s = self._clock()
             if not has_turn and dropped is not item:
                 self._turns.append(name)
             if dropped is not item:
                 queue.append(item if len(item.payload) <= most else item._replace(payload=item.payload[: most + 1]))
             self._count += 1
-            self._ready.notify()
+            if self._count in (1, self._enough):  # what `take` waits for; each other call would wake it in vain
+                self._ready.notify()
         return dropped
 
     def _drop(self, name: str, newest: Inbound) -> Inbound | None:
@@ -155,11 +173,20 @@ class Mailbox:
         with self._ready:
             self.dropped[camera if camera in self._queues else ""] += 1
 
+    def hurry(self) -> None:
+        """End a wait now, for the first message and for others, with what is there. Any thread; no signal handler."""
+        with self._ready:
+            self._hurried = True
+            self._ready.notify()
+
     def take(self, timeout_s: float) -> list[Inbound]:
         """Take the next batch, a message of each camera in turn; [] where none arrives within `timeout_s`."""
         items = list[Inbound]()
         with self._ready:
-            self._ready.wait_for(lambda: bool(self._turns), timeout_s)
+            if self._ready.wait_for(lambda: self._hurried or bool(self._turns), timeout_s):
+                left_s = self._first_s + self._wait_s - self._clock()
+                self._ready.wait_for(lambda: self._hurried or self._count >= self._enough, max(0.0, left_s))
+            self._hurried = False
             while self._turns and len(items) < _BATCH:
                 name = self._turns.popleft()
                 item = self._next(name)

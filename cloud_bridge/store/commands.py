@@ -19,7 +19,16 @@ from cloud_bridge.store.retention import write_audit
 from cloud_bridge.store.shard import Shard, lane_of
 from wire.errors import DataError
 
-__all__ = ["TooManyCommands", "UnknownCamera", "Unsent", "add_command", "commands_of", "mark_sent", "unsent"]
+__all__ = [
+    "TooManyCommands",
+    "UnknownCamera",
+    "Unsent",
+    "add_command",
+    "commands_of",
+    "hold_camera",
+    "mark_sent",
+    "unsent",
+]
 
 _HOUR_S = 3600.0
 _MOST_AN_HOUR = 60
@@ -62,7 +71,7 @@ def add_command(
     """
     now_s, table = time.time() if now_s is None else now_s, tables.commands
     with writing(engine) as connection:
-        _hold(connection, camera)
+        hold_camera(connection, camera)
         lately = sa.select(sa.func.count()).where(table.c.camera == camera, table.c.made_s > now_s - _HOUR_S)
         if int(connection.scalar(lately) or 0) >= _MOST_AN_HOUR:
             raise TooManyCommands(f"{camera} was ordered {_MOST_AN_HOUR} times within an hour; wait")
@@ -75,8 +84,8 @@ def add_command(
     return row
 
 
-def _hold(connection: Connection, camera: str) -> None:
-    """Keep others from numbering a command to the camera until the transaction ends."""
+def hold_camera(connection: Connection, camera: str) -> None:
+    """Let nobody else ask anything of a camera until the transaction ends. Raises UnknownCamera."""
     query = sa.select(tables.cameras.c.id).where(tables.cameras.c.camera == camera).with_for_update()
     if not connection.scalars(query).all():
         raise UnknownCamera(f"the store knows no camera {camera!r}; write site/camera")

@@ -38,7 +38,8 @@ _ANSWER_MS = 10_000  # for PostgreSQL's answer to a statement
 _ONE_AT_A_TIME = 0x7665696C  # PostgreSQL's advisory lock of our migrations; any number that others do not use
 _SQLITE_AWAY = ("BUSY", "LOCKED", "FULL", "IOERR", "READONLY", "CANTOPEN", "NOMEM", "PROTOCOL")
 _POSTGRES = "postgresql+psycopg"
-_SINCE = {"webhooks": "0002", "commands": "0003"}  # tables that came after the first version
+# Tables that came after the first version:
+_SINCE = {"webhooks": "0002", "commands": "0003", "sentence_requests": "0004"}
 
 
 @dataclass(frozen=True, slots=True)

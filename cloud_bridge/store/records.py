@@ -32,12 +32,23 @@ class Stored(NamedTuple):
 
 
 class OpenAlert(NamedTuple):
-    """An alert that is open. told_s: when it was told last, UTC; -1: somebody has seen it."""
+    """An alert that is open.
+
+    Attributes:
+        id: Of the change that raised it.
+        severity: Of its newest change.
+        told_s: When it was told last, UTC; -1: somebody has seen it.
+        probability: Of its newest change.
+        raised_s: When it was raised, UTC; 0: that is not known any more. The store has it in the alert's own row, as it
+        sentence: has what was said then; so deleting that row deletes both.
+    """
 
     id: str
     severity: str
     told_s: float
     probability: float
+    raised_s: float = 0.0
+    sentence: str = ""
 
 
 @dataclass(slots=True)
@@ -76,7 +87,8 @@ class CameraRecord:
 
     def row(self) -> dict[str, Any]:
         """Its row of the table `cameras`."""
-        alerts = {"raised": self.raised, "in_a_row": self.in_a_row, "turns": self.turns, "open": self.open}
+        opened = {label: each[:4] for label, each in self.open.items()}
+        alerts = {"raised": self.raised, "in_a_row": self.in_a_row, "turns": self.turns, "open": opened}
         return {
             "id": self.id,
             "camera": self.camera,
@@ -121,7 +133,8 @@ class CameraRecord:
         was = self.open.pop(alert.label, None)
         first = was.id if was else number
         if alert.raised:
-            self.open[alert.label] = OpenAlert(first, alert.severity, now_s, alert.probability)
+            since = (was.raised_s, was.sentence) if was else (now_s, alert.sentence)
+            self.open[alert.label] = OpenAlert(first, alert.severity, now_s, alert.probability, *since)
         severity = alert.severity if alert.raised or not was else was.severity
         return replace(alert, id=number, first_id=first, severity=severity)
 
@@ -133,6 +146,7 @@ class Work:
     Attributes:
         records: Camera -> its record, where it may have changed.
         commands: That are in the outbox now.
+        answered: Camera -> when the sentence was asked for that a verdict of it has now.
         outbox: (camera's number in the store, message), in the order in which they are to be published.
     """
 
@@ -144,6 +158,7 @@ class Work:
     outbox: list[tuple[int, Message]] = field(default_factory=list)
     webhooks: list[dict[str, Any]] = field(default_factory=list)
     commands: list[Unsent] = field(default_factory=list)
+    answered: dict[str, float] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.records or self.outbox)

@@ -124,7 +124,8 @@ def delete(
             counts[kind] = _delete_span(connection, _TIMES[kind], numbers, since_s, until_s)
         for kind, when in (("outbox", tables.outbox.c.created_s), ("webhooks", tables.webhooks.c.created_s)):
             counts[kind] = _delete_span(connection, when, numbers, since_s, until_s)
-        counts["commands"] = _delete_commands(connection, camera, since_s, until_s)
+        for kind, when in (("commands", tables.commands.c.made_s), ("requests", tables.sentence_requests.c.asked_s)):
+            counts[kind] = _delete_orders(connection, when, camera, since_s, until_s)
         whole = not since_s and until_s == math.inf
         counts["retained"] = _take_back(connection, camera) if whole else 0
         span = "all" if whole else f"{since_s:.0f} to {until_s:.0f}"
@@ -181,10 +182,10 @@ def _delete_span(
     return connection.execute(sa.delete(when.table).where(*_span(when, numbers, since_s, until_s))).rowcount
 
 
-def _delete_commands(connection: Connection, camera: str, since_s: float, until_s: float) -> int:
-    """Delete commands to a camera, those that no outbox has yet as well; "": to all."""
-    table = tables.commands
-    where = _span(table.c.made_s, None, since_s, until_s) + ([table.c.camera == camera] if camera else [])
+def _delete_orders(connection: Connection, when: sa.Column[Any], camera: str, since_s: float, until_s: float) -> int:
+    """Delete what was ordered of a camera by its name, also what is not done yet; "": of all."""
+    table = when.table
+    where = _span(when, None, since_s, until_s) + ([table.c.camera == camera] if camera else [])
     return connection.execute(sa.delete(table).where(*where)).rowcount
 
 

@@ -29,6 +29,7 @@ from cloud_bridge.store.database import StoreConfig, open_engine, reading, writi
 from cloud_bridge.store.place import RENEW_S, Place
 from cloud_bridge.store.records import CameraRecord, Stored, Work, boot_text
 from cloud_bridge.store.retention import Left, left, taken
+from cloud_bridge.store.sentence_requests import answered, asked
 from cloud_bridge.store.shard import Shard, lane_of
 from cloud_bridge.store.statements import Statement
 from wire.errors import StoreError
@@ -100,7 +101,20 @@ class Store:
             number = self._newest_id = self.place.shard.following(self._newest_id)
             self._lanes[number] = lane_of(camera)
             keys[key] = CameraRecord(number, camera, key, raised=[*former.raised], open={**former.open})
+        if keys[key].open:
+            self._complete(keys[key])
         return keys[key]
+
+    def _complete(self, record: CameraRecord) -> None:
+        """Read when its open alerts were raised, and what was said then; where that was deleted, it is not known."""
+        table = tables.alerts
+        wanted = sa.select(table.c.id, table.c.made_s, table.c.sentence)
+        wanted = wanted.where(table.c.id.in_([each.id for each in record.open.values()]))
+        with reading(self.engine) as connection:
+            found = {row.id: (row.made_s, row.sentence) for row in connection.execute(wanted)}
+        for label, each in record.open.items():
+            raised_s, sentence = found.get(each.id, (each.raised_s, each.sentence))
+            record.open[label] = each._replace(raised_s=raised_s, sentence=sentence)
 
     def recent(self, record: CameraRecord, slots: int) -> list[Stored]:
         """Return the releases of a camera's start from `slots` before the next slot on, in slot order."""
@@ -158,6 +172,7 @@ class Store:
                 _insert(connection, tables.webhooks, work.webhooks)
                 mark_sent(connection, work.commands)
                 taken(connection, self._left)
+                answered(connection, work.answered)
                 self._write_outbox(connection, outbox, numbers, delivered)
         self.place.counted()
         self._left = []
@@ -199,6 +214,10 @@ class Store:
     def commands(self) -> list[Unsent]:
         """Commands to our cameras that no outbox has yet. Raises StoreAway."""
         return unsent(self.engine, self.place.shard)
+
+    def asked_sentences(self) -> dict[str, float]:
+        """Cameras of ours that are asked for a sentence, and when. Raises StoreAway."""
+        return asked(self.engine, self.place.shard)
 
     def _newest_outbox(self) -> int:
         with reading(self.engine) as connection:

@@ -9,6 +9,7 @@
     outbox     what the broker has not confirmed yet, in order; numbers below 0: what a bridge is still to number
     webhooks   what has not been delivered over HTTP yet, for each receiver; in order within each camera
     commands   what devices were ordered to do, signed, and whether the outbox has it
+    sentence_requests  cameras whose next verdict is to have a sentence, as the API was asked
     audit      who read, changed or deleted what
 
 A lane says to which shard a camera belongs (shard.py). Boot ids are 16 hex digits, so that they sort as numbers and no
@@ -42,6 +43,7 @@ __all__ = [
     "metadata",
     "outbox",
     "releases",
+    "sentence_requests",
     "verdicts",
     "webhooks",
 ]
@@ -176,6 +178,14 @@ commands = Table(
     Column("sent_s", Float, nullable=False),
     Column("message", LargeBinary, nullable=False),
     Index("commands_by_time", "made_s"),
+)
+
+sentence_requests = Table(
+    "sentence_requests",
+    metadata,
+    Column("camera", String(130), primary_key=True),
+    Column("lane", Integer, nullable=False),
+    Column("asked_s", Float, nullable=False),
 )
 
 audit = Table(

@@ -48,7 +48,7 @@ _TYPES: Mapping[str, Mapping[str, Any]] = {
     "blind": {"type": "boolean"},
     "watching": {"type": "boolean"},
     "time_s": {**_COUNT, "multipleOf": 60},
-    "open": _TEXT,
+    **dict.fromkeys(("open", "ids", "severities", "raised_s", "sentences"), _TEXT),  # lists: docs/subscribe.md
     "cameras": _COUNT,
     "camera": _TEXT,
     "number": {"type": "integer", "minimum": 1},

@@ -164,7 +164,9 @@ def test_a_late_subscriber_knows_what_is_open_and_that_the_bridge_is_gone(
         with Peer(mosquitto) as late:
             wait_for(late, "lab/door/alert/open")
             wait_for(late, f"bridges/{name}/bridge")
-            assert late.documents(BRIDGE, "alert/open", "lab", "door")[0]["open"] == "fall, fight"
+            found = late.documents(BRIDGE, "alert/open", "lab", "door")[0]
+            assert found["open"] == "fall, fight"
+            assert found["ids"] == ", ".join(alert.id for alert in peer.alerts(BRIDGE, manifest))
             assert late.documents(BRIDGE, "alert/open", "lab", "hall")[0]["open"] == ""
             assert late.documents(BRIDGE, "bridge", "bridges", name)[0]["status"] == "online"
         peer.publish("state", a_state("offline"), retain=True)

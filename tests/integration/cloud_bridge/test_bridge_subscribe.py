@@ -84,9 +84,9 @@ def messages() -> list[tuple[str, bytes, str]]:
         ("alert", replace(alert, time_s=now_s - 600).seal(BRIDGE, *HERE), "fall raised 0.75 LATE: not now"),
         ("verdict/edge", replace(edge, time_s=0).seal(DEVICE, *HERE), "fall 0.75 LATE: not now"),
         ("verdict/cloud", replace(unusual, late=True).seal(BRIDGE, *HERE), 'fall 0.75 "a person walks" LATE: not now'),
-        ("alert/open", fill_open_alerts(["fall", "stale"], now_s, BRIDGE, *HERE), "open: fall, stale"),
-        ("alert/open", fill_open_alerts([], now_s, BRIDGE, *HERE), "open: none"),
-        ("alert/open", fill_open_alerts([], now_s, OTHER, *HERE), refused),
+        ("alert/open", fill_open_alerts(["fall", "stale"], {}, now_s, BRIDGE, *HERE), "open: fall, stale"),
+        ("alert/open", fill_open_alerts([], {}, now_s, BRIDGE, *HERE), "open: none"),
+        ("alert/open", fill_open_alerts([], {}, now_s, OTHER, *HERE), refused),
         (
             "contour",
             seal_contour(make_contour(lying=0.25), BRIDGE, *HERE),

@@ -41,7 +41,7 @@ class Ordered(Api):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         bridge = self.harness.bridge
-        bridge._sends_commands = True
+        bridge._requests._sends_commands = True
         OPERATOR.save(folder / "operator.key")
         config = CommandConfig(str(folder / "operator.key"))
         desk = CommandDesk.of(config, bridge._store.engine, lambda camera: bridge.sessions[camera].profile)
@@ -54,7 +54,7 @@ class Ordered(Api):
         return self.ask(path, who, "POST", json={"profile": profile})
 
     def sent(self) -> list[bytes]:
-        self.harness.bridge._asked_s = -1.0
+        self.harness.bridge._requests._looked_s = -1.0
         self.harness.bridge.tidy()
         return [m.payload for m in self.harness.link.sent if m.topic == "veilsight/v1/lab/door/command"]
 
@@ -225,7 +225,7 @@ def test_a_shard_sends_the_commands_of_its_own_cameras(store: Store) -> None:
 def test_a_commit_that_fails_sends_a_command_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     harness = Harness(tmp_path, MANIFEST)
     bridge: Bridge = harness.bridge
-    bridge._sends_commands = True
+    bridge._requests._sends_commands = True
     seal = CommandDesk(OPERATOR, bridge._store.engine, str)
     seal.order("o", "lab/door", "strict")
     link: FakeLink = harness.link
@@ -236,15 +236,15 @@ def test_a_commit_that_fails_sends_a_command_once(tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(bridge._store, "commit", away)
         for _ in range(3):
-            bridge._asked_s = -1.0
+            bridge._requests._looked_s = -1.0
             bridge.tidy()
     assert bridge.trouble and not any(m.topic.endswith("/command") for m in link.sent)
     assert bridge.retry()
-    bridge._asked_s = -1.0
+    bridge._requests._looked_s = -1.0
     bridge.tidy()
     (payload,) = [m.payload for m in link.sent if m.topic.endswith("/command")]
     assert open_command(payload, OPERATOR.public, "lab/door").profile == "strict"
     again = Harness(tmp_path, MANIFEST)
-    again.bridge._sends_commands = True
+    again.bridge._requests._sends_commands = True
     again.bridge.tidy()
     assert not any(m.topic.endswith("/command") for m in again.link.sent)

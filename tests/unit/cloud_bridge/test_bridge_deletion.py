@@ -17,6 +17,7 @@ from cloud_bridge.store.commands import add_command, unsent
 from cloud_bridge.store.database import StoreConfig, open_engine, reading
 from cloud_bridge.store.records import Work
 from cloud_bridge.store.retention import Left, delete
+from cloud_bridge.store.sentence_requests import ask_sentence, asked
 from cloud_bridge.store.shard import Shard
 from cloud_bridge.store.store import Store
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, make_manifest, release
@@ -92,6 +93,14 @@ def test_what_a_camera_was_ordered_is_deleted(config: StoreConfig, tmp_path: Pat
         "lab/hall"
     ]
     assert delete(engine, "nora")["commands"] == 1 and ordered(engine) == []
+
+
+def test_what_was_asked_of_a_camera_is_deleted(config: StoreConfig, tmp_path: Path) -> None:
+    engine = engine_of(live(tmp_path, config))
+    for camera in ("lab/door", "lab/hall"):
+        ask_sentence(engine, camera, 2.0)
+    assert delete(engine, "nora", "lab/door")["requests"] == 1
+    assert list(asked(engine, Shard())) == ["lab/hall"]
 
 
 def test_a_number_is_not_given_again_after_a_deletion(config: StoreConfig, tmp_path: Path) -> None:

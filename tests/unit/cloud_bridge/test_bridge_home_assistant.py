@@ -64,7 +64,7 @@ def test_a_state_is_shown_as_it_is(status: str, fields: dict[str, Any], connecte
 
 @pytest.mark.parametrize("labels", [[], ["fall"], ["stale"], ["fall", "fight"], ["nearfall"]])
 def test_open_alerts_are_shown_by_their_own_names(labels: list[str]) -> None:
-    payload, found = fill_open_alerts(labels, 60, DEVICE, "lab", "door"), described()
+    payload, found = fill_open_alerts(labels, {}, 60, DEVICE, "lab", "door"), described()
     assert shown(found["lab/door alert"]["value_template"], payload) == ("ON" if labels else "OFF")
     for risk in RISKS:
         assert shown(found[f"lab/door {risk}"]["value_template"], payload) == ("ON" if risk in labels else "OFF")

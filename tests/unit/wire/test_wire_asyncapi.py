@@ -70,7 +70,7 @@ def messages() -> dict[str, bytes]:
         "verdict/edge": verdict("edge").seal(DEVICE, *DOOR),
         "verdict/cloud": verdict("cloud").seal(BRIDGE, *DOOR),
         "alert": alert.seal(BRIDGE, *DOOR),
-        "alert/open": fill_open_alerts(["fall", "stale"], NOW_S, BRIDGE, *DOOR),
+        "alert/open": fill_open_alerts(["fall", "stale"], {}, NOW_S, BRIDGE, *DOOR),
         "state": a_state("online", certificate=b"c", profile="strict", slot_s=1.0, software="veilsight 0.2.0"),
         "certificate": MANIFEST.certificate().to_json().encode(),
         "command": Command("lab/door", 5, "strict").seal(OTHER),
