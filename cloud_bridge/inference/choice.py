@@ -32,9 +32,7 @@ def open_member(config: ModelEntry, manifest: EngineManifest, threads: int = 0) 
         ConfigError: A file that `[model]` names cannot be used.
     """
     if not config.member:
-        here = FamilyMember.load(config.checkpoint, manifest, threads, config.quantized, config.free_text)
-        here.warm_up(manifest)
-        yield here
+        yield FamilyMember.load(config.checkpoint, manifest, threads, config.quantized, config.free_text)
         return
     from cloud_bridge.inference.endpoint import Endpoint  # httpx, which a member in this process does not need
     from cloud_bridge.inference.remote import RemoteMember

@@ -93,16 +93,6 @@ class FamilyMember:
         family = load_family(checkpoint, manifest, threads, quantized=quantized)
         return cls(family, _free_text(checkpoint, family, free_text) if free_text else None)
 
-    def warm_up(self, manifest: EngineManifest) -> None:
-        """Read and describe an empty event of the engine: what is loaded at first use would keep the first one waiting.
-
-        With `nano` that is a second of processor time.
-        """
-        shape = (manifest.event_releases, manifest.tokens, manifest.width)
-        empty = Event("", 0, 0, shape[0] - 1, np.zeros(shape, np.int32), np.ones(shape[0], np.bool_))
-        self.read([empty])
-        self.describe([empty])
-
     def read(self, events: Sequence[Event]) -> list[Reading]:
         """Return one reading for each event, in order; at most 64 events in a forward."""
         return [reading for batch in _batches(events) for reading in self._forward(batch)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -58,27 +56,6 @@ def test_a_reading_is_a_distribution_over_the_labels_and_words_are_of_the_vocabu
     assert len(sentences) == 70 and all(set(sentence.split()) <= set(WORDS) for sentence in sentences)
     assert sentences[69] == member.describe([events(70)[69]])[0]
     assert member.describe([]) == []
-
-
-def test_a_member_that_is_opened_has_read_and_described_before_its_first_event(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is loaded at first use would keep the first verdict waiting."""
-    asked = list[str]()
-
-    def counted(name: str) -> Callable[..., Any]:
-        whole = getattr(FamilyMember, name)
-
-        def call(*how: Any) -> Any:
-            asked.append(name)
-            return whole(*how)
-
-        return call
-
-    for name in ("read", "describe"):
-        monkeypatch.setattr(FamilyMember, name, counted(name))
-    with open_member(ModelConfig(str(checkpoint)), make_manifest(checkpoint=checkpoint_hash(checkpoint))):
-        assert asked == ["read", "describe"]
 
 
 def test_an_event_is_read_alike_alone_and_in_a_batch(checkpoint: Path) -> None:
