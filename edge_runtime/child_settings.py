@@ -32,6 +32,7 @@ class ChildSettings:
     engine_cuda_graph: bool
     camera_source: str = field(repr=False)  # it may hold a password
     camera_loop: bool
+    camera_rotate: int
     camera_speed: float
     camera_timeout_s: float
     camera_lost_after_s: float

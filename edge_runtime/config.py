@@ -35,6 +35,7 @@ class Config:
     broker_url: str  # mqtt://host[:port] or mqtts://
     device_scene: str = ""  # cameras of one site that see the same people name one scene; "": this one is alone
     device_scene_cameras: PositiveInt = 1  # how many those are, this one among them: each counts for all of them
+    camera_rotate: int = 0  # degrees clockwise that stand a picture upright: 0, 90, 180, 270
     camera_speed: Positive = 1.0  # of files and synthetic scenes
     camera_loop: bool = False  # play a file again at its end
     camera_timeout_s: Positive = 10.0  # how long opening or reading may take
@@ -91,6 +92,11 @@ def load_config(path: Path | str, flags: Mapping[str, str] | None = None) -> Con
     config = Config(**{f"{name}_{key}": value for name, keys in document.items() for key, value in keys.items()})
     if "+" in topic(config.device_site, config.device_camera, "state"):
         raise ConfigError(f"{path}: [device] site and camera name one camera; '+' stands for many")
+    if config.camera_rotate not in (0, 90, 180, 270):
+        raise ConfigError(
+            f"{path}: [camera] rotate is {config.camera_rotate}; write by how many degrees clockwise its pictures must "
+            "be turned to stand upright: 0, 90, 180 or 270"
+        )
     if bool(config.device_scene) != (config.device_scene_cameras > 1) or config.device_scene_cameras > CAMERAS[-1]:
         raise ConfigError(
             f"{path}: [device] scene is {config.device_scene!r}, scene_cameras is {config.device_scene_cameras}; name "

@@ -72,6 +72,7 @@ state_dir = "/var/lib/veilsight"       # holds the ledger: if it is lost, the su
 
 [camera]
 source = "0"                           # the first USB camera; or csi://0, rtsp://..., a file
+rotate = 0                             # degrees clockwise that stand its picture upright: 0, 90, 180 or 270
 
 [engine]
 folder = "/opt/veilsight/engine"

@@ -1,7 +1,7 @@
 """The camera: a capture thread that makes every picture small and grey at once, and the window of each slot.
 
-    source --frames--> picture --shrink, overwrite--> FrameBuffer --a slot is asked for--> Window
-                               --fit--> the same in colour, for the person network where there is one
+    source --frames--> upright picture --shrink, overwrite--> FrameBuffer --a slot is asked for--> Window
+                                       --fit--> the same in colour, for the person network where there is one
 
 A file or a synthetic scene is played on the release clock, decoded a little ahead. A live camera is read as fast as it
 delivers, or as its time stamps say where a server sends ahead of time (HTTP); frames that come too densely are dropped,
@@ -27,6 +27,7 @@ from edge_runtime.capture.opening import LoginRefused
 from edge_runtime.capture.pictures import fit, shrink
 from edge_runtime.capture.sources import Frame, Picture, open_frames, unreadable
 from edge_runtime.capture.stillness import Stillness
+from edge_runtime.capture.turning import as_mounted, turned
 from edge_runtime.child_settings import ChildSettings
 from edge_runtime.eye.sightings import Sightings
 from edge_runtime.eye.window import FrameBuffer, Window
@@ -69,7 +70,7 @@ class Camera:
         clock: SlotClock,
         person_frame: tuple[int, int] | None = None,
     ) -> None:
-        self._source, self._loop = settings.camera_source, settings.camera_loop
+        self._source, self._rotate, self._loop = settings.camera_source, settings.camera_rotate, settings.camera_loop
         self._timeout_s, self._lost_after_s = settings.camera_timeout_s, settings.camera_lost_after_s
         self._spec, self._clock = spec, clock
         self.name, backend = masked(self._source), backend_of(self._source)
@@ -158,11 +159,12 @@ class Camera:
             time.sleep(0.05)
         if not self.frames:
             raise CameraError(self.problem or f"{self.name}: no picture within {timeout_s:g} s")
-        return f"{self.name}: pictures come"
+        return f"{self.name}: pictures come" + (f", and are turned by {self._rotate} degrees" if self._rotate else "")
 
     def _frames(self) -> Iterator[Frame]:
         size = (self._spec.height, self._spec.width) if self._colour is None else self._colour.shape[:2]
-        return open_frames(self._source, self._timeout_s, *size)
+        frames = open_frames(self._source, self._timeout_s, *as_mounted(*size, self._rotate))
+        return turned(frames, self._rotate)
 
     def _play(self) -> None:
         """Push the frames of a file or a scene, a little before they are due; then note when it ended.

@@ -284,6 +284,49 @@ def test_a_window_whose_frames_are_not_seen_in_time_is_lost_and_the_next_is_not(
         assert (tracks(window)[-8:, 0, SCORE] > 0).all()
 
 
+def people_seen(perception: Perception, buffer: FrameBuffer, slot: int) -> dict[int, bool]:
+    """Number of each frame of a window -> whether somebody is in it."""
+    settle(buffer)
+    window = buffer.window(slot, slot + 1.0)
+    assert perception.complete(window, PATIENCE_S)
+    best = tracks(window)[..., SCORE].max(axis=1)
+    return {int(number): bool(score > 0) for number, score in zip(window.numbers, best, strict=True) if number >= 0}
+
+
+def test_frames_that_were_only_late_have_their_people_in_later_windows() -> None:
+    buffer, gate = buffer_of(ahead_s=2.0), threading.Event()
+    with perceiving(buffer) as (perception, network):
+        network.before = lambda frame: cast(None, gate.wait(PATIENCE_S))
+        for number in range(9):
+            push(buffer, number / 8)
+        assert not perception.complete(buffer.window(0, 1.0), 0.05)
+        gate.set()
+        for number in range(9, 17):
+            push(buffer, number / 8)
+        assert people_seen(perception, buffer, 1) == dict.fromkeys(range(17), True)
+
+
+def test_after_a_failed_slot_later_windows_have_nobody_in_its_frames_until_these_are_too_old() -> None:
+    """The window of the failed slot alone is lost; none is lost for frames that it has as context."""
+
+    def fails(frame: npt.NDArray[np.uint8]) -> None:
+        if frame[0, 5, 25, 0]:  # two spots
+            raise EngineError("perceive: ONNX Runtime: the run failed (Fail)")
+
+    buffer, failed = buffer_of(), set(range(9, 17))
+    with perceiving(buffer) as (perception, network):
+        network.before = fails
+        for number in range(41):
+            push(buffer, number / 8, spots=2 if number in failed else 1)
+            if number == 16:
+                with pytest.raises(EngineError, match="failed on a frame of this window"):
+                    perception.complete(buffer.window(1, 2.0), PATIENCE_S)
+            elif number and number % 8 == 0:
+                seen = people_seen(perception, buffer, number // 8 - 1)
+                assert {frame for frame, somebody in seen.items() if not somebody} == failed & seen.keys()
+                assert bool(failed & seen.keys()) == (number in (24, 32))
+
+
 def test_a_network_that_cannot_keep_up_loses_pictures_and_windows() -> None:
     buffer = buffer_of(ahead_s=0.0)
     sightings = sightings_of(buffer)
