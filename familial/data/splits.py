@@ -55,6 +55,7 @@ CLIPS = {
     "scenes":         SeedRange(9_000_000, 9_100_000, "scenes of benchmarks.scenes, seen by two cameras"),
     "long_memory":    SeedRange(9_100_000, 9_200_000, "rooms of benchmarks.long_memory"),
     "sentences":      SeedRange(9_210_000, 9_300_000, "clips of benchmarks.sentences"),
+    "mistakes":       SeedRange(9_300_000, 9_400_000, "clips of benchmarks.mistakes"),
 }
 """Use -> seeds of `render_clip`."""
 
