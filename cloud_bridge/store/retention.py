@@ -197,7 +197,7 @@ def _take_back(connection: Connection, camera: str) -> int:
             "id": -number,
             "lane": lane_of(name),
             "camera_id": number,
-            "topic": topic(*name.split("/"), _RETAINED),
+            "topic": topic(name.partition("/")[0], name.partition("/")[2], _RETAINED),
             "payload": b"",
             "qos": row.qos,
             "retain": row.retain,

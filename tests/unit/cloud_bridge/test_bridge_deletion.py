@@ -220,7 +220,9 @@ def test_a_commit_whose_answer_was_lost_gives_the_same_numbers(
 def test_a_commit_that_fails_leaves_it_for_the_next(
     config: StoreConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = live(tmp_path, config).bridge._store
+    harness = live(tmp_path, config)
+    harness.bridge.close()  # all that waited is published and forgotten
+    store = harness.bridge._store
     delete(store.engine, "nora", "lab/door")
     with monkeypatch.context() as patch:
         patch.setattr(store, "_write_outbox", once(lambda *what: None, StoreAway("the disk is full")))
