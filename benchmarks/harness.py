@@ -40,6 +40,7 @@ __all__ = [
     "Rig",
     "add_checkpoint",
     "add_engine",
+    "add_untimed",
     "build_engine",
     "engine_folder",
     "running_rig",
@@ -271,6 +272,12 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint(parser: argparse.ArgumentParser, help: str = "the checkpoint (default: checkpoints/nano)") -> None:
     """The option `--checkpoint`."""
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, metavar="DIR", help=help)
+
+
+def add_untimed(parser: argparse.ArgumentParser) -> None:
+    """The option `--untimed`, of what judges both counts and times."""
+    words = "judge counts alone: times are told, as on a machine that others use, or a slow one"
+    parser.add_argument("--untimed", action="store_true", help=words)
 
 
 def engine_folder(args: argparse.Namespace) -> Path:

@@ -41,7 +41,8 @@ class Report:
         figures: everything that was measured, as plain JSON values.
         rows: the table; its first row is the head.
         notes: lines below the table.
-        status: the exit status, 1 where something that must hold did not.
+        wrong: what must hold and did not, in words: each is told, and one ends the command with status 1. None: nothing
+            is asked of the figures.
         page_rows: the table for docs/benchmarks.md where `rows` is too wide or too long for a page.
     """
 
@@ -49,8 +50,15 @@ class Report:
     figures: Mapping[str, Any]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
-    status: int = 0
+    wrong: Sequence[str] | None = None
     page_rows: Sequence[Sequence[str]] = ()
+
+    @property
+    def told(self) -> Sequence[str]:
+        """The notes, and what is wrong."""
+        if self.wrong is None:
+            return self.notes
+        return [*self.notes, *([f"WRONG: {each}" for each in self.wrong] or ["everything that must hold, held"])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +94,13 @@ class Benchmark:
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Measure and report; the exit status is 0, the report's own, or 2 with the reason in one line."""
+        """Measure and report; the exit status is 0, 1 where something is wrong, or 2 with the reason in one line."""
         args = self.parser().parse_args(argv)
         try:
             end_on_signals()
             report = self.measure(args)
             document = self._document(report)
-            for line in [*table(report.rows), *report.notes]:
+            for line in [*table(report.rows), *report.told]:
                 print(line)
             if report.ratio is not None:
                 print(f"ratio {report.ratio:.3g}: ours over {self.peer}")
@@ -106,7 +114,7 @@ class Benchmark:
         except KeyboardInterrupt:
             return 130
         print(json.dumps(document), flush=True)
-        return report.status
+        return 1 if report.wrong else 0
 
     def _document(self, report: Report) -> dict[str, Any]:
         """The benchmark's JSON document. Raises DataError where `figures` are no JSON values."""
@@ -114,7 +122,7 @@ class Benchmark:
             "name": self.name,
             "ratio": None if report.ratio is None else round(float(report.ratio), 6),
             "of": self.peer,
-            "figures": dict(report.figures),
+            "figures": {**report.figures, **({} if report.wrong is None else {"wrong": [*report.wrong]})},
             "machine": machine(),
         }
         try:
@@ -129,7 +137,7 @@ class Benchmark:
         where = f"{found['cores']} cores, {found['cpu']}, Python {found['python']}, load {found['load_1min']}"
         rows = [*(report.page_rows or report.rows)]
         ratio = "" if report.ratio is None else f"Ratio {report.ratio:.3g}: ours over {self.peer}."
-        return Run(self.name, time.strftime("%Y-%m-%d"), where, command, rows, [*report.notes, ratio])
+        return Run(self.name, time.strftime("%Y-%m-%d"), where, command, rows, [*report.told, ratio])
 
 
 @dataclass(frozen=True, slots=True)

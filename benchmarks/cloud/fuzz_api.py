@@ -1,6 +1,7 @@
 """The process that asks: requests made of the API's own OpenAPI document, and broken HTTP.
 
     /openapi.json --schemathesis--> cases of every operation, under a token of each role --> no status of 500 or more
+                                    with headers that nobody asked for; of the stream only its beginning is read
     genuine requests --bytes changed--> the port
 
 The admin's token is for a site without cameras: whoever may delete everything is no attacker.
@@ -28,6 +29,11 @@ _RAW = 60  # broken requests between two operations
 _WAIT_S = 10.0
 _RED = (503, "GET /v1/health")  # what it is documented to say where a camera is silent
 _LONGEST = 20  # faults that are told
+_SOME = 64  # bytes of a stream that are read
+_OURS = ("Accept", "Accept-Encoding", "Cache-Control", "If-Modified-Since", "If-None-Match", "Last-Event-ID")
+_HEADERS = (*_OURS, "Origin", "Range", "X-Forwarded-For")
+_VALUES = ("", "*/*", "bytes=0-", "bytes=-0", "bytes=9-1", "bytes=0-1,2-3,4-", "gzip;q=x", "0", "text/event-stream")
+_LETTERS = "".join(map(chr, (*range(33, 127), *range(161, 256))))
 _HEADS = (b"Content-Length: -1", b"Content-Length: 5\r\nContent-Length: 6", b"Transfer-Encoding: chunked", b"Expect: x")
 
 
@@ -40,7 +46,7 @@ class Ask:
         tokens: Role -> token.
         seed: Of everything that is drawn.
         stop: Ends it.
-        told: Receives one dict at the end: `cases`, `raw`, `statuses`, `longest_ms`, `wrong`.
+        told: Receives one dict at the end: `cases`, `streams`, `raw`, `statuses`, `longest_ms`, `wrong`.
     """
 
     url: str
@@ -55,7 +61,7 @@ class _Asked:
 
     def __init__(self) -> None:
         self.statuses = Counter[int]()
-        self.cases = self.raw = 0
+        self.cases = self.streams = self.raw = 0
         self.longest_s = 0.0
         self.wrong = list[str]()
 
@@ -84,6 +90,7 @@ def ask(task: Ask) -> None:
         task.told.put(
             {
                 "cases": asked.cases,
+                "streams": asked.streams,
                 "raw": asked.raw,
                 "statuses": {str(status): count for status, count in sorted(asked.statuses.items())},
                 "longest_ms": round(asked.longest_s * 1e3, 1),
@@ -93,14 +100,13 @@ def ask(task: Ask) -> None:
 
 
 def _operations(url: str) -> Sequence[Any]:
-    """Every operation of the document but the stream, which never ends."""
+    """Every operation of the document."""
     try:
         import schemathesis
     except ImportError as error:
         raise DataError(f"schemathesis cannot be imported ({error}); pip install '.[test]'") from error
     document = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    found = [result.ok() for result in document.get_all_operations()]
-    return [operation for operation in found if operation.path != "/v1/stream"]
+    return [result.ok() for result in document.get_all_operations()]
 
 
 def _cases(task: Ask, operation: Any, number: int, asked: _Asked) -> None:
@@ -114,10 +120,11 @@ def _cases(task: Ask, operation: Any, number: int, asked: _Asked) -> None:
     def send(case: Any) -> None:
         if task.stop.is_set():
             return
-        token, began = task.tokens[rng.choice(roles)], time.monotonic()
-        answer = case.call(base_url=task.url, headers={"Authorization": f"Bearer {token}"}, timeout=_WAIT_S)
-        asked.cases += 1
-        asked.take(answer.status_code, time.monotonic() - began, f"{operation.method.upper()} {operation.path}")
+        headers = {**_headers(rng), "Authorization": f"Bearer {task.tokens[rng.choice(roles)]}"}
+        is_stream, began = operation.path == "/v1/stream", time.monotonic()
+        status = (_begin if is_stream else _whole)(case, task.url, headers)
+        asked.cases, asked.streams = asked.cases + 1, asked.streams + (is_stream and status == 200)
+        asked.take(status, time.monotonic() - began, f"{operation.method.upper()} {operation.path}")
 
     quiet = settings(
         max_examples=_CASES,
@@ -129,6 +136,30 @@ def _cases(task: Ask, operation: Any, number: int, asked: _Asked) -> None:
     mode = rng.choice((GenerationMode.POSITIVE, GenerationMode.NEGATIVE))
     with suppress(Unsatisfiable):  # an operation without parameters has no wrong case
         seed(number)(quiet(given(case=operation.as_strategy(generation_mode=mode))(send)))()
+
+
+def _headers(rng: random.Random) -> dict[str, str]:
+    """Headers that a server may look at, with whatever is in them."""
+    made = dict[str, str]()
+    for name in rng.sample(_HEADERS, rng.choice((0, 0, 1, 3))):
+        drawn = "".join(rng.choices(_LETTERS, k=rng.choice((1, 20, 4000))))
+        made[name] = rng.choice((*_VALUES, drawn, drawn))
+    return made
+
+
+def _whole(case: Any, url: str, headers: Mapping[str, str]) -> int:
+    """Send a case and read the whole answer; its status."""
+    return int(case.call(base_url=url, headers=headers, timeout=_WAIT_S).status_code)
+
+
+def _begin(case: Any, url: str, headers: Mapping[str, str]) -> int:
+    """Send a case whose answer need not end, and read its beginning; its status."""
+    import requests  # what schemathesis asks with
+
+    asks = case.as_transport_kwargs(base_url=url, headers=headers)
+    with requests.request(**asks, stream=True, timeout=_WAIT_S) as answer:
+        next(answer.iter_content(_SOME), b"")
+        return int(answer.status_code)
 
 
 def _broken(task: Ask, rng: random.Random, asked: _Asked) -> None:

@@ -1,4 +1,4 @@
-"""The parts of `kills.py` that nobody doubts: cameras, a broker that keeps what it has on its disk, a subscriber.
+"""The parts of `kills.py` that nobody doubts: cameras, a broker that keeps what it has, a subscriber, a nurse.
 
 Cameras wait for the acknowledgement of one release before they send the next, as a device's outbox does. Of every ten
 releases five are noise alone, so that `blind` is raised and cleared at slots that are known.
@@ -7,35 +7,63 @@ releases five are noise alone, so that `blind` is raised and cleared at slots th
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
+import math
 import queue
+import random
 import signal
+import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from benchmarks.broker import Mosquitto
+from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
+from cloud_bridge.inference.member import Member
+from cloud_bridge.ingest.events import EventReader, Release
 from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError
 from wire.protocol.keys import DeviceKey
 from wire.protocol.message import FLAG_SPENT, FeatureMessage, coarse_time
 from wire.protocol.topics import PREFIX, topic
 
-__all__ = ["CAMERAS", "SITE", "Fleet", "PersistentMosquitto", "Subscriber", "spent", "write_bridge"]
+__all__ = [
+    "CAMERAS",
+    "NURSE",
+    "SITE",
+    "Fleet",
+    "Nurse",
+    "PersistentMosquitto",
+    "Subscriber",
+    "held_ports",
+    "late_subscriber_s",
+    "spent",
+    "wavering",
+    "write_bridge",
+]
 
 SITE = "ward"
 CAMERAS = tuple(f"camera-{number}" for number in range(1, 7))
+NURSE = "nurse"  # the name of her token
 
 _PERIOD_S = 0.1  # between two releases of a camera
 _SESSION_S = 3600
 _WRITE_S = 60.0
+_LOOK_S = 0.25  # between two alerts that the nurse has seen
+_ANSWER_S = 5.0
+_LATE_S = 60.0
 
 
 def _key_of(camera: str) -> DeviceKey:
@@ -46,6 +74,20 @@ def _key_of(camera: str) -> DeviceKey:
 def spent(slot: int) -> bool:
     """Whether a camera's release for a slot is noise alone."""
     return slot // 5 % 2 == 1
+
+
+def _noise(manifest: EngineManifest, seed: int) -> npt.NDArray[np.int16]:
+    """What the cameras send, again and again, int16 (97, n)."""
+    return np.random.default_rng(seed).integers(-150, 150, (97, manifest.n), np.int16)
+
+
+def wavering(member: Member, manifest: EngineManifest, seed: int) -> AlertRule:
+    """A rule by which the fleet's noise raises and clears risks often, as this member reads it."""
+    reader = EventReader("", manifest.event_releases, manifest.tokens, manifest.width, manifest.weights)
+    sent = [Release("", 1, slot, z, spent(slot), 0) for slot, z in enumerate(_noise(manifest, seed))]
+    readings = member.read([event for release in sent for event in reader.push(release)])
+    low, high = np.percentile([reading.probabilities[manifest.labels[1]] for reading in readings], [50, 70])
+    return AlertRule(raise_at=round(float(high), 4), raise_for=2, clear_at=round(float(low), 4), clear_for=2)
 
 
 class PersistentMosquitto(Mosquitto):
@@ -97,7 +139,7 @@ class Fleet:
 
     def __init__(self, port: int, manifest: EngineManifest, seed: int) -> None:
         self._port, self._manifest, self._over = port, manifest, threading.Event()
-        self._noise = np.random.default_rng(seed).integers(-150, 150, (97, manifest.n), np.int16)
+        self._noise = _noise(manifest, seed)
         self._acknowledged: dict[str, list[tuple[int, float]]] = {name: [] for name in CAMERAS}
         self._threads = list[threading.Thread]()
 
@@ -180,8 +222,87 @@ class Subscriber:
         self._client.loop_stop()
 
 
-def write_bridge(folder: Path, port: int, model: Mapping[str, object], url: str, shard: str) -> Path:
-    """Write the file of a bridge that reads the fleet; every process of it uses the same. model: its section."""
+class Nurse:
+    """Acknowledges alerts over the API of whichever bridge answers; for a `with` block.
+
+    Attributes:
+        seen: Ids of alerts whose acknowledgement a bridge has confirmed.
+    """
+
+    def __init__(self, ports: Sequence[int], token: str, seed: int) -> None:
+        self._ports, self._token, self._rng = ports, token, random.Random(seed)
+        self._over, self.seen = threading.Event(), list[str]()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._over.wait(_LOOK_S):
+            with suppress(OSError, http.client.HTTPException):  # that bridge is not there, or its store is not
+                self._acknowledge(self._rng.choice(self._ports))
+
+    def _acknowledge(self, port: int) -> None:
+        new = [row for row in self._ask(port, "/v1/alerts?limit=20")["rows"] if not row["seen_by"]]
+        if new:
+            number = str(self._rng.choice(new)["id"])
+            if self._ask(port, f"/v1/alerts/{number}/acknowledge", b"")["seen_by"] == NURSE:
+                self.seen.append(number)
+
+    def _ask(self, port: int, path: str, body: bytes | None = None) -> Any:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, headers)
+        with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
+            return json.loads(answer.read())
+
+    def stop(self) -> None:
+        """Acknowledge no more."""
+        self._over.set()
+        self._thread.join()
+
+    def __enter__(self) -> Nurse:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+@contextmanager
+def held_ports(count: int) -> Iterator[Sequence[int]]:
+    """Loopback ports that servers may listen on within the block, again and again, and that no connection gets."""
+    with ExitStack() as stack:
+        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in holders:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind(("127.0.0.1", 0))
+        yield [int(each.getsockname()[1]) for each in holders]
+
+
+def late_subscriber_s(port: int) -> float:
+    """Seconds until a subscriber that was never there knows what is open of each camera, from before it connects."""
+    missing, there = set(CAMERAS), threading.Event()
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+
+    def take(client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
+        missing.discard(message.topic.split("/")[3])
+        if not missing:
+            there.set()
+
+    client.on_message = take
+    client.on_connect = lambda client, *_: client.subscribe(topic(SITE, "+", "alert/open"), 1)
+    began_s = time.monotonic()
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    known = there.wait(_LATE_S)
+    took_s = time.monotonic() - began_s
+    client.disconnect()
+    client.loop_stop()
+    return took_s if known else math.inf
+
+
+def write_bridge(
+    file: Path, port: int, model: Mapping[str, object], url: str, shard: str, rule: AlertRule, tokens: Path, api: int
+) -> Path:
+    """Write the file of a bridge that reads the fleet. model: its section; api: the port, another for each process."""
+    folder = file.parent
     tables: Sequence[tuple[str, Mapping[str, object]]] = (
         ("[broker]", {"url": f"mqtt://127.0.0.1:{port}"}),
         ("[model]", model),
@@ -189,9 +310,10 @@ def write_bridge(folder: Path, port: int, model: Mapping[str, object], url: str,
         ("[store]", {"url": url}),
         ("[ingest]", {"max_age_s": 1e6, "stale_after_s": 1e6, "burst": 1e9, "shed_after_s": 1e6}),
         ("[run]", {"shard": shard}),
+        ("[alerts]", {name: getattr(rule, name) for name in IN_A_ROW}),
+        ("[api]", {"listen": f"127.0.0.1:{api}", "tokens": str(tokens)}),
         *(("[[cameras]]", {"site": SITE, "camera": name, "public_key": _key_of(name).public.hex}) for name in CAMERAS),
     )
     lines = [f"{head}\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items()) for head, values in tables]
-    file = folder / "bridge.toml"
     file.write_text("\n".join(lines) + "\n")
     return file

@@ -1,7 +1,8 @@
 """What must hold after the kills: the store against what the broker has acknowledged, and the rest against the store.
 
 acknowledged releases --each once--> releases in the store --our own reading of them--> verdicts, `blind` alerts
-store == this == what the subscriber got
+                                     verdicts in the store --the bridge's own rule----> alerts of risks
+store == this == what the subscriber got; what the nurse was told is seen, is seen in the store
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from benchmarks.cloud.kill_fleet import Fleet, Subscriber, spent
+from benchmarks.cloud.kill_fleet import NURSE, Fleet, Subscriber, spent
+from cloud_bridge.alerts.lifecycle import BLIND, DEGRADED, AlertBook
+from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.ingest.events import EventReader, Release
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.document import read_document
@@ -34,23 +37,42 @@ def judge(
     fleet: Fleet,
     subscriber: Subscriber,
     folder: Path,
+    rule: AlertRule,
     killed: Sequence[float],
+    seen: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
-    """(figures, what is wrong). killed: when the broker was killed, seconds since 1970."""
-    judged = _Judge(store, manifest, PublicKey.parse(str(folder / "state" / "bridge.key.pub")), killed)
+    """(figures, what is wrong).
+
+    Args:
+        store: To be read.
+        manifest: Of the engine.
+        fleet: What the broker has acknowledged, and when.
+        subscriber: What it got.
+        folder: Of the campaign, with the bridges' state.
+        rule: The bridges'.
+        killed: When the broker was killed, seconds since 1970.
+        seen: Ids of alerts whose acknowledgement was confirmed.
+    """
+    judged = _Judge(store, manifest, PublicKey.parse(str(folder / "state" / "bridge.key.pub")), rule, killed)
     for camera, slots in fleet.acknowledged().items():
         judged.releases(camera, slots, fleet.when())
         judged.verdicts(camera, subscriber.heard("verdict/cloud").get(camera, []))
         judged.alerts(camera, subscriber.heard("alert").get(camera, []))
         judged.open(camera, subscriber.heard("alert/open").get(camera, []))
+    judged.seen(seen)
     return dict(judged.figures), judged.wrong
 
 
 class _Judge:
-    def __init__(self, store: sa.Engine, manifest: EngineManifest, key: PublicKey, killed: Sequence[float]) -> None:
+    def __init__(
+        self, store: sa.Engine, manifest: EngineManifest, key: PublicKey, rule: AlertRule, killed: Sequence[float]
+    ) -> None:
         self._store, self._manifest, self._key, self._killed = store, manifest, key, killed
+        self._rule = rule
         self.figures, self.wrong = Counter[str](), list[str]()
         self._stored: list[int] = []
+        self._expected: list[tuple[int, str, bool]] = []  # alerts of one camera: slot, label, whether it was raised
+        self._open: list[str] = []
 
     def _rows(self, query: str, camera: str) -> Sequence[Any]:
         whole = sa.text(f"{query} JOIN cameras ON cameras.id = camera_id WHERE camera = :camera")
@@ -84,8 +106,8 @@ class _Judge:
         reader, z = EventReader(camera, *shape, self._manifest.weights), np.zeros(self._manifest.n, np.int16)
         read = [Release(camera, 1, slot, z, spent(slot), 0, 0, 0) for slot in self._stored]
         expected = {event.last_slot for release in read for event in reader.push(release)}
-        rows = self._rows("SELECT last_slot, made_s FROM verdicts", camera)
-        found = [row[0] for row in rows]
+        stored = self._rows("SELECT last_slot, made_s, message FROM verdicts", camera)
+        rows, found = [(row[0], row[1]) for row in stored], [row[0] for row in stored]
         self.figures["verdicts"] += len(found)
         self._complain(camera, sorted(expected - set(found)), "verdicts are missing")
         self._complain(camera, sorted(set(found) - expected), "verdicts follow from no release")
@@ -95,21 +117,33 @@ class _Judge:
         self._heard(camera, "verdicts", {v.last_slot for v in told.values()}, dict(map(tuple, rows)))
         twice = [slot for slot, n in Counter(v.last_slot for v in told.values()).items() if n > 1]
         self._complain(camera, twice, "verdicts were published with different bytes")
+        self._follow(camera, [bytes(row[2]) for row in sorted(stored)])
         self.figures["verdicts of the edge's exit"] += sum(verdict.member == "edge" for verdict in told.values())
         self.figures["verdicts published again"] += len(heard) - len(told)
 
+    def _follow(self, camera: str, verdicts: Sequence[bytes]) -> None:
+        """Which alerts follow: `blind` of the releases in the store, risks of its verdicts by the bridge's own rule."""
+        book, (site, _, name) = AlertBook(self._rule, []), camera.partition("/")
+        self._expected = [
+            (slot, change.label, change.raised)
+            for slot in self._stored
+            for change in book.condition(BLIND, spent(slot))
+        ]
+        for sealed in verdicts:
+            verdict = open_verdict(sealed, self._key, site, name, self._manifest.model_id)
+            changes = book.update(verdict.probabilities)
+            self._expected += [(verdict.last_slot, change.label, change.raised) for change in changes]
+        self._open = sorted(book.raised)
+
     def alerts(self, camera: str, heard: Sequence[bytes]) -> None:
-        """`blind` turns where the releases in the store turn, in the store and for the subscriber."""
-        expected, blind = list[tuple[int, bool]](), False
-        for slot in self._stored:
-            if spent(slot) != blind:
-                blind = not blind
-                expected.append((slot, blind))
+        """Those that follow, each once, and heard; call `verdicts` first."""
         rows = self._rows("SELECT slot, raised, alerts.id, made_s, label FROM alerts", camera)
-        found = sorted((row[0], bool(row[1])) for row in rows if row[4] == "blind")
+        judged = [row for row in rows if row[4] != DEGRADED]  # it follows from when a cluster answered
+        found, expected = sorted((row[0], row[4], bool(row[1])) for row in judged), self._expected
         self.figures["alerts"] += len(rows)
+        self.figures["alerts of risks"] += sum(label in self._manifest.labels for _, label, _ in found)
         self._complain(camera, sorted(set(expected) - set(found)), "alerts are missing")
-        self._complain(camera, sorted(set(found) - set(expected)), "alerts follow from no release")
+        self._complain(camera, sorted(set(found) - set(expected)), "alerts follow from nothing")
         self._complain(camera, [s for s, n in Counter(found).items() if n > 1], "alerts are there twice")
         site, _, name = camera.partition("/")
         told = {each: open_alert(each, self._key, site, name, self._manifest.model_id) for each in set(heard)}
@@ -128,7 +162,14 @@ class _Judge:
 
     def open(self, camera: str, heard: Sequence[bytes]) -> None:
         """What is kept at the broker is what is open."""
-        expected = bool(self._stored) and spent(self._stored[-1])
-        found = "blind" in str(read_document(heard[-1]).fields["open"]) if heard else None
-        if found is not expected:
-            self.wrong.append(f"{camera}: blind is open: {expected}; the broker keeps: {found}")
+        kept = str(read_document(heard[-1]).fields["open"]) if heard else ""
+        found = sorted(label for label in kept.split(", ") if label not in ("", DEGRADED)) if heard else None
+        if found != self._open:
+            self.wrong.append(f"{camera}: {self._open} are open; the broker keeps: {found}")
+
+    def seen(self, numbers: Sequence[str]) -> None:
+        """Alerts whose acknowledgement was confirmed are acknowledged."""
+        with self._store.connect() as connection:
+            found = connection.scalars(sa.text("SELECT id FROM alerts WHERE seen_by = :who"), {"who": NURSE}).all()
+        self.figures["alerts acknowledged over the API"] = len(numbers)
+        self._complain("the API", sorted(set(numbers) - set(found)), "acknowledgements were confirmed and are gone")

@@ -159,10 +159,11 @@ def _report(results: Sequence[Result], labels: Sequence[str], speed: float) -> R
         "speed": speed,
         "clips": [_row(r) for r in results],
     }
-    notes = [f"{len(results)} clips, {len(silent)} without a verdict", *problems[:20]]
+    wrong = [f"{len(silent)} of {len(results)} clips have no verdict"] if silent else []
+    notes = [f"{len(results)} clips, {len(silent)} without a verdict"]
     ratio = tables["all"]["accuracy"] / commonest if commonest else None
     of_sets = [row for row in rows if not row[0].startswith(" ")]
-    return Report(ratio, figures, rows, notes, status=1 if problems or silent else 0, page_rows=of_sets)
+    return Report(ratio, figures, rows, notes, wrong=[*wrong, *problems[:20]], page_rows=of_sets)
 
 
 def _row(result: Result) -> dict[str, Any]:

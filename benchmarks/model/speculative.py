@@ -213,8 +213,8 @@ def _measure(args: argparse.Namespace) -> Report:
             )
         figures[name] = {"sentences": len(found["none"]), "differ": wrong, "drafts": own}
         best = max(each["over_plain"][0] for kind, each in own.items() if kind != "none")
-    notes = [f"{differ} sentences differ from plain greedy ones"]
-    return Report(best, figures, rows, notes, status=1 if differ else 0)
+    told = [f"{differ} sentences differ from plain greedy ones"] if differ else []
+    return Report(best, figures, rows, wrong=told)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -19,8 +19,27 @@ def test_a_short_campaign_shows_what_was_made_and_counts_frames() -> None:
         found = campaign(browser, make_manifest(), cameras=20, seconds=3.0, empty_s=1.0)
     json.dumps(found)
     assert found["made"] == found["shown"] >= 20
-    assert found["known_ms"] > 0.0
+    assert found["known_ms"] > 0.0 and page_load.judge(found, timed=False) == []
     assert found["frames"] > 10 and found["empty_frames"] > 10 and 0.0 < found["busy_share"] < 1.0
+
+
+def test_a_page_is_judged_by_what_must_hold() -> None:
+    good = {
+        "made": 9,
+        "shown": 9,
+        "dropped": 3,
+        "dropped_share": 0.001,
+        "empty_dropped_share": 0.001,
+        "known_ms": 990.0,
+    }
+    assert page_load.judge(good, timed=True) == []
+    for changed, words in (
+        ({"shown": 7}, "2 of 9 verdicts were not shown"),
+        ({"dropped_share": 0.002}, "3 frames were dropped, 0.20%; 0.10% of an empty page's"),
+        ({"known_ms": 1010.0}, "an open alert was shown after 1010 ms; 1000 at most"),
+    ):
+        assert page_load.judge({**good, **changed}, timed=True) == [words]
+        assert page_load.judge({**good, **changed}, timed=False) == ([words] if "shown" in changed else [])
 
 
 def test_a_frame_that_comes_late_counts_as_dropped() -> None:

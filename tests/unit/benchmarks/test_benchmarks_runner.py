@@ -32,14 +32,23 @@ def benchmark(report: Report) -> Benchmark:
 
 
 def test_a_report_is_a_table_and_a_last_line_of_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    made = benchmark(Report(0.5, {"a": 1}, ROWS, ["a note"], status=1))
+    made = benchmark(Report(0.5, {"a": 1}, ROWS, ["a note"], ["b is 2; 1 at most"]))
     assert made.main(["--json", str(tmp_path / "new" / "x.json")]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:5] == ["head   n", "--------", "row   10", "a note", "ratio 0.5: ours over y"]
+    assert lines[:4] == ["head   n", "--------", "row   10", "a note"]
+    assert lines[4:6] == ["WRONG: b is 2; 1 at most", "ratio 0.5: ours over y"]
     document = json.loads(lines[-1])
     assert {"name", "ratio", "of", "figures", "machine"} == document.keys()
-    assert (document["name"], document["ratio"], document["of"], document["figures"]) == ("x", 0.5, "y", {"a": 1})
+    assert (document["name"], document["ratio"], document["of"], document["figures"]["a"]) == ("x", 0.5, "y", 1)
+    assert document["figures"]["wrong"] == ["b is 2; 1 at most"]
     assert json.loads((tmp_path / "new" / "x.json").read_text()) == document
+
+
+def test_what_holds_is_told_and_what_asks_nothing_tells_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, words in (([], ["everything that must hold, held"]), (None, [])):
+        assert benchmark(Report(None, {"a": 1}, ROWS, wrong=wrong)).main([]) == 0
+        *lines, last = capsys.readouterr().out.splitlines()
+        assert lines[3:] == words and json.loads(last)["figures"].get("wrong") == wrong
 
 
 def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """What lies under deploy/ is whole: the bridge's file loads, what is mounted is there, panels ask for real metrics.
 
 Helm's own SDK lints and renders the chart, and every rendered resource is checked against Kubernetes' schemas, where
-the extra `deploy` is installed. Nothing here is started: that needs docker, or a cluster.
+the extra `deploy` is installed (`.ci/deploy`). Nothing here is started: that needs docker, or a cluster.
 """
 
 from __future__ import annotations
