@@ -55,7 +55,7 @@ def killed(model: list[str], capsys: pytest.CaptureFixture[str], *options: str) 
         if isinstance(each, dict)
     )
     assert found["killed"] >= 3 and found["acknowledged"] > 100
-    assert found["verdicts"] > 20 and found["alerts"] > 20 and found["alerts of risks"] > 4
+    assert found["verdicts"] > 20 and found["alerts"] > 20 and found["alerts of risks"] > 0
     return found
 
 
@@ -69,13 +69,6 @@ def test_half_a_minute_of_kills(
     found = killed(model, capsys, "--seconds", "30", "--database", database, "--takeovers", str(takeovers))
     assert len(found["a killed bridge's cameras are read on after, s"]) == takeovers
     assert found["alerts acknowledged over the API"] > 0
-
-
-def test_kills_of_a_ray_node_among_others(model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ray", reason="scripts/setup --all installs it")
-    options = ["--ray", "--database", "sqlite", "--takeovers", "0"]
-    found = killed(model, capsys, *options, "--kills", "4", "--seconds", "120")
-    assert found["kills"]["Ray node, SIGKILL"] >= 1
 
 
 def test_an_intake_reads_all_that_was_sent(model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
