@@ -16,6 +16,7 @@ import signal
 import socket
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -249,8 +250,12 @@ class Nurse:
     def _ask(self, port: int, path: str, body: bytes | None = None) -> Any:
         headers = {"Authorization": f"Bearer {self._token}"}
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, headers)
-        with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
-            return json.loads(answer.read())
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as refused:
+            refused.close()  # it holds the connection
+            raise
 
     def stop(self) -> None:
         """Acknowledge no more."""

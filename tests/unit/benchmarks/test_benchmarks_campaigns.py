@@ -230,7 +230,7 @@ def test_a_held_port_is_free_for_a_server_again_and_again() -> None:
 
 def test_a_nurse_asks_whoever_answers_and_notes_what_was_confirmed(tmp_path: Path) -> None:
     api = Api(tmp_path)
-    with api.server, held_ports(1) as (nobody,):
+    with api, held_ports(1) as (nobody,):
         api.fall()
         with Nurse([api.server.port, nobody], api.tokens[NURSE], 3) as nurse:
             until(lambda: len(nurse.seen) > 0)
