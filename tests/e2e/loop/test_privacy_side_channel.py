@@ -178,6 +178,6 @@ def test_a_process_that_waits_in_the_dark_is_found(runs: Runs) -> None:
 
 
 def test_releases_keep_to_the_grid(runs: Runs) -> None:
-    """Before the machine was loaded: within a tenth of a slot."""
+    """Before the machine was loaded: within half a slot, on any machine that wakes a thread in time."""
     runs.needs_a_machine_that_keeps_time()
-    assert runs.spread_s("sound") < 0.1 * SLOT_S
+    assert runs.spread_s("sound") < 0.5 * SLOT_S
