@@ -94,7 +94,7 @@ def test_a_camera_is_deleted_and_the_audit_log_says_so(harness: Harness, engine:
     harness.send(release(10, 90, manifest=MANIFEST, time_s=960))
     found = delete(engine, "nora", "lab/door")
     rows = {"comments": 0, "releases": 11, "verdicts": 4, "alerts": 1, "outbox": 1, "webhooks": 0, "commands": 0}
-    assert found == {**rows, "retained": 1}
+    assert found == {**rows, "requests": 0, "retained": 1}
     assert counts(engine) == [10, 3, 0]
     with reading(engine) as connection:
         (entry,) = connection.execute(sa.select(tables.audit)).all()
