@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from familial.evaluate.sequential import LYING_STILL, AlertCalibration, Moment, 
 from tests.support.bridge_factory import Harness, a_state, make_manifest, release
 from wire.errors import ConfigError
 
+ROOT = Path(__file__).parents[3]
 MANIFEST = make_manifest()
 LABELS = MANIFEST.labels
 POINTS = (
@@ -112,6 +114,20 @@ class Stream:
             at = Moment(1, slot, ALL, z)
             out += [(slot, c.label, c.raised) for c in self.book.update(said, {"low": low}, at)]
         return out
+
+
+@pytest.mark.parametrize("checkpoint", ["nano", "nano-research"])
+def test_the_budgets_of_the_page_are_those_that_the_shipped_tables_support(checkpoint: str) -> None:
+    table = AlertCalibration.read(ROOT / "checkpoints" / checkpoint)
+    page = (ROOT / "docs" / "alerts.md").read_text()
+    example = page.split("```toml\n[alerts]\n")[1].split("```")[0].splitlines()
+    for line in example:
+        (rule,) = tomllib.loads(line.removeprefix("# or: ")).values()
+        assert budget_of(table, false_per_day=rule) is not None
+    least = float(page.split("**Below ")[1].split(" a risk")[0])
+    assert budget_of(table, false_per_day=2 * least) is not None
+    with pytest.raises(ConfigError, match="hours of calibration support 0.5"):
+        budget_of(table, false_per_day=1.0)
 
 
 def test_evidence_raises_an_alert_and_its_falling_back_clears_it() -> None:

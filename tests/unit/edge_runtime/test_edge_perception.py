@@ -269,16 +269,22 @@ def test_pictures_and_people_are_wiped() -> None:
 # --- late and failed --------------------------------------------------------------------------------------------------
 
 
+def see_a_slot_late(buffer: FrameBuffer, perception: Perception, network: Network) -> None:
+    """Nine frames that are not seen in time, whose window is lost; then they are seen, and eight more."""
+    gate = threading.Event()
+    network.before = lambda frame: cast(None, gate.wait(PATIENCE_S))
+    for number in range(9):
+        push(buffer, number / 8)
+    assert not perception.complete(buffer.window(0, 1.0), 0.05)
+    gate.set()
+    for number in range(9, 17):
+        push(buffer, number / 8)
+
+
 def test_a_window_whose_frames_are_not_seen_in_time_is_lost_and_the_next_is_not() -> None:
-    buffer, gate = buffer_of(), threading.Event()
+    buffer = buffer_of()
     with perceiving(buffer) as (perception, network):
-        network.before = lambda frame: cast(None, gate.wait(PATIENCE_S))
-        for number in range(9):
-            push(buffer, number / 8)
-        assert not perception.complete(buffer.window(0, 1.0), 0.05)
-        gate.set()
-        for number in range(9, 17):
-            push(buffer, number / 8)
+        see_a_slot_late(buffer, perception, network)
         window = buffer.window(1, 2.0)
         assert perception.complete(window, PATIENCE_S)
         assert (tracks(window)[-8:, 0, SCORE] > 0).all()
@@ -294,15 +300,9 @@ def people_seen(perception: Perception, buffer: FrameBuffer, slot: int) -> dict[
 
 
 def test_frames_that_were_only_late_have_their_people_in_later_windows() -> None:
-    buffer, gate = buffer_of(ahead_s=2.0), threading.Event()
+    buffer = buffer_of(ahead_s=2.0)
     with perceiving(buffer) as (perception, network):
-        network.before = lambda frame: cast(None, gate.wait(PATIENCE_S))
-        for number in range(9):
-            push(buffer, number / 8)
-        assert not perception.complete(buffer.window(0, 1.0), 0.05)
-        gate.set()
-        for number in range(9, 17):
-            push(buffer, number / 8)
+        see_a_slot_late(buffer, perception, network)
         assert people_seen(perception, buffer, 1) == dict.fromkeys(range(17), True)
 
 
