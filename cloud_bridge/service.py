@@ -65,7 +65,7 @@ class Service:
         self._reload.wake = self.hurry
         self._courier: Courier | None = None
         self._traces: Traces | None = None
-        self._desk = CommandDesk.of(config.commands, store.engine, self._in_force)
+        self._desk = CommandDesk.of(config.commands, store.engine, self._in_force, config.shard_name)
         shard = store.place.shard
         self._status = BridgeStatus(key, len(config.cameras), f"-{shard.number}.{shard.of}" if shard.fenced else "")
         self._discovery = self._discover()
@@ -175,7 +175,7 @@ class Service:
 
         views = max((len(scene.cameras) for scene in self._config.scenes), default=1)
         facts = Facts(lambda: self.bridge.models, self.bridge.sessions, views)
-        about = (self._health, facts, self._desk, self.bridge.stages)
+        about = (self._health, facts, self._desk, self.bridge.stages, self._config.shard_name)
         server = ApiServer(self._config.api, self._store.engine, *about)
         self.bridge.listeners.append(server.tell)
         self.bridge.viewers.append(server.show)

@@ -34,7 +34,14 @@ Profile = Annotated[str, Body(embed=True, pattern=f"^({'|'.join(PROFILES)})$", d
 Limit = Annotated[int, Query(ge=1, le=500)]
 
 
-def add_orders(app: FastAPI, engine: Engine, desk: CommandDesk | None, nurse: Lets, operator: Lets) -> None:
+def add_orders(
+    app: FastAPI,
+    engine: Engine,
+    desk: CommandDesk | None,
+    nurse: Lets,
+    operator: Lets,
+    shard_name: Callable[[str], str],
+) -> None:
     """Add the calls.
 
     Args:
@@ -43,6 +50,7 @@ def add_orders(app: FastAPI, engine: Engine, desk: CommandDesk | None, nurse: Le
         desk: Signs and keeps commands; None: there is no operator's key here.
         nurse: Who may ask for a sentence.
         operator: Who may order.
+        shard_name: `site/camera` -> the name by which it falls to a shard.
     """
     _commands(app, desk, operator)
     asks = Depends(nurse)
@@ -53,7 +61,7 @@ def add_orders(app: FastAPI, engine: Engine, desk: CommandDesk | None, nurse: Le
         name = f"{site}/{camera}"
         if not caller.sees(name):
             raise Missing(f"no camera {name!r}")
-        return ask_sentence(engine, name)
+        return ask_sentence(engine, name, shard_name=shard_name(name))
 
     def unknown(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": str(error)}, 404)

@@ -116,6 +116,7 @@ def make_app(
     facts: Facts,
     metrics: Metrics,
     desk: CommandDesk | None = None,
+    shard_name: Callable[[str], str] = str,
 ) -> FastAPI:
     """Make the application.
 
@@ -128,6 +129,7 @@ def make_app(
         facts: What the page tells beside the store.
         metrics: What Prometheus reads beside the counts.
         desk: Signs commands to devices; None: there are none.
+        shard_name: `site/camera` -> the name by which it falls to a shard.
     """
 
     @asynccontextmanager
@@ -152,7 +154,7 @@ def make_app(
     _streams(app, guard, hub)
     _watches(app, engine, guard, hub, health, metrics)
     describe_webhooks(app)
-    add_orders(app, engine, desk, guard.role("nurse"), guard.role("operator"))
+    add_orders(app, engine, desk, guard.role("nurse"), guard.role("operator"), shard_name)
     add_page(app, engine, facts, health, guard.role("viewer"))
     return app
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -44,6 +45,7 @@ class ApiServer:
         facts: Facts,
         desk: CommandDesk | None = None,
         stages: Stages | None = None,
+        shard_name: Callable[[str], str] = str,
     ) -> None:
         """Take the port. Raises ConfigError where it cannot be had, or the files cannot be used.
 
@@ -52,7 +54,7 @@ class ApiServer:
         host, port = config.address
         self._hub, self._metrics = Hub(), Metrics(stages or Stages())
         tokens = TokenFile(Path(config.tokens))
-        app = make_app(engine, tokens, config, self._hub, health, facts, self._metrics, desk)
+        app = make_app(engine, tokens, config, self._hub, health, facts, self._metrics, desk, shard_name)
         try:
             family = socket.AF_INET6 if host.version == 6 else socket.AF_INET
             self._socket = socket.create_server((str(host), port), family=family, backlog=_LISTENERS)

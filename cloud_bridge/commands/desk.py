@@ -37,24 +37,33 @@ class CommandConfig:
 class CommandDesk:
     """Takes the orders of operators. Any thread may use it."""
 
-    def __init__(self, key: DeviceKey, engine: Engine, in_force: Callable[[str], str]) -> None:
+    def __init__(
+        self, key: DeviceKey, engine: Engine, in_force: Callable[[str], str], shard_name: Callable[[str], str] = str
+    ) -> None:
         """Begin.
 
         Args:
             key: The operator's.
             engine: The store's.
             in_force: `site/camera` -> the profile that the device's newest state names; "": none is known.
+            shard_name: `site/camera` -> the name by which it falls to a shard.
         """
-        self._key, self._engine, self._in_force = key, engine, in_force
+        self._key, self._engine, self._in_force, self._shard_name = key, engine, in_force, shard_name
 
     @classmethod
-    def of(cls, config: CommandConfig, engine: Engine, in_force: Callable[[str], str]) -> CommandDesk | None:
+    def of(
+        cls,
+        config: CommandConfig,
+        engine: Engine,
+        in_force: Callable[[str], str],
+        shard_name: Callable[[str], str] = str,
+    ) -> CommandDesk | None:
         """Load the key; None where no key is named. Raises ConfigError where it cannot be believed or kept secret."""
         if not config.operator_key:
             return None
         file = Path(config.operator_key)
         try:
-            return cls(DeviceKey.load(file), engine, in_force)
+            return cls(DeviceKey.load(file), engine, in_force, shard_name)
         except FileNotFoundError as error:
             cure = "make one with python -m wire.protocol.command --key FILE, or name another"
             raise ConfigError(f"[commands] operator_key {file}: there is no such file; {cure}") from error
@@ -81,7 +90,7 @@ class CommandDesk:
         def seal(number: int) -> bytes:
             return Command(camera, number, profile).seal(self._key)
 
-        return add_command(self._engine, who, camera, profile, seal)
+        return add_command(self._engine, who, camera, profile, seal, shard_name=self._shard_name(camera))
 
     def past(self, camera: str, limit: int) -> dict[str, Any]:
         """The newest commands to a camera, and which profile its device says is in force."""

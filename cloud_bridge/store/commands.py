@@ -52,7 +52,13 @@ class Unsent(NamedTuple):
 
 
 def add_command(
-    engine: Engine, who: str, camera: str, profile: str, seal: Callable[[int], bytes], now_s: float | None = None
+    engine: Engine,
+    who: str,
+    camera: str,
+    profile: str,
+    seal: Callable[[int], bytes],
+    now_s: float | None = None,
+    shard_name: str = "",
 ) -> dict[str, Any]:
     """Number, sign and keep a command, with its entry in the audit log, in one transaction.
 
@@ -63,6 +69,7 @@ def add_command(
         profile: What is ordered.
         seal: Number -> the signed payload.
         now_s: UTC; None: this machine's clock.
+        shard_name: By which name the camera falls to a shard, where that is another camera's of its scene.
 
     Raises:
         UnknownCamera: The store knows no such camera.
@@ -78,7 +85,7 @@ def add_command(
         last = connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.camera == camera))
         number = max(int(now_s * 1000), int(last or 0) + 1)
         row = {"camera": camera, "number": number, "profile": profile, "who": who, "made_s": now_s, "sent_s": 0.0}
-        made = {**row, "lane": lane_of(camera), "message": seal(number)}
+        made = {**row, "lane": lane_of(shard_name or camera), "message": seal(number)}
         connection.execute(sa.insert(table), [made])
         write_audit(connection, who, "command", f"{camera}: profile {profile}, number {number}")
     return row

@@ -23,13 +23,14 @@ from cloud_bridge.store.shard import Shard, lane_of
 __all__ = ["answered", "ask_sentence", "asked"]
 
 
-def ask_sentence(engine: Engine, camera: str, now_s: float | None = None) -> dict[str, Any]:
+def ask_sentence(engine: Engine, camera: str, now_s: float | None = None, shard_name: str = "") -> dict[str, Any]:
     """Ask; who asks again before the answer asks for the same.
 
     Args:
         engine: The store's.
         camera: `site/camera`.
         now_s: UTC; None: this machine's clock.
+        shard_name: By which name the camera falls to a shard, where that is another camera's of its scene.
 
     Returns:
         `camera`, and `asked_s`: a verdict that is made later has a sentence.
@@ -42,7 +43,7 @@ def ask_sentence(engine: Engine, camera: str, now_s: float | None = None) -> dic
     with writing(engine) as connection:
         hold_camera(connection, camera)
         connection.execute(sa.delete(table).where(table.c.camera == camera))
-        connection.execute(sa.insert(table), [{**row, "lane": lane_of(camera)}])
+        connection.execute(sa.insert(table), [{**row, "lane": lane_of(shard_name or camera)}])
     return row
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ MANIFEST = make_manifest(slot_s=1.0)
 class Api:
     """A server over a harness of lab/door and lab/hall, with a token for each role, and one of another site."""
 
-    def __init__(self, folder: Path, per_s: float = 1e6, burst: float = 1e6, views: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        per_s: float = 1e6,
+        burst: float = 1e6,
+        views: int = 1,
+        shard_name: Callable[[str], str] = str,
+    ) -> None:
         self.harness = Harness(folder, MANIFEST)
         self.tokens = {role: add_token(folder / "tokens.json", role, role, ["*"], 1.0) for role in ROLES}
         self.tokens["stranger"] = add_token(folder / "tokens.json", "stranger", "admin", ["ward-9"], 1.0)
@@ -33,7 +41,8 @@ class Api:
         bridge = self.harness.bridge
         bridge.look()
         facts = Facts(lambda: bridge.models, bridge.sessions, views)
-        self.server = ApiServer(config, bridge._store.engine, lambda: bridge.health, facts, stages=bridge.stages)
+        about = (lambda: bridge.health, facts, None, bridge.stages, shard_name)
+        self.server = ApiServer(config, bridge._store.engine, *about)
         bridge.listeners.append(self.server.tell)
         self.url = f"http://127.0.0.1:{self.server.port}"
         self.http = httpx.Client(base_url=self.url, timeout=60.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,21 +13,25 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from cloud_bridge.alerts.scenes import SceneConfig
 from cloud_bridge.api.config import ApiConfig
 from cloud_bridge.api.server import ApiServer
 from cloud_bridge.bridge import Bridge
 from cloud_bridge.client import BridgeClient
 from cloud_bridge.commands.desk import CommandConfig, CommandDesk
-from cloud_bridge.config import BridgeConfig
+from cloud_bridge.config import BridgeConfig, CameraConfig
+from cloud_bridge.service import Service
 from cloud_bridge.store import tables
 from cloud_bridge.store.commands import TooManyCommands, UnknownCamera, add_command, unsent
 from cloud_bridge.store.database import StoreConfig, reading
 from cloud_bridge.store.records import Work
 from cloud_bridge.store.shard import Shard
 from cloud_bridge.store.store import Store
+from cloud_bridge.timeline import Timeline
 from cloud_bridge.web.facts import Facts
 from tests.support.api_server import MANIFEST, Api
-from tests.support.bridge_factory import DEVICE, FakeLink, Harness, a_state
+from tests.support.bridge_factory import DEVICE, OTHER, FakeLink, FakeMember, Harness, a_state, models_of
+from wire.broker import BrokerConfig
 from wire.errors import ConfigError, StoreAway
 from wire.protocol.command import Orders, open_command
 from wire.protocol.keys import DeviceKey
@@ -217,6 +222,28 @@ def test_a_shard_sends_the_commands_of_its_own_cameras(store: Store) -> None:
     add_command(store.engine, "o", "lab/door", "strict", lambda n: b"p", time.time())
     found = [[each.camera for each in unsent(store.engine, Shard(number, 2, True))] for number in (1, 2)]
     assert found == [["lab/door"], []]
+
+
+def test_a_command_to_a_camera_of_a_scene_is_sent_by_the_shard_that_reads_the_scene(
+    store: Store, tmp_path: Path
+) -> None:
+    """All cameras of a scene fall to the shard of the first, whatever their own names say."""
+    assert [Shard(1, 2, True).has(name) for name in ("lab/door", "lab/hall")] == [True, False]
+    OPERATOR.save(tmp_path / "operator.key")
+    store.commit(Work({"lab/hall": store.record("lab/hall", OTHER.public.hex)}))
+    cameras = (CameraConfig("lab", "door", DEVICE.public.hex), CameraConfig("lab", "hall", OTHER.public.hex))
+    config = BridgeConfig(
+        cameras=cameras,
+        broker=BrokerConfig("mqtt://127.0.0.1:1"),
+        scenes=(SceneConfig("ward", ("lab/door", "lab/hall")),),
+        commands=CommandConfig(str(tmp_path / "operator.key")),
+    )
+    timeline = Timeline(io.StringIO())
+    service = Service(config, models_of(MANIFEST, FakeMember()), DeviceKey(b"b" * 32), store, timeline)
+    assert service._desk is not None
+    service._desk.order("o", "lab/hall", "strict")
+    found = [[each.camera for each in unsent(store.engine, Shard(number, 2, True))] for number in (1, 2)]
+    assert found == [["lab/hall"], []]
 
 
 # --- the bridge

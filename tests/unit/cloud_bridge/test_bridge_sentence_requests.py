@@ -199,6 +199,16 @@ def test_a_shard_is_asked_of_its_own_cameras(store: Store) -> None:
     assert found == [["lab/door"], []]
 
 
+def test_a_camera_of_a_scene_is_asked_in_the_shard_that_reads_the_scene(tmp_path: Path) -> None:
+    """All cameras of a scene fall to the shard of the first, whatever their own names say."""
+    assert not Shard(1, 2, True).has("lab/hall") and Shard(1, 2, True).has("lab/door")
+    with Api(tmp_path, shard_name=lambda camera: "lab/door") as api:
+        assert api.ask("/v1/cameras/lab/hall/sentence", "nurse", "POST").status_code == 202
+        engine = api.harness.bridge._store.engine
+        found = [list(asked(engine, Shard(number, 2, True))) for number in (1, 2)]
+    assert found == [["lab/hall"], []]
+
+
 def test_a_camera_that_was_never_here_cannot_be_asked(store: Store) -> None:
     with pytest.raises(UnknownCamera, match="lab/yard"):
         ask_sentence(store.engine, "lab/yard")
