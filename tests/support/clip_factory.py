@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from familial.data.clips import fill_cache, read_clip
+from tests.support.defaults import set_defaults
 
 __all__ = ["LABELS", "cache_clips_in", "write_clips"]
 
@@ -36,5 +37,5 @@ def write_clips(folder: Path) -> Path:
 
 def cache_clips_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let clips be cached in `folder` where the caller names no cache."""
-    monkeypatch.setattr(read_clip, "__defaults__", (folder, None))
-    monkeypatch.setattr(fill_cache, "__defaults__", (folder, None, 1))
+    set_defaults(monkeypatch, read_clip, cache=folder)
+    set_defaults(monkeypatch, fill_cache, cache=folder)

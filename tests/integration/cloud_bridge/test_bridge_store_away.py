@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cloud_bridge.config import BridgeConfig, CameraConfig
-from cloud_bridge.ingest import transport
+from cloud_bridge.ingest.transport import Mailbox
 from cloud_bridge.service import Service
 from cloud_bridge.store.database import StoreConfig
 from cloud_bridge.store.records import Work
@@ -43,7 +44,7 @@ def test_nothing_falls_out_of_the_mailbox_while_the_store_is_away(
     mosquitto: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mailbox takes 16 messages of a camera, and 60 come."""
-    monkeypatch.setattr(transport.Mailbox.__init__, "__defaults__", (16, lambda item: False))
+    monkeypatch.setattr("cloud_bridge.service.Mailbox", partial(Mailbox, depth=16))
     now_s = coarse_time(time.time())
     store = Fragile.open(StoreConfig(), tmp_path)
     assert isinstance(store, Fragile)

@@ -27,6 +27,7 @@ from familial.model.config import FamilyConfig
 from familial.model.family import Family
 from familial.model.graphs import EncodeGraph
 from familial.model.resources import require_memory
+from tests.support.defaults import set_defaults
 from tests.support.qwen_factory import qwen_family_config
 from wire.artifact.manifest import FILES, EngineManifest
 from wire.errors import CheckpointError, ManifestError
@@ -112,7 +113,7 @@ def test_an_engine_folder_pins_the_weights_beside_its_graphs(
     traced: tuple[Path, Family], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """build_engine end to end; the device's own engine opens the folder, and refuses it when a weight is changed."""
-    monkeypatch.setattr(trace_module, "__defaults__", (None, 10_000))
+    set_defaults(monkeypatch, trace_module, inline_bytes=10_000)
     checkpoint.save(traced[1], tmp_path / "checkpoint")
     assert noise.main(["--checkpoint", str(tmp_path / "checkpoint"), "--target", "balanced"]) == 0
     out = tmp_path / "engine"
@@ -133,8 +134,8 @@ def test_half_precision_of_a_large_family_is_built_from_weights_beside_the_graph
     traced: tuple[Path, Family], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """build_engine --precision fp16: measured, rounded, proved and run, with no graph holding its weights."""
-    monkeypatch.setattr(trace_module, "__defaults__", (None, 10_000))
-    monkeypatch.setattr(save_graph, "__defaults__", (10_000,))
+    set_defaults(monkeypatch, trace_module, inline_bytes=10_000)
+    set_defaults(monkeypatch, save_graph, inline_bytes=10_000)
     monkeypatch.setattr(parity, "_LARGE", 1000)
     checkpoint.save(traced[1], tmp_path / "checkpoint")
     assert noise.main(["--checkpoint", str(tmp_path / "checkpoint"), "--target", "balanced"]) == 0

@@ -20,7 +20,8 @@ from familial.model.config import FamilyConfig
 from familial.model.family import Family
 from familial.model.fresh import FRESH
 from familial.model.members import CloudMember
-from familial.model.weights import Weights, without_weights
+from familial.model.weights import Weights, without_weights, write_weights
+from tests.support.defaults import set_defaults
 from tests.support.qwen_factory import WORDS, a_base, a_tokenizer, base_config, processor_pixels, qwen_family_config
 from wire.artifact.checkpoint import INDEX, WEIGHTS, weight_files
 from wire.errors import CheckpointError
@@ -137,7 +138,7 @@ def test_a_large_family_is_written_and_read_in_shards(
     out = tmp_path / "out"
     run(made[0], out, like)
     whole = load_file(out / WEIGHTS)
-    monkeypatch.setattr("familial.model.weights.write_weights.__defaults__", (60_000,))
+    set_defaults(monkeypatch, write_weights, limit=60_000)
     run(made[0], out, like)
     shards = weight_files(out)
     assert len(shards) > 2 and not (out / WEIGHTS).exists() and not list(out.glob("*.part"))
