@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,16 @@ import pytest
 
 from tests.support.built_once import built_once, exclusive, run_folder
 from tests.support.services import ROOT, Broker, Listener, find
+from tests.support.turns import turn
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the time limit: waiting is no hanging
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test that is marked `alone` run while no other one does."""
+    if "PYTEST_CURRENT_TEST" in os.environ:  # a test runs this one, and has its turn
+        return (yield)
+    with turn(item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

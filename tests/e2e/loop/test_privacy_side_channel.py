@@ -27,7 +27,8 @@ from tests.support.services import PATIENCE_S
 from wire.privacy.certificate import bits
 from wire.protocol.message import features_size
 
-pytestmark = pytest.mark.slow  # half a minute of real time; what it relies on is tested fast, part by part
+# half a minute of real time; what it relies on is tested fast, part by part
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SLOT_S = 0.2
 SLOTS = 150

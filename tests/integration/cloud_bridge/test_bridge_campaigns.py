@@ -59,6 +59,7 @@ def killed(model: list[str], capsys: pytest.CaptureFixture[str], *options: str) 
     return found
 
 
+@pytest.mark.alone  # how many kills half a minute holds is asked
 @pytest.mark.parametrize(("database", "takeovers"), [("sqlite", 1), ("postgresql", 0)])
 def test_half_a_minute_of_kills(
     database: str, takeovers: int, model: list[str], capsys: pytest.CaptureFixture[str]
@@ -78,6 +79,7 @@ def test_an_intake_reads_all_that_was_sent(model: list[str], capsys: pytest.Capt
     assert found["intake_per_s"] > 0.0 and found["member_verdicts_per_s"] > 0.0
 
 
+@pytest.mark.alone  # what this machine reads is found first, and three times that sent
 def test_an_overload_beside_a_flood_loses_nothing(model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Three times what this machine's bridge reads, and one more camera that sends as much as all of them."""
     found = figures(cameras.COMMAND, [*model, "--overload", "3", "--short", "--seconds", "12"], capsys)
