@@ -59,6 +59,15 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def _called(function: ast.expr) -> str:
+    """The dotted name of what is called; "" where it is something else."""
+    parts = list[str]()
+    while isinstance(function, ast.Attribute):
+        parts.append(function.attr)
+        function = function.value
+    return ".".join([function.id, *reversed(parts)]) if isinstance(function, ast.Name) else ""
+
+
 def imports(path: Path, source: str) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of everything that `source` imports, wherever the statement stands.
 
@@ -73,5 +82,5 @@ def imports(path: Path, source: str) -> Iterator[tuple[int, str]]:
             base = package[: len(package) - node.level + 1] if node.level else ()
             start = [*base, *([node.module] if node.module else [])]
             yield from ((node.lineno, ".".join([*start, alias.name])) for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in _IMPORTERS and node.args:
+        elif isinstance(node, ast.Call) and _called(node.func) in _IMPORTERS and node.args:
             yield node.lineno, str(getattr(node.args[0], "value", ""))

@@ -16,6 +16,7 @@ from familial.evaluate.clip_inference import clip_codes
 from familial.model.checkpoint import load, save
 from familial.model.code_space import prototypes
 from familial.model.family import Family
+from familial.train import tower_stage
 from familial.train.__main__ import run
 from familial.train.config import TrainConfig
 from familial.train.loop import train
@@ -29,6 +30,11 @@ TUNED = TrainConfig(
     adversary=0.3, lr=2e-3, seed=1, bf16=False, warm_start=True, tower_steps=6,
 )  # fmt: skip
 SHARES = (0.42, 0.33, 0.25)
+
+
+@pytest.fixture(autouse=True)
+def few_clips_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tower_stage, "_CLIPS", {False: 8, True: 2})
 
 
 def clip(label: int, seed: int, seconds: float = 8.0, known: bool = False) -> LabelledClip:
