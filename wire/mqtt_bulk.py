@@ -2,11 +2,12 @@
 are one write.
 
     socket --at most 64 KiB--> whole packets --PUBLISH of QoS 0, 1--> `arrived`
+                                            |-- PUBACK of what was taken --> paho's queue
                                             `-- all others --> paho, as if they had come alone
 
-paho reads the socket four times for a packet, and asks the kernel before each whether there is one. Nothing else of it
-changes: its connections, keep-alives and publishing are its own. `tests/unit/wire/test_wire_mqtt_bulk.py` says which of
-paho's private names this needs.
+paho reads the socket four times for a packet, asks the kernel before each whether there is one, and makes ten objects
+of each acknowledgement. Nothing else of it changes: its connections, keep-alives and publishing are its own.
+`tests/unit/wire/test_wire_mqtt_bulk.py` says which of paho's private names this needs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import Any
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 __all__ = ["Arrived", "BulkClient"]
 
@@ -26,6 +30,13 @@ Arrived = Callable[["BulkClient", bytes, bytes, bool, int], None]
 _CHUNK = 64 * 1024
 _MOST_LENGTH_BYTES = 4
 _PUBLISH, _PUBACK = 0x30, 0x40
+_NONE = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+_WELL, _UNREAD = (ReasonCode(PacketTypes.PUBACK, identifier=code) for code in (0x00, 0x10))  # nobody has subscribed
+_TAKEN = {
+    MQTTProtocolVersion.MQTTv5: {b"\x40\x02": _WELL, b"\x40\x03\x00": _WELL, b"\x40\x03\x10": _UNREAD},
+    MQTTProtocolVersion.MQTTv311: {b"\x40\x02": _WELL},
+}
+"""Protocol -> a PUBACK without its number -> its reason; of failures, and with properties, paho makes what it needs."""
 
 
 class BulkClient(mqtt.Client):
@@ -34,7 +45,7 @@ class BulkClient(mqtt.Client):
     def __init__(self, arrived: Arrived, *args: Any, **options: Any) -> None:
         """Prepare it. arrived: takes each message; the rest are arguments of paho's client."""
         super().__init__(*args, **{**options, "manual_ack": True})
-        self._arrived = arrived
+        self._arrived, self._taken = arrived, _TAKEN.get(self._protocol, {})
         self._unread, self._wanted = bytearray(), 0  # the begin of a packet, and how long that is, as far as known
         self._alone = memoryview(b"")  # what is left of a packet that paho reads
 
@@ -75,10 +86,12 @@ class BulkClient(mqtt.Client):
             if end > len(packets):
                 self._wanted = end - begin
                 break
-            if packets[begin] & 0xF0 != _PUBLISH:
-                rc = self._leave_to_paho(packets[begin:end])
-            else:
+            if packets[begin] & 0xF0 == _PUBLISH:
                 rc = self._take(packets, begin, at, end)
+            elif (reason := self._taken.get(packets[begin:at] + packets[at + 2 : end])) is not None:
+                rc = self._forget(int.from_bytes(packets[at : at + 2], "big"), reason)
+            else:
+                rc = self._leave_to_paho(packets[begin:end])
             if rc > 0 or self._sock is None:
                 return rc
             begin = end
@@ -99,6 +112,13 @@ class BulkClient(mqtt.Client):
                 return MQTTErrorCode.MQTT_ERR_PROTOCOL
             payload = properties[1]
         self._arrived(self, packets[at + 2 : topic_end], packets[payload:end], bool(packets[begin] & 1), number)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _forget(self, number: int, reason: ReasonCode) -> MQTTErrorCode:
+        """The broker has the message of this number."""
+        with self._out_message_mutex:
+            if number in self._out_messages:
+                return self._do_on_publish(number, reason, _NONE)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _leave_to_paho(self, packet: bytes) -> MQTTErrorCode:

@@ -30,6 +30,7 @@ from cloud_bridge.ingest.trust import Trust
 from cloud_bridge.log import log_of
 from cloud_bridge.store.records import Accepted, CameraRecord, Stored
 from wire.errors import MessageError
+from wire.privacy.level_rule import Witness
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FLAG_SPENT, FeatureMessage, open_features
 from wire.protocol.release_layout import stated_in
@@ -129,7 +130,8 @@ class CameraSession:
         self.refused: Counter[str] = Counter()
         self._accepted, self._unread, self._ended = list[Accepted](), list[tuple[int, int, str]](), list[Event]()
         self.given_up = list[tuple[int, int, str]]()
-        self._reader, self._witness = self.engine.reader(camera), self.engine.manifest.make_witness()
+        self._reader = self.engine.reader(camera)
+        self._witness: Witness | None = None  # from the first message on whose level adapts
         self._resume([*recent])
 
     @property
@@ -195,7 +197,7 @@ class CameraSession:
         record = self._record
         try:
             if name == "features":
-                message = open_features(payload, self._public, *self._names, *self._stated(payload).shape)
+                message = open_features(payload, self._public, *self._names, *self._stated(payload)[0].shape)
                 return (message.boot_id, message.slot) >= (record.boot_id, record.next_slot)
             if name == "state":
                 state = open_state(payload, self._public, *self._names)
@@ -303,8 +305,8 @@ class CameraSession:
         What a camera sends beyond its allowance is refused unseen: its signature would cost more than all the rest.
         """
         self.received += 1
-        engine = self._stated(payload)
-        if self._is_untrusted(payload, engine):
+        engine, trusted = self._stated(payload)
+        if not trusted:
             self.refuse("untrusted")
             return []
         if not self._allowance.has(self._came_s):
@@ -343,15 +345,16 @@ class CameraSession:
             self._restart(engine, message.boot_id, message.slot)
         return before + self._put_in_order(message)
 
-    def _stated(self, payload: bytes) -> Engine:
-        """The engine of the model that a message states; where that is not known, the camera's, which refuses it."""
-        _, model_id = stated_in(payload) or (0, -1)
-        return self._engines.get(model_id, self.engine)
+    def _stated(self, payload: bytes) -> tuple[Engine, bool]:
+        """The engine of the model that a message states, and whether the camera's certificate allows it.
 
-    def _is_untrusted(self, payload: bytes, engine: Engine) -> bool:
-        """Whether the camera's certificate is not that of the engine which the message states; the rest is checked."""
+        Where that model is not known it is the camera's engine, which refuses the message.
+        """
         boot_id, model_id = stated_in(payload) or (0, -1)
-        return model_id == engine.id and not self._trust.allows(engine, boot_id, self._engines)
+        engine = self._engines.get(model_id)
+        if engine is None:
+            return self.engine, True
+        return engine, self._trust.allows(engine, boot_id, self._engines)
 
     def _is_new(self, message: FeatureMessage) -> bool:
         """Return whether a release was neither read nor given up; else count it."""
@@ -407,7 +410,7 @@ class CameraSession:
         """Begin a stream of an engine; its last one was read to its end."""
         self._shed += self._reader.shed
         self.engine, self._bound = engine, bound
-        self._reader, self._witness = engine.reader(self._camera), engine.manifest.make_witness()
+        self._reader, self._witness = engine.reader(self._camera), None
         self._recent.clear()
         self._freshness.begin()
 
@@ -452,6 +455,7 @@ class CameraSession:
         if not message.flags & FLAG_ADAPTIVE:
             return message.level <= self.engine.level
         z = None if spent else message.z
+        self._witness = self._witness or self.engine.manifest.make_witness()
         return self._witness is not None and self._witness.see(message.slot, message.level, z)
 
     def _read(self, releases: Sequence[Release], shed: bool = False) -> Taken:

@@ -219,7 +219,7 @@ class EngineManifest:
         """Coordinates of a code."""
         return self.tokens * self.width
 
-    @property
+    @cached_property
     def sigmas(self) -> tuple[Fraction, ...]:
         """The sigma of every level, most noise first; a message's `level` is an index into it."""
         return tuple(sorted({self.sigma, *self.levels.values()}, reverse=True))
@@ -278,7 +278,7 @@ class EngineManifest:
         noisier = [self.certificate().at(sigma) for sigma in self.sigmas[: self.level + 1]]
         return noisier if self.adaptive_level is None else [*noisier, self.certificate(adaptive_level=True)]
 
-    @property
+    @cached_property  # a bridge asks for it at each start of each camera
     def weights(self) -> tuple[float, ...]:
         """Per level, the factor that z is multiplied by before it is read: (sigma / sigma of the level)^2.
 

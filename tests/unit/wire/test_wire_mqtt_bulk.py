@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from paho.mqtt import client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion, _ConnectionState
 
 from wire.mqtt_bulk import BulkClient
 
@@ -62,9 +62,10 @@ def line() -> Iterator[Line]:
 
 def test_paho_has_the_names_that_we_need(line: Line) -> None:
     """They are private to it: another version may have others."""
-    for name in ("_sock_recv", "_packet_read", "_packet_queue", "_loop_rc_handle"):
+    for name in ("_sock_recv", "_packet_read", "_packet_queue", "_loop_rc_handle", "_do_on_publish"):
         assert callable(getattr(mqtt.Client, name)), name
     assert isinstance(line.client._last_bytes_received, float)
+    assert line.client._out_messages == {} and line.client._out_message_mutex
 
 
 @pytest.mark.parametrize("five", [True, False], ids=["MQTT 5", "MQTT 3.1.1"])
@@ -131,3 +132,38 @@ def test_many_messages_are_acknowledged_in_one_packet_of_the_network(line: Line)
     line.client.acknowledge([])
     line.client.acknowledge([1, 258])
     assert [(what[0], what[1]) for what in queued] == [(0x40, b"\x40\x02\x00\x01\x40\x02\x01\x02")]
+
+
+ANSWERS = {
+    "taken": (b"\x40\x02\x00\x01", 0),
+    "taken, with its reason": (b"\x40\x03\x00\x01\x00", 0),
+    "nobody reads it": (b"\x40\x03\x00\x01\x10", 0x10),
+    "taken, with properties": (b"\x40\x04\x00\x01\x00\x00", 0),
+    "not allowed": (b"\x40\x03\x00\x01\x87", 0x87),
+    "not allowed, with properties": (b"\x40\x08\x00\x01\x87\x04\x1f\x00\x01x", 0x87),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_acknowledgement_is_what_paho_makes_of_it(line: Line, answer: str) -> None:
+    """The packet alone, then among messages; of a message that is not on its way nothing is told."""
+    packet, code = ANSWERS[answer]
+    told = list[tuple[int, int, bool]]()
+    line.client.on_publish = lambda client, data, mid, reason, properties: told.append(
+        (mid, reason.value, reason.is_failure)
+    )
+    for count, data in ((0, b""), (1, publish(b"a", b"1"))):
+        line.client._state = _ConnectionState.MQTT_CS_CONNECTED
+        line.client._last_mid = 0
+        sent = line.client.publish("a", b"x", qos=1)
+        assert sent.mid == 1 and not sent.is_published()
+        assert line.feed(data + packet + data + packet) == MQTTErrorCode.MQTT_ERR_SUCCESS
+        assert sent.is_published() and told == [(1, code, code >= 0x80)] * (count + 1)
+        assert not line.client._out_messages and line.client._inflight_messages == 0
+    assert len(line.found) == 2
+
+
+def test_in_mqtt_3_1_1_an_acknowledgement_has_no_reason() -> None:
+    with closing(Line(five=False)) as line:
+        assert line.feed(b"\x40\x02\x00\x01") == MQTTErrorCode.MQTT_ERR_SUCCESS
+        assert line.feed(b"\x40\x03\x00\x01\x00") == MQTTErrorCode.MQTT_ERR_PROTOCOL
