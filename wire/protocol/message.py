@@ -64,6 +64,7 @@ SEVERITIES = ("info", "warning", "critical", "emergency")
 """Of alerts, the least urgent first."""
 
 _COARSE_S = 60
+_INT16 = np.dtype("<i2")
 _ALERT_ID = re.compile(r"([0-9a-f]{32})?")
 _MEMBERS: Mapping[str, int] = {"edge": 1, "cloud": 2}
 _MAX_LABELS = 64
@@ -123,7 +124,7 @@ class FeatureMessage:
             slot=self.slot,
             model_id=self.model_id,
             flags=self.flags,
-            z=self.z.astype("<i2", copy=False).tobytes(),
+            z=self.z.astype(_INT16, copy=False).tobytes(),
             level=self.level,
             time_s=self.time_s,
         )
@@ -315,7 +316,7 @@ def open_features(
     if found.level >= levels:
         raise MessageError("level", f"level is {found.level}; this model has {levels}")
     _whole_minute(found.time_s)
-    z = np.frombuffer(found.z, dtype="<i2").astype(np.int16)
+    z = np.frombuffer(found.z, _INT16).astype(np.int16, copy=False)
     return FeatureMessage(found.boot_id, found.slot, model_id, found.flags, z, found.level, found.time_s)
 
 

@@ -66,9 +66,9 @@ def stated_in(payload: bytes) -> tuple[int, int] | None:
 
     Where `read_release` finds a release, they are that release's.
     """
-    begin = 1 + next((k for k, byte in enumerate(payload[1:4], 1) if byte < 128), 3)
-    if len(payload) < begin + _STATED.size:
+    if len(payload) < 4 + _STATED.size:  # what comes after it is longer still
         return None
+    begin = 2 if payload[1] < 128 else 3 if payload[2] < 128 else 4
     _, _, _, boot_id, _, _, _, model_id = _STATED.unpack_from(payload, begin)
     return boot_id, model_id
 
