@@ -372,6 +372,7 @@ class Bridge:
         self.degraded += cloud.count(False)
         turned = [self._turn(event, reading) for event, reading in zip(events, readings, strict=True)]
         wants = self._requests.wants_words
+        self._requests.begin(len(events))
         asked = [
             answered and wants(event, bool(changes), self._records[event.camera], self._work)
             for answered, event, changes in zip(cloud, events, turned, strict=True)

@@ -122,7 +122,7 @@ class ModelConfig(ModelEntry):
         signer: Whose signature every engine must have: a key, or its file; "": unsigned ones are read.
         threads: torch's threads; 0: torch decides.
         sentence_every_s: A camera's verdicts have a sentence when an alert changes, and otherwise once in so many
-            seconds of its stream; 0: all of them.
+            seconds of its stream, or a little later where many are due at once; 0: all of them.
 
     Raises:
         ConfigError: As `ModelEntry`, or the signer is no key.

@@ -35,6 +35,7 @@ class Requests:
         self._store, self._sends_commands = store, sends_commands
         self._every_s, self._slot_s = sentence_every_s, slot_s
         self._asked, self._looked_s = dict[str, float](), -_LOOK_S
+        self._left = 0  # sentences of this batch that nothing asks for but the time
 
     def look(self) -> Sequence[Unsent]:
         """Look into the store, where the last look is a second old.
@@ -51,6 +52,14 @@ class Requests:
         except StoreAway:
             return ()
 
+    def begin(self, events: int) -> None:
+        """Begin a batch of so many events.
+
+        Of the sentences that are due by time alone, it has what falls to its share, and one. So where a whole ward
+        begins at once, no verdict waits for hundreds of them.
+        """
+        self._left = 1 + int(events * self._slot_s / self._every_s) if self._every_s else events
+
     def wants_words(self, event: Event, changes: bool, record: CameraRecord, work: Work) -> bool:
         """Whether a verdict has a sentence: making one takes ten times as long as reading the event.
 
@@ -62,9 +71,11 @@ class Requests:
         """
         asked_s, (boot_id, slot) = self._asked.pop(event.camera, None), record.described
         passed_s = (event.last_slot - slot) * self._slot_s
-        wants = changes or asked_s is not None or boot_id != event.boot_id or passed_s >= self._every_s
+        due = self._left > 0 and (boot_id != event.boot_id or passed_s >= self._every_s)
+        wants = changes or asked_s is not None or due
         if wants:
             record.described = (event.boot_id, event.last_slot)
+            self._left -= due
         if asked_s is not None:
             work.answered[event.camera] = asked_s
         return wants

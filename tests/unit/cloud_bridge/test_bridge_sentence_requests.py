@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from cloud_bridge.client import BridgeClient
+from cloud_bridge.requests import Requests
 from cloud_bridge.store import tables
 from cloud_bridge.store.commands import UnknownCamera
 from cloud_bridge.store.database import StoreConfig, writing
-from cloud_bridge.store.records import Work
+from cloud_bridge.store.records import CameraRecord, Work
 from cloud_bridge.store.sentence_requests import answered, ask_sentence, asked
 from cloud_bridge.store.shard import Shard
 from cloud_bridge.store.store import Store
@@ -214,3 +216,30 @@ def test_a_camera_that_was_never_here_cannot_be_asked(store: Store) -> None:
         ask_sentence(store.engine, "lab/yard")
     with writing(store.engine) as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(tables.sentence_requests)) == 0
+
+
+def batch(requests: Requests, records: list[CameraRecord], slot: int, changes: bool = False) -> list[int]:
+    """A batch with an event of each camera: whose verdicts have a sentence."""
+    requests.begin(len(records))
+    events: list[Any] = [SimpleNamespace(camera=f"c{n}", boot_id=1, last_slot=slot) for n in range(len(records))]
+    return [
+        n
+        for n, (event, record) in enumerate(zip(events, records, strict=True))
+        if requests.wants_words(event, changes, record, Work())
+    ]
+
+
+def test_the_first_sentences_of_a_ward_that_begins_at_once_come_one_by_one() -> None:
+    """Of 60 cameras and 30 s three a second, none of them twice before its time; and all that an alert needs."""
+    nothing: Any = None
+    requests, records = Requests(nothing, False, 30.0, 1.0), [CameraRecord() for _ in range(60)]
+    told = [batch(requests, records, slot) for slot in range(7, 67)]
+    assert [len(each) for each in told[:20]] == [3] * 20 and sorted(sum(told[:20], [])) == list(range(60))
+    assert all(len(each) <= 3 for each in told) and sorted(sum(told[30:50], [])) == list(range(60))
+    assert batch(requests, records, 67, changes=True) == list(range(60))
+
+
+def test_where_every_verdict_is_to_have_a_sentence_each_has_one() -> None:
+    nothing: Any = None
+    requests, records = Requests(nothing, False, 0.0, 1.0), [CameraRecord() for _ in range(60)]
+    assert batch(requests, records, 7) == batch(requests, records, 8) == list(range(60))
