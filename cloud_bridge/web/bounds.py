@@ -8,6 +8,7 @@ Nothing is computed in the browser: the page picks a row. Chances are in percent
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from wire.privacy.certificate import CAMERAS, Certificate, round_up
@@ -21,8 +22,9 @@ _SHOWN = ("name_one_of", "attribute")
 _SPANS = ("release", "event", "visit_5min", "hour", "day")
 
 
-def bounds(certificates: Sequence[Certificate], views: int = 1) -> dict[str, Any]:
-    """Work out everything that the page shows of certificates, of which a device may have any.
+@lru_cache(maxsize=8)
+def bounds(certificates: tuple[Certificate, ...], views: int = 1) -> dict[str, Any]:
+    """Work out everything that the page shows of certificates, of which a device may have any, once.
 
     Args:
         certificates: They.
