@@ -11,7 +11,7 @@ import pytest
 from benchmarks.device import soak
 from tests.support.engine_factory import make_engine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 LEAKING = """
 import os, sys

@@ -24,6 +24,8 @@ from tests.support.hostile_runs import LIVE, SCENE, Arena, Play, Run, faults, gu
 from tests.support.timekeeping import Wakeups
 from wire.privacy.certificate import guess_bound
 
+pytestmark = pytest.mark.alone  # some forty devices at once, and each must keep the gate's clock
+
 EYES, READER = "tests.support.hostile_eye", "tests.support.hostile_reader"
 FALSE_ALARM = 1e-4
 STEADY_S = 0.01
