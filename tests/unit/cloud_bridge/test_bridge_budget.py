@@ -15,9 +15,9 @@ from cloud_bridge.alerts.lifecycle import AlertBook
 from cloud_bridge.alerts.rules import AlertRule
 from familial.evaluate.sequential import LYING_STILL, AlertCalibration, Moment, OperatingPoint, ScoreLaw
 from tests.support.bridge_factory import Harness, a_state, make_manifest, release
+from tests.support.services import ROOT
 from wire.errors import ConfigError
 
-ROOT = Path(__file__).parents[3]
 MANIFEST = make_manifest()
 LABELS = MANIFEST.labels
 POINTS = (
