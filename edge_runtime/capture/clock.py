@@ -6,6 +6,7 @@ Times are seconds on the release clock: monotonic, 0 where slot 0 begins.
 from __future__ import annotations
 
 import math
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -15,21 +16,26 @@ __all__ = ["FrameClock", "SlotClock", "StreamClock"]
 _LATE_S = 2.0  # behind a stream's own clock, which buffers and networks do not explain
 _PATIENCE_S = 5.0  # of lateness without a break, before something is done about it
 _DRIFT = 1e-3  # a camera's clock may run slower than ours by this share
+_SPREAD = 0.2  # of a slot: over so long after its deadline a release leaves at random
 _BUSY = 0.5  # share of a core from which the decoder is what is slow, and not the stream's clock
 
 
 class SlotClock:
-    """The release clock: slot s lasts from s * slot_s to (s + 1) * slot_s and is released release_delay_s later.
+    """The release clock: slot s lasts from s * slot_s to (s + 1) * slot_s, and its deadline is release_delay_s later.
+
+    It leaves at a random time of the fifth of a slot after that. What else runs on the processor delays a release by a
+    millisecond or so, which depends on the scene: in an exact time that shows, in a random one it hardly does.
 
     Args:
         slot_s: Length of a slot in seconds.
-        release_delay_s: From a slot's end to its release; at most half a slot is used.
+        release_delay_s: From a slot's end to its deadline; at most half a slot is used.
         speed: Seconds of the release clock in a real second; other than 1 for files and synthetic scenes only.
     """
 
     def __init__(self, slot_s: float, release_delay_s: float, speed: float = 1.0) -> None:
         self.slot_s, self.speed, self.release_delay_s = slot_s, speed, min(release_delay_s, slot_s / 2)
         self.stop, self.skipped, self._zero = threading.Event(), 0, 0.0
+        self._chance = random.SystemRandom()  # the kernel's: no state that could be read or guessed
 
     def start(self, zero_s: float = 0.0) -> None:
         """Begin slot 0 at `zero_s` of the system's monotonic clock, or now; no effect where the clock runs already."""
@@ -49,8 +55,12 @@ class SlotClock:
         return (slot + 1) * self.slot_s
 
     def deadline(self, slot: int) -> float:
-        """When `slot` is released."""
+        """When the code of `slot` is due."""
         return self.end(slot) + self.release_delay_s
+
+    def leaves(self, slot: int) -> float:
+        """When `slot` leaves: drawn anew by each call."""
+        return self.deadline(slot) + self._chance.uniform(0.0, _SPREAD * self.slot_s)
 
     def figures(self) -> dict[str, float]:
         """For the local page: how many slots were not released in time."""
@@ -63,6 +73,10 @@ class SlotClock:
     def wait(self, until: float) -> bool:
         """Sleep until the time `until`; False where the process was asked to stop meanwhile."""
         return not self.stop.wait(self.left(until))
+
+    def wait_to_release(self, slot: int) -> bool:
+        """Sleep until `slot` may leave; False where it must not: a stop was asked for, or it was missed."""
+        return self.wait(self.leaves(slot)) and not self.missed(slot)
 
     def missed(self, slot: int) -> bool:
         """Whether the slot after `slot` has ended too: `slot` then counts as skipped and must not be released."""

@@ -42,6 +42,7 @@ NOISE, LOOP = "edge_runtime/gate/sampler.py", "edge_runtime/gate/loop.py"
 T_NOISE, T_LOOP = "tests/unit/edge_runtime/test_edge_sampler.py", "tests/unit/edge_runtime/test_edge_loop.py"
 CORE, CLIENTS = "edge_runtime/gate/core.py", "edge_runtime/gate/clients.py"
 T_CORE, T_CLIENTS = "tests/unit/edge_runtime/test_edge_core.py", "tests/unit/edge_runtime/test_edge_clients.py"
+CLOCK, T_CLOCK = "edge_runtime/capture/clock.py", "tests/unit/edge_runtime/test_edge_window.py"
 T_PROMISES = "tests/unit/edge_runtime/test_edge_promises.py"
 OUTBOX, PUBLISHER = "edge_runtime/uplink/outbox.py", "edge_runtime/uplink/publisher.py"
 T_OUTBOX, T_REPLAY = "tests/unit/edge_runtime/test_edge_outbox.py", "tests/unit/edge_runtime/test_edge_replay.py"
@@ -162,8 +163,20 @@ WRITTEN: dict[str, Written] = {
     "a release goes out as soon as its code is there": Written(
         "a time of the eye's",
         LOOP,
-        ((r"clock\.wait\(deadline\)", "clock.wait(clock.end(slot))"),),
-        f"{T_PROMISES}::test_a_release_is_handed_over_at_its_deadline",
+        ((r"clock\.wait_to_release\(slot\)", "clock.wait(clock.end(slot))"),),
+        f"{T_PROMISES}::test_a_release_is_handed_over_at_the_time_that_was_drawn",
+    ),
+    "releases leave at their deadline, so what loads the processor moves them": Written(
+        "a time of the eye's",
+        CLOCK,
+        ((r"_SPREAD \* self\.slot_s", "0.0"),),
+        f"{T_CLOCK}::test_a_release_leaves_at_a_random_time_of_the_fifth_of_a_slot_after_its_deadline",
+    ),
+    "one random time serves for all releases": Written(
+        "a time of the eye's",
+        CLOCK,
+        ((r"random\.SystemRandom\(\)", "type('', (), {'uniform': staticmethod(lambda low, high: high / 2)})"),),
+        f"{T_CLOCK}::test_a_release_leaves_at_a_random_time_of_the_fifth_of_a_slot_after_its_deadline",
     ),
     "not watching is told at once": Written(
         "a bit in the state",

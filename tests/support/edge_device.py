@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -128,6 +129,8 @@ class Device:
         self.manifest = manifest = self.engine.manifest
         config = load_config(make_edge_config(folder, engine=folder / "engine", source=source))
         self.clock = SlotClock(slot_s, 0.2) if real else PatientClock(slot_s)
+        self.due: dict[int, float] = {}  # slot -> when it is to leave
+        self._leaves, self.clock.leaves = self.clock.leaves, self._noted  # type: ignore[method-assign]  # and kept
         self.publisher = FakePublisher(self.clock)
         self.stats = Stats("windows", "alone", "verdicts", "undecided")
         self.samplers = [Sampler(make_noise_table(sigma), manifest.n) for sigma in manifest.sigmas]
@@ -160,9 +163,13 @@ class Device:
         return [open_features(payload, KEY.public, "lab", "door", *read) for payload in sent]
 
     def times(self) -> list[float]:
-        """Seconds from each release's deadline."""
+        """Seconds from the time that was drawn for each release; not a number where none was."""
         sent = [at for name, _, at in self.publisher.sent if name == "features"]
-        return [at - self.clock.deadline(m.slot) for m, at in zip(self.features(), sent, strict=True)]
+        return [at - self.due.get(m.slot, math.nan) for m, at in zip(self.features(), sent, strict=True)]
+
+    def _noted(self, slot: int) -> float:
+        self.due[slot] = self._leaves(slot)
+        return self.due[slot]
 
 
 def drawn_by(device: Device, monkeypatch: pytest.MonkeyPatch) -> list[npt.NDArray[np.int32]]:

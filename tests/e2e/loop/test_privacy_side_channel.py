@@ -34,7 +34,7 @@ SLOT_S = 0.2
 SLOTS = 150
 LIVE = 60
 BEFORE = SLOTS // 2 - 5  # slots before the machine is loaded
-STEADY_S = 0.03  # how far apart a machine's releases may lie that still shows a planted wait of 0.08 s
+STEADY_S = 0.06  # how far apart a machine's releases may lie that still shows a planted wait of 0.08 s; 0.03 by chance
 
 
 @dataclass
@@ -179,6 +179,6 @@ def test_a_process_that_waits_in_the_dark_is_found(runs: Runs) -> None:
 
 
 def test_releases_keep_to_the_grid(runs: Runs) -> None:
-    """Before the machine was loaded: within a tenth of a slot."""
+    """Before the machine was loaded: within the fifth of a slot in which they leave at random, and a tenth more."""
     runs.needs_a_machine_that_keeps_time()
-    assert runs.spread_s("sound") < 0.1 * SLOT_S
+    assert runs.spread_s("sound") < 0.3 * SLOT_S

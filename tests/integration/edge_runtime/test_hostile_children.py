@@ -30,7 +30,7 @@ EYES, READER = "tests.support.hostile_eye", "tests.support.hostile_reader"
 FALSE_ALARM = 1e-4
 STEADY_S = 0.01
 SMALL_AUC = 0.6
-"""What the lower end of the area under the ROC curve may be: a core that others keep awake wakes some 50 us earlier."""
+"""What the lower end of the area under the ROC curve may be: a millisecond of load in the 20 of a release's time."""
 LONG = 150  # releases for a statistic
 ANSWERING = ("lies", "attacks")
 

@@ -60,7 +60,7 @@ def _fail() -> None:
 
 
 def test_releases_keep_their_deadlines_whatever_the_eye_does(tmp_path: Path) -> None:
-    """Fast, slow, failing: all are handed over at slot end + delay. Late ones: `test_edge_clients.py`."""
+    """Fast, slow, failing: all are handed over when they are to leave. Late ones: `test_edge_clients.py`."""
     device = Device(tmp_path, real=True, slot_s=0.2)
 
     def behave(slot: int) -> None:

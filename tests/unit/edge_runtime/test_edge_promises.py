@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_runtime.gate.children import Child
-from tests.support.edge_device import Device, drawn_by
+from tests.support.edge_device import SLOT_S, Device, drawn_by
 from tests.support.services import PATIENCE_S
 from wire.protocol.message import coarse_time
 
@@ -39,7 +39,7 @@ def test_the_time_in_a_release_is_read_before_the_eye_is_asked(tmp_path: Path, m
     assert [message.time_s for message in device.features()] == asked[:5]
 
 
-def test_a_release_is_handed_over_at_its_deadline(tmp_path: Path) -> None:
+def test_a_release_is_handed_over_at_the_time_that_was_drawn(tmp_path: Path) -> None:
     """On a clock that moves when the gate waits for it: exactly then, whatever the eye answered."""
     device = Device(tmp_path)
     ask, answers = device.eye.code, iter([True, False, False, True] * 10)
@@ -51,6 +51,7 @@ def test_a_release_is_handed_over_at_its_deadline(tmp_path: Path) -> None:
     device.eye.code = code  # type: ignore[method-assign]  # an eye that answers now and then
     device.run(10)
     assert set(device.times()) == {0.0}
+    assert all(0.0 <= due - device.clock.deadline(slot) <= 0.2 * SLOT_S for slot, due in device.due.items())
     assert device.stats.counts["alone"] > 0
 
 

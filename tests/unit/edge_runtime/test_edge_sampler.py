@@ -288,7 +288,7 @@ def test_bits_that_a_signal_cut_short_are_asked_for_again(monkeypatch: pytest.Mo
 
 
 def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
-    """On the device only sampler.py makes noise, numpy's generators are not used, and Python's only for pauses."""
+    """On the device only sampler.py makes noise, numpy's generators are not used, and Python's only for waits."""
     made, generators = [], []
     for path in sorted((ROOT / "edge_runtime").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -299,7 +299,8 @@ def test_bits_come_from_the_kernel_and_noise_from_the_sampler() -> None:
             if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\brandom\b", ast.unparse(node)):
                 generators.append(path.name)
     assert made == ["sampler.py"]
-    assert set(generators) == {"camera.py"}  # pauses before it connects again
+    assert set(generators) == {"camera.py", "clock.py"}  # before it connects again; before a release, by the kernel's
+    assert "random.SystemRandom()" in (ROOT / "edge_runtime" / "capture" / "clock.py").read_text()
 
 
 def test_a_sample_is_used_once() -> None:

@@ -7,15 +7,23 @@ import threading
 import time
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from edge_runtime.capture.clock import SlotClock
 from edge_runtime.eye.window import FrameBuffer, Window
+from tests.support.patient_clock import PatientClock
 from tests.support.timekeeping import Wakeups
 from wire.artifact.manifest import WindowSpec
 from wire.errors import PrivacyError
 
 SPEC = WindowSpec(8, 8, slot_s=1.0, new_frames=8, context_frames=8, context_step_s=0.5, hold_s=0.5)
+
+
+def told(times: list[float], secrets: npt.NDArray[np.int64]) -> float:
+    """Area under the ROC curve of the times as a test of the secrets."""
+    with_it, without = (np.array(times)[secrets == value] for value in (1, 0))
+    return float(np.mean(with_it[:, None] > without[None, :]))
 
 
 def filled(times: list[float], ahead_s: float = 1.0) -> FrameBuffer:
@@ -124,6 +132,41 @@ def test_stalled_slots_are_skipped_and_counted_not_caught_up() -> None:
 def test_the_delay_is_at_most_half_a_slot() -> None:
     assert SlotClock(0.1, 0.2).release_delay_s == 0.05
     assert SlotClock(1.0, 0.2).release_delay_s == 0.2
+
+
+def test_a_release_leaves_at_a_random_time_of_the_fifth_of_a_slot_after_its_deadline() -> None:
+    clock = PatientClock(1.0)
+    clock.start()
+    after = []
+    for slot in range(400):
+        assert clock.wait_to_release(slot)
+        after.append(clock.now() - clock.deadline(slot))
+    assert 0.0 <= min(after) < 0.02 and 0.18 < max(after) <= 0.2 + 1e-9  # a fair clock misses either once in e^40
+    assert all(30 < count < 130 for count in np.histogram(after, 5, (0.0, 0.2))[0])  # 80 each, give or take 8
+    assert abs(np.corrcoef(after[1:], after[:-1])[0, 1]) < 0.3
+
+
+def test_a_load_of_a_millisecond_does_not_show_in_a_release() -> None:
+    """An eye that moves every release by a millisecond, by a secret bit: told at once without the random time."""
+    rng, clock = np.random.default_rng(7), PatientClock(1.0)
+    clock.start()
+    secrets, times, exact = rng.integers(0, 2, 1000), [], []
+    for slot, secret in enumerate(secrets):
+        clock.wait_to_release(slot)
+        moved = 1e-3 * secret + abs(rng.normal(0.0, 1e-4))
+        times.append(clock.now() + moved - clock.deadline(slot))
+        exact.append(moved)
+    assert abs(told(times, secrets) - 0.5) < 0.12  # by its law 0.505, and 0.11 are six sigmas
+    assert told(exact, secrets) > 0.99
+
+
+def test_a_slot_whose_next_has_ended_too_is_not_released_but_counted() -> None:
+    clock = PatientClock(1.0)
+    clock.start()
+    clock.wait(clock.end(1))
+    assert not clock.wait_to_release(0) and clock.skipped == 1
+    clock.stop.set()
+    assert not clock.wait_to_release(1) and clock.skipped == 1
 
 
 def test_speed_scales_every_time() -> None:
