@@ -6,7 +6,6 @@ broker <--> MqttTransport --hold--> Mailbox --take--> Bridge --work--> Store --o
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +16,7 @@ from cloud_bridge.bridge import SUBSCRIPTIONS, Bridge
 from cloud_bridge.commands.desk import CommandDesk
 from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import BridgeStatus
+from cloud_bridge.garbage import Garbage
 from cloud_bridge.home_assistant import Discovery, entities
 from cloud_bridge.inference.member import MAX_BATCH
 from cloud_bridge.ingest.transport import Inbound, Mailbox, MqttTransport
@@ -76,14 +76,13 @@ class Service:
         listens = (self._hold, self._status.will(_now()), self._greeting, self._settled)
         self._transport = MqttTransport(config.broker, name, topics, *listens, may_connect=lambda: store.place.held)
         self.bridge = Bridge(config, models, key, store, self._transport, timeline, told=self._tell)
+        self._garbage = Garbage()
 
     def run(self, stopped: Callable[[], bool]) -> dict[str, Any]:
         """Connect and serve until `stopped()`, or as `[run]` says; returns the counts. Raises as its parts do."""
         cameras, broker = len(self._config.cameras), self._config.broker.url
         ready = f"ready: {cameras} camera(s) on {broker}, bridge key {self._key.public.hex}{self._shard}"
-        with self._transport, self._traced(), self._webhooks(), self._api():
-            gc.collect()
-            gc.freeze()  # all that was loaded stays: a look at it would take 0.3 s in the middle of a message
+        with self._transport, self._traced(), self._webhooks(), self._api(), self._garbage:
             self._timeline.note(ready)
             ends = (self._config.run.exit_when_offline, lambda: stopped() or self._broken)
             run(self.bridge, self._mailbox.take, *ends, self._follow)
@@ -100,15 +99,14 @@ class Service:
         self._mailbox.hurry()
 
     def _follow(self) -> None:
-        """Take the models that were read anew, where there are any."""
+        """Between two batches: collect garbage where it is due; take the models that were read anew, if there are."""
+        self._garbage.look()
         former = self.bridge.models
         models = self._reload.step(former)
         if models is None:
             return
         self.bridge.change(models)
-        gc.unfreeze()  # what is gone shall go; what is new stays as all that was loaded at the start
-        gc.collect()
-        gc.freeze()
+        self._garbage.renew()
         for line in (line for number, model in models.items() if number not in former for line in model.told()):
             self._timeline.note(line)
         self._timeline.note(f"models: {', '.join(f'{number:016x}' for number in models)}")
