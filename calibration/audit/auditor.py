@@ -61,7 +61,7 @@ class Request:
 
     Attributes:
         engine: folder of the engine.
-        data: clip manifests.
+        data: clip manifests; without any, no place is to be named.
         plan: how much is done.
         faces: folder or archive of face pictures; None: looked for beside the manifests.
         checkpoint: what engines of other precisions are built from.
@@ -215,7 +215,9 @@ def _asked(
             asked["faces"] = shots, owners, names, {"traits": {"glasses": glasses}}
         else:
             skipped.append({"name": "faces", "why": f"no {_FACES} beside the manifests, and no --faces"})
-    if "places" in wanted:
+    if "places" in wanted and not request.data:
+        skipped.append({"name": "places", "why": "no --data: real clips, whose places are to be named"})
+    elif "places" in wanted:
         clips = [clip for clip in read_manifests(request.data, manifest.labels) if clip.label != UNSCORED]
         shots, owners, names = _fewer(*targets.places(clips), plan.place_clips)
         if len(names) < _FEWEST:
@@ -321,7 +323,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m calibration.audit", description="Attack an engine; compare the attacks with its certificate."
     )
     parser.add_argument("--engine", type=Path, default=_ROOT / "build" / "engines" / "nano", metavar="DIR")
-    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="MANIFEST.csv", help="real clips")
+    parser.add_argument("--data", nargs="+", type=Path, default=(), metavar="MANIFEST.csv", help="real clips")
     parser.add_argument("--faces", type=Path, help=f"face pictures; default: {_FACES} beside a manifest")
     parser.add_argument(
         "--checkpoint",
@@ -332,7 +334,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--html", type=Path, metavar="OUT", help="the page for people")
-    parser.add_argument("--quick", action="store_true", help="two levels of S, fewer people: 5 minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="two levels of S, fewer people; --data may be left out")
     parser.add_argument("--only", nargs="+", default=(), choices=ATTACKS, metavar="ATTACK", help=", ".join(ATTACKS))
     workers = parser.add_argument("--workers", type=at_least_one, default=min(2, os.cpu_count() or 1), help="processes")
     former_name(parser, "--jobs", workers)
@@ -344,6 +346,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     plan = QUICK if args.quick else FULL
     try:
+        places = any("places" in attack_of(name).galleries for name in args.only or ATTACKS)
+        if places and not args.data and not args.quick:
+            raise ConfigError("--data is missing: the full audit names places of real clips; --quick goes without")
         request = Request(
             args.engine, tuple(args.data), plan, args.faces, args.checkpoint, tuple(args.only), max(1, args.workers)
         )

@@ -32,6 +32,7 @@ from calibration.audit.statement import AT_ANY_S, could_be_tested
 from calibration.audit.targets import Gallery, faces, places
 from familial.data.clips import Clip
 from tests.support.engine_factory import make_engine
+from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, DataError
 
 # Large enough that every piece runs, too small to say anything about the engine.
@@ -445,6 +446,8 @@ def test_unusable_input_is_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     engine, clips = tmp_path / "engine", write_clips(tmp_path / "clips")
     make_engine(engine)
     assert "missing.csv" in run_main(capsys, "--engine", engine, "--data", tmp_path / "missing.csv", "--only", "naming")
+    assert "--data is missing" in run_main(capsys, "--engine", engine)
+    assert "build the engine" in run_main(capsys, "--engine", tmp_path / "other", "--only", "norm")
     none = tmp_path / "none"
     assert "build the engine" in run_main(capsys, "--engine", none, "--data", clips)
     said = run_main(capsys, "--engine", engine, "--data", clips, "--faces", none, "--only", "naming")
@@ -467,6 +470,14 @@ def test_too_few_places_and_missing_faces_are_skipped_with_the_reason(made: Made
     why = {part["name"]: part["why"] for part in found["skipped"]}
     assert "2 groups" in why["places"] and "--faces" in why["faces"]
     assert not found["complete"] and {row["attack"] for row in found["attacks"]} == {"naming"}
+
+
+def test_without_clips_there_are_no_places_and_the_audit_says_why(made: Made) -> None:
+    request, skipped = dataclasses.replace(made.request, data=(), faces=None), list[dict[str, str]]()
+    manifest = EngineManifest.load(request.engine)
+    assert module._asked(request, manifest, frozenset({"faces", "places"}), skipped) == {}
+    assert [part["name"] for part in skipped] == ["faces", "places"] and "no --data" in skipped[1]["why"]
+    assert origin((), manifest.labels, None)["data"] == []
 
 
 def test_faces_need_three_people(tmp_path: Path) -> None:
