@@ -98,7 +98,10 @@ class Narrator:
 
     @classmethod
     def of(cls, manifest: EngineManifest | FamilyConfig, unsure_below: float = 0.0) -> Narrator:
-        """The narrator of an engine or a family. Evidence is that of the class prototypes: codes learn to be there."""
+        """The narrator of an engine or a family. Evidence is that of the class prototypes: codes learn to be there.
+
+        Of a release at a quieter level it is too much by the root of the sigmas' ratio (`level_weight`).
+        """
         from familial.model.code_space import prototypes  # torch, which the rest of the bridge does not wait for
 
         codes = prototypes(len(manifest.labels), manifest.tokens, manifest.width, float(manifest.clip_norm))

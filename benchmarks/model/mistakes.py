@@ -129,10 +129,11 @@ def _clips(family: Family, manifests: Sequence[Path], rendered: int) -> Iterator
 def _read(family: Family, clip: Clip, footage: Footage, member: str, sigma: float, samples: int) -> Reading:
     from familial.evaluate.clip_inference import clip_codes, clip_probabilities, decide, event_probabilities
     from familial.model.code_space import rounded_gaussian
+    from wire.protocol.event import level_weight
 
     config, codes = family.config, clip_codes(family, footage)[None]
     z = codes.repeat(samples, 1, 1, 1)
-    z = (z + rounded_gaussian(z, sigma)) * (config.sigma / sigma) ** 2  # as the bridge weighs another profile's noise
+    z = (z + rounded_gaussian(z, sigma)) * level_weight(config.sigma, sigma)  # as the bridge does
     events = event_probabilities(family, z, member)  # (D, E, L)
     of_clip = clip_probabilities(events)  # (D, L)
     decided = [decide(row, config.decision_threshold)[0] for row in of_clip]

@@ -89,11 +89,12 @@ class _Teller:
         from cloud_bridge.ingest.events import Event
         from familial.evaluate.clip_inference import clip_codes, events_of
         from familial.model.code_space import rounded_gaussian
+        from wire.protocol.event import level_weight
 
         config = self._family.config
         codes = clip_codes(self._family, clip.footage)[: round(_MOST_S / config.window.slot_s)]
         for _ in range(samples):
-            z = (codes + rounded_gaussian(codes, self._sigma)) * (config.sigma / self._sigma) ** 2
+            z = (codes + rounded_gaussian(codes, self._sigma)) * level_weight(config.sigma, self._sigma)
             cut, present = events_of(torch.round(z)[None], config.event_releases)
             arrays = zip(cut[0].int().numpy(), present.numpy(), strict=True)
             last = len(codes) - len(present)

@@ -29,6 +29,7 @@ from benchmarks.runner import Benchmark, Report
 from wire.arguments import at_least_one
 from wire.privacy.certificate import PROFILES, sigma_for
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule
+from wire.protocol.event import level_weight
 
 if TYPE_CHECKING:
     from familial.model.family import Family
@@ -168,7 +169,7 @@ def _play(codes: F64, world: World, device: Device, rng: np.random.Generator) ->
     """Releases of a stream (T, n), weighted by level as a classifier gets them, and the S^2 of each (T,)."""
     noise = rng.standard_normal(codes.shape)
     prices = [world.clip_norm**2 / float(sigma) ** 2 for sigma in device.sigmas]
-    weights = [float(world.sigma / sigma) ** 2 for sigma in device.sigmas]
+    weights = [level_weight(world.sigma, sigma) for sigma in device.sigmas]
     if device.rule is None:
         z = np.rint(codes + noise * float(device.sigmas[0]))
         return z * weights[0], np.full(len(codes), prices[0])

@@ -184,10 +184,11 @@ def _at(family: Family, clips: Clips, shift: float, samples: int) -> dict[str, f
     from familial.evaluate.clip_inference import clip_probabilities, event_probabilities
     from familial.evaluate.metrics import area_under_curve
     from familial.model.code_space import prototypes
+    from wire.protocol.event import level_weight
 
     config, generator = family.config, torch.Generator().manual_seed(0)
     sigma = math.sqrt(config.event_releases) * config.clip_norm / shift if math.isfinite(shift) else 0.0
-    gain = config.sigma**2 / sigma**2 if sigma else 1.0
+    gain = level_weight(config.sigma, sigma) if sigma else 1.0
     ideal_prototypes = prototypes(len(config.labels), config.tokens, config.width, config.clip_norm - 1.0)
     found: dict[str, list[npt.NDArray[np.float64]]] = {"edge": [], "cloud": [], "ideal": []}
     for truth, code in zip(clips.truth, clips.codes, strict=True):

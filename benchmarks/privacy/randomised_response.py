@@ -133,10 +133,11 @@ def _cloud(family: Family, clips: Clips, release: float, samples: int) -> list[n
     import torch
 
     from familial.evaluate.clip_inference import clip_probabilities, event_probabilities
+    from wire.protocol.event import level_weight
 
     config, generator = family.config, torch.Generator().manual_seed(0)
     sigma = config.clip_norm / release if release else 0.0
-    gain = config.sigma**2 / sigma**2 if sigma else 1.0
+    gain = level_weight(config.sigma, sigma) if sigma else 1.0
     found = []
     for code in clips.codes:
         noise = torch.round(torch.randn(samples, *code.shape, generator=generator) * sigma)

@@ -36,6 +36,7 @@ from familial.model import checkpoint
 from familial.model.code_space import rounded_gaussian
 from familial.model.family import Family
 from wire.errors import CheckpointError
+from wire.protocol.event import level_weight
 
 __all__ = [
     "ClipScores",
@@ -160,7 +161,7 @@ def _score(
     clean = clip_codes(family, footage)  # (S, K, d)
     z = clean[None].repeat(samples if sigma else 1, 1, 1, 1)
     if sigma:  # another profile's noise is scaled by its weight, as the bridge does
-        z = (z + rounded_gaussian(z, sigma)) * (family.config.sigma / sigma) ** 2
+        z = (z + rounded_gaussian(z, sigma)) * level_weight(family.config.sigma, sigma)
     return ClipScores(clip, event_probabilities(family, z, member), fold, len(clean), footage.duration)
 
 

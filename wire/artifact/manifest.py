@@ -35,6 +35,7 @@ from wire.files import write_whole
 from wire.privacy.certificate import Certificate
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
+from wire.protocol.event import level_weight
 from wire.protocol.keys import PublicKey
 
 __all__ = ["FILES", "EngineManifest", "WindowSpec", "sha256_file"]
@@ -280,12 +281,8 @@ class EngineManifest:
 
     @cached_property  # a bridge asks for it at each start of each camera
     def weights(self) -> tuple[float, ...]:
-        """Per level, the factor that z is multiplied by before it is read: (sigma / sigma of the level)^2.
-
-        Log-likelihood ratios of codes of equal norm are linear in z / sigma^2. With this factor one decoder, trained at
-        one sigma, weighs the evidence of every release in proportion to its S^2.
-        """
-        return tuple(float((self.sigma / sigma) ** 2) for sigma in self.sigmas)
+        """Per level, the factor that z is multiplied by before it is read."""
+        return tuple(level_weight(self.sigma, sigma) for sigma in self.sigmas)
 
     def make_adaptive_level(self) -> AdaptiveLevel:
         """The level rule at the beginning of a stream. Raises ManifestError where this engine has none."""

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EventSpan", "EventWindow"]
+__all__ = ["EventSpan", "EventWindow", "level_weight"]
+
+
+def level_weight(trained: Fraction | float, level: Fraction | float) -> float:
+    """The factor by which a release of a noise level is multiplied before a decoder reads it: (trained / level)^1.5.
+
+    Log-likelihood ratios of codes of equal norm are linear in z / sigma^2, which asks for a power of 2. A decoder that
+    was trained at one sigma knows noise of that size alone, which asks for a power of 1: what is much smaller it reads
+    as nothing. Between both what it states is best calibrated (log, November 2026). The same on every machine: a
+    square root is rounded correctly, a power is not.
+
+    Args:
+        trained: The sigma that the decoder was trained at.
+        level: The sigma of the level, in the same units.
+    """
+    ratio = float(trained / level)
+    return ratio * math.sqrt(ratio)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from wire.privacy.budget import Budget, Terms
 from wire.privacy.certificate import PASSED, PROFILES, Certificate, bits, sigma_for
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
+from wire.protocol.event import level_weight
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FeatureMessage, features_size
 
@@ -245,7 +246,7 @@ def test_an_engine_may_hold_the_noise_of_several_levels(tmp_path: Path) -> None:
     made.check(tmp_path)
     again = EngineManifest.load(tmp_path)
     assert again == made and again.sigmas == SIGMAS and again.level == 1
-    assert again.weights[1] == 1.0 and again.weights[0] < 0.5 < 1.7 < again.weights[2]
+    assert again.weights[1] == 1.0 and again.weights[0] < 0.6 < 1.5 < again.weights[2]
     assert again.make_adaptive_level().costs == adaptive_level().costs
     for change in (
         {"levels": {"strict": SIGMAS[0]}, "adaptive_level": None},
@@ -301,14 +302,22 @@ def test_a_restarted_device_is_not_reported_where_its_slots_happen_to_go_on() ->
                 assert intake.accept(sealed(slot, level, z, boot=boot))
 
 
+def test_a_level_weighs_between_what_likelihood_asks_and_noise_as_it_is_known() -> None:
+    assert [level_weight(sigma, sigma) for sigma in SIGMAS] == [1.0] * 3
+    assert level_weight(Fraction(60), Fraction(240)) == 0.125 and level_weight(60.0, 15.0) == 8.0
+    for trained, level in ((SIGMAS[1], SIGMAS[0]), (SIGMAS[0], SIGMAS[1])):
+        ratio = float(trained / level)
+        assert min(ratio, ratio**2) < level_weight(trained, level) < max(ratio, ratio**2)
+
+
 def test_every_release_is_read_by_the_weight_of_its_level() -> None:
-    """The event's window holds z / sigma^2 of each release in the same unit, whatever its level."""
+    """The event's window holds z / sigma^1.5 of each release in the same unit, whatever its level."""
     reader = EventReader(DOOR, R, 4, 16, MANIFEST.weights)
     z = release(60)
     for slot, level in enumerate((0, 1, 2)):
         reader.push(Release(DOOR, 1, slot, z, False, 0, level))
     event = reader.flush()[0]
-    expected = [z * float(SIGMAS[1] / sigma) ** 2 for sigma in SIGMAS]
+    expected = [z * float(SIGMAS[1] / sigma) ** 1.5 for sigma in SIGMAS]
     assert np.abs(event.z[-3:].reshape(3, N) - np.array(expected)).max() <= 0.5
     assert np.array_equal(event.z[-2].reshape(N), z)
 
