@@ -100,7 +100,7 @@ class Loop:
             payload = fill_message(self.boot_id, manifest.model_id, charge, z, level, flags, time_s).seal(
                 self.key, *self.names
             )
-            in_time = clock.wait_to_release(slot)  # a random while after its deadline: no load shows
+            in_time = clock.wait_to_release(slot)  # a random while after its deadline: loads hardly show
             levels.made(z if in_time and charge.granted else None)
             if not in_time:  # a stop was asked for, or the process stalled: this slot is not released
                 continue
