@@ -7,7 +7,6 @@ what is loaded is left out of it, and Python no longer decides when it is due. T
 from __future__ import annotations
 
 import gc
-from types import TracebackType
 
 __all__ = ["Garbage"]
 
@@ -29,9 +28,7 @@ class Garbage:
         self.renew()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         gc.set_threshold(*self._thresholds)
         gc.unfreeze()
 

@@ -17,8 +17,8 @@ def level_weight(trained: Fraction | float, level: Fraction | float) -> float:
 
     Log-likelihood ratios of codes of equal norm are linear in z / sigma^2, which asks for a power of 2. A decoder that
     was trained at one sigma knows noise of that size alone, which asks for a power of 1: what is much smaller it reads
-    as nothing. Between both what it states is best calibrated (log, November 2026). The same on every machine: a
-    square root is rounded correctly, a power is not.
+    as nothing. Between both, what it states is calibrated best at S = 1 and as well as with 2 at S = 2 (log, November
+    2026). The same on every machine: a square root is rounded correctly, a power is not.
 
     Args:
         trained: The sigma that the decoder was trained at.
