@@ -1,7 +1,9 @@
 """Breaches of the promise in the source: a change of the code in a copy of it, and the test that must fail on the copy.
 
 text = mutate(source, WRITTEN["a noise sample may be used again"])      LookupError where the place is gone
-copy_of_the_code(folder, file, text)                                    run_tests({name: (copy, tests)}, folder)
+copy = copy_of_the_code(folder, file, text)
+with Runner(folder) as runner:
+    status, output = runner.run(copy, ["tests/..."])
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["WRITTEN", "Written", "copy_of_the_code", "mutate", "run_tests"]
+__all__ = ["WRITTEN", "Runner", "Written", "copy_of_the_code", "mutate"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -252,11 +255,17 @@ def copy_of_the_code(folder: Path, file: str = "", text: str = "") -> Path:
     return folder
 
 
-# One process imports the third-party packages, forks for every copy, and prints the exit status of each pytest.
+# It imports the third-party packages once, and forks for every copy. Not onnxruntime: it starts a thread, and a fork
+# beside a thread may inherit a lock that nobody opens.
 _SERVER = """
 import json, os, sys
 import cryptography.hazmat.primitives.asymmetric.ed25519, cv2, google.protobuf.message, mpmath, numpy, onnx
-import hypothesis, onnxruntime, paho.mqtt.client, pytest, pytest_timeout
+import hypothesis, paho.mqtt.client, pytest, pytest_timeout
+
+# that it fails is enough: making the example small takes minutes of a slow machine
+phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+hypothesis.settings.register_profile("copy", phases=phases)
+hypothesis.settings.load_profile("copy")
 
 def run(folder, tests):
     os.chdir(folder)
@@ -264,37 +273,60 @@ def run(folder, tests):
     out = os.open("out.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(out, 1), os.dup2(out, 2)
     quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is imported already
-    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--tb=line", *quiet, *tests]))
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--tb=line", "--timeout=600", *quiet, *tests]))
 
-running, ended = {}, {}
-for name, (folder, tests) in json.load(sys.stdin).items():
-    if len(running) == 2:
-        pid, status = os.wait()
-        ended[running.pop(pid)] = os.waitstatus_to_exitcode(status)
+for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         status = 99
         try:
-            status = run(folder, tests)
+            status = run(*json.loads(line))
         finally:
             os._exit(status)
-    running[pid] = name
-for pid, name in running.items():
-    ended[name] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-print(json.dumps(ended))
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
 
-def run_tests(work: Mapping[str, tuple[Path, list[str]]], folder: Path) -> dict[str, tuple[int, str]]:
-    """Run tests in copies of the code: name -> (copy, tests) -> (pytest's exit status, its output)."""
-    ended = subprocess.run(
-        [sys.executable, "-c", _SERVER],
-        input=json.dumps({name: (str(copy), tests) for name, (copy, tests) in work.items()}),
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "hypothesis")},
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=folder,
-    )
-    found = json.loads(ended.stdout)
-    return {name: (status, (work[name][0] / "out.txt").read_text()) for name, status in found.items()}
+class Runner:
+    """Runs tests in copies of the code, one copy after another.
+
+    with Runner(folder) as runner:
+        status, output = runner.run(copy, ["tests/..."])
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._environment["HYPOTHESIS_STORAGE_DIRECTORY"] = str(folder / "hypothesis")
+        self._server: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server:
+            os.killpg(self._server.pid, signal.SIGKILL)  # with a copy that hangs
+            self._server.communicate()
+            self._server = None
+
+    def run(self, copy: Path, tests: Sequence[str]) -> tuple[int, str]:
+        """(pytest's exit status, its output) of some tests in a copy of the code."""
+        try:
+            status = self._ask(json.dumps([str(copy), [*tests]]))
+        except BaseException:  # the time limit of the test that asked: a fresh server for the next one
+            self.__exit__()
+            raise
+        return status, (copy / "out.txt").read_text()
+
+    def _ask(self, line: str) -> int:
+        if not self._server:
+            self._server = subprocess.Popen(
+                [sys.executable, "-c", _SERVER],
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        assert self._server.stdin and self._server.stdout
+        print(line, file=self._server.stdin, flush=True)
+        return int(self._server.stdout.readline())

@@ -11,6 +11,8 @@ A mutation whose place in the source is gone fails, too, so that the list cannot
 from __future__ import annotations
 
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from export.proof.verify_graph import prove_graph
 from familial.evaluate.intervals import binomial_interval
 from tests.support.breaches_at_run_time import PLANTED, PLAYED, Bench
 from tests.support.breaches_in_graph import GRAPHS
-from tests.support.breaches_in_source import WRITTEN, Written, copy_of_the_code, mutate, run_tests
+from tests.support.breaches_in_source import WRITTEN, Runner, Written, copy_of_the_code, mutate
 from tests.support.engine_factory import make_engine
 from tests.support.hostile_runs import LIVE, SCENE, Arena, Play, Run, faults, guessed, may_be_right, told_by_time
 from tests.support.mutant_gate import FAULTS, mutant_gate
@@ -144,30 +146,49 @@ def test_a_fault_of_the_gate_is_found_in_what_leaves(played: tuple[Arena, dict[s
 
 
 @pytest.fixture(scope="module")
-def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
-    """name -> (exit status, output) of its test on the mutated source; "" -> of all of them on the unchanged one."""
-    folder = tmp_path_factory.mktemp("mutants")
-    work = {"": (copy_of_the_code(folder / "true"), sorted({m.caught_by for m in WRITTEN.values()}))}
-    for number, (name, mutation) in enumerate(WRITTEN.items()):
-        text = mutate((ROOT / mutation.file).read_text(), mutation)
-        compile(text, mutation.file, "exec")
-        work[name] = copy_of_the_code(folder / str(number), mutation.file, text), [mutation.caught_by]
-    return run_tests(work, folder)
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    with Runner(tmp_path_factory.mktemp("mutants")) as runner:
+        yield runner
 
 
 @pytest.mark.slow
-def test_the_named_tests_pass_on_the_unchanged_source(verdicts: dict[str, tuple[int, str]]) -> None:
-    assert verdicts[""][0] == 0, verdicts[""][1]
+def test_the_named_tests_pass_on_the_unchanged_source(runner: Runner, tmp_path: Path) -> None:
+    status, output = runner.run(copy_of_the_code(tmp_path / "copy"), sorted({m.caught_by for m in WRITTEN.values()}))
+    assert status == 0, output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITTEN)
-def test_a_mutation_of_the_source_is_caught_by_its_test(name: str, verdicts: dict[str, tuple[int, str]]) -> None:
-    (status, output), test = verdicts[name], WRITTEN[name].caught_by
-    assert status == 1, f"{test} did not fail:\n{output[-2000:]}"
-    assert re.search(rf"^FAILED {re.escape(test)}", output, re.MULTILINE), output[-2000:]
-    place = rf"^/.*/{test.partition('::')[0]}:\d+: "  # by its assertion, not by an error before it
+def test_a_mutation_of_the_source_is_caught_by_its_test(name: str, runner: Runner, tmp_path: Path) -> None:
+    mutation = WRITTEN[name]
+    text = mutate((ROOT / mutation.file).read_text(), mutation)
+    compile(text, mutation.file, "exec")
+    status, output = runner.run(copy_of_the_code(tmp_path / "copy", mutation.file, text), [mutation.caught_by])
+    assert status == 1 and "Timeout" not in output, f"{mutation.caught_by} did not fail:\n{output[-2000:]}"
+    assert re.search(rf"^FAILED {re.escape(mutation.caught_by)}", output, re.MULTILINE), output[-2000:]
+    place = rf"^/.*/{mutation.caught_by.partition('::')[0]}:\d+: "  # by its assertion, not by an error before it
     assert re.search(place, output, re.MULTILINE), output[-2000:]
+
+
+@pytest.mark.slow
+def test_a_copy_that_hangs_is_left_to_its_own_test(runner: Runner, tmp_path: Path) -> None:
+    """The next copy is run by a fresh process."""
+    hangs = tmp_path / "hangs"
+    hangs.mkdir()
+    (hangs / "test_hangs.py").write_text("import time\n\n\ndef test_it() -> None:\n    time.sleep(10_000)\n")
+    before = signal.signal(signal.SIGUSR1, _interrupt)
+    try:
+        threading.Timer(1.0, signal.pthread_kill, [threading.get_ident(), signal.SIGUSR1]).start()
+        with pytest.raises(InterruptedError):
+            runner.run(hangs, ["test_hangs.py"])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    (hangs / "test_hangs.py").write_text("def test_it() -> None:\n    pass\n")
+    assert runner.run(hangs, ["test_hangs.py"])[0] == 0
+
+
+def _interrupt(*_: object) -> None:
+    raise InterruptedError("as the time limit of a test does")
 
 
 def test_a_mutation_that_no_longer_applies_is_an_error() -> None:

@@ -101,9 +101,9 @@ def test_entries_increase_up_to_almost_one() -> None:
 
 
 def test_a_table_is_built_fast_and_reproducibly() -> None:
-    started = time.process_time()
+    started = time.thread_time()
     first = build_table(Fraction(3862, 64))
-    assert time.process_time() - started < 10.0  # it takes half a second of a common processor
+    assert time.thread_time() - started < 10.0  # it takes half a second of a common processor
     assert first.to_bytes() == build_table(Fraction(3862, 64)).to_bytes()
 
 

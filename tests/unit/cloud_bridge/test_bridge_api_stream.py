@@ -92,7 +92,7 @@ def test_a_listener_that_sleeps_loses_the_oldest_and_is_told() -> None:
 
 
 def test_a_hub_without_a_loop_costs_nothing() -> None:
-    hub, began = Hub(), time.process_time()
+    hub, began = Hub(), time.thread_time()
     for _ in range(10_000):
         hub.publish("verdict", {"camera": "a/b"})
-    assert time.process_time() - began < 5.0
+    assert time.thread_time() - began < 5.0

@@ -21,7 +21,7 @@ from wire.protocol.topics import TOPICS
 
 MANIFEST = make_manifest()
 OURS = MANIFEST.certificate().to_json().encode()
-LONG_S = 1.0  # a hostile text took 20 s; here each takes less than 0.01
+LONG_S = 5.0  # of this thread's processor time, for one text: a hostile one took 20, any of these takes 0.02
 
 
 def with_inputs(**inputs: Any) -> bytes:
@@ -70,7 +70,7 @@ NASTY = {
 def test_a_hostile_certificate_is_refused_at_once(name: str, tmp_path: Path) -> None:
     """Also where the device itself has signed its hash."""
     harness = Harness(tmp_path, MANIFEST)
-    began = time.process_time()
+    began = time.thread_time()
     harness.send(NASTY[name], name="certificate", retained=True)
     harness.send(a_state("online", certificate=NASTY[name]), name="state")
     for _ in range(3):
@@ -80,7 +80,7 @@ def test_a_hostile_certificate_is_refused_at_once(name: str, tmp_path: Path) -> 
         found, document = Certificate.read(NASTY[name])
         assert name == "other inputs" and found not in MANIFEST.accepted
         raise CertificateError("not ours")
-    assert time.process_time() - began < LONG_S
+    assert time.thread_time() - began < LONG_S
     assert len(str(caught.value)) < 400
     assert not MANIFEST.covers(NASTY[name])
     refused = harness.bridge.sessions["lab/door"].refused
@@ -148,12 +148,12 @@ def test_nothing_under_any_topic_stops_the_bridge(
     tmp_path_factory: pytest.TempPathFactory, messages: list[tuple[str, bytes, bool]]
 ) -> None:
     harness = Harness(tmp_path_factory.mktemp("state"), MANIFEST)
-    began = time.process_time()
     for name, payload, retained in messages:
+        began = time.thread_time()
         signed_for = a_state("online", boot=1, count=1, certificate=payload)
         harness.send(signed_for, name="state")
         harness.send(payload, name=name, retained=retained)
-    assert time.process_time() - began < LONG_S
+        assert time.thread_time() - began < LONG_S
     session = harness.bridge.sessions["lab/door"]
     assert set(session.refused) <= set(REASONS) and 0 <= session.gaps <= 10**9
     harness.send(release(0, manifest=MANIFEST, camera="hall"), camera="lab/hall")

