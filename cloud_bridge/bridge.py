@@ -32,9 +32,10 @@ from cloud_bridge.config import BridgeConfig
 from cloud_bridge.documents import fill_open_alerts
 from cloud_bridge.inference.member import Reading
 from cloud_bridge.ingest.engines import Engines
-from cloud_bridge.ingest.events import Event
+from cloud_bridge.ingest.events import NOTHING, Event, Taken
 from cloud_bridge.ingest.freshness import Allowance, Freshness
-from cloud_bridge.ingest.session import NOTHING, CameraSession, Taken
+from cloud_bridge.ingest.session import CameraSession
+from cloud_bridge.ingest.signatures import Signatures
 from cloud_bridge.ingest.transport import Inbound, Link
 from cloud_bridge.messages import fill_alert, fill_verdict
 from cloud_bridge.models import Models, ask_each, engines, first_of
@@ -136,9 +137,11 @@ class Bridge:
             self.sessions[name] = self._session(name, config, known, record)
             self._records[name] = record
             self._conditions[name] = CameraConditions(self.sessions[name], self._books[name], stale_after_s)
+        self._signatures = Signatures(self.sessions)
         store.commit(self._begin_work())
         self._began_s, self._looked_s = clock(), -_LOOK_S
         self._unknown = self.verdicts = self.alerts = self.degraded = self._forgotten = 0
+        self._behind = set[str]()  # cameras of which something in this batch is overdue
         for name, record in self._records.items():
             if record.boot_id >= 0:
                 self._publish_alerts([(name, turn) for turn in self._conditions[name].begin(store.place.away_s)])
@@ -183,16 +186,19 @@ class Bridge:
     def handle(self, batch: Sequence[Inbound]) -> None:
         """Take messages in order of arrival, read the events that they complete, publish verdicts and alerts."""
         now_s, took = self._clock(), list[tuple[str, Taken]]()
+        self._behind.clear()
         self.stages.begin((item.camera, item.came_s) for item in batch)
         before_s = now_s - self._shed_after_s
         overdue_s = before_s if self._began_s < before_s else -math.inf  # while we did not read, nothing was overdue
-        for item in batch:
+        for item, ahead in zip(batch, self._signatures.ahead(batch, now_s), strict=True):
             session = self.sessions.get(item.camera)
             if session is None:
                 self._unknown += item.name == "features"
                 continue
             shed = item.followed and item.came_s is not None and item.came_s < overdue_s
-            taken = session.receive(item.name, item.payload, item.retained, now_s, item.came_s, shed)
+            if shed:
+                self._behind.add(item.camera)
+            taken = session.receive(item.name, item.payload, item.retained, now_s, item.came_s, shed, ahead)
             took.append((item.camera, taken))
         self._receipts += [item.receipt for item in batch if item.receipt is not None]
         self._use(took)
@@ -212,6 +218,7 @@ class Bridge:
     def settle(self) -> None:
         """Read what waits for slots that will not come; call it while no message comes."""
         now_s = self._clock()
+        self._behind.clear()
         self._use([(camera, session.settle(now_s)) for camera, session in self.sessions.items()])
         if self._work:
             self._commit()
@@ -291,6 +298,7 @@ class Bridge:
             self.publisher.pump()
             time.sleep(0.005)
         self._commit()
+        self._signatures.close()
 
     def open_alerts(self) -> list[Message]:
         """The open alerts of each camera, for the beginning of a connection."""
@@ -374,7 +382,8 @@ class Bridge:
         wants = self._requests.wants_words
         self._requests.begin(len(events))
         asked = [
-            answered and wants(event, bool(changes), self._records[event.camera], self._work)
+            answered
+            and wants(event, bool(changes), self._records[event.camera], self._work, event.camera in self._behind)
             for answered, event, changes in zip(cloud, events, turned, strict=True)
         ]
         wanted = [event for event, has_words in zip(events, asked, strict=True) if has_words]
@@ -386,7 +395,7 @@ class Bridge:
             place = (event.boot_id, event.last_slot)
             told = [(change, model.sentence(event, reading, said, change)) for change in changes]
             self._publish_alerts([(event.camera, Turn(*place, *each)) for each in told], event.model_id)
-        self._draw(events)
+        self._draw([event for event in events if event.camera not in self._behind])
 
     def _draw(self, events: Sequence[Event]) -> None:
         """Draw the newest event of each camera, where its model has an artist."""

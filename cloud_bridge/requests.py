@@ -60,7 +60,7 @@ class Requests:
         """
         self._left = 1 + int(events * self._slot_s / self._every_s) if self._every_s else events
 
-    def wants_words(self, event: Event, changes: bool, record: CameraRecord, work: Work) -> bool:
+    def wants_words(self, event: Event, changes: bool, record: CameraRecord, work: Work, behind: bool = False) -> bool:
         """Whether a verdict has a sentence: making one takes ten times as long as reading the event.
 
         Args:
@@ -68,11 +68,12 @@ class Requests:
             changes: Whether an alert changes with it.
             record: Of its camera; it is told where there is a sentence.
             work: Of this commit; it is told what is answered.
+            behind: More comes of its camera than can be read: only what was asked for has one.
         """
         asked_s, (boot_id, slot) = self._asked.pop(event.camera, None), record.described
         passed_s = (event.last_slot - slot) * self._slot_s
-        due = self._left > 0 and (boot_id != event.boot_id or passed_s >= self._every_s)
-        wants = changes or asked_s is not None or due
+        due = not behind and self._left > 0 and (boot_id != event.boot_id or passed_s >= self._every_s)
+        wants = (changes and not behind) or asked_s is not None or due
         if wants:
             record.described = (event.boot_id, event.last_slot)
             self._left -= due

@@ -23,7 +23,8 @@ from cloud_bridge.alerts.lifecycle import (
     AlertBook,
     AlertChange,
 )
-from cloud_bridge.ingest.session import CameraSession, Taken
+from cloud_bridge.ingest.events import Taken
+from cloud_bridge.ingest.session import CameraSession
 
 __all__ = ["CameraConditions", "Turn"]
 

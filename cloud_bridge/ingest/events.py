@@ -9,17 +9,20 @@ every release is part of at least one event, and events are in the order of thei
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cloud_bridge.store.records import Accepted
 from familial.evaluate.ood_detector import OodDetector
 from wire.protocol.event import EventWindow
+from wire.protocol.state import State
 
-__all__ = ["Event", "EventReader", "Release"]
+__all__ = ["NOTHING", "Event", "EventReader", "Release", "Taken"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +77,27 @@ class Event:
     model_id: int = 0
 
 
+class Taken(NamedTuple):
+    """What a message gave.
+
+    Attributes:
+        releases: That are now in order, oldest first.
+        events: That they complete.
+        state: The newest one of the device.
+        accepted: Verified releases that are new, in order of arrival; some wait for an earlier slot.
+        unread: Boot id, slot and reason of accepted ones, now or before, that turned out not to be read.
+    """
+
+    releases: list[Release]
+    events: list[Event]
+    state: State | None = None
+    accepted: Sequence[Accepted] = ()
+    unread: Sequence[tuple[int, int, str]] = ()
+
+
+NOTHING = Taken([], [])
+
+
 class EventReader:
     """Turns the releases of one camera and model, in slot order, into events.
 
@@ -107,6 +131,7 @@ class EventReader:
         self._weights = weights
         self._detector = detector
         self._shape = (releases, tokens, width)
+        self._turn = zlib.crc32(camera.encode())
         self.shed, self.owes = 0, False
         self._unread: int | None = None  # the oldest release that was in no event yet
         self._begin(-1, 0)
@@ -115,7 +140,7 @@ class EventReader:
         """Take the next release and return the events that it completes, at most two.
 
         A release of noise alone counts as missing. `shed`: leave the event to a later release whose event has all of it
-        that was in none yet.
+        that was in none yet; to the next one in turn, as else all cameras would come to their last chance at once.
         """
         out: list[Event] = []
         if release.boot_id != self._boot_id:
@@ -133,8 +158,8 @@ class EventReader:
         self._time_s = release.time_s
         self._unread = release.slot if self._unread is None else self._unread
         if release.slot - self._start + 1 >= size:
-            self.owes = shed
-            out += [] if shed else self.flush()
+            self.owes = shed and (release.slot + self._turn) % size != 0
+            out += [] if self.owes else self.flush()
         return out
 
     def flush(self) -> list[Event]:

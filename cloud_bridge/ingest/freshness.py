@@ -67,9 +67,9 @@ class Allowance:
         self._burst, self._per_s = rule.burst, rule.rate / slot_s
         self._left, self._then_s = rule.burst, 0.0
 
-    def has(self, now_s: float) -> bool:
-        """Whether there is one, at `now_s` of this machine's clock."""
-        return min(self._burst, self._left + max(0.0, now_s - self._then_s) * self._per_s) >= 1.0
+    def has(self, now_s: float, count: int = 1) -> bool:
+        """Whether there are so many, at `now_s` of this machine's clock."""
+        return min(self._burst, self._left + max(0.0, now_s - self._then_s) * self._per_s) >= count
 
     def take(self, now_s: float) -> bool:
         """Take one, at `now_s` of this machine's clock; False where there is none."""

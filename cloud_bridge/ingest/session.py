@@ -20,10 +20,10 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from cloud_bridge.ingest.engines import Engine, Engines
-from cloud_bridge.ingest.events import Event, Release
+from cloud_bridge.ingest.events import NOTHING, Event, Release, Taken
 from cloud_bridge.ingest.freshness import Allowance, Freshness, IngestRule
 from cloud_bridge.ingest.reasons import LOGGED, REASONS
 from cloud_bridge.ingest.trust import Trust
@@ -31,39 +31,18 @@ from cloud_bridge.log import log_of
 from cloud_bridge.store.records import Accepted, CameraRecord, Stored
 from wire.errors import MessageError
 from wire.privacy.level_rule import Witness
-from wire.protocol.keys import PublicKey
+from wire.protocol.keys import KeyAhead, PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FLAG_SPENT, FeatureMessage, open_features
-from wire.protocol.release_layout import stated_in
-from wire.protocol.state import State, open_state
+from wire.protocol.release_layout import features_size, read_release, stated_in
+from wire.protocol.state import open_state
+from wire.protocol.topics import signed_context
 
-__all__ = ["NOTHING", "CameraSession", "Taken"]
-
+__all__ = ["CameraSession"]
 
 _FLOOD = MessageError("flood", "faster than its slots pass; [ingest] burst and rate allow more")
 _QUIET_S = 5.0  # after an offline, before a slot that is missing is given up
 _STATES = IngestRule(burst=60.0, rate=1.0)  # that a camera may send: each can turn an alert
 _RECENT = 256  # slots within which a repeated one counts as a duplicate, and a late one as late
-
-
-class Taken(NamedTuple):
-    """What a message gave.
-
-    Attributes:
-        releases: That are now in order, oldest first.
-        events: That they complete.
-        state: The newest one of the device.
-        accepted: Verified releases that are new, in order of arrival; some wait for an earlier slot.
-        unread: Boot id, slot and reason of accepted ones, now or before, that turned out not to be read.
-    """
-
-    releases: list[Release]
-    events: list[Event]
-    state: State | None = None
-    accepted: Sequence[Accepted] = ()
-    unread: Sequence[tuple[int, int, str]] = ()
-
-
-NOTHING = Taken([], [])
 
 
 class CameraSession:
@@ -172,6 +151,7 @@ class CameraSession:
         now_s: float = 0.0,
         came_s: float | None = None,
         shed: bool = False,
+        ahead: PublicKey | None = None,
     ) -> Taken:
         """Take one message and return what it gave. Never raises.
 
@@ -182,10 +162,11 @@ class CameraSession:
             now_s: This machine's clock, seconds since 1970.
             came_s: What it was when the message came; None: the same.
             shed: Leave out an event that a later one will have in it.
+            ahead: As `ahead` made it for this message; None: its signature was not looked at.
         """
         self._now_s, self._came_s = now_s, now_s if came_s is None else came_s
         if name == "features":
-            return self._read(self.accept(payload), shed)
+            return self._read(self.accept(payload, ahead), shed)
         if name == "state" and payload:
             return self._state(payload, retained)
         if name == "certificate" and payload:
@@ -299,7 +280,22 @@ class CameraSession:
 
     # --- features
 
-    def accept(self, payload: bytes) -> list[Release]:
+    def ahead(self, payload: bytes, came_s: float, nth: int) -> KeyAhead | None:
+        """The camera's key, to verify a features message before it is taken. Changes nothing.
+
+        None: it will be refused without a look at its signature, or it has an unusual form. nth: So many of the
+        camera are looked at together, this one included.
+        """
+        engine, trusted = self._stated(payload)
+        n = engine.shape[0]
+        if not trusted or len(payload) != features_size(n) or not self._allowance.has(came_s, nth):
+            return None
+        found = read_release(payload, n)
+        if found is None:
+            return None
+        return KeyAhead(self._public, found.signature, signed_context("features", *self._names) + found.body)
+
+    def accept(self, payload: bytes, ahead: PublicKey | None = None) -> list[Release]:
         """Verify a features message and return the releases that are now in order, oldest first. Never raises.
 
         What a camera sends beyond its allowance is refused unseen: its signature would cost more than all the rest.
@@ -313,7 +309,7 @@ class CameraSession:
             self._refuse_for(_FLOOD)
             return []
         try:
-            message = open_features(payload, self._public, *self._names, *engine.shape)
+            message = open_features(payload, ahead or self._public, *self._names, *engine.shape)
         except MessageError as error:
             self._refuse_for(error)
             boot_id, model_id = stated_in(payload) or (-1, 0)
