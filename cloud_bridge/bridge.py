@@ -1,5 +1,7 @@
 """The bridge: messages -> sessions -> events -> member -> verdicts and alerts. One thread does all of it.
 
+A large batch's signatures alone are looked at by others, too (ingest/signatures.py).
+
     for batch in mailbox:                       # loop.py: at most 256 messages, a message of each camera in turn
         taken = session.receive(message, now)   # one session for each camera; pure
         for event, reading in member.read(...): # all cameras of one model in one forward
@@ -389,7 +391,7 @@ class Bridge:
         wanted = [event for event, has_words in zip(events, asked, strict=True) if has_words]
         words = iter(ask_each(self.models, wanted, lambda member, own: member.describe(own)))
         for event, reading, changes, has_words in zip(events, readings, turned, asked, strict=True):
-            said, model = next(words) if has_words else None, self.models[event.model_id]
+            said, model = next(words) if has_words else "" if changes else None, self.models[event.model_id]
             if reading.member == "cloud" or not event.late:  # the device's own verdict stands; ours could not say late
                 self._publish_verdict(event, reading, model.sentence(event, reading, said))
             place = (event.boot_id, event.last_slot)

@@ -10,6 +10,7 @@ import numpy as np
 from cloud_bridge.alerts.budget import AlertBudget, EvidenceRule
 from cloud_bridge.alerts.lifecycle import CONDITIONS
 from cloud_bridge.alerts.rules import AlertRule
+from cloud_bridge.narrator import Narrator
 from familial.evaluate.sequential import LYING_STILL, AlertCalibration, Moment, OperatingPoint, ScoreLaw
 from tests.support.bridge_factory import Harness, make_manifest, release
 from tests.support.services import ROOT
@@ -61,6 +62,15 @@ def test_a_server_that_comes_and_goes_is_told_once(tmp_path: Path) -> None:
     assert len(told(harness)) == 1
     watch(harness, 79.0)  # 30 s after the last event of the edge's exit
     assert told(harness)[1:] == [("degraded", False, "warning")]
+
+
+def test_an_alert_of_the_edges_exit_says_what_and_how_sure(tmp_path: Path) -> None:
+    """The words are the cloud member's; the rest of a sentence needs none."""
+    harness = Harness(tmp_path, MANIFEST, RULE, narrator=Narrator.of(MANIFEST))
+    send(harness, range(12), 90, exit_of="edge")
+    (alert,) = harness.alerts()
+    assert alert.sentence.startswith("very probably a fall") and "perhaps" not in alert.sentence
+    assert harness.member.described == []
 
 
 def test_it_is_still_open_after_a_restart(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cloud_bridge.contour.artist import Artist
 from cloud_bridge.ingest.events import EventReader, Release
 from cloud_bridge.ingest.freshness import IngestRule
 from cloud_bridge.ingest.transport import Inbound, Mailbox
+from cloud_bridge.narrator import Narrator
 from tests.support.bridge_factory import OTHER, Harness, make_manifest, release
 from tests.support.contour_factory import make_decoder
 
@@ -116,6 +117,16 @@ def test_words_and_figures_are_left_out_first(tmp_path: Path) -> None:
     (alerts, words, figures), (late_alerts, no_words, no_figures) = found
     assert words > 0 and figures > 20 and alerts
     assert (no_words, no_figures) == (0, 0) and [each[:2] for each in late_alerts] == [each[:2] for each in alerts]
+
+
+def test_an_alert_of_an_overdue_event_says_what_and_how_sure_all_the_same(tmp_path: Path) -> None:
+    harness = Harness(tmp_path, MANIFEST, RULE, narrator=Narrator.of(MANIFEST))
+    harness.now_s = LATER_S
+    overdue(harness, range(40), 90)
+    (alert,) = harness.alerts()
+    (verdict,) = [each for each in harness.verdicts() if each.last_slot == alert.slot]
+    assert alert.sentence == verdict.sentence and alert.sentence.startswith("very probably a fall")
+    assert "perhaps" not in alert.sentence and sum(bool(each.sentence) for each in harness.verdicts()) == 1
 
 
 def test_a_camera_that_floods_takes_no_words_from_another(tmp_path: Path) -> None:
