@@ -326,33 +326,13 @@ class Certificate:
         """Read the inputs of a certificate that anybody may have written; nothing is computed from them.
 
         Returns:
-            What the inputs are, and the whole document, of which no other number may be believed (`difference`).
+            What the inputs are, and the whole document, of which no other number may be believed (`difference`). It is
+            the same for the next who asks: change nothing in it.
 
         Raises:
             CertificateError: It is no certificate, of another version, or its inputs are out of range.
         """
-        try:
-            found = read_json(payload, MAX_CERTIFICATE, _DEPTH, _VALUES)
-            if found["version"] != _VERSION:
-                version = str(found["version"])[:_SHOWN]
-                raise CertificateError(
-                    f"certificate: version is {version}, this software reads version {_VERSION}; {_CURE}"
-                )
-            given = found["inputs"]
-            certificate = cls(
-                clip_norm=_integer(given, "clip_norm"),
-                sigma=exact(given["sigma"]),
-                n=_integer(given, "n"),
-                slot_s=_real(given, "slot_s"),
-                receptive_field_s=_real(given, "receptive_field_s"),
-                event_releases=_integer(given, "event_releases"),
-                lifetime_years=_real(given, "lifetime_years"),
-                adaptive_level=Limits.of(given["adaptive_level"]) if "adaptive_level" in given else None,
-                scene_cameras=_integer(given, "scene_cameras") if "scene_cameras" in given else 1,
-            )
-        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-            raise CertificateError(f"certificate: unreadable ({repr(error)[:_SHOWN]}); {_CURE}") from error
-        return certificate, found
+        return _read(payload)
 
     def difference(self, found: Any) -> str:
         """Say where `found` is not this certificate's document; "" where it is. Floats agree to 1e-4."""
@@ -360,6 +340,32 @@ class Certificate:
             return _first_difference(_expected(self), found, "certificate")
         except ArithmeticError as error:
             raise CertificateError(f"certificate: its inputs give no bounds ({error}); {_CURE}") from error
+
+
+@lru_cache(maxsize=2)  # why one is refused is asked for after it was
+def _read(payload: bytes) -> tuple[Certificate, dict[str, Any]]:
+    try:
+        found = read_json(payload, MAX_CERTIFICATE, _DEPTH, _VALUES)
+        if found["version"] != _VERSION:
+            version = str(found["version"])[:_SHOWN]
+            raise CertificateError(
+                f"certificate: version is {version}, this software reads version {_VERSION}; {_CURE}"
+            )
+        given = found["inputs"]
+        certificate = Certificate(
+            clip_norm=_integer(given, "clip_norm"),
+            sigma=exact(given["sigma"]),
+            n=_integer(given, "n"),
+            slot_s=_real(given, "slot_s"),
+            receptive_field_s=_real(given, "receptive_field_s"),
+            event_releases=_integer(given, "event_releases"),
+            lifetime_years=_real(given, "lifetime_years"),
+            adaptive_level=Limits.of(given["adaptive_level"]) if "adaptive_level" in given else None,
+            scene_cameras=_integer(given, "scene_cameras") if "scene_cameras" in given else 1,
+        )
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise CertificateError(f"certificate: unreadable ({repr(error)[:_SHOWN]}); {_CURE}") from error
+    return certificate, found
 
 
 @lru_cache(maxsize=16)
@@ -389,11 +395,13 @@ def _up(value: float, more: float = 0.0) -> float:
 
 def _first_difference(expected: Any, found: Any, path: str) -> str:
     """Where `found` is not what was `expected`, in words; empty where it is."""
-    if isinstance(expected, Mapping):
-        if not isinstance(found, Mapping) or set(expected) != set(found):
+    if isinstance(expected, dict):
+        if not isinstance(found, dict) or expected.keys() != found.keys():
             return f"{path}: the fields are not {sorted(expected)}"
-        differences = (_first_difference(expected[key], found[key], f"{path}.{key}") for key in expected)
-        return next((text for text in differences if text), "")
+        for key, value in expected.items():
+            if text := _first_difference(value, found[key], f"{path}.{key}"):
+                return text
+        return ""
     if isinstance(expected, float) and isinstance(found, (int, float)) and not isinstance(found, bool):
         same = math.isclose(expected, found, rel_tol=1e-4, abs_tol=1e-12)
     else:
