@@ -68,7 +68,7 @@ def test_a_broker_that_takes_no_long_message_gets_the_others(
         assert sessions <= 4
         time.sleep(1.5)
         publisher.send("features", Sealed(b"last"))
-        assert publisher.flush(10)
+        assert publisher.flush(60)
         assert publisher._client.sessions == sessions  # it holds
         assert publisher._client._client.protocol == MQTTProtocolVersion(version)
     until(lambda: b"last" in listener.of("features"), 60)
@@ -91,7 +91,7 @@ def test_what_an_access_list_denies_is_counted_and_told_once(tmp_path: Path, cap
     with Publisher(config_of(tmp_path, broker.port), KEY, STATE, b"c") as publisher:
         for _ in range(3):
             publisher.send("features", Sealed(b"one"))
-        assert publisher.flush(30)
+        assert publisher.flush(60)
         figures = publisher.figures()
     assert (figures["refused"], figures["sent"]) == (3, 2)  # the state and the certificate were sent
     told = [record.getMessage() for record in caplog.records if "refuses our message" in record.getMessage()]
@@ -106,7 +106,7 @@ def test_two_devices_of_one_name_leave_each_other_alone(tmp_path: Path, mosquitt
     ):
         for publisher in (one, other):
             publisher.send("features", Sealed(b"x"))
-            assert publisher.flush(30)
+            assert publisher.flush(60)
         assert (one._client.sessions, other._client.sessions) == (1, 1)
 
 
@@ -158,10 +158,10 @@ def test_the_state_is_published_again_when_the_clock_is_set(
     monkeypatch.setattr(time, "time", lambda: 86_403.0)
     with Publisher(config_of(tmp_path, mosquitto), KEY, {**STATE, "started_at": 86_403}, b"c") as publisher:
         publisher.update_state(blind=False)
-        assert publisher.flush(30)
+        assert publisher.flush(60)
         monkeypatch.setattr(time, "time", lambda: real)
         publisher.update_state(blind=False)
-        assert publisher.flush(30)
+        assert publisher.flush(60)
         publisher.update_state(blind=False)
     until(lambda: len(listener.states()) == 3, 60)
     started = [int(state.split(b'"started_at":')[1].split(b",")[0]) for state in listener.of("state")]
