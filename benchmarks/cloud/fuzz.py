@@ -41,7 +41,8 @@ from cloud_bridge.commands.desk import CommandConfig
 from cloud_bridge.config import BridgeConfig, CameraConfig
 from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.ingest.engines import Engine
-from cloud_bridge.ingest.session import CameraSession, Taken
+from cloud_bridge.ingest.events import Taken
+from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.log import BoundedRate
 from cloud_bridge.models import Model, by_id
 from cloud_bridge.service import Service
