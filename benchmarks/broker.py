@@ -25,9 +25,12 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wire.errors import BrokerError
+
+if TYPE_CHECKING:
+    import paho.mqtt.client as mqtt
 
 __all__ = [
     "ANSWERS_ALONE",
@@ -37,6 +40,7 @@ __all__ = [
     "Mosquitto",
     "Tap",
     "child_env",
+    "end",
     "find_mosquitto",
     "free_port",
     "main",
@@ -67,6 +71,14 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def end(client: mqtt.Client) -> None:
+    """Disconnect a client of paho, wait for its thread, and close the socket that it may leave to the collector."""
+    client.disconnect()
+    client.loop_stop()
+    if (left := client.socket()) is not None:
+        left.close()
 
 
 def child_env(**extra: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from benchmarks.broker import Broker
+from benchmarks.broker import Broker, end
 from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError, MessageError
 from wire.protocol.keys import PublicKey
@@ -89,8 +89,7 @@ class Listener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end(self._client)
 
 
 @dataclass(frozen=True, slots=True)

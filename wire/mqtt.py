@@ -481,9 +481,15 @@ def _choose_pauses(client: mqtt.Client, short: int = 0) -> None:
 def _retire(client: mqtt.Client) -> threading.Thread:
     """End a paho client without waiting for its thread, which may be connecting; returns the thread that waits."""
     client.disconnect()
-    waiting = threading.Thread(target=client.loop_stop, name="mqtt-end", daemon=True)
+    waiting = threading.Thread(target=_wait_for_end, args=(client,), name="mqtt-end", daemon=True)
     waiting.start()
     return waiting
+
+
+def _wait_for_end(client: mqtt.Client) -> None:
+    client.loop_stop()
+    if (left := client.socket()) is not None:
+        left.close()
 
 
 def _require_paho() -> None:

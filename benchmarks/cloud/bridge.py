@@ -30,7 +30,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from benchmarks.broker import Mosquitto
+from benchmarks.broker import Mosquitto, end
 from benchmarks.harness import CHECKPOINT, add_checkpoint, add_engine, add_untimed, engine_folder
 from benchmarks.runner import Benchmark, Report
 from cloud_bridge.config import BridgeConfig, CameraConfig
@@ -112,8 +112,7 @@ def _client(port: int, name: str, session_s: int = 3600) -> Iterator[mqtt.Client
     try:
         yield client
     finally:
-        client.disconnect()
-        client.loop_stop()
+        end(client)
 
 
 def _queue(port: int, fleet: _Fleet, readers: Sequence[str]) -> None:
@@ -158,8 +157,7 @@ def _bare(port: int, fleet: _Fleet) -> tuple[float, float]:
     if not done.wait(_PATIENCE_S):
         raise BrokerError(f"the bare client got {good[0]} of {fleet.count} releases")
     took_s, worked_s = time.perf_counter() - began_s[0], time.process_time() - before_s
-    client.disconnect()
-    client.loop_stop()
+    end(client)
     return took_s, worked_s
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from benchmarks.broker import end
 from benchmarks.runner import percentiles
 from wire.artifact.manifest import EngineManifest
 from wire.errors import BrokerError
@@ -110,8 +111,7 @@ class _Listener:
             self.last_s = came_s
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end(self._client)
 
 
 def _sealed(manifest: EngineManifest, cameras: int, slots: int) -> list[list[bytes]]:

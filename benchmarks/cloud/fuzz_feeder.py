@@ -22,6 +22,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from benchmarks.broker import end
 from benchmarks.cloud.fuzz_messages import READ, Fuzzer
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.keys import DeviceKey
@@ -82,8 +83,7 @@ def _client(port: int, name: str) -> Iterator[mqtt.Client]:
     try:
         yield client
     finally:
-        client.disconnect()
-        client.loop_stop()
+        end(client)
 
 
 def feed(task: Feed) -> None:

@@ -30,7 +30,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from benchmarks.broker import Mosquitto
+from benchmarks.broker import Mosquitto, end
 from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
 from cloud_bridge.inference.member import Member
 from cloud_bridge.ingest.events import EventReader, Release
@@ -179,8 +179,7 @@ class Fleet:
             there.wait()  # while the broker is away, paho keeps it
             self._acknowledged[name].append((slot, time.time()))
             slot += 1
-        client.disconnect()
-        client.loop_stop()
+        end(client)
 
     def __enter__(self) -> Fleet:
         return self
@@ -219,8 +218,7 @@ class Subscriber:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end(self._client)
 
 
 class Nurse:
@@ -298,8 +296,7 @@ def late_subscriber_s(port: int) -> float:
     client.loop_start()
     known = there.wait(_LATE_S)
     took_s = time.monotonic() - began_s
-    client.disconnect()
-    client.loop_stop()
+    end(client)
     return took_s if known else math.inf
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from benchmarks.broker import child_env
+from benchmarks.broker import child_env, end
 from benchmarks.demo_source import rendered_clip
 from benchmarks.device.fake_eye import fake_eye
 from benchmarks.device.processes import family, resident
@@ -144,8 +144,7 @@ def _bare(rig: Rig, size: int) -> Iterator[Callable[[int], None]]:
         client.publish("veilsight/v1/site/bare/features", body + key.sign(body), qos=1)
 
     yield work
-    client.disconnect()
-    client.loop_stop()
+    end(client)
 
 
 def cpu_per_window(rig: Rig, windows: int) -> dict[str, float]:

@@ -32,7 +32,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from benchmarks.broker import Mosquitto, child_env, free_port
+from benchmarks.broker import Mosquitto, child_env, end, free_port
 from benchmarks.device.device_network import BROKER, DeviceNetwork
 from benchmarks.device.fault_campaign import Gateway
 from benchmarks.device.stalling_camera import StallingCamera
@@ -195,8 +195,7 @@ class _Day:
         client.connect("127.0.0.1", self.rig.broker.port)
         client.loop_start()
         client.publish(topic(SITE, "camera", "command"), payload, qos=1, retain=True).wait_for_publish(_END_S)
-        client.disconnect()
-        client.loop_stop()
+        end(client)
         time.sleep(self.part_s)
 
     def _page(self) -> Mapping[str, Any]:

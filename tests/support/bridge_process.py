@@ -14,6 +14,7 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from benchmarks.broker import end
 from tests.support.bridge_factory import DEVICE, OTHER, make_manifest
 from tests.support.services import PATIENCE_S, ROOT, until
 from wire.artifact.manifest import EngineManifest
@@ -82,8 +83,7 @@ class Peer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end(self._client)
 
 
 def save_checkpoint(folder: Path) -> tuple[Path, EngineManifest]:

@@ -16,6 +16,8 @@ import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from benchmarks.broker import end
+
 __all__ = ["PATIENCE_S", "ROOT", "Broker", "Listener", "find", "free_port", "until", "wait_for_port"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,5 +106,4 @@ class Listener:
         return [(s["status"], s["reason"]) for s in map(json.loads, self.of("state"))]
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end(self._client)

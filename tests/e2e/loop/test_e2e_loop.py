@@ -12,7 +12,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from benchmarks.broker import EmbeddedBroker
+from benchmarks.broker import EmbeddedBroker, end
 from benchmarks.harness import Rig
 from benchmarks.listener import Heard, Listener, Record
 from tests.support.loop_factory import a_clip, make_pair
@@ -130,8 +130,7 @@ def test_forged_messages_stop_nothing(rig: Rig, tmp_path: Path) -> None:
             assert edge.wait(PATIENCE_S) == 0, edge.output()
         assert bridge.wait(PATIENCE_S) == 0, bridge.output()
         heard = rig.hear(listener.records())
-    client.disconnect()
-    client.loop_stop()
+    end(client)
     read = [v.last_slot for _, v in heard.of("cloud")]
     assert read == [slot for slot in slots(heard) if slot >= 7], bridge.output()
     last = bridge.output().strip().splitlines()[-1]

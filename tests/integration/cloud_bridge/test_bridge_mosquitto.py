@@ -17,6 +17,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from benchmarks.broker import end
 from cloud_bridge.ingest.transport import Inbound, MqttTransport
 from tests.support.bridge_factory import DEVICE, OTHER, Harness, a_state, make_manifest, release
 from tests.support.bridge_process import save_checkpoint
@@ -56,8 +57,7 @@ class Peer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        end(self._client)
 
 
 def write_config(folder: Path, port: int, checkpoint: Path) -> Path:

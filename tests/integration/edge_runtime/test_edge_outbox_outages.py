@@ -16,6 +16,7 @@ import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from benchmarks.broker import end
 from cloud_bridge.ingest.engines import engines_of
 from cloud_bridge.ingest.session import CameraSession
 from cloud_bridge.store.records import CameraRecord
@@ -189,7 +190,7 @@ def test_the_broker_is_told_when_a_message_is_too_old(tmp_path: Path, broker: Br
     assert device.start(windows=5).wait(PATIENCE_S) == 0
     until(lambda: len(expiries) >= 5)
     assert all(7200 - 120 <= each <= 7200 for each in expiries)
-    client.loop_stop()
+    end(client)
 
 
 def test_a_folder_that_cannot_be_written_is_said_on_the_local_page(tmp_path: Path, broker: Broker) -> None:

@@ -11,7 +11,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from benchmarks.broker import EmbeddedBroker, Tap
+from benchmarks.broker import EmbeddedBroker, Tap, end
 from benchmarks.device import edge_loop, noise, wire
 from benchmarks.listener import Listener
 from benchmarks.model import clips
@@ -109,8 +109,7 @@ def test_a_tap_counts_what_passes_and_changes_nothing(tmp_path: Path) -> None:
         client.loop_start()
         client.publish("veilsight/x", b"payload" * 10, qos=1).wait_for_publish(PATIENCE_S)
         assert listener.wait_for(lambda records: len(records) == 1, PATIENCE_S)
-        client.disconnect()
-        client.loop_stop()
+        end(client)
         counts = tap.counts()
     assert listener.records()[0].payload == b"payload" * 10
     assert b"payload" * 10 in tap.sent
