@@ -13,14 +13,20 @@ from tests.support.built_once import built_once, exclusive, run_folder
 from tests.support.services import ROOT, Broker, Listener, find
 from tests.support.turns import turn
 
+_HAS_TURN = "VEILSIGHT_TEST_HAS_TURN"
+
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the time limit: waiting is no hanging
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Let a test that is marked `alone` run while no other one does."""
-    if "PYTEST_CURRENT_TEST" in os.environ:  # a test runs this one, and has its turn
+    if _HAS_TURN in os.environ:  # a test runs this one, and has its turn
         return (yield)
     with turn(item.get_closest_marker("alone") is not None):
-        return (yield)
+        os.environ[_HAS_TURN] = "1"  # not pytest's own variable: that one is gone after the first test of a process
+        try:
+            return (yield)
+        finally:
+            os.environ.pop(_HAS_TURN, None)
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support import turns
-from tests.support.services import until
+from tests.support.services import ROOT, until
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +55,33 @@ def test_who_is_alone_waits_for_those_before_and_those_after_for_it() -> None:
     alone.end.set()
     assert after.began.wait(60)
     after.end.set()
+
+
+def test_tests_that_a_test_runs_have_its_turn(tmp_path: Path) -> None:
+    """All of a process, also while another test waits to be alone: they waited for it, and it for them."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        "tests/unit/wire/test_wire_topics.py",
+    ]
+    with held(tmp_path / f"veilsight-tests-{os.getuid()}" / "turnstile.lock"):
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and int(ended.stdout.rpartition(" passed")[0].split()[-1]) > 1, ended.stdout
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    lock.parent.mkdir(mode=0o700)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def waits_in_the_turnstile() -> bool:
