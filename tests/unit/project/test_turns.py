@@ -60,17 +60,8 @@ def test_who_is_alone_waits_for_those_before_and_those_after_for_it() -> None:
 def test_tests_that_a_test_runs_have_its_turn(tmp_path: Path) -> None:
     """All of a process, also while another test waits to be alone: they waited for it, and it for them."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        "tests/unit/wire/test_wire_topics.py",
-    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    command += ["tests/unit/wire/test_wire_topics.py"]
     with held(tmp_path / f"veilsight-tests-{os.getuid()}" / "turnstile.lock"):
         ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0 and int(ended.stdout.rpartition(" passed")[0].split()[-1]) > 1, ended.stdout
