@@ -188,7 +188,6 @@ class Bridge:
     def handle(self, batch: Sequence[Inbound]) -> None:
         """Take messages in order of arrival, read the events that they complete, publish verdicts and alerts."""
         now_s, took = self._clock(), list[tuple[str, Taken]]()
-        self._behind.clear()
         self.stages.begin((item.camera, item.came_s) for item in batch)
         before_s = now_s - self._shed_after_s
         overdue_s = before_s if self._began_s < before_s else -math.inf  # while we did not read, nothing was overdue
@@ -204,6 +203,7 @@ class Bridge:
             took.append((item.camera, taken))
         self._receipts += [item.receipt for item in batch if item.receipt is not None]
         self._use(took)
+        self._behind.clear()
         self._commit()
 
     def change(self, models: Models) -> None:
@@ -220,7 +220,6 @@ class Bridge:
     def settle(self) -> None:
         """Read what waits for slots that will not come; call it while no message comes."""
         now_s = self._clock()
-        self._behind.clear()
         self._use([(camera, session.settle(now_s)) for camera, session in self.sessions.items()])
         if self._work:
             self._commit()
