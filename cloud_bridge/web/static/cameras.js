@@ -24,9 +24,9 @@ export function cameras(ward) {
 
   function show(changed) {
     if (changed.has("cameras") || changed.has("tick")) place();
-    if (changed.has("cameras")) for (const card of cards.values()) card.strip();
-    else if (changed.has("tick")) for (const card of cards.values()) card.late();
-    else for (const name of ward.touched) cards.get(name)?.strip();
+    if (changed.has("rows")) return cards.forEach((card) => card.strip());
+    for (const name of ward.touched) cards.get(name)?.strip();
+    if (changed.has("cameras") || changed.has("tick")) cards.forEach((card) => card.late());
   }
 
   function place() {
@@ -98,7 +98,7 @@ class Card {
     drawMinute(this.picture, this.rows, this.ward.now(), this.ward, MINUTE_S);
   }
 
-  // A camera that says nothing is drawn once a second, too: what it said moves on.
+  // A camera that says nothing is drawn now and then, too: what it said moves on.
   late() {
     if (Date.now() - this.drawn > 1500) this.strip();
   }

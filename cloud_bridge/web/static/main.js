@@ -242,7 +242,7 @@ function decoded(text) {
 
 follow(() => {
   forgetColours();
-  frame?.show(new Set(["cameras", "minutes", "link"]));
+  frame?.show(new Set(["cameras", "rows", "link"]));
 });
 start();
 

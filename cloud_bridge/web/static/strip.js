@@ -58,26 +58,23 @@ export function drawMinute(target, rows, now_s, ward, seconds) {
   const brush = target.getContext("2d");
   brush.clearRect(0, 0, size.width, size.height);
   const wide = size.width / seconds;
-  for (const row of rows) {
-    const x = size.width - (now_s - row.at) * wide;
-    if (x < -wide) continue;
-    bar(brush, x - wide, Math.max(1, wide * Math.max(0.75, ward.slot_s * 0.8)), size.height, kindOf(row, ward.quiet));
+  const bar = Math.max(1, wide * Math.max(0.75, ward.slot_s * 0.8));
+  for (const [kind, { ink, parts }] of Object.entries(BARS)) {
+    brush.fillStyle = colour(ink); // once for all bars of a kind: a browser parses it each time
+    for (const row of rows) {
+      const x = size.width - (now_s - row.at) * wide;
+      if (x < -wide || kindOf(row, ward.quiet) !== kind) continue;
+      for (const [from, high] of parts) brush.fillRect(x - wide, size.height * from, bar, size.height * high);
+    }
   }
 }
 
-function bar(brush, x, wide, height, kind) {
-  if (kind === "risk") {
-    brush.fillStyle = colour("bad");
-    brush.fillRect(x, 0, wide, height);
-  } else if (kind === "unsure") {
-    brush.fillStyle = colour("warn");
-    brush.fillRect(x, height * 0.45, wide, height * 0.2);
-    brush.fillRect(x, height * 0.75, wide, height * 0.25);
-  } else {
-    brush.fillStyle = colour("quiet");
-    brush.fillRect(x, height * 0.7, wide, height * 0.3);
-  }
-}
+// Of each kind: its colour, and where its parts begin and how high they are, as shares of the height.
+const BARS = {
+  quiet: { ink: "quiet", parts: [[0.7, 0.3]] },
+  unsure: { ink: "warn", parts: [[0.45, 0.2], [0.75, 0.25]] },
+  risk: { ink: "bad", parts: [[0, 1]] },
+};
 
 export const risk = (row, quiet) => (row.label === quiet ? 1 - row.p : row.p);
 

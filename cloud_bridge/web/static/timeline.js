@@ -74,7 +74,7 @@ export function timeline(ward, site, camera) {
   }
 
   function show(changed) {
-    if (due) draw();
+    if (due || changed.has("rows")) draw();
     due = 0;
     if (!["cameras", "link", "tick"].some((each) => changed.has(each))) return;
     figure.show();

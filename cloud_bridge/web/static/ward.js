@@ -119,7 +119,7 @@ export class Ward {
     this.waiting = null;
     for (const [kind, data] of mine) this.event(kind, data);
     this.known = true;
-    this.say("link", "alerts", "cameras", "minutes");
+    this.say("link", "alerts", "cameras", ...(whole ? ["rows"] : []));
   }
 
   failed(error, mine) {
