@@ -18,7 +18,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from cloud_bridge.alerts.lifecycle import CONDITIONS
 from cloud_bridge.alerts.severity import severity_of
 from cloud_bridge.api.tokens import Caller
 from cloud_bridge.store import tables
@@ -148,7 +147,7 @@ def _unseen(connection: Connection, numbers: Sequence[int], opened: set[str]) ->
     """The newest change of each risk of the last hours that is over, and of which nobody has seen any change."""
     table = tables.alerts
     query = sa.select(table).where(table.c.camera_id.in_(numbers), table.c.made_s >= time.time() - _UNSEEN_S)
-    query = query.where(table.c.raised, table.c.seen_by == "", table.c.label.not_in(CONDITIONS))
+    query = query.where(tables.UNSEEN_RISK)
     found = dict[str, dict[str, Any]]()
     for row in connection.execute(query.order_by(table.c.made_s.desc()).limit(_MOST_UNSEEN)).mappings():
         if row["first_id"] not in opened:

@@ -31,9 +31,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 __all__ = [
+    "UNSEEN_RISK",
     "alerts",
     "audit",
     "bridge",
@@ -105,6 +107,13 @@ verdicts = Table(
     Index("verdicts_by_time", "made_s"),
 )
 
+UNSEEN_RISK = text(
+    "raised AND seen_by = '' AND label NOT IN ('blind', 'late', 'not watching', 'stale', 'untrusted key', "
+    "'clock skew', 'bridge lost', 'degraded')"
+)
+"""Of an alert's change: it raised a risk, not a condition of a camera, and nobody has seen it. As text without bound
+values, so that both databases know a query's condition as that of their index."""
+
 alerts = Table(
     "alerts",
     metadata,
@@ -125,6 +134,8 @@ alerts = Table(
     Column("seen_s", Float, nullable=False),
     Index("alerts_by_time", "made_s"),
     Index("alerts_by_place", "camera_id", "boot_id", "slot"),
+    Index("alerts_by_label", "camera_id", "label", "made_s"),
+    Index("alerts_unseen_risks", "camera_id", "made_s", sqlite_where=UNSEEN_RISK, postgresql_where=UNSEEN_RISK),
 )
 
 comments = Table(

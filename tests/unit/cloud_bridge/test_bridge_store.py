@@ -227,7 +227,7 @@ def test_a_later_version_is_refused(config: StoreConfig, tmp_path: Path) -> None
     engine = open_engine(config, tmp_path)
     with writing(engine) as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(StoreError, match="the store has version 9999, ours is 0004; update first"):
+    with pytest.raises(StoreError, match="the store has version 9999, ours is 0005; update first"):
         open_engine(config, tmp_path)
 
 
