@@ -107,7 +107,8 @@ def _tower_stage(training: _Training, budget: Budget) -> None:
     config, clips = training.config, training.source.clips
     shares, seconds = label_shares(training.family.config.labels), max(1.0, budget.left - training.kept.total)
     steps = config.tower_steps
-    training.step = train_towers(training.average, clips, shares, steps, config.lr, config.seed, seconds, budget.now)
+    how: dict[str, Any] = {"now": budget.now, "set_variance": config.set_variance}
+    training.step = train_towers(training.average, clips, shares, steps, config.lr, config.seed, seconds, **how)
 
 
 def _whole_clips(training: _Training, budget: Budget) -> None:

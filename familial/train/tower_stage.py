@@ -30,6 +30,7 @@ from familial.data.people_views import changed_people, people_at, tracks_of
 from familial.model.desensitizer import LateFusion
 from familial.model.family import Family
 from familial.model.towers.fused import FusedTower
+from familial.train.environments import SetWeights
 from wire.errors import ConfigError
 from wire.people.packed import Packed
 
@@ -58,6 +59,7 @@ def train_towers(
     seed: int,
     seconds: float,
     now: Callable[[], float] = time.monotonic,
+    set_variance: float = 0.0,
 ) -> int:
     """Train the people tower and the fusion of `family` in place; the result is a moving average.
 
@@ -70,6 +72,7 @@ def train_towers(
         seed: of clips, views and errors.
         seconds: of wall clock, at most.
         now: a clock in seconds.
+        set_variance: weight of the variance of the sets' losses, of clips of which the label alone is known.
 
     Returns:
         How many steps there was time for.
@@ -87,7 +90,7 @@ def train_towers(
     learner = nn.ModuleList((tower.people, fusion)).requires_grad_(True).train()
     averages = [parameter.detach().clone() for parameter in learner.parameters()]
     optimiser = torch.optim.AdamW(learner.parameters(), lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
-    step = 0
+    step, set_weights = 0, SetWeights(set_variance)
     while (done := max(step / steps, (now() - began) / seconds)) < 1.0:
         for group in optimiser.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * done))
@@ -96,7 +99,7 @@ def train_towers(
             for known, pool in seen.items()
             for _ in range(_CLIPS[known])
         ]
-        loss = _loss(tower, fusion, drawn, family, rng)
+        loss = _loss(tower, fusion, drawn, family, rng, set_weights)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -137,6 +140,7 @@ def _loss(
     drawn: Sequence[tuple[_Seen, bool]],
     family: Family,
     rng: np.random.Generator,
+    set_weights: SetWeights,
 ) -> Tensor:
     """The mean loss of some clips: of their sum, and of each tower alone."""
     motion, tracks, labels, counts = [], [], list[int](), list[int]()
@@ -152,11 +156,15 @@ def _loss(
     features = torch.cat((torch.cat(motion), people), dim=1)
     of_slots, of_clips = torch.tensor(labels), torch.tensor([each.clip.label for each, _ in drawn])
     weak = torch.tensor([not known for _, known in drawn])
-    loss = torch.zeros(())
+    sets = [each.clip.set for each, known in drawn if not known]
+    of_sets, loss = set_weights.of(sets), torch.zeros(())
     for logits, weight in ((fusion(features), 1.0), *((each, 0.5) for each in fusion.each(features))):
-        odds = logits - logits[:, :1]
-        means = [torch.logsumexp(part, dim=0) - math.log(len(part)) for part in torch.split(odds, counts)]
-        loss = loss + weight * cross_entropy(torch.stack(means)[weak], of_clips[weak]) if bool(weak.any()) else loss
+        if sets:
+            odds = logits - logits[:, :1]
+            means = [torch.logsumexp(part, dim=0) - math.log(len(part)) for part in torch.split(odds, counts)]
+            losses = cross_entropy(torch.stack(means)[weak], of_clips[weak], reduction="none")
+            loss = loss + weight * (of_sets * losses).mean()
+            set_weights.see(sets, losses)
         known = of_slots != UNKNOWN
         if bool(known.any()):
             loss = loss + 0.5 * weight * cross_entropy(logits[known], of_slots[known], label_smoothing=0.02)

@@ -19,6 +19,7 @@ from familial.model.family import Family
 from familial.train import tower_stage
 from familial.train.__main__ import run
 from familial.train.config import TrainConfig
+from familial.train.environments import SetWeights
 from familial.train.loop import train
 from familial.train.tower_stage import train_towers
 from tests.support.family_factory import make_family, small_config
@@ -138,6 +139,29 @@ def test_a_family_without_two_towers_is_refused(tmp_path: Path) -> None:
         (["--tower-steps", "5"], "--tower-steps 5: .* from a --base"),
         (["--tower-steps", "-1", "--base", str(tmp_path / "base")], "--tower-steps -1"),
         (["--tower-steps", "5", "--clip-stage", "1", "--base", str(tmp_path / "base")], "--clip-stage below 1"),
+        (["--set-variance", "1"], "--set-variance 1: .* goes with --tower-steps"),
+        (["--tower-steps", "5", "--set-variance", "-1", "--base", str(tmp_path / "base")], "--set-variance -1: 0 or"),
     ):
         with pytest.raises(ConfigError, match=told):
             run([*options, "--rendered", "2", "--out", str(tmp_path / "out")])
+
+
+def test_a_set_whose_loss_lies_above_the_others_weighs_more() -> None:
+    weights = SetWeights(2.0)
+    assert weights.of(["a", "b"]).tolist() == [1.0, 1.0]
+    weights.see(["a", "b", "c"], torch.tensor([0.9, 0.3, 0.3]))
+    assert weights.of(["a", "b", "new"]).tolist() == pytest.approx([1.0 + 4.0 * 0.4, 1.0 - 4.0 * 0.2, 1.0])
+    weights.see(["b"], torch.tensor([10.3]))
+    assert weights.losses["b"] == pytest.approx(1.3)
+    assert weights.of(["c"]).tolist() == [0.0]
+
+
+def test_the_variance_of_the_sets_losses_changes_what_is_learned_and_zero_does_not() -> None:
+    clips = [dataclasses.replace(clip(seed % 2, seed), set=f"set {seed % 3}") for seed in range(6)]
+    made = []
+    for variance in (0.0, 0.0, 3.0):
+        family = family_from()
+        train_towers(family, clips, SHARES, 4, 4e-3, seed=1, seconds=1e9, set_variance=variance)
+        made.append(family.state_dict()["tower.people.first.weight"])
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
