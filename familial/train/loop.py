@@ -106,9 +106,9 @@ def _tower_stage(training: _Training, budget: Budget) -> None:
     """The tower stage, in what is left of the budget before the clip stage and the calibration."""
     config, clips = training.config, training.source.clips
     shares, seconds = label_shares(training.family.config.labels), max(1.0, budget.left - training.kept.total)
-    steps = config.tower_steps
-    how: dict[str, Any] = {"now": budget.now, "set_variance": config.set_variance}
-    training.step = train_towers(training.average, clips, shares, steps, config.lr, config.seed, seconds, **how)
+    how: dict[str, Any] = {"steps": config.tower_steps, "lr": config.lr, "seed": config.seed, "seconds": seconds}
+    how |= {"now": budget.now, "set_variance": config.set_variance}
+    training.step = train_towers(training.average, clips, shares, **how)
 
 
 def _whole_clips(training: _Training, budget: Budget) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,11 +94,7 @@ def train_towers(
     while (done := max(step / steps, (now() - began) / seconds)) < 1.0:
         for group in optimiser.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * done))
-        drawn = [
-            (pool[sample_clip(cells[known], shares, rng)], known)
-            for known, pool in seen.items()
-            for _ in range(_CLIPS[known])
-        ]
+        drawn = [(pool[sample_clip(cells[known], shares, rng)], known) for known, pool in _of_a_step(seen)]
         loss = _loss(tower, fusion, drawn, family, rng, set_weights)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -111,6 +107,11 @@ def train_towers(
     _follow(list(learner.parameters()), averages, 1.0)
     family.eval()
     return step
+
+
+def _of_a_step(seen: Mapping[bool, list[_Seen]]) -> list[tuple[bool, list[_Seen]]]:
+    """For each clip of a step, whether its moments are known, and what it is drawn from."""
+    return [(known, pool) for known, pool in seen.items() for _ in range(_CLIPS[known])]
 
 
 @torch.no_grad()
