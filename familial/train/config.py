@@ -38,6 +38,7 @@ class TrainConfig:
         logit_bias: added to the log odds of a risk once they are calibrated.
         tower_steps: of the tower stage, which then stands in place of stages 1 and 2; 0: none.
         set_variance: in the tower stage, weight of the variance of the losses of sets.
+        interpolate: of the tower stage, how far on the way from the base's weights to the trained ones, 0 to 1.
     """
 
     minutes: float
@@ -59,6 +60,7 @@ class TrainConfig:
     freeze_motion: bool = False
     tower_steps: int = 0
     set_variance: float = 0.0
+    interpolate: float = 1.0
 
     def __post_init__(self) -> None:
         if self.clip_stage < 0 or self.stage_1 < 0 or (self.clip_stage < 1 < self.stage_1 + self.clip_stage):
@@ -74,6 +76,8 @@ class TrainConfig:
             )
         if self.set_variance < 0 or (self.set_variance and not self.tower_steps):
             raise ConfigError(f"--set-variance {self.set_variance:g}: 0 or more, and it goes with --tower-steps")
+        if not 0 < self.interpolate <= 1 or (self.interpolate < 1 and not self.tower_steps):
+            raise ConfigError(f"--interpolate {self.interpolate:g}: above 0, to 1, and it goes with --tower-steps")
         if self.workers < 0:
             raise ConfigError(f"--workers {self.workers}: a number of processes; 0 prepares batches in a thread")
 

@@ -107,7 +107,7 @@ def _tower_stage(training: _Training, budget: Budget) -> None:
     config, clips = training.config, training.source.clips
     shares, seconds = label_shares(training.family.config.labels), max(1.0, budget.left - training.kept.total)
     how: dict[str, Any] = {"steps": config.tower_steps, "lr": config.lr, "seed": config.seed, "seconds": seconds}
-    how |= {"now": budget.now, "set_variance": config.set_variance}
+    how |= {"now": budget.now, "set_variance": config.set_variance, "interpolate": config.interpolate}
     training.step = train_towers(training.average, clips, shares, **how)
 
 
