@@ -111,6 +111,41 @@ def test_health_and_the_last_minute_of_each_camera(browser: Browser, ward: Simul
         assert cards.count() == 3  # the fall, the offline one, and the kind of the future
 
 
+def test_children_come_into_any_order_and_one_that_moves_moves_alone(browser: Browser, ward: SimulatedWard) -> None:
+    arranged = """async () => {
+        const { arrange } = await import("/static/dom.js");
+        const all = [...Array(40).keys()].map((number) => {
+            const node = document.createElement("li");
+            node.textContent = number;
+            return node;
+        });
+        const list = document.createElement("ul");
+        const shown = () => [...list.children].map((node) => Number(node.textContent));
+        const wrong = [];
+        let seed = 1;
+        const drawn = (limit) => (seed = (seed * 16807) % 2147483647) % limit;
+        for (let turn = 0; turn < 300; turn += 1) {
+            const wanted = all.filter(() => drawn(4)).map((node) => [drawn(3) ? node.textContent : drawn(40), node]);
+            const nodes = wanted.sort(([a], [b]) => a - b).map(([, node]) => node);
+            arrange(list, nodes);
+            if (shown().join() !== nodes.map((node) => node.textContent).join()) wrong.push(turn);
+        }
+        const moves = [];
+        for (const [from, to] of [[0, 30], [30, 0], [12, 13]]) {
+            arrange(list, all);
+            const changes = new MutationObserver(() => {});
+            changes.observe(list, { childList: true });
+            const nodes = all.filter((_, at) => at !== from);
+            nodes.splice(to, 0, all[from]);
+            arrange(list, nodes);
+            moves.push(changes.takeRecords().flatMap((each) => [...each.addedNodes]).length);
+        }
+        return [wrong, moves];
+    }"""
+    with visiting(browser, ward, "viewer") as visit:
+        assert visit.page.evaluate(arranged) == [[], [1, 1, 1]]
+
+
 def test_the_timeline_of_a_camera_goes_on_by_itself(browser: Browser, ward: SimulatedWard) -> None:
     with visiting(browser, ward, "viewer") as visit:
         visit.see("camera/ward-3/corridor")
