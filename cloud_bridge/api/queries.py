@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from cloud_bridge.alerts.severity import severity_of
 from cloud_bridge.api.tokens import Caller
@@ -130,9 +130,7 @@ def open_alerts(engine: Engine, caller: Caller) -> list[dict[str, Any]]:
 def _raised(connection: Connection, camera: str, numbers: Sequence[int], label: str) -> dict[str, Any]:
     """The newest change that raised an open alert, under any key of the camera, and who has seen any of its changes."""
     table = tables.alerts
-    place = sa.and_(table.c.camera_id.in_(numbers), table.c.label == label, table.c.raised)
-    newest = sa.select(table).where(place).order_by(table.c.made_s.desc()).limit(1)
-    row = connection.execute(newest).mappings().first()
+    row = _newest(connection, numbers, label)
     if row is None:
         gone = {"id": "", "first_id": "", "label": label, "raised": True, "severity": severity_of(label)}
         unseen = {"made_s": 0.0, "sentence": "", "seen_by": "", "seen_s": 0.0, "trace": ""}
@@ -141,6 +139,16 @@ def _raised(connection: Connection, camera: str, numbers: Sequence[int], label: 
     first = sa.select(table.c.seen_by, table.c.seen_s).where(same).order_by(table.c.seen_s).limit(1)
     seen = connection.execute(first).mappings().first()
     return {**_alert(dict(row), camera), **(seen or {}), "open": True}
+
+
+def _newest(connection: Connection, numbers: Sequence[int], label: str) -> RowMapping | None:
+    """The newest change that raised a label, of some cameras. One by one: with all at once SQLite would sort them."""
+    table, found = tables.alerts, list[RowMapping]()
+    for number in numbers:
+        place = sa.and_(table.c.camera_id == number, table.c.label == label, table.c.raised)
+        query = sa.select(table).where(place).order_by(table.c.made_s.desc()).limit(1)
+        found += connection.execute(query).mappings().all()
+    return max(found, key=lambda row: float(row["made_s"]), default=None)
 
 
 def _unseen(connection: Connection, numbers: Sequence[int], opened: set[str]) -> list[dict[str, Any]]:

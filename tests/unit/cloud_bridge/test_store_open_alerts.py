@@ -88,5 +88,6 @@ def test_both_queries_use_their_index(engine: Engine, monkeypatch: pytest.Monkey
     sa.event.listen(engine, "before_execute", explain)
     open_alerts(engine, Caller("a nurse", "nurse", frozenset({"*"}), 0.0))
     sa.event.remove(engine, "before_execute", explain)
-    assert any("alerts_by_label" in plan for plan in plans), plans
+    newest = [plan for plan in plans if "alerts_by_label" in plan]
+    assert newest and not any("ORDER BY" in plan or "Sort" in plan for plan in newest), plans
     assert any("alerts_unseen_risks" in plan for plan in plans), plans
