@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from wire.errors import ConfigError
@@ -74,7 +75,7 @@ class TrainConfig:
             raise ConfigError(
                 f"--tower-steps {self.tower_steps}: steps of the tower stage, from a --base, and --clip-stage below 1"
             )
-        if self.set_variance < 0 or (self.set_variance and not self.tower_steps):
+        if not 0 <= self.set_variance < math.inf or (self.set_variance and not self.tower_steps):
             raise ConfigError(f"--set-variance {self.set_variance:g}: 0 or more, and it goes with --tower-steps")
         if not 0 < self.interpolate <= 1 or (self.interpolate < 1 and not self.tower_steps):
             raise ConfigError(f"--interpolate {self.interpolate:g}: above 0, to 1, and it goes with --tower-steps")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from cloud_bridge.alerts.lifecycle import CONDITIONS
-from cloud_bridge.api.queries import open_alerts
+from cloud_bridge.api.queries import Wanted, alerts, open_alerts
 from cloud_bridge.api.tokens import Caller
 from cloud_bridge.store import tables
 from cloud_bridge.store.database import StoreConfig, open_engine, writing
+
+NURSE = Caller("a nurse", "nurse", frozenset({"*"}), 0.0)
 
 pytestmark = pytest.mark.usefixtures("every_engine_is_closed")
 
@@ -59,7 +62,7 @@ def engine(config: StoreConfig, tmp_path: Path) -> Engine:
 
 
 def test_what_is_open_comes_first_then_the_risk_that_nobody_has_seen(engine: Engine) -> None:
-    found = open_alerts(engine, Caller("a nurse", "nurse", frozenset({"*"}), 0.0))
+    found = open_alerts(engine, NURSE)
     assert [(each["label"], each["id"], each["open"]) for each in found] == [
         ("fall", f"{101:032x}", True),
         ("fight", f"{100:032x}", False),
@@ -71,12 +74,13 @@ def test_the_index_leaves_out_every_condition_of_a_camera_and_nothing_else() -> 
     assert tuple(re.findall(r"'([^']+)'", labels)) == CONDITIONS
 
 
-def test_both_queries_use_their_index(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def plans_of(engine: Engine, ask: Callable[[], object]) -> list[str]:
+    """How the database finds the rows of each query about alerts that `ask` makes."""
     plans, postgres = list[str](), engine.dialect.name == "postgresql"
 
     def explain(connection: Connection, query: Any, *args: Any) -> None:
-        if "alerts" in str(query) and not str(query).startswith("EXPLAIN"):
-            text = query.compile(connection, compile_kwargs={"literal_binds": False, "render_postcompile": True})
+        if "FROM alerts" in str(query):
+            text = query.compile(connection, compile_kwargs={"render_postcompile": True})
             how = "EXPLAIN" if postgres else "EXPLAIN QUERY PLAN"
             cursor = connection.connection.cursor()
             if postgres:
@@ -86,8 +90,20 @@ def test_both_queries_use_their_index(engine: Engine, monkeypatch: pytest.Monkey
             plans.append(" ".join(str(row) for row in cursor.fetchall()))
 
     sa.event.listen(engine, "before_execute", explain)
-    open_alerts(engine, Caller("a nurse", "nurse", frozenset({"*"}), 0.0))
+    ask()
     sa.event.remove(engine, "before_execute", explain)
+    return plans
+
+
+def test_both_queries_use_their_index(engine: Engine) -> None:
+    plans = plans_of(engine, lambda: open_alerts(engine, NURSE))
     newest = [plan for plan in plans if "alerts_by_label" in plan]
     assert newest and not any("ORDER BY" in plan or "Sort" in plan for plan in newest), plans
     assert any("alerts_unseen_risks" in plan for plan in plans), plans
+
+
+def test_a_page_of_all_alerts_is_read_by_time(engine: Engine) -> None:
+    plans = plans_of(engine, lambda: alerts(engine, NURSE, Wanted(limit=10)))
+    assert len(plans) == 1 and "alerts_by_time" in plans[0], plans
+    rows = alerts(engine, NURSE, Wanted(limit=200))["rows"]
+    assert len(rows) == 105 and [row["made_s"] for row in rows] == sorted((row["made_s"] for row in rows), reverse=True)

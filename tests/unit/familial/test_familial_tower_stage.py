@@ -142,6 +142,11 @@ def test_a_family_without_two_towers_is_refused(tmp_path: Path) -> None:
         (["--set-variance", "1"], "--set-variance 1: .* goes with --tower-steps"),
         (["--interpolate", "0.5"], "--interpolate 0.5: .* goes with --tower-steps"),
         (["--tower-steps", "5", "--interpolate", "0", "--base", str(tmp_path / "base")], "--interpolate 0: above 0"),
+        (["--tower-steps", "5", "--set-variance", "nan", "--base", str(tmp_path / "base")], "--set-variance nan: 0 or"),
+        (
+            ["--tower-steps", "5", "--interpolate", "nan", "--base", str(tmp_path / "base")],
+            "--interpolate nan: above 0",
+        ),
         (["--tower-steps", "5", "--set-variance", "-1", "--base", str(tmp_path / "base")], "--set-variance -1: 0 or"),
     ):
         with pytest.raises(ConfigError, match=told):
