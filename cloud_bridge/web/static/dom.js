@@ -83,8 +83,9 @@ export function arrange(parent, nodes) {
   for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
   let at = parent.firstElementChild;
   for (const node of nodes) {
-    // One that has gone further down is moved when its turn comes, and not all that stand before its new place.
-    if (node !== at && node === at?.nextElementSibling) at = node;
+    // One that has gone further down is moved when its turn comes, and not all that stand before its new place; but
+    // one with the focus stays, since it would lose it.
+    if (node !== at && node === at?.nextElementSibling && !at.contains(document.activeElement)) at = node;
     if (node === at) at = at.nextElementSibling;
     else parent.insertBefore(node, at);
   }
