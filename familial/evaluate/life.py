@@ -26,7 +26,7 @@ from familial.evaluate.clip_inference import clip_codes
 from familial.evaluate.footage import rendered_footage
 from familial.model.code_space import risk_directions
 from familial.model.family import Family
-from familial.synth.actions.catalogue import KINDS, draw_kind
+from familial.synth.actions.catalogue import BY_NAME_ALONE, KINDS, draw_kind
 from familial.synth.people_clip import people_clip
 from familial.synth.rendered_clip import RenderedClip
 from familial.synth.setting import draw_setting
@@ -49,7 +49,7 @@ class Kind:
 
     Attributes:
         share: of a day.
-        actions: kinds of clip that show it; empty: every normal one that no other row names.
+        actions: kinds of clip that show it; empty: every normal one that is drawn and that no other row names.
         night: by the camera's own infrared light alone.
         still: one picture, held.
     """
@@ -130,6 +130,7 @@ def blocks_of(family: Family, seeds: range, rooms: int) -> Iterator[Block]:
     the middle, and risks from the end.
     """
     named = {action for kind in DAY.values() for action in kind.actions}
+    named |= set(BY_NAME_ALONE)
     rest = tuple(name for name, label in KINDS.items() if label == "normal" and name not in named)
     nights = itertools.cycle(_nights(seeds, rooms))
     for number, (seed, dark) in enumerate(zip(seeds[:rooms], nights, strict=False)):

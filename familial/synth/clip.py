@@ -25,6 +25,7 @@ from familial.synth.actions.base import LABELS
 from familial.synth.actions.catalogue import KINDS, SHARES, action_of, draw_kind, people_needed
 from familial.synth.actions.plan import Plan, make_plan
 from familial.synth.actor import Actor
+from familial.synth.aids import aid_objects
 from familial.synth.body import Body, body_of, with_first
 from familial.synth.command import folder_parser, frame_size, write_folder
 from familial.synth.disk import Row, save_truth, save_video
@@ -76,6 +77,7 @@ def render_clip(
     moments = sensor.moments(times)
     objects = draw_objects(stream(seed, Stream.OBJECTS), scene, moments)
     objects += fallen(stream(seed, Stream.THINGS), plan.things, moments)
+    objects += aid_objects(stream(seed, Stream.AIDS), plan.aids, moments)
     joints = joints_of(plan.actors, moments)
     return film(scene, still, sensor, plan, bodies, joints, times, stream(seed, Stream.ELECTRONICS), objects)
 

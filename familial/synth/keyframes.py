@@ -12,6 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from familial.synth.body import Body
+from familial.synth.grips import Grip
 from familial.synth.postures import posture_row, set_channels
 from familial.synth.skeleton import CHANNEL, RATE, Floats
 
@@ -44,11 +45,15 @@ class KeyFrames:
         rng: The person's own random numbers.
         at: Where the feet stand first, in metres.
         yaw: Where the body faces first, in degrees.
+
+    Attributes:
+        grips: What the hands hold when.
     """
 
     def __init__(self, body: Body, rng: Generator, at: tuple[float, float], yaw: float) -> None:
         self.body = body
         self.rng = rng
+        self.grips: list[Grip] = []
         self._blocks: list[Floats] = []
         self._count = 0
         self._row = posture_row(body, "stand")
@@ -86,6 +91,7 @@ class KeyFrames:
     def restart(self, at: Floats, yaw: float) -> None:
         """Forget what was written and begin, standing, at another place."""
         self._blocks.clear()
+        self.grips.clear()
         self._count = 0
         self._row = posture_row(self.body, "stand")
         self._row[:3] = at[0], at[1], yaw
@@ -98,6 +104,19 @@ class KeyFrames:
         self._blocks.append(block)
         self._count += len(block)
         self._row = block[-1].copy()
+
+    def write(self, block: Floats, points: Floats | None = None, weights: Floats | None = None) -> None:
+        """Append channels (n, C), RATE rows a second.
+
+        Args:
+            block: The channels.
+            points: (n, 2, 3) metres: what the left and the right hand hold; None for nothing.
+            weights: (n, 2) how much they hold it, 0 to 1; None for 1.
+        """
+        if points is not None:
+            full = np.ones(points.shape[:2]) if weights is None else weights
+            self.grips.append(Grip(self._count, points, full))
+        self._write(block)
 
     def go(
         self,

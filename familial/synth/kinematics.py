@@ -1,6 +1,7 @@
 """Forward kinematics: from channels to the places of joints.
 
-    channels (N, C) -> gait and sway added -> joints about the pelvis -> on the floor -> joints (T, J, 3) in metres
+    channels (N, C) -> gait and sway added -> joints about the pelvis -> on the floor -> hands on what they hold
+                    -> joints (T, J, 3) in metres
 
 The gait follows from the path of the feet; the body stands on the floor by its lowest point.
 """
@@ -12,16 +13,19 @@ import math
 import numpy as np
 
 from familial.synth.body import Body, radii
+from familial.synth.grips import held
 from familial.synth.keyframes import KeyFrames
 from familial.synth.skeleton import CHANNEL, CHANNELS, JOINT, JOINTS, RATE, Floats
 
-__all__ = ["forward_kinematics", "perform", "posed", "present"]
+__all__ = ["forward_kinematics", "perform", "posed", "present", "rotation", "tilt"]
 
 
 def perform(actor: KeyFrames, times_s: Floats) -> Floats:
     """Where the joints are at `times_s` (T,): float64 (T, J, 3) in metres."""
     rows = _with_sway(_with_gait(actor.channels(), actor.body), actor)
     joints = _placed(forward_kinematics(rows, actor.body), rows, radii(actor.body))
+    if actor.grips:
+        joints = held(joints, actor.grips)
     at = np.clip(times_s * RATE - 1.0, 0.0, len(rows) - 1.0)
     low = np.minimum(at.astype(np.int64), max(0, len(rows) - 2))
     high = np.minimum(low + 1, len(rows) - 1)
@@ -90,7 +94,7 @@ def _with_sway(rows: Floats, actor: KeyFrames) -> Floats:
     return out
 
 
-def _rotation(axis: int, degrees: Floats) -> Floats:
+def rotation(axis: int, degrees: Floats) -> Floats:
     """Rotation matrices (T, 3, 3) about axis 0, 1 or 2."""
     a = np.radians(degrees)
     c, s = np.cos(a), np.sin(a)
@@ -102,7 +106,7 @@ def _rotation(axis: int, degrees: Floats) -> Floats:
     return out
 
 
-def _tilt(forward: Floats, left: Floats) -> Floats:
+def tilt(forward: Floats, left: Floats) -> Floats:
     """Rotations (T, 3, 3) that carry the upright towards (forward, left) by hypot(forward, left) degrees."""
     angle = np.radians(np.hypot(forward, left))
     way = np.arctan2(left, forward)
@@ -132,10 +136,10 @@ def forward_kinematics(rows: Floats, body: Body) -> Floats:
         joints[:, JOINT[name]] = place
         return place
 
-    root = _rotation(2, ch["yaw"]) @ _tilt(ch["tip_f"], ch["tip_l"]) @ _rotation(2, ch["spin"])
-    trunk = root @ _rotation(1, ch["lean"]) @ _rotation(0, -ch["side"])
-    upper = trunk @ _rotation(2, ch["twist"]) @ _rotation(1, ch["curl"])
-    skull = upper @ _rotation(1, ch["nod"])
+    root = rotation(2, ch["yaw"]) @ tilt(ch["tip_f"], ch["tip_l"]) @ rotation(2, ch["spin"])
+    trunk = root @ rotation(1, ch["lean"]) @ rotation(0, -ch["side"])
+    upper = trunk @ rotation(2, ch["twist"]) @ rotation(1, ch["curl"])
+    skull = upper @ rotation(1, ch["nod"])
     pelvis = joints[:, 0]
     put("belly", pelvis, trunk, np.array([0.008 * h, 0, 0.09 * h]))
     middle = pelvis + np.einsum("tij,j->ti", trunk, np.array([0, 0, 0.13 * h]))

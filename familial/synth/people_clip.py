@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from familial.synth.actions.plan import Plan
+from familial.synth.aids import aid_objects
 from familial.synth.body import Body, radii
 from familial.synth.clip import plan_clip
+from familial.synth.cover import depth_before
 from familial.synth.exact_people import ABSENT, HIDDEN, SEEN, TURNED, ExactPeople
 from familial.synth.film import joints_of, key_points, planned_tags
 from familial.synth.raycast import still_depth
@@ -26,6 +28,7 @@ from familial.synth.scene import Scene
 from familial.synth.sensor import Sensor
 from familial.synth.setting import FPS, Setting, draw_setting
 from familial.synth.skeleton import COCO, JOINT, Floats
+from familial.synth.streams import Stream, stream
 from familial.synth.tags import read_tags
 from wire.people.packed import UNIT
 
@@ -90,11 +93,15 @@ def people_clip(
     scene, sensor, times = setting.scene, setting.sensor, setting.times_s
     room_depth = still_depth(scene)
     plan, bodies = plan_clip(seed, kind, setting, room_depth, cast)
-    joints = joints_of(plan.actors, sensor.moments(times)[sensor.exposures - 1 :: sensor.exposures])
+    moments = sensor.moments(times)[sensor.exposures - 1 :: sensor.exposures]
+    joints = joints_of(plan.actors, moments)
+    before = depth_before(scene.camera, aid_objects(stream(seed, Stream.AIDS), plan.aids, moments), len(times))
     view = _View(*scene.camera.project(joints))
     points = key_points(scene, sensor, joints)
     visible = _visible(scene, joints, view, bodies, room_depth)
-    painted = _silhouettes(scene, sensor, view, bodies, room_depth)
+    if before is not None:
+        _hide_behind(before, view, bodies, visible)
+    painted = _silhouettes(scene, sensor, view, bodies, room_depth, before)
     exact = _exact(setting, points, visible, view, bodies)
     return PeopleClip(_described(setting, plan, bodies, joints, points, exact, painted), exact)
 
@@ -176,6 +183,17 @@ def _visible(
     return found
 
 
+def _hide_behind(
+    before: NDArray[np.float32], view: _View, bodies: Sequence[Body], visible: NDArray[np.uint8]
+) -> None:
+    """Set to HIDDEN in place those key points (T, P, 17) that wheelchairs and walking frames are `before`."""
+    coco, (_, h, w) = list(COCO), before.shape
+    pixels, near = view.pixels[:, :, coco], view.depth[:, :, coco] - np.stack([radii(b)[coco] for b in bodies])
+    column, row = np.clip(pixels[..., 0], 0, w - 1).astype(np.int64), np.clip(pixels[..., 1], 0, h - 1).astype(np.int64)
+    covered = before[np.arange(len(before))[:, None, None], row, column] < near
+    visible[covered & (visible > ABSENT)] = HIDDEN
+
+
 def _adjacent() -> NDArray[np.bool_]:
     """(17, B) whether a bone may hide a key point of the same body: it neither ends there nor is of the same limb."""
     apart = np.ones((len(COCO), len(_BONES)), bool)
@@ -239,7 +257,12 @@ def _covered(
 
 
 def _silhouettes(
-    scene: Scene, sensor: Sensor, view: _View, bodies: Sequence[Body], room_depth: NDArray[np.float32]
+    scene: Scene,
+    sensor: Sensor,
+    view: _View,
+    bodies: Sequence[Body],
+    room_depth: NDArray[np.float32],
+    before: NDArray[np.float32] | None,
 ) -> NDArray[np.uint8]:
     """Coarse silhouettes (T, H / _SMALL, W / _SMALL): limbs as thick lines, far people first."""
     h, w = scene.camera.size
@@ -257,6 +280,8 @@ def _silhouettes(
             mask = np.zeros(shape, np.uint8)
             for (start, end), thick in zip(ends[t, person].tolist(), wide[t, person].tolist(), strict=True):
                 cv2.line(mask, start, end, 1, thick)
+            if before is not None:
+                mask[before[t, ::_SMALL, ::_SMALL][: shape[0], : shape[1]] < middle[t, person]] = 0
             plane[(mask > 0) & (room > middle[t, person])] = person + 1
         if sensor.shake is not None:
             move = sensor.move(t, (h, w))

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from familial.synth.actions.catalogue import BY_NAME_ALONE
 from familial.synth.capture_archive import read_archive
 from familial.synth.clip import KINDS, RenderedClip, render_clip
 from familial.synth.command import frame_size
@@ -44,6 +45,7 @@ _COLOURS = np.array(  # BGR of each person's silhouette
     dtype=np.uint8,
 )
 
+_ORDER = [*sorted(set(KINDS) - set(BY_NAME_ALONE)), *BY_NAME_ALONE]  # what is drawn keeps its seeds
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
@@ -90,7 +92,7 @@ def _sample(title: str, clip: RenderedClip) -> _Sample:
 def _samples(kinds: list[str], seed: int, each: int, size: tuple[int, int], archive: Path | None) -> Iterator[_Sample]:
     for i, kind in enumerate(kinds):
         for j in range(each):
-            own = seed + 101 * sorted(KINDS).index(kind) + j
+            own = seed + 101 * _ORDER.index(kind) + j
             print(f"\r{i * each + j + 1}/{len(kinds) * each} clips", end="", file=sys.stderr, flush=True)
             yield _sample(f"{kind} {own}", render_clip(own, kind, size=size))
     for i, (name, motion) in enumerate((read_archive(archive) if archive else {}).items()):

@@ -26,6 +26,7 @@ class Stream(IntEnum):
     KIND = 7
     OBJECTS = 8
     THINGS = 9
+    AIDS = 10
     PLAN = 50  # and the numbers after it, for each further attempt
     MOTION = 60
 

@@ -31,7 +31,7 @@ class Action:
         label: One of LABELS.
         caption: What is to be seen, in 3 to 12 words.
         write: Writes the motion of the actors and returns when the action starts and ends.
-        weight: How often this kind is drawn, against the others of its label.
+        weight: How often this kind is drawn, against the others of its label; 0: it is shown by name alone.
         people: How many people it needs at least; 0 means that nobody may be there.
         prop: What the first person carries: "", "bag" or "box".
         who: The first person's age, one of `body.AGES`; "" is any.
@@ -56,8 +56,8 @@ class Action:
             raise ValueError(
                 f"action {self.name!r}: caption is {self.caption!r}; say in 3 to 12 words what is to be seen"
             )
-        if not self.weight > 0:
-            raise ValueError(f"action {self.name!r}: weight is {self.weight}, so it is never drawn; use more than 0")
+        if not self.weight >= 0:
+            raise ValueError(f"action {self.name!r}: weight is {self.weight}; use more than 0, or 0 for by name alone")
         if self.people < 0:
             raise ValueError(f"action {self.name!r}: people is {self.people}; use 0 or more")
         if self.who not in ("", *AGES):

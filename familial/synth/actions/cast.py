@@ -8,6 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from familial.synth.actor import Actor
+from familial.synth.aids import Aid
 from familial.synth.body import Body
 from familial.synth.kinematics import present
 from familial.synth.moving_objects import Thing
@@ -27,6 +28,7 @@ class Cast:
         onset: When the action begins, in seconds, drawn evenly over the clip.
         lying: Spans in which somebody lies on the floor after a fall, in seconds.
         things: What is let fall.
+        aids: Wheelchairs and walking frames.
         actors: One for each body.
     """
 
@@ -35,6 +37,7 @@ class Cast:
         self.onset = float(rng.uniform(2.5, seconds - 3.5)) if bodies else 0.0
         self.lying: list[tuple[float, float]] = []
         self.things: list[Thing] = []
+        self.aids: list[Aid] = []
         self.actors: list[Actor] = []
         order = rng.permutation(len(stage.spots))
         for i, body in enumerate(bodies):

@@ -26,10 +26,11 @@ from familial.synth.actions import (
     housework,
     one_blow,
     ordinary,
+    wheelchairs,
 )
 from familial.synth.actions.base import Action
 
-__all__ = ["ACTIONS", "CAPTIONS", "KINDS", "SHARES", "action_of", "collect", "draw_kind", "people_needed"]
+__all__ = ["ACTIONS", "BY_NAME_ALONE", "CAPTIONS", "KINDS", "SHARES", "action_of", "collect", "draw_kind", "people_needed"]
 
 _SUBJECTS = (
     ordinary,
@@ -45,6 +46,7 @@ _SUBJECTS = (
     floor_poses,
     housework,
     fall_kinds,
+    wheelchairs,
 )
 
 SHARES = (0.5, 0.3, 0.2)
@@ -68,6 +70,9 @@ def collect(modules: Sequence[ModuleType]) -> dict[str, Action]:
 ACTIONS = collect(_SUBJECTS)
 KINDS = {name: each.label for name, each in ACTIONS.items()}
 CAPTIONS = {name: each.caption for name, each in ACTIONS.items()}
+BY_NAME_ALONE = tuple(name for name, each in ACTIONS.items() if each.weight == 0)
+"""Kinds that are never drawn: clips show them only where they are asked for by name. Whoever goes over all kinds and
+publishes what comes of it leaves these out, so that another one changes no figure."""
 
 
 def action_of(kind: str) -> Action:
@@ -83,7 +88,7 @@ def action_of(kind: str) -> Action:
 
 def draw_kind(rng: Generator, label: str) -> str:
     """A kind of `label`, drawn by the weights of its actions."""
-    names = [name for name, each in ACTIONS.items() if each.label == label]
+    names = [name for name, each in ACTIONS.items() if each.label == label and each.weight > 0]
     weights = np.array([ACTIONS[name].weight for name in names])
     return str(rng.choice(names, p=weights / weights.sum()))
 

@@ -16,6 +16,7 @@ from familial.synth.actions.cast import Cast
 from familial.synth.actions.catalogue import action_of
 from familial.synth.actions.shared import ordinary_life
 from familial.synth.actor import Actor
+from familial.synth.aids import Aid
 from familial.synth.body import Body
 from familial.synth.moving_objects import Thing
 from familial.synth.rendered_clip import Annotation
@@ -39,6 +40,7 @@ class Plan:
         leads: The first so many actors are those whom the action is about.
         props: What each actor carries: "", "bag" or "box"; empty means nothing.
         things: What is let fall.
+        aids: Wheelchairs and walking frames.
     """
 
     actors: tuple[Actor, ...]
@@ -48,6 +50,7 @@ class Plan:
     leads: int
     props: tuple[str, ...] = ()
     things: tuple[Thing, ...] = ()
+    aids: tuple[Aid, ...] = ()
 
 
 def make_plan(kind: str, bodies: list[Body], stage: Stage, rng: Generator, seconds: float) -> Plan:
@@ -62,6 +65,8 @@ def make_plan(kind: str, bodies: list[Body], stage: Stage, rng: Generator, secon
     for actor in cast.actors:
         ordinary_life(cast, actor, seconds + 0.5)
     props = [_carried(actor.body) for actor in cast.actors]
+    if cast.aids:
+        props[: max(1, action.people)] = [""] * max(1, action.people)  # their hands are full
     if action.prop:
         props[0] = action.prop
     return Plan(
@@ -72,6 +77,7 @@ def make_plan(kind: str, bodies: list[Body], stage: Stage, rng: Generator, secon
         min(2, action.people),
         tuple(props),
         tuple(cast.things),
+        tuple(cast.aids),
     )
 
 
