@@ -26,6 +26,7 @@ from familial.synth.actions import (
     housework,
     one_blow,
     ordinary,
+    walking_frames,
     wheelchairs,
 )
 from familial.synth.actions.base import Action
@@ -46,6 +47,7 @@ _SUBJECTS = (
     floor_poses,
     housework,
     fall_kinds,
+    walking_frames,
     wheelchairs,
 )
 
