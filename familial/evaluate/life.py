@@ -129,9 +129,7 @@ def blocks_of(family: Family, seeds: range, rooms: int) -> Iterator[Block]:
     A room's nights are those of another, dark one. Of `seeds` (`data.splits`), rooms are the first, dark ones come from
     the middle, and risks from the end.
     """
-    named = {action for kind in DAY.values() for action in kind.actions}
-    named |= set(BY_NAME_ALONE)
-    rest = tuple(name for name, label in KINDS.items() if label == "normal" and name not in named)
+    rest = _rest()
     nights = itertools.cycle(_nights(seeds, rooms))
     for number, (seed, dark) in enumerate(zip(seeds[:rooms], nights, strict=False)):
         for name, kind in DAY.items():
@@ -139,6 +137,12 @@ def blocks_of(family: Family, seeds: range, rooms: int) -> Iterator[Block]:
             shown = actions[number % len(actions)]
             codes, _ = _whole(family, dark if kind.night else seed, shown, _MINUTE, kind.still)
             yield Block(name, codes, f"room {seed}")
+
+
+def _rest() -> tuple[str, ...]:
+    """The normal kinds that no row of `DAY` names; those that are shown by name alone are left out on purpose."""
+    named = {action for kind in DAY.values() for action in kind.actions} | set(BY_NAME_ALONE)
+    return tuple(name for name, label in KINDS.items() if label == "normal" and name not in named)
 
 
 def _nights(seeds: range, rooms: int) -> list[int]:

@@ -77,7 +77,9 @@ def walking_frame(body: Body, wheels: bool) -> Form:
             _tube((front, splay, foot), (front - 0.13 * k, side, high - 0.02 * k), 0.014 * k),
             _tube((back, splay, foot), (back + 0.07 * k, side, high - 0.02 * k), 0.014 * k),
             _tube((front - 0.13 * k, side, high), (back - 0.04 * k, side, high), 0.015 * k),
-            _tube((back - 0.06 * k, side, high + 0.005 * k), (back + 0.07 * k, side, high + 0.005 * k), 0.022 * k, "tyre"),
+            _tube(
+                (back - 0.06 * k, side, high + 0.005 * k), (back + 0.07 * k, side, high + 0.005 * k), 0.022 * k, "tyre"
+            ),
             _tube((front - 0.06 * k, side, 0.45 * high), (back + 0.03 * k, side, 0.45 * high), 0.011 * k),
         ]
         for end in (front, back):

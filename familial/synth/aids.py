@@ -8,7 +8,6 @@ left, z up, metres; the origin is on the floor.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ from familial.synth.skeleton import RATE, Floats
 __all__ = ["POSE", "Aid", "Form", "Piece", "Wheel", "aid_objects"]
 
 POSE = ("x", "y", "yaw", "tip_f", "tip_l", "lift")
-"""Of an aid: metres, the heading in degrees, degrees that it is tipped forward and to the left, metres off the floor."""
+"""Of an aid: metres, heading in degrees, degrees that it is tipped forward and to the left, metres off the floor."""
 
 _TONES = {"tube": (0.1, 0.75, 0.15), "cloth": (0.03, 0.45, 0.5), "tyre": (0.03, 0.15, 0.1)}  # dark, light, tinted
 

@@ -114,9 +114,12 @@ class KeyFrames:
             weights: (n, 2) how much they hold it, 0 to 1; None for 1.
         """
         if points is not None:
-            full = np.ones(points.shape[:2]) if weights is None else weights
-            self.grips.append(Grip(self._count, points, full))
+            self.hold_grips(self._count, points, np.ones(points.shape[:2]) if weights is None else weights)
         self._write(block)
+
+    def hold_grips(self, first: int, points: Floats, weights: Floats) -> None:
+        """Have the hands hold `points` (n, 2, 3) by `weights` (n, 2) from the row `first` on, which may be written."""
+        self.grips.append(Grip(first, points, weights))
 
     def go(
         self,

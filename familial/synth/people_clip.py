@@ -183,9 +183,7 @@ def _visible(
     return found
 
 
-def _hide_behind(
-    before: NDArray[np.float32], view: _View, bodies: Sequence[Body], visible: NDArray[np.uint8]
-) -> None:
+def _hide_behind(before: NDArray[np.float32], view: _View, bodies: Sequence[Body], visible: NDArray[np.uint8]) -> None:
     """Set to HIDDEN in place those key points (T, P, 17) that wheelchairs and walking frames are `before`."""
     coco, (_, h, w) = list(COCO), before.shape
     pixels, near = view.pixels[:, :, coco], view.depth[:, :, coco] - np.stack([radii(b)[coco] for b in bodies])

@@ -47,6 +47,7 @@ _COLOURS = np.array(  # BGR of each person's silhouette
 
 _ORDER = [*sorted(set(KINDS) - set(BY_NAME_ALONE)), *BY_NAME_ALONE]  # what is drawn keeps its seeds
 
+
 @dataclass(frozen=True, slots=True)
 class _Sample:
     title: str

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.random import Generator
 
 from familial.synth.actions import (
+    aided_falls,
     chores,
     encounters,
     fall_kinds,
@@ -31,7 +32,17 @@ from familial.synth.actions import (
 )
 from familial.synth.actions.base import Action
 
-__all__ = ["ACTIONS", "BY_NAME_ALONE", "CAPTIONS", "KINDS", "SHARES", "action_of", "collect", "draw_kind", "people_needed"]
+__all__ = [
+    "ACTIONS",
+    "BY_NAME_ALONE",
+    "CAPTIONS",
+    "KINDS",
+    "SHARES",
+    "action_of",
+    "collect",
+    "draw_kind",
+    "people_needed",
+]
 
 _SUBJECTS = (
     ordinary,
@@ -49,6 +60,7 @@ _SUBJECTS = (
     fall_kinds,
     walking_frames,
     wheelchairs,
+    aided_falls,
 )
 
 SHARES = (0.5, 0.3, 0.2)

@@ -86,10 +86,14 @@ def most_open(cast: Cast, actor: Actor, directions: tuple[float, ...]) -> float:
     return min(options, key=cost)
 
 
-def after_fall(cast: Cast, actor: Actor, start: float, impact: float) -> Span:
-    """Lie still, move a little, try in vain to get up, sit up, or get up after a while; others may come to help."""
+def after_fall(cast: Cast, actor: Actor, start: float, impact: float, *, rises: bool = True) -> Span:
+    """Lie still, move a little, try in vain to get up, sit up, or get up after a while; others may come to help.
+
+    Who does not have the strength (`rises` is False) tries in vain instead of getting up.
+    """
     rng = actor.rng
     does = str(rng.choice(["lie", "struggle", "sit", "rise"], p=[0.5, 0.2, 0.1, 0.2]))
+    does = "struggle" if does == "rise" and not rises else does
     until = cast.seconds + 0.5
     if does == "struggle":
         actor.lie(float(rng.uniform(0.3, 2.0)), still=0.3)

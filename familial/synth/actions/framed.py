@@ -55,7 +55,7 @@ class FrameUser:
         return row
 
     def _write(self, feet: Floats, yaw: Floats, off: Floats, lift: Floats, end: Floats, slack: float = 1.0) -> None:
-        """Write n rows: feet (n, 2), headings (n,), the frame's distance `off` (n,) and height (n,), the posture `end`."""
+        """Write n rows: feet (n, 2), headings (n,), the frame's distance and height (n,), and the posture `end`."""
         n, now = len(feet), self.actor.target()
         u = smooth(np.minimum(1.0, np.arange(1, n + 1) / min(n, 0.6 * RATE)))[:, None]
         rows = now + u * (end - now)
@@ -172,15 +172,9 @@ class FrameUser:
         u = np.arange(1, n + 1) / n
         now, end = actor.target(), self._posture()
         grips = self.frame.world(self.frame.path(n / RATE), self.frame.form.grips)
-        actor.write(now + smooth(u)[:, None] * (end - now), grips, np.repeat(smooth(np.clip(u * 1.6 - 0.6, 0, 1))[:, None], 2, 1))
+        actor.write(
+            now + smooth(u)[:, None] * (end - now),
+            grips,
+            np.repeat(smooth(np.clip(u * 1.6 - 0.6, 0, 1))[:, None], 2, 1),
+        )
         self.frame.hold_until(actor.now)
-
-    def let_go(self, seconds: float, poses: Floats | None = None) -> None:
-        """Have the hands slip off the grips in the next `seconds`, whatever is written for the actor then."""
-        n = round(seconds * RATE)
-        path = np.repeat(self.frame.path(0.02), n, axis=0) if poses is None else poses[:n]
-        grips = self.frame.world(path, self.frame.form.grips)
-        weights = np.repeat(1.0 - smooth(np.arange(1, len(path) + 1) / n)[:, None], 2, 1)
-        self.actor.write(np.repeat(self.actor.target()[None], len(path), axis=0), grips, weights)
-
-

@@ -21,8 +21,8 @@ __all__ = ["Rider", "heading", "open_spot"]
 
 _AT_RIMS = {"sho": -18.0, "elb": 56.0, "arm": 18.0, "nod": 4.0, "twist": 0.0, "side": 0.0}
 _IN_LAP = {"sho": 24.0, "elb": 62.0, "arm": 8.0, "nod": 6.0, "twist": 0.0, "side": 0.0, "lean": -4.0}
-_BEHIND = 0.46  # metres from the handles back to the feet of who pushes, of a body of 1.75 m
-_BACK, _AHEAD = -32.0, 52.0  # degrees from the top of the wheel at which a push begins and ends
+_BEHIND = 0.42  # metres from the handles back to the feet of who pushes, of a body of 1.75 m
+_BACK, _AHEAD = -32.0, 44.0  # degrees from the top of the wheel at which a push begins and ends
 
 
 def heading(yaw: float) -> Floats:
@@ -203,7 +203,9 @@ class Rider:
     def get_out(self, slow: float) -> None:
         """Put the feet on the floor, lean far forward and stand up, `slow` times as slowly as others."""
         actor, side = self.actor, {"sho": -16.0, "elb": 36.0, "arm": 16.0}
-        actor.go(0.7 * slow, None, actor.shift(-0.13 * actor.body.height / 1.75) | side, hip=84, knee=98, lean=34, lift=0)
+        actor.go(
+            0.7 * slow, None, actor.shift(-0.13 * actor.body.height / 1.75) | side, hip=84, knee=98, lean=34, lift=0
+        )
         actor.go(0.6 * slow, None, hip=58, knee=78, lean=44, sho=4)
         actor.go(0.7 * slow, "stand", lean=actor.body.stoop + 10.0, sho=24, elb=40, knee=10, hip=6)
         self.chair.hold_until(actor.now)
@@ -251,7 +253,9 @@ class Rider:
         pusher = self.pusher
         assert pusher is not None
         now, end = pusher.target(), posture_row(pusher.body, "stand")
-        set_channels(end, {"lean": pusher.body.stoop + 11.0, "sho": 34.0, "elb": 42.0, "arm": 6.0, "nod": 4.0, "sway": 0.6})
+        set_channels(
+            end, {"lean": pusher.body.stoop + 11.0, "sho": 34.0, "elb": 42.0, "arm": 6.0, "nod": 4.0, "sway": 0.6}
+        )
         rows = now + smooth(np.minimum(1.0, np.arange(1, len(poses) + 1) / (0.5 * RATE)))[:, None] * (end - now)
         rows[:, :2] = self._pushing_place(poses)
         rows[:, 2] = poses[:, 2]

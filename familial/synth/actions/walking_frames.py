@@ -80,7 +80,9 @@ def frame_seat(cast: Cast) -> Span:
     start, slow = actor.now, float(rng.uniform(1.1, 1.7))
     back = user.frame.place - 0.46 * actor.body.height / 1.75 * heading(actor.yaw)
     actor.go(0.5, None, {"x": float(back[0]), "y": float(back[1])}, lean=user.bend - 6.0)
-    actor.go(2.2 * slow, "stand", yaw=actor.yaw + (180.0 if rng.random() < 0.5 else -180.0), lean=14, sho=-6, elb=30, arm=18)
+    actor.go(
+        2.2 * slow, "stand", yaw=actor.yaw + (180.0 if rng.random() < 0.5 else -180.0), lean=14, sho=-6, elb=30, arm=18
+    )
     actor.go(0.7 * slow, None, hip=60, knee=79, lean=40, gait=0)
     actor.go(0.7 * slow, "sit", sway=0.5)
     user.seated(actor.now + float(rng.uniform(1.0, 5.0)))

@@ -13,7 +13,16 @@ import pytest
 from familial.synth import actions
 from familial.synth.actions.base import LABELS, Action, action
 from familial.synth.actions.cast import Cast
-from familial.synth.actions.catalogue import ACTIONS, CAPTIONS, KINDS, SHARES, action_of, collect, draw_kind
+from familial.synth.actions.catalogue import (
+    ACTIONS,
+    BY_NAME_ALONE,
+    CAPTIONS,
+    KINDS,
+    SHARES,
+    action_of,
+    collect,
+    draw_kind,
+)
 from familial.synth.actions.plan import make_plan
 from familial.synth.scene import plain_scene
 
@@ -40,6 +49,13 @@ def test_every_kind_is_drawn_as_often_as_its_weight_says(label: str) -> None:
         assert abs(share - expected) < 0.25 * expected + 0.004, f"action {name!r} is drawn in {share:.2%} of clips"
 
 
+def test_what_is_shown_by_name_alone_is_never_drawn_and_comes_last() -> None:
+    assert tuple(ACTIONS)[-len(BY_NAME_ALONE) :] == BY_NAME_ALONE
+    for label in LABELS:
+        rng = np.random.default_rng(3)
+        assert not {draw_kind(rng, label) for _ in range(2000)} & set(BY_NAME_ALONE)
+
+
 @pytest.mark.parametrize("name", [each.name for each in pkgutil.iter_modules(actions.__path__)])
 def test_every_action_of_a_file_is_in_the_catalogue(name: str) -> None:
     module = importlib.import_module(f"familial.synth.actions.{name}")
@@ -58,7 +74,7 @@ def test_captions_use_a_small_vocabulary() -> None:
         ({"label": "theft"}, "label is 'theft'; use one of"),
         ({"caption": ""}, "action 'juggle': caption is ''; say in 3 to 12 words"),
         ({"caption": " ".join(["word"] * 13)}, "say in 3 to 12 words"),
-        ({"weight": 0.0}, "action 'juggle': weight is 0.0, so it is never drawn"),
+        ({"weight": -1.0}, "action 'juggle': weight is -1.0; use more than 0, or 0 for by name alone"),
         ({"people": -1}, "people is -1; use 0 or more"),
     ],
 )
