@@ -61,9 +61,12 @@ def fall_wheelchair_pitch(cast: Cast) -> Span:
     rider.life(max(0.3, cast.onset - 0.8))
     if rng.random() < 0.5:
         rider.move(float(rng.uniform(0.5, 0.9)), lean=float(rng.uniform(34, 60)), sho=50.0, elb=16.0, nod=8.0)
-    style = "tip" if rng.random() < 0.5 else "knees"
-    start, impact = actor.fall(most_open(cast, actor, (0.0, 35.0, -35.0)), style=style)
-    _left_behind(rider, start, impact, back=float(rng.uniform(0.05, 0.45)))
+    start = actor.now
+    if rng.random() < 0.6:  # onto the knees first, the feet drawn back
+        back = actor.shift(-0.3 * actor.body.height / 1.75)
+        actor.go(float(rng.uniform(0.35, 0.6)), "kneel", back, nod=15.0, lean=30.0, sho=50.0, ease="drop")
+    _, impact = actor.fall(most_open(cast, actor, (0.0, 35.0, -35.0)))
+    _left_behind(rider, start, impact, back=float(rng.uniform(0.2, 0.6)))
     return _lies(cast, actor, start, impact)
 
 
