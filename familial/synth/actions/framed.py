@@ -44,7 +44,6 @@ class FrameUser:
         actor.restart(at, yaw)
         actor.write(self._posture()[None])
         self.frame.hold_until(actor.now)
-        actor.grips.clear()
 
     def _posture(self, **values: float) -> Floats:
         """The channels (C,) of who stands at the frame, at the actor's place."""
@@ -54,7 +53,7 @@ class FrameUser:
         row[:3] = *self.actor.place, self.actor.yaw
         return row
 
-    def _write(self, feet: Floats, yaw: Floats, off: Floats, lift: Floats, end: Floats, slack: float = 1.0) -> None:
+    def _write(self, feet: Floats, yaw: Floats, off: Floats, lift: Floats, end: Floats) -> None:
         """Write n rows: feet (n, 2), headings (n,), the frame's distance and height (n,), and the posture `end`."""
         n, now = len(feet), self.actor.target()
         u = smooth(np.minimum(1.0, np.arange(1, n + 1) / min(n, 0.6 * RATE)))[:, None]
@@ -64,7 +63,7 @@ class FrameUser:
         poses[:, :2] = feet + off[:, None] * np.stack([np.cos(a), np.sin(a)], -1)
         poses[:, 2], poses[:, 5] = yaw, lift
         grips = self.frame.world(poses, self.frame.form.grips)
-        self.actor.write(rows, grips, np.full((n, 2), slack))
+        self.actor.write(rows, grips)
         self.frame.write(poses)
 
     def _off(self) -> float:

@@ -42,7 +42,7 @@ def acted(kind: str, seed: int) -> Plan:
 def rows_of(plan: Plan, person: int = 0) -> Floats:
     """Joints (N, J, 3) at each of the actor's rows."""
     actor = plan.actors[person]
-    return perform(actor, (np.arange(round(actor.now * RATE)) + 1.0) / RATE)
+    return perform(actor, np.linspace(1.0 / RATE, actor.now, round(actor.now * RATE)))
 
 
 def poses_of(aid: Aid, count: int) -> Floats:
