@@ -22,6 +22,7 @@ import numpy as np
 from familial.data.clips import CACHE, Footage
 from familial.data.events import Annotation, LabelledClip
 from familial.data.labels import SUDDEN
+from familial.synth.actions.catalogue import draw_among
 from familial.synth.detector_errors import DETECTOR_VERSION, POOREST, RATES, detect, draw_close_framing
 from familial.synth.exact_people import EXACT_VERSION, ExactPeople, Framing
 from familial.synth.people_clip import people_clip
@@ -34,11 +35,12 @@ __all__ = ["PEOPLE_FPS", "exact_bytes", "people_clips", "read_exact", "with_new_
 
 PEOPLE_FPS = 12.0
 _NEAR, _POOREST = 0.35, 0.2  # how often people without a picture are seen from near, and by how many cameras so poor
+_KIND = 3  # the stream of random numbers that draws what a clip shows
 _ARRAYS = ("points", "visible", "length", "times_s", "shown", "sides", "window", "night")
 
 
 def people_clips(
-    seeds: Sequence[int], labels: Sequence[str], spec: WindowSpec, processes: int = 2
+    seeds: Sequence[int], labels: Sequence[str], spec: WindowSpec, processes: int = 2, kinds: Sequence[str] = ()
 ) -> Generator[LabelledClip]:
     """The people of rendered clips, made or read from the cache.
 
@@ -47,12 +49,14 @@ def people_clips(
         labels: the family's; the renderer's labels have to be among them.
         spec: the frame size.
         processes: how many make what is not in the cache yet.
+        kinds: what the clips show, each one of these (`catalogue.draw_among`); empty: whatever their seeds draw.
 
     Yields:
         The clips in the order of `seeds`: no frames, uint8 (0, H, W), their times all the same; people with errors that
         depend on the seed alone; `exact` for others.
     """
-    make = partial(_made, folder=CACHE / f"people-clips-{RENDERER_VERSION}-{EXACT_VERSION}-{CELLS}-{len(POSE)}")
+    folder = CACHE / f"people-clips-{RENDERER_VERSION}-{EXACT_VERSION}-{CELLS}-{len(POSE)}"
+    make = partial(_made, folder=folder, kinds=tuple(kinds))
     if processes < 2:
         yield from (_read(make(seed), labels, spec) for seed in seeds)
         return
@@ -103,12 +107,13 @@ def read_exact(path: Path) -> ExactPeople:
     return ExactPeople(sides=(height, width), window=(top, left, bottom, right), night=night, **found)
 
 
-def _made(seed: int, folder: Path) -> Path:
-    """The cached clip of `seed`, made where it is not there yet."""
-    stored = folder / f"{seed % 1000:03d}" / f"{seed}.npz"
+def _made(seed: int, folder: Path, kinds: Sequence[str]) -> Path:
+    """The cached clip of `seed`, of one of `kinds` where there are any; made where it is not there yet."""
+    kind = draw_among(np.random.default_rng([seed, _KIND]), kinds) if kinds else None
+    stored = folder / f"{seed % 1000:03d}" / (f"{seed}-{kind}.npz" if kind else f"{seed}.npz")
     if stored.is_file():
         return stored
-    made = people_clip(seed, fps=PEOPLE_FPS)
+    made = people_clip(seed, kind, fps=PEOPLE_FPS)
     clip, truth, cells = made.clip, truth_of(made.clip), io.BytesIO()
     events = [(each.label, each.start_s, each.end_s) for each in clip.annotations]
     about = {"label": clip.label, "caption": clip.caption, "annotations": events}
@@ -138,4 +143,4 @@ def _read(stored: Path, labels: Sequence[str], spec: WindowSpec) -> LabelledClip
     frames = np.zeros((0, spec.height, spec.width), np.uint8)
     footage = Footage(frames, exact.times_s, float(exact.times_s[-1]) + 1.0 / PEOPLE_FPS)
     clip = LabelledClip(footage, labels.index(about["label"]), about["caption"], "rendered", annotations, truth, exact)
-    return with_new_errors(clip, np.random.default_rng([DETECTOR_VERSION, int(stored.stem)]))
+    return with_new_errors(clip, np.random.default_rng([DETECTOR_VERSION, int(stored.stem.split("-")[0])]))

@@ -56,6 +56,8 @@ CLIPS = {
     "long_memory":    SeedRange(9_100_000, 9_200_000, "rooms of benchmarks.long_memory"),
     "sentences":      SeedRange(9_210_000, 9_300_000, "clips of benchmarks.sentences"),
     "mistakes":       SeedRange(9_300_000, 9_400_000, "clips of benchmarks.mistakes"),
+    "encounters":     SeedRange(9_400_000, 9_500_000, "two who meet, without a picture, for familial.train"),
+    "aided":          SeedRange(9_500_000, 9_600_000, "wheelchairs and walking frames, likewise"),
 }
 """Use -> seeds of `render_clip`."""
 

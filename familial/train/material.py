@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from familial.data.splits import clip_seeds
 from familial.evaluate.footage import graph_for
 from familial.model.config import FamilyConfig
 from familial.model.towers.registry import tower_class
+from familial.synth.actions.catalogue import AIDED, ENCOUNTERS
 from familial.train.budget import Budget, minutes_text
 from familial.train.labels import rendered_labels, tagged
 from wire.errors import ConfigError
@@ -31,6 +32,8 @@ from wire.errors import ConfigError
 __all__ = ["Material", "gather"]
 
 _SAY_S = 10.0  # between lines of progress
+_ALONE: Mapping[str, tuple[str, ...]] = {"people": (), "encounters": ENCOUNTERS, "aided": AIDED}
+"""What asks for clips of people without a picture, an option and a row of `data.splits`; and what they show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,12 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
         ConfigError: nothing to train on, a share that is none, or clips that would take most of the time.
         DataError: clips that are not as they should be.
     """
-    if not args.data and not args.rendered and not args.people:
+    alone = {use: getattr(args, use) for use in _ALONE}
+    if not args.data and not args.rendered and not any(alone.values()):
         raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N, --people N or several of them")
-    if args.people and not tower_class(config.tower).sees_people:
-        raise ConfigError(f"--people {args.people}: the tower {config.tower!r} sees no people; give --tower fused")
+    for use, count in alone.items():
+        if count and not tower_class(config.tower).sees_people:
+            raise ConfigError(f"--{use} {count}: the tower {config.tower!r} sees no people; give --tower fused")
     if not 0.0 <= args.held_out <= 0.5:
         raise ConfigError(f"--held-out {args.held_out:g}: a share of the manifests' clips; give 0 to 0.5")
     labels = config.labels
@@ -87,8 +92,9 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
         else clip_seeds("training", args.rendered)
     )
     rendered = _with_progress(render(seeds), args.rendered, budget)
-    alone = people_clips(clip_seeds("people", args.people), labels, config.window, args.processes)
-    rendered += [replace(clip, set="people") for clip in _with_progress(alone, args.people, budget, "people")]
+    for use, count in alone.items():
+        made = people_clips(clip_seeds(use, count), labels, config.window, args.processes, _ALONE[use])
+        rendered += [replace(clip, set="people") for clip in _with_progress(made, count, budget, use)]
     validation = list(render(clip_seeds("held_out", args.rendered // 10)))
     rendered, validation = ([tagged(clip, labels) for clip in clips] for clips in (rendered, validation))
     unseen = {row.label for row in rows} - rendered_labels(labels)

@@ -34,12 +34,15 @@ from familial.synth.actions.base import Action
 
 __all__ = [
     "ACTIONS",
+    "AIDED",
     "BY_NAME_ALONE",
     "CAPTIONS",
+    "ENCOUNTERS",
     "KINDS",
     "SHARES",
     "action_of",
     "collect",
+    "draw_among",
     "draw_kind",
     "people_needed",
 ]
@@ -87,6 +90,14 @@ CAPTIONS = {name: each.caption for name, each in ACTIONS.items()}
 BY_NAME_ALONE = tuple(name for name, each in ACTIONS.items() if each.weight == 0)
 """Kinds that are never drawn: clips show them only where they are asked for by name. Whoever goes over all kinds and
 publishes what comes of it leaves these out, so that another one changes no figure."""
+AIDED = tuple(collect((walking_frames, wheelchairs, aided_falls)))
+"""Kinds that show somebody in a wheelchair or at a walking frame."""
+ENCOUNTERS = (
+    *("one_punch", "one_kick", "one_push", "one_slap", "hit_behind"),
+    *("handshake", "hug", "point", "hand_over", "greet", "talk", "high_five", "pat", "lively_talk", "brush_past"),
+    *("throw", "lift_up", "dance"),
+)
+"""Kinds that show two who meet: a single blow, or what looks a little like one."""
 
 
 def action_of(kind: str) -> Action:
@@ -105,6 +116,14 @@ def draw_kind(rng: Generator, label: str) -> str:
     names = [name for name, each in ACTIONS.items() if each.label == label and each.weight > 0]
     weights = np.array([ACTIONS[name].weight for name in names])
     return str(rng.choice(names, p=weights / weights.sum()))
+
+
+def draw_among(rng: Generator, kinds: Sequence[str]) -> str:
+    """One of `kinds`: a label that they have, then a kind of it, all alike."""
+    labels = sorted({KINDS[kind] for kind in kinds})
+    label = labels[int(rng.integers(len(labels)))]
+    own = [kind for kind in kinds if KINDS[kind] == label]
+    return own[int(rng.integers(len(own)))]
 
 
 def people_needed(kind: str) -> int:

@@ -15,12 +15,15 @@ from familial.synth.actions.base import LABELS, Action, action
 from familial.synth.actions.cast import Cast
 from familial.synth.actions.catalogue import (
     ACTIONS,
+    AIDED,
     BY_NAME_ALONE,
     CAPTIONS,
+    ENCOUNTERS,
     KINDS,
     SHARES,
     action_of,
     collect,
+    draw_among,
     draw_kind,
 )
 from familial.synth.actions.plan import make_plan
@@ -112,3 +115,14 @@ def test_points_out_of_view_are_moved_into_view() -> None:
     far = cast.in_view(np.array([50.0, 50.0]))
     assert scene.stage.near(far) == pytest.approx(0.35)
     assert np.array_equal(cast.in_view(scene.stage.spots[0]), scene.stage.spots[0])
+
+
+def test_of_kinds_that_are_asked_for_labels_are_alike() -> None:
+    """However many kinds each has: five ways to strike, thirteen to greet."""
+    rng = np.random.default_rng(0)
+    for kinds, label in ((ENCOUNTERS, "fight"), (AIDED, "fall")):
+        drawn = [draw_among(rng, kinds) for _ in range(600)]
+        assert set(drawn) == set(kinds)
+        assert 0.42 < np.mean([KINDS[kind] == label for kind in drawn]) < 0.58
+    assert all(ACTIONS[kind].people >= 2 for kind in ENCOUNTERS)
+    assert set(AIDED) == set(BY_NAME_ALONE)

@@ -12,6 +12,8 @@ import pytest
 from familial.data import people_clips as stored
 from familial.data import sources
 from familial.data.people_clips import people_clips, with_new_errors
+from familial.data.splits import clip_seeds
+from familial.synth.actions.catalogue import AIDED, CAPTIONS, ENCOUNTERS
 from familial.synth.clip import render_clip
 from familial.synth.detector_errors import POOREST, RATES, ErrorRates, Shown, detect, draw_close_framing, draw_framing
 from familial.synth.exact_people import ABSENT, HIDDEN, SEEN, TURNED, ExactPeople, Framing
@@ -326,3 +328,16 @@ def test_a_rendered_clip_has_people_in_the_framing_of_its_frames(
     assert np.median(nearest) <= 2
     real = replace(clip, exact=None)
     assert with_new_errors(real, np.random.default_rng(1)) is real
+
+
+def test_clips_of_people_show_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "CACHE", tmp_path)
+    seeds = clip_seeds("aided", 8)
+    for kinds, labels in ((AIDED, {"normal", "fall"}), (ENCOUNTERS, {"normal", "fight"})):
+        shown = list(
+            people_clips(seeds, LABELS, SPEC, processes=1, kinds=kinds)
+        )  # the same seeds, nothing of the other
+        assert {each.caption for each in shown} <= {CAPTIONS[kind] for kind in kinds}
+        assert {LABELS[each.label] for each in shown} == labels
+        again = next(people_clips(seeds, LABELS, SPEC, processes=1, kinds=kinds))
+        assert again.footage.people is not None and np.array_equal(again.footage.people, shown[0].footage.people)
