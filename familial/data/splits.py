@@ -58,6 +58,7 @@ CLIPS = {
     "mistakes":       SeedRange(9_300_000, 9_400_000, "clips of benchmarks.mistakes"),
     "encounters":     SeedRange(9_400_000, 9_500_000, "two who meet, without a picture, for familial.train"),
     "aided":          SeedRange(9_500_000, 9_600_000, "wheelchairs and walking frames, likewise"),
+    "kinds":          SeedRange(9_600_000, 9_700_000, "clips of benchmarks.kinds"),
 }
 """Use -> seeds of `render_clip`."""
 
