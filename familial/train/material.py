@@ -74,7 +74,7 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
         ConfigError: nothing to train on, a share that is none, or clips that would take most of the time.
         DataError: clips that are not as they should be.
     """
-    alone = {use: getattr(args, use) for use in _ALONE}
+    alone = {use: getattr(args, use, 0) for use in _ALONE}  # 0: the command has no such option
     if not args.data and not args.rendered and not any(alone.values()):
         raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N, --people N or several of them")
     for use, count in alone.items():

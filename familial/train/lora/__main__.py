@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--processes", type=int, default=2, help="that render clips, and read others")
     add("--seed", type=int, default=1)
     add("--resume", action="store_true", help="go on from the last saved state of this --out")
-    parser.set_defaults(people=0, freeze_motion=False, tower_steps=0)  # what `gather` asks of other trainings
+    parser.set_defaults(freeze_motion=False, tower_steps=0)  # what `gather` asks of other trainings
     return parser
 
 

@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--processes", type=int, default=2, help="that render clips, and read others")
     add("--resume", action="store_true", help="go on from the last saved state of this --out")
     # Clips that the tower has not learned from: codes of those it knows would flatter the sentence.
-    parser.set_defaults(people=0, freeze_motion=True, tower_steps=0)
+    parser.set_defaults(freeze_motion=True, tower_steps=0)
     return parser
 
 
