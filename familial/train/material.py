@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,8 +32,6 @@ from wire.errors import ConfigError
 __all__ = ["Material", "gather"]
 
 _SAY_S = 10.0  # between lines of progress
-_ALONE: Mapping[str, tuple[str, ...]] = {"people": (), "encounters": ENCOUNTERS, "aided": AIDED}
-"""What asks for clips of people without a picture, an option and a row of `data.splits`; and what they show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +72,12 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
         ConfigError: nothing to train on, a share that is none, or clips that would take most of the time.
         DataError: clips that are not as they should be.
     """
-    alone = {use: getattr(args, use, 0) for use in _ALONE}  # 0: the command has no such option
-    if not args.data and not args.rendered and not any(alone.values()):
+    alone = _people_alone(args)
+    if not args.data and not args.rendered and not any(seeds for seeds, _ in alone.values()):
         raise ConfigError("nothing to train on: give --data MANIFEST.csv, --rendered N, --people N or several of them")
-    for use, count in alone.items():
-        if count and not tower_class(config.tower).sees_people:
-            raise ConfigError(f"--{use} {count}: the tower {config.tower!r} sees no people; give --tower fused")
+    for use, (own, _) in alone.items():
+        if own and not tower_class(config.tower).sees_people:
+            raise ConfigError(f"--{use} {len(own)}: the tower {config.tower!r} sees no people; give --tower fused")
     if not 0.0 <= args.held_out <= 0.5:
         raise ConfigError(f"--held-out {args.held_out:g}: a share of the manifests' clips; give 0 to 0.5")
     labels = config.labels
@@ -92,15 +90,25 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
         else clip_seeds("training", args.rendered)
     )
     rendered = _with_progress(render(seeds), args.rendered, budget)
-    for use, count in alone.items():
-        made = people_clips(clip_seeds(use, count), labels, config.window, args.processes, _ALONE[use])
-        rendered += [replace(clip, set="people") for clip in _with_progress(made, count, budget, use)]
+    for use, (own, kinds) in alone.items():
+        made = people_clips(own, labels, config.window, args.processes, kinds)
+        rendered += [replace(clip, set="people") for clip in _with_progress(made, len(own), budget, use)]
     validation = list(render(clip_seeds("held_out", args.rendered // 10)))
     rendered, validation = ([tagged(clip, labels) for clip in clips] for clips in (rendered, validation))
     unseen = {row.label for row in rows} - rendered_labels(labels)
     share = args.held_out if unseen or not validation else 0.0
     real = manifest_clips(rows, labels, config.window, args.processes, graph_for(config, args.perceive))
     return Material(rendered, validation, rows, real, share)
+
+
+def _people_alone(args: argparse.Namespace) -> dict[str, tuple[range, tuple[str, ...]]]:
+    """Option -> seeds of the clips of people without a picture that it asks for, and the kinds that they show."""
+    people, encounters, aided = (getattr(args, use, 0) for use in ("people", "encounters", "aided"))
+    return {  # a command without an option asks for none
+        "people": (clip_seeds("people", people), ()),
+        "encounters": (clip_seeds("encounters", encounters), ENCOUNTERS),
+        "aided": (clip_seeds("aided", aided), AIDED),
+    }
 
 
 def _with_progress(
