@@ -71,7 +71,8 @@ def _measure(args: argparse.Namespace) -> Report:
         print(f"{kind}: {called.right:.3f}", file=sys.stderr, flush=True)
     own, usual = (float(np.mean([float(figures[kind]["right"]) for kind in kinds])) for kinds in (asked, _USUAL))
     note = f"{args.clips} clips of each kind, noise {args.noise}; right: asked for {own:.3f}, usual {usual:.3f}"
-    return Report(own / usual, {"kinds": figures, "clips": args.clips, "noise": args.noise}, rows, [note])
+    found = {"kinds": figures, "clips": args.clips, "noise": args.noise}
+    return Report(own / usual if usual else None, found, rows, [note])
 
 
 def _of_kind(family: Family, kind: str, label: str, clips: int, noise: bool) -> _Called:
@@ -96,7 +97,7 @@ def _of_kind(family: Family, kind: str, label: str, clips: int, noise: bool) -> 
 
 
 def _names(family: Family, footage: Footage, label: str, onset_s: float, noise: bool) -> list[str]:
-    """What is said of a normal clip's events, each; of a clip with a risk, what the surest in time says."""
+    """What every event of a normal clip is called; of a risk, its label where an event in time says it, or another."""
     from familial.evaluate.clip_inference import clip_codes, event_probabilities
     from familial.model.code_space import rounded_gaussian
 
@@ -109,7 +110,7 @@ def _names(family: Family, footage: Footage, label: str, onset_s: float, noise: 
     ends = [config.window.slot_s * slot for slot in slots]
     timely = [index for index, end in enumerate(ends) if onset_s < end <= onset_s + _WITHIN_S]
     named = ([_name(family, sample[index]) for index in timely] for sample in events)
-    return [label if label in each else max(set(each), key=each.count) for each in named if each]
+    return [label if label in each else max(config.labels, key=each.count) for each in named if each]
 
 
 def _name(family: Family, probabilities: npt.NDArray[np.float64]) -> str:

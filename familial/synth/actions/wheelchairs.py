@@ -40,24 +40,12 @@ def ride_in(cast: Cast, pusher: Actor | None = None) -> Rider:
 
 @action("wheelchair_roll", "normal", "a person sits on a chair and gets about the room", weight=0)
 def wheelchair_roll(cast: Cast) -> Span:
-    rider = ride_in(cast)
-    rider.life(cast.onset)
-    start, until = rider.actor.now, rider.actor.now + float(rider.actor.rng.uniform(4.0, 8.0))
-    _roll_about(rider, until)
-    end = rider.actor.now
-    rider.life(cast.seconds + 0.5)
-    return start, end
+    return _gets_about(cast, ride_in(cast))
 
 
 @action("wheelchair_pushed", "normal", "a person sits on a chair and another walks behind", weight=0, people=2)
 def wheelchair_pushed(cast: Cast) -> Span:
-    rider = ride_in(cast, cast.actors[1])
-    rider.life(cast.onset)
-    start, until = rider.actor.now, rider.actor.now + float(rider.actor.rng.uniform(4.0, 8.0))
-    _roll_about(rider, until)
-    end = rider.actor.now
-    rider.life(cast.seconds + 0.5)
-    return start, end
+    return _gets_about(cast, ride_in(cast, cast.actors[1]))
 
 
 @action("wheelchair_rest", "normal", "a person sits on a chair and waits", weight=0)
@@ -144,6 +132,16 @@ def pivot(actor: Actor, to: Floats, yaw: float, slow: float) -> None:
     by = (yaw - actor.yaw + 180.0) % 360.0 - 180.0
     seconds = slow * (0.6 + abs(by) / 75.0)
     actor.go(seconds, None, {"x": float(to[0]), "y": float(to[1])}, yaw=actor.yaw + by, nod=14)
+
+
+def _gets_about(cast: Cast, rider: Rider) -> Span:
+    """Roll from place to place for some seconds; before and after that, whatever somebody does in a wheelchair."""
+    rider.life(cast.onset)
+    start, until = rider.actor.now, rider.actor.now + float(rider.actor.rng.uniform(4.0, 8.0))
+    _roll_about(rider, until)
+    end = rider.actor.now
+    rider.life(cast.seconds + 0.5)
+    return start, end
 
 
 def _roll_about(rider: Rider, until: float) -> None:

@@ -54,6 +54,8 @@ def test_a_risk_is_right_where_an_event_says_it_in_time(monkeypatch: pytest.Monk
     assert names("fall", 11.0) == ["fall"], "8 s after it does"
     assert names("fall", 10.9) == ["normal"], "later does not"
     assert names("fall", 30.0) == [], "no event ends in time"
+    reading(monkeypatch, small_config(), FIGHT, NORMAL)
+    assert names("fall", 7.5) == ["normal"], "of two that are as common, the first of the labels: the same in every run"
 
 
 def test_the_commonest_mistake_is_named_and_the_ratio_is_over_usual_kinds(
@@ -77,6 +79,9 @@ def test_the_commonest_mistake_is_named_and_the_ratio_is_over_usual_kinds(
     assert of["fall_transfer"] == {"right": 1.0, "mistake": "", "share": 0.0}
     usual = (4 * 0.25 + 2 * 1.0) / 6
     assert found["ratio"] == pytest.approx((0.25 + 1.0) / 2 / usual, abs=1e-5)
+    reading(monkeypatch, config, FIGHT)
+    assert kinds.COMMAND.main(["--kinds", "one_punch", "--clips", "1", "--noise", "off"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["ratio"] is None, "nothing usual is right"
 
 
 def test_a_kind_that_is_not_there_is_an_error_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
