@@ -267,7 +267,7 @@ def _add_hyperparameters(parser: argparse.ArgumentParser) -> None:
         help="tune a late fusion on whole clips; no stages 1, 2",
     )
     add("--set-variance", type=float, default=0.0, metavar="WEIGHT", help="with --tower-steps: of the sets' losses")
-    add("--interpolate", type=float, default=1.0, metavar="SHARE", help="with --tower-steps: from the base's weights")
+    add("--interpolate", type=float, default=1.0, metavar="SHARE", help="of the way from the base's weights")
     add("--clip-stage", type=float, default=0.12, metavar="SHARE", help="of the time, for whole clips at the end")
     add("--bodies", type=float, default=0.3, metavar="WEIGHT", help="of what rendered clips know of bodies")
     add("--adversary", type=float, default=0.3, metavar="WEIGHT", help="of the re-identification adversary")

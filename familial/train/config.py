@@ -39,7 +39,7 @@ class TrainConfig:
         logit_bias: added to the log odds of a risk once they are calibrated.
         tower_steps: of the tower stage, which then stands in place of stages 1 and 2; 0: none.
         set_variance: in the tower stage, weight of the variance of the losses of sets.
-        interpolate: of the tower stage, how far on the way from the base's weights to the trained ones, 0 to 1.
+        interpolate: how far on the way from the base's weights to the trained ones, 0 to 1; before the clip stage.
     """
 
     minutes: float
@@ -77,8 +77,10 @@ class TrainConfig:
             )
         if not 0 <= self.set_variance < math.inf or (self.set_variance and not self.tower_steps):
             raise ConfigError(f"--set-variance {self.set_variance:g}: 0 or more, and it goes with --tower-steps")
-        if not 0 < self.interpolate <= 1 or (self.interpolate < 1 and not self.tower_steps):
-            raise ConfigError(f"--interpolate {self.interpolate:g}: above 0, to 1, and it goes with --tower-steps")
+        if not 0 < self.interpolate <= 1 or (self.interpolate < 1 and (self.readers_alone or not self.warm_start)):
+            raise ConfigError(
+                f"--interpolate {self.interpolate:g}: above 0, to 1, from a --base, and --clip-stage below 1"
+            )
         if self.workers < 0:
             raise ConfigError(f"--workers {self.workers}: a number of processes; 0 prepares batches in a thread")
 

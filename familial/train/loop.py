@@ -89,12 +89,14 @@ def train(
     with torch.device(train_config.device):  # whatever is made inside is made there
         family = family.to(train_config.device)
         average = copy.deepcopy(family).eval().requires_grad_(False)
+        before = copy.deepcopy(average)
         validation = ValidationSet(average, validation_clips, train_config)
         training = _Training(family, average, source, validation, out, resume, budget)
         if train_config.tower_steps:
             _tower_stage(training, budget)
         elif not train_config.readers_alone:
             training.run()
+        _interpolate(before, average, train_config.interpolate)
         _whole_clips(training, budget)
         average.config, scores = validation.calibrated(average, _CALIBRATION * budget.left, budget.now)
     checkpoint.save(average.cpu(), out)
@@ -107,8 +109,19 @@ def _tower_stage(training: _Training, budget: Budget) -> None:
     config, clips = training.config, training.source.clips
     shares, seconds = label_shares(training.family.config.labels), max(1.0, budget.left - training.kept.total)
     how: dict[str, Any] = {"steps": config.tower_steps, "lr": config.lr, "seed": config.seed, "seconds": seconds}
-    how |= {"now": budget.now, "set_variance": config.set_variance, "interpolate": config.interpolate}
+    how |= {"now": budget.now, "set_variance": config.set_variance}
     training.step = train_towers(training.average, clips, shares, **how)
+
+
+@torch.no_grad()
+def _interpolate(before: Family, after: Family, share: float) -> None:
+    """Leave `after` at `share` of the way from the weights of `before`, the means that batch norms keep included.
+
+    Source: WiSE-FT, Wortsman et al. 2022, "Robust Fine-Tuning of Zero-Shot Models", CVPR.
+    """
+    for old, new in zip(before.state_dict().values(), after.state_dict().values(), strict=True):
+        if share < 1.0 and new.is_floating_point():
+            new.lerp_(old, 1.0 - share)
 
 
 def _whole_clips(training: _Training, budget: Budget) -> None:

@@ -24,7 +24,7 @@ from familial.data.splits import clip_seeds
 from familial.evaluate.footage import graph_for
 from familial.model.config import FamilyConfig
 from familial.model.towers.registry import tower_class
-from familial.synth.actions.catalogue import AIDED, ENCOUNTERS
+from familial.synth.actions.catalogue import AIDED_TO_TRAIN, ENCOUNTERS
 from familial.train.budget import Budget, minutes_text
 from familial.train.labels import rendered_labels, tagged
 from wire.errors import ConfigError
@@ -107,7 +107,7 @@ def _people_alone(args: argparse.Namespace) -> dict[str, tuple[range, tuple[str,
     return {  # a command without an option asks for none
         "people": (clip_seeds("people", people), ()),
         "encounters": (clip_seeds("encounters", encounters), ENCOUNTERS),
-        "aided": (clip_seeds("aided", aided), AIDED),
+        "aided": (clip_seeds("aided", aided), AIDED_TO_TRAIN),
     }
 
 

@@ -60,7 +60,6 @@ def train_towers(
     seconds: float,
     now: Callable[[], float] = time.monotonic,
     set_variance: float = 0.0,
-    interpolate: float = 1.0,
 ) -> int:
     """Train the people tower and the fusion of `family` in place; the result is a moving average.
 
@@ -74,8 +73,6 @@ def train_towers(
         seconds: of wall clock, at most.
         now: a clock in seconds.
         set_variance: weight of the variance of the sets' losses, of clips of which the label alone is known.
-        interpolate: how far the result lies on the way from the weights of before to the trained ones (WiSE-FT:
-            Wortsman et al. 2022, "Robust Fine-Tuning of Zero-Shot Models", CVPR).
 
     Returns:
         How many steps there was time for.
@@ -92,7 +89,6 @@ def train_towers(
     cells = {known: cells_of([each.clip for each in pool], len(shares)) for known, pool in seen.items()}
     learner = nn.ModuleList((tower.people, fusion)).requires_grad_(True).train()
     averages = [parameter.detach().clone() for parameter in learner.parameters()]
-    before = [value.clone() for value in _floats(learner)]
     optimiser = torch.optim.AdamW(learner.parameters(), lr=lr, weight_decay=0.02, betas=(0.9, 0.98))
     step, set_weights = 0, SetWeights(set_variance)
     while (done := max(step / steps, (now() - began) / seconds)) < 1.0:
@@ -106,7 +102,6 @@ def train_towers(
             print(f"towers: step {step}, loss {loss.item():.3f}", flush=True)
         step += 1
     _follow(list(learner.parameters()), averages, 1.0)
-    _follow(_floats(learner), before, 1.0 - interpolate)
     family.eval()
     return step
 
@@ -121,11 +116,6 @@ def _learn(learner: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
     optimiser.step()
-
-
-def _floats(learner: nn.Module) -> list[Tensor]:
-    """Weights, and the means and variances that batch norms keep."""
-    return [value for value in learner.state_dict().values() if value.is_floating_point()]
 
 
 @torch.no_grad()

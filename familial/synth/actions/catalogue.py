@@ -35,6 +35,7 @@ from familial.synth.actions.base import Action
 __all__ = [
     "ACTIONS",
     "AIDED",
+    "AIDED_TO_TRAIN",
     "BY_NAME_ALONE",
     "CAPTIONS",
     "ENCOUNTERS",
@@ -92,6 +93,8 @@ BY_NAME_ALONE = tuple(name for name, each in ACTIONS.items() if each.weight == 0
 publishes what comes of it leaves these out, so that another one changes no figure."""
 AIDED = tuple(collect((walking_frames, wheelchairs, aided_falls)))
 """Kinds that show somebody in a wheelchair or at a walking frame."""
+AIDED_TO_TRAIN = (*AIDED, *("wheelchair_pushed",) * 5, *("fall_wheelchair_slide",) * 3)
+"""The same for `draw_among`; what is most easily taken for something else comes more often."""
 ENCOUNTERS = (
     *("one_punch", "one_kick", "one_push", "one_slap", "hit_behind"),
     *("handshake", "hug", "point", "hand_over", "greet", "talk", "high_five", "pat", "lively_talk", "brush_past"),
@@ -119,7 +122,7 @@ def draw_kind(rng: Generator, label: str) -> str:
 
 
 def draw_among(rng: Generator, kinds: Sequence[str]) -> str:
-    """One of `kinds`: a label that they have, then a kind of it, all alike."""
+    """One of `kinds`: a label that they have, then a kind of it, all alike; one that is there twice, twice as often."""
     labels = sorted({KINDS[kind] for kind in kinds})
     label = labels[int(rng.integers(len(labels)))]
     own = [kind for kind in kinds if KINDS[kind] == label]

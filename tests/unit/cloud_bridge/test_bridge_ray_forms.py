@@ -26,6 +26,7 @@ from familial.model.checkpoint import load, save
 from familial.model.config import nano
 from familial.model.family import Family
 from tests.support.any_json import ANY_JSON
+from tests.support.family_factory import IN_ANOTHER_BATCH
 from wire.artifact.checkpoint import checkpoint_hash
 from wire.errors import CheckpointError, ConfigError, RemoteError
 
@@ -233,8 +234,8 @@ def test_a_replica_reads_as_this_process_does(checkpoint: Path, replicas: Any, m
     for each, (status, body) in zip(some, answers, strict=True):
         assert status == 200
         for found, expected in zip(form.readings(body, len(each)), here.read(each), strict=True):
-            assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
-            assert dict(found.attributes) == pytest.approx(dict(expected.attributes), abs=1e-6)
+            assert found.probabilities == pytest.approx(expected.probabilities, abs=IN_ANOTHER_BATCH)
+            assert dict(found.attributes) == pytest.approx(dict(expected.attributes), abs=IN_ANOTHER_BATCH)
     assert sum(forwards) == 68 and len(forwards) < 3  # what waits is read together
     (_, body), (_, other) = ask(replica, [form.question(SENTENCES, some[1]), form.question(READINGS, some[0])])
     assert form.sentences(body, 3) == here.describe(some[1]) and len(form.readings(other, 1)) == 1

@@ -16,6 +16,7 @@ from familial.synth.actions.cast import Cast
 from familial.synth.actions.catalogue import (
     ACTIONS,
     AIDED,
+    AIDED_TO_TRAIN,
     BY_NAME_ALONE,
     CAPTIONS,
     ENCOUNTERS,
@@ -120,7 +121,7 @@ def test_points_out_of_view_are_moved_into_view() -> None:
 def test_of_kinds_that_are_asked_for_labels_are_alike() -> None:
     """However many kinds each has: five ways to strike, thirteen to greet."""
     rng = np.random.default_rng(0)
-    for kinds, label in ((ENCOUNTERS, "fight"), (AIDED, "fall")):
+    for kinds, label in ((ENCOUNTERS, "fight"), (AIDED, "fall"), (AIDED_TO_TRAIN, "fall")):
         drawn = [draw_among(rng, kinds) for _ in range(600)]
         assert set(drawn) == set(kinds)
         assert 0.42 < np.mean([KINDS[kind] == label for kind in drawn]) < 0.58

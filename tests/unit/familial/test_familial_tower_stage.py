@@ -140,7 +140,8 @@ def test_a_family_without_two_towers_is_refused(tmp_path: Path) -> None:
         (["--tower-steps", "-1", "--base", str(tmp_path / "base")], "--tower-steps -1"),
         (["--tower-steps", "5", "--clip-stage", "1", "--base", str(tmp_path / "base")], "--clip-stage below 1"),
         (["--set-variance", "1"], "--set-variance 1: .* goes with --tower-steps"),
-        (["--interpolate", "0.5"], "--interpolate 0.5: .* goes with --tower-steps"),
+        (["--interpolate", "0.5"], "--interpolate 0.5: .* from a --base"),
+        (["--interpolate", "0.5", "--clip-stage", "1", "--base", str(tmp_path / "base")], "--clip-stage below 1"),
         (["--tower-steps", "5", "--interpolate", "0", "--base", str(tmp_path / "base")], "--interpolate 0: above 0"),
         (["--tower-steps", "5", "--set-variance", "nan", "--base", str(tmp_path / "base")], "--set-variance nan: 0 or"),
         (
@@ -174,13 +175,16 @@ def test_the_variance_of_the_sets_losses_changes_what_is_learned_and_zero_does_n
     assert not torch.equal(made[0], made[2])
 
 
-def test_interpolated_weights_lie_between_those_of_the_base_and_the_trained_ones() -> None:
-    clips, base = [clip(seed % 2, seed) for seed in range(4)], family_from().state_dict()
-    made = []
+@pytest.mark.parametrize("tower_steps", [3, 0], ids=["the tower stage", "stages 1 and 2"])
+def test_interpolated_weights_lie_between_those_of_the_base_and_the_trained_ones(
+    tower_steps: int, tmp_path: Path
+) -> None:
+    clips, base, made = [clip(seed % 2, seed, known=True) for seed in range(4)], family_from().state_dict(), []
+    how = dataclasses.replace(TUNED, minutes=1e6, steps=3, lr=0.02, tower_steps=tower_steps, freeze_motion=True)
     for share in (1.0, 0.5):
         family = family_from()
-        train_towers(family, clips, SHARES, 3, 4e-3, seed=1, seconds=1e9, interpolate=share)
-        made.append(family.state_dict())
+        gave = train(family, clips, [], dataclasses.replace(how, interpolate=share), tmp_path / "out", resume=False)
+        made.append(gave.family.state_dict())
     for name in ("tower.people.first.weight", "tower.people.norms.0.running_mean", "desensitizer.fusion.people.bias"):
         assert not torch.allclose(made[0][name], base[name], atol=1e-5)
         assert torch.allclose(made[1][name], (base[name] + made[0][name]) / 2, atol=1e-6)
