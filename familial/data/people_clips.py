@@ -40,7 +40,12 @@ _ARRAYS = ("points", "visible", "length", "times_s", "shown", "sides", "window",
 
 
 def people_clips(
-    seeds: Sequence[int], labels: Sequence[str], spec: WindowSpec, processes: int = 2, kinds: Sequence[str] = ()
+    seeds: Sequence[int],
+    labels: Sequence[str],
+    spec: WindowSpec,
+    processes: int = 2,
+    kinds: Sequence[str] = (),
+    seconds: float | None = None,
 ) -> Generator[LabelledClip]:
     """The people of rendered clips, made or read from the cache.
 
@@ -50,13 +55,14 @@ def people_clips(
         spec: the frame size.
         processes: how many make what is not in the cache yet.
         kinds: what the clips show, each one of these (`catalogue.draw_among`); empty: whatever their seeds draw.
+        seconds: their length; None: drawn.
 
     Yields:
         The clips in the order of `seeds`: no frames, uint8 (0, H, W), their times all the same; people with errors that
         depend on the seed alone; `exact` for others.
     """
     folder = CACHE / f"people-clips-{RENDERER_VERSION}-{EXACT_VERSION}-{CELLS}-{len(POSE)}"
-    make = partial(_made, folder=folder, kinds=tuple(kinds))
+    make = partial(_made, folder=folder, kinds=tuple(kinds), seconds=seconds)
     if processes < 2:
         yield from (_read(make(seed), labels, spec) for seed in seeds)
         return
@@ -107,19 +113,20 @@ def read_exact(path: Path) -> ExactPeople:
     return ExactPeople(sides=(height, width), window=(top, left, bottom, right), night=night, **found)
 
 
-def _made(seed: int, folder: Path, kinds: Sequence[str]) -> Path:
+def _made(seed: int, folder: Path, kinds: Sequence[str], seconds: float | None = None) -> Path:
     """The cached clip of `seed`, of one of `kinds` where there are any; made where it is not there yet."""
     kind = draw_among(np.random.default_rng([seed, _KIND]), kinds) if kinds else None
-    stored = folder / f"{seed % 1000:03d}" / (f"{seed}-{kind}.npz" if kind else f"{seed}.npz")
+    parts = [str(seed), *([kind] if kind else []), *([f"{seconds:g}s"] if seconds else [])]
+    stored = folder / f"{seed % 1000:03d}" / f"{'-'.join(parts)}.npz"
     if stored.is_file():
         return stored
-    made = people_clip(seed, kind, fps=PEOPLE_FPS)
+    made = people_clip(seed, kind, fps=PEOPLE_FPS, seconds=seconds)
     clip, truth, cells = made.clip, truth_of(made.clip), io.BytesIO()
     events = [(each.label, each.start_s, each.end_s) for each in clip.annotations]
-    about = {"label": clip.label, "caption": clip.caption, "annotations": events}
-    about |= {name: getattr(truth, name).tolist() for name in ("count", "tags", "pose")}
+    known = {"label": clip.label, "caption": clip.caption, "annotations": events}
+    known |= {name: getattr(truth, name).tolist() for name in ("count", "tags", "pose")}
     stored.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(stored.with_suffix(".json"), json.dumps(about).encode())
+    write_whole(stored.with_suffix(".json"), json.dumps(known).encode())
     np.save(cells, truth.people)
     write_whole(stored.with_suffix(".npy"), cells.getvalue())
     write_whole(stored, exact_bytes(made.people))  # last: its being there says that the clip is whole

@@ -59,6 +59,7 @@ CLIPS = {
     "encounters":     SeedRange(9_400_000, 9_500_000, "two who meet, without a picture, for familial.train"),
     "aided":          SeedRange(9_500_000, 9_600_000, "wheelchairs and walking frames, likewise"),
     "kinds":          SeedRange(9_600_000, 9_700_000, "clips of benchmarks.kinds"),
+    "everyday":       SeedRange(9_700_000, 9_800_000, "people on an ordinary day, as encounters"),
 }
 """Use -> seeds of `render_clip`."""
 

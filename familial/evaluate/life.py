@@ -31,7 +31,7 @@ from familial.synth.people_clip import people_clip
 from familial.synth.rendered_clip import RenderedClip
 from familial.synth.setting import draw_setting
 
-__all__ = ["DAY", "ROOMS", "Block", "Kind", "Said", "Stream", "blocks_of", "read", "risks_of", "strung"]
+__all__ = ["DAY", "ROOMS", "Block", "Kind", "Said", "Stream", "blocks_of", "everyday", "read", "risks_of", "strung"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -137,6 +137,13 @@ def blocks_of(family: Family, seeds: range, rooms: int) -> Iterator[Block]:
             shown = actions[number % len(actions)]
             codes, _ = _whole(family, dark if kind.night else seed, shown, _MINUTE, kind.still)
             yield Block(name, codes, f"room {seed}")
+
+
+def everyday() -> tuple[str, ...]:
+    """Kinds of clip with people in them, for `catalogue.draw_among`: each is there as often as `DAY` shows it."""
+    rows = [(kind.share, kind.actions or _rest()) for kind in DAY.values() if "empty" not in kind.actions]
+    rarest = min(share / len(actions) for share, actions in rows)
+    return tuple(name for share, names in rows for name in names for _ in range(round(share / len(names) / rarest)))
 
 
 def _rest() -> tuple[str, ...]:

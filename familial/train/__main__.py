@@ -232,6 +232,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     add("--encounters", type=int, default=0, metavar="N", help="likewise, of two who meet: one blow, or a greeting")
     add("--aided", type=int, default=0, metavar="N", help="likewise, of people in wheelchairs or at walking frames")
+    add("--everyday", type=int, default=0, metavar="N", help="likewise, longer ones of what a camera sees on most days")
     add("--base", type=Path, metavar="DIR", help="begin from this checkpoint")
     add("--recipe", type=Path, metavar="FILE.toml", help="trainings one after the other; options win")
     add("--tower", metavar="NAME", help="of a family whose base has another: fused adds people to a base of snippets")

@@ -22,6 +22,7 @@ from familial.data.people_clips import people_clips
 from familial.data.sources import manifest_clips, rendered_clips
 from familial.data.splits import clip_seeds
 from familial.evaluate.footage import graph_for
+from familial.evaluate.life import everyday
 from familial.model.config import FamilyConfig
 from familial.model.towers.registry import tower_class
 from familial.synth.actions.catalogue import AIDED_TO_TRAIN, ENCOUNTERS
@@ -31,6 +32,7 @@ from wire.errors import ConfigError
 
 __all__ = ["Material", "gather"]
 
+_EVERYDAY_S = 40.0  # length of a clip of an ordinary day
 _SAY_S = 10.0  # between lines of progress
 
 
@@ -91,7 +93,8 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
     )
     rendered = _with_progress(render(seeds), args.rendered, budget)
     for use, (own, kinds) in alone.items():
-        made = people_clips(own, labels, config.window, args.processes, kinds)
+        seconds = _EVERYDAY_S if use == "everyday" else None
+        made = people_clips(own, labels, config.window, args.processes, kinds, seconds)
         rendered += [replace(clip, set="people") for clip in _with_progress(made, len(own), budget, use)]
     validation = list(render(clip_seeds("held_out", args.rendered // 10)))
     rendered, validation = ([tagged(clip, labels) for clip in clips] for clips in (rendered, validation))
@@ -103,11 +106,12 @@ def gather(args: argparse.Namespace, config: FamilyConfig, budget: Budget) -> Ma
 
 def _people_alone(args: argparse.Namespace) -> dict[str, tuple[range, tuple[str, ...]]]:
     """Option -> seeds of the clips of people without a picture that it asks for, and the kinds that they show."""
-    people, encounters, aided = (getattr(args, use, 0) for use in ("people", "encounters", "aided"))
+    counts = {use: getattr(args, use, 0) for use in ("people", "encounters", "aided", "everyday")}
     return {  # a command without an option asks for none
-        "people": (clip_seeds("people", people), ()),
-        "encounters": (clip_seeds("encounters", encounters), ENCOUNTERS),
-        "aided": (clip_seeds("aided", aided), AIDED_TO_TRAIN),
+        "people": (clip_seeds("people", counts["people"]), ()),
+        "encounters": (clip_seeds("encounters", counts["encounters"]), ENCOUNTERS),
+        "aided": (clip_seeds("aided", counts["aided"]), AIDED_TO_TRAIN),
+        "everyday": (clip_seeds("everyday", counts["everyday"]), everyday()),
     }
 
 

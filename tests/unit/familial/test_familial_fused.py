@@ -230,6 +230,7 @@ def test_options_for_a_tower_that_is_not_there_are_refused(base: Path, tmp_path:
         (["--people", "5", "--base", str(base)], "sees no people; give --tower fused"),
         (["--encounters", "5", "--base", str(base)], "--encounters 5: the tower 'snippets' sees no people"),
         (["--aided", "5", "--base", str(base)], "--aided 5: the tower 'snippets' sees no people"),
+        (["--everyday", "5", "--base", str(base)], "--everyday 5: the tower 'snippets' sees no people"),
         (["--rendered", "5", "--freeze-motion"], "--freeze-motion: only with --base and a fused tower"),
         (["--rendered", "5", "--tower", "radar"], "tower is 'radar'; known are"),
         (["--rendered", "5", "--late-fusion", "0.7,1,x"], "--late-fusion 0.7,1,x: numbers with commas"),

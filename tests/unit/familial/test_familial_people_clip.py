@@ -13,7 +13,8 @@ from familial.data import people_clips as stored
 from familial.data import sources
 from familial.data.people_clips import people_clips, with_new_errors
 from familial.data.splits import clip_seeds
-from familial.synth.actions.catalogue import AIDED, CAPTIONS, ENCOUNTERS
+from familial.evaluate.life import DAY, everyday
+from familial.synth.actions.catalogue import AIDED, BY_NAME_ALONE, CAPTIONS, ENCOUNTERS, KINDS
 from familial.synth.clip import render_clip
 from familial.synth.detector_errors import POOREST, RATES, ErrorRates, Shown, detect, draw_close_framing, draw_framing
 from familial.synth.exact_people import ABSENT, HIDDEN, SEEN, TURNED, ExactPeople, Framing
@@ -344,3 +345,23 @@ def test_clips_of_people_show_what_is_asked_for(tmp_path: Path, monkeypatch: pyt
             shown[0].footage,
         )
         assert again is not None and first.people is not None and np.array_equal(again, first.people)
+
+
+def test_an_ordinary_day_shows_each_of_its_kinds_as_often_as_the_day_does() -> None:
+    kinds, shown = everyday(), DAY["coming and going"]
+    assert {KINDS[kind] for kind in kinds} == {"normal"} and not set(kinds) & {"empty", *BY_NAME_ALONE}
+    for name, kind in DAY.items():
+        if kind.actions and "empty" not in kind.actions:
+            ratio = (kind.share / len(kind.actions)) / (shown.share / len(shown.actions))
+            for action in kind.actions:
+                assert kinds.count(action) / kinds.count(shown.actions[0]) == pytest.approx(ratio, rel=0.1), name
+
+
+def test_clips_may_have_a_length_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "CACHE", tmp_path)
+    seeds, made = clip_seeds("everyday", 2), []
+    for seconds in (None, 12.5, 40.0):
+        made += people_clips(seeds, LABELS, SPEC, processes=1, kinds=("walk",), seconds=seconds)
+    assert [clip.footage.duration for clip in made[2:]] == pytest.approx([12.5, 12.5, 40.0, 40.0], abs=0.1)
+    again = next(people_clips(seeds, LABELS, SPEC, processes=1, kinds=("walk",)))
+    assert again.footage.duration == made[0].footage.duration  # the cache keeps them apart
