@@ -11,6 +11,7 @@ import pytest
 
 from familial.data import people_clips as stored
 from familial.data import sources
+from familial.data.events import LabelledClip
 from familial.data.people_clips import people_clips, with_new_errors
 from familial.data.splits import clip_seeds
 from familial.evaluate.life import DAY, everyday
@@ -359,7 +360,7 @@ def test_an_ordinary_day_shows_each_of_its_kinds_as_often_as_the_day_does() -> N
 
 def test_clips_may_have_a_length_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "CACHE", tmp_path)
-    seeds, made = clip_seeds("everyday", 2), []
+    seeds, made = clip_seeds("everyday", 2), list[LabelledClip]()
     for seconds in (None, 12.5, 40.0):
         made += people_clips(seeds, LABELS, SPEC, processes=1, kinds=("walk",), seconds=seconds)
     assert [clip.footage.duration for clip in made[2:]] == pytest.approx([12.5, 12.5, 40.0, 40.0], abs=0.1)
