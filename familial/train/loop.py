@@ -89,14 +89,15 @@ def train(
     with torch.device(train_config.device):  # whatever is made inside is made there
         family = family.to(train_config.device)
         average = copy.deepcopy(family).eval().requires_grad_(False)
-        before = copy.deepcopy(average)
+        before = copy.deepcopy(average) if train_config.interpolate < 1.0 else None
         validation = ValidationSet(average, validation_clips, train_config)
         training = _Training(family, average, source, validation, out, resume, budget)
         if train_config.tower_steps:
             _tower_stage(training, budget)
         elif not train_config.readers_alone:
             training.run()
-        _interpolate(before, average, train_config.interpolate)
+        if before is not None:
+            _interpolate(before, average, train_config.interpolate)
         _whole_clips(training, budget)
         average.config, scores = validation.calibrated(average, _CALIBRATION * budget.left, budget.now)
     checkpoint.save(average.cpu(), out)
@@ -120,7 +121,7 @@ def _interpolate(before: Family, after: Family, share: float) -> None:
     Source: WiSE-FT, Wortsman et al. 2022, "Robust Fine-Tuning of Zero-Shot Models", CVPR.
     """
     for old, new in zip(before.state_dict().values(), after.state_dict().values(), strict=True):
-        if share < 1.0 and new.is_floating_point():
+        if new.is_floating_point():
             new.lerp_(old, 1.0 - share)
 
 
