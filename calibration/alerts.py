@@ -4,7 +4,7 @@
     scores --alert_tables--> alert_calibration.json beside the weights
     [alerts] false_per_day = 1 --the bridge, by that file--> threshold of each label; the delay is printed
 
-    python -m calibration.alerts [--checkpoint DIR] [--hours 24] [--rooms 25]
+    python -m calibration.alerts [--checkpoint DIR] [--hours 24] [--rooms 70]
     python -m calibration.alerts --checkpoint DIR --data MANIFEST.csv --folds DIR
 
 The noise's law is known exactly, so noise is drawn for as many hours as are asked for; the scenes are those of
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.alerts", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/nano"), metavar="DIR")
     parser.add_argument("--hours", type=float, default=24.0, help="camera-hours of normal life (default 24)")
-    parser.add_argument("--rooms", type=at_least_one, default=25, help="rooms they show (default 25)")
+    parser.add_argument("--rooms", type=at_least_one, default=70, help="rooms they show (default 70)")
     parser.add_argument("--risks", type=at_least_one, default=50, help="clips of each risk (default 50)")
     parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv", help="clips of your own")
     parser.add_argument("--folds", type=Path, metavar="DIR", help="families that left parts of --data out")
