@@ -19,10 +19,7 @@ from familial.model.family import Family
 from familial.model.vocabulary import Vocabulary
 from familial.train.attributes import with_attributes
 
-__all__ = ["IN_ANOTHER_BATCH", "load_graphs", "make_checkpoint", "make_family", "make_graphs", "small_config"]
-
-IN_ANOTHER_BATCH = 1e-4
-"""How far a probability may move where an event is read beside others: sums of float32 in another order."""
+__all__ = ["load_graphs", "make_checkpoint", "make_family", "make_graphs", "small_config"]
 
 
 def small_config() -> FamilyConfig:

@@ -23,7 +23,6 @@ from familial.model.decoders.free_text import FreeText
 from familial.model.family import Family
 from familial.quantize.__main__ import quantised_member, write_quantised
 from tests.support.bridge_factory import make_manifest
-from tests.support.family_factory import IN_ANOTHER_BATCH
 from tests.support.qwen_factory import a_tokenizer
 from wire.errors import CheckpointError, ConfigError
 
@@ -67,7 +66,7 @@ def test_an_event_is_read_alike_alone_and_in_a_batch(checkpoint: Path) -> None:
     for index in (0, 5, 63, 64, 69):
         alone = member.read([many[index]])[0]
         for label, p in alone.probabilities.items():
-            assert together[index].probabilities[label] == pytest.approx(p, abs=IN_ANOTHER_BATCH)
+            assert together[index].probabilities[label] == pytest.approx(p, abs=1e-4)
     assert member.read([]) == []
 
 

@@ -19,7 +19,7 @@ from familial.evaluate.sequential import AlertCalibration, OperatingPoint, Score
 from familial.model.checkpoint import checkpoint_hash, save
 from tests.support.bridge_factory import OTHER, Harness, make_manifest, release
 from tests.support.contour_factory import make_decoder
-from tests.support.family_factory import IN_ANOTHER_BATCH, make_family
+from tests.support.family_factory import make_family
 from tests.support.two_models import A, B, Percent, feed, of, two
 from wire.artifact.manifest import EngineManifest
 from wire.protocol.contour import open_contour
@@ -151,9 +151,7 @@ def test_two_families_of_other_weights_are_read_each_by_its_own(
         only.bridge.change(by_id(Model(Engine(manifest), alone)))
         feed(only, manifest, 1, range(60, 70))
         for got, wanted in zip(verdicts, only.verdicts(), strict=True):
-            assert list(got.probabilities.values()) == pytest.approx(
-                [*wanted.probabilities.values()], abs=IN_ANOTHER_BATCH
-            )
+            assert list(got.probabilities.values()) == pytest.approx([*wanted.probabilities.values()], abs=1e-6)
         only.bridge._store.close()
     same = [np.array([*v.probabilities.values()]) for v in (found[0], found[3])]
     assert np.abs(same[0] - same[1]).max() > 1e-3, "the two families read alike: the test would see no mix-up"

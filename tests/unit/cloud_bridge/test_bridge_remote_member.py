@@ -30,7 +30,6 @@ from familial.model.checkpoint import checkpoint_hash, load, save
 from familial.model.config import nano
 from familial.model.family import Family
 from tests.support.bridge_factory import make_manifest
-from tests.support.family_factory import IN_ANOTHER_BATCH
 from tests.support.hostile_http import WORST, hostile_server
 from tests.support.services import PATIENCE_S
 from wire.errors import CheckpointError, ConfigError
@@ -126,8 +125,8 @@ def same(one: list[Reading], other: list[Reading]) -> bool:
     pairs = zip(one, other, strict=True)
     return all(
         a.member == b.member
-        and a.probabilities == pytest.approx(b.probabilities, abs=IN_ANOTHER_BATCH)
-        and dict(a.attributes) == pytest.approx(dict(b.attributes), abs=IN_ANOTHER_BATCH)
+        and a.probabilities == pytest.approx(b.probabilities, abs=2e-5)
+        and dict(a.attributes) == pytest.approx(dict(b.attributes), abs=2e-5)
         for a, b in pairs
     )
 
