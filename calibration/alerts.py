@@ -35,6 +35,7 @@ from familial.evaluate.sequential import (
 )
 from wire.arguments import at_least_one
 from wire.errors import ConfigError, DataError, VeilsightError
+from wire.privacy.certificate import round_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,7 +202,7 @@ def _of_clips(args: argparse.Namespace, family: Family, sigma: float, began: flo
 
 
 def _told(label: str, law: ScoreLaw) -> Iterator[str]:
-    yield f"{label}: rises by {law.rise:.2f}, spread {law.spread:.2f}; budgets from {law.least:.2g} a day"
+    yield f"{label}: rises by {law.rise:.2f}, spread {law.spread:.2f}; budgets from {round_up(law.least, 2)} a day"
     for budget in (100.0, 24.0, 10.0, 4.0, 1.0):
         point = law.at_most(budget)
         if point is None:

@@ -26,6 +26,7 @@ from familial.evaluate.sequential import (
     score,
 )
 from wire.errors import ConfigError
+from wire.privacy.certificate import round_up
 
 __all__ = ["AlertBudget", "EvidenceRule"]
 
@@ -107,7 +108,7 @@ class AlertBudget:
         for label, point in self.points.items():
             delay = f"delay {point.delay_p50_s:.1f} s (p50), {point.delay_p90_s:.1f} s (p90)"
             cost = f"of the calibration's {point.found:.0%} found, {delay}" if point.found else "none found"
-            rate = f"at most {point.false_per_day:.2g} false a day, evidence {point.threshold:.2f}"
+            rate = f"at most {round_up(point.false_per_day, 2)} false a day, evidence {point.threshold:.2f}"
             yield f"alert {label}: {rate}; {cost}"
 
     def warn(self) -> None:
@@ -151,7 +152,7 @@ def _point(label: str, budget: float, calibration: AlertCalibration, cure: str) 
     if point is None:
         return None, (
             f"false_per_day for {label} is {budget:g}, but {calibration.hours:g} hours of calibration support "
-            f"{law.least:.2g} at least; allow more, or {cure} --hours with more hours"
+            f"{round_up(law.least, 2)} at least; allow more, or {cure} --hours with more hours"
         )
     return point, ""
 

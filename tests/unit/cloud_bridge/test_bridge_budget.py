@@ -131,6 +131,18 @@ def test_the_budgets_of_the_page_are_those_that_the_shipped_tables_support(check
         budget_of(table, false_per_day=2 * (least - 0.02))
 
 
+def test_the_smallest_budget_that_a_refusal_names_is_not_refused() -> None:
+    *points, last = CALIBRATION.laws["fall"].points
+    law = dataclasses.replace(CALIBRATION.laws["fall"], points=(*points, last._replace(false_per_day=0.3704)))
+    table = dataclasses.replace(CALIBRATION, laws={**CALIBRATION.laws, "fall": law})
+    with pytest.raises(ConfigError) as refused:
+        budget_of(table, false_per_day={"fall": 0.37, "fight": 1})
+    named = str(refused.value).split(" support ")[1].split(" at least")[0]
+    assert named == "0.38"
+    made_of = budget_of(table, false_per_day={"fall": float(named), "fight": 1})
+    assert next(iter(made_of.told())).startswith("alert fall: at most 0.38 false a day")
+
+
 def test_evidence_raises_an_alert_and_its_falling_back_clears_it() -> None:
     stream = Stream(made(false_per_day={"fall": 4}))
     assert stream.changes(*[0.05] * 20) == []

@@ -289,11 +289,12 @@ def test_the_recipe_of_nano_adds_people_to_that_of_nano_motion(tmp_path: Path) -
     for one, other in zip(runs[:2], of_motion, strict=True):
         assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
     assert (runs[2].tower, runs[2].freeze_motion, runs[2].people) == ("fused", True, 7500)
-    assert (runs[3].freeze_motion, runs[3].clip_stage, runs[3].rendered, runs[3].people) == (True, 1.0, 600, 800)
+    assert (runs[3].freeze_motion, runs[3].people, runs[3].everyday) == (True, 4100, 1000)
+    assert (runs[4].freeze_motion, runs[4].clip_stage, runs[4].rendered, runs[4].people) == (True, 1.0, 600, 800)
     assert [each.base for each in runs[1:]] == [each.out for each in runs[:-1]]
     made = FamilyConfig.load(ROOT / "checkpoints" / "nano" / "config.json")
-    assert (runs[3].adapter, runs[2].code_gain) == (made.adapter, made.code_gain)
-    for given, told in ((runs[2].code_bias, made.code_bias), (runs[2].late_fusion, made.late_fusion)):
+    assert (runs[4].adapter, runs[4].code_gain) == (made.adapter, made.code_gain)
+    for given, told in ((runs[4].code_bias, made.code_bias), (runs[2].late_fusion, made.late_fusion)):
         assert tuple(map(float, given.split(","))) == told
 
 
