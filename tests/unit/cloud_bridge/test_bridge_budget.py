@@ -139,8 +139,8 @@ def test_the_smallest_budget_that_a_refusal_names_is_not_refused() -> None:
         budget_of(table, false_per_day={"fall": 0.37, "fight": 1})
     named = str(refused.value).split(" support ")[1].split(" at least")[0]
     assert named == "0.38"
-    made_of = budget_of(table, false_per_day={"fall": float(named), "fight": 1})
-    assert next(iter(made_of.told())).startswith("alert fall: at most 0.38 false a day")
+    allowed = budget_of(table, false_per_day={"fall": float(named), "fight": 1})
+    assert allowed is not None and next(iter(allowed.told())).startswith("alert fall: at most 0.38 false a day")
 
 
 def test_evidence_raises_an_alert_and_its_falling_back_clears_it() -> None:
