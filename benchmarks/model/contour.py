@@ -20,6 +20,7 @@ from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
 from wire.arguments import at_least_one, former_name
 from wire.errors import CheckpointError, DataError
+from wire.privacy.certificate import round_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,7 +184,7 @@ def _told(who: Mapping[str, Any]) -> list[str]:
 
     return [
         f"who it is, 1 of {who['people']}: from z {said('z')}, from contours {said('contour')}; "
-        f"chance {who['chance']:.3f}, at most {who['certificate']:.3f} by the certificate",
+        f"chance {who['chance']:.3f}, at most {round_up(who['certificate'])} by the certificate",
         f"the control, contours with one planted ray: {said('planted')}",
     ]
 

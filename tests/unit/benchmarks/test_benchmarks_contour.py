@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.model.contour import COMMAND, _scores
+from benchmarks.model.contour import COMMAND, _scores, _told
 from benchmarks.privacy.contour_attack import attack
 from calibration.audit.classifiers import Effort
 from calibration.audit.targets import Gallery
@@ -31,6 +31,14 @@ def people(owners: int = 3, clips: int = 6, windows: int = 10) -> Gallery:
         traits={},
         public=True,
     )
+
+
+def test_the_certificates_bound_is_written_rounded_up() -> None:
+    named = {"named": 0.1, "interval": (0.05, 0.15)}
+    first, _ = _told(
+        {"people": 10, "chance": 0.1, "certificate": 0.957143, "z": named, "contour": named, "planted": named}
+    )
+    assert first.endswith("at most 0.958 by the certificate")
 
 
 def test_a_planted_leak_is_found_and_nothing_else() -> None:
