@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from familial.evaluate.sequential import (
+    SHORTEST,
     LyingTest,
     Moment,
     OperatingPoint,
@@ -28,6 +30,7 @@ from familial.evaluate.sequential import (
 from wire.errors import DataError
 
 __all__ = [
+    "Evidence",
     "Recorded",
     "contested",
     "evidence_of",
@@ -64,22 +67,39 @@ class Recorded:
     risks: Sequence[tuple[Floats, float]]
 
 
-def evidence_of(law: ScoreLaw, scores: Floats, releases: int) -> Floats:
-    """Return the evidence (N - R + 1,) of the whole events of one stream of releases (N,), as `EventTest` gives it."""
-    found, baseline = np.empty(len(scores) - releases + 1), law.mean
-    for index in range(len(found)):
+class Evidence(NamedTuple):
+    """Of the whole events of one stream, as `EventTest` gives them.
+
+    Attributes:
+        nats: evidence (E,).
+        claim: (E,); of two risks the one with the larger is the likelier.
+    """
+
+    nats: Floats
+    claim: Floats
+
+
+def evidence_of(law: ScoreLaw, scores: Floats, releases: int) -> Evidence:
+    """Return the evidence of the N - R + 1 whole events of one stream of releases (N,)."""
+    found, baseline = np.empty((2, len(scores) - releases + 1)), law.mean
+    there = np.ones(releases, bool)
+    for index in range(found.shape[1]):
         event = scores[index : index + releases]
-        found[index] = np.sum(law.increment(event, baseline))
+        found[:, index] = law.event(event[::-1], baseline, there)
         for each in event.tolist() if index == 0 else event[-1:].tolist():
             baseline += float(law.drift(each, baseline))
-    return found
+    return Evidence(*found)
 
 
-def contested(own: Floats, rivals: Sequence[Floats]) -> Floats:
-    """Return the evidence (E,) of a risk where another has more: too little to raise its alert, enough to keep it."""
-    for rival in rivals:
-        own = np.where((rival > own) & (own > 0.0), _TOO_LITTLE, own)
-    return own
+def contested(own: Evidence, rivals: Sequence[Evidence]) -> Floats:
+    """Return the evidence (E,) of a risk; where another is likelier, too little to raise its alert, enough to keep it.
+
+    Args:
+        own: of the risk.
+        rivals: of the others, in the same events.
+    """
+    most = np.max([own.claim, *(rival.claim for rival in rivals)], axis=0)
+    return np.where((most > own.claim) & (own.nats > 0.0), _TOO_LITTLE, own.nats)
 
 
 def raised(evidence: Floats, thresholds: Floats) -> list[list[int]]:
@@ -117,7 +137,8 @@ def law_of(recorded: Recorded, releases: int, direction: Sequence[float] = ()) -
     if not recorded.normal or not recorded.risks:
         raise DataError("there is no normal life, or no risk to compare it with")
     every = np.concatenate(recorded.normal)
-    law = ScoreLaw(float(every.mean()), float(every.std()) or 1.0, 1.0, direction=tuple(direction))
+    shortest = math.ceil(SHORTEST * releases)
+    law = ScoreLaw(float(every.mean()), float(every.std()) or 1.0, 1.0, (), True, tuple(direction), shortest)
     spread = float(np.concatenate([_residuals(law, scores) for scores in recorded.normal]).std()) or 1.0
     shown = np.concatenate([_during(_residuals(law, scores), onset, releases) for scores, onset in recorded.risks])
     rise = float(shown.mean())
@@ -146,8 +167,8 @@ def fit(
         recorded: the label's scores.
         releases: of an event, R.
         slot_s: seconds of a slot.
-        rivals: laws of the other risks, and their scores of the same streams: where one of them has more evidence, it
-            alone raises its alert.
+        rivals: laws of the other risks, and their scores of the same streams: where one of them is likelier, it alone
+            raises its alert.
     """
     normal, risks = (
         [
@@ -249,7 +270,7 @@ def lying_raised(
         arming: evidence of a fall from which low evidence counts.
         slots: for so long it must stay.
     """
-    fall = evidence_of(laws[0], scores[0], releases).tolist()
+    fall = evidence_of(laws[0], scores[0], releases).nats.tolist()
 
     def at(threshold: float) -> list[int]:
         low = SequentialTest(laws[1], releases, threshold)

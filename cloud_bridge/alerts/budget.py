@@ -160,8 +160,8 @@ def _point(label: str, budget: float, calibration: AlertCalibration, cure: str) 
 class EvidenceRule:
     """The tests of one camera: of each label, and of somebody who lies still. They read z, whichever exit reads.
 
-    Of the risks only the one with most evidence raises its alert: prototypes are less than a right angle apart, so a
-    fight looks a little like a fall.
+    Of the risks only the likeliest raises its alert, the one with the largest claim: prototypes are less than a right
+    angle apart, so a fight looks a little like a fall.
     """
 
     def __init__(self, budget: AlertBudget, saved: Mapping[str, int]) -> None:
@@ -197,9 +197,12 @@ class EvidenceRule:
     ) -> list[tuple[str, float]]:
         """Take the next event; returns the labels whose alert turns, with their probability."""
         found = list[tuple[str, float]]()
-        most = max((test.read(at) for test in (*self._tests.values(), *self._rivals.values())), default=0.0)
+        tests = (*self._tests.values(), *self._rivals.values())
+        for test in tests:
+            test.read(at)
+        most = max((test.claim for test in tests), default=0.0)
         for label, test in self._tests.items():
-            turns = test.clears if label in raised else test.raises and test.evidence >= most
+            turns = test.clears if label in raised else test.raises and test.claim >= most
             found += [(label, probabilities[label])] if turns else []
         dropped = [label for label in self._budget.labels if label in raised and label not in self._tests]
         found += [(label, probabilities[label]) for label in dropped]  # no budget any more: nothing would clear it

@@ -2,18 +2,22 @@
 
     z of a release --projected on a law's direction--> score, in units of the noise
     score - baseline of this camera --increment--> nats that the release speaks for the risk
-    sum over the releases of an event --EventTest--> evidence >= threshold? raised; <= 0? cleared
+    largest sum of an event's newest releases --EventTest--> evidence >= threshold? raised; <= 0? cleared
     false alerts a day --alert_calibration.json--> threshold, share of risks found, delay
 
 The noise is Gaussian and its law is known exactly, so the log likelihood ratio of "the score has risen by `rise`"
 against "it has not" is linear in the score: u = rise / spread^2 (score - baseline - rise / 2), where `spread` is the
-standard deviation of a score, noise and scenes together. An event's evidence is the sum over its releases: the matched
-filter of a risk that lasts as long as an event, which is about as long as a fall stays in the receptive field. Nothing
-adds up beyond an event, and no release counts twice in one. It needs z alone, so it is the same whichever exit reads.
+standard deviation of a score, noise and scenes together. Summed over an event, that is the matched filter of a risk
+that lasts as long as one, which is about as long as a fall stays in the receptive field. When the risk began is not
+known, so an event's evidence is the largest sum over its newest releases, half of them or more: the generalised
+likelihood ratio of the onset (Lorden 1971), a CUSUM (Page 1954) that is no longer than an event. What was before a fall
+then does not speak against it. Nothing adds up beyond an event, and no release counts twice in one. Of two risks the
+one whose score has risen more, in units of the noise, is the likelier one: prototypes have equal norms, so the nearer
+one in angle. It needs z alone, so it is the same whichever exit reads.
 
 The baseline is the camera's own slow mean of its score: rooms differ by more than the noise does, and a room that looks
-a little like a risk all day must not be one. "Lying still" is told over minutes, by a CUSUM (Page 1954) of the share
-that verdicts give to `low`: `SequentialTest`. No clock, no network, no model here, and no torch.
+a little like a risk all day must not be one. "Lying still" is told over minutes, by a CUSUM of the share that verdicts
+give to `low`: `SequentialTest`. No clock, no network, no model here, and no torch.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ __all__ = [
     "LOW",
     "LYING_STILL",
     "MEMORY",
+    "SHORTEST",
     "AlertCalibration",
     "EventTest",
     "LyingTest",
@@ -60,6 +65,8 @@ CEILING = 1.25
 """beyond which multiple evidence does not grow, so that a long risk is cleared as soon as a short one."""
 LEAST_PRESENT = 0.5
 """Share of its releases that an event must have to clear an alert: what is missing speaks against nothing."""
+SHORTEST = 0.5
+"""Share of an event's releases that evidence is summed over at least: no release decides alone."""
 MEMORY = 600
 """Releases over which a camera's baseline is averaged."""
 LYING_STILL = "lying still"
@@ -135,6 +142,8 @@ class ScoreLaw:
         own_baseline: whether the baseline follows the camera; otherwise it stays at `mean`.
         direction: (n,) on which a release is projected, so that the noise of its score is 1; empty: the score is of
             something else.
+        shortest: releases that an event's evidence is summed over at least; 0: all of them, and of two risks the one
+            with more evidence is the likelier, as in tables that were made before this was there.
     """
 
     mean: float
@@ -143,14 +152,37 @@ class ScoreLaw:
     points: tuple[OperatingPoint, ...] = ()
     own_baseline: bool = True
     direction: tuple[float, ...] = ()
+    shortest: int = 0
 
-    def increment(self, score: Floats | float, baseline: Floats | float) -> Any:
-        """Return the nats by which one score speaks for a risk.
+    def excess(self, score: Floats | float, baseline: Floats | float) -> Any:
+        """Return by how much one score is above the baseline.
 
-        A score counts as no farther from the baseline than a risk's and some spreads: no release decides alone.
+        It counts as no farther away than a risk's and some spreads: no release decides alone.
         """
         reach = self.rise + _OUTLIER * self.spread
-        return self.rise / self.spread**2 * (np.clip(score - baseline, -reach, reach) - self.rise / 2.0)
+        return np.clip(score - baseline, -reach, reach)
+
+    def increment(self, score: Floats | float, baseline: Floats | float) -> Any:
+        """Return the nats by which one score speaks for a risk."""
+        return self.rise / self.spread**2 * (self.excess(score, baseline) - self.rise / 2.0)
+
+    def event(self, scores: Floats, baseline: float, there: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        """Return the evidence of an event in nats, and its claim: of two risks the one with the larger is the likelier.
+
+        Both are largest sums over its newest releases, `shortest` of them or more.
+
+        Args:
+            scores: of its releases (R,), the newest first.
+            baseline: of the camera.
+            there: bool (R,); what is absent counts nothing.
+        """
+        evidence = self._newest(np.where(there, self.increment(scores, baseline), 0.0))
+        if not self.shortest:
+            return evidence, evidence
+        return evidence, self._newest(np.where(there, self.excess(scores, baseline), 0.0))
+
+    def _newest(self, values: Floats) -> float:
+        return float(np.cumsum(values)[(self.shortest or len(values)) - 1 :].max())
 
     def drift(self, score: Floats | float, baseline: Floats | float) -> Any:
         """Return by how much one fresh release moves the baseline."""
@@ -174,6 +206,7 @@ class EventTest:
     Attributes:
         threshold: from which on an alert is raised.
         evidence: of the newest event, in nats; below zero where it speaks against the risk.
+        claim: of two risks the one with the larger is the likelier.
         baseline: the camera's own mean score.
     """
 
@@ -188,7 +221,7 @@ class EventTest:
         self._law, self._releases, self.threshold = law, releases, threshold
         self._last: Moment | None = None
         self._there = 0
-        self.evidence, self.baseline = 0.0, law.mean
+        self.evidence, self.claim, self.baseline = 0.0, 0.0, law.mean
 
     def read(self, at: Moment) -> float:
         """Take the next event by its z and return the evidence. Raises ValueError where it brings no z."""
@@ -208,7 +241,10 @@ class EventTest:
             return self.evidence
         self._last = at
         there = [(age, each) for age, each in enumerate(scores) if at.present >> age & 1 and math.isfinite(each)]
-        self.evidence = float(sum(self._law.increment(each, self.baseline) for _, each in there))
+        row, present = np.zeros(self._releases), np.zeros(self._releases, bool)
+        for age, each in there:
+            row[age], present[age] = each, True
+        self.evidence, self.claim = self._law.event(row, self.baseline, present)
         self._there = len(there)
         fresh = self._releases if last is None else at.slot - last.slot
         for _, each in reversed([pair for pair in there if pair[0] < fresh]):  # the oldest first
@@ -389,9 +425,12 @@ class AlertCalibration:
             raise CheckpointError(f"{path}: made for weights {made.checkpoint[:12]}..., these are others; {cure}")
         if made.sigma != str(manifest.sigma):
             raise CheckpointError(f"{path}: made for sigma {made.sigma}, the engine has {manifest.sigma}; {cure}")
-        for label, size in ((label, len(law.direction)) for label, law in made.laws.items() if label in risks):
+        for label, law in ((label, law) for label, law in made.laws.items() if label in risks):
+            size, releases = len(law.direction), manifest.event_releases
             if size != manifest.n:
                 raise CheckpointError(f"{path}: {label} has a direction of {size}, codes have {manifest.n}; {cure}")
+            if law.shortest > releases:
+                raise CheckpointError(f"{path}: {label} sums {law.shortest} of the {releases} of an event; {cure}")
         return made
 
     @classmethod
@@ -416,7 +455,8 @@ def _written(law: ScoreLaw) -> dict[str, Any]:
     rows = [[_short(value) for value in point] for point in law.points]
     numbers = {name: _short(getattr(law, name)) for name in ("mean", "spread", "rise")}
     direction = [_short(value) for value in law.direction]
-    return {**numbers, "own_baseline": law.own_baseline, "direction": direction, "points": rows}
+    kept = {"own_baseline": law.own_baseline, "shortest": law.shortest}
+    return {**numbers, **kept, "direction": direction, "points": rows}
 
 
 def _short(value: float) -> float | None:
@@ -429,7 +469,9 @@ def _law(row: Mapping[str, Any]) -> ScoreLaw:
     ]
     mean, spread, rise = (float(row[name]) for name in ("mean", "spread", "rise"))
     direction = tuple(float(value) for value in row["direction"])
-    law = ScoreLaw(mean, spread, rise, tuple(points), bool(row["own_baseline"]), direction)
+    law = ScoreLaw(mean, spread, rise, tuple(points), bool(row["own_baseline"]), direction, int(row.get("shortest", 0)))
+    if law.shortest < 0:
+        raise ValueError("an event cannot be summed over fewer than no releases")
     if not all(map(math.isfinite, direction)):
         raise ValueError("a direction has no number in it")
     steps = [point.threshold for point in points]

@@ -167,6 +167,22 @@ def test_a_fight_that_looks_a_little_like_a_fall_is_no_fall(budget: dict[str, fl
     assert [label for _, label, _ in found] == [label for label in budget if label == "fight"]
 
 
+@pytest.mark.parametrize(("shortest", "labels"), [(4, {"fall"}), (0, {"fall", "fight"})])
+def test_a_fall_is_no_fight_because_fights_rise_more(shortest: int, labels: set[str]) -> None:
+    """Its score rises more as a fall; the higher rise of the fights' law alone gives them more evidence.
+
+    A table from before (0) is read as it was made.
+    """
+    nearly = tuple(0.9 * each for each in PERCENT)
+    laws = {
+        "fall": ScoreLaw(0.3, 1.0, 1.0, POINTS, direction=PERCENT, shortest=shortest),
+        "fight": ScoreLaw(0.27, 1.0, 2.0, POINTS, direction=nearly, shortest=shortest),
+    }
+    made_of = budget_of(dataclasses.replace(CALIBRATION, laws=laws), false_per_day={"fall": 4, "fight": 4})
+    assert made_of is not None
+    assert {label for _, label, _ in Stream(made_of).changes(*[0.05] * 20, *[0.6] * 8)} == labels
+
+
 def test_what_the_verdict_says_is_no_evidence() -> None:
     """z is what was calibrated: a member that reads it otherwise, the edge's exit for one, changes nothing."""
     stream, z = Stream(made(false_per_day={"fall": 4})), np.zeros((8, MANIFEST.n))

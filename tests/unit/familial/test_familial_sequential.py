@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.alert_tables import Recorded, contested, evidence_of, fit, law_of, raised
+from calibration.alert_tables import Evidence, Recorded, contested, evidence_of, fit, law_of, raised
 from familial.evaluate.sequential import (
     CEILING,
     FILE,
@@ -64,6 +64,30 @@ def test_an_event_is_the_sum_of_its_releases_and_no_more() -> None:
     law = dataclasses.replace(LAW, own_baseline=False)
     for evidence in events(EventTest(law, R, 1e9), [1.0] * 60):
         assert evidence == pytest.approx(R * float(law.increment(1.0, law.mean)))
+
+
+def test_what_was_before_a_risk_does_not_speak_against_it() -> None:
+    """Five releases of a risk count as five, wherever in the event it began; fewer than half of an event as half."""
+    law = dataclasses.replace(LAW, own_baseline=False, shortest=4)
+    nothing, risk = float(law.increment(-2.0, law.mean)), float(law.increment(1.0, law.mean))
+    found = events(EventTest(law, R, 1e9), [-2.0] * 12 + [1.0] * 8 + [-2.0] * 8)
+    at = found[12 - R + 1 :]  # of the event that ends with the first release of the risk, and so on
+    assert at[:8] == pytest.approx(
+        [4 * nothing + max(k, 0) * (risk - nothing) if k < 4 else k * risk for k in range(1, 9)]
+    )
+    whole = events(EventTest(dataclasses.replace(law, shortest=0), R, 1e9), [-2.0] * 12 + [1.0] * 8 + [-2.0] * 8)
+    assert all(one >= other for one, other in zip(found, whole, strict=True)) and max(found) == max(whole)
+
+
+def test_pure_noise_clears_an_alert_of_the_newest_releases_soon() -> None:
+    law = dataclasses.replace(LAW, shortest=4)
+    test = EventTest(law, R, 8.0)
+    said = [-2.0] * 20 + [1.0] * R + noise_alone(40, 9).tolist()
+    for index in range(len(said) - R + 1):
+        test.step(said[index : index + R][::-1], Moment(1, index + R, ALL))
+        if index == 20:
+            assert test.raises
+    assert test.clears
 
 
 @given(st.integers(0, ALL))
@@ -161,7 +185,7 @@ def law() -> ScoreLaw:
 
 def test_the_law_is_that_of_the_scores(law: ScoreLaw) -> None:
     assert law.mean == pytest.approx(-2.0, abs=0.1) and law.spread == pytest.approx(1.0, abs=0.1)
-    assert law.rise == pytest.approx(2.0, abs=0.2) and law.direction == LAW.direction
+    assert law.rise == pytest.approx(2.0, abs=0.2) and law.direction == LAW.direction and law.shortest == R // 2
     rates = [point.false_per_day for point in law.points]
     assert rates == sorted(rates, reverse=True) and law.least < 2.5
 
@@ -172,7 +196,7 @@ def test_pure_noise_keeps_the_budget(law: ScoreLaw, budget: float) -> None:
     point, days = law.at_most(budget), 4
     assert point is not None
     fresh = [noise_alone(6000, 1000 + seed) for seed in range(14 * days)]
-    count = sum(len(raised(evidence_of(law, each, R), np.array([point.threshold]))[0]) for each in fresh)
+    count = sum(len(raised(evidence_of(law, each, R).nats, np.array([point.threshold]))[0]) for each in fresh)
     assert count <= days * budget + 3.0 * np.sqrt(days * budget)
 
 
@@ -184,14 +208,15 @@ def test_a_smaller_budget_costs_threshold_and_delay(law: ScoreLaw) -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 10_000), st.floats(1.0, 8.0))
-def test_all_thresholds_at_once_are_the_test_itself(seed: int, threshold: float) -> None:
+@given(st.integers(0, 10_000), st.floats(1.0, 8.0), st.sampled_from([0, 1, 4, R]))
+def test_all_thresholds_at_once_are_the_test_itself(seed: int, threshold: float, shortest: int) -> None:
     stream = noise_alone(300, seed) + 2.0 * (np.arange(300) % 90 < 15)
-    evidence = evidence_of(LAW, stream, R)
-    test, turned, is_raised = EventTest(LAW, R, threshold), list[int](), False
+    law = dataclasses.replace(LAW, shortest=shortest)
+    evidence, claims = evidence_of(law, stream, R)
+    test, turned, is_raised = EventTest(law, R, threshold), list[int](), False
     for index, each in enumerate(evidence.tolist()):
         found = test.step(stream[index : index + R][::-1].tolist(), Moment(1, index + R, ALL))
-        assert found == pytest.approx(each, abs=1e-9)
+        assert found == pytest.approx(each, abs=1e-9) and test.claim == pytest.approx(claims[index], abs=1e-9)
         if not is_raised and test.raises:
             turned.append(index)
         is_raised = not test.clears if is_raised else test.raises
@@ -203,12 +228,23 @@ def test_a_risk_that_does_not_raise_its_score_is_refused() -> None:
         law_of(Recorded([noise_alone(600, 1)], [(noise_alone(90, 2) - 3.0 * (np.arange(90) > 50), 60.0)]), R)
 
 
-def test_of_two_risks_the_one_with_more_evidence_is_raised() -> None:
+def test_of_two_risks_the_one_with_the_larger_claim_is_raised() -> None:
     fall, fight = np.array([-1.0, 5.0, 7.0, 3.0, -2.0]), np.array([0.0, 4.0, 9.0, 9.0, 9.0])
-    own = contested(fall, [fight])
+    nats = np.array([-1.0, 5.0, 7.0, 3.0, -2.0])
+    own = contested(Evidence(nats, fall), [Evidence(nats, fight)])
     assert raised(own, np.array([2.0])) == [[1]]
-    assert raised(contested(fight, [fall]), np.array([2.0])) == [[2]]
+    assert raised(contested(Evidence(nats, fight), [Evidence(nats, fall)]), np.array([2.0])) == [[2]]
     assert own[3] > 0.0 and own[4] == -2.0  # a raised alert stays, and is cleared by what speaks against it
+
+
+def test_a_risk_that_is_seen_less_well_claims_as_much_as_another() -> None:
+    """The same scores: the law with the higher rise has more evidence, which says nothing of which risk it is."""
+    laws = [dataclasses.replace(LAW, rise=rise, shortest=4) for rise in (1.0, 1.5)]
+    here, all_of_it = np.full(R, 1.0), np.ones(R, bool)
+    (weak, one), (strong, other) = (law.event(here, LAW.mean, all_of_it) for law in laws)
+    assert strong > weak > 0.0 and one == other == pytest.approx(R * 3.0)
+    whole = dataclasses.replace(LAW, shortest=0)
+    assert len({*whole.event(here, LAW.mean, all_of_it)}) == 1  # tables from before compare evidence
 
 
 def test_a_table_counts_what_a_rival_takes_as_not_found(law: ScoreLaw) -> None:
@@ -254,9 +290,19 @@ def test_who_gets_up_again_does_not_lie_still() -> None:
 def calibration(**changes: Any) -> AlertCalibration:
     manifest = make_manifest()
     points = (OperatingPoint(2.0, 50.0, 0.9, 3.0, 6.0), OperatingPoint(4.0, 2.0, 0.0, float("nan"), float("nan")))
-    laws = {"fall": dataclasses.replace(LAW, points=points, direction=(0.25,) * manifest.n)}
+    laws = {"fall": dataclasses.replace(LAW, points=points, direction=(0.25,) * manifest.n, shortest=4)}
     values = {"checkpoint": manifest.hashes["checkpoint"], "sigma": str(manifest.sigma), "made_of": "x", "hours": 24.0}
     return AlertCalibration(**{**values, "laws": laws, **changes})
+
+
+def test_a_table_from_before_sums_whole_events(tmp_path: Path) -> None:
+    """Its thresholds are of that: with the newest releases alone it would raise more than it promises."""
+    path = calibration().save(tmp_path)
+    document = json.loads(path.read_text())
+    del document["laws"]["fall"]["shortest"]
+    path.write_text(json.dumps(document))
+    found = AlertCalibration.load(tmp_path, make_manifest())
+    assert found is not None and found.laws["fall"].shortest == 0
 
 
 def test_a_saved_table_is_read_again(tmp_path: Path) -> None:
@@ -264,6 +310,7 @@ def test_a_saved_table_is_read_again(tmp_path: Path) -> None:
     found = AlertCalibration.load(tmp_path, make_manifest())
     assert found is not None and found.laws["fall"].points[0] == calibration().laws["fall"].points[0]
     assert found.laws["fall"].direction == calibration().laws["fall"].direction
+    assert found.laws["fall"].shortest == 4
     assert found.laws["fall"].least == 2.0 and np.isnan(found.laws["fall"].points[1].delay_p50_s)
     assert AlertCalibration.load(tmp_path / "none", make_manifest()) is None
 
@@ -277,6 +324,7 @@ def test_a_saved_table_is_read_again(tmp_path: Path) -> None:
             {"laws": {"fight": dataclasses.replace(calibration().laws["fall"], direction=(1.0, 2.0))}},
             "fight has a direction of 2, codes have",
         ),
+        ({"laws": {"fall": dataclasses.replace(calibration().laws["fall"], shortest=9)}}, "fall sums 9 of the 8"),
     ],
 )
 def test_a_table_of_others_is_refused(changes: dict[str, Any], hint: str, tmp_path: Path) -> None:
@@ -297,6 +345,8 @@ def test_a_table_of_others_is_refused(changes: dict[str, Any], hint: str, tmp_pa
         lambda law: law["points"][0].__setitem__(2, 7),
         lambda law: law["direction"].append(float("nan")),
         lambda law: law.pop("direction"),
+        lambda law: law.update(shortest=-1),
+        lambda law: law.update(shortest=None),
     ],
 )
 def test_a_damaged_table_is_refused(damage: Any, tmp_path: Path) -> None:
