@@ -22,7 +22,7 @@ from benchmarks.runner import Benchmark, Report
 from calibration.measures import fisher_leakage
 from wire.arguments import at_least_one
 from wire.errors import ConfigError
-from wire.privacy.certificate import PROFILES, sigma_for
+from wire.privacy.certificate import PROFILES, round_up, sigma_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,13 +68,14 @@ def _measure(args: argparse.Namespace) -> Report:
             cells = (f"{leak.dfil:.2e}", f"{leak.error:.2e}", f"{leak.clearest:.3g}", str(leak.directions))
             rows.append((name, f"{float(sigma):g}", which, *cells))
     known = 1.0 / (points[config.profile]["worst"]["dfil"] + _SPREAD**-2)
+    least = round_up(-known, 6).lstrip("-")  # a lower bound is rounded down
     pixels = found[0].shape[1]
     notes = [
         f"{len(found)} rendered windows of {pixels:,} pixels, one release; errors in squared grey levels (of 255)",
         "clearest pattern: with this standard deviation, in grey levels over the whole pattern, an unbiased reader "
         "sees the pattern of pixels that the code tells best",
         f"who knows each pixel to {_SPREAD:g} grey levels beforehand has a squared error of {_SPREAD**2:g} without the "
-        f"release, and of {known:.6g} at least with it (van Trees, independent normal pixels, worst window)",
+        f"release, and of {least} at least with it (van Trees, independent normal pixels, worst window)",
         f"an event has {config.event_releases} releases about overlapping frames: dFIL at most {config.event_releases} "
         "times as large",
     ]
