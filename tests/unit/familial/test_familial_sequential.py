@@ -347,6 +347,7 @@ def test_a_table_of_others_is_refused(changes: dict[str, Any], hint: str, tmp_pa
         lambda law: law.pop("direction"),
         lambda law: law.update(shortest=-1),
         lambda law: law.update(shortest=None),
+        lambda law: law.update(shortest=float("inf")),
     ],
 )
 def test_a_damaged_table_is_refused(damage: Any, tmp_path: Path) -> None:
