@@ -96,7 +96,7 @@ class _Noise:
             profile, clip_norm, sigma = found["profile"], found["clip_norm"], Fraction(found["sigma"])
             s_release, s_event = float(found["s_release"]), float(found["s_event"])
             levels = {str(name): Fraction(value) for name, value in found.get("levels", {}).items()}
-        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise CheckpointError(f"{file}: unreadable ({error!r}); {cure}") from error
         if not isinstance(clip_norm, int) or isinstance(clip_norm, bool) or not isinstance(profile, str) or sigma <= 0:
             raise CheckpointError(

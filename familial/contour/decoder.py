@@ -121,7 +121,15 @@ class ContourDecoder:
         try:
             tensors, about = _parsed(data)
             decoder = cls(tensors, about)
-        except (SafetensorError, CheckpointError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            SafetensorError,
+            CheckpointError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:
             raise CheckpointError(f"{path}: no contour of ours ({error}); {_CURE}") from error
         if checkpoint is not None and about["checkpoint"] != checkpoint:
             raise CheckpointError(

@@ -68,7 +68,7 @@ def sigma_of(folder: Path, family: Family, profile: str | None) -> tuple[str, Fr
     try:
         found = json.loads(path.read_text())
         return str(found["profile"]), Fraction(found["sigma"])
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, ArithmeticError) as error:
         raise CheckpointError(f"{path}: {error!r}; write it again with calibration.noise") from error
 
 

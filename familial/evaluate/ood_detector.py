@@ -134,7 +134,7 @@ class ReferenceDistribution:
             sigmas, spans = tuple(map(Fraction, found["sigmas"])), tuple(map(int, found["spans"]))
             made = cls(str(found["checkpoint"]), str(found["known"]), int(found["clip_norm"]), sigmas, spans, **arrays)
             wrong = made._problem()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise CheckpointError(f"{path}: unreadable ({error!r}); {cure}") from error
         if wrong:
             raise CheckpointError(f"{path}: {wrong}; {cure}")

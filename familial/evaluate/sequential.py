@@ -445,7 +445,7 @@ class AlertCalibration:
             made = cls(
                 str(found["checkpoint"]), str(found["sigma"]), str(found["made_of"]), float(found["hours"]), laws
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ArithmeticError) as error:
             cure = f"run: python -m calibration.alerts --checkpoint {folder}"
             raise CheckpointError(f"{path}: unreadable ({error!r}); {cure}") from error
         return made

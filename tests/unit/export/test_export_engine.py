@@ -210,6 +210,7 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "noise for another C": (lambda c: _edit(c / "noise.json", clip_norm=32, s_release=32 / 60.34375), "clip_norm 32"),
     "noise of a false S": (lambda c: _edit(c / "noise.json", s_release=0.5), "s_release is 0.5"),
     "noise of a false profile": (lambda c: _edit(c / "noise.json", profile="strict"), "more than profile strict"),
+    "an endless sigma": (lambda c: _edit(c / "noise.json", sigma=float("inf")), "unreadable"),
     "a sigma of zero": (lambda c: _edit(c / "noise.json", sigma="0/1"), "cannot be"),
     "a table of another sigma": (lambda c: build_table(Fraction(61)).save(c / "noise_table.bin"), "is for sigma 61"),
     "a table of false words": (_false_table, "not the distribution of sigma"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -268,7 +269,13 @@ def _no_words(data: bytes) -> bytes:
     return bytes(save_tensors(load_tensors(data)))
 
 
-@pytest.mark.parametrize("damage", [_cut, _without_a_tensor, _not_finite, _no_words, lambda data: b""])
+def _endless(data: bytes) -> bytes:
+    size = int.from_bytes(data[:8], "little")
+    about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["contour"])
+    return bytes(save_tensors(load_tensors(data), {"contour": json.dumps(about | {"clip_norm": float("inf")})}))
+
+
+@pytest.mark.parametrize("damage", [_cut, _without_a_tensor, _not_finite, _no_words, _endless, lambda data: b""])
 def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = make_decoder().save(tmp_path)
     path.write_bytes(damage(path.read_bytes()))

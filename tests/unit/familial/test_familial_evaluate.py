@@ -13,7 +13,7 @@ import torch
 
 from familial.data.clips import Clip, Footage
 from familial.evaluate import __main__ as command
-from familial.evaluate.clip_inference import clip_probabilities, clip_verdict, first_verdicts
+from familial.evaluate.clip_inference import clip_probabilities, clip_verdict, first_verdicts, sigma_of
 from familial.evaluate.clip_scores import ClipScores, fit_folds, mean_calibration
 from familial.evaluate.metrics import area_under_curve, calibration_error, risk_metrics
 from familial.evaluate.score_calibration import (
@@ -85,6 +85,13 @@ def test_a_clip_is_scored_by_the_fold_that_left_it_out(untrained: Path, manifest
     (tmp_path / "folds" / "fold-1" / "left_out.json").write_text("[]")
     with pytest.raises(CheckpointError, match="1.mp4 was left out of no fold"):
         command.run(["--checkpoint", str(untrained), *args])
+
+
+@pytest.mark.parametrize("sigma", ['"1/0"', "Infinity", "null"])
+def test_a_damaged_noise_level_is_named_with_its_cure(tmp_path: Path, sigma: str) -> None:
+    (tmp_path / "noise.json").write_text(f'{{"profile": "balanced", "sigma": {sigma}}}')
+    with pytest.raises(CheckpointError, match=r"noise\.json.*calibration\.noise"):
+        sigma_of(tmp_path, Family(nano(Vocabulary.of_captions(["a person falls"], LABELS).words)), None)
 
 
 def test_trainings_with_other_seeds_are_averaged_and_reported_each(

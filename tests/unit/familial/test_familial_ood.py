@@ -181,6 +181,8 @@ def test_the_keys_of_older_files_are_read(reference: ReferenceDistribution, tmp_
         (lambda document: "[]", "unreadable"),
         (lambda document: json.dumps({k: v for k, v in document.items() if k != "quantiles"}), "unreadable"),
         (_set(sigmas=["1/0"]), "unreadable"),
+        (_set(sigmas=[float("inf")]), "unreadable"),
+        (_set(clip_norm=float("inf")), "unreadable"),
         (_set(mean="x"), "unreadable"),
         (_set(mean=[[0.0] * 7]), "mean is"),
         (_set(covariance=[[[0.0] * 7] * 7] * 2), "covariance is"),
