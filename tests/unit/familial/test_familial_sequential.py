@@ -72,9 +72,7 @@ def test_what_was_before_a_risk_does_not_speak_against_it() -> None:
     nothing, risk = float(law.increment(-2.0, law.mean)), float(law.increment(1.0, law.mean))
     found = events(EventTest(law, R, 1e9), [-2.0] * 12 + [1.0] * 8 + [-2.0] * 8)
     at = found[12 - R + 1 :]  # of the event that ends with the first release of the risk, and so on
-    assert at[:8] == pytest.approx(
-        [4 * nothing + max(k, 0) * (risk - nothing) if k < 4 else k * risk for k in range(1, 9)]
-    )
+    assert at[:8] == pytest.approx([4 * nothing + k * (risk - nothing) if k < 4 else k * risk for k in range(1, 9)])
     whole = events(EventTest(dataclasses.replace(law, shortest=0), R, 1e9), [-2.0] * 12 + [1.0] * 8 + [-2.0] * 8)
     assert all(one >= other for one, other in zip(found, whole, strict=True)) and max(found) == max(whole)
 
