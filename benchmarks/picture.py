@@ -29,7 +29,7 @@ from wire.errors import DataError
 
 __all__ = ["COMMAND", "Moment", "draw", "moment"]
 
-_SEED = 5  # a typical run: the alert comes 4 s after the onset; under some noise none comes
+_SEED = 5  # a typical run: the alert comes 5 s after the onset; under four noise samples of ten none comes
 _INK, _PALE, _RED, _BLUE = "#1d2327", "#d5d9dd", "#b02a37", "#0a58ca"
 _TOP, _HIGH = 62, 232  # of the three panels
 _FRAME, _GRID, _CARD = (20, 272), (346, 256), (654, 226)  # left edge and width of each
@@ -62,14 +62,18 @@ def moment(engine: Path, checkpoint: Path, seed: int = _SEED) -> Moment:
     Raises DataError where none does: its last verdict would be a picture of a missed fall.
     """
     from cloud_bridge.alerts.lifecycle import AlertBook
-    from cloud_bridge.alerts.rules import AlertRule
+    from cloud_bridge.config import BridgeConfig
     from cloud_bridge.inference.member import FamilyMember
     from cloud_bridge.ingest.events import Event
+    from cloud_bridge.models import budget_of
+    from familial.evaluate import sequential
     from familial.synth.clip import demo_clip
     from wire.protocol.event import EventWindow
 
     clip, manifest = demo_clip(), EngineManifest.load(engine)
-    member, book = FamilyMember.load(checkpoint, manifest), AlertBook(AlertRule(), [])
+    config = BridgeConfig((), alerts_by_default=True)
+    member, budget = FamilyMember.load(checkpoint, manifest), budget_of(config, str(checkpoint), manifest)
+    book = AlertBook(config.alerts, [], budget=budget)
     event = EventWindow(manifest.event_releases, manifest.tokens, manifest.width)
     for slot, z in enumerate(_releases(engine, checkpoint, clip, seed)):
         event.push(slot, z)
@@ -77,7 +81,8 @@ def moment(engine: Path, checkpoint: Path, seed: int = _SEED) -> Moment:
             continue
         read = Event("camera", 0, event.first_slot, slot, event.z.copy(), event.present.copy())
         (verdict,) = member.read([read])
-        raised = [change.label for change in book.update(verdict.probabilities) if change.raised]
+        at = sequential.Moment(0, slot, (1 << len(event.z)) - 1, event.z[::-1].reshape(len(event.z), -1))
+        raised = [change.label for change in book.update(verdict.probabilities, at=at) if change.raised]
         if raised:
             end_s = (slot + 1) * manifest.window.slot_s
             frame = clip.frames[np.flatnonzero(clip.times_s <= end_s)[-1]]

@@ -19,14 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from familial.evaluate.sequential import (
-    SHORTEST,
-    LyingTest,
-    Moment,
-    OperatingPoint,
-    ScoreLaw,
-    SequentialTest,
-)
+from familial.evaluate.lying import LyingTest, SequentialTest
+from familial.evaluate.sequential import SHORTEST, Moment, OperatingPoint, ScoreLaw
 from wire.errors import DataError
 
 __all__ = [
@@ -79,15 +73,18 @@ class Evidence(NamedTuple):
     claim: Floats
 
 
-def evidence_of(law: ScoreLaw, scores: Floats, releases: int) -> Evidence:
-    """Return the evidence of the N - R + 1 whole events of one stream of releases (N,)."""
+def evidence_of(law: ScoreLaw, scores: Floats, releases: int, noise: float = 1.0) -> Evidence:
+    """Return the evidence of the N - R + 1 whole events of one stream of releases (N,).
+
+    noise: of their level, in units of that of the law.
+    """
     found, baseline = np.empty((2, len(scores) - releases + 1)), law.mean
     there = np.ones(releases, bool)
     for index in range(found.shape[1]):
         event = scores[index : index + releases]
-        found[:, index] = law.event(event[::-1], baseline, there)
+        found[:, index] = law.event(event[::-1], baseline, there, noise)
         for each in event.tolist() if index == 0 else event[-1:].tolist():
-            baseline += float(law.drift(each, baseline))
+            baseline += float(law.drift(each, baseline, noise))
     return Evidence(*found)
 
 
@@ -259,7 +256,12 @@ def _delays(evidence: Floats, onset: float, releases: int, thresholds: Floats) -
 
 
 def lying_raised(
-    laws: tuple[ScoreLaw, ScoreLaw], scores: tuple[Floats, Floats], releases: int, arming: float, slots: int
+    laws: tuple[ScoreLaw, ScoreLaw],
+    scores: tuple[Floats, Floats],
+    releases: int,
+    arming: float,
+    slots: int,
+    noise: float = 1.0,
 ) -> Callable[[float], list[int]]:
     """Return a function: threshold -> events of one stream at which "lying still" would be raised.
 
@@ -269,13 +271,15 @@ def lying_raised(
         releases: of an event, R.
         arming: evidence of a fall from which low evidence counts.
         slots: for so long it must stay.
+        noise: as in `evidence_of`.
     """
-    fall = evidence_of(laws[0], scores[0], releases).nats.tolist()
+    limit = laws[0].threshold_at(arming, np.full(releases, noise))
+    fell = (evidence_of(laws[0], scores[0], releases, noise).nats >= limit).tolist()
 
     def at(threshold: float) -> list[int]:
         low = SequentialTest(laws[1], releases, threshold)
-        test, found, open_now = LyingTest(low, arming, slots, releases), list[int](), False
-        for index, (one, other) in enumerate(zip(fall, scores[1].tolist(), strict=True)):
+        test, found, open_now = LyingTest(low, slots, releases), list[int](), False
+        for index, (one, other) in enumerate(zip(fell, scores[1].tolist(), strict=True)):
             moment = Moment(1, index + releases, (1 << releases) - 1)
             test.is_raised = open_now
             lies = test.step(one, other, moment)

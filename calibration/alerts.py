@@ -24,15 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration.alert_tables import Recorded, fit, fit_lying, law_of
-from familial.evaluate.sequential import (
-    ARMING_PER_DAY,
-    LEAST_LIE_S,
-    LOW,
-    LYING_STILL,
-    AlertCalibration,
-    ScoreLaw,
-    log_odds,
-)
+from familial.evaluate.lying import ARMING_PER_DAY, LEAST_LIE_S, LOW, LYING_STILL, log_odds
+from familial.evaluate.sequential import AlertCalibration, ScoreLaw
 from wire.arguments import at_least_one
 from wire.errors import ConfigError, DataError, VeilsightError
 from wire.privacy.certificate import round_up

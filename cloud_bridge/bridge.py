@@ -169,8 +169,9 @@ class Bridge:
         weighed = record.event.get("weighed", record.event.get("model"))
         former = next((number for number in self.models if weighed == f"{number:016x}"), None)
         number = next(iter(self.models)) if former is None else former
-        kept = record.in_a_row if former is not None or config.alerts.false_per_day is None else {}
-        return AlertBook(config.alerts, record.raised, kept, self.models[number].budget, number)
+        budget = self.models[number].budget
+        keeps = former is not None if budget else "weighed" not in record.event
+        return AlertBook(config.alerts, record.raised, record.in_a_row if keeps else {}, budget, number)
 
     def _begin_work(self) -> Work:
         """What the first commit writes: all records, and what of them can be read by no model any more."""
@@ -426,7 +427,8 @@ class Bridge:
             book.pause()
             return []
         present = sum(1 << k for k, there in enumerate(reversed(event.present.tolist())) if there)
-        at = Moment(event.boot_id, event.last_slot, present, event.z[::-1].reshape(len(event.z), -1))
+        weights = None if event.weights is None else event.weights[::-1]
+        at = Moment(event.boot_id, event.last_slot, present, event.z[::-1].reshape(len(event.z), -1), weights)
         raised = {
             other: self._books[other].raised for other in self._scenes.others(event.camera) if other in self._books
         }

@@ -221,7 +221,11 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class BridgeConfig:
-    """The whole file."""
+    """The whole file.
+
+    Attributes:
+        alerts_by_default: It does not say when alerts are raised: a budget sets that, where a checkpoint has a table.
+    """
 
     cameras: tuple[CameraConfig, ...]
     broker: BrokerConfig = BrokerConfig()
@@ -240,6 +244,7 @@ class BridgeConfig:
     webhooks: tuple[WebhookConfig, ...] = ()
     scenes: tuple[SceneConfig, ...] = ()
     models: tuple[ModelEntry, ...] = ()
+    alerts_by_default: bool = False
 
     def shard_name(self, camera: str) -> str:
         """By which name `camera` falls to a shard: all cameras of a scene by that of the first."""
@@ -275,7 +280,8 @@ class BridgeConfig:
             problems.append("[home_assistant] enabled and [run] shard: only a bridge without shards describes cameras")
         refuse(name, problems)
         made |= {"cameras": tuple(cameras), "webhooks": tuple(webhooks), "scenes": tuple(scenes)}
-        return cls(models=tuple(models), **made)
+        by_default = not scenes and document.get("alerts", {}).keys().isdisjoint({*IN_A_ROW, "false_per_day"})
+        return cls(models=tuple(models), alerts_by_default=by_default, **made)
 
 
 _SECTIONS: Mapping[str, type[Any]] = {

@@ -8,13 +8,15 @@ models of one bridge have the same labels, slot and length of an event, since al
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.lifecycle import AlertChange
+from cloud_bridge.alerts.rules import BY_DEFAULT, AlertRule
 from cloud_bridge.config import BridgeConfig, ModelEntry
 from cloud_bridge.contour.artist import Artist
 from cloud_bridge.inference.choice import open_member
@@ -29,7 +31,9 @@ from wire.artifact.manifest import EngineManifest
 from wire.errors import ConfigError, ManifestError, VeilsightError
 from wire.protocol.message import MAX_SENTENCE
 
-__all__ = ["Model", "Models", "ask_each", "by_id", "engines", "first_of", "open_models"]
+__all__ = ["Model", "Models", "ask_each", "budget_of", "by_id", "engines", "first_of", "open_models"]
+
+_LOG = logging.getLogger("cloud_bridge")
 
 T = TypeVar("T")
 
@@ -145,18 +149,30 @@ def _open(config: BridgeConfig, entry: ModelEntry, held: Models) -> Model:
         member = stack.enter_context(open_member(entry, manifest, config.model.threads))
         engine = Engine(manifest, ReferenceDistribution.load(entry.checkpoint, manifest))
         artist = Artist.load(config.contour, entry.checkpoint, manifest, config.alerts.unsure_below)
-        budget = _budget(config, entry.checkpoint, manifest)
+        budget = budget_of(config, entry.checkpoint, manifest)
         narrator = Narrator.of(manifest, config.alerts.unsure_below)
         return Model(engine, member, budget, artist, narrator, entry, stack.pop_all().close)
 
 
-def _budget(config: BridgeConfig, checkpoint: str, manifest: EngineManifest) -> AlertBudget | None:
-    """The thresholds of `[alerts] false_per_day`; None where it is not given. Raises ConfigError, CheckpointError."""
-    if config.alerts.false_per_day is None:
+def budget_of(config: BridgeConfig, checkpoint: str, manifest: EngineManifest) -> AlertBudget | None:
+    """The thresholds of a budget of false alerts; None: verdicts are counted. Raises ConfigError, CheckpointError."""
+    if not config.alerts_by_default:
+        return _thresholds(config.alerts, checkpoint, manifest)
+    try:
+        return _thresholds(replace(config.alerts, false_per_day=BY_DEFAULT), checkpoint, manifest)
+    except VeilsightError as error:
+        why = str(error)  # a record that keeps an error keeps its frames, and what they hold
+        _LOG.warning("verdicts in a row raise alerts, and nobody has counted how many are false: %s", why)
+        return None
+
+
+def _thresholds(rule: AlertRule, checkpoint: str, manifest: EngineManifest) -> AlertBudget | None:
+    """Those of `rule`; None where it has no budget. Raises ConfigError, CheckpointError."""
+    if rule.false_per_day is None:
         return None
     calibration = AlertCalibration.load(checkpoint, manifest)
     shape = (manifest.labels, manifest.event_releases, manifest.window.slot_s)
-    budget = AlertBudget.of(config.alerts, calibration, *shape, checkpoint)
+    budget = AlertBudget.of(rule, calibration, *shape, checkpoint)
     if budget is not None:
         budget.warn()
     return budget

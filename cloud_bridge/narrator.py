@@ -25,6 +25,7 @@ from cloud_bridge.inference.member import Reading
 from cloud_bridge.ingest.events import Event
 from familial.data.labels import SUDDEN, noun
 from wire.artifact.manifest import EngineManifest, WindowSpec
+from wire.protocol.event import level_noise
 from wire.protocol.message import MAX_SENTENCE
 
 if TYPE_CHECKING:
@@ -98,10 +99,7 @@ class Narrator:
 
     @classmethod
     def of(cls, manifest: EngineManifest | FamilyConfig, unsure_below: float = 0.0) -> Narrator:
-        """The narrator of an engine or a family. Evidence is that of the class prototypes: codes learn to be there.
-
-        Of a release at a quieter level it is too much by the root of the sigmas' ratio (`level_weight`).
-        """
+        """The narrator of an engine or a family. Evidence is that of the class prototypes: codes learn to be there."""
         from familial.model.code_space import prototypes  # torch, which the rest of the bridge does not wait for
 
         codes = prototypes(len(manifest.labels), manifest.tokens, manifest.width, float(manifest.clip_norm))
@@ -153,7 +151,9 @@ class Narrator:
             lies within TOLERANCE_S.
         """
         places = self._places[label]
-        nats = event.z.reshape(len(event.z), -1) @ self._directions[label]  # (R,)
+        nats = event.z.reshape(len(event.z), -1) @ self._directions[label]  # (R,), at the engine's own noise
+        if event.weights is not None:
+            nats /= event.weights * level_noise(event.weights) ** 2  # at that of each release's level
         odds = places.seen @ nats + places.log_prior
         chances = np.exp(odds - odds.max())
         chances /= chances.sum()

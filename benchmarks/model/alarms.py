@@ -8,6 +8,7 @@ stands where the checkpoint's `alert_calibration.json` puts it for a budget; wit
 and of the risks is calibrated on the other half. With --data, real clips are strung together as well: the codes of
 each while it plays, something new every few seconds, and no pause; they are halved by group, and so judged by clips of
 other groups; a checkpoint with a left_out.json (`familial.train --folds`) is measured on the clips that it lists alone.
+With --profile the noise is that of another profile, as an order sets it, and the table stays that of the checkpoint's.
 A risk counts as found where its alert is raised within 20 releases of its onset (column onset_s of a
 manifest; else the clip's start). Percentiles are of those found. What a day holds: `familial.evaluate.life.DAY`.
 """
@@ -26,6 +27,7 @@ from benchmarks.harness import add_checkpoint
 from benchmarks.runner import Benchmark, Report
 from wire.arguments import at_least_one, former_name
 from wire.errors import ConfigError
+from wire.privacy.certificate import PROFILES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "alerts"]
 
 _RULES = ((0.6, 2), (0.5, 1), (0.8, 2), (0.8, 3), (0.9, 3), (0.9, 4), (0.95, 4), (0.97, 5))  # raise_at, raise_for
-_BUDGETS = (100.0, 24.0, 10.0, 4.0, 1.0)  # false alerts a day, for each label
+_BUDGETS = (100.0, 24.0, 12.0, 10.0, 4.0, 1.0)  # false alerts a day, for each label; 12 by default, of two
 _COMPARED = 24.0  # budget at which the two rules are compared
 _WITHIN = 20  # releases after its onset in which a risk must raise its alert
 _DAY_S = 86400.0
@@ -51,6 +53,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument("--data", nargs="+", type=Path, default=[], metavar="MANIFEST.csv", help="real clips, too")
     parser.add_argument("--member", choices=("edge", "cloud"), default="cloud")
+    parser.add_argument("--profile", choices=PROFILES, help="whose noise; default: the checkpoint's")
     parser.add_argument("--hours", type=float, default=24.0, help="camera-hours of normal life, of each source")
     parser.add_argument("--rooms", type=int, default=20, help="rendered rooms (default 20); 0: with --data, none")
     parser.add_argument("--risks", type=at_least_one, default=30, help="rendered clips of each risk (default 30)")
@@ -89,6 +92,7 @@ class _Outcome:
 def _measure(args: argparse.Namespace) -> Report:
     import torch
 
+    from familial.evaluate.clip_inference import sigma_of
     from familial.evaluate.life import DAY
     from familial.evaluate.life_clips import clip_blocks, left_out_of, releases_by_kind
     from familial.model import checkpoint
@@ -99,13 +103,16 @@ def _measure(args: argparse.Namespace) -> Report:
     sources: dict[str, tuple[list[Block], list[Block], dict[str, float]]] = {}
     if args.rooms < (0 if args.data else 1):
         raise ConfigError(f"--rooms {args.rooms}: give 1 or more; with --data, 0 leaves rendered life out")
+    if args.profile and _table(args, str(sigma_of(args.checkpoint, family, None)[1])) is None:
+        cure = f"run python -m calibration.alerts --checkpoint {args.checkpoint}"
+        raise ConfigError(f"--profile: {args.checkpoint} has no table for its weights and member; {cure}")
     if args.rooms:
         sources["rendered"] = (*_rendered(family, args.rooms, args.risks), shares)
     if args.data:
         blocks, risks = clip_blocks(family, args.data, left_out_of(args.checkpoint))
         sources["real"] = (blocks, risks, releases_by_kind(blocks))
     rows = [["source", "rule", "risk", "false a day", "found", "delay p50", "p90"]]
-    figures: dict[str, Any] = {"member": args.member, "hours": args.hours}
+    figures: dict[str, Any] = {"member": args.member, "profile": args.profile, "hours": args.hours}
     notes, ratio = list[str](), None
     for name, (blocks, risks, weights) in sources.items():
         halves, how = _halves(family, args, blocks, risks, weights)
@@ -146,14 +153,15 @@ def _halves(
 
     sources = sorted({block.source for block in [*blocks, *risks]})
     half_of = {source: number % 2 for number, source in enumerate(sources)}
-    sigma = sigma_of(args.checkpoint, family, None)[1]
+    own, sigma = (sigma_of(args.checkpoint, family, profile)[1] for profile in (None, args.profile))
+    table = _table(args, str(own))
     read = list[Readings]()
     for half in (0, 1):
         life = [block for block in blocks if half_of[block.source] == half] or blocks
         some = [block for block in risks if half_of[block.source] == half] or risks
         hours, samples = args.hours / 2, args.noise_samples
-        read.append(record(family, float(sigma), life, some, hours, weights, args.member, samples, seed=half))
-    table = _table(args, str(sigma))
+        how = (hours, weights, args.member, samples, half, float(own))
+        read.append(record(family, float(sigma), life, some, *how))
     if table is not None:
         laws = [table, table]
     else:
@@ -215,41 +223,40 @@ def _counted(halves: Sequence[_Half], config: FamilyConfig, label: str, rule: Al
 
 
 def _tested(halves: Sequence[_Half], config: FamilyConfig, label: str, budget: float) -> _Outcome:
-    import numpy as np
-
-    from calibration.alert_tables import raised
-
     false, delays = list[str](), list[float]()
     for half in halves:
         law = half.laws.get(label)
         point = law.at_most(budget) if law else None
-        if law is None or point is None:
+        if point is None:
             return _Outcome(f"budget {budget:g} (not supported)", label, budget, [], [])
-        at = np.array([point.threshold])
         for life, kinds in half.normal:
-            false += [str(kinds[event]) for event in raised(_evidence(half, life, label, config), at)[0]]
+            false += [str(kinds[event]) for event in _weighed(half, life, label, config, point.threshold)]
         for risk in half.risks:
             if risk.label == label:
-                events = raised(_evidence(half, risk.said, label, config), at)[0]
+                events = _weighed(half, risk.said, label, config, point.threshold)
                 delays.append(_delay(events, risk.onset, config, _WITHIN))
     return _Outcome(f"budget {budget:g}", label, budget, false, delays)
 
 
-def _evidence(half: _Half, said: Said, label: str, config: FamilyConfig) -> npt.NDArray[np.float64]:
-    """Evidence (E,) for a label, as the bridge's `EvidenceRule` sees it."""
-    from calibration.alert_tables import contested, evidence_of
+def _weighed(half: _Half, said: Said, label: str, config: FamilyConfig, threshold: float) -> list[int]:
+    """Events at which the bridge's `EvidenceRule` would raise the alert of a label."""
+    import numpy as np
 
+    from calibration.alert_tables import contested, evidence_of, raised
+
+    releases = config.event_releases
     found = {
-        name: evidence_of(half.laws[name], said.scores[:, index], config.event_releases)
+        name: evidence_of(half.laws[name], said.scores[:, index], releases, said.noise)
         for index, name in enumerate(config.labels[1:])
         if name in half.laws
     }
-    return contested(found.pop(label), list(found.values()))
+    limit = half.laws[label].threshold_at(threshold, np.full(releases, said.noise))
+    return raised(contested(found.pop(label), list(found.values())), np.array([limit]))[0]
 
 
 def _lying(halves: Sequence[_Half], config: FamilyConfig) -> Iterator[_Outcome]:
     """Somebody who stays on the floor, at every budget; nothing where the family does not tell it."""
-    from familial.evaluate.sequential import LYING_STILL
+    from familial.evaluate.lying import LYING_STILL
 
     if any(LYING_STILL not in half.laws for half in halves):
         return
@@ -265,7 +272,7 @@ def _lying(halves: Sequence[_Half], config: FamilyConfig) -> Iterator[_Outcome]:
 def _lying_in(half: _Half, config: FamilyConfig, budget: float) -> tuple[list[Any], list[Any]] | None:
     """False alerts, by kind of life, and delays; None where the budget is not supported."""
     from calibration.alert_tables import lying_raised
-    from familial.evaluate.sequential import ARMING_PER_DAY, LEAST_LIE_S, LOW, LYING_STILL, log_odds
+    from familial.evaluate.lying import ARMING_PER_DAY, LEAST_LIE_S, LOW, LYING_STILL, log_odds
 
     laws = half.laws["fall"], half.laws[LYING_STILL]
     arming, point = laws[0].at_most(ARMING_PER_DAY), laws[1].at_most(budget)
@@ -276,7 +283,8 @@ def _lying_in(half: _Half, config: FamilyConfig, budget: float) -> tuple[list[An
 
     def turned(said: Said) -> list[int]:
         scores = said.scores[:, fall], log_odds(said.shares, low, 1.0 - said.shares[:, low])
-        return lying_raised(laws, scores, config.event_releases, arming.threshold, slots)(point.threshold)
+        steps = (config.event_releases, arming.threshold, slots)
+        return lying_raised(laws, scores, *steps, said.noise)(point.threshold)
 
     false = [str(kinds[event]) for life, kinds in half.normal for event in turned(life)]
     lies = [risk for risk in half.risks if risk.label == LYING_STILL]

@@ -3,10 +3,10 @@
     held-out rendered clips --codes + noise--> member, narrator --> sentences, compared with the truth of each event
     real clips (--data MANIFEST.csv) -----------------------------> the same, as far as they are labelled
 
-All events with stride 1; a sentence at an alert is that of the verdict that raises it, by the default rule. A time is
-asked of those whose label is right, and right within 2 s; "8 seconds ago or earlier" is where it began 6 s before the
-end or earlier. Beside it stands the one time that would be right most often. An event whose label is unclear is told,
-and counted where sentences are counted, and not judged.
+All events with stride 1; a sentence at an alert is that of the second verdict in a row that raises it (`AlertRule`). A
+time is asked of those whose label is right, and right within 2 s; "8 seconds ago or earlier" is where it began 6 s
+before the end or earlier. Beside it stands the one time that would be right most often. An event whose label is unclear
+is told, and counted where sentences are counted, and not judged.
 
 How many people there are is not said; what the attributes would say where they are sure (0.7) is judged all the same,
 as it is and as if nobody, one and several were equally common.

@@ -12,19 +12,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloud_bridge.alerts.rules import AlertRule
-from familial.evaluate.sequential import (
-    ARMING_PER_DAY,
-    LOW,
-    LYING_STILL,
-    AlertCalibration,
-    EventTest,
-    LyingTest,
-    Moment,
-    OperatingPoint,
-    ScoreLaw,
-    SequentialTest,
-    score,
-)
+from familial.evaluate.lying import ARMING_PER_DAY, LOW, LYING_STILL, LyingTest, SequentialTest, score
+from familial.evaluate.sequential import AlertCalibration, EventTest, Moment, OperatingPoint, ScoreLaw
 from wire.errors import ConfigError
 from wire.privacy.certificate import round_up
 
@@ -190,7 +179,7 @@ class EvidenceRule:
         low = SequentialTest(budget.laws[LYING_STILL], budget.releases, point.threshold)
         slots = round(budget.long_lie_s / budget.slot_s)
         fall = EventTest(budget.laws[_FALL], budget.releases, budget.arming)
-        return LyingTest(low, budget.arming, slots, budget.releases), fall
+        return LyingTest(low, slots, budget.releases), fall
 
     def turning(
         self, probabilities: Mapping[str, float], attributes: Mapping[str, float], at: Moment, raised: Collection[str]
@@ -212,11 +201,11 @@ class EvidenceRule:
         if self._lying is None or self._fall is None:
             return [(LYING_STILL, 0.0)] if is_raised else []
         self._lying.is_raised = is_raised
-        fall = self._fall.read(at)
+        self._fall.read(at)
         if LOW not in attributes:
             return []  # the edge's exit does not say who lies: no evidence for it, and none against
         share = attributes[LOW]
-        lies = self._lying.step(fall, score(share, 1.0 - share), at)
+        lies = self._lying.step(self._fall.raises, score(share, 1.0 - share), at)
         turns = self._lying.gone if is_raised else lies
         return [(LYING_STILL, share)] if turns else []
 

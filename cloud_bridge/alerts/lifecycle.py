@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 from cloud_bridge.alerts.budget import AlertBudget, EvidenceRule
 from cloud_bridge.alerts.rules import AlertRule
-from familial.evaluate.sequential import LYING_STILL, Moment
+from familial.evaluate.lying import LYING_STILL
+from familial.evaluate.sequential import Moment
 
 __all__ = [
     "BLIND",
@@ -147,7 +148,7 @@ class AlertBook:
             budget: Of false alerts; it takes the place of the counts of `rule`.
             model_id: Of the model whose tables `budget` is made of.
         """
-        self._model_id = model_id
+        self._counts, self._model_id = rule, model_id
         self._rule: EvidenceRule | CountingRule = (
             EvidenceRule(budget, in_a_row) if budget else CountingRule(rule, in_a_row)
         )
@@ -191,9 +192,11 @@ class AlertBook:
         return [self._turn(*turned) for turned in self._rule.turning(probabilities, attributes, at, self._raised)]
 
     def follow(self, model_id: int, budget: AlertBudget | None) -> None:
-        """Weigh by the tables of the model whose events come now; what is raised stays raised."""
-        if budget is not None and model_id != self._model_id:
-            self._model_id, self._rule = model_id, EvidenceRule(budget, {})
+        """Weigh by the tables of the model whose events come now, or count; what is raised stays raised."""
+        former, self._model_id = self._model_id, model_id
+        if model_id == former or (budget is None and isinstance(self._rule, CountingRule)):
+            return
+        self._rule = EvidenceRule(budget, {}) if budget is not None else CountingRule(self._counts)
 
     def pause(self) -> None:
         """Begin all counts anew: what was read is not of now, so it can neither raise nor clear."""

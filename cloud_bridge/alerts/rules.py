@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloud_bridge.alerts.quiet import QuietHours
-from familial.evaluate.sequential import LEAST_LIE_S
+from familial.evaluate.lying import LEAST_LIE_S
 from wire.errors import ConfigError
 
-__all__ = ["IN_A_ROW", "AlertRule"]
+__all__ = ["BY_DEFAULT", "IN_A_ROW", "AlertRule"]
 
 IN_A_ROW = ("raise_at", "raise_for", "clear_at", "clear_for")
 """Keys of the rule that counts verdicts in a row; a budget takes their place."""
+
+BY_DEFAULT = 24.0
+"""The budget of a file that has none of these keys, one false alert an hour, where the checkpoint has a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class AlertRule:
         unsure_below: A verdict is unsure where its OOD p-value is below this; that holds for about this share of known
             scenes. 0: no verdict is unsure. Alerts do not depend on it.
         false_per_day: False alerts that a camera may raise a day: a number for all risks together, which share it
-            alike, or label -> number. None: verdicts in a row raise alerts.
+            alike, or label -> number. None: verdicts in a row raise alerts, or the budget `BY_DEFAULT`
+            (`BridgeConfig.alerts_by_default`).
         long_lie_s: Somebody who stays on the floor for so long after a fall is an alert of its own. 0: never. It needs
             `false_per_day`.
         quiet: When which severities are held back from webhooks: "22:00-06:00 info warning" (quiet.py).

@@ -63,6 +63,7 @@ class Event:
         time_s: Of its newest release.
         late: It is not read as now.
         model_id: Of the model that made all of it.
+        weights: float64 (R,), what each release of `z` was multiplied by; None: 1, all of them.
     """
 
     camera: str
@@ -75,6 +76,7 @@ class Event:
     time_s: int = 0
     late: bool = False
     model_id: int = 0
+    weights: npt.NDArray[np.float64] | None = None
 
 
 class Taken(NamedTuple):
@@ -169,10 +171,10 @@ class EventReader:
         self._unread, self.owes = None, False
         window = self._window
         first = max(window.first_slot, self._start)
-        z, present = window.z.copy(), window.present.copy()
+        z, present, weights = window.z.copy(), window.present.copy(), window.weights.copy()
         ood_p_value = None if self._detector is None else self._detector.p_value
         place = (self._camera, self._boot_id, first, window.last_slot)
-        return [Event(*place, z, present, ood_p_value, self._time_s, model_id=self._model_id)]
+        return [Event(*place, z, present, ood_p_value, self._time_s, model_id=self._model_id, weights=weights)]
 
     def saved(self) -> dict[str, Any]:
         """What `resume` needs besides the releases, as JSON; empty where there was no stream."""

@@ -30,6 +30,7 @@ from familial.synth.actions.catalogue import BY_NAME_ALONE, KINDS, draw_kind
 from familial.synth.people_clip import people_clip
 from familial.synth.rendered_clip import RenderedClip
 from familial.synth.setting import draw_setting
+from wire.protocol.event import level_weight
 
 __all__ = ["DAY", "ROOMS", "Block", "Kind", "Said", "Stream", "blocks_of", "everyday", "read", "risks_of", "strung"]
 
@@ -115,12 +116,14 @@ class Said(NamedTuple):
     Attributes:
         labels: probabilities float64 (E, L).
         shares: of the attributes (E, A); A is 0 for the edge member, and where the family has none.
-        scores: of each release for each risk, float64 (N, L - 1), in units of the noise.
+        scores: of each release for each risk, float64 (N, L - 1), in units of the noise of the family's own profile.
+        noise: in them, in the same units.
     """
 
     labels: Floats
     shares: Floats
     scores: Floats
+    noise: float = 1.0
 
 
 def blocks_of(family: Family, seeds: range, rooms: int) -> Iterator[Block]:
@@ -241,7 +244,12 @@ def _visits(own: Sequence[Block], slots: int, rng: np.random.Generator) -> list[
 
 @torch.inference_mode()
 def read(
-    family: Family, codes: Tensor, sigma: float, member: str = "cloud", generator: torch.Generator | None = None
+    family: Family,
+    codes: Tensor,
+    sigma: float,
+    member: str = "cloud",
+    generator: torch.Generator | None = None,
+    own_sigma: float | None = None,
 ) -> Said:
     """Add noise to a stream of clean codes and read every whole event, stride 1, as the bridge does.
 
@@ -251,15 +259,17 @@ def read(
         sigma: of the noise, in lattice units.
         member: "edge" or "cloud".
         generator: of the noise.
+        own_sigma: of the family's own profile, where the noise is that of another; None: it is `sigma`.
     """
-    releases = family.config.event_releases
+    releases, own = family.config.event_releases, own_sigma or sigma
     z = codes + torch.round(torch.randn(codes.shape, generator=generator) * sigma)
-    events = z.unfold(0, releases, 1).movedim(-1, 1)  # (E, R, K, d), a view
+    weighed = z if sigma == own else torch.round(z * level_weight(own, sigma))
+    events = weighed.unfold(0, releases, 1).movedim(-1, 1)  # (E, R, K, d), a view
     parts = [_read(family, events[first : first + _CHUNK], member) for first in range(0, len(events), _CHUNK)]
     labels, shares = (np.concatenate(each) for each in zip(*parts, strict=True))
     config = family.config
     directions = risk_directions(len(config.labels), config.tokens, config.width)
-    return Said(labels, shares, (z.flatten(1) @ directions.T / sigma).double().numpy())
+    return Said(labels, shares, (z.flatten(1) @ directions.T / own).double().numpy(), sigma / own)
 
 
 def _read(family: Family, events: Tensor, member: str) -> tuple[Floats, Floats]:

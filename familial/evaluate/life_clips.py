@@ -18,7 +18,7 @@ from familial.evaluate.clip_inference import clip_codes
 from familial.evaluate.footage import family_footage
 from familial.evaluate.life import Block
 from familial.evaluate.life_readings import looped
-from familial.evaluate.sequential import LOW
+from familial.evaluate.lying import LOW
 from familial.model.family import Family
 from wire.errors import DataError
 

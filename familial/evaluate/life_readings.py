@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from familial.evaluate.life import Block, Said, read, strung
-from familial.evaluate.sequential import LYING_STILL
+from familial.evaluate.lying import LYING_STILL
 from familial.model.family import Family
 from wire.errors import DataError
 
@@ -65,6 +65,7 @@ def record(
     member: str = "cloud",
     samples: int = 4,
     seed: int = 0,
+    own_sigma: float | None = None,
 ) -> Readings:
     """String life together, add noise and read it all.
 
@@ -78,6 +79,7 @@ def record(
         member: "edge" or "cloud".
         samples: noise samples of each risk.
         seed: of order and noise.
+        own_sigma: as in `life.read`.
 
     Raises:
         DataError: there is no normal life, or no risk.
@@ -87,13 +89,17 @@ def record(
     rng, noise = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     releases, slot_s = family.config.event_releases, family.config.window.slot_s
     streams = strung(blocks, round(hours * 3600.0 / slot_s), rng, shares)
-    normal = [read(family, stream.codes, sigma, member, noise) for stream in streams if len(stream.codes) >= releases]
+    normal = [
+        read(family, stream.codes, sigma, member, noise, own_sigma)
+        for stream in streams
+        if len(stream.codes) >= releases
+    ]
     kinds = [stream.kinds[releases - 1 :] for stream in streams if len(stream.codes) >= releases]
     found = list[Risk]()
     for risk in risks:
         for _ in range(samples):
             before = blocks[int(rng.integers(len(blocks)))].codes[-_BEFORE:]
-            said = read(family, torch.cat((before, risk.codes)), sigma, member, noise)
+            said = read(family, torch.cat((before, risk.codes)), sigma, member, noise, own_sigma)
             found.append(Risk(risk.kind, len(before) + risk.onset, said))
     return Readings(normal, kinds, found)
 

@@ -16,8 +16,9 @@ one whose score has risen more, in units of the noise, is the likelier one: prot
 one in angle. It needs z alone, so it is the same whichever exit reads.
 
 The baseline is the camera's own slow mean of its score: rooms differ by more than the noise does, and a room that looks
-a little like a risk all day must not be one. "Lying still" is told over minutes, by a CUSUM of the share that verdicts
-give to `low`: `SequentialTest`. No clock, no network, no model here, and no torch.
+a little like a risk all day must not be one. A release of another noise level than the table's is a score of the same
+mean with more or less noise, so it speaks less or more. The threshold of its event lies as many standard deviations
+above nothing as the table's: noise alone then passes it as often. No clock, no network, no model here, and no torch.
 """
 
 from __future__ import annotations
@@ -36,53 +37,31 @@ from wire.artifact.checkpoint import base_hash, checkpoint_hash
 from wire.artifact.manifest import EngineManifest
 from wire.errors import CheckpointError
 from wire.files import write_whole
+from wire.protocol.event import level_noise
 
 __all__ = [
-    "ARMING_PER_DAY",
-    "CEILING",
-    "CLEAR",
     "FILE",
-    "LEAST_LIE_S",
-    "LOW",
-    "LYING_STILL",
     "MEMORY",
     "SHORTEST",
     "AlertCalibration",
     "EventTest",
-    "LyingTest",
     "Moment",
     "OperatingPoint",
     "ScoreLaw",
-    "SequentialTest",
-    "log_odds",
-    "score",
 ]
 
 FILE = "alert_calibration.json"
-CLEAR = 0.25
-"""Lying still is cleared where evidence has fallen to this share of its threshold,"""
-CEILING = 1.25
-"""beyond which multiple evidence does not grow, so that a long risk is cleared as soon as a short one."""
 LEAST_PRESENT = 0.5
 """Share of its releases that an event must have to clear an alert: what is missing speaks against nothing."""
 SHORTEST = 0.5
 """Share of an event's releases that evidence is summed over at least: no release decides alone."""
 MEMORY = 600
 """Releases over which a camera's baseline is averaged."""
-LYING_STILL = "lying still"
-"""The alert of somebody who stays on the floor after a fall."""
-LOW = "low"
-"""The family's attribute that it is read from."""
-ARMING_PER_DAY = 24.0
-"""Evidence of a fall that normal life gives so often a day lets evidence of lying count."""
-LEAST_LIE_S = 60.0
-"""The time on the floor for which a table counts false alerts; a longer time has fewer."""
 
-_RAREST = 1e-6  # bounds probabilities, so that no event decides alone
 _OUTLIER = 3.0  # spreads beyond which a score counts no more
-_GAP = 2  # events' lengths without a release, after which evidence is of another moment
 
 Floats = npt.NDArray[np.float64]
+Noise = Floats | float
 
 
 class Moment(NamedTuple):
@@ -93,23 +72,15 @@ class Moment(NamedTuple):
         slot: of its last release.
         present: which releases it has, as in a verdict: bit k is that of `slot` - k.
         z: float or int (R, n), row k being that of `slot` - k; None where nothing asks for it.
+        weights: float (R,), what each row of `z` was multiplied by for its noise level (`wire.protocol.event`); None:
+            1, all of them.
     """
 
     boot_id: int
     slot: int
     present: int
     z: npt.NDArray[Any] | None = None
-
-
-def score(probability: float, other: float) -> float:
-    """Return the log odds of `probability` against `other`, both bounded."""
-    return math.log(max(probability, _RAREST)) - math.log(max(other, _RAREST))
-
-
-def log_odds(probabilities: Floats, index: int, other: Floats) -> Floats:
-    """Scores (E,) of column `index` of (E, L) against `other` (E,)."""
-    pairs = zip(probabilities[:, index].tolist(), other.tolist(), strict=True)
-    return np.array([score(one, two) for one, two in pairs])
+    weights: Floats | None = None
 
 
 class OperatingPoint(NamedTuple):
@@ -154,19 +125,29 @@ class ScoreLaw:
     direction: tuple[float, ...] = ()
     shortest: int = 0
 
-    def excess(self, score: Floats | float, baseline: Floats | float) -> Any:
+    def variance(self, noise: Noise = 1.0) -> Any:
+        """Return the variance of one score at a level: of its noise, and of scenes, which no level changes.
+
+        Args:
+            noise: of the level, in units of that of the table.
+        """
+        return self.spread**2 + min(1.0, self.spread**2) * (np.square(noise) - 1.0)
+
+    def excess(self, score: Floats | float, baseline: Floats | float, noise: Noise = 1.0) -> Any:
         """Return by how much one score is above the baseline.
 
         It counts as no farther away than a risk's and some spreads: no release decides alone.
         """
-        reach = self.rise + _OUTLIER * self.spread
+        reach = self.rise + _OUTLIER * np.sqrt(self.variance(noise))
         return np.clip(score - baseline, -reach, reach)
 
-    def increment(self, score: Floats | float, baseline: Floats | float) -> Any:
+    def increment(self, score: Floats | float, baseline: Floats | float, noise: Noise = 1.0) -> Any:
         """Return the nats by which one score speaks for a risk."""
-        return self.rise / self.spread**2 * (self.excess(score, baseline) - self.rise / 2.0)
+        return self.rise / self.variance(noise) * (self.excess(score, baseline, noise) - self.rise / 2.0)
 
-    def event(self, scores: Floats, baseline: float, there: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    def event(
+        self, scores: Floats, baseline: float, there: npt.NDArray[np.bool_], noise: Noise = 1.0
+    ) -> tuple[float, float]:
         """Return the evidence of an event in nats, and its claim: of two risks the one with the larger is the likelier.
 
         Both are largest sums over its newest releases, `shortest` of them or more.
@@ -175,18 +156,33 @@ class ScoreLaw:
             scores: of its releases (R,), the newest first.
             baseline: of the camera.
             there: bool (R,); what is absent counts nothing.
+            noise: of their levels (R,), or of all, in units of that of the table.
         """
-        evidence = self._newest(np.where(there, self.increment(scores, baseline), 0.0))
+        evidence = self._newest(np.where(there, self.increment(scores, baseline, noise), 0.0))
         if not self.shortest:
             return evidence, evidence
-        return evidence, self._newest(np.where(there, self.excess(scores, baseline), 0.0))
+        claims = self.excess(scores, baseline, noise) * (self.variance() / self.variance(noise))
+        return evidence, self._newest(np.where(there, claims, 0.0))
+
+    def threshold_at(self, threshold: float, noise: Floats) -> float:
+        """Return the threshold of an event at other levels, as far out as `threshold` is at the table's, in deviations.
+
+        The sum of an event has mean -d^2 / 2 and deviation d where there is nothing, d^2 being rise^2 / variance of all
+        its releases.
+
+        Args:
+            threshold: of the table, in nats.
+            noise: as in `event`, (R,).
+        """
+        own, here = (self.rise * math.sqrt(np.sum(1.0 / self.variance(each))) for each in (np.ones_like(noise), noise))
+        return threshold if here == own else here * (threshold / own + own / 2.0 - here / 2.0)
 
     def _newest(self, values: Floats) -> float:
         return float(np.cumsum(values)[(self.shortest or len(values)) - 1 :].max())
 
-    def drift(self, score: Floats | float, baseline: Floats | float) -> Any:
+    def drift(self, score: Floats | float, baseline: Floats | float, noise: Noise = 1.0) -> Any:
         """Return by how much one fresh release moves the baseline."""
-        reach = _OUTLIER * self.spread if self.own_baseline else 0.0
+        reach = _OUTLIER * np.sqrt(self.variance(noise)) if self.own_baseline else 0.0
         return np.clip(score - baseline, -reach, reach) / MEMORY
 
     def at_most(self, false_per_day: float) -> OperatingPoint | None:
@@ -204,7 +200,6 @@ class EventTest:
     """The evidence of an event for one label, before one camera.
 
     Attributes:
-        threshold: from which on an alert is raised.
         evidence: of the newest event, in nats; below zero where it speaks against the risk.
         claim: of two risks the one with the larger is the likelier.
         baseline: the camera's own mean score.
@@ -216,11 +211,11 @@ class EventTest:
         Args:
             law: of the score of a release.
             releases: of an event, R.
-            threshold: from which on an alert is raised.
+            threshold: from which on an alert is raised, at the table's noise level.
         """
-        self._law, self._releases, self.threshold = law, releases, threshold
+        self._law, self._releases, self._threshold = law, releases, threshold
         self._last: Moment | None = None
-        self._there = 0
+        self._there, self._limit = 0, threshold
         self.evidence, self.claim, self.baseline = 0.0, 0.0, law.mean
 
     def read(self, at: Moment) -> float:
@@ -228,14 +223,22 @@ class EventTest:
         if at.z is None or at.z.shape != (self._releases, len(self._law.direction)):
             shape = None if at.z is None else at.z.shape
             raise ValueError(f"z is {shape}: give ({self._releases}, {len(self._law.direction)})")
-        return self.step((at.z @ np.asarray(self._law.direction)).tolist(), at)
+        weights = np.ones(self._releases) if at.weights is None else at.weights
+        scores = at.z @ np.asarray(self._law.direction) / weights
+        return self.step(scores.tolist(), at, level_noise(weights))
 
-    def step(self, scores: Sequence[float], at: Moment) -> float:
+    def step(self, scores: Sequence[float], at: Moment, noise: Floats | None = None) -> float:
         """Take the scores (R,) of the next event's releases, row k that of `slot` - k, and return the evidence.
 
         Releases that are absent, and scores that are no number, count nothing. An event that repeats, or comes from
         before, changes nothing.
+
+        Args:
+            scores: of the releases.
+            at: where the event lies.
+            noise: of their levels (R,), in units of that of the table; None: 1, all of them.
         """
+        noise = np.ones(self._releases) if noise is None else noise
         last = self._last if self._last is not None and self._last.boot_id == at.boot_id else None
         if last is not None and at.slot <= last.slot:
             return self.evidence
@@ -244,142 +247,22 @@ class EventTest:
         row, present = np.zeros(self._releases), np.zeros(self._releases, bool)
         for age, each in there:
             row[age], present[age] = each, True
-        self.evidence, self.claim = self._law.event(row, self.baseline, present)
-        self._there = len(there)
+        self.evidence, self.claim = self._law.event(row, self.baseline, present, noise)
+        self._there, self._limit = len(there), self._law.threshold_at(self._threshold, noise)
         fresh = self._releases if last is None else at.slot - last.slot
-        for _, each in reversed([pair for pair in there if pair[0] < fresh]):  # the oldest first
-            self.baseline += float(self._law.drift(each, self.baseline))
+        for age, each in reversed([pair for pair in there if pair[0] < fresh]):  # the oldest first
+            self.baseline += float(self._law.drift(each, self.baseline, noise[age]))
         return self.evidence
 
     @property
     def raises(self) -> bool:
         """Whether the newest event raises an alert."""
-        return self.evidence >= self.threshold
+        return self.evidence >= self._limit
 
     @property
     def clears(self) -> bool:
         """Whether the newest event clears one: it speaks against the risk, and holds enough to say so."""
         return self.evidence <= 0.0 and self._there >= LEAST_PRESENT * self._releases
-
-
-class SequentialTest:
-    """The evidence for somebody who is low, before one camera: a CUSUM over verdicts.
-
-    An event of R releases shares R - 1 of them with the next, so u is multiplied by f / R, f being how many releases of
-    the event were in none before: over a stream every release then counts once.
-
-    Attributes:
-        evidence: in nats, 0 to CEILING thresholds.
-        is_raised: whether its alert is; the caller keeps it current. Evidence that begins anew then begins at the
-            threshold, so that nothing but verdicts clears an alert.
-    """
-
-    def __init__(self, law: ScoreLaw, releases: int, threshold: float) -> None:
-        """Begin without evidence.
-
-        Args:
-            law: of the label's score.
-            releases: of an event, R.
-            threshold: from which on an alert is raised.
-        """
-        self._law, self._releases, self.threshold = law, releases, threshold
-        self._last: Moment | None = None
-        self.evidence, self.is_raised = 0.0, False
-
-    def step(self, score: float, at: Moment) -> float:
-        """Take the score of the next event and return the evidence.
-
-        A new start of the device, and a gap of two events' lengths, begin the evidence anew.
-        An event that repeats, or comes from before, adds nothing.
-        """
-        fresh = self._fresh(at)
-        if fresh <= 0 or not math.isfinite(score):
-            return self.evidence
-        gained = float(self._law.increment(score, self._law.mean)) * fresh / self._releases
-        self.evidence = min(max(0.0, self.evidence + gained), CEILING * self.threshold)
-        return self.evidence
-
-    def pause(self) -> None:
-        """Begin the evidence anew: what comes next is not of the same moment."""
-        self._last = None
-        self._restart()
-
-    def _restart(self) -> None:
-        self.evidence = self.threshold if self.is_raised else 0.0
-
-    def _fresh(self, at: Moment) -> int:
-        """Releases of an event that none before it had."""
-        before, self._last = self._last, at
-        if before is None or before.boot_id != at.boot_id:
-            self._restart()
-            return at.present.bit_count()
-        if at.slot <= before.slot:
-            self._last = before
-            return 0
-        if at.slot - before.slot > _GAP * self._releases:
-            self._restart()
-        return (at.present & ((1 << min(at.slot - before.slot, self._releases)) - 1)).bit_count()
-
-
-class LyingTest:
-    """Whether somebody has been lying for long after a fall: evidence for "low" that began with a fall and stayed.
-
-    Each release says weakly whether somebody is low; minutes say it surely. A bed says the same, so nothing counts
-    before there was evidence of a fall, be it too little for an alert of its own.
-    """
-
-    def __init__(self, low: SequentialTest, arming: float, slots: int, releases: int) -> None:
-        """Begin unarmed.
-
-        Args:
-            low: evidence that somebody is low.
-            arming: evidence of a fall from which on low evidence counts.
-            slots: for so long it must have stayed above zero.
-            releases: of an event, R; within two events of a fall low evidence must have begun.
-        """
-        self._low, self._arming, self._slots, self._grace = low, arming, slots, _GAP * releases
-        self._boot_id = -1
-        self._armed: int | None = None  # slot of the newest evidence of a fall
-        self._since: int | None = None  # slot since which low evidence is above zero
-
-    def step(self, fall: float, low: float, at: Moment) -> bool:
-        """Take the evidence of a fall and the score of "low"; return whether somebody lies for long."""
-        if at.boot_id != self._boot_id:
-            self._boot_id = at.boot_id
-            self.pause()
-        if fall >= self._arming:
-            self._armed = at.slot
-        if self._armed is None and not self.is_raised:
-            self._low.pause()
-            return False
-        evidence = self._low.step(low, at)
-        if evidence > 0.0:
-            self._since = at.slot if self._since is None else self._since
-        elif self._armed is not None and at.slot - self._armed > self._grace:
-            self.pause()
-        else:
-            self._since = None
-        lasted = self._since is not None and at.slot - self._since >= self._slots
-        return lasted and evidence >= self._low.threshold
-
-    @property
-    def is_raised(self) -> bool:
-        """Whether its alert is raised, as in `SequentialTest`."""
-        return self._low.is_raised
-
-    @is_raised.setter
-    def is_raised(self, holds: bool) -> None:
-        self._low.is_raised = holds
-
-    @property
-    def gone(self) -> bool:
-        """Whether the evidence has fallen so far that an alert is cleared."""
-        return self._low.evidence <= CLEAR * self._low.threshold
-
-    def pause(self) -> None:
-        """Begin anew, unarmed."""
-        self._low.pause()
-        self._armed = self._since = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,13 @@ def release(
     flags: int = 0,
     time_s: int = 0,
     camera: str = "door",
+    level: int | None = None,
 ) -> bytes:
-    """A sealed release of lab/`camera` whose every coordinate is `value`."""
-    z = np.full(manifest.n, value, np.int16)
-    message = FeatureMessage(boot_id=boot, slot=slot, model_id=manifest.model_id, flags=flags, z=z, time_s=time_s)
+    """A sealed release of lab/`camera` whose every coordinate is `value`; level: None for the manifest's own."""
+    z, at = np.full(manifest.n, value, np.int16), manifest.level if level is None else level
+    message = FeatureMessage(
+        boot_id=boot, slot=slot, model_id=manifest.model_id, flags=flags, z=z, level=at, time_s=time_s
+    )
     return message.seal(key, "lab", camera)
 
 

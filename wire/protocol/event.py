@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EventSpan", "EventWindow", "level_weight"]
+__all__ = ["EventSpan", "EventWindow", "level_noise", "level_weight"]
 
 
 def level_weight(trained: Fraction | float, level: Fraction | float) -> float:
@@ -26,6 +26,11 @@ def level_weight(trained: Fraction | float, level: Fraction | float) -> float:
     """
     ratio = float(trained / level)
     return ratio * math.sqrt(ratio)
+
+
+def level_noise(weight: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The noise of levels with these weights, their sigma over the trained one; what `level_weight` turns into them."""
+    return np.cbrt(np.square(1.0 / np.asarray(weight, np.float64)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,14 @@ class EventWindow:
     Attributes:
         z: int32 (releases, K, d), each release times the weight of its level; zeros for a missing slot.
         present: bool (releases,), False for a missing slot.
+        weights: float64 (releases,), those of their levels; 1 for a missing slot.
         last_slot: The newest slot; -1 before the first release.
     """
 
     def __init__(self, releases: int, tokens: int, width: int) -> None:
         self.z: npt.NDArray[np.int32] = np.zeros((releases, tokens, width), np.int32)
         self.present: npt.NDArray[np.bool_] = np.zeros(releases, np.bool_)
+        self.weights: npt.NDArray[np.float64] = np.ones(releases)
         self.last_slot = -1
 
     @property
@@ -94,13 +101,13 @@ class EventWindow:
             raise ValueError(f"slot {slot} after slot {self.last_slot}: releases are pushed in slot order")
         self._advance(slot)
         self.z[-1] = (z if weight == 1.0 else np.rint(z * weight)).reshape(self.z.shape[1:])
-        self.present[-1] = True
+        self.present[-1], self.weights[-1] = True, weight
 
     def _advance(self, slot: int) -> None:
         size = len(self.present)
         step = min(slot - self.last_slot, size)
         self.z[: size - step] = self.z[step:]  # NumPy copies where the two overlap
         self.present[: size - step] = self.present[step:]
-        self.z[size - step :] = 0
-        self.present[size - step :] = False
+        self.weights[: size - step] = self.weights[step:]
+        self.z[size - step :], self.present[size - step :], self.weights[size - step :] = 0, False, 1.0
         self.last_slot = slot

@@ -17,12 +17,14 @@ from calibration.alerts import calibrate
 from familial.evaluate import life
 from familial.evaluate.life import Block, Kind, Said, strung
 from familial.evaluate.life_readings import Readings, Risk, looped
-from familial.evaluate.sequential import LYING_STILL, AlertCalibration
+from familial.evaluate.lying import LYING_STILL
+from familial.evaluate.sequential import FILE, AlertCalibration
 from familial.model.checkpoint import checkpoint_hash, save
 from familial.model.family import Family
 from familial.train.attributes import with_attributes
 from tests.support.family_factory import make_family, small_config
 from tests.support.loop_factory import a_clip
+from wire.protocol.event import level_weight
 
 LABELS, R = ("normal", "fall", "fight"), 8
 
@@ -74,7 +76,7 @@ def test_a_minute_of_life_is_measured_end_to_end(
         assert sum(figures[source]["hours"].values()) == pytest.approx(0.03, rel=0.3)
         rules = figures[source]["rules"]
         assert {row["label"] for row in rules} == {"fall", "fight"}
-        assert sum(row["rule"].startswith("budget") for row in rules) == 2 * 5
+        assert sum(row["rule"].startswith("budget") for row in rules) == 2 * 6
         assert all(row["false_per_day"] >= 0 and 0 <= row["found"] <= 1 for row in rules)
     assert set(figures["rendered"]["hours"]) == {"empty", "walks"} and set(figures["real"]["hours"]) == {"home"}
 
@@ -102,6 +104,42 @@ def test_a_table_is_written_beside_the_weights(checkpoint: Path, capsys: pytest.
     found = AlertCalibration.read(checkpoint)
     assert found is not None and found.sigma == "1931/32" and found.hours == pytest.approx(0.03, rel=0.3)
     assert "lying still: no table: the checkpoint has no attribute low" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("short")
+def test_another_profile_is_measured_by_the_table_of_the_own_one(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "made"
+    shutil.copytree(checkpoint, folder)
+    (folder / FILE).unlink(missing_ok=True)
+    run = ["--checkpoint", str(folder), *SMALL, "--noise-samples", "1", "--profile", "strict"]
+    assert alarms.COMMAND.main(run) == 2
+    assert f"has no table for its weights and member; run python -m calibration.alerts --checkpoint {folder}" in (
+        capsys.readouterr().err
+    )
+    assert command.main(["--checkpoint", str(folder), *SMALL]) == 0
+    capsys.readouterr()
+    assert alarms.COMMAND.main(run) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out.splitlines()[-1])["figures"]["profile"] == "strict"
+    assert "thresholds by the checkpoint's table" in out
+
+
+def test_another_profile_s_noise_is_read_as_the_bridge_reads_it() -> None:
+    """Scores are those of the release before its weight; what the member reads is weighed."""
+    family, codes = make_family(), torch.zeros(2000, 4, 16)
+    family_reads, seen = life._read, list[torch.Tensor]()
+
+    def read(own: Family, events: torch.Tensor, member: str) -> tuple[Any, Any]:
+        seen.append(events)
+        return family_reads(own, events[:1], member)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(life, "_read", read)
+        said = life.read(family, codes, 90.0, "edge", torch.Generator().manual_seed(0), own_sigma=60.0)
+    assert said.noise == 1.5 and said.scores.std() == pytest.approx(1.5, rel=0.05)
+    assert float(torch.cat(seen).std()) == pytest.approx(90.0 * level_weight(60.0, 90.0), rel=0.02)
 
 
 @pytest.mark.usefixtures("short")

@@ -13,10 +13,12 @@ import pytest
 from cloud_bridge.alerts.budget import AlertBudget
 from cloud_bridge.alerts.lifecycle import AlertBook
 from cloud_bridge.alerts.rules import AlertRule
-from familial.evaluate.sequential import LYING_STILL, AlertCalibration, Moment, OperatingPoint, ScoreLaw
+from familial.evaluate.lying import LYING_STILL
+from familial.evaluate.sequential import AlertCalibration, Moment, OperatingPoint, ScoreLaw
 from tests.support.bridge_factory import Harness, a_state, make_manifest, release
 from tests.support.services import ROOT
 from wire.errors import ConfigError
+from wire.privacy.certificate import sigma_for
 
 MANIFEST = make_manifest()
 LABELS = MANIFEST.labels
@@ -234,6 +236,17 @@ def test_the_bridge_raises_alerts_by_evidence(tmp_path: Path) -> None:
     alerts = harness.alerts()
     assert [(a.label, a.raised) for a in alerts] == [("fall", True), ("fall", False)]
     assert 16 < alerts[0].slot < 24 and harness.open_alerts() == ["fall", ""]
+
+
+def test_a_budget_finds_risks_at_the_noise_of_a_quieter_profile_too(tmp_path: Path) -> None:
+    """An order can set `strict`: each release then says less, and none of it is taken for nothing."""
+    levels = dataclasses.replace(MANIFEST, levels={"strict": sigma_for(64, 2.0)})
+    harness = Harness(tmp_path, levels, budget=made(false_per_day={"fall": 4}))
+    values = [5] * 16 + [40] * 8 + [2] * 30
+    sent = [release(slot, value, manifest=levels, level=0) for slot, value in enumerate(values)]
+    assert levels.sigmas[0] == levels.levels["strict"]
+    harness.send(*sent)
+    assert [(a.label, a.raised) for a in harness.alerts()] == [("fall", True), ("fall", False)]
 
 
 def test_what_lies_before_a_silence_is_no_evidence_after_it(tmp_path: Path) -> None:

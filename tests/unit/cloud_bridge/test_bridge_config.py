@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cloud_bridge.__main__ import main
+from cloud_bridge.alerts.rules import IN_A_ROW, AlertRule
 from cloud_bridge.config import BridgeConfig
 from tests.support.bridge_factory import DEVICE, OTHER
 from wire.errors import ConfigError
@@ -52,6 +53,25 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert (config.broker.port, config.broker.tls) == (8883, True)
     assert config.alerts.raise_at == 1 and config.run.exit_when_offline and config.model.threads == 2
     assert config.model.checkpoint == str(tmp_path / "mine") and config.model.engine == "build/engines/nano"
+
+
+@pytest.mark.parametrize(
+    ("sections", "by_default"),
+    [
+        ({}, True),
+        ({"alerts": {"unsure_below": 0.1, "escalate_s": 60}}, True),
+        *(({"alerts": {name: getattr(AlertRule(), name)}}, False) for name in IN_A_ROW),
+        ({"alerts": {"false_per_day": 1}}, False),
+        ({"scenes": [{"name": "room", "cameras": ["lab/door", "lab/hall"]}]}, False),
+    ],
+)
+def test_a_file_that_does_not_say_when_alerts_are_raised_has_the_default_budget(
+    sections: dict[str, Any], by_default: bool
+) -> None:
+    keys = {"door": DEVICE, "hall": OTHER}
+    cameras = [{"site": "lab", "camera": name, "public_key": key.public.hex} for name, key in keys.items()]
+    config = BridgeConfig.parse({"cameras": cameras, **sections})
+    assert config.alerts_by_default is by_default
 
 
 @pytest.mark.parametrize(

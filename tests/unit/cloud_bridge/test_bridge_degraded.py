@@ -11,7 +11,8 @@ from cloud_bridge.alerts.budget import AlertBudget, EvidenceRule
 from cloud_bridge.alerts.lifecycle import CONDITIONS
 from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.narrator import Narrator
-from familial.evaluate.sequential import LYING_STILL, AlertCalibration, Moment, OperatingPoint, ScoreLaw
+from familial.evaluate.lying import LYING_STILL
+from familial.evaluate.sequential import AlertCalibration, Moment, OperatingPoint, ScoreLaw
 from tests.support.bridge_factory import Harness, make_manifest, release
 from tests.support.services import ROOT
 

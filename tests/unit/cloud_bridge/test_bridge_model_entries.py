@@ -19,6 +19,7 @@ import pytest
 
 from cloud_bridge import models as module
 from cloud_bridge.__main__ import _with_models_of, main
+from cloud_bridge.alerts.rules import AlertRule
 from cloud_bridge.config import BridgeConfig, ModelConfig, ModelEntry
 from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.inference.remote import RemoteMember
@@ -26,6 +27,7 @@ from cloud_bridge.ingest.engines import Engine
 from cloud_bridge.loop import run
 from cloud_bridge.models import Model, Models, by_id, open_models
 from cloud_bridge.reload import Reload
+from familial.evaluate.sequential import FILE, AlertCalibration, OperatingPoint, ScoreLaw
 from familial.model.checkpoint import checkpoint_hash, save
 from tests.support.bridge_factory import DEVICE, OTHER, FakeMember, make_manifest
 from tests.support.family_factory import make_family
@@ -89,6 +91,58 @@ def test_each_entry_has_a_member_of_its_own(shelf: Path) -> None:
     assert isinstance(here.member, FamilyMember) and isinstance(remote.member, RemoteMember)
     for _ in range(2):  # once at a reload, and again at the end
         remote.close()
+
+
+# --- when alerts are raised
+
+
+def _table(checkpoint: Path, weights: str = "", rate: float = 12.0) -> None:
+    """Give a checkpoint a table that supports `rate` false alerts a day of each risk, and no fewer."""
+    point = OperatingPoint(2.0, rate, 0.6, 3.0, 6.0)
+    laws = {label: ScoreLaw(0.0, 1.0, 2.0, (point,), direction=(0.1,) * 64) for label in ("fall", "fight")}
+    hashed = weights or checkpoint_hash(checkpoint)
+    AlertCalibration(hashed, str(sigma_for(64, 3.0)), "made", 1.0, laws).save(checkpoint)
+
+
+def test_a_file_that_does_not_say_when_alerts_are_raised_has_a_budget_by_the_table(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One an hour, shared alike by two risks; the model without a table counts verdicts, and says that it does."""
+    _table(folder / "a" / "checkpoint")
+    first, second = open_models(config_of(folder, "a", "b")).values()
+    assert first.budget is not None and second.budget is None
+    assert [(label, point.threshold) for label, point in first.budget.points.items()] == [("fall", 2.0), ("fight", 2.0)]
+    assert any(line.startswith("alert fall: at most 12 false a day") for line in first.told())
+    assert "verdicts in a row raise alerts, and nobody has counted how many are false" in caplog.text
+    assert f"{folder / 'b' / 'checkpoint'} has no table of alerts; run python -m calibration.alerts" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lambda checkpoint: _table(checkpoint, weights="f" * 64), "made for weights ffffffffffff"),
+        (lambda checkpoint: (checkpoint / FILE).write_text("{"), "unreadable"),
+        (lambda checkpoint: _table(checkpoint, rate=12.1), "support 12.1 at least"),
+    ],
+)
+def test_a_table_that_nobody_asked_for_and_that_cannot_be_used_stops_no_bridge(
+    folder: Path, change: Callable[[Path], object], hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked for by a budget it is an error, as before."""
+    change(folder / "a" / "checkpoint")
+    config = config_of(folder, "a")
+    (model,) = open_models(config).values()
+    assert model.budget is None and hint in caplog.text
+    asked = dataclasses.replace(config, alerts=AlertRule(false_per_day=24), alerts_by_default=False)
+    with pytest.raises((ConfigError, CheckpointError), match=hint):
+        open_models(asked)
+
+
+def test_whoever_says_when_verdicts_raise_alerts_has_no_budget(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _table(folder / "a" / "checkpoint")
+    config = dataclasses.replace(config_of(folder, "a"), alerts=AlertRule(raise_at=0.8), alerts_by_default=False)
+    (model,) = open_models(config).values()
+    assert model.budget is None and "alert" not in caplog.text
 
 
 # --- broken and hostile entries

@@ -90,6 +90,30 @@ def test_verdicts_in_a_row_are_counted_whatever_model_made_them(tmp_path: Path) 
     assert [(a.label, a.model_id) for a in harness.alerts()] == [("fall", B.model_id)]
 
 
+def test_a_camera_whose_new_model_has_no_table_counts_verdicts(tmp_path: Path) -> None:
+    """What was weighed before is not read with directions of another model; what is open is cleared by verdicts."""
+    harness = Harness(tmp_path, A, budget=calibrated("a", 1e6), more=[Model(Engine(B), Percent(B))])
+    feed(harness, A, 1, FALL)
+    assert harness.alerts() == []
+    feed(harness, B, 2, FALL)
+    feed(harness, B, 3, [2] * 40)
+    assert [(a.raised, a.model_id) for a in harness.alerts()] == [(True, B.model_id), (False, B.model_id)]
+    feed(harness, A, 4, FALL)
+    assert len(harness.alerts()) == 2, "A weighs again"
+
+
+def test_counts_and_evidence_are_not_taken_for_each_other_after_a_restart(tmp_path: Path) -> None:
+    counting = Harness(tmp_path, A)
+    feed(counting, A, 1, [0] * 7 + [90])
+    assert counting.bridge._books["lab/door"].in_a_row == {"fall": 1, "fight": 0}
+    counting.bridge._store.close()
+    weighing = Harness(tmp_path, A, budget=calibrated("a", 4.0))
+    assert weighing.bridge._books["lab/door"].in_a_row == {"fall baseline": 300}
+    feed(weighing, A, 2, [30] * 20)
+    weighing.bridge._store.close()
+    assert Harness(tmp_path, A).bridge._books["lab/door"].in_a_row == {}
+
+
 def test_an_alert_of_the_last_event_of_a_start_names_the_model_of_that_start(tmp_path: Path) -> None:
     """The message that ends the event is the other engine's."""
     harness, _ = two(tmp_path, rule=AlertRule(raise_at=0.6, raise_for=1))

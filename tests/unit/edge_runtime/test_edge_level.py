@@ -32,7 +32,7 @@ from wire.privacy.budget import Budget, Terms
 from wire.privacy.certificate import PASSED, PROFILES, Certificate, bits, sigma_for
 from wire.privacy.level_rule import AdaptiveLevel, LevelRule, Witness
 from wire.privacy.noise_table import NoiseTable
-from wire.protocol.event import level_weight
+from wire.protocol.event import level_noise, level_weight
 from wire.protocol.keys import PublicKey
 from wire.protocol.message import FLAG_ADAPTIVE, FeatureMessage, features_size
 
@@ -308,6 +308,7 @@ def test_a_level_weighs_between_what_likelihood_asks_and_noise_as_it_is_known() 
     for trained, level in ((SIGMAS[1], SIGMAS[0]), (SIGMAS[0], SIGMAS[1])):
         ratio = float(trained / level)
         assert min(ratio, ratio**2) < level_weight(trained, level) < max(ratio, ratio**2)
+        assert level_noise(level_weight(trained, level)) == pytest.approx(float(level / trained))
 
 
 def test_every_release_is_read_by_the_weight_of_its_level() -> None:
@@ -320,6 +321,7 @@ def test_every_release_is_read_by_the_weight_of_its_level() -> None:
     expected = [z * float(SIGMAS[1] / sigma) ** 1.5 for sigma in SIGMAS]
     assert np.abs(event.z[-3:].reshape(3, N) - np.array(expected)).max() <= 0.5
     assert np.array_equal(event.z[-2].reshape(N), z)
+    assert event.weights is not None and event.weights.tolist() == [1.0] * (R - 3) + list(MANIFEST.weights)
 
 
 def test_the_certificate_of_the_adaptive_level_bounds_what_each_span_spends() -> None:

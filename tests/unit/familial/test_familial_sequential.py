@@ -14,20 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.alert_tables import Evidence, Recorded, contested, evidence_of, fit, law_of, raised
-from familial.evaluate.sequential import (
-    CEILING,
-    FILE,
-    AlertCalibration,
-    EventTest,
-    LyingTest,
-    Moment,
-    OperatingPoint,
-    ScoreLaw,
-    SequentialTest,
-    score,
-)
+from familial.evaluate.lying import CEILING, LyingTest, SequentialTest, score
+from familial.evaluate.sequential import FILE, AlertCalibration, EventTest, Moment, OperatingPoint, ScoreLaw
 from tests.support.bridge_factory import make_manifest
 from wire.errors import CheckpointError, DataError
+from wire.protocol.event import level_weight
 
 R = 8
 ALL = (1 << R) - 1  # every release is there
@@ -101,6 +92,78 @@ def test_the_evidence_is_the_log_likelihood_ratio_of_gaussians() -> None:
     row = noise_alone(R, 5).tolist()
     ratio = sum(((x + 2.0) ** 2 - (x + 2.0 - LAW.rise) ** 2) / 2.0 for x in row)
     assert EventTest(LAW, R, 10.0).step(row[::-1], Moment(1, 7, ALL)) == pytest.approx(ratio)
+
+
+@given(st.lists(st.floats(0.5, 3.0), min_size=R, max_size=R))
+def test_at_any_level_the_evidence_is_the_log_likelihood_ratio(noise: list[float]) -> None:
+    """Each release has the noise of its level, and the same rise; spread 1, so there is nothing but noise."""
+    sigma = np.array(noise)
+    row = -2.0 + sigma * noise_alone(R, 7, 0.0)  # newest first, as `sigma`
+    ratio = float(np.sum(((row + 2.0) ** 2 - (row + 2.0 - LAW.rise) ** 2) / (2.0 * sigma**2)))
+    assert EventTest(LAW, R, 10.0).step(row.tolist(), Moment(1, 7, ALL), sigma) == pytest.approx(ratio)
+
+
+def test_scenes_are_as_various_at_any_level() -> None:
+    law = dataclasses.replace(LAW, spread=1.5)
+    assert [float(law.variance(noise)) for noise in (1.0, 2.0, 0.5)] == pytest.approx([2.25, 1.25 + 4.0, 1.25 + 0.25])
+    tight = dataclasses.replace(LAW, spread=0.5)  # less than the noise itself: a made-up law
+    assert [float(tight.variance(noise)) for noise in (1.0, 2.0, 0.1)] == pytest.approx([0.25, 1.0, 0.0025])
+
+
+@pytest.mark.parametrize("noise", [1.5, 1.0, 0.75])
+def test_a_release_is_read_before_the_weight_of_its_level(noise: float) -> None:
+    """z comes multiplied by it (`level_weight`): unmade, a risk has risen as much at every level, and so has a room."""
+    weights = np.full(R, level_weight(1.0, noise))
+    fall, nothing = np.tile([2.0, 4.0], (R, 1)), np.tile([-2.0, 4.0], (R, 1))  # scores 0 and -2, the mean
+    test = EventTest(LAW, R, 10.0)
+    test.read(Moment(1, 7, ALL, nothing * weights[:, None], weights))
+    assert test.baseline == pytest.approx(LAW.mean)
+    found = test.read(Moment(1, 20, ALL, fall * weights[:, None], weights))
+    assert found == pytest.approx(R * LAW.rise**2 / (2.0 * noise**2))
+
+
+def test_a_table_counts_the_evidence_of_any_level_as_the_bridge_does() -> None:
+    law, noise = dataclasses.replace(LAW, shortest=4), 1.5
+    weight = level_weight(1.0, noise)
+    row = noise_alone(40, 11) + 1.5 * np.sin(np.arange(40.0))
+    test, weights = EventTest(law, R, 10.0), np.full(R, weight)
+    z = np.stack([np.zeros(40), -4.0 * row * weight], axis=1)  # LAW projects the second column by -0.25
+    found = [test.read(Moment(1, k + R - 1, ALL, z[k : k + R][::-1], weights)) for k in range(40 - R + 1)]
+    assert found == pytest.approx(evidence_of(law, row, R, noise).nats.tolist())
+
+
+@pytest.mark.parametrize("noise", [3.0, 1.5, 0.75])
+def test_noise_alone_passes_the_threshold_of_any_level_as_often(noise: float) -> None:
+    """A threshold that nothing passes in 2 % of independent events, and at this level nothing in 2 % as well."""
+    law = dataclasses.replace(LAW, own_baseline=False)
+    row = np.random.default_rng(3).normal(-2.0, 1.0, (20_000, R))
+    sums = [
+        law.increment(scores, -2.0, level).sum(axis=1) for scores, level in ((row, 1.0), (noise * (row + 2) - 2, noise))
+    ]
+    threshold = float(np.quantile(sums[0], 0.98))
+    passed = sums[1] >= law.threshold_at(threshold, np.full(R, noise))
+    assert passed.mean() == pytest.approx(0.02, rel=0.1)
+    assert law.threshold_at(threshold, np.ones(R)) == threshold
+
+
+def test_a_louder_release_of_an_event_moves_its_threshold() -> None:
+    """The bridge's own test: an event of one level and another, by what both give."""
+    law = dataclasses.replace(LAW, own_baseline=False)
+    noise = np.array([2.0] * 4 + [1.0] * 4)
+    limit = law.threshold_at(6.0, noise)
+    d, here = 2.0 * 8**0.5, 2.0 * 5**0.5
+    assert limit == pytest.approx(here * (6.0 / d + d / 2 - here / 2))
+    for evidence, raises in ((limit + 0.01, True), (limit - 0.01, False)):
+        test = EventTest(law, R, 6.0)
+        found = test.step([-2.0 + (evidence / here**2 + 0.5) * 2.0] * R, Moment(1, 7, ALL), noise)
+        assert found == pytest.approx(evidence) and test.raises is raises
+
+
+def test_of_two_risks_the_likelier_one_is_told_by_the_quieter_releases() -> None:
+    law = dataclasses.replace(LAW, own_baseline=False, shortest=4)
+    there, noise = np.ones(R, bool), np.array([3.0] * 4 + [1.0] * 4)
+    early, late = (law.event(np.array(row), -2.0, there, noise)[1] for row in ([0.0] * 4 + [-2.0] * 4, [0.0] * 8))
+    assert early == pytest.approx(4 * 2.0 / 9.0) and late == pytest.approx(4 * 2.0 / 9.0 + 4 * 2.0)
 
 
 def test_a_release_is_projected_on_the_direction_of_the_law() -> None:
@@ -261,8 +324,10 @@ def test_a_table_counts_what_a_rival_takes_as_not_found(law: ScoreLaw) -> None:
 
 
 def lies(fall: list[float], low: list[float], slots: int = 60) -> list[int]:
-    test = LyingTest(SequentialTest(LOW, R, 5.0), 4.0, slots, R)
-    said = [test.step(a, b, Moment(1, 7 + index, ALL)) for index, (a, b) in enumerate(zip(fall, low, strict=True))]
+    test = LyingTest(SequentialTest(LOW, R, 5.0), slots, R)
+    said = [
+        test.step(a >= 4.0, b, Moment(1, 7 + index, ALL)) for index, (a, b) in enumerate(zip(fall, low, strict=True))
+    ]
     return [index for index, each in enumerate(said) if each]
 
 

@@ -147,11 +147,14 @@ def test_an_invalid_window_is_refused(values: dict[str, Any]) -> None:
 def test_an_event_is_the_last_slots_with_gaps_marked(size: int, taken: set[int]) -> None:
     window = EventWindow(size, 2, 3)
     for slot in sorted(taken):
-        window.push(slot, np.full(6, slot + 1, np.int16))
+        window.push(slot, np.full(6, slot + 1, np.int16), 1 + slot % 2)
         spanned = range(slot - size + 1, slot + 1)
         here = [number in taken and number <= slot for number in spanned]
         assert window.present.tolist() == here
-        values = [number + 1 if there else 0 for number, there in zip(spanned, here, strict=True)]
+        weights = [1 + number % 2 if there else 1 for number, there in zip(spanned, here, strict=True)]
+        pairs = zip(spanned, here, weights, strict=True)
+        values = [(number + 1) * weight if there else 0 for number, there, weight in pairs]
+        assert window.weights.tolist() == weights
         assert window.z[:, 0, 0].tolist() == window.z[:, 1, 2].tolist() == values
         assert window.first_slot == max(0, spanned[0]) and window.last_slot == slot
         assert window.count == sum(here) and window.whole == (slot + 1 >= size)
