@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from familial.evaluate.lying import LyingTest, SequentialTest
-from familial.evaluate.sequential import SHORTEST, Moment, OperatingPoint, ScoreLaw
+from familial.evaluate.sequential import SHORTEST, Moment, OperatingPoint, ScoreLaw, Weighed
 from wire.errors import DataError
 
 __all__ = [
@@ -78,14 +78,13 @@ def evidence_of(law: ScoreLaw, scores: Floats, releases: int, noise: float = 1.0
 
     noise: of their level, in units of that of the law.
     """
-    found, baseline = np.empty((2, len(scores) - releases + 1)), law.mean
-    there = np.ones(releases, bool)
-    for index in range(found.shape[1]):
-        event = scores[index : index + releases]
-        found[:, index] = law.event(event[::-1], baseline, there, noise)
-        for each in event.tolist() if index == 0 else event[-1:].tolist():
-            baseline += float(law.drift(each, baseline, noise))
-    return Evidence(*found)
+    levels, row, found, baseline = [noise] * releases, scores.tolist(), list[Weighed](), law.mean
+    for end in range(releases, len(row) + 1):
+        event = row[end - releases : end]
+        found.append(law.event(event[::-1], baseline, levels))
+        for each in event if end == releases else event[-1:]:
+            baseline += law.drift(each, baseline, noise)
+    return Evidence(*np.array(found).T)
 
 
 def contested(own: Evidence, rivals: Sequence[Evidence]) -> Floats:
@@ -116,7 +115,7 @@ def _residuals(law: ScoreLaw, scores: Floats) -> Floats:
     out, baseline = np.empty(len(scores)), law.mean
     for index, score in enumerate(scores.tolist()):
         out[index] = score - baseline
-        baseline += float(law.drift(score, baseline))
+        baseline += law.drift(score, baseline)
     return out
 
 
@@ -273,7 +272,7 @@ def lying_raised(
         slots: for so long it must stay.
         noise: as in `evidence_of`.
     """
-    limit = laws[0].threshold_at(arming, np.full(releases, noise))
+    limit = laws[0].threshold_at(arming, [noise] * releases)
     fell = (evidence_of(laws[0], scores[0], releases, noise).nats >= limit).tolist()
 
     def at(threshold: float) -> list[int]:
@@ -318,7 +317,7 @@ def fit_lying(
     if law.rise <= 0.0:
         raise DataError(f"the attribute low is {law.rise:.2f} higher where somebody lies; it tells nothing")
     slots = round(lie_s / slot_s)
-    thresholds = np.geomspace(0.5, max(1.0, float(law.increment(lying.mean(), law.mean)) * slots), _FEW_STEPS)
+    thresholds = np.geomspace(0.5, max(1.0, law.increment(float(lying.mean()), law.mean) * slots), _FEW_STEPS)
 
     def streams(pairs: Sequence[tuple[Floats, Floats]]) -> list[list[list[int]]]:
         tries = [lying_raised((fall, law), pair, releases, arming, slots) for pair in pairs]

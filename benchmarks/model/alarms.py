@@ -250,7 +250,7 @@ def _weighed(half: _Half, said: Said, label: str, config: FamilyConfig, threshol
         for index, name in enumerate(config.labels[1:])
         if name in half.laws
     }
-    limit = half.laws[label].threshold_at(threshold, np.full(releases, said.noise))
+    limit = half.laws[label].threshold_at(threshold, [said.noise] * releases)
     return raised(contested(found.pop(label), list(found.values())), np.array([limit]))[0]
 
 

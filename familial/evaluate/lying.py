@@ -91,7 +91,7 @@ class SequentialTest:
         fresh = self._fresh(at)
         if fresh <= 0 or not math.isfinite(score):
             return self.evidence
-        gained = float(self._law.increment(score, self._law.mean)) * fresh / self._releases
+        gained = self._law.increment(score, self._law.mean) * fresh / self._releases
         self.evidence = min(max(0.0, self.evidence + gained), CEILING * self.threshold)
         return self.evidence
 

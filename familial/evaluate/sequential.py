@@ -48,6 +48,7 @@ __all__ = [
     "Moment",
     "OperatingPoint",
     "ScoreLaw",
+    "Weighed",
 ]
 
 FILE = "alert_calibration.json"
@@ -61,7 +62,6 @@ MEMORY = 600
 _OUTLIER = 3.0  # spreads beyond which a score counts no more
 
 Floats = npt.NDArray[np.float64]
-Noise = Floats | float
 
 
 class Moment(NamedTuple):
@@ -101,6 +101,18 @@ class OperatingPoint(NamedTuple):
     delay_p90_s: float
 
 
+class Weighed(NamedTuple):
+    """What an event says of one label.
+
+    Attributes:
+        nats: evidence for the risk; below zero where it speaks against it.
+        claim: of two risks the one with the larger is the likelier.
+    """
+
+    nats: float
+    claim: float
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreLaw:
     """What a label's score is like, and what follows from that.
@@ -125,46 +137,46 @@ class ScoreLaw:
     direction: tuple[float, ...] = ()
     shortest: int = 0
 
-    def variance(self, noise: Noise = 1.0) -> Any:
+    def variance(self, noise: float = 1.0) -> float:
         """Return the variance of one score at a level: of its noise, and of scenes, which no level changes.
 
         Args:
             noise: of the level, in units of that of the table.
         """
-        return self.spread**2 + min(1.0, self.spread**2) * (np.square(noise) - 1.0)
+        own = self.spread * self.spread
+        return own if noise == 1.0 else own + min(1.0, own) * (noise * noise - 1.0)
 
-    def excess(self, score: Floats | float, baseline: Floats | float, noise: Noise = 1.0) -> Any:
+    def excess(self, score: float, baseline: float, noise: float = 1.0) -> float:
         """Return by how much one score is above the baseline.
 
         It counts as no farther away than a risk's and some spreads: no release decides alone.
         """
-        reach = self.rise + _OUTLIER * np.sqrt(self.variance(noise))
-        return np.clip(score - baseline, -reach, reach)
+        reach = self.rise + _OUTLIER * math.sqrt(self.variance(noise))
+        return min(max(score - baseline, -reach), reach)
 
-    def increment(self, score: Floats | float, baseline: Floats | float, noise: Noise = 1.0) -> Any:
+    def increment(self, score: float, baseline: float, noise: float = 1.0) -> float:
         """Return the nats by which one score speaks for a risk."""
         return self.rise / self.variance(noise) * (self.excess(score, baseline, noise) - self.rise / 2.0)
 
-    def event(
-        self, scores: Floats, baseline: float, there: npt.NDArray[np.bool_], noise: Noise = 1.0
-    ) -> tuple[float, float]:
-        """Return the evidence of an event in nats, and its claim: of two risks the one with the larger is the likelier.
-
-        Both are largest sums over its newest releases, `shortest` of them or more.
+    def event(self, scores: Sequence[float | None], baseline: float, noise: Sequence[float] = ()) -> Weighed:
+        """Weigh an event: largest sums over its newest releases, `shortest` of them or more.
 
         Args:
-            scores: of its releases (R,), the newest first.
+            scores: of its releases (R,), the newest first; None where one is absent, which counts nothing.
             baseline: of the camera.
-            there: bool (R,); what is absent counts nothing.
-            noise: of their levels (R,), or of all, in units of that of the table.
+            noise: of their levels (R,), in units of that of the table; empty: 1, all of them.
         """
-        evidence = self._newest(np.where(there, self.increment(scores, baseline, noise), 0.0))
-        if not self.shortest:
-            return evidence, evidence
-        claims = self.excess(scores, baseline, noise) * (self.variance() / self.variance(noise))
-        return evidence, self._newest(np.where(there, claims, 0.0))
+        shortest, nats, risen = self.shortest or len(scores), 0.0, 0.0
+        best = Weighed(-math.inf, -math.inf)
+        for count, (score, level) in enumerate(zip(scores, noise or (1.0,) * len(scores), strict=True), 1):
+            if score is not None:
+                nats += self.increment(score, baseline, level)
+                risen += self.excess(score, baseline, level) * self.variance() / self.variance(level)
+            if count >= shortest:
+                best = Weighed(max(best.nats, nats), max(best.claim, risen))
+        return best if self.shortest else Weighed(best.nats, best.nats)
 
-    def threshold_at(self, threshold: float, noise: Floats) -> float:
+    def threshold_at(self, threshold: float, noise: Sequence[float]) -> float:
         """Return the threshold of an event at other levels, as far out as `threshold` is at the table's, in deviations.
 
         The sum of an event has mean -d^2 / 2 and deviation d where there is nothing, d^2 being rise^2 / variance of all
@@ -174,16 +186,14 @@ class ScoreLaw:
             threshold: of the table, in nats.
             noise: as in `event`, (R,).
         """
-        own, here = (self.rise * math.sqrt(np.sum(1.0 / self.variance(each))) for each in (np.ones_like(noise), noise))
-        return threshold if here == own else here * (threshold / own + own / 2.0 - here / 2.0)
+        own = self.rise * math.sqrt(len(noise) / self.variance())
+        here = self.rise * math.sqrt(sum(1.0 / self.variance(level) for level in noise))
+        return here * (threshold / own + own / 2.0 - here / 2.0)
 
-    def _newest(self, values: Floats) -> float:
-        return float(np.cumsum(values)[(self.shortest or len(values)) - 1 :].max())
-
-    def drift(self, score: Floats | float, baseline: Floats | float, noise: Noise = 1.0) -> Any:
+    def drift(self, score: float, baseline: float, noise: float = 1.0) -> float:
         """Return by how much one fresh release moves the baseline."""
-        reach = _OUTLIER * np.sqrt(self.variance(noise)) if self.own_baseline else 0.0
-        return np.clip(score - baseline, -reach, reach) / MEMORY
+        reach = _OUTLIER * math.sqrt(self.variance(noise)) if self.own_baseline else 0.0
+        return min(max(score - baseline, -reach), reach) / MEMORY
 
     def at_most(self, false_per_day: float) -> OperatingPoint | None:
         """Return the lowest threshold that keeps a budget; None where the table has none."""
@@ -214,20 +224,22 @@ class EventTest:
             threshold: from which on an alert is raised, at the table's noise level.
         """
         self._law, self._releases, self._threshold = law, releases, threshold
+        self._direction = np.asarray(law.direction)
         self._last: Moment | None = None
         self._there, self._limit = 0, threshold
         self.evidence, self.claim, self.baseline = 0.0, 0.0, law.mean
 
     def read(self, at: Moment) -> float:
         """Take the next event by its z and return the evidence. Raises ValueError where it brings no z."""
-        if at.z is None or at.z.shape != (self._releases, len(self._law.direction)):
+        if at.z is None or at.z.shape != (self._releases, len(self._direction)):
             shape = None if at.z is None else at.z.shape
-            raise ValueError(f"z is {shape}: give ({self._releases}, {len(self._law.direction)})")
-        weights = np.ones(self._releases) if at.weights is None else at.weights
-        scores = at.z @ np.asarray(self._law.direction) / weights
-        return self.step(scores.tolist(), at, level_noise(weights))
+            raise ValueError(f"z is {shape}: give ({self._releases}, {len(self._direction)})")
+        scores = at.z @ self._direction
+        if at.weights is None or (at.weights == 1.0).all():
+            return self.step(scores.tolist(), at)
+        return self.step((scores / at.weights).tolist(), at, level_noise(at.weights).tolist())
 
-    def step(self, scores: Sequence[float], at: Moment, noise: Floats | None = None) -> float:
+    def step(self, scores: Sequence[float], at: Moment, noise: Sequence[float] = ()) -> float:
         """Take the scores (R,) of the next event's releases, row k that of `slot` - k, and return the evidence.
 
         Releases that are absent, and scores that are no number, count nothing. An event that repeats, or comes from
@@ -236,22 +248,20 @@ class EventTest:
         Args:
             scores: of the releases.
             at: where the event lies.
-            noise: of their levels (R,), in units of that of the table; None: 1, all of them.
+            noise: of their levels (R,), in units of that of the table; empty: 1, all of them.
         """
-        noise = np.ones(self._releases) if noise is None else noise
         last = self._last if self._last is not None and self._last.boot_id == at.boot_id else None
         if last is not None and at.slot <= last.slot:
             return self.evidence
         self._last = at
-        there = [(age, each) for age, each in enumerate(scores) if at.present >> age & 1 and math.isfinite(each)]
-        row, present = np.zeros(self._releases), np.zeros(self._releases, bool)
-        for age, each in there:
-            row[age], present[age] = each, True
-        self.evidence, self.claim = self._law.event(row, self.baseline, present, noise)
-        self._there, self._limit = len(there), self._law.threshold_at(self._threshold, noise)
+        kept = [each if at.present >> age & 1 and math.isfinite(each) else None for age, each in enumerate(scores)]
+        self.evidence, self.claim = self._law.event(kept, self.baseline, noise)
+        self._there = len(kept) - kept.count(None)
+        self._limit = self._law.threshold_at(self._threshold, noise) if noise else self._threshold
         fresh = self._releases if last is None else at.slot - last.slot
-        for age, each in reversed([pair for pair in there if pair[0] < fresh]):  # the oldest first
-            self.baseline += float(self._law.drift(each, self.baseline, noise[age]))
+        for age, each in reversed([*enumerate(kept[:fresh])]):  # the oldest first
+            if each is not None:
+                self.baseline += self._law.drift(each, self.baseline, noise[age] if noise else 1.0)
         return self.evidence
 
     @property
