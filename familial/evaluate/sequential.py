@@ -166,15 +166,17 @@ class ScoreLaw:
             baseline: of the camera.
             noise: of their levels (R,), in units of that of the table; empty: 1, all of them.
         """
-        shortest, nats, risen = self.shortest or len(scores), 0.0, 0.0
-        best = Weighed(-math.inf, -math.inf)
+        shortest, own, half = self.shortest or len(scores), self.variance(), self.rise / 2.0
+        nats = risen = 0.0
+        evidence = claim = -math.inf
         for count, (score, level) in enumerate(zip(scores, noise or (1.0,) * len(scores), strict=True), 1):
             if score is not None:
-                nats += self.increment(score, baseline, level)
-                risen += self.excess(score, baseline, level) * self.variance() / self.variance(level)
+                excess, variance = self.excess(score, baseline, level), self.variance(level)
+                nats += self.rise / variance * (excess - half)
+                risen += excess * own / variance
             if count >= shortest:
-                best = Weighed(max(best.nats, nats), max(best.claim, risen))
-        return best if self.shortest else Weighed(best.nats, best.nats)
+                evidence, claim = max(evidence, nats), max(claim, risen)
+        return Weighed(evidence, claim if self.shortest else evidence)
 
     def threshold_at(self, threshold: float, noise: Sequence[float]) -> float:
         """Return the threshold of an event at other levels, as far out as `threshold` is at the table's, in deviations.
