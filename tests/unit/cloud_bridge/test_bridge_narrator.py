@@ -19,6 +19,8 @@ from familial.model.code_space import prototypes
 from familial.model.config import nano
 from tests.support.bridge_factory import Harness, make_manifest, release
 from wire.artifact.manifest import WindowSpec
+from wire.privacy.certificate import sigma_for
+from wire.protocol.event import level_weight
 from wire.protocol.message import MAX_SENTENCE
 
 MANIFEST = replace(make_manifest(), window=WindowSpec(128, 128, 1.0, 8, 52, 0.125, 0.5))
@@ -132,6 +134,21 @@ def test_an_alert_is_told_by_its_own_label() -> None:
 def test_a_long_answer_fits_into_a_message() -> None:
     said = NARRATOR.sentence(event(steps(5)), reading(), "a" * 400)
     assert len(said) == MAX_SENTENCE and said.startswith("very probably a fall")
+
+
+@pytest.mark.parametrize("label", ["fall", "fight"])
+def test_a_release_of_another_level_says_as_much_as_its_noise_leaves(label: str) -> None:
+    """It comes times the weight of its level, and is told as the narrator of an engine of that noise tells it."""
+    strict = replace(MANIFEST, sigma=sigma_for(64, 2.0), profile="strict")
+    weight, own = level_weight(MANIFEST.sigma, strict.sigma), Narrator.of(strict)
+    same, told = 0, 0
+    for seed in range(200):
+        seen = event(steps(1 + seed % 7), label, float(strict.sigma), seed)
+        ordered = replace(seen, z=np.rint(seen.z * weight).astype(np.int32), weights=np.full(8, weight))
+        expected = own.began_s(seen, label)
+        same += NARRATOR.began_s(ordered, label) == expected
+        told += NARRATOR.began_s(seen, label) == expected
+    assert same >= 198 > told
 
 
 def test_a_family_and_its_engine_have_one_narrator() -> None:
