@@ -161,7 +161,7 @@ def budget_of(config: BridgeConfig, checkpoint: str, manifest: EngineManifest) -
     try:
         return _thresholds(replace(config.alerts, false_per_day=BY_DEFAULT), checkpoint, manifest)
     except VeilsightError as error:
-        why = str(error)  # a record that keeps an error keeps its frames, and what they hold
+        why = "; ".join(str(error).splitlines())  # words alone: a record of an error keeps its frames, and the model
         _LOG.warning("verdicts in a row raise alerts, and nobody has counted how many are false: %s", why)
         return None
 

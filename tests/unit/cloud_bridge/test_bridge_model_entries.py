@@ -122,7 +122,7 @@ def test_a_file_that_does_not_say_when_alerts_are_raised_has_a_budget_by_the_tab
     [
         (lambda checkpoint: _table(checkpoint, weights="f" * 64), "made for weights ffffffffffff"),
         (lambda checkpoint: (checkpoint / FILE).write_text("{"), "unreadable"),
-        (lambda checkpoint: _table(checkpoint, rate=12.1), "support 12.1 at least"),
+        (lambda checkpoint: _table(checkpoint, rate=13.0), "support 13 at least"),
     ],
 )
 def test_a_table_that_nobody_asked_for_and_that_cannot_be_used_stops_no_bridge(
