@@ -60,6 +60,7 @@ MEMORY = 600
 """Releases over which a camera's baseline is averaged."""
 
 _OUTLIER = 3.0  # spreads beyond which a score counts no more
+_LEAST = 1e-9  # nats: above zero
 
 Floats = npt.NDArray[np.float64]
 
@@ -182,7 +183,7 @@ class ScoreLaw:
         """Return the threshold of an event at other levels, as far out as `threshold` is at the table's, in deviations.
 
         The sum of an event has mean -d^2 / 2 and deviation d where there is nothing, d^2 being rise^2 / variance of all
-        its releases.
+        its releases. It is above zero: what would clear an alert raises none.
 
         Args:
             threshold: of the table, in nats.
@@ -190,7 +191,7 @@ class ScoreLaw:
         """
         own = self.rise * math.sqrt(len(noise) / self.variance())
         here = self.rise * math.sqrt(sum(1.0 / self.variance(level) for level in noise))
-        return here * (threshold / own + own / 2.0 - here / 2.0)
+        return max(_LEAST, here * (threshold / own + own / 2.0 - here / 2.0))
 
     def drift(self, score: float, baseline: float, noise: float = 1.0) -> float:
         """Return by how much one fresh release moves the baseline."""

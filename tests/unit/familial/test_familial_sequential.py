@@ -144,6 +144,13 @@ def test_noise_alone_passes_the_threshold_of_any_level_as_often(noise: float) ->
     assert law.threshold_at(threshold, [1.0] * R) == pytest.approx(threshold)
 
 
+def test_what_would_clear_an_alert_raises_none_at_any_level() -> None:
+    assert LAW.threshold_at(0.1, [0.25] * R) > 0.0
+    test = EventTest(LAW, R, 0.1)
+    test.step([-2.0 + LAW.rise / 2.0 - 0.01] * R, Moment(1, 7, ALL), [0.25] * R)
+    assert test.clears and not test.raises
+
+
 def test_a_louder_release_of_an_event_moves_its_threshold() -> None:
     """The bridge's own test: an event of one level and another, by what both give."""
     law = dataclasses.replace(LAW, own_baseline=False)
