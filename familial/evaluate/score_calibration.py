@@ -23,6 +23,7 @@ from familial.model.config import FamilyConfig
 
 __all__ = [
     "ScoreCalibration",
+    "at_the_end",
     "balanced_loss",
     "fit_decision_threshold",
     "fit_temperature_and_bias",
@@ -84,6 +85,14 @@ def fit_temperature_and_bias(loss: Loss) -> tuple[float, float]:
         loss: from `balanced_loss`.
     """
     return min(_GRID, key=lambda pair: loss(*pair))
+
+
+def at_the_end(temperature: float, bias: float) -> str:
+    """Say which of a fit lies at the end of its grid, so that the best may lie beyond it; "" where none does."""
+    ends = zip(*(_GRID[0], _GRID[-1]), strict=True)
+    named = zip(("temperature", "bias"), (temperature, bias), ends, strict=True)
+    found = [name for name, value, (least, most) in named if not least < value < most]
+    return f" ({' and '.join(found)} at the end of what is tried: the best may lie beyond)" if found else ""
 
 
 def fit_decision_threshold(truth: Sequence[int], clips: Sequence[Probabilities], sets: Sequence[str]) -> float:

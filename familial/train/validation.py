@@ -22,6 +22,7 @@ from familial.data.events import LabelledClip
 from familial.evaluate.clip_inference import Probabilities, clip_codes, clip_probabilities, event_probabilities
 from familial.evaluate.score_calibration import (
     ScoreCalibration,
+    at_the_end,
     balanced_loss,
     fit_decision_threshold,
     fit_temperature_and_bias,
@@ -211,8 +212,8 @@ def _with_fitted_scale(config: FamilyConfig, logits: Tensor, labels: Tensor) -> 
     loss = balanced_loss(cross_entropies, twice.cpu().numpy())
     temperature, bias = fit_temperature_and_bias(loss)
     print(
-        f"temperature {temperature:.2f}, bias {bias:+.1f} towards risk: validation loss {loss(temperature, bias):.4f}, "
-        f"{loss(config.temperature, 0.0):.4f} without"
+        f"temperature {temperature:.2f}, bias {bias:+.1f} towards risk{at_the_end(temperature, bias)}: "
+        f"validation loss {loss(temperature, bias):.4f}, {loss(config.temperature, 0.0):.4f} without"
     )
     uncalibrated = replace(config, temperature=1.0, label_bias=(0.0,) * len(config.labels))
     made = ScoreCalibration(temperature, bias).applied_to(uncalibrated)

@@ -18,6 +18,7 @@ from familial.evaluate.clip_scores import ClipScores, fit_folds, mean_calibratio
 from familial.evaluate.metrics import area_under_curve, calibration_error, risk_metrics
 from familial.evaluate.score_calibration import (
     ScoreCalibration,
+    at_the_end,
     balanced_loss,
     fit_temperature_and_bias,
     rescaled,
@@ -197,6 +198,20 @@ def test_the_grid_is_never_worse_than_a_search_along_one_axis_after_the_other(sc
         temperature = min((1.1**power for power in range(-10, 11)), key=lambda value: loss(value, shift))
         shift = min((step / 10 for step in range(-10, 11)), key=lambda value: loss(temperature, value))
     assert loss(*fit_temperature_and_bias(loss)) <= loss(temperature, shift)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ((1.0, 0.0), ""),
+        ((9.0, 0.2), "(temperature at"),
+        ((1.0, -4.0), "(bias at"),
+        ((0.1, 9.0), "(temperature and bias"),
+    ],
+)
+def test_a_fit_that_ends_at_the_end_of_its_grid_says_so(wanted: tuple[float, float], said: str) -> None:
+    fitted = fit_temperature_and_bias(lambda *pair: (pair[0] - wanted[0]) ** 2 + (pair[1] - wanted[1]) ** 2)
+    assert said in at_the_end(*fitted) if said else at_the_end(*fitted) == ""
 
 
 def test_a_calibration_follows_that_of_the_config() -> None:
