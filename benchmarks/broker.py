@@ -22,7 +22,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,6 +44,7 @@ __all__ = [
     "end",
     "find_mosquitto",
     "free_port",
+    "held_ports",
     "main",
 ]
 
@@ -73,6 +75,17 @@ def free_port() -> int:
     return port
 
 
+@contextmanager
+def held_ports(count: int) -> Iterator[Sequence[int]]:
+    """Loopback ports that servers may listen on within the block, again and again, and that no connection gets."""
+    with ExitStack() as stack:
+        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in holders:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.bind(("127.0.0.1", 0))
+        yield [int(each.getsockname()[1]) for each in holders]
+
+
 def end(client: mqtt.Client) -> None:
     """Disconnect a client of paho, wait for its thread, and close the socket that it may leave to the collector."""
     client.disconnect()
@@ -96,7 +109,8 @@ class _BrokerProcess:
     """A broker in a child process, started on entry; a subclass says which command line."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        self._held = ExitStack()
+        (self.port,) = self._held.enter_context(held_ports(1))
         self._log = folder / f"broker-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -140,6 +154,7 @@ class _BrokerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        self._held.close()
 
 
 class EmbeddedBroker(_BrokerProcess):

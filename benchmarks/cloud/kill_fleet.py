@@ -13,13 +13,12 @@ import math
 import queue
 import random
 import signal
-import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,6 @@ __all__ = [
     "Nurse",
     "PersistentMosquitto",
     "Subscriber",
-    "held_ports",
     "late_subscriber_s",
     "spent",
     "wavering",
@@ -266,17 +264,6 @@ class Nurse:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-@contextmanager
-def held_ports(count: int) -> Iterator[Sequence[int]]:
-    """Loopback ports that servers may listen on within the block, again and again, and that no connection gets."""
-    with ExitStack() as stack:
-        holders = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in holders:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            each.bind(("127.0.0.1", 0))
-        yield [int(each.getsockname()[1]) for each in holders]
 
 
 def late_subscriber_s(port: int) -> float:

@@ -33,6 +33,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from benchmarks.broker import held_ports
 from benchmarks.cloud.kill_fleet import (
     CAMERAS,
     NURSE,
@@ -41,7 +42,6 @@ from benchmarks.cloud.kill_fleet import (
     Nurse,
     PersistentMosquitto,
     Subscriber,
-    held_ports,
     late_subscriber_s,
     wavering,
     write_bridge,

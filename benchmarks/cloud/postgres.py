@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.broker import free_port
+from benchmarks.broker import held_ports
 from wire.errors import StoreError
 
 __all__ = ["Postgres", "running_postgres"]
@@ -25,9 +25,8 @@ _PATIENCE_S = 300.0
 class Postgres:
     """One server on a loopback port, that may be stopped and started again."""
 
-    def __init__(self, programs: Path, folder: Path, user: str) -> None:
-        self._programs, self._folder, self._user = programs, folder, user
-        self.port = free_port()
+    def __init__(self, programs: Path, folder: Path, user: str, port: int) -> None:
+        self._programs, self._folder, self._user, self.port = programs, folder, user, port
         self._made = 0
 
     def make(self) -> None:
@@ -91,13 +90,14 @@ def running_postgres() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="veilsight-postgres-", dir="/tmp"))
     if user:
         shutil.chown(folder, user)
-    server = Postgres(_PLACES[0], folder, user)
-    try:
-        server.make()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with held_ports(1) as (port,):
+        server = Postgres(_PLACES[0], folder, user, port)
+        try:
+            server.make()
+            yield server
+        finally:
+            server.stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _another_user() -> str:

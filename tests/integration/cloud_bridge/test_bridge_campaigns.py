@@ -31,7 +31,9 @@ def model(tmp_path: Path) -> list[str]:
 
 def figures(command: Benchmark, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     status = command.main(arguments)
-    found: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["figures"]
+    said = capsys.readouterr()
+    assert status != 2, said.err
+    found: dict[str, Any] = json.loads(said.out.strip().splitlines()[-1])["figures"]
     assert (status, found["wrong"]) == (0, [])
     return found
 

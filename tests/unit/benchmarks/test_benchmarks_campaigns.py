@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.broker import held_ports
 from benchmarks.cloud.fuzz_messages import READ, Fuzzer, Hostile
-from benchmarks.cloud.kill_fleet import NURSE, Nurse, held_ports, spent, wavering
+from benchmarks.cloud.kill_fleet import NURSE, Nurse, spent, wavering
 from benchmarks.cloud.kill_judge import judge
 from benchmarks.cloud.kills import too_late
 from cloud_bridge.alerts.lifecycle import AlertBook

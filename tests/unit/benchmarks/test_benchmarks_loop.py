@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,20 @@ def test_the_embedded_broker_refuses_mqtt_5_clients_at_once(tmp_path: Path) -> N
             client.loop(0.05)
     assert answers and answers[0][1] == 132
     assert answers[0][0] < 5.0
+
+
+def test_a_broker_that_is_away_keeps_its_port(tmp_path: Path) -> None:
+    """Nobody else's connection, or server, gets it while the broker is stopped."""
+    with EmbeddedBroker(tmp_path) as broker:
+        broker.stop()
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", broker.port))
+        broker.start()
+        with socket.create_connection(("127.0.0.1", broker.port), timeout=PATIENCE_S):
+            pass
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", broker.port))
 
 
 def test_a_tap_counts_what_passes_and_changes_nothing(tmp_path: Path) -> None:
