@@ -224,7 +224,8 @@ class BridgeConfig:
     """The whole file.
 
     Attributes:
-        alerts_by_default: It does not say when alerts are raised: a budget sets that, where a checkpoint has a table.
+        alerts_by_default: It does not say when alerts are raised: a budget sets that, where a checkpoint has a table
+            and there are no scenes.
     """
 
     cameras: tuple[CameraConfig, ...]
@@ -280,7 +281,7 @@ class BridgeConfig:
             problems.append("[home_assistant] enabled and [run] shard: only a bridge without shards describes cameras")
         refuse(name, problems)
         made |= {"cameras": tuple(cameras), "webhooks": tuple(webhooks), "scenes": tuple(scenes)}
-        by_default = not scenes and document.get("alerts", {}).keys().isdisjoint({*IN_A_ROW, "false_per_day"})
+        by_default = document.get("alerts", {}).keys().isdisjoint({*IN_A_ROW, "false_per_day"})
         return cls(models=tuple(models), alerts_by_default=by_default, **made)
 
 

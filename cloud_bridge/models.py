@@ -159,6 +159,8 @@ def budget_of(config: BridgeConfig, checkpoint: str, manifest: EngineManifest) -
     if not config.alerts_by_default:
         return _thresholds(config.alerts, checkpoint, manifest)
     try:
+        if config.scenes:
+            raise ConfigError("[[scenes]]: a table is of a camera alone, and the views together would exceed its rates")
         return _thresholds(replace(config.alerts, false_per_day=BY_DEFAULT), checkpoint, manifest)
     except VeilsightError as error:
         why = "; ".join(str(error).splitlines())  # words alone: a record of an error keeps its frames, and the model

@@ -62,12 +62,10 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         ({"alerts": {"unsure_below": 0.1, "escalate_s": 60}}, True),
         *(({"alerts": {name: getattr(AlertRule(), name)}}, False) for name in IN_A_ROW),
         ({"alerts": {"false_per_day": 1}}, False),
-        ({"scenes": [{"name": "room", "cameras": ["lab/door", "lab/hall"]}]}, False),
+        ({"scenes": [{"name": "room", "cameras": ["lab/door", "lab/hall"]}]}, True),
     ],
 )
-def test_a_file_that_does_not_say_when_alerts_are_raised_has_the_default_budget(
-    sections: dict[str, Any], by_default: bool
-) -> None:
+def test_whether_a_file_says_when_alerts_are_raised(sections: dict[str, Any], by_default: bool) -> None:
     keys = {"door": DEVICE, "hall": OTHER}
     cameras = [{"site": "lab", "camera": name, "public_key": key.public.hex} for name, key in keys.items()]
     config = BridgeConfig.parse({"cameras": cameras, **sections})

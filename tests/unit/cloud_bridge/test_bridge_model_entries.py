@@ -20,6 +20,7 @@ import pytest
 from cloud_bridge import models as module
 from cloud_bridge.__main__ import _with_models_of, main
 from cloud_bridge.alerts.rules import AlertRule
+from cloud_bridge.alerts.scenes import SceneConfig
 from cloud_bridge.config import BridgeConfig, ModelConfig, ModelEntry
 from cloud_bridge.inference.member import FamilyMember
 from cloud_bridge.inference.remote import RemoteMember
@@ -136,6 +137,19 @@ def test_a_table_that_nobody_asked_for_and_that_cannot_be_used_stops_no_bridge(
     asked = dataclasses.replace(config, alerts=AlertRule(false_per_day=24), alerts_by_default=False)
     with pytest.raises((ConfigError, CheckpointError), match=hint):
         open_models(asked)
+
+
+def test_a_bridge_with_scenes_counts_verdicts_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where its file says how many in a row, it does so in silence."""
+    _table(folder / "a" / "checkpoint")
+    scenes = (SceneConfig("room", ("ward/bed-1", "ward/bed-2")),)
+    config = dataclasses.replace(config_of(folder, "a"), scenes=scenes)
+    (model,) = open_models(config).values()
+    assert model.budget is None
+    assert "nobody has counted how many are false: [[scenes]]: a table is of a camera alone" in caplog.text
+    caplog.clear()
+    (model,) = open_models(dataclasses.replace(config, alerts_by_default=False)).values()
+    assert model.budget is None and "alert" not in caplog.text
 
 
 def test_whoever_says_when_verdicts_raise_alerts_has_no_budget(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
