@@ -12,7 +12,7 @@ it, which is slower than a Gaussian's tail, and for one decade at most: the tabl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -336,8 +336,20 @@ def fit_lying(
             for each, (_, onset) in zip(found, falls.risks, strict=True)
         ]
     ).reshape(len(falls.risks), len(thresholds))
-    points = (
+    points = [
         _point(float(step), float(rate), column * slot_s)
         for step, rate, column in zip(thresholds, rates, delays.T, strict=True)
-    )
-    return replace(law, points=tuple(point for point in points if math.isfinite(point.false_per_day)))
+        if math.isfinite(rate)
+    ]
+    return replace(law, points=tuple(_worth_it(points)))
+
+
+def _worth_it(points: Sequence[OperatingPoint]) -> Iterator[OperatingPoint]:
+    """Those of rising thresholds that find as many as any higher one, or more.
+
+    Evidence of lying has a ceiling a little above its threshold. Under a low one, a single event of nobody low empties
+    it, and the time on the floor begins anew: more is missed, and nothing is spared.
+    """
+    for number, point in enumerate(points):
+        if point.found >= max(later.found for later in points[number:]):
+            yield point

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.alert_tables import Evidence, Recorded, contested, evidence_of, fit, law_of, raised
+from calibration.alert_tables import Evidence, Recorded, contested, evidence_of, fit, fit_lying, law_of, raised
 from familial.evaluate.lying import CEILING, LyingTest, SequentialTest, score
 from familial.evaluate.sequential import FILE, AlertCalibration, EventTest, Moment, OperatingPoint, ScoreLaw
 from tests.support.bridge_factory import make_manifest
@@ -350,6 +350,24 @@ def test_who_gets_up_again_does_not_lie_still() -> None:
     fall = [0.0] * 20 + [6.0] * 3 + [0.0] * 200
     assert lies(fall, [-4.0] * 22 + [0.5] * 30 + [-5.0] * 171) == []
     assert lies(fall, [-4.0] * 60 + [2.0] * 163) == []  # lies down a while after a stumble
+
+
+def test_a_threshold_that_finds_fewer_than_a_higher_one_is_not_in_the_table(law: ScoreLaw) -> None:
+    """Now and then a verdict sees nobody low: it empties the evidence under a low threshold, not under a high one."""
+    rng = np.random.default_rng(0)
+    fell = np.r_[np.zeros(60), np.full(8, 3.0), np.zeros(200)]
+    falls, low = list[tuple[Scores, float]](), list[tuple[Scores, float]]()
+    for seed in range(40):
+        down = np.arange(len(fell) - R + 1) >= 62
+        seen = np.where(down, np.where(rng.random(len(down)) < 0.05, -6.0, 1.0), -4.0) + rng.normal(0, 0.3, len(down))
+        falls.append((noise_alone(len(fell), 100 + seed) + fell, 60.0))
+        low.append((seen, 60.0))
+    normal = [noise_alone(6000, seed) for seed in range(6)]
+    upright = [rng.normal(-4.0, 1.0, 6000 - R + 1) for _ in normal]
+    made = fit_lying(law, Recorded(normal, falls), Recorded(upright, low), R, 1.0, 1.0, 60.0)
+    found = [point.found for point in made.points]
+    assert found == sorted(found, reverse=True) and found[0] > 0.8
+    assert made.points[0].threshold > 0.5, "the lowest that is tried"
 
 
 # --- the file
