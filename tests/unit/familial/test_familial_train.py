@@ -307,4 +307,4 @@ def test_recipes_of_the_shipped_weights_can_be_read(tmp_path: Path) -> None:
     path, base = ROOT / "checkpoints" / "nano-research" / "recipe.toml", ["--base", "checkpoints/nano"]
     (only,) = trainings(path, train._parser(), [*argv, str(path), *base, "--data", "m.csv"], tmp_path)
     assert (only.base, only.data, only.out) == (Path("checkpoints/nano"), [Path("m.csv")], tmp_path / "x")
-    assert (only.steps, only.freeze_motion) == (1200, False)
+    assert (only.tower_steps, only.code_bias) == (400, "0,0,0")
