@@ -341,10 +341,10 @@ def fit_lying(
         for step, rate, column in zip(thresholds, rates, delays.T, strict=True)
         if math.isfinite(rate)
     ]
-    return replace(law, points=tuple(_worth_it(points)))
+    return replace(law, points=tuple(_not_dominated(points)))
 
 
-def _worth_it(points: Sequence[OperatingPoint]) -> Iterator[OperatingPoint]:
+def _not_dominated(points: Sequence[OperatingPoint]) -> Iterator[OperatingPoint]:
     """Those of rising thresholds that find as many as any higher one, or more.
 
     Evidence of lying has a ceiling a little above its threshold. Under a low one, a single event of nobody low empties
